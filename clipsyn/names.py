@@ -53,6 +53,9 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
                 yield from differences(old[key], new[key], name)
             else:
                 yield name, old.get(key), new.get(key)
+    elif type(old) is type(new) is str:  # nearly all leaves are
+        if old != new:
+            yield path, old, new
     elif canonical_json(old) != canonical_json(new):
         yield path, old, new
 

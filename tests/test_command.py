@@ -19,9 +19,8 @@ import clipsyn
 from clipsyn.cli import _narrating
 from clipsyn.errors import ClipsynError
 from clipsyn.names import FeatureKey
-from clipsyn.store.choice import choose
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import select
+from clipsyn.store.select import choose, select
 from clipsyn.text import advised, line_of, recorded, running, scrubbed
 
 

@@ -212,8 +212,7 @@ _FILES = click.argument("files", type=click.Path(path_type=Path), nargs=-1, requ
 
 
 def _import(store: Path, files: tuple[Path, ...], *, output: Output, **values: Any) -> None:
-    from clipsyn.exchange.importing.summary import imported_table
-    from clipsyn.exchange.importing.write import import_files
+    from clipsyn.exchange.importing.write import import_files, imported_table
 
     imported = import_files(store, files, ImportSettings(**values))
     output.show(imported, lambda shown: {"": (imported_table(shown),)})

@@ -26,7 +26,7 @@ from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.cache import Kept
-    from clipsyn.store.garbage import Leftover
+    from clipsyn.store.unfinished import Leftover
 
 
 @click.command(short_help="Remove what dead jobs have left, or copies of stores at URLs.")
@@ -113,7 +113,7 @@ def _by_store(kept: Sequence[Kept]) -> list[dict[str, Any]]:
 
 def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], int]]:
     """What lies in a store that nobody needs, and what removes it."""
-    from clipsyn.store import garbage
+    from clipsyn.store import unfinished
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_store, place_of
 
@@ -125,7 +125,7 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
 
         return publishing.left_over(place), partial(publishing.collect, place)
     path = FeatureStore.open(place).path
-    return garbage.left_over(path), partial(garbage.collect, path)
+    return unfinished.left_over(path), partial(unfinished.collect, path)
 
 
 def _ago(seconds: float) -> str:
@@ -146,9 +146,9 @@ def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     clipsyn rm store --backbones tiny-RN/zoo         its features, logits and class embeddings
     clipsyn rm store --dataset emoji-food            everything of that dataset
     """
-    from clipsyn.store.choice import names_meant, nothing_matches
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import find_groups, remove
+    from clipsyn.store.select import names_meant, nothing_matches
 
     opened = FeatureStore.open(store)
     opened.check_writable()

@@ -19,7 +19,7 @@ from clipsyn.text import advised, counted
 if TYPE_CHECKING:
     from clipsyn.remote.push import Push
     from clipsyn.store.folders import Place
-    from clipsyn.store.union import Offer
+    from clipsyn.store.merge import StoreDiff
 
 
 class LocalStore(click.Path):
@@ -169,7 +169,7 @@ def _merge(
         say(f"added {counted(groups, 'group')} to {into}")
 
 
-def _say_offer(offer: Offer) -> None:
+def _say_offer(offer: StoreDiff) -> None:
     if offer.take:
         kinds = by_kind(offer.counts())
         say(f"{offer.store}: {kinds} ({offer.size / 1e6:,.1f} MB); {_there(offer)}")
@@ -179,7 +179,7 @@ def _say_offer(offer: Offer) -> None:
         say(note)
 
 
-def _there(offer: Offer) -> str:
+def _there(offer: StoreDiff) -> str:
     return f"{counted(offer.there, 'group is', 'groups are')} there already"
 
 

@@ -30,8 +30,7 @@ from clipsyn.text import advised, counted, printable
 
 if TYPE_CHECKING:
     from clipsyn.show.table import Tables
-    from clipsyn.store.unfinished import Unfinished
-    from clipsyn.store.watch import Seen
+    from clipsyn.store.unfinished import StoreProgress, Unfinished
 
 _EVERY = 2.0  # seconds
 _COUNTED = {
@@ -97,7 +96,7 @@ def _watch(store: Path, output: Output) -> None:
     """Say what there is whenever it has changed, until Ctrl-C; on a terminal, in one line."""
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_vacant
-    from clipsyn.store.watch import Watch
+    from clipsyn.store.unfinished import Watch
 
     if not is_vacant(store):
         FeatureStore.open(store)  # raises where it is something else
@@ -117,7 +116,7 @@ def _watch(store: Path, output: Output) -> None:
         say("")
 
 
-def describe(seen: Seen) -> str:
+def describe(seen: StoreProgress) -> str:
     """One line."""
     cells = f"{counted(seen.cells, 'cell')} finished"
     if not seen.groups:

@@ -31,7 +31,7 @@ from clipsyn.remote.transport import Remote
 from clipsyn.store import arrays
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.layout import Listed
-from clipsyn.store.tree import Seen
+from clipsyn.store.tree import FileStamp
 
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it
@@ -75,7 +75,7 @@ class Published:
     def size(self, path: Path) -> int:
         return sum(entry.bytes for entry in self._entries_below(path))
 
-    def seen(self, path: Path) -> Seen | None:
+    def seen(self, path: Path) -> FileStamp | None:
         entry = self._entry(path)
         return (int(entry.manifest[:15], 16), 0) if entry else None
 

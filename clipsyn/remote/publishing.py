@@ -2,9 +2,9 @@
 
 Groups that no index names were sent by killed pushes, or replaced. A push names what it has sent
 when all of it is there, so a group without a name may be of one that runs, and one that was
-replaced may be read still. As in a store on a disk (`clipsyn.store.garbage`) age tells them apart,
-by the last time that a file of the group was written: a push writes to every group that it will
-name, and to every group that makes way.
+replaced may be read still. As in a store on a disk (`clipsyn.store.unfinished`) age tells them
+apart, by the last time that a file of the group was written: a push writes to every group that it
+will name, and to every group that makes way.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from clipsyn.remote.folder import Changed, Denied, MissingObject, Object
 from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index
 from clipsyn.remote.transfer import GROUPS
 from clipsyn.remote.transport import Remote
-from clipsyn.store import garbage
+from clipsyn.store import unfinished
 from clipsyn.store.files import METADATA, PARTIAL
 from clipsyn.store.folders import KINDS
-from clipsyn.store.garbage import Leftover
 from clipsyn.store.groups import Group
+from clipsyn.store.unfinished import Leftover
 from clipsyn.text import advised, parse_json
 
 _TRIES = 50
@@ -267,7 +267,7 @@ def left_over(location: Location) -> list[Leftover]:
     nameless = [found[folder] for folder in sorted({*found} - named)]
     if not location.is_folder:
         return nameless
-    there = garbage.left_over(Address.parse(location.url).folder)
+    there = unfinished.left_over(Address.parse(location.url).folder)
     # locks stay, for others may hold them
     return nameless + [one for one in there if one.path.name.endswith(PARTIAL)]
 
@@ -301,4 +301,4 @@ def collect(location: Location, found: Collection[Leftover]) -> int:
     with ThreadPoolExecutor(GROUPS) as threads:
         count = sum(threads.map(remove, groups))
     files = [one for one in found if not isinstance(one.path, Location)]
-    return count + (garbage.collect(Address.parse(location.url).folder, files) if files else 0)
+    return count + (unfinished.collect(Address.parse(location.url).folder, files) if files else 0)

@@ -30,12 +30,12 @@ from clipsyn.remote.transfer import Meter, bring, is_there, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import arrays, files
-from clipsyn.store.choice import Filters, choose
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, ORDER
 from clipsyn.store.groups import Group
 from clipsyn.store.marker import is_store, is_vacant
+from clipsyn.store.select import Filters, choose
 from clipsyn.text import advised
 
 _FLAGS = {  # of `clipsyn rm`

@@ -35,10 +35,10 @@ from clipsyn.remote.transport import Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
-from clipsyn.store.choice import Filters, choose
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import GroupPath, find_groups
+from clipsyn.store.select import Filters, choose
 from clipsyn.store.verify import damage, debris
 from clipsyn.text import advised
 

@@ -20,11 +20,11 @@ from clipsyn.store import arrays, files
 from clipsyn.store.drafts import (
     WIP,
     begin,
+    describe_changes,
     discard,
     make_groups,
     read_fingerprint,
     rename_unless_taken,
-    said,
     writing,
 )
 from clipsyn.store.groups import Group, replaced_meanwhile
@@ -174,7 +174,7 @@ class GroupCopy:
             if changes := list(differences(there, self.source["identity"])):
                 raise StaleCell(
                     f"{self.source.name} has come into {self.store} from something else meanwhile "
-                    f"({said(changes)}): run the same command again",
+                    f"({describe_changes(changes)}): run the same command again",
                     tuple(name for name, _, _ in changes),
                 )
         files.sync(self.target.parent)

@@ -42,7 +42,7 @@ from clipsyn.text import parse_json
 
 WIP = ".wip"
 _NEW, _TRASH = "new-", "trash-"
-_PATIENCE = 20  # looks, of 50 ms
+_PUBLISH_LOOKS = 20  # of 50 ms
 _EMPTY_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
 Note = dict[str, Any]
@@ -109,7 +109,7 @@ class Draft:
 
     def _is_published_soon(self) -> bool:
         """Whether another worker publishes it soon: replacing empties the target first."""
-        for _ in range(_PATIENCE):
+        for _ in range(_PUBLISH_LOOKS):
             try:
                 if self.is_published():
                     return True
@@ -223,15 +223,15 @@ class Draft:
         attributes = self._sealed(self._group, {**describe(self._notes()), **made_of})
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
-        old = self._make_way() if replace and self.is_taken() else None
+        old = self._move_old_aside() if replace and self.is_taken() else None
         if not rename_unless_taken(self._group, self.target) and (changes := self.changes()):
             raise stale(self.store, self.target, changes)
         files.sync(self.target.parent)
-        self._seal_again(attributes)
+        self._rewrite_digest(attributes)
         if old:  # deleted last: a reader finds nothing for the moment between two renames only
             _delete(old)
 
-    def _seal_again(self, attributes: Mapping[str, Any]) -> None:
+    def _rewrite_digest(self, attributes: Mapping[str, Any]) -> None:
         """Renew the digest, now that no slower worker can write into the group any more."""
         with suppress(FileNotFoundError, DamagedStore):  # replaced by now
             if (there := self._sealed(self.target, {})) != attributes:
@@ -250,7 +250,7 @@ class Draft:
         except DamagedStore:
             return files.exists(self.target)
 
-    def _make_way(self) -> Path | None:
+    def _move_old_aside(self) -> Path | None:
         """Move the group at the target away, unless a faster worker replaced it; its new path."""
         trash = _trash(self.store)
         try:
@@ -325,15 +325,16 @@ def read_fingerprint(path: Path) -> str | None:
 
 def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> StaleCell:
     """The error for a group that was made from something else than is asked for now."""
+    how = describe_changes(changes)
     return StaleCell(
-        f"{target.relative_to(store)} in {store} was made from something else ({said(changes)}): "
+        f"{target.relative_to(store)} in {store} was made from something else ({how}): "
         "add replace=True to make it again, or give the new backbone, dataset or prompts a name of "
         "their own (NAME=SOURCE)",
         fields=tuple(name for name, _, _ in changes),
     )
 
 
-def said(changes: Sequence[tuple[str, Any, Any]]) -> str:
+def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
     """The first fields that differ, with their values, for a sentence."""
     shown = "; ".join(f"{name}: {_short(old)} → {_short(new)}" for name, old, new in changes[:3])
     return shown + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")

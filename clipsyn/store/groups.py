@@ -23,7 +23,7 @@ from clipsyn.store.attributes import misfit
 from clipsyn.store.folders import ANSWERS, below, folder_name
 from clipsyn.store.layout import Listed
 from clipsyn.store.schema import HELD, IMPORTED, ArraySpec, arrays_of
-from clipsyn.store.tree import ON_DISK, Seen, Tree
+from clipsyn.store.tree import ON_DISK, FileStamp, Tree
 
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _SIZES = {"byte": 32}  # of a SHA-256; all other dimensions may have any length
@@ -58,7 +58,7 @@ class Group:
     store: Path
     path: Path
     attributes: Mapping[str, Any]  # shared: read only
-    seen: Seen | None  # which file they were read from
+    seen: FileStamp | None  # which file they were read from
     tree: Tree = ON_DISK
 
     def __post_init__(self) -> None:

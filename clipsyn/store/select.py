@@ -1,9 +1,9 @@
-"""Which cells of a store a command is about: filters by names and patterns."""
+"""Which cells of a store a command is about, and which groups: filters by names and patterns."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import PROMPTS
+from clipsyn.store.folders import ANSWERS, KINDS, PROMPTS, Place
 from clipsyn.text import advised
 
 Names = str | Collection[str] | None
@@ -25,17 +25,15 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     if not every:
         line = advised("extract", store.made_in, "--backbones", "…", "--dataset", "…")
         raise MissingCell(f"{store.path} holds no features yet: run `{line}`")
-    wanted = {
-        field: terms_of(field, names) for field, names in filters.items() if names is not None
+    hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
+    meant = {
+        field: _meant(field, names, {getattr(key, field) for key in every}, hint)
+        for field, names in filters.items()
+        if names is not None
     }
-    for field, terms in wanted.items():
-        known = {getattr(key, field) for key in every}
-        for term in terms:
-            if not matching(term, known):
-                hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
-                raise unknown_name(field, term, known, hint)
-    keys = [key for key in every if all(_passes(key, f, terms) for f, terms in wanted.items())]
-    _refuse_gaps(store, every, keys, wanted)
+    wanted = {field: set().union(*terms) for field, terms in meant.items()}
+    keys = [key for key in every if all(getattr(key, f) in names for f, names in wanted.items())]
+    _refuse_gaps(store, every, keys, meant)
     store.tree.expect(path for key in keys for path in store.places(key))
     return keys
 
@@ -44,17 +42,14 @@ def _refuse_gaps(
     store: FeatureStore,
     every: list[FeatureKey],
     keys: list[FeatureKey],
-    wanted: dict[str, tuple[str, ...]],
+    meant: dict[str, list[list[str]]],
 ) -> None:
     """Raise MissingCell for a wanted name without a cell that passes the other filters."""
-    for field, terms in wanted.items():
+    for field, terms in meant.items():
         for term in terms:
-            if any(_passes(key, field, (term,)) for key in keys):
+            if any(getattr(key, field) in term for key in keys):
                 continue
-            names = {
-                other: matching(others[0], [getattr(key, other) for key in every])[0]
-                for other, others in (wanted | {field: (term,)}).items()
-            }
+            names = {other: others[0][0] for other, others in (meant | {field: [term]}).items()}
             # names without a filter are taken from a cell of that kind
             like = next(key for key in every if getattr(key, field) == names[field])
             missing = FeatureKey(**(vars(like) | names))
@@ -70,8 +65,19 @@ def terms_of(field: str, names: str | Collection[str]) -> tuple[str, ...]:
     return terms
 
 
-def _passes(key: FeatureKey, field: str, terms: tuple[str, ...]) -> bool:
-    return any(matching(term, [getattr(key, field)]) for term in terms)
+def _meant(
+    dimension: str, names: str | Collection[str], known: Collection[str], hint: str
+) -> list[list[str]]:
+    """Of each name or pattern the names that it means: one that is known means itself alone.
+
+    Raises UnknownName, with near matches, for what means nothing.
+    """
+    terms = []
+    for term in terms_of(dimension, names):
+        terms.append([term] if term in known else matching(term, known))
+        if not terms[-1]:
+            raise unknown_name(dimension, term, known, hint)
+    return terms
 
 
 def matching(term: str, names: Iterable[str]) -> list[str]:
@@ -144,3 +150,85 @@ def prompt_sets(cell: Cell, prompts: Names) -> list[str]:
         hint = f"To add it: `{store.extract_line(key, '--prompts', terms[0])}`"
         raise unknown_name("prompt set", terms[0], there, hint)
     return chosen
+
+
+Filters = Mapping[str, Collection[str] | None]  # dimension of KINDS -> names or patterns
+Meant = Mapping[str, Collection[str]]  # the names that stand for them
+
+
+def choose(places: Collection[Place], filters: Filters, where: str) -> set[Place]:
+    """The places that pass every filter, with what they are made from (`with_sources`).
+
+    where: the store, as messages name it. Raises MissingCell where nothing passes.
+    """
+    chosen = with_sources(places, names_meant(places, filters, where))
+    if not chosen:
+        raise nothing_matches(where)
+    return chosen
+
+
+def nothing_matches(where: str) -> MissingCell:
+    """The error for filters that nothing in a store passes together."""
+    return MissingCell(f"nothing in {where} matches; `{advised('ls', where)}` shows what is there")
+
+
+def names_meant(places: Collection[Place], filters: Filters, where: str) -> dict[str, set[str]]:
+    """The names that the filters mean: those of groups, or else what fits them as a pattern.
+
+    None is no filter. Raises UnknownName, with near matches, for what stands nowhere.
+    """
+    known: dict[str, set[str]] = {dimension: set() for dimension in filters}
+    for place in places:
+        for dimension, name in _named(place):
+            if dimension in known:
+                known[dimension].add(name)
+    hint = f"`{advised('ls', where)}` lists all."
+    return {
+        dimension: set().union(*_meant(dimension, names, known[dimension], hint))
+        for dimension, names in filters.items()
+        if names is not None
+    }
+
+
+def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
+    """The places that pass every filter, with the samples and classes that they need.
+
+    A filter passes what it says nothing of, but samples and classes come only with a cell, or where
+    all filters are about them.
+    """
+    embedded = {place[1:] for place in places if place[0] == "features"}
+    passing = {place for place in places if _passes(place, meant, embedded)}
+    cells = {place for place in passing if place[0] not in ("samples", "classes")}
+    splits = {place[1:3] for place in cells}
+    encoders = {(place[1], place[4]) for place in cells}  # dataset, backbone
+    classes = {
+        place
+        for place in passing
+        if place[0] == "classes" and (_is_about(place, meant) or place[1::2] in encoders)
+    }
+    bare = {place[1] for place in classes} - {dataset for dataset, _ in splits}
+    samples = {
+        place
+        for place in passing
+        if place[0] == "samples"
+        and (_is_about(place, meant) or place[1:3] in splits or place[1] in bare)
+    }
+    return cells | classes | samples
+
+
+def _passes(place: Place, meant: Meant, embedded: Collection[Place]) -> bool:
+    """What was imported without a known prompt set stands beside those of every set."""
+    of_no_set = place[0] in ANSWERS and place[5] == PROMPTS and place[1:5] not in embedded
+    return all(
+        name in meant.get(dimension, (name,)) or (of_no_set and dimension == "prompts")
+        for dimension, name in _named(place)
+    )
+
+
+def _is_about(place: Place, meant: Meant) -> bool:
+    """Whether every filter is about a group of that kind."""
+    return set(meant) <= set(KINDS[place[0]])
+
+
+def _named(place: Place) -> Iterator[tuple[str, str]]:
+    return zip(KINDS[place[0]], place[1:], strict=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipsyn.store import arrays, files
 from clipsyn.store.layout import Listed
 
-Seen = tuple[int, int]
+FileStamp = tuple[int, int]
 
 
 class IndexEntry(Protocol):
@@ -58,7 +58,7 @@ class Tree(Protocol):
     def size(self, path: Path) -> int:
         """Bytes of all files under a folder."""
 
-    def seen(self, path: Path) -> Seen | None:
+    def seen(self, path: Path) -> FileStamp | None:
         """A value that changes when the group is replaced; None where there is no metadata."""
 
     def facts(self, path: Path) -> Mapping[str, Any] | None:
@@ -94,7 +94,7 @@ class _OnDisk:
 
         return read_marker(store)
 
-    def seen(self, path: Path) -> Seen | None:
+    def seen(self, path: Path) -> FileStamp | None:
         return files.file_at(path / arrays.METADATA)
 
     def facts(self, path: Path) -> None:

@@ -1,13 +1,23 @@
-"""Drafts as they are found on disk, and what else lies beside them."""
+"""What lies under `.wip`: drafts of running and of dead jobs, and how the work of all jobs goes on.
+
+A running job writes into its drafts again and again. So what nobody has written to for a day is
+taken for dead: that needs no lock, and it holds for jobs on other machines, whatever the file
+system.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipsyn.errors import DamagedStore
+from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.store import arrays, files
-from clipsyn.store.drafts import is_draft, lying
+from clipsyn.store.drafts import discard, is_draft, lying, writing
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.marker import is_store
 
 
 @dataclass(frozen=True)
@@ -44,3 +54,112 @@ def look_at(folder: Path) -> Unfinished | None:
 def leftovers(store: Path) -> list[Path]:
     """What lies under `.wip` beside drafts; a running command may need it."""
     return [path for path in lying(store) if not is_draft(path)]
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A draft, or a file or folder beside drafts, and when somebody has last written to it."""
+
+    path: Path
+    what: str
+    written: float  # seconds since 1970
+    bytes: int
+
+    @property
+    def age(self) -> float:
+        """Seconds."""
+        return time.time() - self.written
+
+
+def left_over(store: Path) -> list[Leftover]:
+    """All that lies under `.wip`, drafts first; what vanishes while we look is left out."""
+    found = []
+    for path in sorted(lying(store), key=lambda path: (not is_draft(path), path)):
+        with suppress(FileNotFoundError):
+            found.append(Leftover(path, _what(store, path), _written(path), _size(path)))
+    return found
+
+
+def _what(store: Path, path: Path) -> str:
+    try:
+        if draft := look_at(path):
+            return f"{draft.target}, {draft.done} of {draft.total} blocks done"
+    except StoreError:
+        return f"{path.relative_to(store)}, a draft that is damaged"
+    return f"{path.relative_to(store)}, of a command that was writing or removing a group"
+
+
+def _written(path: Path) -> float:
+    """When something below the path was last made, written to, renamed or removed.
+
+    That is the time of the change of its status: a copy of an old file is new.
+    """
+    return max(path.lstat().st_ctime for path in (path, *_below(path)))
+
+
+def _size(path: Path) -> int:
+    return files.size(path) if path.is_dir() else path.lstat().st_size
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for entry in files.entries(path) if path.is_dir() else ():
+        yield Path(entry)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry))
+
+
+def collect(store: Path, found: Collection[Leftover]) -> int:
+    """Remove them; returns how many. What somebody has written to since they were found stays."""
+    count = 0
+    with writing(store):
+        for one in found:
+            with suppress(FileNotFoundError):  # finished or removed by another command
+                if _written(one.path) > one.written:
+                    continue
+                # a draft goes as a whole, lest a marker outlive its block
+                discard(store, one.path) if one.path.is_dir() else one.path.unlink()
+                count += 1
+    return count
+
+
+@dataclass(frozen=True)
+class StoreProgress:
+    """What one look has seen. done, blocks: of the groups that are or were being written."""
+
+    cells: int  # finished
+    groups: int  # being written, or left by a job that has ended
+    done: int
+    blocks: int
+    rate: float  # blocks a second, since the first look
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until all blocks are done; None where the rate does not tell."""
+        return (self.blocks - self.done) / self.rate if self.rate else None
+
+
+@dataclass
+class Watch:
+    """Looks at a store again and again.
+
+    A group that is published, or dropped, between two looks counts as done: `blocks` never shrinks.
+    """
+
+    store: Path
+    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)  # target -> done, total
+    _first: tuple[float, int] | None = None  # when, and how many blocks were done then
+
+    def look(self, now: float) -> StoreProgress:
+        """now: seconds on any clock."""
+        drafts = {draft.target: (draft.done, draft.total) for draft in unfinished(self.store)}
+        gone = {target: (total, total) for target, (_, total) in self._seen.items()}
+        self._seen = gone | drafts
+        done = sum(done for done, _ in self._seen.values())
+        self._first = self._first or (now, done)
+        start, before = self._first
+        rate = max(0, done - before) / (now - start) if now > start else 0.0
+        blocks = sum(total for _, total in self._seen.values())
+        return StoreProgress(self._cells(), len(drafts), done, blocks, rate)
+
+    def _cells(self) -> int:
+        return len(FeatureStore.open(self.store).keys()) if is_store(self.store) else 0

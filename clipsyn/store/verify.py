@@ -213,7 +213,9 @@ def _read(store: FeatureStore, group: GroupPath) -> None:
         cell.predictions(names["prompts"])
         return
     for each in cell.prompt_sets():
-        cell.stored("logits", each)
+        answers = (store.at(kind, *cell.key.names, each) for kind in ANSWERS)
+        if not any(map(store.tree.exists, answers)):  # which are looked at for themselves
+            cell.stored("logits", each)
 
 
 def _wrong_logits(store: FeatureStore, group: GroupPath, stored: Group) -> Iterator[str]:

@@ -22,12 +22,20 @@ from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
 from clipsyn.methods.numerics.logits import is_scale, predictions, zero_shot_logits
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
-from clipsyn.store import arrays, given
+from clipsyn.store import arrays
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.folders import ANSWERS, PROMPTS
-from clipsyn.store.rows import Rows
+from clipsyn.store.rows import (
+    Rows,
+    blanked,
+    class_indices,
+    known_rows,
+    matrix,
+    stored_confidences,
+    stored_predictions,
+)
 from clipsyn.store.samples import SampleTable, check_same
 from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
 from clipsyn.text import running
@@ -102,7 +110,7 @@ class CellWriter:
     def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Append image embeddings, (row, embed) of unit norm; they are stored in float16."""
         values, known = self._given("embeddings", rows, valid)
-        stored = given.blanked(values, known, np.float16)
+        stored = blanked(values, known, np.float16)
         check_unit_norm(str(self.key), stored)
         sizes = {"embed": values.shape[1]}
         self._append("features", {"image_embedding": stored, "valid": known}, sizes)
@@ -111,7 +119,7 @@ class CellWriter:
         """Append logits of any scale, (row, class), and the predictions that follow from them."""
         values, known = self._given("logits", rows, valid)
         self._check_count("logits", values.shape[1])
-        stored = given.blanked(values, known, np.float32)
+        stored = blanked(values, known, np.float32)
         rows_of: dict[str, NDArray[Any]] = {"logit": stored, "valid": known}
         rows_of["prediction"] = predictions(stored)
         self._append("logits", rows_of, {"class": values.shape[1]})
@@ -128,12 +136,12 @@ class CellWriter:
         it is wrong.
         """
         where, count = str(self.key), self._n_classes("predictions")
-        values = given.class_indices(where, rows)
-        known = given.known_rows(where, "predictions", values, valid)
-        stored = given.stored_predictions(where, values, known, count)
+        values = class_indices(where, rows)
+        known = known_rows(where, "predictions", values, valid)
+        stored = stored_predictions(where, values, known, count)
         rows_of: dict[str, NDArray[Any]] = {"prediction": stored, "valid": known}
         if confidences is not None:
-            rows_of["confidence"] = given.stored_confidences(where, confidences, known)
+            rows_of["confidence"] = stored_confidences(where, confidences, known)
         self._append("predictions", rows_of)
 
     def classes(
@@ -398,8 +406,8 @@ class CellWriter:
         self, what: str, rows: ArrayLike, valid: ArrayLike | None = None
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(row, width), and which of the rows have values."""
-        values = given.matrix(str(self.key), what, rows)
-        return values, given.known_rows(str(self.key), what, values, valid)
+        values = matrix(str(self.key), what, rows)
+        return values, known_rows(str(self.key), what, values, valid)
 
     def _append(
         self, kind: str, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int] | None = None

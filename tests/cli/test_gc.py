@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.store import garbage
+from clipsyn.store import unfinished
 from clipsyn.store.features import FeatureStore
 from tests.remote.copying import push
 from tests.remote.server import serving
@@ -31,7 +31,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
     now = time.time()
 
     def wait(seconds: float) -> None:
-        monkeypatch.setattr(garbage.time, "time", lambda: now + seconds)
+        monkeypatch.setattr(unfinished.time, "time", lambda: now + seconds)
 
     return wait
 

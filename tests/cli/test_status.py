@@ -13,26 +13,26 @@ import pytest
 
 from clipsyn.cli.store import describe
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.watch import Seen
+from clipsyn.store.unfinished import StoreProgress
 from tests.cli.conftest import environment
 
 
 @pytest.mark.parametrize(
     ("seen", "line"),
     [
-        (Seen(0, 0, 0, 0, 0.0), "0 cells finished; nothing is being written"),
+        (StoreProgress(0, 0, 0, 0, 0.0), "0 cells finished; nothing is being written"),
         (
-            Seen(1200, 3, 4000, 5000, 0.0),
+            StoreProgress(1200, 3, 4000, 5000, 0.0),
             "1,200 cells finished; 3 groups unfinished, 4,000 of 5,000 blocks done",
         ),
         (
-            Seen(7, 1, 40, 100, 0.5),
+            StoreProgress(7, 1, 40, 100, 0.5),
             "7 cells finished; 1 group unfinished, 40 of 100 blocks done, 30 a minute, "
             "0:02:00 left for these",
         ),
     ],
 )
-def test_one_line(seen: Seen, line: str) -> None:
+def test_one_line(seen: StoreProgress, line: str) -> None:
     assert describe(seen) == line
 
 

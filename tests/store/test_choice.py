@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clipsyn.errors import MissingCell, UnknownName, UsageError
-from clipsyn.store.choice import choose
 from clipsyn.store.folders import Place
+from clipsyn.store.select import choose
 
 PLACES: list[Place] = [
     ("samples", "pets", "test"),

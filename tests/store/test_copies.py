@@ -15,9 +15,8 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, copies, files
 from clipsyn.store.copies import GroupCopy
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.garbage import left_over
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.unfinished import unfinished
+from clipsyn.store.unfinished import left_over, unfinished
 
 CELL = "features/toy/test/clean/fake--one"
 

@@ -16,8 +16,7 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, drafts
 from clipsyn.store.drafts import Draft, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.garbage import collect, left_over
-from clipsyn.store.unfinished import leftovers, unfinished
+from clipsyn.store.unfinished import collect, left_over, leftovers, unfinished
 
 BACKBONE = {"weights": "aa", "precision": "fp32", "preprocess": {}}
 IDENTITY = {"format": "2.0", "backbone": BACKBONE, "samples": "s", "pixels": 1}
@@ -144,7 +143,7 @@ def test_two_that_replace_lose_nothing(store: Path, monkeypatch: pytest.MonkeyPa
     publish(old)
     write(new, 0, 1, 2)
     publish(new, replace=True)
-    new._make_way()
+    new._move_old_aside()
     assert new.is_published()
     assert list((store / ".wip").iterdir()) == []
 

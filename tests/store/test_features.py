@@ -26,9 +26,9 @@ from clipsyn.names import FeatureKey
 from clipsyn.settings import check_outside
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.garbage import collect, left_over
 from clipsyn.store.marker import is_vacant
 from clipsyn.store.merge import plan_merge
+from clipsyn.store.unfinished import collect, left_over
 
 # Opening and making
 

@@ -1,4 +1,4 @@
-"""`clipsyn.store.garbage`: what dead jobs left goes, what running ones need stays."""
+"""`clipsyn.store.unfinished`: what dead jobs left goes, what running ones need stays."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StoreError
-from clipsyn.store import garbage
+from clipsyn.store import unfinished
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.garbage import collect, left_over
+from clipsyn.store.unfinished import collect, left_over
 
 TARGET = "features/toy/test/clean/fake--three"
 
@@ -101,14 +101,14 @@ def test_what_vanishes_while_we_look_is_left_out(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (store / ".wip" / "0.partial").touch()
-    sized = garbage._size
+    sized = unfinished._size
 
     def vanish(path: Path) -> int:
         if path.suffix == ".partial":
             path.unlink()
         return sized(path)
 
-    monkeypatch.setattr(garbage, "_size", vanish)
+    monkeypatch.setattr(unfinished, "_size", vanish)
     assert [one.what for one in left_over(store)] == [f"{TARGET}, 2 of 3 blocks done"]
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.garbage import left_over
 from clipsyn.store.inventory import find_groups
-from clipsyn.store.unfinished import unfinished
+from clipsyn.store.unfinished import left_over, unfinished
 from clipsyn.store.verify import damage
 from tests.kills import killed_again_and_again
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.garbage import left_over
 from clipsyn.store.inventory import find_groups
+from clipsyn.store.unfinished import left_over
 from clipsyn.store.verify import damage
 
 GROUP = 20_000

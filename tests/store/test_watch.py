@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.store.unfinished import unfinished
-from clipsyn.store.watch import Watch
+from clipsyn.store.unfinished import Watch, unfinished
 
 
 def test_a_store_that_is_not_there_yet_has_nothing(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from clipsyn.exchange.importing.parts import Part, Text, short
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
-from clipsyn.store.given import finite_rows, stored_confidences
 from clipsyn.store.groups import ELSEWHERE
+from clipsyn.store.rows import finite_rows, stored_confidences
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import few
 

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.exporting.layouts import ARRAYS
+from clipsyn.exchange.exporting.export import ARRAYS
 from clipsyn.exchange.exporting.manifest import NAME, Cell, Classes, Manifest, Split, read_manifest
 from clipsyn.exchange.importing.numpy_files import checked, load
 from clipsyn.exchange.importing.parts import Part, Text
@@ -21,7 +21,7 @@ from clipsyn.methods.pool import as_labels
 from clipsyn.names import parse_perturbation
 from clipsyn.settings import defaults
 from clipsyn.show.frames import read_parquet
-from clipsyn.store.given import class_indices as class_indices_given
+from clipsyn.store.rows import class_indices as class_indices_given
 from clipsyn.text import foreign
 
 

@@ -1,28 +1,34 @@
 """Arrays: logits (row, class), embeddings (row, embed) or predictions (row,).
 
 From npy, npz and files with one tensor of torch's; CLIP_benchmark's feature cache is a folder of
-these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
+these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``. What npy and npz say of their size is held
+against what there is before any is read: a header of a hundred bytes may declare a million times a
+million numbers, and a small archive may hold gigabytes of zeros.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.importing.declared import check_declared
-from clipsyn.exchange.importing.parts import Part, as_logits, short
+from clipsyn.exchange.importing.parts import Part, as_logits, short, text_of
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.tables import SUFFIXES as TABLES
 from clipsyn.exchange.importing.tables import read_column
-from clipsyn.exchange.importing.texts import text_of
 from clipsyn.exchange.importing.torch_files import SUFFIXES as TORCH
 from clipsyn.exchange.importing.torch_files import read_tensor
 from clipsyn.names import parse_perturbation
+from clipsyn.show.frames import most_bytes
 from clipsyn.store.folders import PROMPTS
 from clipsyn.text import foreign
 
@@ -213,3 +219,48 @@ def _texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     return tuple(str(value).strip() for value in values)
+
+
+def check_declared(file: IO[bytes]) -> None:
+    """Raise ValueError for an npy or npz with an array larger than its content; rewinds `file`.
+
+    What is neither is left for numpy to refuse.
+    """
+    start = file.read(len(npy.MAGIC_PREFIX))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if start == npy.MAGIC_PREFIX:
+        _check_array(file, size)
+    elif start.startswith(b"PK"):
+        _check_archive(file, size)
+    file.seek(0)
+
+
+def _check_archive(file: IO[bytes], on_disk: int) -> None:
+    with zipfile.ZipFile(file) as archive:
+        declared = sum(member.file_size for member in archive.infolist())
+        if declared > most_bytes(on_disk):
+            raise ValueError(
+                f"it has {declared:,} bytes of {on_disk:,} compressed, which no measured numbers "
+                "come to: write it with np.savez, uncompressed"
+            )
+        for member in archive.infolist():
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as stream:
+                    _check_array(stream, member.file_size)
+
+
+def _check_array(file: IO[bytes], size: int) -> None:
+    version = npy.read_magic(file)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"format {version[0]}.{version[1]} is for records, which are no matrix")
+    try:
+        shape, _, dtype = readers[version](file)
+    except (RecursionError, SyntaxError, TokenError) as error:  # the header is Python's syntax
+        raise ValueError(f"its header cannot be read: {error}") from error
+    declared, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if min(shape, default=0) < 0 or (declared > there and not dtype.hasobject):
+        raise ValueError(
+            f"it declares {dtype} {shape}, {declared:,} bytes, and {max(there, 0):,} follow"
+        )

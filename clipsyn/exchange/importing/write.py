@@ -23,14 +23,15 @@ from clipsyn.exchange.importing.clip_retrieval import is_clip_retrieval, read_cl
 from clipsyn.exchange.importing.exports import is_export, read_export
 from clipsyn.exchange.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.exchange.importing.numpy_files import cached_features, load, read_numpy
-from clipsyn.exchange.importing.parts import Part
+from clipsyn.exchange.importing.parts import Part, text_beside
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.tables import ROLES, read_table
 from clipsyn.exchange.importing.tables import SUFFIXES as TABLES
-from clipsyn.exchange.importing.texts import text_beside
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.names import check_backbone_name
 from clipsyn.registry import unknown_name
+from clipsyn.show.table import Table
+from clipsyn.show.tables import table_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.folders import PROMPTS
@@ -283,3 +284,35 @@ def _say_labels(table: SampleTable, store: Path) -> None:
         )
     elif labelled < len(table):
         _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")
+
+
+_MOST = 20  # cells with a line each
+
+
+def imported_table(frame: pl.DataFrame) -> Table:
+    """A line for each cell, or, of many, for each perturbation.
+
+    frame: what `clipsyn.exchange.importing.write.import_files` returns. Accuracies in percent, of
+    the images that have a label and a prediction.
+    """
+    if frame["prompts"].is_null().all():
+        frame = frame.drop("prompts")
+    if len(frame) <= _MOST:
+        return table_of(frame, percent=["acc1"], headers={"acc1": "top-1"})
+    every = ["dataset", "split", "perturbation", "prompts", "kind", "images"]
+    where = [name for name in every if name in frame.columns]
+    grouped = frame.group_by(where, maintain_order=True).agg(
+        pl.len().alias("backbones"),
+        pl.col("valid").min(),
+        pl.col("acc1").min().alias("lowest"),
+        pl.col("acc1").max().alias("highest"),
+        pl.col("was").unique(maintain_order=True).str.join(", "),
+    )
+    headers = {"valid": "valid, least", "lowest": "top-1, least", "highest": "most"}
+    names = ", ".join(frame["backbone"].unique(maintain_order=True))
+    return table_of(
+        grouped,
+        percent=["lowest", "highest"],
+        headers=headers,
+        below=(f"{len(frame)} cells; backbones: {names}",),
+    )

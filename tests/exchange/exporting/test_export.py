@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from clipsyn.errors import UnknownName, UsageError
-from clipsyn.exchange.exporting import LAYOUTS, layouts
+from clipsyn.exchange.exporting import LAYOUTS
+from clipsyn.exchange.exporting import export as exporting
 from clipsyn.exchange.exporting.export import export
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
@@ -81,7 +82,7 @@ def test_the_folder_is_there_whole_or_not_at_all(fakes, mixed, tmp_path, monkeyp
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(layouts.WRITERS, "npz", full)
+    monkeypatch.setitem(exporting.WRITERS, "npz", full)
     with pytest.raises(UsageError, match="No space"):
         export(mixed, tmp_path / "out", mixed.keys(), "npz", fakes.Quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]
@@ -92,7 +93,7 @@ def test_a_file_that_cannot_grow_is_one_sentence(fakes, mixed, tmp_path, monkeyp
     def full(_: Path) -> IO[bytes]:
         return Path("/dev/full").open("wb")
 
-    monkeypatch.setattr(layouts, "_new", full)
+    monkeypatch.setattr(exporting, "_new", full)
     with pytest.raises(UsageError, match="No space"):
         export(mixed, tmp_path / "out", mixed.keys(), layout, fakes.Quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]

@@ -1,4 +1,4 @@
-"""`clipsyn.exchange.importing.texts`: class embeddings that come with image embeddings."""
+"""`clipsyn.exchange.importing.parts`: class embeddings that come with image embeddings."""
 
 from __future__ import annotations
 
