@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -19,50 +19,53 @@ from clipsyn.cli.sentences import flags_of, sentences, with_flags
 from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
-_ANALYSIS = "an analysis"
-_SECTIONS = {  # of help; where each command is, those first that most people need
+_ANALYSIS = "", ""  # which says both itself
+_SECTIONS = {  # of help, what most need first: where each command is, and its line there
     "Make a store": {
-        "extract": "make:extract",
-        "split": "make:split",
-        "import": "make:import_",
-        "pull": "share:pull",
-        "rm": "remove:rm",
-        "gc": "remove:gc",
-        "run": "run:run",
+        "extract": ("make:extract", "Run backbones over images into a store."),
+        "split": ("make:split", "Divide labelled images into train and test."),
+        "import": ("make:import_", "Bring predictions made elsewhere into a store."),
+        "pull": ("share:pull", "Copy cells of other stores, or published ones, into a store."),
+        "rm": ("remove:rm", "Remove cells from a store."),
+        "gc": ("remove:gc", "Remove what dead jobs have left, or cached stores."),
+        "run": ("run:run", "Run the stages of a recipe."),
     },
     "Look": {
-        "ls": "store:ls",
-        "info": "info:info",
-        "verify": "store:verify",
-        "catalog": "info:catalog",
+        "ls": ("store:ls", "List what a store holds."),
+        "info": ("info:info", "Say how a store, or one group of it, was made."),
+        "verify": ("store:verify", "Re-read everything and name what is damaged."),
+        "catalog": ("info:catalog", "List known backbones, datasets or perturbations."),
     },
     "Measure": {
         "zeroshot": _ANALYSIS,
         "oracle": _ANALYSIS,
-        "evaluate": "evaluate:evaluate",
-        "compare": "evaluate:compare",
+        "evaluate": ("evaluate:evaluate", "Fit and measure every ensemble, by number of shots."),
+        "compare": (
+            "evaluate:compare",
+            "Compare methods in pairs, or accuracies with published ones.",
+        ),
     },
     "Combine": {
-        "fit": "combine:fit",
-        "predict": "combine:predict",
+        "fit": ("combine:fit", "Fit a router on labelled images of a store."),
+        "predict": ("combine:predict", "Predict images with a fitted router."),
         "cascade": _ANALYSIS,
     },
     "Show and share": {
-        "report": "show:report",
-        "plot": "show:plot",
-        "export": "share:export",
-        "push": "share:push",
+        "report": ("show:report", "Write a page to read about a store."),
+        "plot": ("show:plot", "Draw a figure of a store or of results."),
+        "export": ("share:export", "Write cells as files for other tools."),
+        "push": ("share:push", "Publish cells of a store at a URL."),
     },
 }
-_PLACES = {name: place for section in _SECTIONS.values() for name, place in section.items()}
-_SECTIONS["Measure"] |= {name: _ANALYSIS for name in ANALYSES if name not in _PLACES}
+_COMMANDS = {name: about for section in _SECTIONS.values() for name, about in section.items()}
+_SECTIONS["Measure"] |= {name: _ANALYSIS for name in ANALYSES if name not in _COMMANDS}
 
 
 class _Commands(MutableMapping[str, click.Command]):
     """Commands by name. One is imported, and its options made, when it is asked for."""
 
     def __init__(self) -> None:
-        self._made: dict[str, click.Command | None] = dict.fromkeys([*_PLACES, *ANALYSES])
+        self._made: dict[str, click.Command | None] = dict.fromkeys([*_COMMANDS, *ANALYSES])
 
     def __getitem__(self, name: str) -> click.Command:
         command = self._made[name]
@@ -89,8 +92,9 @@ def _command(name: str) -> click.Command:
         from clipsyn.cli.declared import command_of
 
         return command_of(ANALYSES.load(name))
-    module, attribute = _PLACES[name].split(":")
-    command: click.Command = getattr(import_module(f"clipsyn.cli.{module}"), attribute)
+    place, line = _COMMANDS[name]
+    command: click.Command = resolve_name(f"clipsyn.cli.{place}")
+    command.short_help = line
     return command
 
 
@@ -111,7 +115,7 @@ class _Group(click.Group):
     def _line(self, name: str) -> str:
         if name in ANALYSES:
             return str(ANALYSES.load(name).short)
-        return self.commands[name].get_short_help_str()
+        return _COMMANDS[name][1]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = args or ["--help"]

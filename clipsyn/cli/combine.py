@@ -64,7 +64,6 @@ fit = settings_command(
     "fit",
     FitSettings,
     _fit,
-    short="Fit a router on labelled images of a store.",
     about="""\
 Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
 
@@ -91,7 +90,7 @@ docs/fitting.md for the names of ensembles and heads.""",
 _SHOWN = 10  # rows, and classes
 
 
-@click.command(short_help="Predict images with a fitted router.")
+@click.command()
 @click.argument("router", type=click.Path(path_type=Path))
 @click.argument("images", type=Source())
 @click.option(

@@ -61,7 +61,6 @@ def settings_command(
     settings: type[Settings],
     run: Command,
     *,
-    short: str,
     about: str,
     examples: Sequence[str],
     arguments: Sequence[Callable[[Command], Command]] = (),
@@ -76,7 +75,7 @@ def settings_command(
     options: list[Callable[[Command], Command]]
     options = [store_argument, *arguments, *settings_options(settings, without), *more]
     help = "\n".join([f"{about}\n\n\b", *examples])
-    return click.command(name, short_help=short, help=help)(with_options(run, options))
+    return click.command(name, help=help)(with_options(run, options))
 
 
 def command_of(analysis: Analysis) -> click.Command:
@@ -97,7 +96,6 @@ def command_of(analysis: Analysis) -> click.Command:
         analysis.name,
         analysis.settings,
         run,
-        short=analysis.short,
         about=analysis.about,
         examples=analysis.examples,
         more=[output_option(*([BENCHMARK] if analysis.benchmark else []))],

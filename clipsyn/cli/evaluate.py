@@ -83,7 +83,6 @@ evaluate = settings_command(
         ),
         *executor_options,
     ],
-    short="Fit and measure every ensemble, by number of shots.",
     about=f"""\
 Fit every ensemble, on every head, on a few labelled images a class of STORE, and measure it.
 
@@ -159,7 +158,6 @@ def _compare_with_published(results: Path, settings: CompareSettings, output: Ou
 
 compare = click.command(
     "compare",
-    short_help="Compare methods in pairs, or accuracies with published ones.",
     help="""\
 Compare methods on the images of RESULTS, the file of `clipsyn evaluate --predictions`.
 

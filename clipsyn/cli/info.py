@@ -106,7 +106,7 @@ _HEADERS = {
 }
 
 
-@click.command(short_help="List known backbones, datasets or perturbations.")
+@click.command()
 @click.argument(
     "kind", type=click.Choice(["backbones", "datasets", "perturbations"]), metavar="KIND"
 )
@@ -220,7 +220,7 @@ def _effects(rows: list[dict[str, Any]]) -> dict[str, Tables]:
     return {"": (table_of([{k: v for k, v in row.items() if k != "version"} for row in rows]),)}
 
 
-@click.command(short_help="Say how a store, or one group of it, was made.")
+@click.command()
 @store_argument
 @click.argument("group", required=False)
 @click.option("--provenance", is_flag=True, help="Who made the cells, of what, on whose terms.")

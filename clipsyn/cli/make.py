@@ -125,7 +125,6 @@ extract = settings_command(
     "extract",
     ExtractSettings,
     _extract,
-    short="Run backbones over images into a store.",
     about="""\
 Run backbones over images into STORE: image embeddings, class embeddings and logits.
 
@@ -178,7 +177,6 @@ def _rows(division: Division) -> list[dict[str, Any]]:
 
 split = click.command(
     "split",
-    short_help="Divide labelled images into train and test.",
     help="""\
 Divide the labelled images of IMAGES, a folder or a manifest, into train and test.
 
@@ -222,7 +220,6 @@ import_ = settings_command(
     "import",
     ImportSettings,
     _import,
-    short="Bring predictions made elsewhere into a store.",
     about="""\
 Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clipsyn.store.unfinished import Leftover
 
 
-@click.command(short_help="Remove what dead jobs have left, or copies of stores at URLs.")
+@click.command()
 @click.argument("store", type=StorePath(), envvar="CLIPSYN_STORE", required=False)
 @click.option("--cache", is_flag=True, help="Copies here of what was read at URLs, not STORE.")
 @older_than_option("Only what nobody has written to, or read, for so long", default="1d")
@@ -135,7 +135,7 @@ def _ago(seconds: float) -> str:
     return "moments ago"
 
 
-@click.command(short_help="Remove cells from a store.")
+@click.command()
 @store_argument
 @cell_filters(prompts=True)
 @yes_option

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("clipsyn")
 
 
-@click.command(short_help="Run the stages of a recipe.")
+@click.command()
 @click.argument("recipe", required=False)
 @click.option("--dry-run", is_flag=True, help="Show what each stage would do and stop.")
 @partial(with_options, options=executor_options)

@@ -39,7 +39,7 @@ class LocalStore(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
-@click.command(short_help="Publish cells of a store at a URL.")
+@click.command()
 @click.argument("store", type=LocalStore())
 @click.argument("url")
 @cell_filters(prompts=True)
@@ -92,7 +92,7 @@ def _write_card(plan: Push, url: str) -> None:
     plan.describe(card(published, where=plan.remote.shown))
 
 
-@click.command(short_help="Copy cells of other stores, or published ones, into a store.")
+@click.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("store", type=LocalStore())
 @click.option("--link", is_flag=True, help="Of folders: give files a second name, not copies.")
@@ -211,7 +211,7 @@ def _say_size(groups: int, size: int, there: int, what: str) -> None:
         say(f"nothing {what}: {already}")
 
 
-@click.command(short_help="Write cells as files for other tools.")
+@click.command()
 @store_argument
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(

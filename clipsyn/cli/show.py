@@ -31,7 +31,6 @@ report = settings_command(
     "report",
     ReportSettings,
     _report,
-    short="Write a page to read about a store.",
     about="""\
 Write one HTML page about STORE, for a reader who has five minutes.
 
@@ -89,7 +88,6 @@ def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> N
 
 plot = click.command(
     "plot",
-    short_help="Draw a figure of a store or of results.",
     help="""\
 Draw the figure NAME of SOURCE, a store or the Parquet file that a command wrote by -o.
 

@@ -129,7 +129,7 @@ def describe(seen: StoreProgress) -> str:
     return f"{line}, {60 * seen.rate:,.0f} a minute, {left} left for these"
 
 
-@click.command(short_help="List what a store holds.")
+@click.command()
 @store_argument
 @click.option("--status", is_flag=True, help="What is finished, unfinished, lost or stale.")
 @click.option("--watch", is_flag=True, help="How the work of all jobs goes on, until Ctrl-C.")
@@ -209,7 +209,7 @@ def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"imported {kind}: {', '.join(map(printable, imported))}"
 
 
-@click.command(short_help="Re-read everything and name what is damaged.")
+@click.command()
 @store_argument
 @json_option
 @click.option("--deep", is_flag=True, help="Also compute logits and predictions again.")
