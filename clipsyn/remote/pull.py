@@ -30,7 +30,7 @@ from clipsyn.remote.transfer import Meter, bring, is_there, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import arrays, files
-from clipsyn.store.drafts import make_groups, scratch, writing
+from clipsyn.store.drafts import make_groups, scratch
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, ORDER
 from clipsyn.store.groups import Group
@@ -144,7 +144,7 @@ class _Bringing:
         """Bring what is missing of a group, and rename it into place when it is whole."""
         target = self.store.path / entry.name
         folder = self._folder(entry)
-        with writing(self.store.path):
+        with files.writing(self.store.path):
             try:
                 self._fill(folder, entry)
                 self._check(folder, target, entry)

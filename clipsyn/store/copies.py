@@ -24,8 +24,6 @@ from clipsyn.store.drafts import (
     discard,
     make_groups,
     read_fingerprint,
-    rename_unless_taken,
-    writing,
 )
 from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.text import advised
@@ -78,7 +76,7 @@ class GroupCopy:
         Raises DamagedStore or StaleCell where the source is not, or no longer, what it was said to
         be, and StaleCell where other content has come to the place meanwhile.
         """
-        with writing(self.store):
+        with files.writing(self.store):
             for _ in range(_LOOKS):
                 try:
                     self._fill()
@@ -169,7 +167,7 @@ class GroupCopy:
     def _move_in(self) -> None:
         _sync(self._group, files_too=not self.link)
         make_groups(self.store, self.target.parent)
-        if not rename_unless_taken(self._group, self.target):
+        if not files.rename_unless_taken(self._group, self.target):
             there = arrays.read_attributes(self.target)["identity"]
             if changes := list(differences(there, self.source["identity"])):
                 raise StaleCell(

@@ -16,7 +16,6 @@ of two renames of a whole group into place the second is refused by the operatin
 
 from __future__ import annotations
 
-import errno
 import json
 import secrets
 import shutil
@@ -208,7 +207,7 @@ class Draft:
 
         Then nothing is lost: it wrote the same bytes.
         """
-        with writing(self.store):
+        with files.writing(self.store):
             try:
                 yield
             except (FileNotFoundError, DamagedStore) as error:
@@ -224,7 +223,7 @@ class Draft:
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
         old = self._move_old_aside() if replace and self.is_taken() else None
-        if not rename_unless_taken(self._group, self.target) and (changes := self.changes()):
+        if not files.rename_unless_taken(self._group, self.target) and (changes := self.changes()):
             raise stale(self.store, self.target, changes)
         files.sync(self.target.parent)
         self._rewrite_digest(attributes)
@@ -297,19 +296,8 @@ def begin(store: Path, folder: Path, target: Path, make: Callable[[Path], None])
     if not (building / "done").exists():  # taken away meanwhile, and in part made again
         discard(store, building)
         raise FileNotFoundError(building)
-    if not rename_unless_taken(building, folder):
+    if not files.rename_unless_taken(building, folder):
         shutil.rmtree(building)
-
-
-def rename_unless_taken(folder: Path, target: Path) -> bool:
-    """Rename a folder; False where another one, which is not empty, is at `target` already."""
-    try:
-        folder.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
 
 
 def is_draft(folder: Path) -> bool:
@@ -385,30 +373,3 @@ def lying(store: Path) -> list[Path]:
 
 def _trash(store: Path) -> Path:
     return scratch(store) / f"{_TRASH}{secrets.token_hex(6)}"
-
-
-_DENIED = (
-    "you may not write there: ask its owner for the permission (`chmod -R g+rwX` gives it to the "
-    "group), or choose another folder"
-)
-_ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "the disk quota is used up: free some space",
-    errno.EROFS: "the file system is read-only: copy the store or choose another folder",
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-}
-
-
-@contextmanager
-def writing(store: Path) -> Iterator[None]:
-    """Raise StoreError, in one sentence, where the operating system refuses to write."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _ADVICE:
-            raise
-        raise StoreError(
-            f"cannot write to {store}: {_ADVICE[error.errno]}, then run the same command again; "
-            "finished blocks are kept"
-        ) from error

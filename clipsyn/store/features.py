@@ -20,7 +20,7 @@ from clipsyn.names import CLEAN, FeatureKey, Identity, Location, parse_perturbat
 from clipsyn.store import files
 from clipsyn.store.cell import Cell
 from clipsyn.store.contents import Contents, did_you_mean
-from clipsyn.store.drafts import Draft, scratch, writing
+from clipsyn.store.drafts import Draft, scratch
 from clipsyn.store.marker import (
     is_store,
     is_vacant,
@@ -261,5 +261,5 @@ class FeatureStore(Contents):
         """Correct labels and class names of a frozen sample table; its images stay the same."""
         self.check_writable()
         path = self.samples_path(table.dataset, table.split)
-        with writing(self.path), files.locked(path):
+        with files.writing(self.path), files.locked(path):
             correct(self.group(path), table, scratch(self.path))

@@ -251,3 +251,41 @@ def sync(path: Path) -> None:
 def _write_all(descriptor: int, buffer: memoryview) -> None:
     while buffer.nbytes:
         buffer = buffer[os.write(descriptor, buffer) :]
+
+
+def rename_unless_taken(folder: Path, target: Path) -> bool:
+    """Rename a folder; False where another one, which is not empty, is at `target` already."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+_DENIED = (
+    "you may not write there: ask its owner for the permission (`chmod -R g+rwX` gives it to the "
+    "group), or choose another folder"
+)
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EROFS: "the file system is read-only: copy the store or choose another folder",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+}
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Raise StoreError, in one sentence, where the operating system refuses to write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        raise StoreError(
+            f"cannot write to {store}: {_ADVICE[error.errno]}, then run the same command again; "
+            "finished blocks are kept"
+        ) from error

@@ -13,8 +13,9 @@ from typing import Any
 from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.names import FeatureKey, by_severity, fingerprint
 from clipsyn.store.contents import Refuse, encoder_of
-from clipsyn.store.drafts import discard, writing
+from clipsyn.store.drafts import discard
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import writing
 from clipsyn.store.folders import ANSWERS, KINDS, ORDER, PROMPTS, Place, place
 from clipsyn.store.groups import Group
 from clipsyn.store.schema import HELD

@@ -11,7 +11,7 @@ from clipsyn.errors import StoreError, UnsupportedFormat
 from clipsyn.names import MARKER, Address, Location, is_url
 from clipsyn.settings import check_outside
 from clipsyn.store import files
-from clipsyn.store.drafts import WIP, make_groups, scratch, writing
+from clipsyn.store.drafts import WIP, make_groups, scratch
 from clipsyn.store.schema import FORMAT_VERSION, MOST_CHUNK_ROWS, check_format
 from clipsyn.text import advised
 
@@ -93,7 +93,7 @@ def write_marker(path: Path, chunk_rows: int) -> None:
         "store_id": secrets.token_hex(16),
         "chunk_rows": chunk_rows,
     }
-    with writing(path):
+    with files.writing(path):
         path.mkdir(parents=True, exist_ok=True)
         content = json.dumps(marker, indent=2).encode()
         files.write_file(path / MARKER, content, scratch=scratch(path))

@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError, UsageError
 from clipsyn.methods.numerics.logits import LARGEST_LOGIT, NO_CLASS, NO_PREDICTION
-from clipsyn.names import Identity
+from clipsyn.names import FeatureKey, Identity
 from clipsyn.store.arrays import hash_header, hash_rows
 from clipsyn.store.drafts import Draft
-from clipsyn.store.schema import HELD
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
 
 
 def matrix(where: str, what: str, rows: ArrayLike) -> NDArray[Any]:
@@ -173,16 +174,33 @@ class Rows:
             kept.append(values[name])
         self.draft.write(block, values, {})
 
-    def content_digest(self) -> str:
-        """`clipsyn.store.arrays.content_digest` of all rows; once, when all are there."""
+    def _content_digest(self) -> str:
+        """`clipsyn.store.arrays.content_digest` of all rows; once."""
         for name, kept in self._kept.items():
             whole = np.concatenate(kept)
             hash_header(self._hasher, name, whole.dtype, whole.shape)
             hash_rows(self._hasher, whole)
         return self._hasher.hexdigest()
 
-    def identify(self, identity: Identity) -> None:
-        """Give the draft the identity that it will be published with."""
+    def identify(self, key: FeatureKey, samples: SampleTable, prompts: str | None) -> None:
+        """Give the draft the identity that it will be published with, once all rows are there."""
+        identity: Identity = {
+            "format": IDENTITY_VERSION,
+            "source": IMPORTED,
+            "content": self._content_digest(),
+            "dataset": key.dataset,
+            "split": key.split,
+            "samples": samples.digest,
+            "perturbation": key.perturbation,
+            "backbone": key.backbone,
+            "class_names": list(samples.class_names),
+        }
+        if self.draft.kind == "features":
+            identity["class_names"] = None
+        if self.draft.kind == "predictions":
+            identity["confidences"] = self.draft.identity["confidences"]
+        if prompts is not None:
+            identity["prompts"] = prompts
         self.draft = replace(self.draft, identity=identity)
 
 

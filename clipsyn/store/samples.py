@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +149,19 @@ def check_samples(
         )
 
 
-def check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
+def check_fits(tables: Iterable[SampleTable], given: SampleTable, store: Path) -> None:
+    """Raise DatasetError for samples that do not go with those that a store has of the dataset."""
+    for there in tables:
+        if there.split == given.split:
+            _check_same(there, given, store)
+        elif there.class_names != given.class_names:
+            raise DatasetError(
+                f"{given.name}: other classes than {there.name} has in {store}: the splits of a "
+                "dataset have the same"
+            )
+
+
+def _check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
     """Raise DatasetError for samples that are not those that a store has of the split."""
     if given.digest != there.digest:
         raise DatasetError(

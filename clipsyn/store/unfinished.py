@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.store import arrays, files
-from clipsyn.store.drafts import discard, is_draft, lying, writing
+from clipsyn.store.drafts import discard, is_draft, lying
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_store
 
@@ -111,7 +111,7 @@ def _below(path: Path) -> Iterator[Path]:
 def collect(store: Path, found: Collection[Leftover]) -> int:
     """Remove them; returns how many. What somebody has written to since they were found stays."""
     count = 0
-    with writing(store):
+    with files.writing(store):
         for one in found:
             with suppress(FileNotFoundError):  # finished or removed by another command
                 if _written(one.path) > one.written:

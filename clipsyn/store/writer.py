@@ -11,7 +11,6 @@ import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -36,7 +35,7 @@ from clipsyn.store.rows import (
     stored_confidences,
     stored_predictions,
 )
-from clipsyn.store.samples import SampleTable, check_same
+from clipsyn.store.samples import SampleTable, check_fits
 from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
 from clipsyn.text import running
 
@@ -50,10 +49,6 @@ class _Classes(NamedTuple):
     embeddings: NDArray[np.float32]  # (class, embed)
     scale: float
     logits: bool  # whether logits are stored
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"class_embedding": self.embeddings, "logit_scale": np.array([self.scale])}
 
 
 class CellWriter:
@@ -91,12 +86,7 @@ class CellWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.finish()
@@ -200,7 +190,7 @@ class CellWriter:
         return self._rows
 
     def _checked(self, rows: Rows) -> str:
-        rows.identify(self._identity(rows))
+        rows.identify(self.key, self.samples, self.prompts)
         where = f"{self.store.path} with other content"
         was = self._state(rows.draft, f"{self.key} was imported into {where}")
         if others := self._of_other_kinds(rows):
@@ -250,8 +240,7 @@ class CellWriter:
         return {**made, **self._recorded}
 
     def _written_classes(self, prompts: str) -> Draft:
-        draft = self._classes_draft(prompts)
-        self._drafts.append(draft)
+        self._drafts.append(draft := self._classes_draft(prompts))
         if draft.pending():
             draft.write(0, {"class_embedding": self._classes[prompts].embeddings}, {})
         return draft
@@ -295,24 +284,6 @@ class CellWriter:
 
     # Identities
 
-    def _identity(self, rows: Rows) -> Identity:
-        identity: Identity = {
-            "format": IDENTITY_VERSION,
-            "source": IMPORTED,
-            "content": rows.content_digest(),
-            "dataset": self.key.dataset,
-            "split": self.key.split,
-            "samples": self.samples.digest,
-            "perturbation": self.key.perturbation,
-            "backbone": self.key.backbone,
-            "class_names": list(self.samples.class_names),
-        }
-        if rows.draft.kind == "features":
-            identity["class_names"] = None
-        if rows.draft.kind == "predictions":
-            identity["confidences"] = rows.draft.identity["confidences"]
-        return identity if self.prompts is None else {**identity, "prompts": self.prompts}
-
     def _path(self, kind: str) -> Path:
         """Where the group of that kind is, or will be."""
         if kind == "features":
@@ -321,6 +292,8 @@ class CellWriter:
 
     def _classes_draft(self, prompts: str) -> Draft:
         classes = self._classes[prompts]
+        scale = np.array([classes.scale])
+        values = {"class_embedding": classes.embeddings, "logit_scale": scale}
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
@@ -328,7 +301,7 @@ class CellWriter:
             "dataset": self.key.dataset,
             "class_names": list(self.samples.class_names),
             "prompts": {"name": prompts},
-            "content": arrays.content_digest(classes.arrays),
+            "content": arrays.content_digest(values),
         }
         count, width = classes.embeddings.shape
         path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
@@ -351,18 +324,11 @@ class CellWriter:
     # What cannot be
 
     def _check_samples(self) -> None:
-        table = self.samples
-        if exists(self.store.samples_path(table.dataset, table.split)):
-            check_same(self.store.samples(table.dataset, table.split), table, self.store.path)
-            return
-        for (dataset, split), _ in self.store.groups("samples"):
-            if dataset == table.dataset:
-                other = self.store.samples(dataset, split).class_names
-                if other != table.class_names:
-                    raise DatasetError(
-                        f"{table.name}: other classes than {dataset}/{split} has in "
-                        f"{self.store.path}: the splits of a dataset have the same"
-                    )
+        dataset, split = self.samples.dataset, self.samples.split
+        there = [names[1] for names, _ in self.store.groups("samples") if names[0] == dataset]
+        splits = [split] if split in there else there
+        tables = [self.store.samples(dataset, name) for name in splits]
+        check_fits(tables, self.samples, self.store.path)
 
     def _check_name(self) -> None:
         there = self.store.cell(self.key)

@@ -14,8 +14,9 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, drafts
-from clipsyn.store.drafts import Draft, writing
+from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import writing
 from clipsyn.store.unfinished import collect, left_over, leftovers, unfinished
 
 BACKBONE = {"weights": "aa", "precision": "fp32", "preprocess": {}}
