@@ -27,9 +27,6 @@ HELP = {  # what commands say
     ROOT / "router/settings.py",
 }
 FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)
-ELSEWHERE = {  # for commands that Python has no function for
-    "analyses/cascade/fitted.py": "--cost",  # read_costs, of the command line
-}
 
 
 def texts(tree: ast.AST) -> list[str]:
@@ -50,14 +47,13 @@ def texts(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_a_flag_stands_in_a_command_line_alone(file: Path) -> None:
-    allowed = ELSEWHERE.get(file.relative_to(ROOT).as_posix())
     for text in texts(ast.parse(file.read_text("utf-8"))):
         if text.startswith(("clipsyn ", " --")) or " " not in text:  # parts of a command line
             continue
         flags = set(
             re.findall(r"--[a-z][a-z-]*", re.sub(r"`[^`]*`|pip install --upgrade", "", text))
         )
-        assert flags <= {allowed}, text
+        assert not flags, text
 
 
 def test_what_is_read_has_flags() -> None:

@@ -101,6 +101,13 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert [path for path in paths(page.read_text("utf-8")) if not is_there(path)] == []
 
 
+def test_the_walks_through_the_code_name_files_that_exist() -> None:
+    blocks = _BLOCK.findall((ROOT / "docs/dev/overview.md").read_text("utf-8"))
+    named = [path for block in blocks for path in re.findall(r"[\w/]+/(?:\w+\.py)?", block)]
+    assert len(named) > 30
+    assert [path for path in named if not is_there(f"clipsyn/{path}")] == []
+
+
 @each_page_of_today
 def test_names_that_a_page_names_can_be_imported(page: Path) -> None:
     ours = [name for span in spans(page.read_text("utf-8")) for name in _NAME.findall(span)]
