@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import NO_CLASS, predictions, zero_shot_logits
-from clipsyn.names import FeatureKey, Identity, differences
+from clipsyn.names import FeatureKey, Identity, canonical_json, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.folders import ANSWERS, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
@@ -137,11 +137,11 @@ class Cell:
         """Bytes on disk, with the logits and predictions of all prompt sets."""
         return sum(map(self.store.tree.size, (self._features, *self._answers.values())))
 
-    @property
+    @cached_property
     def _features(self) -> Path:
         return self.store.features_path(self.key)
 
-    @property
+    @cached_property
     def _answers(self) -> dict[str, Path]:
         """The folders of its logits and of its predictions, each with one for each prompt set."""
         return {kind: self.store.at(kind, *self.key.names) for kind in ANSWERS}
@@ -364,7 +364,8 @@ class Cell:
     def _check_encoders(self, prompts: str, features: Group, classes: Group) -> None:
         """Refuse embeddings of images and of classes that other weights of one name have made."""
         ours, theirs = features["identity"]["backbone"], classes["identity"]["backbone"]
-        if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
+        if canonical_json(ours) != canonical_json(theirs):
+            changes = (name for name, _, _ in differences(ours, theirs, "backbone"))
             both = f"image and class embeddings of {self.key} are not of the same backbone"
             raise self._stale(both, *changes, prompts=prompts)
 
