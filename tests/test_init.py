@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 import clipsyn
+from clipsyn.analyses import ANALYSES
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
+from clipsyn.store.features import FeatureStore
 
 STUB = Path(clipsyn.__file__).with_suffix(".pyi")
 HEAVY = {"numpy", "zarr", "polars", "scipy", "sklearn", "torch", "safetensors", "pydantic", "click"}
@@ -46,6 +51,32 @@ def test_every_public_name_leads_somewhere(name: str) -> None:
         assert thing.__name__ == name
         assert thing.__doc__
     assert name in dir(clipsyn)
+
+
+LOG_AVG: dict[str, Any] = {"ensembles": ["log-avg"], "shots": [1], "seeds": 1}
+OF_A_STORE: dict[str, Callable[[Any], object]] = {
+    **{name: ANALYSES.load(name) for name in ANALYSES if name not in ("cascade", "selective")},
+    "evaluate": lambda store: clipsyn.evaluate(store, **LOG_AVG),
+    "fit_router": lambda store: clipsyn.fit_router(store, "toy", "log-avg"),
+    "predict_store": lambda store: (
+        clipsyn.predict_store(clipsyn.fit_router(store, "toy", "log-avg"), store, "toy").frame
+    ),
+    "plot": lambda store: clipsyn.plot("accuracy-matrix", store).get_title(),
+    "write_report": lambda store: clipsyn.write_report(store, output="page.html").read_bytes(),
+}
+
+
+@pytest.mark.parametrize("name", OF_A_STORE)
+def test_functions_of_a_store_take_its_path_too(
+    name: str, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_open, of_path = (OF_A_STORE[name](store) for store in (tiny_store, str(tiny_store.path)))
+    if isinstance(of_open, pl.DataFrame) and isinstance(of_path, pl.DataFrame):
+        columns = [column for column in ("dataset", "metric", "id") if column in of_open.columns]
+        assert of_open.select(columns).equals(of_path.select(columns))
+    else:
+        assert repr(of_open) == repr(of_path)
 
 
 def stub() -> str:

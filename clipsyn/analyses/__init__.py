@@ -47,14 +47,18 @@ class Analysis:
         text = f"{self.about}\n\n{self.python}"
         vars(self).update(__name__=self.name, __doc__=text)  # as a function has them
 
-    def __call__(self, store: FeatureStore, **settings: Any) -> DataFrame:
+    def __call__(self, store: FeatureStore | Path | str, **settings: Any) -> DataFrame:
         """Measure `store` and return the tidy frame; write the files that settings name, too.
+
+        store: an open one, or its path or URL, as everywhere.
 
         Raises UsageError for a setting that is not known or not allowed.
         """
-        chosen = self.settings(**settings)
-        frame = self.measure(store, chosen)
-        self.write_files(store, chosen)
+        from clipsyn.store.features import FeatureStore
+
+        chosen, opened = self.settings(**settings), FeatureStore.open(store)
+        frame = self.measure(opened, chosen)
+        self.write_files(opened, chosen)
         return frame
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import Parameter
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -31,7 +32,7 @@ _LOG = logging.getLogger("clipsyn")
 
 
 def evaluate(
-    store: FeatureStore, *, progress: Progress | None = None, **settings: Any
+    store: FeatureStore | Path | str, *, progress: Progress | None = None, **settings: Any
 ) -> pl.DataFrame:
     """Fit heads and ensembles on the support split, and measure them on others.
 
@@ -55,7 +56,7 @@ def evaluate(
     >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
     [(1, 0), (2, 0), (1, 1), (2, 1)]
     """
-    return measure(store, ProtocolSettings(**settings), progress)
+    return measure(FeatureStore.open(store), ProtocolSettings(**settings), progress)
 
 
 vars(evaluate)["__signature__"] = signature_of(

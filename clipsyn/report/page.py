@@ -199,7 +199,7 @@ def _pictured(example: Example, data: str) -> Pictured:
 MADE_FROM = "clipsyn-made-from"  # the name of the page's note of what it was made from
 
 
-def write_report(store: FeatureStore, **settings: Any) -> Path:
+def write_report(store: FeatureStore | Path | str, **settings: Any) -> Path:
     """Write one HTML page about a store, for a reader who has five minutes; returns its path.
 
     settings: those of `clipsyn.report.settings.ReportSettings`; `output` is needed. The page
@@ -211,7 +211,7 @@ def write_report(store: FeatureStore, **settings: Any) -> Path:
     >>> clipsyn.write_report(store, output="report.html")
     PosixPath('report.html')
     """
-    return write_page(store, ReportSettings(**settings))
+    return write_page(FeatureStore.open(store), ReportSettings(**settings))
 
 
 vars(write_report)["__signature__"] = signature_of(ReportSettings)

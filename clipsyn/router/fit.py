@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ _LOG = logging.getLogger("clipsyn")
 
 
 def fit_router(
-    store: FeatureStore, dataset: str, ensemble: str = "nlc", **settings: Any
+    store: FeatureStore | Path | str, dataset: str, ensemble: str = "nlc", **settings: Any
 ) -> FittedRouter:
     """Fit a head and an ensemble on `shots` images of each class of a dataset's support split.
 
@@ -44,7 +45,7 @@ def fit_router(
     combiner = from_text(ENSEMBLES, asked.ensemble, asked.seed)
     head = from_text(HEADS, asked.head, asked.seed)
     reader = PoolReader(
-        store,
+        FeatureStore.open(store),
         dataset,
         asked.support,
         backbones=asked.backbones,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -49,7 +50,7 @@ class Predictions:
 
 def predict_store(
     router: FittedRouter,
-    store: FeatureStore,
+    store: FeatureStore | Path | str,
     dataset: str,
     split: str = "test",
     *,
@@ -68,7 +69,8 @@ def predict_store(
     >>> predicted.frame.columns[:4], len(predicted.frame)
     (['id', 'class', 'class_index', 'probability'], 20)
     """
-    images = _Images(router, store, store.samples(dataset, split), perturbation)
+    opened = FeatureStore.open(store)
+    images = _Images(router, opened, opened.samples(dataset, split), perturbation)
     images.check_cells()
     if not own_classes:
         images.check_classes()

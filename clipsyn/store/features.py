@@ -50,14 +50,16 @@ class FeatureStore(Contents):
     """
 
     @classmethod
-    def open(cls, path: Path | str) -> FeatureStore:
-        """Open the store at a path or URL.
+    def open(cls, path: Path | str | FeatureStore) -> FeatureStore:
+        """Open the store at a path or URL; one that is open is returned as it is.
 
         URLs are of published stores: file, http, https, s3, gs and az. Of these only what is read
         travels, and is kept in a cache on this machine.
 
         Raises StoreError if no store is there, UnsupportedFormat if it is newer.
         """
+        if isinstance(path, FeatureStore):
+            return path
         path = place_of(path)
         if isinstance(path, Location):
             from clipsyn.remote.published import open_published  # above: it reads as this does
