@@ -82,6 +82,10 @@ class Entry:
         return self.place[0]
 
     @property
+    def imported(self) -> bool:
+        return "imported" in self.facts
+
+    @property
     def name(self) -> str:
         """The path that the group has in a local store."""
         return "/".join([self.kind, *map(folder_name, self.place[1:])])

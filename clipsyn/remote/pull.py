@@ -32,9 +32,10 @@ from clipsyn.show.progress import Progress
 from clipsyn.store import arrays, files
 from clipsyn.store.drafts import make_groups, scratch
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import KINDS, ORDER
+from clipsyn.store.folders import ANSWERS, KINDS, ORDER
 from clipsyn.store.groups import Group
 from clipsyn.store.marker import is_store, is_vacant
+from clipsyn.store.merge import made_in_two_ways
 from clipsyn.store.select import Filters, choose
 from clipsyn.text import advised
 
@@ -116,7 +117,25 @@ def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]
             missing.append(entry)
         elif content_of(group := store.group(path / entry.name)) != entry.content:
             raise _conflict(remote, group, entry)
+    _check_cells(remote, store, missing)
     return missing
+
+
+def _check_cells(remote: Remote, store: FeatureStore, missing: Sequence[Entry]) -> None:
+    """Raise StaleCell for a cell that would be there twice, made in different ways."""
+    cells = {entry.place[1:5] for entry in missing}
+    ours = [
+        ((kind, *names), store.is_imported(path))
+        for kind in ("features", *ANSWERS)
+        for names, path in store.groups(kind)
+        if names[:4] in cells
+    ]
+    if both := made_in_two_ways(((entry.place, entry.imported) for entry in missing), ours):
+        raise StaleCell(
+            f"{both}: pull from {remote.shown} into another store than {store.path}, or give one "
+            "of the two another name",
+            ("kind",),
+        )
 
 
 def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:

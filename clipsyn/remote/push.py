@@ -38,6 +38,7 @@ from clipsyn.store.arrays import METADATA
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import GroupPath, find_groups
+from clipsyn.store.merge import made_in_two_ways
 from clipsyn.store.select import Filters, choose
 from clipsyn.store.verify import damage, debris
 from clipsyn.text import advised
@@ -79,6 +80,15 @@ class Push:
                 other.append((group, entry))
         if other and not replace:
             raise _conflict(store, remote, other)
+        sent = {group.place: group for group in (*new, *(group for group, _ in other))}
+        theirs = ((place, it.imported) for place, it in there.items() if place not in sent)
+        ours = ((place, store.is_imported(group.path)) for place, group in sent.items())
+        if both := made_in_two_ways(theirs, ours):
+            raise StaleCell(
+                f"{both}: push to another place than {remote.shown}, or give one of the two "
+                "another name",
+                ("kind",),
+            )
         found = sent_of(remote, [entry for _, entry in same])
         bad = [one for one in same if not found[one[1].folder].is_as_sent(one[1])]
         return cls(

@@ -8,7 +8,7 @@ from another device, and labels of the same images may have been corrected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +130,7 @@ class MergedStores:
                 return Conflict(f"{group.name} is {how}", fields)
         if kind == "samples":
             return self._other_classes(store, names, group["class_names"])
-        for cell, how in _made(place, group):
+        for cell, how in _made(place, group.imported):
             made, first = self._cells.setdefault(cell, (how, store))
             if made != how and first.path != store.path:
                 both = f"{made} in {first.path} and {how} in {store.path}"
@@ -186,16 +186,34 @@ class MergedStores:
         return False
 
 
-def _made(place: Place, group: Group) -> Iterator[tuple[Place, str]]:
+def made_in_two_ways(
+    there: Iterable[tuple[Place, bool]], more: Iterable[tuple[Place, bool]]
+) -> str | None:
+    """In words, a cell that would be both extracted and imported, or imported twice; None if none.
+
+    there, more: the groups of a store and those that join them, each with whether it was imported.
+    """
+    made: dict[Place, str] = {}
+    for place, imported in there:
+        made |= _made(place, imported)
+    for place, imported in more:
+        for cell, how in _made(place, imported):
+            if (was := made.setdefault(cell, how)) != how:
+                return f"{' · '.join(cell)} was {was} there and {how} here"
+    return None
+
+
+def _made(place: Place, imported: bool) -> Iterator[tuple[Place, str]]:
     """How a cell was made, and what was imported under a prompt set."""
-    if group.kind == "features":
-        yield place[1:5], "imported as embeddings" if group.imported else "extracted"
-    elif group.imported and group.kind in ANSWERS:
+    kind = place[0]
+    if kind == "features":
+        yield place[1:5], "imported as embeddings" if imported else "extracted"
+    elif imported and kind in ANSWERS:
         if place[5] == PROMPTS:
-            yield place[1:5], f"imported as {group.kind}"
+            yield place[1:5], f"imported as {kind}"
         else:
             yield place[1:5], "imported with prompt sets"
-            yield place[1:], f"imported as {group.kind}"
+            yield place[1:], f"imported as {kind}"
 
 
 def _how(

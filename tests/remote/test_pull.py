@@ -150,6 +150,25 @@ def test_other_content_is_refused_with_the_field(place: Path, target: Path, fake
     assert fakes.contents(target) == before
 
 
+@pytest.mark.parametrize("comes", ["extracted", "imported"])
+def test_a_name_stands_for_one_cell(
+    tiny_store: FeatureStore, tmp_path: Path, fakes: Any, comes: str
+) -> None:
+    """Neither a pull nor a push puts an imported cell beside an extracted one of its name."""
+    imports = fakes.fill(tmp_path / "imports", [fakes.Encoder("fake/three")])
+    with imports.writer(imports.samples("toy", "test"), "fake/one") as cell:
+        cell.predictions(np.zeros(20, np.int32))
+    new, old = (tiny_store, imports) if comes == "extracted" else (imports, tiny_store)
+    push(new, tmp_path / "new")
+    push(old, tmp_path / "old")
+    before = fakes.contents(old.path), fakes.contents(tmp_path / "old")
+    for moved in (lambda: pull(tmp_path / "new", old.path), lambda: push(new, tmp_path / "old")):
+        with pytest.raises(StaleCell) as caught:
+            moved()
+        assert caught.value.fields == ("kind",)
+    assert (fakes.contents(old.path), fakes.contents(tmp_path / "old")) == before
+
+
 def test_corrected_labels_are_not_overwritten(place: Path, target: Path) -> None:
     pull(place, target)
     store = FeatureStore.open(target)
