@@ -88,14 +88,20 @@ class _Commands(MutableMapping[str, click.Command]):
 
 
 def _command(name: str) -> click.Command:
+    command: click.Command
     if name in ANALYSES:
         from clipsyn.cli.declared import command_of
 
-        return command_of(ANALYSES.load(name))
-    place, line = _COMMANDS[name]
-    command: click.Command = resolve_name(f"clipsyn.cli.{place}")
-    command.short_help = line
+        command = command_of(ANALYSES.load(name))
+    else:
+        command = resolve_name(f"clipsyn.cli.{_COMMANDS[name][0]}")
+    command.short_help = _line(name)
     return command
+
+
+def _line(name: str) -> str:
+    """What the list of commands says of it."""
+    return str(ANALYSES.load(name).short) if name in ANALYSES else _COMMANDS[name][1]
 
 
 class _Group(click.Group):
@@ -110,12 +116,7 @@ class _Group(click.Group):
         widest = max(map(len, self.commands))
         for heading, names in _SECTIONS.items():
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:{widest}}", self._line(name)) for name in names])
-
-    def _line(self, name: str) -> str:
-        if name in ANALYSES:
-            return str(ANALYSES.load(name).short)
-        return _COMMANDS[name][1]
+                formatter.write_dl([(f"{name:{widest}}", _line(name)) for name in names])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = args or ["--help"]

@@ -29,7 +29,7 @@ from clipsyn.remote.folder import MissingObject
 from clipsyn.remote.index import INDEX, MOST_INDEX, Index
 from clipsyn.remote.transport import Remote
 from clipsyn.store import files
-from clipsyn.store.inventory import rows_of
+from clipsyn.store.listing import rows_of
 from clipsyn.text import advised, parse_json
 
 _FROM = "from.json"

@@ -1,9 +1,8 @@
-"""The contents of a store as rows for tables, and how parts of it are removed."""
+"""The groups of a store, what they are, and how some of them are removed."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import DamagedStore, MissingCell
-from clipsyn.names import FeatureKey, by_severity, fingerprint
+from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.store.contents import Refuse, encoder_of
 from clipsyn.store.drafts import discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import writing
-from clipsyn.store.folders import ANSWERS, KINDS, ORDER, PROMPTS, Place, place
+from clipsyn.store.folders import KINDS, ORDER, Place, place
 from clipsyn.store.groups import Group
+from clipsyn.store.listing import rows_of
 from clipsyn.store.schema import HELD
-from clipsyn.store.tree import IndexEntry
 from clipsyn.text import advised
-
-_Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,69 +91,6 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
         for cell in lost:
             cell.group()  # says what is lost, and what to do
         raise
-
-
-def rows_of(entries: Iterable[IndexEntry]) -> list[dict[str, Any]]:
-    """The rows of `cell_rows` from a list of all groups: no cell is opened for them.
-
-    Raises DamagedStore for what is left of a lost cell.
-    """
-    cells: dict[_Names, list[IndexEntry]] = {}
-    texts: dict[tuple[str, str], dict[str, IndexEntry]] = {}  # of dataset and backbone, by prompts
-    sets: defaultdict[str, set[str]] = defaultdict(set)  # of prompts, by dataset
-    for entry in entries:
-        kind, *names = entry.place
-        if kind == "classes":
-            dataset, prompts, backbone = names
-            texts.setdefault((dataset, backbone), {})[prompts] = entry
-            sets[dataset].add(prompts)
-        elif kind != "samples":
-            cells.setdefault(tuple(names[:4]), []).append(entry)
-    # sorted once for the thousands of cells of a dataset
-    of_dataset = defaultdict(lambda: [PROMPTS], {name: sorted(sets[name]) for name in sets})
-    keys = {FeatureKey(*names): names for names in cells}
-    rows = []
-    for key in sorted(keys, key=in_order):
-        beside = texts.get((key.dataset, key.backbone), {})
-        rows.append(_row(key, cells[keys[key]], beside, of_dataset[key.dataset]))
-    return rows
-
-
-def _row(
-    key: FeatureKey,
-    groups: Iterable[IndexEntry],
-    texts: Mapping[str, IndexEntry],
-    of_dataset: list[str],
-) -> dict[str, Any]:
-    """texts: class embeddings of its backbone, by prompt set; of_dataset: all sets there."""
-    features = [entry for entry in groups if entry.place[0] == "features"]
-    answers = {entry.place[5]: entry for entry in groups if entry.place[0] in ANSWERS}
-    group = features[0] if features else answers[min(answers)]
-    facts = group.facts
-    imported = facts.get("imported")
-    if not features and imported is None:
-        raise DamagedStore(f"{key} has predictions, but what they were made from is lost")
-    if features and imported:
-        prompts = sorted(name for name in texts if texts[name].facts.get("imported"))
-    elif features:
-        prompts = sorted(texts.keys() | answers.keys())
-    else:
-        prompts = of_dataset if PROMPTS in answers else sorted(answers)
-    return {
-        **vars(key),
-        "imported": imported,
-        "prompts": prompts,
-        "images": facts.get("images", 0),
-        "bad": facts.get("bad", 0),
-        "embed": facts.get("embed"),
-        "bytes": sum(entry.bytes for entry in groups),
-        "fingerprint": group.fingerprint,
-    }
-
-
-def in_order(key: FeatureKey) -> tuple[Any, ...]:
-    """Sorts perturbations by their severity."""
-    return key.dataset, key.split, by_severity(key.perturbation), key.backbone
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:

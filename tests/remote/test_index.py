@@ -20,7 +20,8 @@ from clipsyn.remote import index as indexes
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, Manifest
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
-from clipsyn.store.inventory import find_groups, rows_of
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.listing import rows_of
 
 SHOWN = "s3://lab/clip"
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
