@@ -123,8 +123,6 @@ def test_every_table_of_the_report_is_rectangular(results):
 def test_numbers_in_the_sentences_of_the_page_are_in_its_tables():
     page = (PATH.parents[1] / "docs" / "router.md").read_text(encoding="utf-8")
     tables = "\n".join(line for line in page.splitlines() if line.startswith("|"))
-    summary = page[: page.index("## In five lines")]
-    conclusions = page[page.index("## What this shows") : page.index("## Cost")]
-    said = re.findall(r"\d+\.\d+", summary + conclusions)
-    assert len(said) > 10
+    said = re.findall(r"\d+\.\d+", page[: page.index("## How it works")])
+    assert len(said) >= 8
     assert [number for number in said if number not in tables] == []

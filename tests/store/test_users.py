@@ -212,9 +212,11 @@ def test_a_store_that_is_nobody_elses_business(
 ) -> None:
     path = place / "store"
     assert forker.run("extract", {**ANN, "umask": 0o077}, path=path) == (0, "")
-    for code, said in clipsyn(BEN, path, "ls STORE", "merge STORE-lab STORE"):
-        assert code == 2, said
-        assert f"Path '{path}' is not readable" in said
+    listed, pulled = clipsyn(BEN, path, "ls STORE", "pull STORE STORE-lab")
+    assert listed[0] == 2
+    assert f"Path '{path}' is not readable" in listed[1]
+    assert pulled[0] == 4
+    assert f"you may not read {path}" in pulled[1]
     assert not (place / "store-lab").exists()
 
 
