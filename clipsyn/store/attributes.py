@@ -30,6 +30,11 @@ def _texts(value: Any) -> bool:
     return type(value) is list and set(map(type, value)) <= {str}
 
 
+def _place(value: Any) -> bool:
+    """A kind, and at least one name."""
+    return _texts(value) and len(value) > 1
+
+
 def _flag(value: Any) -> bool:
     return type(value) is bool
 
@@ -73,7 +78,7 @@ _PROMPTS: Form = {"name": _text, "templates?": _texts, "per_class?": {str: _text
 _ANY_GROUP: dict[Any, Any] = {
     "kind": _text,
     "identity": _mapping,
-    "place": _texts,
+    "place": _place,
     "arrays": _mapping,
     "provenance?": _PROVENANCE,
 }

@@ -230,3 +230,16 @@ def test_embeddings_that_are_no_numbers_are_refused(
     with pytest.raises(DamagedStore):
         FeatureStore.open(store).embeddings(key)
     FeatureStore.open(store).embeddings(key, range(1))  # the rows before are whole
+
+
+@pytest.mark.parametrize("place", [[], ["features"]])
+def test_a_group_that_names_no_place_is_damaged(
+    good: FeatureStore, tmp_path: Path, place: list[str]
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(good.path, store)
+    key = FeatureKey("toy", "test", "clean", "fake/one")
+    group = store / good.features_path(key).relative_to(good.path)
+    seal(store, group, {**arrays.read_attributes(group), "place": place})
+    with pytest.raises(DamagedStore):
+        FeatureStore.open(store).embeddings(key)
