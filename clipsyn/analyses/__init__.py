@@ -56,9 +56,11 @@ class Analysis:
         """
         from clipsyn.store.features import FeatureStore
 
-        chosen, opened = self.settings(**settings), FeatureStore.open(store)
-        frame = self.measure(opened, chosen)
-        self.write_files(opened, chosen)
+        chosen = self.settings(**settings)
+        if isinstance(store, Path | str):
+            store = FeatureStore.open(store)
+        frame = self.measure(store, chosen)
+        self.write_files(store, chosen)
         return frame
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
