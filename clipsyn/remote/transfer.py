@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -39,19 +39,24 @@ def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) ->
 
     It goes to the disk as it comes, so that no declared size takes memory. Raises DamagedStore.
     """
-    for _ in range(2):  # what was altered on its way may arrive the second time
-        scratch.mkdir(parents=True, exist_ok=True)
+    emptied = None
+    for _ in range(3):  # what was altered on its way may arrive the next time
         partial = scratch / f"{secrets.token_hex(8)}{files.PARTIAL}"
         try:
+            scratch.mkdir(parents=True, exist_ok=True)
             with partial.open("xb") as target:
                 remote.copy(path, target, stamp[0])
             if is_there(partial, stamp):
-                with suppress(FileNotFoundError):  # the cache was emptied meanwhile
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    partial.replace(file)
-                    return
+                file.parent.mkdir(parents=True, exist_ok=True)
+                partial.replace(file)
+                return
+            emptied = None
+        except (FileNotFoundError, FileExistsError) as error:  # the cache was emptied meanwhile
+            emptied = error
         finally:
             partial.unlink(missing_ok=True)
+    if emptied:
+        raise emptied
     raise DamagedStore(f"{remote.shown}/{path} has other bytes than its manifest lists")
 
 
