@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
-from clipsyn.names import MARKER, Address, Location, differences, fingerprint, is_url
+from clipsyn.names import (
+    MARKER,
+    Address,
+    Location,
+    canonical_json,
+    differences,
+    fingerprint,
+    is_url,
+)
 from clipsyn.remote.folder import Changed, Denied, MissingObject, Object
 from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index
 from clipsyn.remote.transfer import GROUPS
@@ -104,6 +112,7 @@ def published_attributes(remote: Remote, entry: Entry) -> Mapping[str, Any]:
     answer = remote.get(path)
     try:
         attributes = parse_json(answer.data)["attributes"]
+        canonical_json(attributes)  # or they could not be compared: JSON has no NaN
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedStore(f"{remote.shown}/{path} is damaged: {error}") from error
     return attributes if isinstance(attributes, dict) else {}

@@ -150,6 +150,19 @@ def test_other_content_is_refused_with_the_field(place: Path, target: Path, fake
     assert fakes.contents(target) == before
 
 
+def test_published_attributes_that_are_no_json_are_damage(
+    place: Path, target: Path, fakes: Any
+) -> None:
+    fakes.fill(target, [fakes.Encoder(weights="other")])
+    for file in place.rglob("zarr.json"):
+        document = json.loads(file.read_text("utf-8"))
+        if "identity" in document.get("attributes", {}):
+            document["attributes"]["identity"]["format"] = float("nan")
+            file.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(DamagedStore):
+        pull(place, target)
+
+
 @pytest.mark.parametrize("comes", ["extracted", "imported"])
 def test_a_name_stands_for_one_cell(
     tiny_store: FeatureStore, tmp_path: Path, fakes: Any, comes: str
