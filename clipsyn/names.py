@@ -46,6 +46,8 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
     There is none if and only if the fingerprints are equal; a missing value is shown as None.
     """
+    if canonical_json(old) == canonical_json(new):
+        return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
             name = f"{path}.{key}" if path else key
@@ -53,10 +55,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
                 yield from differences(old[key], new[key], name)
             else:
                 yield name, old.get(key), new.get(key)
-    elif type(old) is type(new) is str:  # nearly all leaves are
-        if old != new:
-            yield path, old, new
-    elif canonical_json(old) != canonical_json(new):
+    else:
         yield path, old, new
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import NO_CLASS, predictions, zero_shot_logits
-from clipsyn.names import FeatureKey, Identity, canonical_json, differences
+from clipsyn.names import FeatureKey, Identity, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.folders import ANSWERS, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
@@ -364,8 +364,7 @@ class Cell:
     def _check_encoders(self, prompts: str, features: Group, classes: Group) -> None:
         """Refuse embeddings of images and of classes that other weights of one name have made."""
         ours, theirs = features["identity"]["backbone"], classes["identity"]["backbone"]
-        if canonical_json(ours) != canonical_json(theirs):
-            changes = (name for name, _, _ in differences(ours, theirs, "backbone"))
+        if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
             both = f"image and class embeddings of {self.key} are not of the same backbone"
             raise self._stale(both, *changes, prompts=prompts)
 
