@@ -40,7 +40,7 @@ def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) ->
     It goes to the disk as it comes, so that no declared size takes memory. Raises DamagedStore.
     """
     emptied = None
-    for _ in range(3):  # what was altered on its way may arrive the next time
+    for _ in range(2):  # what was altered on its way may arrive the second time
         partial = scratch / f"{secrets.token_hex(8)}{files.PARTIAL}"
         try:
             scratch.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,6 @@ def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) ->
                 file.parent.mkdir(parents=True, exist_ok=True)
                 partial.replace(file)
                 return
-            emptied = None
         except (FileNotFoundError, FileExistsError) as error:  # the cache was emptied meanwhile
             emptied = error
         finally:
