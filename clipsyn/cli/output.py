@@ -42,12 +42,14 @@ class Output:
         same frame with names that may be printed.
         """
         files = [file for file in self.files if file != STDOUT]
+        has_tables = STDOUT not in self.files or any(it.suffix.lower() in TABLES for it in files)
+        shown = tables(_printable(numbers)) if has_tables else {}
         for file in files:  # first: who reads what is printed may close the pipe
-            _write(file, numbers, tables)
+            _write(file, numbers, shown)
         if STDOUT in self.files:
             say_document(_json(numbers))
         else:
-            say_tables(tables(_printable(numbers)))
+            say_tables(shown)
         for file in files:
             say_written(len(numbers), file)
 
@@ -61,14 +63,14 @@ class Output:
         return STDOUT in self.files
 
 
-def _write(file: Path, numbers: Any, tables: Callable[[Any], Mapping[str, Tables]]) -> None:
+def _write(file: Path, numbers: Any, shown: Mapping[str, Tables]) -> None:
     from clipsyn.show import frames
 
     name, ending = file.name.lower(), file.suffix.lower()
     if ending in TABLES:
         from clipsyn.show.formats import written
 
-        _write_text(file, written(tables(_printable(numbers)), TABLES[ending]))
+        _write_text(file, written(shown, TABLES[ending]))
     elif ending == ".json":
         _write_text(file, _json(numbers))
     elif name.endswith(BENCHMARK):
