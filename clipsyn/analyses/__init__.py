@@ -54,11 +54,9 @@ class Analysis:
 
         Raises UsageError for a setting that is not known or not allowed.
         """
-        from clipsyn.store.features import FeatureStore
+        from clipsyn.store.features import opened
 
-        chosen = self.settings(**settings)
-        if isinstance(store, Path | str):
-            store = FeatureStore.open(store)
+        chosen, store = self.settings(**settings), opened(store)
         frame = self.measure(store, chosen)
         self.write_files(store, chosen)
         return frame

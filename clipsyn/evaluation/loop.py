@@ -26,7 +26,7 @@ from clipsyn.names import Shard, parse_shard
 from clipsyn.settings import signature_of
 from clipsyn.show.progress import Progress
 from clipsyn.store.alike import alike_notes
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, opened
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -56,7 +56,7 @@ def evaluate(
     >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
     [(1, 0), (2, 0), (1, 1), (2, 1)]
     """
-    return measure(FeatureStore.open(store), ProtocolSettings(**settings), progress)
+    return measure(opened(store), ProtocolSettings(**settings), progress)
 
 
 vars(evaluate)["__signature__"] = signature_of(
@@ -72,7 +72,8 @@ def measure(
     if settings.shard and not settings.output:
         raise UsageError("shard=… is a share of a file of results: name it by output=…")
     comparisons, notes = _comparisons(store, settings)
-    for note in dict.fromkeys((*notes, *(it for one in comparisons for it in one.notes()))):
+    notes += [note for comparison in comparisons for note in comparison.notes()]
+    for note in dict.fromkeys(notes):
         _LOG.info("note: %s", note)
     with (
         ResultsFile(settings.output, replace=settings.replace) as results,
@@ -85,7 +86,7 @@ def measure(
             is_lacking = result.has_predictions and result.fingerprint not in predictions.known
             return is_lacking and predictions.path is not None
 
-        tasks = _share([task for one in comparisons for task in one.tasks()], shard)
+        tasks = _share(_tasks(comparisons), shard)
         asked = _fingerprints(tasks)
         budget, left = Budget(settings), [*_only(tasks, is_new)]
         budget.count(_in_order(results.frame.filter(metric="fit_seconds"), asked).rows(named=True))
@@ -107,9 +108,13 @@ def measure(
 def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
     """What was asked for, as far as others have measured it; nothing is fitted."""
     comparisons, _ = _comparisons(store, settings)
-    tasks = [task for one in comparisons for task in one.tasks()]
+    tasks = _tasks(comparisons)
     with ResultsFile(settings.output) as results:
         return _in_order(results.frame, _fingerprints(tasks))
+
+
+def _tasks(comparisons: Iterable[Comparison]) -> list[Task]:
+    return [task for comparison in comparisons for task in comparison.tasks()]
 
 
 def _share(tasks: Sequence[Task], shard: Shard) -> list[Task]:

@@ -31,7 +31,7 @@ from clipsyn.report.unique import Example, Thumbnails, examples, spread, unique_
 from clipsyn.settings import signature_of
 from clipsyn.show.frames import check_place, printable_frame, written_whole
 from clipsyn.show.table import Tables
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, opened
 
 _EXAMPLES = 12  # pictures of a backbone
 _MOST_CELLS = 4000  # of the tables of one command
@@ -211,7 +211,7 @@ def write_report(store: FeatureStore | Path | str, **settings: Any) -> Path:
     >>> clipsyn.write_report(store, output="report.html")
     PosixPath('report.html')
     """
-    return write_page(FeatureStore.open(store), ReportSettings(**settings))
+    return write_page(opened(store), ReportSettings(**settings))
 
 
 vars(write_report)["__signature__"] = signature_of(ReportSettings)

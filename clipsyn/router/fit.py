@@ -16,7 +16,7 @@ from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.settings import FitSettings
 from clipsyn.settings import images_of
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
 
@@ -45,7 +45,7 @@ def fit_router(
     combiner = from_text(ENSEMBLES, asked.ensemble, asked.seed)
     head = from_text(HEADS, asked.head, asked.seed)
     reader = PoolReader(
-        FeatureStore.open(store),
+        opened(store),
         dataset,
         asked.support,
         backbones=asked.backbones,

@@ -21,7 +21,7 @@ from clipsyn.methods.numerics.metrics import Score, accuracy
 from clipsyn.methods.pool import NO_LABEL, Pool
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.router.fitted import FittedRouter
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.folders import PROMPTS as UNKNOWN
 from clipsyn.store.layout import Blocks
 from clipsyn.store.overlap import held
@@ -69,8 +69,8 @@ def predict_store(
     >>> predicted.frame.columns[:4], len(predicted.frame)
     (['id', 'class', 'class_index', 'probability'], 20)
     """
-    opened = FeatureStore.open(store)
-    images = _Images(router, opened, opened.samples(dataset, split), perturbation)
+    store = opened(store)
+    images = _Images(router, store, store.samples(dataset, split), perturbation)
     images.check_cells()
     if not own_classes:
         images.check_classes()

@@ -50,16 +50,14 @@ class FeatureStore(Contents):
     """
 
     @classmethod
-    def open(cls, path: Path | str | FeatureStore) -> FeatureStore:
-        """Open the store at a path or URL; one that is open is returned as it is.
+    def open(cls, path: Path | str) -> FeatureStore:
+        """Open the store at a path or URL.
 
         URLs are of published stores: file, http, https, s3, gs and az. Of these only what is read
         travels, and is kept in a cache on this machine.
 
         Raises StoreError if no store is there, UnsupportedFormat if it is newer.
         """
-        if isinstance(path, FeatureStore):
-            return path
         path = place_of(path)
         if isinstance(path, Location):
             from clipsyn.remote.published import open_published  # above: it reads as this does
@@ -265,3 +263,8 @@ class FeatureStore(Contents):
         path = self.samples_path(table.dataset, table.split)
         with files.writing(self.path), files.locked(path):
             correct(self.group(path), table, scratch(self.path))
+
+
+def opened(store: FeatureStore | Path | str) -> FeatureStore:
+    """The store of a public function, which takes the path or URL of one, too."""
+    return FeatureStore.open(store) if isinstance(store, Path | str) else store
