@@ -19,8 +19,8 @@ from clipsyn.cli.sentences import flags_of, sentences, with_flags
 from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
-_ANALYSIS = "", ""  # which says both itself
-_SECTIONS = {  # of help, what most need first: where each command is, and its line there
+_ANALYSIS = "", ""  # an analysis declares its command and its line itself
+_SECTIONS = {  # of help, what most need first: where each command is, and what help says of it
     "Make a store": {
         "extract": ("make:extract", "Run backbones over images into a store."),
         "split": ("make:split", "Divide labelled images into train and test."),

@@ -59,7 +59,7 @@ def gc(store: Path | None, cache: bool, older_than: int, dry_run: bool, yes: boo
         _empty_cache(older_than, dry_run, yes)
         return
     if store is None:
-        raise UsageError("say of which STORE, or --cache")
+        raise UsageError("name a STORE, or add --cache")
     found, collect = _left_over(store)
     dead = [one for one in found if one.age >= older_than]
     for one in dead:
