@@ -112,7 +112,7 @@ def sections(evidence: Evidence) -> list[Section]:
 
 
 def folded(name: str, evidence: Evidence) -> Folded | None:
-    """The tables of an analysis, of evaluate or of test; None where it has none, or too many."""
+    """The tables of an analysis, `evaluate` or `compare`; None for none, or for too many cells."""
     frame = evidence.frames.get(name)
     if frame is None or frame.is_empty():
         return None
