@@ -33,6 +33,9 @@ from clipsyn.show.titles import common, shortened, title, where
 if TYPE_CHECKING:
     from clipsyn.images.sources.base import ImageSource
 
+_SIDE = 112  # pixels of a thumbnail
+_QUALITY = 72  # of its JPEG
+
 
 @dataclass(frozen=True)
 class Example:
@@ -137,10 +140,6 @@ def spread(found: Mapping[str, list[Example]], most: int) -> list[Example]:
         for turn, example in enumerate(queue)
         if (turn, key) in kept
     ]
-
-
-_SIDE = 112  # pixels
-_QUALITY = 72
 
 
 class Thumbnails:

@@ -31,6 +31,8 @@ from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sou
 from clipsyn.store.tree import ON_DISK
 from clipsyn.text import advised, counted, few
 
+_THREADS = 8  # they wait for the disk, which takes what several have written in one go
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -254,9 +256,6 @@ def _equal(one: Group, other: Group, name: str) -> bool:
         and left.shape == right.shape
         and left.tobytes() == right.tobytes()
     )
-
-
-_THREADS = 8  # they wait for the disk, which takes what several have written in one go
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import matching
 
+MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
+_SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
+
 
 class CellCost(NamedTuple):
     """What the backbone of one cell costs; None where it was neither published nor recorded."""
@@ -83,10 +86,6 @@ def _milliseconds(cell: Cell) -> float | None:
     if not seconds:
         return None
     return 1000 * float(seconds) / cell.group().sizes["sample"]
-
-
-MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
-_SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
 
 
 class Answers(NamedTuple):

@@ -44,6 +44,8 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 
 _Places = tuple[int, ...]  # of the backbones that a number is about
+CORRELATIONS = {"pearson": pearson, "spearman": spearman}
+_GROUP = ["split", "perturbation", "prompts"]
 
 
 def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
@@ -128,10 +130,6 @@ def _significance(counts: Counts) -> Iterator[tuple[_Places, Measured]]:
     for name, values in (("mcnemar_p", p), ("mcnemar_p_holm", holm(p))):
         for pair, value in zip(pairs, values, strict=True):
             yield pair, estimate(name, value, counts.n)
-
-
-CORRELATIONS = {"pearson": pearson, "spearman": spearman}
-_GROUP = ["split", "perturbation", "prompts"]
 
 
 def correlations(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:

@@ -21,6 +21,9 @@ from clipsyn.methods.numerics.metrics import check_right, class_hits, mean_of_cl
 from clipsyn.stats.bootstrap import patterns
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
+_CELLS = 2_000_000  # of all tableaus of the simplex method worked on at once: 16 MB
+_ROUNDING = 1e-12  # of margins that are at most 1; optima closer to 0 count as 0
+_PIVOTS = 50  # of the simplex method, for each backbone; 2 or 3 are usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,11 +201,6 @@ def _byte(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
         byte += byte
         byte += row
     return byte
-
-
-_CELLS = 2_000_000  # of all tableaus worked on at once: 16 MB
-_ROUNDING = 1e-12  # of margins that are at most 1; optima closer to 0 count as 0
-_PIVOTS = 50  # for each backbone; 2 or 3 are usual
 
 
 def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:

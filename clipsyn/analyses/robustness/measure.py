@@ -33,6 +33,8 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number
+_SUPPORT = ["support", "support_prompts"]
+_FITTED = ["head", "ensemble", *_SUPPORT, "shots", "seed"]  # what tells ensembles apart
 
 
 def measure(store: FeatureStore, settings: RobustnessSettings) -> pl.DataFrame:
@@ -124,10 +126,6 @@ def _measured(metric: str, values: NDArray[np.float64], n: int, is_share: bool =
     if is_share and n:
         return measured._replace(interval=wilson_interval(round(measured.score.value * n), n))
     return measured
-
-
-_SUPPORT = ["support", "support_prompts"]
-_FITTED = ["head", "ensemble", *_SUPPORT, "shots", "seed"]  # what tells ensembles apart
 
 
 class _Results(NamedTuple):

@@ -28,6 +28,8 @@ from clipsyn.store.select import Names, select
 
 AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"
 Scores = Mapping[str, NDArray[np.float32]]  # of each ensemble: (sample, class)
+_LOG = logging.getLogger("clipsyn")
+_ROWS = 4 * CHUNK_ROWS  # of a block
 
 
 @dataclass(frozen=True)
@@ -223,10 +225,6 @@ def fit(
     counts = readable(replies)
     replies = {candidate: of.take(counts) for candidate, of in replies.items()}
     return FittedCandidates(cells.ensembles, replies, support.pool.labels[counts], support.origin)
-
-
-_LOG = logging.getLogger("clipsyn")
-_ROWS = 4 * CHUNK_ROWS  # of a block
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,11 @@ _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
 _LEVEL = re.compile(r"(\d{1,9})(?:\.0*)?")
 _NAME = re.compile(r"[a-z0-9_]+")
+_LOG = logging.getLogger("clipsyn")
+_CLASSES = ("class_embeddings", "class_embedding", "text_embeddings", "text_features")
+_SCALES = ("logit_scale", "scale")
+_ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
+_LOGARITHM = 10  # models have a factor of 14 or more; its logarithm, their parameter, is below 5
 
 
 class Text(NamedTuple):
@@ -125,13 +130,6 @@ def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.
 def short(names: Sequence[str]) -> str:
     """Names for a message, the first dozen."""
     return ", ".join(names[:12]) + (f", … ({len(names)})" if len(names) > 12 else "")
-
-
-_LOG = logging.getLogger("clipsyn")
-_CLASSES = ("class_embeddings", "class_embedding", "text_embeddings", "text_features")
-_SCALES = ("logit_scale", "scale")
-_ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
-_LOGARITHM = 10  # models have a factor of 14 or more; its logarithm, their parameter, is below 5
 
 
 def text_of(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings) -> Text | None:

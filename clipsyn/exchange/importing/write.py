@@ -54,6 +54,8 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings alone
     "was": pl.String,  # new, there (the same content) or replaced
 }
+_FORMATS = "CSV, Parquet, npy, npz and pt are read"
+_MOST = 20  # cells that have a line each in the summary
 
 
 def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> pl.DataFrame:
@@ -166,9 +168,6 @@ def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
             if not readable:
                 raise DatasetError(f"{path} has no file to import: {_FORMATS}")
             yield from readable
-
-
-_FORMATS = "CSV, Parquet, npy, npz and pt are read"
 
 
 def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
@@ -284,9 +283,6 @@ def _say_labels(table: SampleTable, store: Path) -> None:
         )
     elif labelled < len(table):
         _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")
-
-
-_MOST = 20  # cells with a line each
 
 
 def imported_table(frame: pl.DataFrame) -> Table:
