@@ -31,6 +31,7 @@ from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
     from clipsyn.evaluation.settings import ProtocolSettings
+    from clipsyn.extract.plan import Plan
     from clipsyn.extract.settings import ExtractSettings
     from clipsyn.run.stages import Jobs
     from clipsyn.store.features import FeatureStore
@@ -154,13 +155,14 @@ class SharedRun:
             yield look
 
 
-def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) -> SharedRun:
-    """An extraction by jobs; raises as `plan_job` does for what cannot work."""
-    from clipsyn.extract.job import plan_job
+def extraction(
+    store: Path, job: ExtractSettings, executor: ExecutorSettings, plan: Plan
+) -> SharedRun:
+    """An extraction by jobs. plan: of the job on any device."""
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_store
 
-    wanted = plan_job(store, job.of_any_device()).keys
+    wanted = plan.keys
 
     def made() -> int:
         return len(wanted.intersection(FeatureStore.open(store).keys())) if is_store(store) else 0
@@ -184,6 +186,7 @@ def jobs_of(executor: ExecutorSettings) -> Jobs:
     """What runs the work of a recipe's stage by jobs."""
 
     from clipsyn.evaluation.settings import ProtocolSettings
+    from clipsyn.extract.job import plan_job
     from clipsyn.extract.settings import ExtractSettings
     from clipsyn.store.features import FeatureStore
 
@@ -191,7 +194,8 @@ def jobs_of(executor: ExecutorSettings) -> Jobs:
         if isinstance(settings, ProtocolSettings):
             evaluation(FeatureStore.open(store), settings, executor).run()
         elif isinstance(settings, ExtractSettings):
-            extraction(store, settings, executor).run()
+            plan = plan_job(store, settings.of_any_device())
+            extraction(store, settings, executor, plan).run()
 
     return run
 

@@ -58,9 +58,10 @@ def _extract_by_jobs(
     """Load no weights: that is what the jobs do."""
     from clipsyn.extract.job import plan_job
 
-    work = extraction(store, job, executor)
+    plan = plan_job(store, job.of_any_device())
+    work = extraction(store, job, executor, plan)
     if dry_run:
-        _show_plan(plan_job(store, job.of_any_device()))
+        _show_plan(plan)
         for task in work.tasks():
             say(f"{task}: {line_of(task.words)}")
     elif work.run():

@@ -82,8 +82,9 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
     cleaned = info.name.replace("/", "-")
     names = (*(f"{cleaned}{end}" for end in MANIFESTS), f"wds_{cleaned}", cleaned)
     for path in (root / name for name in names) if root else ():
-        if opener(path, split) not in (None, open_folder):  # a mere folder is torchvision's
-            return open_path(path, info.name, split, root)
+        found = opener(path, split)
+        if found and found is not open_folder:  # a mere folder is torchvision's
+            return found(path, info.name, split, root)
     if not info.shipped:
         return open_torchvision(info, split, root, download)
     if not info.shipped_path.is_dir():
