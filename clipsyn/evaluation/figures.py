@@ -8,7 +8,7 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.methods import CHOSEN, ORACLE
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import Row, gain_metric
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import BEST
 from clipsyn.settings import FULL
@@ -39,7 +39,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     most shots of each dataset; `ensembles` is how many these were chosen from.
     """
     rows = needed(
-        frame.filter(pl.col("ensemble").ne(CHOSEN), metric="gain", classes="all"),
+        frame.filter(pl.col("ensemble").ne(CHOSEN), metric=gain_metric(frame), classes="all"),
         "gain of any ensemble or oracle",
         "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
         "-o FILE` wrote",

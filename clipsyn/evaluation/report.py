@@ -48,7 +48,7 @@ def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFram
     backbone that is best on the support, with "METHOD low" and "METHOD high" (95 %, over samples).
     """
     part = tidy.filter(pl.col("head") == head)
-    gains = at_most_shots(method_frame(part, "gain_over_chosen"))
+    gains = at_most_shots(method_frame(part, "gain"))
     keys = ["dataset", "perturbation"]
     differ = method_frame(part, "error_inconsistency")
     table = differ.group_by(keys, maintain_order=True).agg(inconsistency=pl.col("value").mean())

@@ -111,21 +111,21 @@ class Scorer:
     ) -> Iterator[Measured]:
         """`metrics` of an ensemble, and its gains in accuracy, as fractions.
 
-        gain: over the best single backbone of these samples (the paper's reference, which was
-        chosen on what it is measured on). gain_relative: the same divided by its accuracy.
-        gain_over_chosen: over `chosen`, the backbone that was best on the support.
+        gain: over `chosen`, the backbone that was best on the support. gain_over_best_on_test: over
+        the best single backbone of these samples (the paper's reference, which was chosen on what
+        it is measured on). relative_gain_over_best_on_test: the same divided by its accuracy.
         """
         (means,) = self._draws([(judged, probabilities)])
         yield from self._metrics(judged, means)
         answers = Answers(self.correct(judged), means[:, 0])
-        yield self._gain("gain", answers, self.best)
+        yield self._gain("gain_over_best_on_test", answers, self.best)
         yield self._relative(answers, self.best)
         yield from self.over_chosen(answers, chosen)
 
     def over_chosen(self, answers: Answers, chosen: Answers | None) -> Iterator[Measured]:
-        """gain_over_chosen, if a backbone was chosen."""
+        """gain, if a backbone was chosen."""
         if chosen is not None:
-            yield self._gain("gain_over_chosen", answers, chosen)
+            yield self._gain("gain", answers, chosen)
 
     def oracle(self) -> Iterator[Measured]:
         """Accuracy and gains of the oracle, and acc1_independent: its accuracy if errors were
@@ -135,7 +135,7 @@ class Scorer:
         yield self._mean("acc1", *self.anyone)
         mark = independent_oracle(*class_accuracy(right, self._labels))
         yield Measured("acc1_independent", Score(mark, self.n), None)
-        yield self._gain("gain", self.anyone, self.best)
+        yield self._gain("gain_over_best_on_test", self.anyone, self.best)
         yield self._relative(self.anyone, self.best)
 
     def diversity(self) -> Iterator[Measured]:
@@ -209,7 +209,7 @@ class Scorer:
             usable = reference.draws > 0
             of, over = answers.draws[usable], reference.draws[usable]
             interval = percentiles((of - over) / over)
-        return Measured("gain_relative", Score(value, self.n), interval)
+        return Measured("relative_gain_over_best_on_test", Score(value, self.n), interval)
 
     def _per_class(self, judged: Judged, correct: NDArray[np.bool_]) -> Measured:
         predicted = judged.prediction[self.rows]

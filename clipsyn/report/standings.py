@@ -198,14 +198,14 @@ def oracle(frame: pl.DataFrame) -> tuple[Mean | None, Mean | None]:
     rows = main_part(frame).filter(ensemble=ORACLE)
     most = pl.col("backbones").list.len()
     rows = rows.filter(most == most.max().over(WHERE))
-    return _mean(rows.filter(metric="acc1")), _mean(rows.filter(metric="gain"))
+    return _mean(rows.filter(metric="acc1")), _mean(rows.filter(metric="gain_over_best_on_test"))
 
 
 def methods(results: pl.DataFrame) -> list[Method]:
     """Those of results of `clipsyn evaluate`, in the order of heads and of the registry."""
     part = main_part(results)
     accuracies = at_most_shots(method_frame(part))
-    gains = at_most_shots(method_frame(part, "gain_over_chosen"))
+    gains = at_most_shots(method_frame(part, "gain"))
     found = [
         _method(head, name, rows, gains.filter(head=head, method=name))
         for (head, name), rows in accuracies.group_by("head", "method", maintain_order=True)

@@ -219,7 +219,9 @@ def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
                 "best backbone": words(row["backbone"]),
                 "top-1, %": share_of(_mean(row)),
                 "oracle, %": share_of(_of_metric(bounds, "acc1")),
-                "oracle's lead": share_of(_of_metric(bounds, "gain"), signed=True),
+                "oracle's lead": share_of(
+                    _of_metric(bounds, "gain_over_best_on_test"), signed=True
+                ),
                 **dict(_judged(choice, (dataset, split, perturbation)) if choice else ()),
             }
         )

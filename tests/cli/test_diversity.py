@@ -44,7 +44,7 @@ def gains(tmp_path, tiny_store):
                 "prompts": "simple",
                 "classes": "all",
                 "shots": 0,
-                "metric": "gain",
+                "metric": "gain_over_best_on_test",
                 "value": number / 10,
                 "n": 20,
                 "fingerprint": name,
@@ -132,7 +132,7 @@ def test_too_few_datasets_for_a_correlation_is_said(run, gains):
             "no ensembles with --shots 4, but with none: `clipsyn evaluate",
         ),
         (["--results", "OTHERS"], f"has no gains of {', '.join(NAMES)} on toy/test"),
-        (["--results", "SCORES"], "has no gain of any ensemble"),
+        (["--results", "SCORES"], "has no gain or gain_over_best_on_test of any ensemble"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(run, gains, arguments, message):

@@ -44,11 +44,11 @@ def test_every_metric_against_its_definition():
     assert found["nll"].score.value == pytest.approx(-np.log(p[range(N), LABELS]).mean(), rel=1e-5)
     brier = ((p - np.eye(CLASSES)[LABELS]) ** 2).sum(1).mean()
     assert found["brier"].score.value == pytest.approx(brier, rel=1e-5)
-    assert found["gain"].score.value == pytest.approx(right.mean() - best.mean())
+    assert found["gain_over_best_on_test"].score.value == pytest.approx(right.mean() - best.mean())
     relative = right.mean() / best.mean() - 1
-    assert found["gain_relative"].score.value == pytest.approx(relative, rel=1e-6)
+    assert found["relative_gain_over_best_on_test"].score.value == pytest.approx(relative, rel=1e-6)
     over_fair = right.mean() - (FAIR.argmax(1) == LABELS).mean()
-    assert found["gain_over_chosen"].score.value == pytest.approx(over_fair)
+    assert found["gain"].score.value == pytest.approx(over_fair)
     assert {m.score.n for m in found.values()} == {N}
 
 
@@ -58,8 +58,8 @@ def test_intervals_are_those_of_a_paired_bootstrap():
     draws = np.random.default_rng(99).integers(0, N, (4000, N))
     for metric, values in {
         "acc1": right[draws].mean(1),
-        "gain": right[draws].mean(1) - best[draws].mean(1),
-        "gain_relative": right[draws].mean(1) / best[draws].mean(1) - 1,
+        "gain_over_best_on_test": right[draws].mean(1) - best[draws].mean(1),
+        "relative_gain_over_best_on_test": right[draws].mean(1) / best[draws].mean(1) - 1,
     }.items():
         low, high = np.quantile(values, [0.025, 0.975])
         assert found[metric].interval.low == pytest.approx(low, abs=0.012), metric
@@ -89,17 +89,20 @@ def test_every_interval_is_that_of_the_drawn_rows():
     right, good, fair = (s.argmax(1) == LABELS for s in (BOTH, GOOD, FAIR))
     sure, bins = p.max(1), np.ceil(15 * p.max(1)).astype(int) - 1
     nll, brier = -np.log((p * truth).sum(1)), ((p - truth) ** 2).sum(1)
-    drawn = {name: [] for name in ("acc1", "nll", "brier", "ece", "gain", "over", "relative")}
+    drawn = {
+        name: []
+        for name in ("acc1", "nll", "brier", "ece", "gain_over_best_on_test", "over", "relative")
+    }
     for rows in row_draws():
         drawn["acc1"].append(right[rows].mean())
         drawn["nll"].append(nll[rows].mean())
         drawn["brier"].append(brier[rows].mean())
         gaps = [(sure - right)[rows][bins[rows] == b].sum() for b in range(15)]
         drawn["ece"].append(np.abs(gaps).sum() / N)
-        drawn["gain"].append(right[rows].mean() - good[rows].mean())
+        drawn["gain_over_best_on_test"].append(right[rows].mean() - good[rows].mean())
         drawn["over"].append(right[rows].mean() - fair[rows].mean())
         drawn["relative"].append(right[rows].mean() / good[rows].mean() - 1)
-    names = {"over": "gain_over_chosen", "relative": "gain_relative"}
+    names = {"over": "gain", "relative": "relative_gain_over_best_on_test"}
     for name, values in drawn.items():
         assert found[names.get(name, name)].interval == pytest.approx(middle(values), abs=1e-6)
 
@@ -112,9 +115,9 @@ def test_intervals_of_the_oracle_and_of_diversity_are_those_of_the_drawn_rows():
     rows = row_draws()
     lead = anyone[rows].mean(1) - best[rows].mean(1)
     assert oracle["acc1"].interval == pytest.approx(middle(anyone[rows].mean(1)), abs=1e-12)
-    assert oracle["gain"].interval == pytest.approx(middle(lead), abs=1e-12)
+    assert oracle["gain_over_best_on_test"].interval == pytest.approx(middle(lead), abs=1e-12)
     relative = middle(lead / best[rows].mean(1))
-    assert oracle["gain_relative"].interval == pytest.approx(relative, abs=1e-12)
+    assert oracle["relative_gain_over_best_on_test"].interval == pytest.approx(relative, abs=1e-12)
     differ, uneven = good != fair, (good == LABELS) ^ (fair == LABELS)
     for name, values in {"disagreement": differ, "error_inconsistency": uneven}.items():
         assert diversity[name].interval == pytest.approx(middle(values[rows].mean(1)), abs=1e-6)
@@ -143,7 +146,7 @@ def test_answers_may_be_kept_for_other_references():
     for name, of in {"good": GOOD, "fair": FAIR}.items():
         (found,) = scorer.over_chosen(answers, scorer.single(name))
         right, reference = BOTH.argmax(1) == LABELS, of.argmax(1) == LABELS
-        assert found.metric == "gain_over_chosen"
+        assert found.metric == "gain"
         assert found.score.value == pytest.approx(right.mean() - reference.mean())
         leads = right[row_draws()].mean(1) - reference[row_draws()].mean(1)
         assert found.interval == pytest.approx(middle(leads), abs=1e-12)
@@ -151,7 +154,7 @@ def test_answers_may_be_kept_for_other_references():
 
 
 def test_a_method_gains_nothing_over_itself():
-    gain = by_name(make().ensemble(judge(GOOD, LABELS)))["gain"]
+    gain = by_name(make().ensemble(judge(GOOD, LABELS)))["gain_over_best_on_test"]
     assert (gain.score.value, *gain.interval) == (0, 0, 0)
 
 
@@ -171,7 +174,7 @@ def test_the_oracle_is_right_where_anyone_is():
     anyone = (GOOD.argmax(1) == LABELS) | (FAIR.argmax(1) == LABELS)
     best = (GOOD.argmax(1) == LABELS).mean()
     assert oracle["acc1"].score.value == pytest.approx(anyone.mean())
-    assert oracle["gain"].score.value == pytest.approx(anyone.mean() - best)
+    assert oracle["gain_over_best_on_test"].score.value == pytest.approx(anyone.mean() - best)
     rates = [
         [(scores.argmax(1) == c)[c == LABELS].mean() for scores in (GOOD, FAIR)]
         for c in range(CLASSES)
@@ -193,8 +196,8 @@ def test_all_wrong_has_no_relative_gain():
     wrong = np.eye(CLASSES, dtype=np.float32)[(LABELS + 1) % CLASSES]
     scorer = Scorer(LABELS, {"a": judge(wrong, LABELS)}, CLASSES)
     found = every(scorer, judge(BOTH, LABELS))
-    assert np.isnan(found["gain_relative"].score.value)
-    assert found["gain"].score.value == found["acc1"].score.value
+    assert np.isnan(found["relative_gain_over_best_on_test"].score.value)
+    assert found["gain_over_best_on_test"].score.value == found["acc1"].score.value
 
 
 def test_diversity_is_the_mean_over_pairs():

@@ -180,7 +180,7 @@ def test_what_the_tables_mean_stands_below(tidy):
 
 
 def test_gains_that_are_asked_for_stand_below(tidy):
-    over = tidy.filter(ensemble="nlc").with_columns(metric=pl.lit("gain_over_chosen"))
+    over = tidy.filter(ensemble="nlc").with_columns(metric=pl.lit("gain"))
     differ = tidy.filter(ensemble="oracle", metric="acc1").with_columns(
         metric=pl.lit("error_inconsistency")
     )

@@ -86,7 +86,7 @@ def _of_oracle(group: Predicted) -> Iterator[Measured]:
     yield share("acc1", int(anyone.sum()), len(anyone))
     mark = independent_oracle(*class_accuracy(right, labels))
     yield estimate("acc1_independent", mark, len(anyone))
-    yield gain("gain", anyone, right)
+    yield gain("gain_over_best_on_test", anyone, right)
 
 
 def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> Measured:

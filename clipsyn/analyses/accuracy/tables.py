@@ -24,10 +24,9 @@ from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
 _NOTE = """\
 oracle: share of images that at least one backbone gets right. indep.: what it would be if errors
-were independent within each class, an upper mark; with few images a class it says little. gain: the
-lead of the oracle in points over the best single backbone, which is chosen row by row on these very
-images."""
-_COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
+were independent within each class, an upper mark; with few images a class it says little. lead: of
+the oracle in points over the best single backbone, which is chosen row by row on these images."""
+_COMMON_IMAGES = "\nOracle and lead are over the images that all backbones have a prediction for."
 _ALONE = (
     Measure("top-1", "acc1", interval=True, best="most"),
     Measure("top-5", "acc5", optional=True),
@@ -63,7 +62,7 @@ def _summary(frame: pl.DataFrame) -> Table:
         "best",
         Measure("oracle", "oracle acc1"),
         Measure("independent", "oracle acc1_independent", "indep."),
-        Measure("gain", "oracle gain"),
+        Measure("lead", "oracle gain_over_best_on_test"),
     ]
     return measures_table(
         [_line(part, names, shared) for part in parts],
@@ -103,11 +102,12 @@ def _backbones(part: pl.DataFrame) -> Table:
 
 def _lead(part: pl.DataFrame, oracle: Numbers, best: str) -> str:
     """How far the oracle is before the best single backbone; nothing where that is not known."""
-    if not oracle or is_nan(oracle["gain"]["value"]):
+    if not oracle or is_nan(oracle["gain_over_best_on_test"]["value"]):
         return ""
+    lead = oracle["gain_over_best_on_test"]
     over = f"here, {best}" if _has_same_images(part) else "on the images that all have"
     return (
-        f"oracle: {points(oracle['gain'])} over the best single backbone {over};\n"
+        f"oracle: {points(lead)} over the best single backbone {over};\n"
         "if errors were independent within each class it would be "
         f"{100 * oracle['acc1_independent']['value']:.1f} %"
     )

@@ -106,7 +106,7 @@ class _CascadeRows:
         yield Measured("acc1", mean(right), bootstrap_mean(right))
         yield Measured("mean_gflops", mean(cost), bootstrap_mean(cost))
         yield gain("gain_over_full", right, correct[-1:])
-        yield gain("gain_over_chosen", right, self.best[None])
+        yield gain("gain", right, self.best[None])
 
     def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
         """A row for each stage: the share of samples that leave there."""

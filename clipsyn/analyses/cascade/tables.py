@@ -40,7 +40,7 @@ _COST = (
     Measure("%", "cost_share", label="% of all stages"),
 )
 _TOP = Measure("top-1", "acc1")
-_OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", "gain_over_chosen")
+_OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", "gain")
 _ON_SUPPORT = Measure("support", "support_acc1")
 _MEMORY = {
     "peak_memory_mb": "peak memory: of the image tower and a batch, on the GPU that extracted it.",

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
 from clipsyn.methods.ensembles import place_of
 from clipsyn.show.figure import INK, MUTED, Figure, Size, marks, needed
@@ -45,7 +46,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     Without the choice of a single backbone, which combines nothing.
     """
     combines = pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "best-single")
-    rows = frame.filter(combines, pl.col("dataset").is_not_null(), metric="gain")
+    rows = frame.filter(combines, pl.col("dataset").is_not_null(), metric=gain_metric(frame))
     refuse_several(rows)
     by = ["dataset", "backbones"]
     diverse = frame.filter(metric="mean_error_inconsistency").select(

@@ -33,7 +33,14 @@ from clipsyn.analyses.predicted import Predicted, estimate, predicted, share
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
-from clipsyn.evaluation.results.frame import Measured, Row, frame, row
+from clipsyn.evaluation.results.frame import (
+    OVER_BEST_ON_TEST,
+    Measured,
+    Row,
+    frame,
+    gain_metric,
+    row,
+)
 from clipsyn.methods.numerics.metrics import Score, correctness
 from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import Shots
@@ -149,7 +156,7 @@ def correlations(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
 
 
 def gains(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
-    """The gains that `correlations` takes: rows of metric "gain".
+    """The gains that `correlations` takes: rows of the metric that they are read from.
 
     Their n is that of the results; there is an interval where they are no means over seeds.
     """
@@ -161,7 +168,7 @@ def _gain_row(pair: Row, head: str) -> Row:
     alone = pair["gain_low"] is not None
     interval = Interval(pair["gain_low"], pair["gain_high"]) if alone else None
     return row(
-        Measured("gain", Score(pair["gain"], pair["gain_n"]), interval),
+        Measured(pair["gain_metric"], Score(pair["gain"], pair["gain_n"]), interval),
         **{name: pair[name] for name in ("dataset", *_GROUP, "severity", "backbones")},
         **{name: pair[f"gain_{name}"] for name in ("support", "support_prompts", "shots", "seed")},
         head=head,
@@ -200,15 +207,17 @@ def check_gains(store: FeatureStore, pairs: pl.DataFrame, path: Path) -> None:
 
 
 def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
-    """Gains over the best single backbone: a row each dataset and ensemble, means over seeds.
+    """Gains of ensembles: a row each dataset and ensemble, means over seeds.
 
+    Over the backbone that is best on the support; where nothing is fitted, on test.
     Columns: dataset, `_GROUP`, members (the backbones, sorted), gaining (the ensemble), gain,
     gain_low, gain_high and gain_seed (null for a mean), gain_n, gain_prints (fingerprints),
     gain_data, and what it was fitted on.
     """
     words = "evaluate", "STORE", "-o", path
+    rows = ensembles_in(path, ("gain", OVER_BEST_ON_TEST), head, shots, words)
     gains = (
-        ensembles_in(path, ("gain",), head, shots, words)
+        rows.filter(metric=gain_metric(rows))
         .with_columns(pl.col("backbones").list.sort().alias("members"))
         .group_by(
             "dataset", *_GROUP, "members", pl.col("ensemble").alias("gaining"), maintain_order=True
@@ -217,6 +226,7 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
             gain=pl.col("value").mean(),
             gain_low=_alone("ci_low"),
             gain_high=_alone("ci_high"),
+            gain_metric=pl.col("metric").first(),
             gain_seed=_alone("seed"),
             gain_shots=pl.col("shots").first(),
             gain_support=pl.col("support").first(),

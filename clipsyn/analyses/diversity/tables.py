@@ -74,10 +74,12 @@ p: that the two are equally accurate (McNemar's test, exact; Holm over these pai
 Above the diagonal kappa, below it inconsistency, on it what one alone gets right (both in %); one
 that guesses would alone get at most {guess}.""",
     "correlations": """\
-Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over the best
-single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval leaves
-0 out; nothing corrects for how many correlations are looked at.""",
+Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over a single
+backbone. Both are measured on the same images, so that they are correlated even over datasets that
+differ by chance alone. Q and kappas are high where backbones are alike. *: of 15 datasets or more,
+and the 95 % interval leaves 0 out; nothing corrects for how many correlations are looked at.""",
 }
+_STARRED = 15  # datasets; over fewer, chance makes half of the intervals leave 0 out
 
 
 def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Tables]:
@@ -206,9 +208,9 @@ def _correlations(frame: pl.DataFrame, kind: str) -> Table:
 
 
 def _starred(row: Mapping[str, Any]) -> Cell:
-    """A correlation, with a star where the interval leaves 0 out."""
+    """A correlation, with a star where enough datasets have an interval that leaves 0 out."""
     value, low, high = (row[name] for name in ("value", "ci_low", "ci_high"))
-    star = "*" if low > 0 or high < 0 else " "
+    star = "*" if row["n"] >= _STARRED and (low > 0 or high < 0) else " "
     text = f"{NOTHING} " if is_nan(value) else f"{round(value, 2) + 0.0:+.2f}{star}"
     return Cell(text, known(value))
 

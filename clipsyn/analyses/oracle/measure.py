@@ -142,9 +142,9 @@ def _oracles(
         yield subset, share("acc1", int(overlap.counts @ correct[:, column]), n)
         yield subset, estimate("acc1_independent", independent_oracle(accuracy[subset], sizes), n)
         lead, leads = values[column] - values[0], draws[:, column] - draws[:, 0]
-        yield subset, estimate("gain", lead, n, leads)
+        yield subset, estimate("gain_over_best_on_test", lead, n, leads)
         relative, ratios = ratio(lead, values[0]), ratio(leads, draws[:, 0])
-        yield subset, estimate("gain_relative", relative, n, ratios)
+        yield subset, estimate("relative_gain_over_best_on_test", relative, n, ratios)
 
 
 def _of_choice(
@@ -152,7 +152,7 @@ def _of_choice(
 ) -> Iterator[Measured]:
     """Accuracy of a choice (sample,), and its gain over the best single backbone."""
     yield share(f"acc1{end}", int(np.count_nonzero(correct)), len(correct))
-    yield gain(f"gain{end}", correct, right)
+    yield gain(f"gain_over_best_on_test{end}", correct, right)
 
 
 def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -216,7 +216,7 @@ def _subsets(group: Predicted) -> pl.DataFrame:
         "size": subset_sizes(count),
         "hits": hits,
         "acc1": accuracy,
-        "gain": accuracy - accuracy[1 << np.arange(count)].max(),
+        "gain_over_best_on_test": accuracy - accuracy[1 << np.arange(count)].max(),
         "n": np.full(len(hits), n),
     }
     has = {f"with {name}": subsets >> b & 1 == 1 for b, name in enumerate(group.backbones)}

@@ -31,7 +31,7 @@ _NOTES = {
     "oracle": """\
 oracle: share of images that at least one backbone gets right, in %. indep.: what it would be
 if errors were independent within each class, an upper mark; with few images a class it says little.
-gain: the lead of the oracle over the best single backbone of each row, in points with a 95 %
+lead: of the oracle over the best single backbone of each row, in points with a 95 %
 interval, and in % of that backbone's accuracy. none, all: share that no backbone, and every
 backbone, gets right.""",
     "choices": """\
@@ -58,8 +58,8 @@ _ORACLES = (  # what is about all backbones: see `_Group.numbers`
     Measure("top-1", "best acc1"),
     Measure("oracle", "oracle acc1"),
     Measure("indep.", "oracle acc1_independent"),
-    Measure("gain", "oracle gain", interval=True),
-    Measure("gain %", "oracle gain_relative"),
+    Measure("lead", "oracle gain_over_best_on_test", interval=True),
+    Measure("lead %", "oracle relative_gain_over_best_on_test"),
     Measure("none", "oracle none_correct"),
     Measure("all", "oracle all_correct"),
 )
@@ -83,7 +83,7 @@ _SUBSETS = (
     Measure("oracle", "acc1"),
     Measure("indep.", "acc1_independent"),
     Measure("step", "step"),
-    Measure("gain", "gain", interval=True),
+    Measure("lead", "gain_over_best_on_test", interval=True),
 )
 
 
@@ -104,13 +104,14 @@ class _Group:
 
     @cached_property
     def numbers(self) -> Numbers:
-        """What is about all backbones: "best acc1", "oracle gain", "class-oracle acc1", ..."""
+        """What is about all backbones: "best acc1", "oracle acc1", "class-oracle acc1", ..."""
         is_whole = pl.col("backbones").list.len() == len(self.singles)
         whole = self.frame.filter(is_whole & (pl.col("metric") != "region"))
         by_name = {f"{row['ensemble']} {row['metric']}": row for row in whole.rows(named=True)}
-        gain = by_name["oracle gain"]["value"]
+        gain = by_name["oracle gain_over_best_on_test"]["value"]
         for name in ("share", "share left out"):  # none where the whole gain is not positive
-            part = by_name["class-oracle gain" + name.removeprefix("share").replace(" ", "_")]
+            end = name.removeprefix("share").replace(" ", "_")
+            part = by_name[f"class-oracle gain_over_best_on_test{end}"]
             by_name[name] = {"value": part["value"] / gain if gain > 0 else None}
         return by_name | {"best acc1": self.best}
 
@@ -233,10 +234,13 @@ def _backbones(group: _Group, names: ShortNames) -> Table:
 
 def _sentences(group: _Group, best: str) -> list[str]:
     """What no line of the table says: gains, images that none and all get right, weights."""
-    gain, relative = group.numbers["oracle gain"], group.numbers["oracle gain_relative"]
+    gain = group.numbers["oracle gain_over_best_on_test"]
+    relative = group.numbers["oracle relative_gain_over_best_on_test"]
     none, every = group.numbers["oracle none_correct"], group.numbers["oracle all_correct"]
     mark = group.numbers["oracle acc1_independent"]["value"]
-    by_class, left_out = (group.numbers[f"class-oracle gain{end}"] for end in ("", "_left_out"))
+    by_class, left_out = (
+        group.numbers[f"class-oracle gain_over_best_on_test{end}"] for end in ("", "_left_out")
+    )
     if is_nan(gain["value"]):
         return ["no image counts: none has a label and a prediction of every backbone"]
     in_percent = ""

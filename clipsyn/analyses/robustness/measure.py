@@ -110,7 +110,7 @@ def _comparisons(
     singles, before = condition.accuracy[:, :-1], clean.accuracy[:, :-1]
     first, second = np.argsort(-singles[0].round(12), kind="stable")[:2]
     gain = condition.accuracy[:, -1] - singles[:, first]
-    yield names, "oracle", _measured("gain", gain, condition.n)
+    yield names, "oracle", _measured("gain_over_best_on_test", gain, condition.n)
     lead = singles[:, first] - singles[:, second]
     yield (names[first],), None, _measured("lead", lead, condition.n)
     if condition is not clean:
@@ -150,7 +150,9 @@ def ensemble_rows(
     assert settings.results is not None
     path = settings.results
     words = _evaluating(store, trials, path)
-    frame = ensembles_in(path, ("acc1", "gain"), settings.head, settings.shots, words)
+    frame = ensembles_in(
+        path, ("acc1", "gain_over_best_on_test"), settings.head, settings.shots, words
+    )
     frame = frame.filter(pl.col("ensemble") != "oracle")
     if frame.select(_SUPPORT).drop_nulls().n_unique() > 1:
         raise UsageError(
@@ -188,7 +190,7 @@ def _results(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any, .
     for key, part in _about(trial, frame).group_by(_FITTED, maintain_order=True):
         accuracy, gain = (
             {row["perturbation"]: row for row in part.filter(metric=metric).iter_rows(named=True)}
-            for metric in ("acc1", "gain")
+            for metric in ("acc1", "gain_over_best_on_test")
         )
         if CLEAN.label in accuracy and len(accuracy) > 1:
             check_data(trial.clean.store, part, path)
@@ -242,8 +244,11 @@ def _rows_of(trial: Trial, reference: str, results: _Results) -> Iterator[Row]:
         if np.isnan(value):
             continue
         about = {"perturbation": condition.label, "severity": condition.severity, "n": condition.n}
-        in_file = {"acc1": rows.get(condition.label), "gain": results.gain.get(condition.label)}
-        numbers = {"acc1": value, "gain": value - best}
+        in_file = {
+            "acc1": rows.get(condition.label),
+            "gain_over_best_on_test": results.gain.get(condition.label),
+        }
+        numbers = {"acc1": value, "gain_over_best_on_test": value - best}
         numbers |= {name: float(values[0]) for name, values in condition.metrics(clean).items()}
         for metric, number in numbers.items():
             yield in_file.get(metric) or derived | about | {"metric": metric, "value": number}

@@ -195,7 +195,7 @@ def _gains(trial: TrialRows) -> Tables:
     lines: list[Line] = [
         (
             {"perturbation": condition},
-            {it: trial.row("gain", condition, it) for it in trial.predictors},
+            {it: trial.row("gain_over_best_on_test", condition, it) for it in trial.predictors},
         )
         for condition in (CLEAN, *trial.severities, ALL)
     ]
@@ -252,8 +252,8 @@ def _datasets(trials: Sequence[TrialRows]) -> Table:
             "acc1 of clean": trial.row("acc1", CLEAN, Predictor(first)),
             "acc1 of perturbed": trial.row("acc1", ALL, Predictor(second)),
             "drop": trial.row("drop", ALL, Predictor(first)),
-            "gain clean": trial.row("gain", CLEAN, ORACLE),
-            "gain perturbed": trial.row("gain", ALL, ORACLE),
+            "gain clean": trial.row("gain_over_best_on_test", CLEAN, ORACLE),
+            "gain perturbed": trial.row("gain_over_best_on_test", ALL, ORACLE),
             "kendall_tau": trial.only("kendall_tau", ALL),
         }
         lines.append((about | best, numbers))

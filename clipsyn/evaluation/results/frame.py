@@ -34,6 +34,7 @@ RESULT: dict[str, Any] = {
     "fingerprint": pl.String,  # of everything that decides the value
     "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
+OVER_BEST_ON_TEST = "gain_over_best_on_test"  # "gain" is over the best backbone on the support
 NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint", "data")
 NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results apart
 ABOUT = [name for name in NAMES if name != "metric"]  # what tells fingerprints apart
@@ -56,6 +57,14 @@ class Measured(NamedTuple):
     metric: str
     score: Score
     interval: Interval | None
+
+
+def gain_metric(rows: pl.DataFrame) -> str:
+    """The gain that rows have: over the backbone chosen on the support, else over the best on test.
+
+    The second is of backbones without labels to choose on.
+    """
+    return "gain" if "gain" in rows["metric"] else OVER_BEST_ON_TEST
 
 
 def row(measured: Measured, **about: Any) -> Row:

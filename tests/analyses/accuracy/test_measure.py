@@ -132,7 +132,7 @@ def test_the_oracle_is_right_where_anyone_is(birds, results, perturbation):
         lost += len(of_class) * prod(1 - rate for rate in rates)
     assert mark["value"] == pytest.approx(1 - lost / len(rows), abs=1e-12)
     assert (mark["n"], mark["ci_low"]) == (len(rows), None)
-    gain = number(results, metric="gain", **where)
+    gain = number(results, metric="gain_over_best_on_test", **where)
     assert gain["value"] == pytest.approx(oracle - best, abs=1e-12)
     assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"]
     assert accuracy["n"] == gain["n"] == 88
@@ -250,7 +250,7 @@ def test_every_prompt_set_has_its_own_rows(fakes, tmp_path):
     store = fakes.fill(path, encoders, [own], prompts="simple")
     sets = store.prompt_sets(store.keys()[0])
     assert len(sets) == 2
-    gains = zeroshot(store).filter(metric="gain")
+    gains = zeroshot(store).filter(metric="gain_over_best_on_test")
     assert sorted(gains["prompts"]) == sets
     assert set(zeroshot(store, prompts="simple")["prompts"]) == {"simple"}
 

@@ -75,7 +75,13 @@ def block(
         row(names[1:], second, **where),
         row(names, oracle, ensemble="oracle", **where),
         row(names, oracle + 0.05, ensemble="oracle", metric="acc1_independent", **where),
-        row(names, oracle - max(first, second), ensemble="oracle", metric="gain", **where),
+        row(
+            names,
+            oracle - max(first, second),
+            ensemble="oracle",
+            metric="gain_over_best_on_test",
+            **where,
+        ),
         row([], 0.125, ensemble="chance", **where),
     ]
 
@@ -105,14 +111,14 @@ def test_the_summary_has_a_line_for_each_group(results, read_table):
         "best": "ViT-8",
         "oracle": "75.0",
         "indep.": "80.0",
-        "gain": "12.5",
+        "lead": "12.5",
     }
     assert table.column("RN") == ["50.0", "40.0", "30.0"]
     assert table.column("best") == ["ViT-8", "RN", "RN"]  # the first of equals
     assert table.column("n") == ["1,500", "1,500", "90"]
     assert table.column("indep.") == ["80.0", "60.0", "55.0"]
-    assert table.column("gain") == ["12.5", "15.0", "20.0"]
-    assert "split test; prompts simple; backbones tiny-*/zoo" in text.split("\n")[-5]
+    assert table.column("lead") == ["12.5", "15.0", "20.0"]
+    assert "split test; prompts simple; backbones tiny-*/zoo" in text.split("\n")[-4]
 
 
 def test_the_best_of_each_row_is_bold(results):
@@ -137,7 +143,7 @@ def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle(read_tabl
     line = read_table(summary(frame)).row("flags", "clean")
     assert (line["n"], line["chance"], line["best"]) == ("1,500", "10.0", "RN")
     assert (line["RN"], line["ViT-8"]) == ("40.0", DASH)
-    assert (line["oracle"], line["indep."], line["gain"]) == (DASH, DASH, DASH)
+    assert (line["oracle"], line["indep."], line["lead"]) == (DASH, DASH, DASH)
 
 
 def test_backbones_of_other_images_have_no_best_one_by_name():
@@ -145,7 +151,7 @@ def test_backbones_of_other_images_have_no_best_one_by_name():
     uneven = [r | ({"n": 20} if r["backbones"] == [TWO[0]] else {}) for r in block(0.9, 0.8, 1)]
     gain = f"+10.0 points (8.0{DASH}12.1) over the best single backbone"
     assert f"{gain} on the images that all have" in by_backbone(tidy(*uneven))
-    note = "Oracle and gain are over the images that all backbones have a prediction for."
+    note = "Oracle and lead are over the images that all backbones have a prediction for."
     assert note in summary(tidy(*uneven))
     even = tidy(*block(0.9, 0.8, 1))
     assert f"{gain} here, tiny-RN/zoo" in by_backbone(even)
@@ -170,7 +176,7 @@ def test_backbones_may_be_called_as_columns_are(names, read_table):
 def test_a_dozen_backbones_are_numbers(read_table):
     names = [f"model-{letter}/openai" for letter in "abcdefghijkl"]
     rows = [row([name], 0.5) for name in names] + [row(names, 0.6, ensemble="oracle")]
-    rows.append(row(names, 0.1, ensemble="oracle", metric="gain"))
+    rows.append(row(names, 0.1, ensemble="oracle", metric="gain_over_best_on_test"))
     text = summary(tidy(*rows))
     (line,) = read_table(text).rows
     assert [line[str(number)] for number in range(1, 13)] == ["50.0"] * 12

@@ -160,7 +160,7 @@ def test_against_a_loop_over_samples(birds, results, threshold):
     assert exits == pytest.approx(leaves)
     full, single = value(results, "acc1"), value(results, "acc1", None, [best(results)])
     assert value(results, "gain_over_full", at=threshold) == pytest.approx(accuracy - full)
-    assert value(results, "gain_over_chosen", at=threshold) == pytest.approx(accuracy - single)
+    assert value(results, "gain", at=threshold) == pytest.approx(accuracy - single)
 
 
 def best(frame: pl.DataFrame) -> str:
@@ -471,7 +471,7 @@ def test_four_images_by_hand(four, threshold, accuracy, cost, first):
         ("exit", 1, first),
         ("exit", 2, 1 - first),
         ("gain_over_full", None, accuracy - 0.5),
-        ("gain_over_chosen", None, accuracy - 0.5),  # both are right twice: the cheaper one
+        ("gain", None, accuracy - 0.5),  # both are right twice: the cheaper one
     ):
         number = value(frame, metric, "log-avg", ["first", "second"], at=threshold, stage=stage)
         assert number == pytest.approx(expected), metric

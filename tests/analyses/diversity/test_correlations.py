@@ -152,8 +152,16 @@ def test_a_perturbation_has_its_own(means, write):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"metric": "acc1"}, {}, "has no gain of any ensemble.*clipsyn evaluate STORE"),
-        ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
+        (
+            {"metric": "acc1"},
+            {},
+            "has no gain or gain_over_best_on_test of any ensemble.*clipsyn evaluate STORE",
+        ),
+        (
+            {"classes": "new"},
+            {},
+            "has no gain or gain_over_best_on_test of any ensemble over all classes",
+        ),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
         ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
         ({}, {"shots": 4}, "with shots=4, but with 1, 16, full: .*--shots 4"),

@@ -153,8 +153,8 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
     oracle_accuracy = sum(map(any, rows)) / 88
     for metric, expected in (
         ("acc1", oracle_accuracy),
-        ("gain", oracle_accuracy - max(accuracy)),
-        ("gain_relative", oracle_accuracy / max(accuracy) - 1),
+        ("gain_over_best_on_test", oracle_accuracy - max(accuracy)),
+        ("relative_gain_over_best_on_test", oracle_accuracy / max(accuracy) - 1),
         ("none_correct", sum(not any(row) for row in rows) / 88),
         ("all_correct", sum(map(all, rows)) / 88),
     ):
@@ -184,7 +184,7 @@ def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
     best = max(map(sum, zip(*rows, strict=True))) / 88
     for end, expected in (("", hits / 88), ("_left_out", left_out_by_loops(rows, labels))):
         accuracy = value(frame, f"acc1{end}", BACKBONES, "class-oracle")
-        gain = value(frame, f"gain{end}", BACKBONES, "class-oracle")
+        gain = value(frame, f"gain_over_best_on_test{end}", BACKBONES, "class-oracle")
         assert accuracy["value"] == pytest.approx(expected, abs=1e-12)
         assert gain["value"] == pytest.approx(expected - best, abs=1e-12)
         assert gain["ci_low"] < gain["value"] < gain["ci_high"]
@@ -254,7 +254,7 @@ def test_four_images_by_hand(given):
     assert value(frame, "unique_correct", "a", None)["value"] == 0.25
     assert value(frame, "shapley", "b", None)["value"] == pytest.approx((1 / 2 + 1 / 3) / 4)
     assert value(frame, "acc1", "ab", "oracle")["value"] == 0.75
-    assert value(frame, "gain", "abc", "oracle")["value"] == 0
+    assert value(frame, "gain_over_best_on_test", "abc", "oracle")["value"] == 0
     assert value(frame, "none_correct", "abc", "oracle")["value"] == 0.25
     regions = frame.filter(metric="region").select("backbones", "value").rows()
     assert regions == [
@@ -281,10 +281,12 @@ def test_the_best_pair_may_lack_the_best_backbone(given):
     )
     frame = oracle(None)
     assert value(frame, "acc1", "bc", "oracle")["value"] == pytest.approx(8 / 12)
-    gain = value(frame, "gain", "bc", "oracle")
+    gain = value(frame, "gain_over_best_on_test", "bc", "oracle")
     assert gain["value"] == pytest.approx(3 / 12)
     assert gain["ci_low"] < 0  # in some resamples a is better
-    assert value(frame, "gain_relative", "bc", "oracle")["value"] == pytest.approx(3 / 5)
+    assert value(frame, "relative_gain_over_best_on_test", "bc", "oracle")[
+        "value"
+    ] == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +296,8 @@ def test_all_right_and_all_wrong(given, predictions, accuracy, relative):
     given(one_hot(predictions), [0, 0])
     frame = oracle(None)
     assert value(frame, "acc1", "ab", "oracle")["value"] == accuracy
-    assert value(frame, "gain", "ab", "oracle")["value"] == 0
-    ratio = value(frame, "gain_relative", "ab", "oracle")
+    assert value(frame, "gain_over_best_on_test", "ab", "oracle")["value"] == 0
+    ratio = value(frame, "relative_gain_over_best_on_test", "ab", "oracle")
     if relative is None:  # 0/0
         assert all(math.isnan(ratio[name]) for name in ("value", "ci_low", "ci_high"))
     else:
@@ -306,7 +308,7 @@ def test_one_backbone_one_class_one_image(given):
     given(np.zeros((1, 1, 1)), [0])
     frame = oracle(None, weights=True)
     assert value(frame, "shapley", "a", None)["value"] == 1
-    assert value(frame, "gain", "a", "oracle")["value"] == 0
+    assert value(frame, "gain_over_best_on_test", "a", "oracle")["value"] == 0
     assert value(frame, "acc1", "a", "weight-oracle")["value"] == 1
     assert frame.select(NAMES).is_duplicated().sum() == 0
     assert subset_table(None, OracleSettings()).select("size", "hits", "with a").rows() == [
@@ -332,7 +334,7 @@ def test_the_weight_oracle_mixes_logits(given):
     frame = oracle(None, weights=True)
     assert value(frame, "acc1", "ab", "oracle")["value"] == pytest.approx(1 / 5)
     assert value(frame, "acc1", "ab", "weight-oracle")["value"] == pytest.approx(4 / 5)
-    gain = value(frame, "gain", "ab", "weight-oracle")
+    gain = value(frame, "gain_over_best_on_test", "ab", "weight-oracle")
     assert gain["value"] == pytest.approx(3 / 5)
     assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"] <= 1
     assert max(len(rows) for rows in store.read) == 3
@@ -437,7 +439,7 @@ def test_all_subsets_of_a_store(birds):
         hits = sum(any(right[b] for b in chosen) for right in rows)
         assert (row["size"], row["hits"], row["n"]) == (len(chosen), hits, 88)
         assert row["acc1"] == pytest.approx(hits / 88)
-        assert row["gain"] == pytest.approx(hits / 88 - best)
+        assert row["gain_over_best_on_test"] == pytest.approx(hits / 88 - best)
     assert table.select(f"with {name}" for name in BACKBONES).is_duplicated().sum() == 0
 
 

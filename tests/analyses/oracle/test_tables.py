@@ -35,8 +35,8 @@ def row(
 WHOLE = (
     "acc1",
     "acc1_independent",
-    "gain",
-    "gain_relative",
+    "gain_over_best_on_test",
+    "relative_gain_over_best_on_test",
     "none_correct",
     "all_correct",
     "region",
@@ -47,7 +47,7 @@ def class_oracle(accuracy: float, best: float, names: Sequence[str], **where) ->
     """The best backbone for each class; chosen on other images it is two points lower."""
     return [
         row(f"{metric}{end}", value - less, names, "class-oracle", **where)
-        for metric, value in (("acc1", accuracy), ("gain", accuracy - best))
+        for metric, value in (("acc1", accuracy), ("gain_over_best_on_test", accuracy - best))
         for end, less in (("", 0.0), ("_left_out", 0.02))
     ]
 
@@ -70,8 +70,8 @@ def group(
         rows += [
             row("acc1", accuracy, subset, "oracle", **where),
             row("acc1_independent", accuracy + 0.1, subset, "oracle", **where),
-            row("gain", accuracy - best, subset, "oracle", **where),
-            row("gain_relative", accuracy / best - 1, subset, "oracle", **where),
+            row("gain_over_best_on_test", accuracy - best, subset, "oracle", **where),
+            row("relative_gain_over_best_on_test", accuracy / best - 1, subset, "oracle", **where),
         ]
     rows += class_oracle(0.55, best, names, **where)
     rows += [
@@ -159,8 +159,8 @@ def test_the_best_subset_of_each_size(read_table):
     assert table.column("oracle") == ["50.0", "70.0", "75.0"]
     assert table.column("indep.") == [DASH, "80.0", "85.0"]
     assert table.column("step") == [DASH, "20.0", "5.0"]
-    assert table.column("gain") == [DASH, "20.0", "25.0"]
-    assert table.column("95 % of gain") == [DASH, f"19.0{DASH}22.0", f"24.0{DASH}27.0"]
+    assert table.column("lead") == [DASH, "20.0", "25.0"]
+    assert table.column("95 % of lead") == [DASH, f"19.0{DASH}22.0", f"24.0{DASH}27.0"]
     assert table.column("RN") == [RIGHT, RIGHT, RIGHT]
     assert table.column("ViT-16") == [WRONG, WRONG, RIGHT]
     assert table.column("ViT-8") == [WRONG, RIGHT, RIGHT]
@@ -223,9 +223,9 @@ def test_several_groups_have_an_overview(read_table):
         "top-1": "50.0",
         "oracle": "75.0",
         "indep.": "85.0",
-        "gain": "25.0",
-        "95 % of gain": f"24.0{DASH}27.0",
-        "gain %": "50.0",
+        "lead": "25.0",
+        "95 % of lead": f"24.0{DASH}27.0",
+        "lead %": "50.0",
         "none": "25.0",
         "all": "15.0",
     }
@@ -264,8 +264,8 @@ def test_groups_of_other_splits_and_backbones_stand_in_one_table(read_table):
     for metric, value in (
         ("acc1", 0.6),
         ("acc1_independent", 0.65),
-        ("gain", 0.1),
-        ("gain_relative", 0.2),
+        ("gain_over_best_on_test", 0.1),
+        ("relative_gain_over_best_on_test", 0.2),
         ("none_correct", 0.4),
         ("all_correct", 0.3),
     ):
@@ -275,8 +275,8 @@ def test_groups_of_other_splits_and_backbones_stand_in_one_table(read_table):
     oracle, choices, shapley, _, sizes = (
         read_table(text).row("birds", "train") for text in shown.values()
     )
-    assert oracle["95 % of gain"] == f"9.0{DASH}12.0"
-    assert (oracle["gain %"], oracle["none"], oracle["all"]) == ("20.0", "40.0", "30.0")
+    assert oracle["95 % of lead"] == f"9.0{DASH}12.0"
+    assert (oracle["lead %"], oracle["none"], oracle["all"]) == ("20.0", "40.0", "30.0")
     assert (choices["oracle"], choices["share"]) == ("60.0", "50.0")
     assert (choices["share left out"], choices["weights"]) == ("30.0", DASH)
     assert (shapley["RN"], shapley["ViT-16"], shapley["ViT-8"]) == ("30.0", "20.0", DASH)
@@ -302,7 +302,10 @@ def test_numbers_that_are_unknown_are_dashes(read_table):
 
 
 def test_a_relative_gain_over_nothing_is_left_out():
-    rows = [r | ({"value": NAN} if r["metric"] == "gain_relative" else {}) for r in group()]
+    rows = [
+        r | ({"value": NAN} if r["metric"] == "relative_gain_over_best_on_test" else {})
+        for r in group()
+    ]
     text = tables(frame(*rows))["backbones"]
     assert f"oracle: +25.0 points (24.0{DASH}27.0) over the best" in text
 
@@ -313,7 +316,10 @@ def test_one_backbone_has_one_size_and_no_gain(read_table):
         *(row(metric, 0.5, name) for metric in SINGLE),
         *(row(metric, 0.5, name, "oracle") for metric in ("acc1", "acc1_independent")),
         *class_oracle(0.5, 0.5, name),
-        *(row(metric, 0.0, name, "oracle") for metric in ("gain", "gain_relative")),
+        *(
+            row(metric, 0.0, name, "oracle")
+            for metric in ("gain_over_best_on_test", "relative_gain_over_best_on_test")
+        ),
         *(row(metric, 0.5, name, "oracle") for metric in ("none_correct", "all_correct")),
         row("region", 0.5, name, "oracle"),
         row("region", 0.5, [], "oracle"),

@@ -155,7 +155,7 @@ def test_the_oracle_under_perturbation(eight):
             "all": 5 / 8,
         }
     )
-    gain = numbers(frame, "gain", ["a", "b"], "oracle")
+    gain = numbers(frame, "gain_over_best_on_test", ["a", "b"], "oracle")
     assert gain["clean"] == 0
     assert gain["jpeg"] == pytest.approx(5 / 8 - 4 / 8)  # b is best over both severities
     assert numbers(frame, "drop", ["a", "b"], "oracle")["all"] == pytest.approx(1 / 8)
@@ -585,9 +585,9 @@ def test_ensembles_of_a_file(birds, results):
     mean = {row["metric"]: row["value"] for row in learner.filter(perturbation="all").to_dicts()}
     assert mean["acc1"] == pytest.approx(over)
     assert mean["relative_robustness"] == pytest.approx(over / by_label["clean"])
-    assert set(mean) == {"acc1", "gain", "drop", "relative_robustness", "mce"}
+    assert set(mean) == {"acc1", "gain_over_best_on_test", "drop", "relative_robustness", "mce"}
     singles = frame.filter(pl.col("ensemble").is_null(), metric="acc1", perturbation="all")
-    assert mean["gain"] == pytest.approx(over - singles["value"].max())
+    assert mean["gain_over_best_on_test"] == pytest.approx(over - singles["value"].max())
     ((reference,),) = frame.filter(ensemble="reference")["backbones"]
     weakest = value(frame, "acc1", "jpeg", reference)["value"]
     ce = learner.filter(metric="ce", perturbation="jpeg")
@@ -665,7 +665,7 @@ def test_means_over_what_the_file_lacks_are_left_out(birds, some):
             r"run `clipsyn evaluate .*store --perturb 'clean,jpeg-\*,pixelate-\*' -o .*parquet`",
         ),
         (pl.col("perturbation") != "clean", {}, "both clean and perturbed images"),
-        (pl.lit(False), {}, "no acc1 or gain of any ensemble"),
+        (pl.lit(False), {}, "no acc1 or gain_over_best_on_test of any ensemble"),
     ],
 )
 def test_results_that_do_not_fit(some, birds, keep, options, message):

@@ -110,7 +110,7 @@ def test_the_interval_over_images_is_that_of_the_gain_in_results(tiny_store, tmp
         shots=(2,),
         seeds=1,
     )
-    for metric, other in (("gain_over_chosen", "best-single"), ("gain", "best on test")):
+    for metric, other in (("gain", "best-single"), ("gain_over_best_on_test", "best on test")):
         gains = results.filter(metric=metric).filter(pl.col("ensemble") != "oracle")
         for row in gains.iter_rows(named=True):
             if row["ensemble"] == "best-single" == other:
