@@ -23,7 +23,7 @@ from clipsyn.run.stages import (
     stage_class,
     written,
 )
-from clipsyn.settings import OUTPUT, PATH, REQUIRED, TEXT, setting
+from clipsyn.settings import OUTPUT, PATH, REQUIRED, setting
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import parse_json
 
@@ -42,10 +42,6 @@ class AnalysisStage(WritingStage):
 
     analysis: ClassVar[Analysis]
 
-    section: str | None = setting(
-        None, TEXT, "With which the marks in the document begin.", instead_of_none="the stage"
-    )
-
     def planned(self, _store: Path, _made: Made) -> Planned:
         results = getattr(self, "results", None)
         reads = f"reads {results}, " if results else ""
@@ -53,7 +49,6 @@ class AnalysisStage(WritingStage):
         return Planned(self.stage, reads + ", ".join(map(written, files)))
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
-        from clipsyn.show.formats import renew
         from clipsyn.show.formats import written as as_text
         from clipsyn.show.frames import make_folder_of, printable_frame, write
 
@@ -70,9 +65,7 @@ class AnalysisStage(WritingStage):
             self.analysis.write_files(opened, settings)
             origin.write_text(json.dumps({"fingerprint": made_from}))
         shown = self.analysis.tables(printable_frame(frame), settings)
-        if self.document:
-            section = self.section or self.stage
-            renew(self.document, {f"{section}: {name}": it for name, it in shown.items()})
+        self.renew(shown, self.section or self.stage)
         said = self.analysis.notes(opened, frame, settings)
         report = "\n\n".join([*filter(None, [as_text(shown, "text")]), *said])
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -15,13 +15,15 @@ from clipsyn.extract.job import load_job, plan_job, run_job
 from clipsyn.extract.plan import Cost, Plan
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.names import FeatureKey
-from clipsyn.settings import PATH, PATHS, REQUIRED, Settings, declared, setting
+from clipsyn.settings import PATH, PATHS, REQUIRED, TEXT, Settings, declared, setting
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from polars import DataFrame
+
+    from clipsyn.show.table import Tables
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -99,6 +101,12 @@ class WritingStage(Stage):
     document: Path | None = setting(
         None, PATH, "Markdown whose tables are renewed.", instead_of_none="none"
     )
+    section: str | None = setting(
+        None,
+        TEXT,
+        "With which the marks in the document begin.",
+        instead_of_none="the stage; of evaluate, nothing",
+    )
 
     def _check(self) -> None:
         if not self.output.name:
@@ -110,6 +118,14 @@ class WritingStage(Stage):
     def beside(self, suffix: str) -> Path:
         """The file whose name is that of the output, and a suffix."""
         return self.output.with_name(self.output.name + suffix)
+
+    def renew(self, shown: Mapping[str, Tables], section: str | None) -> None:
+        """Renew the tables of the document, whose marks begin with the section."""
+        from clipsyn.show.formats import renew
+
+        if self.document:
+            start = f"{section}: " if section else ""
+            renew(self.document, {start + name: it for name, it in shown.items()})
 
 
 StageClass = TypeVar("StageClass", bound=Stage)
@@ -223,7 +239,6 @@ class ProtocolStage(WritingStage):
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
         from clipsyn.evaluation.report import tables
-        from clipsyn.show.formats import renew
         from clipsyn.show.formats import written as as_text
         from clipsyn.show.frames import printable_frame
         from clipsyn.store.overlap import apart, sample_tables, shared_notes
@@ -234,8 +249,7 @@ class ProtocolStage(WritingStage):
         frame = _evaluated(opened, settings, jobs)
         samples = sample_tables(opened, frame)
         shown = tables(printable_frame(frame), settings, apart(samples))
-        if self.document:
-            renew(self.document, shown)
+        self.renew(shown, self.section)
         skipped = None not in before and [_written_at(file) for file in kept] == before
         report = "\n\n".join([as_text(shown, "text"), *shared_notes(samples)])
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)

@@ -5,6 +5,7 @@ import importlib.util
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -27,6 +28,7 @@ def script(name):
 
 
 people, shapes = script("model_vs_human"), script("vlm_shapebias")
+features = script("real_features")
 
 
 def write(path, header, *rows):
@@ -138,3 +140,37 @@ def test_an_image_that_does_not_say_its_shape(tmp_path):
         shapes.convert(tmp_path, tmp_path / "tables")
     with pytest.raises(DatasetError, match="no files"):
         shapes.convert(tmp_path / "absent", tmp_path / "tables")
+
+
+def test_features_get_the_splits_that_they_lack(tmp_path):
+    """Rows of all backbones stay the same images, and each image is in one split of a draw."""
+    labels = np.repeat(np.arange(3, dtype=np.int16), 20)
+    images = {
+        name: np.random.default_rng(width).normal(size=(60, width)).astype(np.float16)
+        for name, width in (("one", 4), ("two", 6))
+    }
+    for part, (name, values) in product(
+        ("caltech101_support16", "caltech101_val", "fgvc-aircraft_test"), images.items()
+    ):
+        np.savez(tmp_path / f"{part}_{name}.npz", embeddings=values, labels=labels)
+    features.convert(tmp_path, tmp_path / "out")
+    drawn = set()
+    for draw in features.DRAWS:
+        rows = {}
+        for split, name in product(("train", "test"), images):
+            with np.load(tmp_path / f"out/fgvc-aircraft-{draw}/{split}/{name}.npz") as found:
+                rows[split] = [int(text.removeprefix("test-")) for text in found["ids"]]
+                np.testing.assert_array_equal(found["embeddings"], images[name][rows[split]])
+                np.testing.assert_array_equal(found["labels"], labels[rows[split]])
+        assert np.bincount(labels[rows["train"]]).tolist() == [16] * 3
+        assert sorted(rows["train"] + rows["test"]) == [*range(60)]
+        drawn.add(tuple(rows["train"]))
+    assert len(drawn) == len(features.DRAWS)
+    folder = tmp_path / "out/caltech101/train"
+    frame = import_files(tmp_path / "store", [folder], ImportSettings("caltech101", split="train"))
+    assert frame.select("backbone", "kind", "valid").rows() == [
+        ("one", "embeddings", 60),
+        ("two", "embeddings", 60),
+    ]
+    with pytest.raises(SystemExit, match="has no files caltech101_support16_"):
+        features.main([str(tmp_path / "out"), str(tmp_path / "again")])

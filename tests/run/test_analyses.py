@@ -200,3 +200,20 @@ class TestDigest:
         before = digest(tiny_store)
         shutil.rmtree(tiny_store.features_path(fakes.key))
         assert digest(tiny_store) != before
+
+
+def test_two_evaluations_write_into_one_document(store: Path, tmp_path: Path) -> None:
+    """Marks begin with the section where there is one."""
+    page = tmp_path / "page.md"
+    name = "by dataset, zero-shot, test, simple, all"
+    marks = [f"<!-- clipsyn: {start}{name} -->\n<!-- clipsyn end -->\n" for start in ("", "one: ")]
+    page.write_text("".join(marks))
+    stage = {"stage": "evaluate", "shots": [1], "seeds": 1, "document": page}
+    averages, votes = (
+        stage | {"ensembles": [which], "output": tmp_path / which}
+        for which in ("log-avg", "vote-1")
+    )
+    run(store, averages, votes | {"section": "one"})
+    first, second = page.read_text().split("<!-- clipsyn end -->\n", 1)
+    assert ["log-avg" in part for part in (first, second)] == [True, False]
+    assert ["vote-1" in part for part in (first, second)] == [False, True]

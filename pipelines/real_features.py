@@ -1,0 +1,68 @@
+"""Image embeddings of real CLIPs that others have published, as arrays that `clipsyn import` reads.
+
+    python pipelines/real_features.py FEATURES FOLDER
+
+FEATURES has DATASET_PART_BACKBONE.npz, each with `embeddings` (image, embed) and `labels`; the
+parts of two backbones are the same images in the same order. FOLDER gets DATASET/SPLIT/BACKBONE.npz
+for the two datasets that have two backbones. Of FGVC-Aircraft there are test images alone: 16 of
+each class are drawn from them as a support, three times, and the rest are the test images; this
+makes fgvc-aircraft-0, -1 and -2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from clipsyn.errors import ClipsynError, DatasetError
+from clipsyn.methods.numerics.fewshot import few_shot
+
+DRAWS = range(3)
+SHOTS = 16
+
+
+def convert(features: Path, folder: Path) -> None:
+    for split, part in (("train", "support16"), ("test", "val")):
+        for path in found(features, f"caltech101_{part}_"):
+            write(path, folder / "caltech101", {split: slice(None)})
+    for path in found(features, "fgvc-aircraft_test_"):
+        with np.load(path) as arrays:
+            labels = arrays["labels"]
+        for draw in DRAWS:
+            support = few_shot(labels, SHOTS, draw)
+            rest = np.setdiff1d(np.arange(len(labels)), support)
+            write(path, folder / f"fgvc-aircraft-{draw}", {"train": support, "test": rest})
+
+
+def found(features: Path, start: str) -> list[Path]:
+    files = sorted(features.glob(f"{start}*.npz"))
+    if not files:
+        raise DatasetError(f"{features} has no files {start}*.npz: docs/real.md names them")
+    return files
+
+
+def write(path: Path, folder: Path, rows: dict[str, slice | np.ndarray]) -> None:
+    """Rows of a file, as the splits of a dataset; an image is named by its place in the file."""
+    _, part, backbone = path.stem.split("_")
+    with np.load(path) as arrays:
+        embeddings, labels = arrays["embeddings"], arrays["labels"]
+    ids = np.array([f"{part}-{row:04}" for row in range(len(labels))])
+    for split, taken in rows.items():
+        to = folder / split / f"{backbone}.npz"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(to, embeddings=embeddings[taken], labels=labels[taken], ids=ids[taken])
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) != 2:
+        raise SystemExit(__doc__)
+    try:
+        convert(*map(Path, arguments))
+    except (ClipsynError, OSError, KeyError) as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
