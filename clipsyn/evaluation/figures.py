@@ -307,9 +307,10 @@ few_shot = Figure(
     short="Accuracy of ensembles by number of labelled images.",
     caption=(
         "Top-1 accuracy by the number of labelled images a class that methods are fitted on; full "
-        "is the whole support. Lines are means over draws and datasets, bands go from the worst "
-        "draw to the best. best-single: the backbone that is best on the support. best on test: "
-        "the one that is best on these very images. What learns nothing is a level line."
+        "is the whole support. Lines are means over draws, and over datasets where there are "
+        "several; bands go from the worst draw to the best. best-single: the backbone that is "
+        "best on the support. best on test: the one that is best on these very images. What learns "
+        "nothing is a level line."
     ),
     source="evaluate",
     data=_curves,

@@ -1,15 +1,13 @@
-"""The answer: which backbones, which combination, what it gains; its words are a template.
+"""The answer: the best use of the labels there are, what needs none, and the limit.
 
-Who gains most over all datasets was chosen on the very images that its gain is measured on, which
-flatters it. So each dataset is left out in turn: the combination that gains most on the others is
-judged on this one. The mean over datasets is what choosing a combination is worth.
+Nothing in it was chosen on the images that it is measured on, but for the limit and the note on
+hindsight, which say so. Its words are a template.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,114 +19,60 @@ from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.html import Html, named, paragraphs
 from clipsyn.report.standings import (
     Backbone,
-    Mean,
     Method,
     Standing,
     backbones,
     main_part,
-    mean_over,
     methods,
     oracle,
 )
 from clipsyn.show.frames import is_nan
+from clipsyn.show.means import Mean, mean_over
 from clipsyn.show.table import interval_text, p_value
 
-ZERO_SHOT = "zero-shot"
+PREFERRED = "log-avg"  # of what needs no labels
 Sharing = Mapping[str, Collection[str]]  # by dataset: the others that hold an image of it
 
 
-@dataclass(frozen=True, eq=False)
-class Unseen(Standing):
-    """On each dataset, the combination that was chosen without it.
+def leading(compared: Sequence[Method]) -> Method | None:
+    """The method that the answer is about: never chosen on the images that it is measured on.
 
-    names: of these combinations, by dataset.
+    What the support has chosen, else what needs no labels, else the first in their order.
     """
 
-    names: Mapping[str, str]
+    def place(method: Method) -> tuple[bool, bool, bool]:
+        return not method.is_choice, method.shots is not None, method.name != PREFERRED
 
-    @property
-    def times(self) -> list[tuple[str, int]]:
-        """Combinations with the number of datasets that each is chosen for, the most first."""
-        return Counter(self.names.values()).most_common()
+    return min((it for it in compared if it.is_fair), key=place, default=None)
 
 
-class Choice(NamedTuple):
-    """The combination that gains most over all datasets, and what it was chosen from.
+class Elsewhere(NamedTuple):
+    """What is chosen for each dataset by accuracy on the others."""
 
-    lacking: combinations that some dataset has no gain of; they are no candidates. unseen: None
-    where no dataset can be left out.
+    accuracy: Mean
+    times: list[tuple[str, int]]  # names, with the number of datasets, the most first
+
+
+def elsewhere(candidates: Sequence[Standing], sharing: Sharing) -> Elsewhere | None:
+    """For each dataset the candidate that is best on those that share no image with it.
+
+    Candidates that some dataset lacks have other means and are left out. None where none is left,
+    or a dataset without which there is none.
     """
-
-    best: Method
-    candidates: Sequence[Method]
-    lacking: Sequence[Method]
-    unseen: Unseen | None
-
-    @property
-    def judged(self) -> Standing:
-        """What may be expected of the choice; in hindsight where nothing else is known."""
-        return self.unseen or self.best
-
-    @property
-    def name(self) -> str | None:
-        """Of what is judged; None where that is not the best on every dataset."""
-        names = set(self.unseen.names.values()) if self.unseen else {self.best.name}
-        return self.best.name if names == {self.best.name} else None
-
-
-def choose(compared: Sequence[Method], sharing: Sharing) -> Choice | None:
-    """Choose among the combinations on zero-shot logits, or else on the first head there is.
-
-    Candidates are those that all datasets have, since a mean over other datasets says nothing; all
-    combinations where none is everywhere. None where there is no combination.
-    """
-    lead = _lead(compared)
-    if not lead:
-        return None
-    everywhere = {place for it in lead for place in it.gains}
-    whole = [it for it in lead if it.gains.keys() == everywhere]
-    lacking = [it for it in lead if it not in whole] if whole else []
-    return Choice(_best(whole or lead), whole or lead, lacking, leave_out(whole, sharing))
-
-
-def _lead(compared: Sequence[Method]) -> list[Method]:
-    fair = [it for it in compared if it.is_fair and it.gains]
-    heads = [it.head for it in fair]
-    head = ZERO_SHOT if ZERO_SHOT in heads else next(iter(heads), None)
-    return [it for it in fair if it.head == head]
-
-
-def leave_out(candidates: Sequence[Method], sharing: Sharing) -> Unseen | None:
-    """For each dataset the candidate that gains most on those that share no image with it.
-
-    candidates: with gains of the same places. None where there is nothing to choose, or a dataset
-    without which none is left.
-    """
-    if len(candidates) < 2:
-        return None
-    places = candidates[0].gains
+    places = {place for it in candidates for place in it.accuracies}
+    whole = [it for it in candidates if it.accuracies.keys() == places]
     datasets = {dataset for dataset, *_ in places}
-    hidden = {dataset: {dataset, *sharing.get(dataset, ())} for dataset in datasets}
-    if any(datasets <= kin for kin in hidden.values()):
+    others = {it: datasets - {it, *sharing.get(it, ())} for it in datasets}
+    if not whole or not all(others.values()):
         return None
-    chosen = {dataset: _best(candidates, kin) for dataset, kin in hidden.items()}
-    return Unseen(
-        {place: chosen[place[0]].accuracies[place] for place in places},
-        {place: chosen[place[0]].gains[place] for place in places},
-        {dataset: chosen[dataset].name for dataset, *_ in places},
-    )
+    chosen = {it: _best(whole, others[it]) for it in datasets}
+    mean = mean_over(chosen[place[0]].accuracies[place] for place in sorted(places))
+    assert mean
+    return Elsewhere(mean, Counter(chosen[it].name for it in sorted(datasets)).most_common())
 
 
-def _best(methods: Sequence[Method], without: Collection[str] = ()) -> Method:
-    """The largest mean gain over datasets but some; of equals the first."""
-
-    def mean(method: Method) -> float:
-        gains = [
-            gain for (dataset, *_), (gain, *_) in method.gains.items() if dataset not in without
-        ]
-        return math.fsum(gains) / len(gains)
-
-    return max(methods, key=mean)
+def _best(candidates: Iterable[Standing], datasets: Collection[str]) -> Standing:
+    return max(candidates, key=lambda it: it.on(datasets))
 
 
 @dataclass(frozen=True)
@@ -136,46 +80,55 @@ class Answer:
     headline: Html
     facts: tuple[Html, ...]  # sentences, each about one thing
     bars: tuple[Bar, ...]
+    footnote: Html | None  # on what hindsight would choose
 
 
 def answer(evidence: Evidence) -> Answer:
     """The answer that the numbers allow: with results of ensembles, of backbones alone, or none."""
-    frame = evidence.frames.get("zeroshot")
+    frame, results = evidence.frames.get("zeroshot"), evidence.frames.get(EVALUATE)
     alone = [] if frame is None else backbones(frame)
-    bound, headroom = oracle(frame) if alone and frame is not None else (None, None)
-    results = evidence.frames.get(EVALUATE)
     compared = [] if results is None or not alone else methods(results)
-    choice = choose(compared, evidence.sharing)
-    told = _of_choice(choice, evidence) if choice else {}
-    cost = _cost([evidence.gflops.get(it.name) for it in alone])
-    about = {"alone": alone, "choice": choice, "bound": bound, "headroom": headroom, "cost": cost}
-    headline, *facts = paragraphs("answer.html", **about, **told)
-    bars = _bars(alone, compared, choice, bound) if alone else ()
-    return Answer(headline, tuple(facts), tuple(bars))
+    lead = leading(compared)
+    limits = [it for it in compared if it.name == ORACLE]
+    if frame is not None and not limits:
+        limits = [*filter(None, [oracle(frame)])]
+    limit = max(limits, key=lambda it: it.accuracy.value, default=None)
+    about = {
+        "alone": alone,
+        "lead": lead,
+        "limit": limit,
+        "has_support": evidence.has_support,
+        "cost": _cost([evidence.gflops.get(it.name) for it in alone]),
+        **(_of_lead(lead, compared, alone, evidence) if lead else {}),
+    }
+    headline, *facts = paragraphs("answer.html", **about)
+    footnote = facts.pop() if alone else None
+    opponent = lead.opponent if lead and evidence.has_support else None
+    bars = _bars(alone, lead, limit, opponent)
+    return Answer(headline, tuple(facts), tuple(bars), footnote)
 
 
-def _of_choice(choice: Choice, evidence: Evidence) -> dict[str, Any]:
+def _of_lead(
+    lead: Method, compared: Sequence[Method], alone: Sequence[Backbone], evidence: Evidence
+) -> dict[str, Any]:
+    free = [it for it in compared if it.is_fair and it.shots is None]
+    fair = [it for it in compared if it.is_fair and it.accuracy.datasets == lead.accuracy.datasets]
     return {
-        "best": choice.best,
-        "judged": choice.judged,
-        "taken": [_taken(*pair) for pair in choice.unseen.times] if choice.unseen else [],
-        "fitted_on": _fitted_on(choice.best.shots or ""),
-        "free": choose([it for it in choice.candidates if it.shots is None], evidence.sharing),
-        "tested": _tested(choice.best, evidence.frames.get(PAIRED)),
+        "fitted_on": _fitted_on(lead.shots or ""),
+        "free": leading(free),
+        "next": elsewhere(free, evidence.sharing),
+        "next_alone": elsewhere(alone, evidence.sharing),
+        "hindsight": max(fair, key=lambda it: it.accuracy.value),
+        "tested": _tested(lead, evidence.frames.get(PAIRED)),
         "cascade": _cascade(evidence.frames.get("cascade")),
     }
 
 
-def _taken(name: str, times: int) -> str:
-    """ "nlc (5 times)"."""
-    return f"{name} ({f'{times} times' if times > 1 else 'once'})"
-
-
-def _tested(best: Method, paired: pl.DataFrame | None) -> dict[str, Any] | None:
-    """What the test image by image says of the best combination and the chosen backbone."""
+def _tested(lead: Method, paired: pl.DataFrame | None) -> dict[str, Any] | None:
+    """What the test image by image says of the method and the backbone chosen on the support."""
     if paired is None:
         return None
-    rows = main_part(paired, of_means=True).filter(first=CHOSEN, second=best.name, head=best.head)
+    rows = main_part(paired, of_means=True).filter(first=CHOSEN, second=lead.name, head=lead.head)
     for row in rows.head(1).iter_rows(named=True):
         both = not is_nan(row["both_low"])
         low, high = (-row[f"{'both' if both else 'ci'}_{end}"] for end in ("high", "low"))
@@ -229,7 +182,7 @@ class Bar(NamedTuple):
     what: str
     name: str | Html
     accuracy: Mean
-    kind: str  # single, chosen, combined or oracle: how it is coloured
+    kind: str  # single, combined or oracle: how it is coloured
 
     @property
     def percent(self) -> str:
@@ -237,28 +190,15 @@ class Bar(NamedTuple):
 
 
 def _bars(
-    alone: Sequence[Backbone],
-    compared: Sequence[Method],
-    choice: Choice | None,
-    bound: Mean | None,
+    alone: Sequence[Backbone], lead: Method | None, limit: Method | None, opponent: Mean | None
 ) -> Iterator[Bar]:
-    yield Bar("best backbone, in hindsight", named(alone[0].name), alone[0].accuracy, "single")
-    if choice:
-        for it in compared:
-            if (it.head, it.name) == (choice.best.head, CHOSEN):
-                yield Bar("backbone chosen on the support", "", it.accuracy, "chosen")
-        yield from _bars_of(choice)
-    if bound:
-        yield Bar("a perfect choice for each image", named(ORACLE), bound, ORACLE)
-
-
-def _bars_of(choice: Choice) -> Iterator[Bar]:
-    best = choice.best
-    if choice.unseen:
-        name = named(choice.name) if choice.name else ""
-        about = "combination chosen on other datasets"
-        yield Bar(about, name, choice.unseen.accuracy, "combined")
-    if not choice.name:
-        yield Bar("best combination, in hindsight", named(best.name), best.accuracy, "single")
-    elif not choice.unseen:
-        yield Bar("best combination", named(best.name), best.accuracy, "combined")
+    """opponent: the backbone chosen on the support, if there is one."""
+    if opponent:
+        yield Bar("best single backbone", "", opponent, "single")
+    elif alone:
+        yield Bar("best backbone, in hindsight", named(alone[0].name), alone[0].accuracy, "single")
+    if lead:
+        what = "chosen by the labels" if lead.is_choice else "combination"
+        yield Bar(what, "" if lead.is_choice else named(lead.name), lead.accuracy, "combined")
+    if limit:
+        yield Bar("a perfect choice for each image", named(ORACLE), limit.accuracy, ORACLE)

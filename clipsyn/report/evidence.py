@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from clipsyn.evaluation.methods import CHOSEN
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.measure import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
+from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.selection import Selection
 from clipsyn.names import CLEAN, FeatureKey
@@ -50,6 +52,12 @@ class Evidence:
     sharing: Mapping[str, frozenset[str]]
 
     @property
+    def has_support(self) -> bool:
+        """Whether a backbone was chosen by labels that nothing is measured on."""
+        results = self.frames.get(EVALUATE)
+        return results is not None and gain_metric(results) == "gain"
+
+    @property
     def main_settings(self) -> ReportSettings:
         """The settings of what the answer is about: clean images, where there are any."""
         return _about("zeroshot", self.keys, self.settings)
@@ -73,12 +81,21 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
         try:
             frames[name] = _measure(store, name, _about(name, keys, settings))
         except _LACKING as error:
-            lacking[name] = str(error).replace(str(store.path), "STORE")
+            lacking[name] = str(error)
     if settings.predictions:
         check_data(store, subjects(settings.predictions), settings.predictions)
         frames[PAIRED] = _paired(settings)
     gflops = dict(_gflops(store, keys))
     return Evidence(store, settings, keys, frames, lacking, gflops, _sharing(store, keys))
+
+
+_FOLDERS = re.compile(r"(?<![^\s=:'\"`])/(?!/)[^\s'\"`]*/")
+
+
+def without_folders(text: str, store: FeatureStore) -> str:
+    """A sentence or a command without the folders of this machine, since a page is for others."""
+    path = rf"(?<![\w./-]){re.escape(str(store.path))}(?![\w-])"
+    return _FOLDERS.sub("…/", re.sub(path, "STORE", text))
 
 
 def _given(store: FeatureStore, settings: ReportSettings) -> dict[str, pl.DataFrame]:

@@ -14,26 +14,27 @@ import polars as pl
 
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
-from clipsyn.analyses.predicted import predicted
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.tables import tables as paired_tables
 from clipsyn.evaluation.tables import named_tables
 from clipsyn.report import FIGURES, provenance, tables
-from clipsyn.report.answer import ZERO_SHOT, Choice, answer, choose
+from clipsyn.report.answer import answer, leading
 from clipsyn.report.drawings import Drawing, drawings, picture
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence, gather, settings_of
-from clipsyn.report.html import Html, html, named, rendered
+from clipsyn.report.gallery import Example, chosen_answers, examples, unique_grid
+from clipsyn.report.html import Html, rendered
 from clipsyn.report.provenance import places, summary, title
 from clipsyn.report.settings import ReportSettings
-from clipsyn.report.standings import backbones, main_part, methods
+from clipsyn.report.standings import BY_SUPPORT, Method, backbones, main_part, methods
 from clipsyn.report.tables import Grid, grid_of_table
-from clipsyn.report.unique import Example, Thumbnails, examples, spread, unique_grid
+from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.settings import signature_of
 from clipsyn.show.frames import check_place, printable_frame, written_whole
 from clipsyn.show.table import Tables
 from clipsyn.store.features import FeatureStore, opened
 
-_EXAMPLES = 12  # pictures of a backbone
+_EXAMPLES = 160  # pictures
 _MOST_CELLS = 4000  # of the tables of one command
 _SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     # by section: its figures, and the commands whose tables it has
@@ -47,17 +48,31 @@ _SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
 
 
 class Pictured(NamedTuple):
-    """An image that only one backbone gets right, as the page shows it."""
+    """An image as the page shows it. marks: a letter for each of the gallery's names."""
 
+    example: Example
     image: Html
-    truth: str
-    others: Html
-    id: str
+    marks: str
 
 
-class Gallery(NamedTuple):
-    backbone: str
-    images: list[Pictured]
+@dataclass(frozen=True)
+class Gallery:
+    """names: the backbones, and the chosen method behind them, where its answers are known."""
+
+    images: Sequence[Pictured] = ()
+    names: Sequence[str] = ()
+
+    @property
+    def backbones(self) -> int:
+        return len(self.names) - (BY_SUPPORT in self.names)
+
+    @property
+    def datasets(self) -> list[str]:
+        return sorted({it.example.dataset for it in self.images})
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({it.example.truth for it in self.images})
 
 
 @dataclass(frozen=True)
@@ -75,22 +90,25 @@ class Section:
     id: str
     grids: Sequence[Grid] = ()
     drawings: Sequence[Drawing] = ()
-    gallery: Sequence[Gallery] = ()
+    gallery: Gallery = Gallery()
     points: Sequence[Html] = ()
     folded: Sequence[Folded] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.grids or self.drawings or self.gallery or self.points or self.folded)
+        there = self.grids, self.drawings, self.gallery.images, self.points, self.folded
+        return not any(there)
 
 
 def sections(evidence: Evidence) -> list[Section]:
     """Those that have anything to show, in order."""
     results, places = evidence.frames.get(EVALUATE), provenance.places(evidence)
     compared = [] if results is None else methods(results)
+    over = "the backbone that is best on the "
+    over += "support" if evidence.has_support else "images that it is measured on"
     grids = {
-        "alone": _alone(evidence, choose(compared, evidence.sharing)),
-        "combined": [tables.method_grid(compared)] if compared else [],
+        "alone": _alone(evidence, leading(compared)),
+        "combined": [tables.method_grid(compared, over)] if compared else [],
     }
     placed = {name for figures, _ in _SHOWN.values() for name in figures}
     more = [name for name in FIGURES if name not in placed]
@@ -104,7 +122,7 @@ def sections(evidence: Evidence) -> list[Section]:
         for name, (figures, commands) in [*_SHOWN.items(), ("more", (more, ()))]
     ]
     every += [
-        _unique(evidence),
+        _images(evidence),
         Section("caveats", points=provenance.caveats(evidence, places)),
         Section("provenance", provenance.grids(evidence, places)),
     ]
@@ -144,56 +162,57 @@ def _drawn(names: Sequence[str], evidence: Evidence) -> Iterator[Drawing]:
 
 
 def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
-    """What a figure shows: the numbers of its analysis, and of gains those of ensembles too."""
-    frame = evidence.frames.get(FIGURES.load(name).source)
+    """What a figure shows: the numbers of its analysis, and gains on the first head there is."""
     results = evidence.frames.get(EVALUATE)
-    if name != "gains" or frame is None or results is None:
-        return frame
-    choice = choose(methods(results), evidence.sharing)
-    ours = results.filter(head=choice.best.head if choice else ZERO_SHOT)
-    return pl.concat([main_part(frame), main_part(ours)], how="diagonal_relaxed")
+    if name != "gains" or results is None:
+        return evidence.frames.get(FIGURES.load(name).source)
+    heads = results["head"].unique(maintain_order=True).to_list()
+    return main_part(results.filter(head=next(it for it in heads if it != BY_SUPPORT)))
 
 
-def _alone(evidence: Evidence, choice: Choice | None) -> list[Grid]:
+def _alone(evidence: Evidence, lead: Method | None) -> list[Grid]:
     frame = evidence.frames.get("zeroshot", pl.DataFrame())
     if frame.is_empty() or not backbones(frame):  # no image of theirs is readable
         return []
-    return [tables.backbone_grid(evidence), tables.dataset_grid(evidence, choice)]
+    return [tables.backbone_grid(evidence), tables.dataset_grid(evidence, lead)]
 
 
-def _unique(evidence: Evidence) -> Section:
+def _images(evidence: Evidence) -> Section:
     oracle = evidence.frames.get("oracle")
     grid = None if oracle is None else unique_grid(oracle)
-    pictures = _gallery(evidence) if grid and evidence.settings.images else ()
-    return Section("unique", [grid] if grid else [], gallery=[*pictures])
+    shown = _gallery(evidence) if grid and evidence.settings.images else Gallery()
+    return Section("images", [grid] if grid else [], gallery=shown)
 
 
-def _gallery(evidence: Evidence) -> Iterator[Gallery]:
-    """Pictures by backbone; those that are not where the user says are left out."""
+def _gallery(evidence: Evidence) -> Gallery:
+    """Pictures of as many images of each dataset; those that are not there are left out."""
     assert evidence.settings.images
     places = dict.fromkeys((key.dataset, key.split) for key in evidence.keys)
     there = Thumbnails(evidence.settings.images, places)
-    by_backbone: dict[str, list[Pictured]] = {}
-    for example in _examples(evidence):
-        if data := there.of(example):
-            by_backbone.setdefault(example.backbone, []).append(_pictured(example, data))
-    return (Gallery(name, images) for name, images in by_backbone.items())
+    found = [(it, data) for it in _examples(evidence) if (data := there.of(it))]
+    who = dict.fromkeys(said.who for it, _ in found for said in it.said)
+    names = sorted(who, key=lambda name: name == BY_SUPPORT)
+    return Gallery([_pictured(*one, names) for one in found], names)
 
 
 def _examples(evidence: Evidence) -> list[Example]:
     settings = evidence.main_settings
-    found: dict[str, list[Example]] = {}
+    groups: dict[tuple[str, str], Predicted] = {}  # of the first prompt set
     for group in predicted(evidence.store, settings, pooled=settings.pooled):
-        about = f"{group.samples.name}, {group.perturbation}"
-        found.setdefault(about, list(examples(group, _EXAMPLES)))  # of the first prompt set
-    names = {example.backbone for every in found.values() for example in every}
-    return spread(found, _EXAMPLES * len(names))
+        groups.setdefault((group.samples.name, group.perturbation), group)
+    most = max(1, _EXAMPLES // max(1, len(groups)))
+    return [
+        example
+        for group in groups.values()
+        for example in examples(group, most, chosen_answers(settings.predictions, group))
+    ]
 
 
-def _pictured(example: Example, data: str) -> Pictured:
+def _pictured(example: Example, data: str, names: Sequence[str]) -> Pictured:
+    right = {said.who: said.is_right for said in example.said}
+    marks = "".join({True: "1", False: "0", None: "-"}[right.get(name)] for name in names)
     label = f"{example.truth}, an image of {example.dataset}/{example.split}"
-    others = html("{} of the others: {}", example.agreeing, named(example.others))
-    return Pictured(picture("jpeg", data, label), example.truth, others, example.id)
+    return Pictured(example, picture("jpeg", data, label), marks)
 
 
 MADE_FROM = "clipsyn-made-from"  # the name of the page's note of what it was made from
@@ -237,6 +256,7 @@ def page(evidence: Evidence, made_from: str = "") -> str:
         **parts,
         title=evidence.settings.title or title(shown),
         summary=summary(shown),
+        several=len({place.samples.dataset for place in shown}) > 1,
         has_images=evidence.settings.images is not None,
         source="/".join(evidence.store.path.parts[-2:]),
         version=__version__,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from clipsyn.exchange.origins.made import portable
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.report.evidence import EVALUATE, Evidence
+from clipsyn.report.evidence import EVALUATE, Evidence, without_folders
 from clipsyn.report.html import Html, paragraphs
 from clipsyn.report.standings import main_part
 from clipsyn.report.tables import Cell, Grid, count, decimal, words
@@ -168,6 +169,7 @@ def caveats(evidence: Evidence, shown: list[Place]) -> list[Html]:
     frame = evidence.frames.get("zeroshot", pl.DataFrame({"prompts": []}))
     results = evidence.frames.get(EVALUATE)
     notes = [*_alike(evidence, shown), *_shared(evidence)]
+    told = partial(without_folders, store=evidence.store)
     return paragraphs(
         "caveats.html",
         unlabelled=[place.samples.name for place in shown if not place.labelled],
@@ -175,14 +177,14 @@ def caveats(evidence: Evidence, shown: list[Place]) -> list[Html]:
         masked=masked,
         holes=holes,
         cells=len(holes) + len(set(evidence.keys)),
-        first_line=evidence.store.extract_line(holes[0]) if holes else "",
+        first_line=told(evidence.store.extract_line(holes[0])) if holes else "",
         imported=sorted({name for place in shown for name in place.imported}),
         prompts=_sets(frame).sort().to_list(),
         main_prompts=_sets(main_part(frame)).to_list() if len(frame) else [],
         notes=[_sentence(note) for note in notes],
-        has_results=results is not None,
+        has_support=evidence.has_support,
         has_no_curve=results is not None and _has_no_curve(results),
-        lacking=evidence.lacking,
+        lacking={name: told(why) for name, why in evidence.lacking.items()},
     )
 
 

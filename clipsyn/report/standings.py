@@ -2,77 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from statistics import fmean
+from typing import Any
 
 import polars as pl
 
 from clipsyn.evaluation.methods import CHOSEN, ORACLE
-from clipsyn.evaluation.results.view import WHERE, singles
+from clipsyn.evaluation.results.frame import gain_metric
+from clipsyn.evaluation.results.view import WHERE, having, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL, images_of
-from clipsyn.show.frames import is_nan
-from clipsyn.show.table import NOTHING, interval_text, percent, shots_text
+from clipsyn.show.means import Mean, Numbers, mean_over
+from clipsyn.show.table import shots_text
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
-
-
-class Mean(NamedTuple):
-    """A mean over datasets. low, high: None where the interval of any dataset is not known."""
-
-    value: float
-    low: float | None
-    high: float | None
-    datasets: int
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether it is a gain beyond its interval."""
-        return self.low is not None and self.low > 0
-
-    @property
-    def percent(self) -> str:
-        return percent(self.value)
-
-    @property
-    def points(self) -> str:
-        return f"{100 * self.value:.1f} points"
-
-    @property
-    def interval(self) -> str:
-        """In percent; empty where it is not known."""
-        between = interval_text(self.low, self.high)
-        return "" if between == NOTHING else between
-
-
-def mean_over(rows: Iterable[tuple[float, float | None, float | None]]) -> Mean | None:
-    """Of (value, low, high) of each dataset; those without a value are left out, None if all are.
-
-    The interval is that of a mean of independent numbers: the distances from the value to its
-    bounds add up as squares. Of one dataset it is that dataset's.
-    """
-    known = [row for row in rows if not is_nan(row[0])]
-    if not known:
-        return None
-    values, lows, highs = zip(*known, strict=True)
-    count = len(known)
-    value = math.fsum(values) / count
-    below, above = (_distance(values, bounds) for bounds in (lows, highs))
-    low = None if below is None else value - below / count
-    high = None if above is None else value + above / count
-    return Mean(value, low, high, count)
-
-
-def _distance(values: Iterable[float], bounds: Iterable[float | None]) -> float | None:
-    pairs = list(zip(values, bounds, strict=True))
-    if any(bound is None or is_nan(bound) for _, bound in pairs):
-        return None
-    return math.hypot(*(value - bound for value, bound in pairs if bound is not None))
+BY_SUPPORT = "chosen"  # the head and ensemble that cross-validation on the support chooses
 
 
 def main_part(frame: pl.DataFrame, *, of_means: bool = False) -> pl.DataFrame:
@@ -109,30 +59,17 @@ def _chosen_prompts(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+MOST_SHOTS = 2**31 - 1  # stands for the whole support
 HINDSIGHT = (BEST, ORACLE, INDEPENDENT)  # they know the labels that they are measured on
-
-
-class Backbone(NamedTuple):
-    """A backbone on its own, with zero-shot logits."""
-
-    name: str
-    accuracy: Mean
-    best_on: int  # datasets
-
-
 Place = tuple[str, str, str]  # dataset, split, perturbation
-Numbers = tuple[float, float | None, float | None]  # a value, and the ends of its interval
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """Accuracies by place, and gains over the backbone that is best on the support.
+    """A backbone or a method: its accuracies by place, of which there is at least one."""
 
-    What is not known has no entry; there is at least one accuracy.
-    """
-
+    name: str
     accuracies: Mapping[Place, Numbers]
-    gains: Mapping[Place, Numbers]
 
     @cached_property
     def accuracy(self) -> Mean:
@@ -140,9 +77,66 @@ class Standing:
         assert mean
         return mean
 
+    def on(self, datasets: Collection[str]) -> float:
+        """The mean accuracy of some datasets."""
+        return fmean(acc for (name, *_), (acc, *_) in self.accuracies.items() if name in datasets)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone(Standing):
+    """A backbone on its own, with zero-shot logits."""
+
+    best_on: int  # datasets
+
+
+@dataclass(frozen=True, eq=False)
+class Method(Standing):
+    """A head and an ensemble on it, at the most shots.
+
+    gains: over the backbone that is best on the support, on the same head. over_zero_shot: over
+    the one that is best there with zero-shot logits. What is not known has no entry. shots: None
+    where it learns nothing. choices: by dataset, what was chosen, and for how many draws.
+    """
+
+    head: str
+    shots: str | None
+    gains: Mapping[Place, Numbers] = field(default_factory=dict)
+    over_zero_shot: Mapping[Place, Numbers] = field(default_factory=dict)
+    choices: Mapping[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether it is a combination that knows no label of the test images."""
+        return self.name not in (CHOSEN, *HINDSIGHT)
+
+    @property
+    def is_choice(self) -> bool:
+        return self.name == BY_SUPPORT
+
     @cached_property
     def gain(self) -> Mean | None:
         return mean_over(self.gains.values())
+
+    @property
+    def gain_over_zero_shot(self) -> Mean | None:
+        return mean_over(self.over_zero_shot.values())
+
+    @property
+    def opponent(self) -> Mean | None:
+        """The accuracy of the backbone that its gains are over, whose interval nobody knows."""
+        return mean_over(
+            (self.accuracies[place][0] - gain, None, None)
+            for place, (gain, *_) in self.gains.items()
+            if place in self.accuracies
+        )
+
+    @property
+    def chosen(self) -> list[tuple[str, int]]:
+        """What was chosen, with the number of draws of all datasets, the most frequent first."""
+        every: Counter[str] = Counter()
+        for of_dataset in self.choices.values():
+            every += of_dataset
+        return every.most_common()
 
     @property
     def better(self) -> int:
@@ -160,20 +154,6 @@ class Standing:
         return min(gains, key=lambda it: it[1], default=None)
 
 
-@dataclass(frozen=True, eq=False)
-class Method(Standing):
-    """A head and an ensemble on it, at the most shots."""
-
-    head: str
-    name: str
-    shots: str | None  # None where it learns nothing
-
-    @property
-    def is_fair(self) -> bool:
-        """Whether it is a combination that knows no label of the test images."""
-        return self.name not in (CHOSEN, *HINDSIGHT)
-
-
 def backbones(frame: pl.DataFrame) -> list[Backbone]:
     """Those of a frame with zero-shot accuracies, best first.
 
@@ -184,35 +164,48 @@ def backbones(frame: pl.DataFrame) -> list[Backbone]:
     known = rows.filter(pl.col("value").is_not_nan())
     best = pl.col("value") == pl.col("value").max().over(WHERE)
     first = known.with_columns(best=best).group_by("backbone").agg(pl.col("best").sum())
-    times = dict(first.iter_rows())
     found = [
-        Backbone(str(name), mean, times[name])
-        for (name,), part in rows.group_by("backbone", maintain_order=True)
-        if (mean := _mean(part))
+        Backbone(name, _by_place(known.filter(backbone=name)), times)
+        for name, times in first.sort("backbone").iter_rows()
     ]
     return sorted(found, key=lambda it: (-it.accuracy.datasets, -it.accuracy.value))
 
 
-def oracle(frame: pl.DataFrame) -> tuple[Mean | None, Mean | None]:
-    """Accuracy of the oracle of all backbones, and its gain over the best of each dataset."""
-    rows = main_part(frame).filter(ensemble=ORACLE)
+def oracle(frame: pl.DataFrame) -> Method | None:
+    """The oracle of all backbones, on zero-shot logits."""
+    rows = main_part(frame).filter(ensemble=ORACLE, metric="acc1")
     most = pl.col("backbones").list.len()
-    rows = rows.filter(most == most.max().over(WHERE))
-    return _mean(rows.filter(metric="acc1")), _mean(rows.filter(metric="gain_over_best_on_test"))
+    found = _by_place(rows.filter(most == most.max().over(WHERE)))
+    return Method(ORACLE, found, "zero-shot", None) if found else None
 
 
 def methods(results: pl.DataFrame) -> list[Method]:
-    """Those of results of `clipsyn evaluate`, in the order of heads and of the registry."""
+    """Those of results of `clipsyn evaluate`: the chosen one, then by heads and the registry."""
     part = main_part(results)
-    accuracies = at_most_shots(method_frame(part))
-    gains = at_most_shots(method_frame(part, "gain"))
+    accuracies, gains, over_zero_shot = (
+        at_most_shots(method_frame(part, metric)).partition_by("head", "method", as_dict=True)
+        for metric in ("acc1", gain_metric(part), "gain_over_zero_shot")
+    )
+    choices = _choices(part)
     found = [
-        _method(head, name, rows, gains.filter(head=head, method=name))
-        for (head, name), rows in accuracies.group_by("head", "method", maintain_order=True)
+        Method(
+            str(name),
+            there,
+            str(head),
+            _shots(rows["shots"].drop_nulls().unique().to_list()),
+            _by_place(gains.get((head, name), rows.clear())),
+            _by_place(over_zero_shot.get((head, name), rows.clear())),
+            choices if name == BY_SUPPORT else {},
+        )
+        for (head, name), rows in accuracies.items()
+        if (there := _by_place(rows))
     ]
     heads = part["head"].unique(maintain_order=True).to_list()
-    kept = [method for method in found if method]
-    return sorted(kept, key=lambda it: (heads.index(it.head), _place(it.name), it.name))
+
+    def place(it: Method) -> tuple[Any, ...]:
+        return not it.is_choice, heads.index(it.head), _place(it.name), it.name
+
+    return sorted(found, key=place)
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -221,17 +214,15 @@ def _place(name: str) -> tuple[int, int]:
     return int(name != CHOSEN), place_of(name)
 
 
-def _method(head: object, name: object, rows: pl.DataFrame, gains: pl.DataFrame) -> Method | None:
-    accuracies, gained = _by_place(rows), _by_place(gains)
-    if not accuracies:
-        return None
-    return Method(
-        accuracies,
-        {place: gained[place] for place in accuracies if place in gained},
-        str(head),
-        str(name),
-        _shots(rows["shots"].drop_nulls().unique().to_list()),
-    )
+def _choices(part: pl.DataFrame) -> dict[str, Counter[str]]:
+    """By dataset, what was chosen at the most shots, and in how many draws."""
+    rows = having(part.filter(ensemble=BY_SUPPORT, metric="acc1"), "choice")
+    order = pl.col("shots").fill_null(MOST_SHOTS)
+    last = rows.filter(order == order.max().over("dataset"))
+    return {
+        str(dataset): Counter(of_dataset["choice"].drop_nulls())
+        for (dataset,), of_dataset in last.group_by("dataset", maintain_order=True)
+    }
 
 
 def _by_place(rows: pl.DataFrame) -> dict[Place, Numbers]:
@@ -247,7 +238,3 @@ def _shots(there: list[str]) -> str | None:
     order = sorted(there, key=lambda text: (text == FULL, int(text) if text != FULL else 0))
     texts = [shots_text(images_of("full" if it == FULL else int(it))) for it in order]
     return texts[0] if len(texts) == 1 else f"{order[0]} to {texts[-1]}"
-
-
-def _mean(rows: pl.DataFrame) -> Mean | None:
-    return mean_over(rows.select("value", "ci_low", "ci_high").drop_nulls("value").iter_rows())

@@ -12,11 +12,18 @@ from clipsyn.evaluation.methods import CHOSEN, ORACLE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import WHERE, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
-from clipsyn.report.answer import Choice
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.html import Html, named
-from clipsyn.report.standings import HINDSIGHT, Mean, Method, Numbers, Place, backbones, main_part
+from clipsyn.report.standings import (
+    BY_SUPPORT,
+    HINDSIGHT,
+    Method,
+    Place,
+    backbones,
+    main_part,
+)
 from clipsyn.show.frames import is_nan
+from clipsyn.show.means import Mean, Numbers
 from clipsyn.show.table import NOTHING, Column, Table, interval_text, number
 from clipsyn.show.titles import common, title, where
 
@@ -49,7 +56,10 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: lines of cells by the heads of their columns, of which the first names a line."""
+    """A table: lines of cells by the heads of their columns, of which the first names a line.
+
+    A column in which nothing is known is not shown.
+    """
 
     caption: str
     lines: Sequence[Mapping[str, Cell]]
@@ -57,9 +67,10 @@ class Grid:
 
     @property
     def heads(self) -> dict[str, bool]:
-        """Each head, and whether numbers stand below it."""
+        """Each head that is shown, and whether numbers stand below it."""
         first = next(iter(self.lines), {})
-        return {head: cell.is_number for head, cell in first.items()}
+        known = [head for head in first if any(it[head].text != NOTHING for it in self.lines)]
+        return {head: first[head].is_number for head in known}
 
 
 def words(text: object) -> Cell:
@@ -155,6 +166,7 @@ def _of_column(column: Column, intervals: Column | None) -> Iterator[Cell]:
 
 
 _KNOWS = {
+    BY_SUPPORT: "by cross-validation on the support",
     BEST: "the backbone that is best on these very images",
     ORACLE: "right where at least one backbone is",
     INDEPENDENT: "the oracle, if errors were independent within each class",
@@ -202,15 +214,14 @@ def _ranges(frame: pl.DataFrame) -> dict[str, tuple[float, float]]:
     return {name: (low, high) for name, low, high in ends.iter_rows()}
 
 
-def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
-    """A line for each dataset: its best backbone, the oracle, and the combination of the answer."""
+def dataset_grid(evidence: Evidence, lead: Method | None) -> Grid:
+    """A line for each dataset: its best backbone, the oracle, and the method of the answer."""
     part = main_part(evidence.frames["zeroshot"])
     same = common(part, WHERE)
     keys = [name for name in WHERE if name not in same] or ["dataset"]
     lines = []
     for place, group in part.group_by(WHERE, maintain_order=True):
         row = best_single(group)
-        bounds = group.filter(ensemble=ORACLE)
         dataset, split, perturbation = map(str, place[:3])
         lines.append(
             {
@@ -218,28 +229,23 @@ def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
                 "images": count(row["n"]),
                 "best backbone": words(row["backbone"]),
                 "top-1, %": share_of(_mean(row)),
-                "oracle, %": share_of(_of_metric(bounds, "acc1")),
-                "oracle's lead": share_of(
-                    _of_metric(bounds, "gain_over_best_on_test"), signed=True
-                ),
-                **dict(_judged(choice, (dataset, split, perturbation)) if choice else ()),
+                "oracle, %": share_of(_of_metric(group.filter(ensemble=ORACLE), "acc1")),
+                **(_of_lead(lead, (dataset, split, perturbation)) if lead else {}),
             }
         )
     about = title(*where(part.row(0, named=True), [name for name in same if name != "dataset"]))
-    note = "Leads and gains are in points; gains are over the backbone that is best on the support."
-    if choice and not choice.name:
-        note += " combination: the one that gains most on other datasets."
+    note = "Backbones and oracle are zero-shot; the best backbone is chosen on these very images."
     return Grid(f"Datasets, {about}", lines, note)
 
 
-def _judged(choice: Choice, place: Place) -> Iterator[tuple[str, Cell]]:
-    """What the answer is made of at one place; under its name where all datasets have the same."""
-    judged = choice.judged
-    if choice.unseen and not choice.name:
-        yield "combination", words(choice.unseen.names.get(place[0]))
-    else:
-        yield choice.name or "combination", share_of(_here(judged.accuracies, place))
-    yield "its gain", share_of(_here(judged.gains, place), signed=True)
+def _of_lead(lead: Method, place: Place) -> dict[str, Cell]:
+    """What the answer is made of at one place."""
+    numbers = {
+        lead.name: share_of(_here(lead.accuracies, place)),
+        "its gain": share_of(_here(lead.gains, place), signed=True),
+    }
+    chosen = lead.choices.get(place[0])
+    return numbers | ({"chose": words(chosen.most_common(1)[0][0])} if chosen else {})
 
 
 def _here(numbers: Mapping[Place, Numbers], place: Place) -> Mean | None:
@@ -255,8 +261,8 @@ def _of_metric(rows: pl.DataFrame, metric: str) -> Mean | None:
     return _mean(found.row(0, named=True)) if len(found) else None
 
 
-def method_grid(methods: Iterable[Method]) -> Grid:
-    """A line for each method, with what it gains over the backbone chosen on the support."""
+def method_grid(methods: Iterable[Method], opponent: str) -> Grid:
+    """A line for each method, with what it gains over an opponent."""
     shown = list(methods)
     several = len({it.head for it in shown}) > 1
     sets = max(it.accuracy.datasets for it in shown)
@@ -265,7 +271,7 @@ def method_grid(methods: Iterable[Method]) -> Grid:
     for it in shown:
         fair = it.name not in HINDSIGHT
         line = {"method": Cell(_method_name(it))} | ({"head": words(it.head)} if several else {})
-        line["fitted on"] = words(it.shots or ("nothing" if fair else "test labels"))
+        line["fitted on"] = words((it.shots or "nothing") if fair else "test labels")
         line["top-1, %"] = share_of(it.accuracy, best=fair and it.accuracy.value == best)
         line["gain, points"] = share_of(it.gain, signed=True)
         if sets > 1:
@@ -273,11 +279,10 @@ def method_grid(methods: Iterable[Method]) -> Grid:
             line["worse on"] = count(it.worse if it.gain else None)
             line["least gain"] = points(it.least[1] if it.least and it.gain else None)
         lines.append(line)
-    note = (
-        "gain: over the backbone that is best on the support. better, worse: datasets on which "
-        "the gain is beyond its 95 % interval. Methods fitted on test labels are bounds, not "
-        "choices."
-    )
+    note = f"gain: over {opponent}, on the same head."
+    note += " Methods fitted on test labels are bounds, not choices."
+    if sets > 1:
+        note += " better, worse: datasets on which the gain is beyond its 95 % interval."
     over = f", means over {sets} datasets" if sets > 1 else ""
     return Grid(f"Methods{over}", lines, note)
 

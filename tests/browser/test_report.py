@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -310,3 +311,44 @@ def test_what_is_wrong_is_noticed(content: str, shown: Show, axe: str, tmp_path:
             "serious": serious(opened.page, axe),
         }
         assert bool(noticed[BAD[content]]) == (name == "bad"), noticed
+
+
+# --- images ---
+
+
+def test_images_are_chosen_by_who_is_right_and_saved(
+    shown: Show, fakes: SimpleNamespace, write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    from clipsyn.extract.sources import open_source
+
+    folder = write_images(count=12)
+    source = open_source(f"photos={folder}", "test")
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12)]
+    fakes.fill(tmp_path / "store", encoders, [source])
+    page = tmp_path / "page.html"
+    run("report", tmp_path / "store", "-o", page, "--images", folder)
+    opened = shown(page)
+    form, every = opened.page.locator("form.filters"), opened.page.locator(".gallery > li")
+    marks = every.evaluate_all("(all) => all.map((it) => it.dataset.right)")
+    tests: dict[tuple[str, str], Callable[[str], bool]] = {
+        ("none", ""): lambda it: it == "00",
+        ("some", ""): lambda it: "1" in it,
+        ("0", "1"): lambda it: it == "10",
+        ("1", "others"): lambda it: it == "01",
+        ("", "1"): lambda it: it[1] == "0",
+    }
+    for (right, wrong), fits in tests.items():
+        form.locator("[name=right]").select_option(right)
+        form.locator("[name=wrong]").select_option(wrong)
+        visible = opened.page.locator(".gallery > li:visible")
+        assert visible.count() == sum(map(fits, marks))
+        assert form.locator("[role=status]").inner_text().startswith(f"{visible.count()} of ")
+    with opened.page.expect_download() as download:
+        form.locator("a").click()
+    with download.value.path().open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * visible.count()
+    assert {row["right"] for row in rows if row["by"] == "fake/two"} <= {"no"}
+    visible.first.hover()
+    assert visible.first.locator(".said").is_visible()
+    assert opened.errors == []

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from clipsyn.report.answer import answer, choose
+from clipsyn.evaluation.results.frame import gain_metric
+from clipsyn.report.answer import answer, leading
 from clipsyn.report.standings import backbones, methods, oracle
-from clipsyn.report.tables import dataset_grid
+from clipsyn.report.tables import dataset_grid, method_grid
 
 BOTH = ["a", "b"]
 
@@ -27,52 +28,56 @@ def zeroshot(rows) -> pl.DataFrame:
         about = {"dataset": dataset}
         for name, value in zip(BOTH, numbers, strict=False):
             found.append(about | {"backbones": [name], "value": value, "low": 0.1, "high": 0.9})
-        union = about | {"backbones": BOTH, "ensemble": "oracle"}
-        found.append(union | {"value": numbers[2], "low": 0.6, "high": 0.9})
-        gain = numbers[2] - max(numbers[:2])
-        found.append(
-            union
-            | {
-                "metric": "gain_over_best_on_test",
-                "value": gain,
-                "low": gain - 0.1,
-                "high": gain + 0.1,
-            }
-        )
+        union = about | {"backbones": BOTH, "ensemble": "oracle", "value": numbers[2]}
+        found.append(union | {"low": 0.6, "high": 0.9})
     return rows(*found)
 
 
 @pytest.fixture
 def results(rows):
-    """Function (gain of super-learner on two datasets, half width) -> results of evaluate."""
+    """Function (gains on two datasets, half width, chosen) -> results of evaluate.
 
-    def make(gains, width):
+    super-learner has the gains; so has what is chosen, unless there is none. log-avg gains one
+    point, which no label decides. The chosen backbone has 50 %.
+    """
+
+    def make(gains, width, choices=("lda · moe", "lda · moe")):
         found = []
-        for dataset, gain in zip(("pets", "food"), gains, strict=True):
-            for name, value, shots in (
-                ("best-single", 0, 16),
-                ("log-avg", 0.01, 0),
-                ("super-learner", gain, 16),
-            ):
+        for dataset, gain, choice in zip(("pets", "food"), gains, choices, strict=True):
+            methods = [("best-single", 0, 16), ("log-avg", 0.01, 0), ("super-learner", gain, 16)]
+            for name, lead, shots in [*methods, *([("chosen", gain, 16)] if choice else [])]:
                 about = {"dataset": dataset, "ensemble": name, "backbones": BOTH}
-                seed = None if shots == 0 else 0
-                found.append(about | {"value": 0.5 + value, "shots": shots, "seed": seed})
-                found.append(
-                    about
-                    | {"metric": "gain", "value": value, "low": value - width}
-                    | {"high": value + width, "shots": 16, "seed": 0}
-                )
-        return rows(*found)
+                if name == "chosen":
+                    about |= {"head": "chosen"}
+                found.append(about | {"value": 0.5 + lead, "shots": shots})
+                ends = {"low": lead - width, "high": lead + width, "shots": 16}
+                found.append(about | {"metric": "gain", "value": lead} | ends)
+                if name == "chosen":
+                    over = {"metric": "gain_over_zero_shot", "value": lead + 0.02}
+                    over |= {"low": ends["low"] + 0.02, "high": ends["high"] + 0.02}
+                    found.append(found[-1] | over)
+        names = dict(zip(("pets", "food"), choices, strict=True))
+        choice = pl.when(ensemble="chosen").then(pl.col("dataset").replace_strict(names))
+        return rows(*found).with_columns(choice=choice)
 
     return make
 
 
-def evidence(
-    zeroshot: pl.DataFrame | None, results: pl.DataFrame | None = None, sharing=None, **gflops
-):
-    frames = {"zeroshot": zeroshot, "evaluate": results}
-    kept = {name: frame for name, frame in frames.items() if frame is not None}
-    return SimpleNamespace(frames=kept, gflops=gflops, sharing=sharing or {})
+def without_support(frame: pl.DataFrame) -> pl.DataFrame:
+    """What nothing is fitted for, with gains over the backbone that is best on test."""
+    return frame.filter(ensemble="log-avg").with_columns(
+        pl.col("metric").replace("gain", "gain_over_best_on_test")
+    )
+
+
+def evidence(zeroshot, results=None, sharing=None, paired=None, **gflops):
+    frames = {"zeroshot": zeroshot, "evaluate": results, "test": paired}
+    return SimpleNamespace(
+        frames={name: frame for name, frame in frames.items() if frame is not None},
+        gflops=gflops,
+        sharing=sharing or {},
+        has_support=results is not None and gain_metric(results) == "gain",
+    )
 
 
 class TestStandings:
@@ -88,21 +93,19 @@ class TestStandings:
 
     def test_the_oracle_is_that_of_all_backbones(self, zeroshot, rows):
         alone = {"ensemble": "oracle", "backbones": ["a"], "value": 0.1}
-        accuracy, gain = oracle(pl.concat([rows(alone), zeroshot]))
-        assert accuracy.value == pytest.approx(0.75)
-        assert gain.value == pytest.approx((0.2 + 0.26) / 2)
+        assert oracle(pl.concat([rows(alone), zeroshot])).accuracy.value == pytest.approx(0.75)
 
     def test_methods_have_means_over_datasets(self, results):
         found = {it.name: it for it in methods(results((0.04, 0.02), 0.03))}
         learned = found["super-learner"]
         assert learned.accuracy.value == pytest.approx(0.53)
         assert learned.gain.value == pytest.approx(0.03)
+        assert learned.opponent.value == pytest.approx(0.5)
         assert (learned.better, learned.worse) == (1, 0)
         assert learned.least == ("food", pytest.approx(0.02))
-        assert learned.shots == "16 shots"
-        assert found["log-avg"].shots is None
+        assert (learned.shots, found["log-avg"].shots) == ("16 shots", None)
 
-    def test_draws_of_one_dataset_count_once(self, results, rows):
+    def test_draws_of_one_dataset_count_once(self, results):
         frame = results((0.04, 0.02), 0.03)
         again = frame.filter(ensemble="super-learner").with_columns(
             pl.lit(1, pl.Int32).alias("seed"), pl.col("value") + 0.02
@@ -111,104 +114,111 @@ class TestStandings:
         assert found["super-learner"].gain.value == pytest.approx(0.04)
         assert found["super-learner"].gain.datasets == 2
 
+    def test_what_is_chosen_is_counted_at_the_most_shots(self, results):
+        frame = results((0.04, 0.02), 0.03, ("lda · moe", "single · a"))
+        fewer = frame.with_columns(shots=pl.lit(4, pl.Int32), choice=pl.lit("other"))
+        chosen = methods(pl.concat([frame, fewer]))[0]
+        assert chosen.chosen == [("lda · moe", 1), ("single · a", 1)]
+
+
+class TestLeading:
+    def names(self, frame):
+        return [it.name for it in methods(frame)], leading(methods(frame)).name
+
+    def test_what_the_support_chose_comes_first(self, results):
+        assert leading(methods(results((-0.1, -0.1), 0.01))).name == "chosen"
+
+    def test_else_what_needs_no_label_however_far_another_is_before_it(self, results):
+        assert leading(methods(results((0.4, 0.4), 0.01, (None, None)))).name == "log-avg"
+
+    def test_else_the_first_of_the_registry(self, results):
+        frame = results((0.4, 0.4), 0.01, (None, None)).filter(pl.col("ensemble") != "log-avg")
+        assert leading(methods(frame)).name == "super-learner"
+
+    def test_never_what_knows_the_labels(self, zeroshot):
+        assert leading(methods(zeroshot)) is None
+
 
 class TestAnswer:
-    def test_a_sure_gain_is_said_with_its_interval(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01)))
-        headline = text(said.headline)
+    def test_the_choice_has_its_gains_with_intervals_and_its_cost(self, zeroshot, results):
+        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4, b=6))
         # 0.01 * sqrt(2) / 2 = 0.0071 on both sides of 0.05
-        assert "super-learner" in headline
-        assert "5.0 points (4.3\N{EN DASH}5.7)" in headline
-        assert "2 datasets" in headline
-
-    def test_a_gain_within_chance_is_no_advice(self, zeroshot, results):
-        said = text(answer(evidence(zeroshot, results((0.04, 0.02), 0.1))).headline)
-        assert said.startswith("Combining is not surely better")
-
-    def test_nor_is_a_loss(self, zeroshot, results):
-        frame = results((-0.04, -0.02), 0.01)
-        lost = frame.with_columns(
-            value=pl.when(ensemble="log-avg").then(-0.05).otherwise(pl.col("value"))
-        )
-        assert text(answer(evidence(zeroshot, lost)).headline).startswith("One backbone is enough")
-
-    def test_what_leads_in_hindsight_alone_is_no_advice(self, zeroshot, results):
-        """super-learner gains 1.5 points on average; who chose it elsewhere lost one."""
-        said = answer(evidence(zeroshot, results((0.06, -0.03), 0.001)))
         assert text(said.headline) == (
-            "One backbone is enough: a combination chosen on other datasets differs from the "
-            "one that is best on the support by -1.0 points (-1.1 to -0.9), on average over 2 "
-            "datasets."
+            "lda · moe, chosen by cross-validation on 16 labelled images of each class, has 55.0 % "
+            "on average over 2 datasets: 5.0 points (4.3\N{EN DASH}5.7) over the best single "
+            "backbone under the same head, 7.0 points (6.3\N{EN DASH}7.7) over zero-shot, for at "
+            "most 10 GFLOPs an image."
         )
-        facts = " ".join(map(text, said.facts))
-        assert "with the one of 2 combinations that gains most on the others" in facts
-        assert "log-avg (once) and super-learner (once)" in facts
-        assert "In hindsight super-learner gains most, 1.5 points (1.4\N{EN DASH}1.6)" in facts
-        assert "The choice gains beyond its interval on 1 of 2 datasets" in facts
-        assert "least on food: -3.0 points" in facts
-        shown = {bar.what: (text(bar.name), bar.percent) for bar in said.bars}
-        assert shown["combination chosen on other datasets"] == ("", "49.00")
-        assert shown["best combination, in hindsight"] == ("super-learner", "51.50")
+        shown = [(bar.what, bar.kind, float(bar.percent)) for bar in said.bars]
+        assert shown == [
+            ("best single backbone", "single", 50),
+            ("chosen by the labels", "combined", 55),
+            ("a perfect choice for each image", "oracle", 75),
+        ]
 
-    def test_one_dataset_has_the_best_in_hindsight_and_says_so(self, zeroshot, results):
-        one = results((0.04, 0.06), 0.01).filter(dataset="pets")
-        said = answer(evidence(zeroshot, one))
-        assert text(said.headline).startswith(
-            "Combine them: super-learner of all 2 backbones gains 4.0 points (3.0\N{EN DASH}5.0)"
-        )
-        assert "It is the best of 2 combinations on these very images" in " ".join(said.facts)
-        assert [bar.what for bar in said.bars if bar.kind == "combined"] == ["best combination"]
+    def test_where_choices_differ_they_are_counted(self, zeroshot, results):
+        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01, ("lda · moe", "single · a"))))
+        assert text(said.headline).startswith("The choice by cross-validation on 16 labelled")
+        assert "lda · moe (1 time), single · a (1 time)" in " ".join(map(text, said.facts))
 
-    def test_so_have_datasets_of_the_same_images(self, zeroshot, results):
-        same = {"pets": {"food"}, "food": {"pets"}}
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), same))
-        assert text(said.headline).startswith("Combine them: super-learner of all 2")
-        assert "on these very images, which flatters it" in " ".join(said.facts)
+    @pytest.mark.parametrize(
+        ("gains", "first"),
+        [
+            ((0.04, 0.02), "Nothing here is surely better than one backbone: lda"),
+            ((-0.4, -0.2), "One backbone is better: lda"),
+        ],
+    )
+    def test_a_gain_within_chance_and_a_loss_are_no_advice(self, gains, first, zeroshot, results):
+        said = answer(evidence(zeroshot, results(gains, 0.1)))
+        assert text(said.headline).startswith(first)
 
-    def test_what_a_dataset_lacks_is_left_aside(self, zeroshot, results):
-        is_learned, is_food = pl.col("ensemble") == "super-learner", pl.col("dataset") == "food"
-        frame = results((0.04, 0.06), 0.01).filter(~(is_learned & is_food))
+    def test_what_needs_no_label_comes_next(self, zeroshot, results):
+        facts = " ".join(map(text, answer(evidence(zeroshot, results((0.04, 0.06), 0.1))).facts))
+        assert "Without labels, log-avg has 51.0 %: 1.0 points (-6.1 to 8.1) over" in facts
+        assert "which may be chance." in facts
+        # b is the best on food, a on pets: each is chosen for the other
+        assert "best on the others, log-avg (2 times): 51.0 %" in facts
+        assert "a (1 time), b (1 time), has 45.0 %" in facts
+
+    def test_hindsight_is_a_footnote(self, zeroshot, results):
+        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01)))
+        assert "a is the best backbone zero-shot, with 50.0 %" in text(said.footnote)
+        assert "chosen with head chosen the best combination, with 55.0 %" in text(said.footnote)
+
+    def test_without_a_support_nothing_is_said_of_one(self, zeroshot, results):
+        frame = without_support(results((0.04, 0.06), 0.01))
         said = answer(evidence(zeroshot, frame))
-        facts = " ".join(map(text, said.facts))
-        assert "Combine them: log-avg of all 2 backbones gains 1.0" in text(said.headline)
-        assert "Left aside, since not all datasets have them: super-learner." in facts
+        assert text(said.headline).startswith(
+            "log-avg of all 2 backbones, which needs no labels, has 51.0 % on average over 2 "
+            "datasets: 1.0 points (0.3\N{EN DASH}1.7) over the backbone that is best on these very"
+        )
+        assert "support" not in " ".join([said.headline, *said.facts, said.footnote])
+        assert next(bar.what for bar in said.bars) == "best backbone, in hindsight"
 
-    def test_the_test_is_of_the_combination_to_take(self, zeroshot, results):
+    def test_the_limit_is_that_of_the_head_with_the_highest(self, zeroshot, results, rows):
+        union = {"backbones": BOTH, "ensemble": "oracle", "head": "lda", "value": 0.9, "shots": 16}
+        frame = pl.concat([results((0.04, 0.06), 0.1), rows(union)], how="diagonal")
+        facts = " ".join(map(text, answer(evidence(zeroshot, frame)).facts))
+        assert "with head lda, is right on 90.0 %" in facts
+
+    def test_the_test_is_of_the_method_of_the_answer(self, zeroshot, results):
         row = {"dataset": None, "perturbation": "clean", "classes": "all", "split": "test"}
         row |= {"prompts": "own", "head": "zero-shot", "first": "best-single", "tie": False}
-        row |= {"second": "super-learner", "difference": -0.015, "ci_low": -0.02, "ci_high": -0.01}
+        row |= {"second": "log-avg", "difference": -0.015, "ci_low": -0.02, "ci_high": -0.01}
         row |= {"both_low": float("nan"), "both_high": float("nan"), "p_holm": 0.01}
-
-        def said(gains):
-            given = evidence(zeroshot, results(gains, 0.001))
-            given.frames["test"] = pl.DataFrame([row])
-            return " ".join(map(text, answer(given).facts))
-
-        assert "Tested image by image, super-learner leads by 1.5 points (1.0" in said((0.04, 0.06))
-        assert "super-learner, taken on every dataset, leads by 1.5" in said((0.06, -0.03))
-
-    def test_the_bars_are_those_of_the_best(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01)))
-        shown = {bar.kind: float(bar.percent) for bar in said.bars}
-        assert shown == {"single": 50, "chosen": 50, "combined": 55, "oracle": 75}
-
-    def test_what_needs_no_label_is_named(self, zeroshot, results):
-        facts = " ".join(map(text, answer(evidence(zeroshot, results((0.04, 0.06), 0.01))).facts))
-        assert "Without any label log-avg gains 1.0 points" in facts
-
-    def test_the_cost_is_the_sum(self, zeroshot, results):
-        given = evidence(zeroshot, results((0.04, 0.06), 0.01), a=4, b=6)
-        facts = " ".join(map(text, answer(given).facts))
-        assert "take 10 GFLOPs an image, 2.5 times as much as a alone" in facts
+        frame = results((0.04, 0.06), 0.01, (None, None))
+        said = answer(evidence(zeroshot, frame, paired=pl.DataFrame([row])))
+        facts = " ".join(map(text, said.facts))
+        assert "Tested image by image, log-avg leads by 1.5 points (1.0" in facts
 
     def test_large_costs_are_written_out(self, zeroshot, results):
-        given = evidence(zeroshot, results((0.04, 0.06), 0.01), a=341.2, b=1000)
-        facts = " ".join(map(text, answer(given).facts))
-        assert "take 1,341 GFLOPs" in facts
+        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=341.2, b=1000))
+        assert "1,341 GFLOPs" in said.headline
+        assert "take 3.9 times as much as a alone" in " ".join(map(text, said.facts))
 
-    def test_no_cost_is_said_where_one_is_not_known(self, zeroshot):
-        facts = " ".join(map(text, answer(evidence(zeroshot, a=4)).facts))
-        assert "GFLOPs" not in facts
+    def test_no_cost_is_said_where_one_is_not_known(self, zeroshot, results):
+        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4))
+        assert "GFLOPs" not in said.headline
 
     def test_backbones_alone_get_an_answer_and_a_command(self, zeroshot):
         said = answer(evidence(zeroshot))
@@ -218,47 +228,38 @@ class TestAnswer:
         assert [bar.kind for bar in said.bars] == ["single", "oracle"]
 
     def test_one_backbone_has_no_oracle(self, zeroshot):
-        alone = zeroshot.filter(pl.col("backbones") == ["a"])
-        said = answer(evidence(alone))
+        said = answer(evidence(zeroshot.filter(pl.col("backbones") == ["a"])))
         assert "no other" in said.headline
         assert [bar.kind for bar in said.bars] == ["single"]
 
     def test_without_numbers_there_is_none(self):
         said = answer(evidence(None))
         assert "Nothing here has both labels and predictions" in said.headline
-        assert (said.facts, said.bars) == ((), ())
+        assert (said.facts, said.bars, said.footnote) == ((), (), None)
 
     def test_names_are_escaped(self, zeroshot):
-        odd = zeroshot.with_columns(
-            backbones=pl.when(pl.col("backbones") == ["a"])
-            .then(pl.lit(["<b>&"]))
-            .otherwise(pl.col("backbones"))
-        )
-        said = answer(evidence(odd))
+        is_a = pl.col("backbones") == ["a"]
+        odd = pl.when(is_a).then(pl.lit(["<b>&"])).otherwise(pl.col("backbones"))
+        said = answer(evidence(zeroshot.with_columns(backbones=odd)))
         assert "&lt;b&gt;&amp;" in said.headline
         assert "<b>&" not in said.headline
 
 
-class TestDatasets:
-    """What the answer is made of, dataset by dataset."""
+class TestTables:
+    def test_each_dataset_has_the_method_of_the_answer(self, zeroshot, results):
+        frame = results((0.04, 0.06), 0.01, ("lda · moe", "single · a"))
+        grid = dataset_grid(evidence(zeroshot, frame), methods(frame)[0])
+        pets, food = ({head: text(it.text) for head, it in line.items()} for line in grid.lines)
+        assert (pets["chosen"], pets["its gain"], pets["chose"]) == ("54.0", "+4.0", "lda · moe")
+        assert (food["chosen"], food["its gain"], food["chose"]) == ("56.0", "+6.0", "single · a")
 
-    def table(self, zeroshot, frame):
-        choice = choose(methods(frame), {})
-        grid = dataset_grid(evidence(zeroshot, frame), choice)
-        return [{head: text(cell.text) for head, cell in line.items()} for line in grid.lines]
-
-    def test_where_choices_differ_each_is_named_with_its_gain(self, zeroshot, results):
-        pets, food = self.table(zeroshot, results((0.06, -0.03), 0.001))
-        assert (pets["combination"], pets["its gain"]) == ("log-avg", "+1.0")
-        assert (food["combination"], food["its gain"]) == ("super-learner", "-3.0")
-
-    def test_where_they_agree_the_head_has_the_name(self, zeroshot, results):
-        pets, food = self.table(zeroshot, results((0.04, 0.06), 0.01))
-        assert (pets["super-learner"], pets["its gain"]) == ("54.0", "+4.0")
-        assert (food["super-learner"], food["its gain"]) == ("56.0", "+6.0")
-
-    def test_what_is_not_known_is_left_open(self, zeroshot, results):
-        one = results((0.04, 0.06), 0.01).filter(dataset="pets")
-        pets, food = self.table(zeroshot, one)
-        assert pets["its gain"] == "+4.0"
-        assert (food["super-learner"], food["its gain"]) == ("\N{EN DASH}", "\N{EN DASH}")
+    def test_what_knows_the_test_labels_says_so_whatever_the_head(self, results, rows):
+        about = {"head": "lda", "shots": 16, "value": 0.9}
+        more = [about | {"ensemble": "oracle", "backbones": BOTH}, about | {"backbones": ["a"]}]
+        frame = pl.concat([results((0.04, 0.06), 0.01), rows(*more)], how="diagonal")
+        lines = [
+            [text(it.text) for it in it.values()] for it in method_grid(methods(frame), "").lines
+        ]
+        fitted = {line[0].split("the ")[0].split("right")[0]: line[2] for line in lines}
+        assert fitted["oracle"] == fitted["best on test"] == "test labels"
+        assert fitted["super-learner"] == "16 shots"

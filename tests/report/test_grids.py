@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from clipsyn.report.html import Html, html, listed, named, safe
-from clipsyn.report.standings import Mean
 from clipsyn.report.tables import count, decimal, grid_of, share, share_of, words
+from clipsyn.show.means import Mean
 from clipsyn.show.table import NOTHING
 
 

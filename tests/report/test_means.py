@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from clipsyn.report.standings import main_part, mean_over
+from clipsyn.report.standings import main_part
+from clipsyn.show.means import mean_over
 
 
 def test_the_mean_of_one_dataset_is_its_number():

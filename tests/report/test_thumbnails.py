@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from clipsyn.errors import UsageError
-from clipsyn.report.unique import Example, Thumbnails
+from clipsyn.report.gallery import Example
+from clipsyn.report.thumbnails import Thumbnails
 
 PLACE = ("photos", "test")
 
@@ -25,7 +26,7 @@ def photos(write_images) -> Path:
 
 
 def example(id: str, content: bytes, place: tuple[str, str] = PLACE) -> Example:
-    return Example(*place, 0, id, content, "a", "cat", "dog", 1)
+    return Example(*place, id, content, "cat", ())
 
 
 def digest(path: Path) -> bytes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BAND = "#ebebeb"
+_FEWEST = 2  # datasets of a correlation
 _PLACES = 101  # at which a line is drawn with its interval
 
 
@@ -63,6 +64,8 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
             "these datasets have other backbones than each other, so that their gains are not "
             "comparable: name some with datasets=…"
         )
+    if points["dataset"].n_unique() < _FEWEST:
+        raise UsageError(f"a correlation over datasets needs {_FEWEST} of them: give more")
     parts = points.partition_by("ensemble", maintain_order=True)
     parts.sort(key=lambda part: (part["ensemble"][0] != "oracle", place_of(part["ensemble"][0])))
     return pl.concat([_fitted(part) for part in parts]).select(

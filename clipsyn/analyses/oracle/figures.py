@@ -129,7 +129,8 @@ upset = Figure(
     short="Which backbones get the same images right, and no others do.",
     caption=(
         "Share of images that the backbones with a strong dot get right and no others; where all "
-        "dots are faint, images that none gets right. Left: top-1 accuracy. Means over datasets."
+        "dots are faint, images that none gets right. Left: top-1 accuracy. Of several datasets "
+        "these are means."
     ),
     source="oracle",
     data=_data,

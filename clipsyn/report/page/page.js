@@ -1,4 +1,5 @@
-// Tables are sorted by a click on a head, or by the keyboard. Without script they stay as they are.
+// Tables are sorted by a click on a head, or by the keyboard; images are chosen by who is right.
+// Without script both stay as they are.
 "use strict";
 (() => {
   const key = (row, column) => {
@@ -40,4 +41,50 @@
   };
 
   document.querySelectorAll("table.sortable").forEach(prepare);
+
+  const fits = (item, wanted, backbones) => {
+    const { right: marks, class: truth, dataset } = item.dataset;
+    const hits = [...marks.slice(0, backbones)].filter((mark) => mark === "1").length;
+    const right = { "": true, none: hits === 0, some: hits > 0 };
+    const wrong = { "": true, others: hits === 1 };
+    return (
+      (right[wanted.right] ?? marks[wanted.right] === "1") &&
+      (wrong[wanted.wrong] ?? marks[wanted.wrong] === "0") &&
+      ["", truth].includes(wanted.class) &&
+      ["", dataset].includes(wanted.dataset ?? "")
+    );
+  };
+
+  const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const csv = (items) =>
+    [["dataset", "image", "class", "by", "answer", "confidence", "right"]]
+      .concat(
+        items.flatMap(({ dataset, children }) =>
+          [...children[1].children].map((said) => [
+            dataset.dataset,
+            dataset.image,
+            dataset.class,
+            ...[...said.children].map((it) => it.textContent),
+            said.dataset.confidence,
+            said.className === "is-right" ? "yes" : "no",
+          ]),
+        ),
+      )
+      .map((row) => `${row.map(quoted).join(",")}\r\n`)
+      .join("");
+
+  document.querySelectorAll("form.filters").forEach((form) => {
+    const items = [...form.nextElementSibling.children];
+    const backbones = Number(form.getAttribute("data-backbones")); // form.dataset is a field of it
+    const choose = () => {
+      const wanted = Object.fromEntries(new FormData(form));
+      items.forEach((item) => (item.hidden = !fits(item, wanted, backbones)));
+      const shown = items.filter((item) => !item.hidden);
+      form.querySelector("[role=status]").textContent = `${shown.length} of ${items.length} images`;
+      form.querySelector("a").href = `data:text/csv;charset=utf-8,${encodeURIComponent(csv(shown))}`;
+    };
+    form.addEventListener("change", choose);
+    form.hidden = false;
+    choose();
+  });
 })();

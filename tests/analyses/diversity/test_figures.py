@@ -152,3 +152,8 @@ def test_the_results_of_evaluate_alone_are_refused():
     rows = [one for one in gains() if one["metric"] == "gain"]
     with pytest.raises(UsageError, match="there is no gain of ensembles beside the diversity of"):
         diversity_gain.data(frame(*rows))
+
+
+def test_one_dataset_has_no_correlation():
+    with pytest.raises(UsageError, match="needs 2 of them"):
+        diversity_gain.data(frame(*gains(DATASETS[:1])))
