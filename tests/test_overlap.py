@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from polars.testing import assert_frame_equal
 
-from clipsyn import cascade, selective
+from clipsyn import cascade, representation, selective
 from clipsyn.errors import LeakError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.router.artefact import load_router, write
@@ -23,6 +23,7 @@ FITS = {
     "base-to-new": partial(evaluate, ensembles=["super-learner"], shots=[2], base_to_new=True),
     "cascade": partial(cascade, ensembles=["super-learner"], shots=3),
     "selective": partial(selective, ensembles=["super-learner"], shots=3),
+    "representation": representation,
     "selective alone": partial(selective, ensembles=[], backbones="fake/one"),
 }
 

@@ -190,7 +190,7 @@ def predicted(
     """
     keys = selection.keys(store)
     unlabelled, any_labels = [], False
-    noted: set[tuple[str, str]] = set()
+    noted: set[str] = set()
     for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
         samples = store.samples(dataset, split)
         if not (samples.labels >= 0).any():
@@ -211,12 +211,11 @@ def predicted(
         raise store.no_labels(*unlabelled)
 
 
-def _note_alike(group: Predicted, noted: set[tuple[str, str]]) -> None:
-    """Say which classes backbones cannot tell apart, once for each dataset and prompt set."""
-    about = group.samples.dataset, group.prompts
-    if about not in noted:
-        noted.add(about)
-        for note in alike_notes(group.store, *about, group.backbones):
+def _note_alike(group: Predicted, noted: set[str]) -> None:
+    """Say which backbones are one, and which classes they cannot tell apart, each thing once."""
+    for note in alike_notes(group.store, group.samples.dataset, group.prompts, group.backbones):
+        if note not in noted:
+            noted.add(note)
             _LOG.info("note: %s", note)
 
 

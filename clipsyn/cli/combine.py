@@ -94,7 +94,7 @@ _SHOWN = 10  # rows, and classes
 @click.argument("router", type=click.Path(path_type=Path))
 @click.argument("images", type=Source())
 @click.option(
-    "-d", "--dataset", help="Of a store.  [default: the dataset that the router was fitted on]"
+    "-d", "--dataset", help="Of a store.  [default: what the router was fitted on, or the only one]"
 )
 @click.option(
     "-s", "--split", default="test", show_default=True, help="Of a store, or of the images."
@@ -150,16 +150,20 @@ def predict(
     from clipsyn.router.predict import predict_store
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_published, is_store
+    from clipsyn.store.select import only_dataset
 
     fitted = load_router(router, plugins=plugins)
     label = parse_perturbation(perturb).label
     if is_published(images) or is_store(Path(images)):
         if keep:
             raise UsageError(f"--keep is for images, and {images} is a store already")
+        store = FeatureStore.open(images)
+        fitted_on = fitted.support.dataset
+        is_there = bool(store.keys(dataset=[fitted_on]))
         predictions = predict_store(
             fitted,
-            FeatureStore.open(images),
-            dataset or fitted.support.dataset,
+            store,
+            dataset or (fitted_on if is_there else only_dataset(store)),
             split,
             perturbation=label,
         )

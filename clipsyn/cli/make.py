@@ -182,9 +182,10 @@ split = click.command(
 Divide the labelled images of IMAGES, a folder or a manifest, into train and test.
 
 Writes a manifest for `clipsyn extract`, with the column split, and its class names beside it. Each
-class has the same share in test. Images of the same content are on the same side. Unlabelled images
-(no label in a manifest, beside the class folders in a folder) are kept apart as the split
-unlabelled; images with several labels as conflicting. See docs/datasets.md.
+class has the same share in test. Of images of the same content the first is taken; kept, they are
+on the same side. Unlabelled images (no label in a manifest, beside the class folders in a folder)
+are kept apart as the split unlabelled; images with several labels as conflicting. See
+docs/datasets.md.
 
 \b
 clipsyn split photos -o photos.csv

@@ -29,10 +29,13 @@ from clipsyn.names import Location
 from clipsyn.text import advised, counted, printable
 
 if TYPE_CHECKING:
+    from polars import DataFrame
+
     from clipsyn.show.table import Tables
     from clipsyn.store.unfinished import StoreProgress, Unfinished
 
 _EVERY = 2.0  # seconds
+_SHOWN = 30  # copies; a file has them all
 _COUNTED = {
     "samples": "sample tables",
     "classes": "class embeddings",
@@ -133,8 +136,9 @@ def describe(seen: StoreProgress) -> str:
 @store_argument
 @click.option("--status", is_flag=True, help="What is finished, unfinished, lost or stale.")
 @click.option("--watch", is_flag=True, help="How the work of all jobs goes on, until Ctrl-C.")
+@click.option("--copies", is_flag=True, help="Images that equal, or look like, an earlier one.")
 @output_option()
-def ls(store: Path, status: bool, watch: bool, output: Output) -> None:
+def ls(store: Path, status: bool, watch: bool, copies: bool, output: Output) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation.
 
     With --status: what is finished, what an interrupted command left to do, and what readers
@@ -144,24 +148,59 @@ def ls(store: Path, status: bool, watch: bool, output: Output) -> None:
     With --watch: again and again how many blocks all jobs have done, and how long the rest of what
     they have begun takes.
 
+    With --copies: each image with the content of an earlier one of its dataset, or that looks like
+    it (difference hashes of 64 bits, at most 4 of them other; different pictures of one simple
+    shape do, too). Near copies of imported images are not known.
+
     \b
     clipsyn ls store
     clipsyn ls store --status
+    clipsyn ls store --copies -o copies.csv
     """
+    if status + watch + copies > 1:
+        raise UsageError("give one of --status, --watch and --copies")
     if status or watch:
-        if status and watch:
-            raise UsageError("give one of --status and --watch")
         if other := [file for file in output.files if not file.name.lower().endswith(JSON)]:
             raise UsageError(
                 f"--status and --watch write JSON alone: leave out --output {other[0]}"
             )
         (_say_status if status else _watch)(store, output)
         return
+    if copies:
+        output.show(_copies(store), _copies_tables)
+        return
     rows = _cell_rows(store)
     if rows or output.files:
         output.show(rows, _tables)
     else:
         say(f"{store} is empty: fill it with `{advised('extract', store, '…')}`")
+
+
+def _copies(store: Path) -> DataFrame:
+    """A row for each image that is a copy of an earlier one of its dataset."""
+    import polars as pl
+
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.overlap import COPY, copies
+
+    opened, splits = FeatureStore.open(store), dict[str, list[str]]()
+    for (dataset, split), _ in opened.groups("samples"):
+        splits.setdefault(dataset, []).append(split)
+    found = [
+        copies([opened.samples(dataset, split) for split in sorted(names, reverse=True)])
+        for dataset, names in splits.items()
+    ]
+    rows = [row for of_dataset in found for row in of_dataset]
+    return pl.DataFrame(rows, schema=dict.fromkeys(COPY, pl.String), orient="row")
+
+
+def _copies_tables(frame: DataFrame) -> dict[str, Tables]:
+    """The first rows, and how many there are."""
+    from clipsyn.show.tables import table_of
+
+    counts = frame["copy"].value_counts(sort=True).rows()
+    said = ", ".join(f"{count:,} {kind}" for kind, count in counts) or "none"
+    return {"": (table_of(frame.head(_SHOWN), below=(f"copies: {said}",)),)}
 
 
 def _cell_rows(store: Path) -> list[dict[str, Any]]:

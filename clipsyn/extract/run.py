@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -144,8 +144,10 @@ class _Run:
         parts: dict[CellWork, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}
         valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
         errors = {cell: dict[str, str]() for cell in item.cells}
+        looks: list[int] = []
         counters = [self._counter(cell) for cell in item.cells]
         for batch in stream:
+            looks += batch.looks
             for cell, counter in zip(item.cells, counters, strict=True):
                 key = cell.encoder.preprocess_key
                 part = self.encoding.submit(_encode, cell.encoder, batch.pixels[key])
@@ -155,7 +157,7 @@ class _Run:
                 self.progress.advance(counter, len(batch.rows))
         for cell in item.cells:
             decoded = np.concatenate(valid[cell])
-            block = (item.block, parts[cell], decoded, errors[cell])
+            block = (item.block, parts[cell], decoded, {"errors": errors[cell], "looks": looks})
             self.writer.submit(self._finish_block, cell, *block)
         for cell in item.cells:
             self._check_bad(cell, errors[cell])
@@ -166,12 +168,12 @@ class _Run:
         block: int,
         parts: list[Future[_EncodedBatch]],
         valid: NDArray[np.bool_],
-        errors: Mapping[str, str],
+        seen: Note,
     ) -> None:
         encoded = [part.result() for part in parts]
         embedding = cell.encoder.to_host([embedding for embedding, _ in encoded])
         embedding[~valid] = np.nan
-        note = _note(errors, [used() for _, used in encoded])
+        note = seen | _note([used() for _, used in encoded])
         cell.draft.write(block, {"image_embedding": embedding, "valid": valid}, note)
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
@@ -180,6 +182,7 @@ class _Run:
         def describe(notes: list[Note]) -> Mapping[str, Any]:
             errors = {name: why for note in notes for name, why in note["errors"].items()}
             _refuse_bad(cell, errors, self.settings.max_bad)
+            self._keep_looks(cell, notes)
             return {"errors": errors, "provenance": _provenance(cell, notes)}
 
         if cell.draft.pending():
@@ -190,6 +193,13 @@ class _Run:
         if published:
             _write_answers(self.work.store, cell, self.work.replace)
         return published
+
+    def _keep_looks(self, cell: CellWork, notes: list[Note]) -> None:
+        """Complete the sample table, which was there before any image was decoded."""
+        looks = np.array([look for note in notes for look in note["looks"]], np.uint64)
+        table = next(split.table for split in self.work.splits if cell in split.cells)
+        if looks.any():
+            self.work.store.annotate(replace(table, looks=looks))
 
     def _check_bad(self, cell: CellWork, errors: Mapping[str, str]) -> None:
         """Fail early; `_publish` checks all blocks, including those of earlier runs."""
@@ -308,9 +318,8 @@ def _write_answers(store: FeatureStore, cell: CellWork, replace: bool) -> None:
             discard(store.path, other.target)
 
 
-def _note(errors: Mapping[str, str], used: Sequence[Used]) -> Note:
+def _note(used: Sequence[Used]) -> Note:
     return {
-        "errors": dict(errors),
         "worker": {
             "host": platform.node(),
             "process": os.getpid(),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.names import MOST
-from clipsyn.settings import NUMBER, PATH, TEXTS, WHOLE, Settings, setting
+from clipsyn.settings import NUMBER, PATH, TEXT, TEXTS, WHOLE, Settings, setting
+
+KEEP = "keep"
 
 
 class SplitSettings(Settings):
@@ -19,6 +21,12 @@ class SplitSettings(Settings):
         most=0.999,
     )
     seed: int = setting(0, WHOLE, "Another seed, other sides.", least=0, most=MOST)
+    copies: str = setting(
+        "drop",
+        TEXT,
+        "Whether further images of the same content are left out, or stand beside the first.",
+        choices=("drop", KEEP),
+    )
     unlabelled: tuple[str, ...] = setting(
         (), TEXTS, "A class that stands for no label, such as a folder unsorted. Repeated."
     )

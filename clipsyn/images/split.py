@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.images.settings import SplitSettings
+from clipsyn.images.settings import KEEP, SplitSettings
 from clipsyn.images.sources.base import sample_table
 from clipsyn.images.sources.folder import FolderSource, open_undivided
 from clipsyn.images.sources.manifest import ManifestSource, open_undivided_manifest
@@ -35,6 +35,7 @@ from clipsyn.show.progress import progress
 from clipsyn.text import few
 
 SPLITS = {TRAIN: "train", TEST: "test", UNLABELLED: "unlabelled", CONFLICTING: "conflicting"}
+_DROPPED = -1  # a copy, which is on no side
 _NOTHING = hashlib.sha256(b"").digest()  # of an empty file, and of one that cannot be read
 
 
@@ -49,11 +50,14 @@ class Division:
     side: NDArray[np.int8]
 
     def manifest(self, folder: Path) -> pl.DataFrame:
-        """Path from `folder`, label, split and id of each image."""
+        """Path from `folder`, label, split and id of each image that is on a side."""
+        return self._table(folder).drop_nulls("split")
+
+    def _table(self, folder: Path) -> pl.DataFrame:
         columns = {
             "path": _seen_from(folder, self.source.paths),
             "label": self._label_texts(),
-            "split": [SPLITS[side] for side in self.side.tolist()],
+            "split": [SPLITS.get(side) for side in self.side.tolist()],
             "id": self.source.ids,
         }
         return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
@@ -81,6 +85,7 @@ class Division:
         split, content = pl.col("split"), pl.col("content")
         is_empty, is_labelled = content == _NOTHING, split != SPLITS[UNLABELLED]
         found = {
+            "copies of other images, left out (--copies keep keeps them)": split.is_null(),
             "copies of other images, on the same side as these": ~is_empty
             & split.is_in([SPLITS[TRAIN], SPLITS[TEST]])
             & (split.cum_count().over("content", "split") > 1),
@@ -90,7 +95,7 @@ class Division:
             & is_labelled.any().over("content"),
             "files that are empty or cannot be read": is_empty,
         }
-        table = self.manifest(Path()).with_columns(content=pl.Series(self.content))
+        table = self._table(Path()).with_columns(content=pl.Series(self.content))
         for what, which in found.items():
             if names := table.filter(which)["id"].to_list():
                 yield f"{what}: {len(names):,} ({few(names)})"
@@ -155,7 +160,10 @@ def divide(images: Path, wanted: SplitSettings) -> Division:
     with progress() as counters:
         table = sample_table(source, counters)
     content = [row.tobytes() for row in table.content]
-    side = sides(labels, _keys(content, source.ids, wanted.seed), wanted.test)
+    keys = _keys(content, source.ids, wanted.seed)
+    kept = slice(None) if wanted.copies == KEEP else _first(labels, keys)
+    side = np.full(len(labels), _DROPPED, np.int8)
+    side[kept] = sides(labels[kept], keys[kept], wanted.test)
     if not (side == TEST).any():
         raise DatasetError(
             f"no class of '{images}' has two different images, so none can be in train and in test"
@@ -198,6 +206,12 @@ def _keys(content: Sequence[bytes], ids: Sequence[str], seed: int) -> NDArray[np
         data if data != _NOTHING else name.encode() for data, name in zip(content, ids, strict=True)
     )
     return np.array([hashlib.sha256(b"%d:%b" % (seed, what)).hexdigest() for what in whats], "S64")
+
+
+def _first(labels: NDArray[np.int32], keys: NDArray[np.bytes_]) -> NDArray[np.intp]:
+    """Rows of the first image of each content and label: copies with other labels conflict."""
+    pairs = np.rec.fromarrays([keys, labels])
+    return np.sort(np.unique(pairs, return_index=True)[1])
 
 
 def _seen_from(folder: Path, files: Sequence[Path]) -> list[str]:

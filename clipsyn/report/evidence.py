@@ -13,7 +13,7 @@ import polars as pl
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.fitted import cell_cost
 from clipsyn.analyses.predicted import ALL
-from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
+from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.methods import CHOSEN
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.measure import measure as compare
@@ -31,7 +31,7 @@ from clipsyn.store.overlap import sharing
 EVALUATE = "evaluate"
 PAIRED = "test"
 MEASURED = ("zeroshot", "oracle", "diversity", "robustness")  # from predictions, in seconds
-_LACKING = (UsageError, InputError, MissingCell)  # a store that is not complete has them
+_LACKING = (UsageError, InputError, LeakError, MissingCell)  # a store that is not complete has them
 
 
 @dataclass(frozen=True)

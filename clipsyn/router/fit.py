@@ -19,15 +19,20 @@ from clipsyn.settings import images_of
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
+from clipsyn.store.select import only_dataset
 
 _LOG = logging.getLogger("clipsyn")
 
 
 def fit_router(
-    store: FeatureStore | Path | str, dataset: str, ensemble: str = "nlc", **settings: Any
+    store: FeatureStore | Path | str,
+    dataset: str | None = None,
+    ensemble: str = "nlc",
+    **settings: Any,
 ) -> FittedRouter:
     """Fit a head and an ensemble on `shots` images of each class of a dataset's support split.
 
+    dataset: None for the only one of the store.
     settings: head, shots, seed, support, allow_overlap, backbones, prompts, views, as
     `clipsyn.router.settings.FitSettings` declares them. Images that the dataset's test split holds
     too are not learned from: see `clipsyn.store.overlap.learnable`. ensemble, head: ``NAME`` or
@@ -44,9 +49,10 @@ def fit_router(
     shots = images_of(asked.shots)
     combiner = from_text(ENSEMBLES, asked.ensemble, asked.seed)
     head = from_text(HEADS, asked.head, asked.seed)
+    store = opened(store)
     reader = PoolReader(
-        opened(store),
-        dataset,
+        store,
+        asked.dataset or only_dataset(store),
         asked.support,
         backbones=asked.backbones,
         prompts=asked.prompts,
@@ -62,7 +68,7 @@ def fit_router(
 
 def _labels(reader: PoolReader, asked: FitSettings) -> NDArray[np.int32]:
     """Of what may be learned from: no image of the dataset's test split, where the store has it."""
-    place = asked.dataset, "test"
+    place = reader.samples.dataset, "test"
     has_tests = reader.store.tree.exists(reader.store.samples_path(*place))
     tests = [reader.store.samples(*place)] if has_tests else []
     labels, notes = learnable(reader.samples, tests, allow_overlap=asked.allow_overlap)

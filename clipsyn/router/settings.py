@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipsyn.evaluation.selection import allow_overlap
 from clipsyn.names import MOST
-from clipsyn.settings import FULL, NAMES, REQUIRED, SHOTS, TEXT, WHOLE, Settings, Shots, setting
+from clipsyn.settings import FULL, NAMES, SHOTS, TEXT, WHOLE, Settings, Shots, setting
 
 _METHOD = "NAME or NAME:parameter=value:…"
 
@@ -12,7 +12,9 @@ _METHOD = "NAME or NAME:parameter=value:…"
 class FitSettings(Settings):
     """What a router is fitted on, and how."""
 
-    dataset: str = setting(REQUIRED, TEXT, "A dataset of the store.", letter="-d")
+    dataset: str | None = setting(
+        None, TEXT, "A dataset of the store.", letter="-d", instead_of_none="the only one"
+    )
     ensemble: str = setting("nlc", TEXT, f"{_METHOD}: the combiner.")
     head: str = setting("zero-shot", TEXT, f"{_METHOD}: what makes the logits that are combined.")
     shots: Shots | None = setting(

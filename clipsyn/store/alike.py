@@ -1,14 +1,18 @@
-"""Classes that a backbone cannot tell apart; accuracies on them depend on how ties are broken."""
+"""What looks like two and may be one: classes of a backbone, and backbones of a store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.errors import StoreError
+from clipsyn.names import CLEAN
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.layout import Listed
 from clipsyn.text import few
 
 _EQUAL = 1e-5  # of elements of unit-norm embeddings: how far rounding alone can move them
@@ -42,10 +46,12 @@ def alike(embeddings: NDArray[Any]) -> list[tuple[int, int]]:
 def alike_notes(
     store: FeatureStore, dataset: str, prompts: str, backbones: Sequence[str]
 ) -> Iterator[str]:
-    """A sentence about the classes that some of the backbones cannot tell apart, if there are any.
+    """Sentences about backbones that are one, and about classes that some cannot tell apart.
 
-    Backbones without class embeddings, such as imported ones, are passed over.
+    Accuracies on such classes depend on how ties are broken. Backbones without class embeddings,
+    such as imported ones, are passed over there.
     """
+    yield from twin_notes(store, dataset, backbones)
     pairs: dict[tuple[int, int], list[str]] = {}
     names: Sequence[str] = ()
     for backbone in backbones:
@@ -64,3 +70,28 @@ def alike_notes(
             "depend on which of them comes first; other class names or prompts would tell them "
             "apart"
         )
+
+
+def twin_notes(
+    store: FeatureStore, dataset: str, backbones: Collection[str] | None = None
+) -> list[str]:
+    """A sentence for each set of backbones with equal numbers for all images of a split.
+
+    Embeddings are compared, or imported predictions, by their checksums. None: of all backbones.
+    """
+    same: dict[tuple[str, str, Listed], list[str]] = {}
+    shown: dict[str, str] = {}  # the perturbation that is looked at, by split: clean, if there
+    keys = store.keys(dataset=[dataset], backbone=backbones)
+    for key in sorted(keys, key=lambda key: key.perturbation != CLEAN.label):
+        if shown.setdefault(key.split, key.perturbation) == key.perturbation:
+            with suppress(StoreError):  # who reads the cell is told what is wrong with it
+                group = store.cell(key).group()
+                array = "image_embedding" if group.kind == "features" else "prediction"
+                same.setdefault((key.split, array, group.arrays[array]), []).append(key.backbone)
+    twins = {tuple(names): what for what, names in same.items() if len(names) > 1}
+    return [
+        f"{dataset}: {' and '.join(names)} have the same {array.replace('_', ' ')} for every image "
+        f"of {split}, as one backbone under two names has: their agreement says nothing, and they "
+        "count twice where backbones are combined"
+        for names, (split, array, _) in twins.items()
+    ]

@@ -258,7 +258,10 @@ class FeatureStore(Contents):
         return self.draft(target, "samples", table.identity(), {"sample": len(table), "byte": 32})
 
     def annotate(self, table: SampleTable) -> None:
-        """Correct labels and class names of a frozen sample table; its images stay the same."""
+        """Correct labels and class names of a frozen sample table; its images stay the same.
+
+        What they look like is kept with it, where it is known.
+        """
         self.check_writable()
         path = self.samples_path(table.dataset, table.split)
         with files.writing(self.path), files.locked(path):

@@ -22,7 +22,7 @@ from clipsyn.store import arrays
 from clipsyn.store.attributes import misfit
 from clipsyn.store.folders import ANSWERS, below, folder_name
 from clipsyn.store.layout import Listed
-from clipsyn.store.schema import HELD, IMPORTED, ArraySpec, arrays_of
+from clipsyn.store.schema import HELD, IMPORTED, LOOK, ArraySpec, arrays_of
 from clipsyn.store.tree import ON_DISK, FileStamp, Tree
 
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
@@ -96,7 +96,8 @@ class Group:
     @cached_property
     def specs(self) -> tuple[ArraySpec, ...]:
         """What its arrays should be."""
-        return arrays_of(self.kind, self["identity"])
+        specs = arrays_of(self.kind, self["identity"])
+        return tuple(spec for spec in specs if spec.name != LOOK or LOOK in self["arrays"])
 
     @cached_property
     def arrays(self) -> Mapping[str, Listed]:

@@ -7,7 +7,7 @@ Datasets that share images count them more than once in means and tests over dat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import LeakError
 from clipsyn.methods.pool import NO_LABEL
+from clipsyn.store.near import near, near_pairs
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import printable
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from clipsyn.store.features import FeatureStore
 
+COPY = ("dataset", "split", "image", "copy", "of_split", "of")  # the columns of `copies`
 _SHARED = 20  # of so many that are measured on one may be shared; more are splits made wrongly
 
 
@@ -59,7 +61,9 @@ def learnable(
         )
     for table in () if allow_overlap else tables:
         _check(support, table)
-    return Learnable(left, tuple(_notes(support, tables, int(np.count_nonzero(shared)))))
+    notes = [*_notes(support, tables, int(np.count_nonzero(shared)))]
+    notes += filter(None, (_near_note(support, left, table) for table in tables))
+    return Learnable(left, tuple(notes))
 
 
 def held(marks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -88,6 +92,17 @@ def _notes(support: SampleTable, tables: Sequence[SampleTable], shared: int) -> 
         )
 
 
+def _near_note(support: SampleTable, left: NDArray[np.int32], table: SampleTable) -> str | None:
+    count = int(np.count_nonzero(near(table.looks, support.looks[left >= 0])))
+    if not count:
+        return None
+    return (
+        f"{count:,} of the {len(table):,} images of {table.name} look like one of {support.name}: "
+        "where these are near copies, what is measured is too good; `clipsyn ls STORE --copies` "
+        "names them"
+    )
+
+
 def _names(tables: Sequence[SampleTable]) -> str:
     return " or ".join(table.name for table in tables)
 
@@ -108,6 +123,24 @@ def image_numbers(contents: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.intp
     unseen = np.flatnonzero(keys == b"")
     number[unseen] = len(distinct) + np.arange(len(unseen))
     return np.split(number, np.cumsum([len(content) for content in contents])[:-1])
+
+
+def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
+    """A row with `COPY` for each image of a dataset's splits that an earlier one equals or is like.
+
+    copy: exact, of the same content, or near. of: the first such image.
+    """
+    names = [(table.split, name) for table in tables for name in table.ids]
+    looks = np.concatenate([table.looks for table in tables])
+    like = np.arange(len(names))
+    for rows, columns in near_pairs(looks, looks):
+        np.minimum.at(like, rows, columns)
+    number = np.concatenate(image_numbers([table.content for table in tables]))
+    _, first, which = np.unique(number, return_index=True, return_inverse=True)
+    equal = first[which]
+    for row in np.flatnonzero(np.minimum(equal, like) < np.arange(len(names))):
+        kind, of = ("exact", equal[row]) if equal[row] < row else ("near", like[row])
+        yield tables[0].dataset, *names[row], kind, *names[of]
 
 
 def linked(images: Sequence[NDArray[np.intp]]) -> list[list[int]]:

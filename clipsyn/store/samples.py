@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from clipsyn.methods.pool import NO_LABEL, as_labels
 from clipsyn.names import Identity
 from clipsyn.store import arrays
 from clipsyn.store.groups import Group, sealed
-from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.store.schema import IDENTITY_VERSION, LOOK
 from clipsyn.text import few
 
 
@@ -28,7 +28,8 @@ class SampleTable:
     """One row an image; the row number is the image's place in every array of the split.
 
     ids: unique names, (sample,). labels: class indices, -1 where there is none, (sample,) int32.
-    content: SHA-256 of each image, (sample, 32) uint8. A class is its index, never its name.
+    content: SHA-256 of each image, (sample, 32) uint8. A class is its index, never its name. looks:
+    64 bits of what each looks like, (sample,), see `clipsyn.images.looks`; 0 where not known.
     """
 
     dataset: str
@@ -39,9 +40,12 @@ class SampleTable:
     class_names: tuple[str, ...] = ()
     metric: str = "acc1"
     licence: str = ""
+    looks: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def __post_init__(self) -> None:
         check_samples(self.name, self.ids, self.labels, len(self.class_names) or None)
+        if not len(self.looks):
+            object.__setattr__(self, "looks", np.zeros(len(self.ids), np.uint64))
 
     @property
     def name(self) -> str:
@@ -83,6 +87,7 @@ class SampleTable:
             class_names=tuple(group["class_names"]),
             metric=group["metric"],
             licence=group["licence"],
+            looks=group.read(LOOK) if LOOK in group.arrays else np.zeros(0, np.uint64),
         )
 
     def __len__(self) -> int:
@@ -112,7 +117,8 @@ class SampleTable:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are stored of it, by name."""
         ids = np.array(self.ids, object)
-        return {"sample_id": ids, "label": self.labels, "content_hash": self.content}
+        known = {"label": self.labels, "content_hash": self.content, LOOK: self.looks}
+        return {"sample_id": ids, **known}
 
     def attributes(self) -> dict[str, Any]:
         """Facts about the samples beside their identity; they may be corrected at any time."""
@@ -177,19 +183,23 @@ def _check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
 
 
 def correct(group: Group, table: SampleTable, scratch: Path) -> None:
-    """Update labels and attributes of a published table.
+    """Update labels and attributes of a published table, and what its images look like, if known.
 
     Attributes go first: a table left between the two is refused by readers, and the same command
     mends it.
     """
-    label, listed = group.path / "label", arrays.relisted(group.arrays["label"], table.labels)
-    listing = {**group["arrays"], "label": listed.json()}
+    values: dict[str, NDArray[Any]] = {"label": table.labels}
+    if table.looks.any() and LOOK in group.arrays:
+        values[LOOK] = table.looks
+    listed = {name: arrays.relisted(group.arrays[name], of) for name, of in values.items()}
+    listing = {**group["arrays"], **{name: of.json() for name, of in listed.items()}}
     corrected = sealed({**group.attributes, **table.attributes(), "arrays": listing})
     if corrected != group.attributes:
         arrays.write_attributes(group.path, corrected, scratch)
-    for block in arrays.differing_blocks(label, table.labels, listed):
-        rows = listed.blocks.range(block)
-        arrays.write_block(label, block, table.labels[rows.start : rows.stop], scratch)
+    for name, of in values.items():
+        for block in arrays.differing_blocks(group.path / name, of, listed[name]):
+            rows = listed[name].blocks.range(block)
+            arrays.write_block(group.path / name, block, of[rows.start : rows.stop], scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:

@@ -37,6 +37,7 @@ class ArraySpec:
 
 
 NAN = float("nan")
+LOOK = "look"  # the array that a table need not have: of imported images nobody knows it
 
 _VALID = ArraySpec(
     "valid", ("sample",), "bool", False, "False where there is no embedding or prediction"
@@ -63,6 +64,7 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
         ),
         ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
         ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
+        ArraySpec(LOOK, ("sample",), "uint64", 0, "64-bit difference hash; 0 where not known"),
     ),
     "classes": (
         ArraySpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +14,7 @@ from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, KINDS, PROMPTS, Place
-from clipsyn.text import advised
+from clipsyn.text import advised, few, running
 
 Names = str | Collection[str] | None
 _LOG = logging.getLogger("clipsyn")
@@ -36,6 +37,17 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     _refuse_gaps(store, every, keys, meant)
     store.tree.expect(path for key in keys for path in store.places(key))
     return keys
+
+
+def only_dataset(store: FeatureStore) -> str:
+    """The dataset of a store that has one; raises UsageError that asks which, and MissingCell."""
+    names = sorted({key.dataset for key in select(store)})
+    if len(names) > 1:
+        line = " ".join([running() or "clipsyn …", "-d", shlex.quote(names[0])])
+        raise UsageError(
+            f"which dataset of {store.path}? there are {few(names, 9)}: name one, as in `{line}`"
+        )
+    return names[0]
 
 
 def _refuse_gaps(

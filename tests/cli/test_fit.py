@@ -111,6 +111,19 @@ def test_what_cannot_be(
     assert not output.exists()
 
 
+def test_the_dataset_is_asked_for_where_there_are_several(
+    clipsyn: Run, fails: Run, fakes: SimpleNamespace, tiny_store: FeatureStore, tmp_path: Path
+) -> None:
+    line = ("fit", tiny_store.path, "--ensemble", "log-avg", "-o", tmp_path / "r")
+    assert clipsyn(*line).exit_code == 0
+    assert load_router(tmp_path / "r").support.dataset == "toy"
+    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("cars")])
+    message = fails(2, *line, "--replace")
+    assert "which dataset of" in message
+    assert "there are cars, toy: name one, as in `clipsyn fit" in message
+    assert "-d cars`" in message
+
+
 def test_no_labels(fails: Run, fakes: SimpleNamespace, tmp_path: Path) -> None:
     source = fakes.Source(split="train")
     source.labels[:] = -1

@@ -95,6 +95,23 @@ class TestLs:
         files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]
         assert sum(row["bytes"] for row in rows) == sum(file.stat().st_size for file in files)
 
+    def test_copies(self, clipsyn: Any, tmp_path: Path, fakes: Any) -> None:
+        class Copies(fakes.Source):
+            def _pixels(self, index: int) -> Any:
+                if index == 11:  # of the sixth image, a little brighter here and there
+                    return super()._pixels(5) | 1
+                return super()._pixels(index % 10)
+
+        path = fakes.fill(tmp_path / "copies", sources=[Copies(count=12)]).path
+        result = clipsyn("ls", path, "--copies", "-o", tmp_path / "copies.csv")
+        assert (tmp_path / "copies.csv").read_text().splitlines() == [
+            "dataset,split,image,copy,of_split,of",
+            "toy,test,im010.png,exact,test,im000.png",
+            "toy,test,im011.png,near,test,im005.png",
+        ]
+        assert clipsyn("ls", path, "--copies").stdout.splitlines()[-1] == "copies: 1 exact, 1 near"
+        assert result.exit_code == 0
+
     def test_an_empty_store(self, clipsyn: Any, tmp_path: Path) -> None:
         FeatureStore.create(tmp_path / "new")
         said = clipsyn("ls", tmp_path / "new").stdout

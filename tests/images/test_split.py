@@ -97,11 +97,31 @@ def test_an_image_more_moves_few(write: Write, tmp_path: Path) -> None:
     assert sum(after[name] != side for name, side in before.items()) <= 2
 
 
-def test_copies_are_on_one_side_and_counted(write: Write, tmp_path: Path) -> None:
+def test_copies_are_left_out_and_counted(write: Write, tmp_path: Path) -> None:
+    """The sides are those of the images without them."""
+    folder = write(*many("cat", "dog", count=12))
+    split(folder, tmp_path / "without.csv")
+    write("again.png", other={f"cat/{row}copy.png": f"cat/{row}.png".encode() for row in range(8)})
+    write(other={"again.png": b"dog/1.png", "alone.png": b"alone", "twice.png": b"alone"})
+    division = split(folder, tmp_path / "with.csv")
+    side = sides_of(tmp_path / "with.csv")
+    assert side == sides_of(tmp_path / "without.csv") | dict.fromkeys(
+        ["again.png", "alone.png"], "unlabelled"
+    )
+    assert division.notes()[0] == (
+        "copies of other images, left out (--copies keep keeps them): 9 (cat/0copy.png, "
+        "cat/1copy.png, cat/2copy.png, …)"
+    )
+
+
+def test_copies_that_are_kept_are_on_one_side_and_counted(write: Write, tmp_path: Path) -> None:
     copies = {f"cat/copy{row}.png": f"cat/{row % 4}.png".encode() for row in range(8)}
     for seed in range(5):
         division = split(
-            write(*many("cat", "dog", count=12), other=copies), tmp_path / f"{seed}.csv", seed=seed
+            write(*many("cat", "dog", count=12), other=copies),
+            tmp_path / f"{seed}.csv",
+            seed=seed,
+            copies="keep",
         )
         side = sides_of(tmp_path / f"{seed}.csv")
         assert all(side[name] == side[origin.decode()] for name, origin in copies.items())

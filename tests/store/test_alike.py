@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
+from clipsyn.analyses.diversity import diversity
 from clipsyn.analyses.oracle import oracle
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.report.evidence import gather
+from clipsyn.report.provenance import caveats, places
+from clipsyn.report.settings import ReportSettings
 from clipsyn.store.alike import alike, alike_notes
 from clipsyn.store.features import FeatureStore
 
@@ -76,3 +82,45 @@ def test_is_said_once_with_every_accuracy(
 def test_nothing_is_said_of_classes_that_differ(tiny_store: FeatureStore) -> None:
     (prompts,) = tiny_store.prompt_sets(tiny_store.keys()[0])
     assert list(alike_notes(tiny_store, "toy", prompts, ["fake/one", "nobody"])) == []
+
+
+def test_backbones_with_equal_predictions_are_named_once_by_each_command(
+    tiny_store: FeatureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids, names = (
+        tiny_store.samples("toy", "test").ids,
+        tiny_store.samples("toy", "test").class_names,
+    )
+    for backbone, shift in (("one", 0), ("two", 0), ("three", 1)):
+        lines = [f"{name},{names[(row + shift) % 3]}" for row, name in enumerate(ids)]
+        (tmp_path / f"{backbone}.csv").write_text("\n".join(["id,prediction", *lines]))
+    files = [tmp_path / f"{backbone}.csv" for backbone in ("one", "two", "three")]
+
+    def evidence() -> None:
+        shown = gather(tiny_store, ReportSettings(output=tmp_path / "page.html"))
+        caplog.clear()
+        for paragraph in caveats(shown, places(shown)):
+            logging.getLogger("clipsyn").info(paragraph)
+
+    for command in (
+        lambda: import_files(tiny_store.path, files, ImportSettings(dataset="toy")),
+        lambda: oracle(tiny_store),
+        lambda: diversity(tiny_store),
+        evidence,
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            command()
+        said = [line for line in caplog.messages if "have the same prediction" in line]
+        assert len(said) == 1
+        assert "one and two have the same prediction for every image of test" in said[0]
+
+
+def test_a_backbone_that_was_extracted_twice(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    encoders = [fakes.Encoder(name, weights="w") for name in ("fake/a", "fake/b")]
+    store = fakes.fill(tmp_path / "store", [*encoders, fakes.Encoder("fake/c")])
+    notes = list(alike_notes(store, "toy", "simple", ["fake/a", "fake/b", "fake/c"]))
+    assert [note[:47] for note in notes] == [
+        "toy: fake/a and fake/b have the same image embed"[:47]
+    ]
+    assert list(alike_notes(store, "toy", "simple", ["fake/a", "fake/c"])) == []

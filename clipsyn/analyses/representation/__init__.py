@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation.selection import Selection, perturbations
+from clipsyn.evaluation.selection import Selection, allow_overlap, perturbations
 from clipsyn.names import MOST
 from clipsyn.settings import TEXT, WHOLE, setting
 
@@ -28,6 +28,7 @@ class RepresentationSettings(Selection):
         "Split that temperatures are fitted on.",
         instead_of_none="train, if there is one",
     )
+    allow_overlap: bool = allow_overlap()
     seed: int = setting(0, WHOLE, "Which images are drawn.", least=0, most=MOST)
 
 

@@ -5,7 +5,7 @@ drawn with `seed`, or all if there are fewer. docs/analysis.md lists the metrics
 need no label: head, prompts and shots are null. Those of a backbone and a prompt set are over
 labelled images (another draw, where some have no label). What follows from a temperature is missing
 where the split `support` ("train" where there is one) has no labelled images of the backbone, and
-for that split itself.
+for that split itself. Images that are measured on are taken out of it.
 
 Imported cells are measured by what they hold: embeddings in similarities, logits in the rest, but
 for the scale, which nobody knows; predictions with confidences in acc1, both means of confidence,
@@ -15,7 +15,7 @@ and ece.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, groupby
@@ -45,6 +45,7 @@ from clipsyn.registry import unknown_name
 from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
 from clipsyn.stats.intervals import UNKNOWN, Interval, percentiles
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
@@ -58,10 +59,11 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
     """A tidy frame with the columns of `RESULT` and `COLUMNS`.
 
     Raises MissingCell with the extract line that helps, UnknownName with near matches, LeakError
-    where temperatures are to be fitted on "test", and UsageError where there is nothing to compare.
+    where temperatures are to be fitted on "test", or on images that are measured on, and UsageError
+    where there is nothing to compare.
     """
     keys = _speaking(store, settings.keys(store))
-    temperatures = _Temperatures(store, settings, _support(store, settings.support))
+    temperatures = _Temperatures(store, settings, _support(store, settings.support), keys)
     rows: list[Row] = []
     for _, cells in groupby(sorted(keys, key=_order), key=_order):
         images = _Images(store, settings, tuple(cells))
@@ -192,6 +194,8 @@ class _Temperatures:
     store: FeatureStore
     settings: RepresentationSettings
     support: str
+    measured: Sequence[FeatureKey]
+    labels: dict[str, NDArray[np.int32]] = field(default_factory=dict)  # to fit on, by dataset
     fitted: dict[tuple[FeatureKey, str], _Temperature] = field(default_factory=dict)
 
     def of(self, cell: FeatureKey, prompts: str) -> _Temperature | None:
@@ -200,7 +204,7 @@ class _Temperatures:
         if cell.split == self.support or key not in self._with_logits:
             return None
         if (key, prompts) not in self.fitted:
-            labels = self.store.samples(key.dataset, key.split).labels
+            labels = self._labels(key.dataset)
             rows = _drawn(self.store.valid(key) & (labels >= 0), self.settings)
             if not len(rows):
                 return None
@@ -210,6 +214,19 @@ class _Temperatures:
             about = {"support": self.support, "support_prompts": prompts, "shots": None}
             self.fitted[key, prompts] = _Temperature(score, self.store.fingerprint(key), about)
         return self.fitted[key, prompts]
+
+    def _labels(self, dataset: str) -> NDArray[np.int32]:
+        """(sample,) of the support, without those of images that are measured on."""
+        if dataset not in self.labels:
+            splits = {key.split for key in self.measured if key.dataset == dataset}
+            self.labels[dataset], notes = learnable(
+                self.store.samples(dataset, self.support),
+                [self.store.samples(dataset, split) for split in sorted(splits - {self.support})],
+                allow_overlap=self.settings.allow_overlap,
+            )
+            for note in notes:
+                _LOG.info("note: %s", note)
+        return self.labels[dataset]
 
     @cached_property
     def _with_logits(self) -> set[FeatureKey]:

@@ -29,7 +29,7 @@ class SelectiveSettings(Selection):
     accuracies: tuple[float, ...] = setting(
         (0.95,),
         NUMBERS,
-        "Wished of the answers that are given; a threshold for each is chosen on the support.",
+        "Wished of the answers that are given: a lower bound on the support chooses the threshold.",
         flag="--accuracy",
         least=0,
         most=1,
@@ -57,8 +57,9 @@ Selective prediction with what is in STORE: the least confident answers are with
 
 For each backbone and ensemble: accuracy against coverage, the area under the risk-coverage curve,
 and how much of it the best order of confidence would save. For each wished accuracy a threshold is
-chosen on the support split: how many images are answered on test then, and how many of them
-rightly. With --foreign: how well are images of other datasets told by low confidence?""",
+chosen on the support split, by a lower bound over 20 answers or more: how many images are answered
+on test then, and how many of them rightly. With --foreign: how well are images of other datasets
+told by low confidence?""",
     examples=(
         "clipsyn selective store",
         "clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9",

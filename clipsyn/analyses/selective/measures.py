@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import in_blocks
 
+LEAST_ANSWERS = 20  # on the support: from fewer no threshold is chosen
+_BOUND = NormalDist().inv_cdf(0.95)
 _ROUNDING = 1e-9  # of a number of samples
 TPR = 0.95  # share of the own images that are to be accepted
 
@@ -237,16 +240,19 @@ def _detection(steps: Steps, n: int, m: int) -> Detection:
 def smallest_threshold(
     confidence: NDArray[Any], correct: NDArray[np.bool_], wished: float
 ) -> float:
-    """The smallest confidence with at least a share `wished` of the answers from it on right.
+    """The smallest confidence from which on answers are right as often as is wished, surely enough.
 
-    0 where all answers together are right that often, NaN where no threshold will do. confidence,
-    correct: (sample,).
+    At least `LEAST_ANSWERS` are given from it on, and Wilson's lower bound of their accuracy, of
+    one side and 95 %, is `wished` or more: the largest of many shares is so by luck. 0 where that
+    holds for all answers together, NaN where no threshold will do. confidence, correct: (sample,).
     """
     _check(confidence, correct)
     order = np.argsort(-confidence, kind="stable")
     ends = _ends(confidence[order])
     right = np.cumsum(correct[order])[ends - 1]
-    enough = np.flatnonzero(right >= wished * ends - _ROUNDING)
+    margin = _BOUND * np.sqrt(ends * wished * (1 - wished))  # the bound, solved for `right`
+    surely = (right >= wished * ends + margin - _ROUNDING) & (wished < 1)
+    enough = np.flatnonzero(surely & (ends >= LEAST_ANSWERS))
     if not len(enough):
         return math.nan
     last = enough[-1]

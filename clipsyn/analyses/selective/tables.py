@@ -63,9 +63,11 @@ _NOTES = {
         " *: another AURC than by max-softmax (the 95 % interval of the difference leaves 0 out)."
     ),
     "thresholds": (
-        "Images are answered from a threshold of confidence on: the smallest that reaches the "
-        "wished accuracy on the support. coverage: share of images that are answered, accuracy: of "
-        "these answers; on the support, and here. All in %."
+        "Images are answered from a threshold of confidence on: the smallest at which the lower "
+        "bound (95 %, one-sided) of the accuracy on the support is what is wished, over 20 answers "
+        "or more. Without a threshold none reaches that, and nothing is answered. coverage: share "
+        "of images that are answered, accuracy: of these answers; on the support, and here. All in "
+        "%."
     ),
     "reached": (
         " Means over those where anything is answered; reached: in how many the accuracy here is "

@@ -32,12 +32,14 @@ from clipsyn.names import check_backbone_name
 from clipsyn.registry import unknown_name
 from clipsyn.show.table import Table
 from clipsyn.show.tables import table_of
+from clipsyn.store.alike import twin_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.folders import PROMPTS
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.marker import is_vacant
 from clipsyn.store.samples import SampleTable
+from clipsyn.store.select import only_dataset
 from clipsyn.store.writer import CellWriter
 from clipsyn.text import advised
 
@@ -69,6 +71,8 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
             raise unknown_name("role of a column", role, ROLES)
     there = None if is_vacant(store) else FeatureStore.open(store)
     exports = [path for path in files if is_export(path)]
+    if there and wanted.dataset is None and len(exports) < len(files):
+        wanted = wanted.replaced(dataset=only_dataset(there))
     paths = [*_expanded([path for path in files if path not in exports], wanted.split)]
     exported = [it for folder in exports for it in read_export(folder, wanted)]
     splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported]
@@ -86,6 +90,9 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     _say([cell for _, cell in cells], wanted)
     for table, _ in datasets:
         _say_labels(table, store)
+    for dataset in dict.fromkeys(table.dataset for table, _ in datasets):
+        for note in twin_notes(opened, dataset):
+            _LOG.info("note: %s", note)
     rows = [_row(opened, *one, state) for one, state in zip(cells, was, strict=True)]
     return pl.DataFrame(rows, schema=IMPORTED)
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from clipsyn.analyses.selective import SCORES, SelectiveSettings, selective
+from clipsyn.analyses.selective import SCORES, SelectiveSettings, measures, selective
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
 from clipsyn.errors import (
@@ -187,12 +187,24 @@ class TestOfAStore:
 
 
 class TestThresholds:
+    @pytest.fixture(autouse=True)
+    def _few_are_enough(self, monkeypatch):
+        """Of eleven images there are not twenty."""
+        monkeypatch.setattr(measures, "LEAST_ANSWERS", 1)
+
+    def test_from_fewer_than_twenty_answers_none_is_chosen(self, store, monkeypatch):
+        monkeypatch.setattr(measures, "LEAST_ANSWERS", 20)
+        frame = selective(store, accuracies=[0])
+        rows = frame.filter(pl.col("wished").is_not_null())
+        assert len(rows)
+        assert rows["threshold"].is_null().all()
+
     def test_of_a_backbone(self, store):
-        frame, support = selective(store, accuracies=[0.4]), store.pool("toy", "train")
+        frame, support = selective(store, accuracies=[0.1]), store.pool("toy", "train")
         confidence = softmax(support.logits[:, 0].astype(np.float64)).max(axis=1)
         right = support.logits[:, 0].argmax(axis=1) == support.labels
-        about = {"score": "max-softmax", "wished": 0.4}
-        threshold = smallest_threshold(confidence, right, 0.4)
+        about = {"score": "max-softmax", "wished": 0.1}
+        threshold = smallest_threshold(confidence, right, 0.1)
         here = softmax(store.pool("toy", "test").logits[:, 0].astype(np.float64)).max(axis=1)
         coverage = found(frame, "coverage", ONE, **about)
         assert coverage["threshold"] == pytest.approx(threshold)
@@ -201,7 +213,7 @@ class TestThresholds:
         kept = found(frame, "acc1", ONE, **about)
         assert kept["n"] == np.count_nonzero(here >= threshold)
         there = found(frame, "support_acc1", ONE, **about)
-        assert there["value"] >= 0.4
+        assert there["value"] >= 0.1
         assert found(frame, "support_coverage", ONE, **about)["n"] == 11
 
     def test_what_is_learned_is_judged_on_samples_that_it_has_not_seen(self, store):
@@ -228,7 +240,7 @@ class TestThresholds:
 
     def test_labels_of_test_decide_none(self, store):
         def chosen():
-            frame = selective(store, ensembles=["log-avg", "super-learner"], accuracies=[0.3, 0.5])
+            frame = selective(store, ensembles=["log-avg", "super-learner"], accuracies=[0.05, 0.1])
             rows = frame.filter(pl.col("wished").is_not_null())
             names = ["ensemble", "score", "wished", "threshold", "metric"]
             decided = rows.filter(pl.col("metric") != "acc1").select(*names, "value")
@@ -256,7 +268,7 @@ class TestThresholds:
         assert (of["threshold"], of["value"]) == (0, 1)
 
     def test_perturbed_images_meet_the_thresholds_of_clean_ones(self, store):
-        frame = selective(store, perturbations=["clean", "jpeg-3"], accuracies=[0.4])
+        frame = selective(store, perturbations=["clean", "jpeg-3"], accuracies=[0.1])
         thresholds = frame.filter(metric="coverage").group_by("perturbation").agg("threshold")
         first, second = thresholds["threshold"].to_list()
         assert first == second

@@ -21,6 +21,7 @@ from clipsyn.analyses.selective.measures import (
     smallest_threshold,
 )
 from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.intervals import wilson_interval
 
 GRID = np.arange(1, 21) / 20
 
@@ -209,35 +210,53 @@ class TestDetection:
 
 class TestThreshold:
     def test_by_hand(self):
-        confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-        correct = np.array([True, False, True, True, False])
-        assert smallest_threshold(confidence, correct, 0.75) == 0.6
-        assert smallest_threshold(confidence, correct, 0.6) == 0  # all answers are right so often
-        assert smallest_threshold(confidence, correct, 0.8) == 0.9
-        assert smallest_threshold(confidence, correct, 1) == 0.9
+        """Thirty right answers, then ten of twenty: Wilson's lower bounds are 91.7 and 69.3 %."""
+        confidence = np.linspace(0.9, 0.1, 50)
+        correct = np.arange(50) < 30
+        correct[31::2] = True
+        assert smallest_threshold(confidence, correct, 0.69) == 0
+        assert smallest_threshold(confidence, correct, 0.7) > 0
+        assert smallest_threshold(confidence, correct, 0.91) == confidence[29]
+        for wished in (0.92, 1):
+            assert math.isnan(smallest_threshold(confidence, correct, wished))
 
-    def test_no_threshold_will_do(self):
-        assert math.isnan(smallest_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.6))
+    def test_fewer_than_twenty_answers_choose_none(self):
+        for n, found in ((19, math.nan), (20, 0.0)):
+            right = np.ones(n, bool)
+            threshold = smallest_threshold(np.arange(1, n + 1) / n, right, 0.5)
+            assert threshold == pytest.approx(found, nan_ok=True)
         assert math.isnan(smallest_threshold(np.array([]), np.array([], bool), 0.6))
 
     def test_equal_answers_are_given_together_or_not_at_all(self):
-        confidence = np.array([0.9, 0.5, 0.5, 0.1])
-        correct = np.array([True, True, False, False])
+        confidence = np.repeat([0.9, 0.5, 0.1], [30, 10, 30])
+        correct = np.arange(70) < 35
         assert smallest_threshold(confidence, correct, 0.9) == 0.9
-        assert smallest_threshold(confidence, correct, 2 / 3) == 0.5
+        assert smallest_threshold(confidence, correct, 0.75) == 0.5  # 35 of 40: 0.763
 
-    # A wish in thousandths equals the share of so few answers, or lies far from it for a rounding.
-    @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1), st.integers(0, 1000))
+    def test_what_was_wished_is_kept_on_other_images(self):
+        """In 95 of a hundred draws of a support, whose confidence says how often it is right."""
+        rng, kept = np.random.default_rng(0), 0
+        for _ in range(400):
+            confidence = rng.uniform(0.4, 1, 150)
+            correct = rng.random(150) < confidence
+            threshold = max(smallest_threshold(confidence, correct, 0.8), 0.4)
+            kept += math.isnan(threshold) or (1 + threshold) / 2 >= 0.8
+        assert kept >= 0.93 * 400
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=15, max_size=90),
+        st.integers(0, 1000),
+    )
     def test_against_every_threshold(self, samples, thousandths):
         wished = thousandths / 1000
         confidence, correct = map(np.array, zip(*samples, strict=True))
         confidence = (confidence + 1) / 10
         found = smallest_threshold(confidence, correct, wished)
-        good = [
-            level
-            for level in np.unique(confidence)
-            if correct[confidence >= level].mean() >= wished - 1e-12
-        ]
+        good = []
+        for level in np.unique(confidence):
+            given = correct[confidence >= level]
+            bound = wilson_interval(given.sum(), len(given), 0.9).low
+            good += [level] if len(given) >= 20 and bound >= wished - 1e-12 else []
         if not good:
             assert math.isnan(found)
         else:

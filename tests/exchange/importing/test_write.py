@@ -270,6 +270,8 @@ class TestNothingIsWrittenWhere:
     def test_a_dataset_or_split_without_a_name(self, bring: Any, mine: Path) -> None:
         with pytest.raises(UsageError, match="the dataset has no name: give one with dataset=…"):
             bring(mine, dataset=None)
+        (only,) = {*bring(mine)["dataset"]}
+        assert [*bring(mine, dataset=None)["dataset"]] == [only]
         with pytest.raises(UsageError, match="the split has no name"):
             bring(mine, split=" ")
 

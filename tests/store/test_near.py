@@ -1,0 +1,47 @@
+"""Near copies against a comparison of all hashes with all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsyn.store import near as near_module
+from clipsyn.store.near import near, near_pairs
+
+
+def hashes(n: int, seed: int) -> np.ndarray:
+    """Random ones; some equal each other, some are a few bits off, some are not known."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, 1 << 64, n, np.uint64)
+    for row in range(0, n, 3):
+        bits = rng.choice(64, rng.integers(0, 8), replace=False)
+        values[row] = values[rng.integers(n)] ^ np.bitwise_or.reduce(
+            np.uint64(1) << bits.astype(np.uint64), initial=np.uint64(0)
+        )
+    values[::7] = 0
+    return values
+
+
+def alike(one: int, other: int) -> bool:
+    return bool(one and other) and (one ^ other).bit_count() <= 4
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 1 << 21])
+@pytest.mark.parametrize("sizes", [(90, 60), (60, 90), (1, 40), (40, 1), (0, 5), (5, 0)])
+def test_as_comparing_all_with_all(
+    sizes: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_module, "_PAIRS", at_once)
+    every = hashes(150, seed=1)
+    one, other = every[: sizes[0]], every[len(every) - sizes[1] :]
+    found = {pair for rows in near_pairs(one, other) for pair in zip(*map(list, rows), strict=True)}
+    expected = {
+        (i, j)
+        for i, a in enumerate(one.tolist())
+        for j, b in enumerate(other.tolist())
+        if alike(a, b)
+    }
+    assert found == expected
+    assert sizes != (90, 60) or len(expected) > 5
+    rows = {i for i, _ in expected}
+    assert near(one, other).tolist() == [i in rows for i in range(len(one))]
