@@ -116,9 +116,8 @@ class SampleTable:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are stored of it, by name."""
-        ids = np.array(self.ids, object)
         known = {"label": self.labels, "content_hash": self.content, LOOK: self.looks}
-        return {"sample_id": ids, **known}
+        return {"sample_id": np.array(self.ids, object)} | known
 
     def attributes(self) -> dict[str, Any]:
         """Facts about the samples beside their identity; they may be corrected at any time."""
