@@ -116,8 +116,12 @@ class SampleTable:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are stored of it, by name."""
-        known = {"label": self.labels, "content_hash": self.content, LOOK: self.looks}
-        return {"sample_id": np.array(self.ids, object)} | known
+        return {
+            "sample_id": np.array(self.ids, object),
+            "label": self.labels,
+            "content_hash": self.content,
+            LOOK: self.looks,
+        }
 
     def attributes(self) -> dict[str, Any]:
         """Facts about the samples beside their identity; they may be corrected at any time."""
