@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 FARTHEST = 4  # bits in which near copies differ
-_BITS = 13  # of a part: hashes that differ in 4 bits are equal in one of 5 parts
 _PAIRS = 1 << 21  # compared at a time
 _ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 
@@ -29,10 +28,14 @@ def near(looks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bo
 def near_pairs(
     looks: NDArray[np.uint64], others: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Row numbers of all pairs that look alike, some at a time; a pair may come more than once."""
+    """Row numbers of all pairs that look alike, some at a time; a pair may come more than once.
+
+    Hashes that differ in 4 bits are equal in one of 5 parts. Each part has every fifth bit, so that
+    a part of the image that is empty in most images makes no part equal.
+    """
     mine, theirs = np.flatnonzero(looks), np.flatnonzero(others)
     for part in range(FARTHEST + 1):
-        mask = np.uint64(((1 << _BITS) - 1) << (_BITS * part) & ((1 << 64) - 1))
+        mask = np.uint64(sum(1 << bit for bit in range(part, 64, FARTHEST + 1)))
         theirs = theirs[np.argsort(others[theirs] & mask, kind="stable")]
         keys, wanted = others[theirs] & mask, looks[mine] & mask
         start, stop = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, side="right")

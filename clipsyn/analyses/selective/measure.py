@@ -153,8 +153,9 @@ class _Sheet:
                     "threshold": None if math.isnan(threshold) else threshold,
                 }
                 given = int(np.count_nonzero(here))
+                none = Measured("coverage", mean(here), None)  # as it will be for other images
                 for measured in (
-                    share("coverage", given, self.n),
+                    share("coverage", given, self.n) if given else none,
                     share("acc1", int(np.count_nonzero(right[here])), given),
                     Measured("support_coverage", mean(there), None),
                     Measured("support_acc1", mean(support_right[there]), None),

@@ -198,6 +198,7 @@ class TestThresholds:
         rows = frame.filter(pl.col("wished").is_not_null())
         assert len(rows)
         assert rows["threshold"].is_null().all()
+        assert rows.filter(metric="coverage")["ci_high"].is_null().all()
 
     def test_of_a_backbone(self, store):
         frame, support = selective(store, accuracies=[0.1]), store.pool("toy", "train")
