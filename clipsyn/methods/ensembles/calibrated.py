@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.ensembles.static import most_confident, one_hot
+from clipsyn.methods.ensembles.super_learner import penalised_loss
 from clipsyn.methods.numerics.blocks import in_blocks, in_cache
 from clipsyn.methods.numerics.optimise import minimise
 from clipsyn.methods.pool import Pool
@@ -65,18 +66,37 @@ class CalibratedConfidence(_Calibrated):
 
 
 class CalibratedLogAverage(_Calibrated):
-    """``z = 1/B sum_b z_b / T_b``. `temperatures_`: (backbone,).
+    """``z = 1/B sum_b z_b / T_b``, divided by one more temperature T.
+
+    The mean of backbones that are each as sure as they are right is less sure than it is right,
+    the more so the less they agree. T is that of the lowest cross-entropy plus (log T)^2 / 2, a
+    prior that keeps it finite. It changes no prediction. `temperatures_`: (backbone,);
+    `temperature_`: T.
 
     >>> from clipsyn import CalibratedLogAverage
     >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
     >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
     >>> ensemble = CalibratedLogAverage().fit(logits, labels)
-    >>> ensemble.weights(logits[:1]).round(2)  # 1 / (B T)
-    array([[7.94, 0.  ]], dtype=float32)
+    >>> ensemble.weights(logits[:1]).round(2)  # 1 / (B T_b T)
+    array([[7.98, 0.01]], dtype=float32)
     """
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
-        return 1 / (len(self.temperatures_) * self.temperatures_)
+    temperature_: float
+
+    def _fit(self, support: Support) -> None:
+        super()._fit(support)
+        self.temperature_ = 1.0
+        mean = self._weights(support)
+
+        def loss(part: Support, log_t: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+            weights, share = mean * np.exp(-log_t), 1 / len(part)
+            value, slope = penalised_loss(part, weights, 0)
+            return value + share / 2 * float(log_t @ log_t), share * log_t - slope @ weights
+
+        self.temperature_ = math.exp(minimum(loss, support, np.zeros(1), bounds=_BOUNDS)[0])
+
+    def _weights(self, pool: Support) -> NDArray[Any]:
+        return 1 / (len(self.temperatures_) * self.temperatures_ * self.temperature_)
 
 
 def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -62,9 +62,9 @@ class AnchoredProbe(Head):
         for name in pool.backbones:
             features = image_embeddings(pool, name)
             base = backbone_logits(pool, name)[:, present]
-            probe = fit_logistic(features, labels, base, self.penalty, sample_weights=weights)
+            found = fit_logistic(features, labels, base, self.penalty, sample_weights=weights)
             self.delta_[name] = np.zeros((pool.n_classes, features.shape[1]), np.float32)
-            self.delta_[name][present] = probe.coef
+            self.delta_[name][present] = found
 
     def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
         correction = image_embeddings(pool, backbone) @ self.delta_[backbone].T

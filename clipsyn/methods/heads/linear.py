@@ -12,14 +12,15 @@ from clipsyn.errors import TooFewSamples
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.heads.base import Head, image_embeddings, mean_loss, repeated
 from clipsyn.methods.numerics.folds import held_out
-from clipsyn.methods.numerics.logistic import fit_probe
-from clipsyn.methods.numerics.wide import Linear
+from clipsyn.methods.numerics.wide import LARGE, Linear, fit_probe
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER
 
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # tried in this order, until the held-out loss rises
 DEFAULT_PENALTY = 0.1
 _VALIDATION = 0.2  # of the probe's part, for choosing the penalty
+# a fit stops where a step gains less, in nats: while the penalty is chosen, then, then of many
+_COARSE, _FINE, _LARGE_FINE = 1e-4, 1e-7, 1e-6
 
 
 @dataclass(eq=False, repr=False)
@@ -89,7 +90,7 @@ class LinearProbe(Head):
                 classes,
                 chosen,
                 sample_weights=weights,
-                tolerance=1e-5,
+                tolerance=_FINE if features.size * classes <= LARGE else _LARGE_FINE,
                 start=start,
             )
             penalties.append(chosen)
@@ -132,7 +133,7 @@ class LinearProbe(Head):
                 labels.max() + 1,
                 penalty,
                 sample_weights=_weights(labels, ~out),
-                tolerance=1e-4,
+                tolerance=_COARSE,
                 start=probe,
             )
             loss = mean_loss(features[out] @ probe.coef.T + probe.intercept, labels[out])

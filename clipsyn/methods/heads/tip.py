@@ -21,8 +21,8 @@ from clipsyn.methods.numerics.optimise import adamw
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import FLAG, NUMBER, WHOLE
 
-ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+ALPHAS = (0.0, *(2.0**exponent for exponent in range(-2, 14)))  # 0, 0.25 to 8,192
+BETAS = tuple(2.0**exponent for exponent in range(-6, 10))  # 1/64 to 512
 DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
 _HIGHEST = 10_000  # alpha, beta: beyond it zero-shot logits, or all but one key, count for nothing
 _CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
@@ -122,8 +122,12 @@ class TipAdapter(Head):
         choices = left_out_sums(embeddings, self.keys_[backbone], self.sizes_, betas, rows)
         losses = {}
         for beta, sums in zip(betas, choices, strict=True):
-            for alpha in ALPHAS if self.alpha is None else [self.alpha]:
-                losses[alpha, beta] = mean_loss(zero_shot + np.float32(alpha) * sums, labels)
+            lowest = np.inf
+            for alpha in ALPHAS[::-1] if self.alpha is None else [self.alpha]:
+                loss = mean_loss(zero_shot + np.float32(alpha) * sums, labels)
+                if loss > lowest:
+                    break  # it is convex in alpha
+                losses[alpha, beta] = lowest = loss
         return min(losses, key=losses.__getitem__)
 
 
@@ -133,8 +137,10 @@ class TipAdapterF(TipAdapter):
 
     K starts at Tip-Adapter's keys and minimises the mean cross-entropy of z over the support by
     AdamW (`learning_rate`, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
-    batches of `batch_size` drawn with `random_state`. alpha and beta are Tip-Adapter's and stay.
-    How the publication differs: docs/methods.md.
+    batches of `batch_size` drawn with `random_state`. alpha and beta are Tip-Adapter's and stay:
+    the publication searches for them again after the training, on a validation set; here there is
+    none, and the support's own labels would praise keys that have learned them. What else differs:
+    docs/methods.md.
 
     The trained keys have seen every label. For the combiner `fit_transform` therefore returns the
     leave-one-out logits of the untrained cache, which cost one product. The combiner does not know

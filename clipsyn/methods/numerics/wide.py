@@ -1,7 +1,6 @@
-"""Multinomial logistic regression on thousands of coordinates, where products are all that counts.
+"""Multinomial logistic regression, on thousands of coordinates too: products are all that counts.
 
-The problem is that of `numerics.logistic` without logits to start from, divided by the sum
-S of the weights:
+The problem is scikit-learn's with ``C = 1 / penalty``, divided by the sum S of the weights:
 
     minimise over V, a:   1/S sum_n s_n (logsumexp(t_n) - t_n[y_n]) + penalty / 2S |V|^2,
                           t_n = V x_n + a
@@ -125,6 +124,32 @@ def fit_wide(
         if before - value < tolerance * max(1, value):
             break
     return Linear(at.coef.astype(np.float32), at.intercept.astype(np.float32))
+
+
+def fit_probe(
+    features: NDArray[Any],
+    labels: NDArray[np.int32],
+    classes: int,
+    penalty: float,
+    *,
+    tolerance: float,
+    sample_weights: NDArray[Any] | None = None,
+    start: Linear | None = None,
+) -> Linear:
+    """The same for inputs that need not be centred; start: of a stronger penalty, say."""
+    centre = features.mean(axis=0)
+    inputs = features - centre
+    coef, intercept = start or Linear.nothing(classes, len(centre))
+    found = fit_wide(
+        inputs,
+        labels,
+        Linear(coef, intercept + coef @ centre),
+        penalty,
+        axes=principal_axes(inputs),
+        tolerance=tolerance,
+        sample_weights=sample_weights,
+    )
+    return Linear(found.coef, found.intercept - found.coef @ centre)
 
 
 def _objective(at: Move, target: Target) -> tuple[float, NDArray[Any]]:

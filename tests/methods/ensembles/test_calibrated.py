@@ -134,10 +134,15 @@ def test_nothing_diverges():
     assert found.tolist() == [1, 1]  # every temperature is as good: none is changed
 
 
-def test_calibrated_log_average_is_the_mean_of_the_calibrated_logits():
+def test_calibrated_log_average_is_the_calibrated_mean_of_the_calibrated_logits():
+    """Backbones that see different things: their mean is less sure than it is right."""
     logits, labels = miscalibrated(dtype=np.float32)
     router = CalibratedLogAverage().fit(logits, labels)
-    expected = (logits / router.temperatures_[:, None]).mean(axis=1)
+    mean = (logits / router.temperatures_[:, None]).mean(axis=1)
+    found = by_torch(mean[:, None].astype(float), labels)[0]
+    assert router.temperature_ == pytest.approx(found, rel=0.01)  # but for a prior of one sample
+    assert router.temperature_ < 0.5
+    expected = mean / router.temperature_
     np.testing.assert_allclose(router.combine(logits), expected, rtol=1e-5, atol=1e-5)
 
 

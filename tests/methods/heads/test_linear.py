@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from clipsyn.errors import TooFewSamples
+from clipsyn.methods.heads import linear
 from clipsyn.methods.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
-from clipsyn.methods.numerics import logistic
 from clipsyn.methods.numerics.folds import held_out
 from clipsyn.methods.pool import Pool
 
@@ -25,11 +25,12 @@ def clusters(per_class: int = 10, classes: int = 5, noise: float = 0.5, seed: in
     return dataclasses.replace(pool, ids=ids)
 
 
-@pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("penalty", [1.0, 0.01])
+@pytest.mark.parametrize(
+    ("penalty", "large"), [(1.0, False), (0.01, False), (0.001, False), (1.0, True), (0.01, True)]
+)
 def test_it_is_scikit_learns_on_nine_tenths(monkeypatch, penalty, large):
     if large:
-        monkeypatch.setattr(logistic, "LARGE", 0)
+        monkeypatch.setattr(linear, "LARGE", 0)
     support, new = clusters(), clusters(seed=1)
     out = held_out(support.labels, 0.1, 0)
     assert out.sum() == 5
@@ -41,7 +42,9 @@ def test_it_is_scikit_learns_on_nine_tenths(monkeypatch, penalty, large):
     expected = theirs.decision_function(new.embeddings["0"])
     found -= found.mean(axis=1, keepdims=True)
     expected -= expected.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        found, expected, atol=(0.02 if large else 0.004) * np.abs(expected).max()
+    )
 
 
 def test_the_combiner_gets_the_part_that_was_held_out():
@@ -142,14 +145,3 @@ def test_classes_weigh_as_much_as_in_the_whole_support():
     pool = Pool.of(np.zeros((7, 1, 2)), labels, [np.ones((7, 4)) / 2])
     logits = LinearProbe(holdout=0.3).fit(pool).transform(pool).logits[0, 0]
     assert logits[1] - logits[0] == pytest.approx(np.log(4 / 3), abs=1e-2)
-
-
-def test_a_large_support_chooses_the_penalty_of_a_small_one(monkeypatch):
-    """Each penalty starts from the probe of the last, which changes where none of them ends."""
-    for noise in (0.3, 1.0, 3.0):
-        support = clusters(noise=noise)
-        expected = LinearProbe().fit(support)
-        with monkeypatch.context() as patch:
-            patch.setattr(logistic, "LARGE", 0)
-            found = LinearProbe().fit(support)
-        assert found.penalty_.tolist() == expected.penalty_.tolist()

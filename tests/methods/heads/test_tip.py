@@ -108,6 +108,18 @@ def test_alpha_and_beta_have_the_lowest_leave_one_out_loss():
     assert head.alpha_[0] > 0
 
 
+def test_the_best_beta_may_be_large():
+    """Classes of many close groups, a few wrong labels: only the nearest keys are to count."""
+    rng = np.random.default_rng(0)
+    values = np.repeat(0.3 * rng.normal(size=(40, 6)), 5, axis=0) + 0.03 * rng.normal(size=(200, 6))
+    labels = np.repeat(np.arange(40), 5) % 4
+    wrong = rng.random(200) < 0.1
+    labels[wrong] = rng.integers(0, 4, wrong.sum())
+    head = TipAdapter().fit(Pool.of(np.zeros((200, 1, 4)), labels, [unit(values + 1)]))
+    assert 64 < head.beta_[0] < max(tip.BETAS)
+    assert 0 < head.alpha_[0] < max(tip.ALPHAS)
+
+
 def test_one_of_them_can_be_given():
     support = clusters((4, 4, 3, 2))
     assert TipAdapter(alpha=3.0).fit(support).alpha_[0] == 3
