@@ -150,7 +150,7 @@ def train(
     network = _started(settings, features, bias)
     steps = ((features[rows], partial(loss, rows)) for rows in _in_random_order(batches))
     held_loss = partial(_mean_loss, network, features, loss, held)
-    return _descend(settings, network, steps, len(batches), held_loss)
+    return _descend(settings, network, steps, held_loss, an_epoch=len(batches), samples=held.start)
 
 
 def _train_on(settings: PerceptronRouter, stream: Stream) -> Trained:
@@ -162,10 +162,11 @@ def _train_on(settings: PerceptronRouter, stream: Stream) -> Trained:
     learned = stream.take(np.flatnonzero(~is_held))
     size = _batch_size(settings, len(learned))
     features = held.features()
-    network = _started(settings, features, settings._start(len(stream.backbones)))
+    network = _started(settings, features, settings._start(held))
     held_loss = partial(_mean_loss, network, features, settings._loss(held), slice(0, len(held)))
     an_epoch = sum(math.ceil((part.stop - part.start) / size) for part in learned.parts)
-    return _descend(settings, network, _streamed(settings, learned, size), an_epoch, held_loss)
+    steps = _streamed(settings, learned, size)
+    return _descend(settings, network, steps, held_loss, an_epoch=an_epoch, samples=len(learned))
 
 
 def _streamed(settings: PerceptronRouter, learned: Stream, size: int) -> Iterator[Step]:
@@ -184,16 +185,20 @@ def _descend(
     settings: PerceptronRouter,
     network: Network,
     steps: Iterator[Step],
-    an_epoch: int,
     held_loss: Callable[[], float],
+    *,
+    an_epoch: int,
+    samples: int,
 ) -> Trained:
     """Adam, a batch a step, until there is no more progress on the held-out samples."""
     values = network.values
     adam = Adam(len(values), settings.learning_rate, settings.weight_decay, values.dtype)
     best = _Best(network, held_loss(), settings.patience)
     last, look = max(settings.steps, settings.epochs * an_epoch), max(_LOOK, an_epoch)
+    start, pull = network.weights["output_bias"].copy(), settings.penalty / samples
     for step, (x, loss) in enumerate(islice(steps, last), start=1):
-        _, slope = loss(network.forward(x))
+        outputs = network.forward(x)
+        slope = loss(outputs)[1] + pull * (outputs - start)
         network.backward(x, slope / len(x))
         adam.step(values, network.gradient)
         looks = step % look == 0 or step == last
@@ -249,10 +254,12 @@ class PerceptronRouter(Router):
     holdout: the share of the support that is held out at random, at most half. The weights with the
     lowest held-out loss are kept, the start among them. Where fewer than 100 samples would be held
     out, none are, and the last weights are kept.
+    penalty: adds penalty/2 |t(x) - t_0|^2 / n to the mean loss over n samples, t_0 the start: a
+    prior worth a fixed number of samples, so that few labels stay close to it.
     random_state: seed of the network's start. The order of the samples does not depend on it.
 
-    `steps`, `epochs` and `holdout` are from cross-validation on the shipped training splits, whose
-    numbers are in docs/dev/decisions.md (32).
+    `steps`, `epochs`, `holdout` and `penalty` are from cross-validation on training splits, whose
+    numbers are in docs/dev/decisions.md.
 
     A support that is larger than memory takes `epochs` passes at most, and two beside them: one for
     the held-out samples, which stay in memory (the same share of each class, at most 256 MiB), and
@@ -274,6 +281,7 @@ class PerceptronRouter(Router):
     epochs: int = parameter(10, WHOLE, least=0, keyword=True)
     patience: int = parameter(200, WHOLE, least=1, keyword=True)
     holdout: float = parameter(0.1, NUMBER, least=0, most=0.5, keyword=True)
+    penalty: float = parameter(3.0, NUMBER, least=0, keyword=True)
     random_state: int = seed(keyword=True)
 
     hidden_weight_: NDArray[np.float32] = learned()
@@ -288,7 +296,7 @@ class PerceptronRouter(Router):
             trained = _train_on(self, support)
         else:
             pool = support.take(np.random.default_rng(_ORDER).permutation(len(support)))
-            bias = self._start(len(pool.backbones))
+            bias = self._start(pool)
             trained = train(self, pool.features(), self._loss(pool), bias)
         for name, values in trained.weights.items():
             setattr(self, f"{name}_", values)
@@ -306,8 +314,8 @@ class PerceptronRouter(Router):
         np.maximum(active, 0, out=active)
         return np.asarray(active @ self.output_weight_ + self.output_bias_, np.float32)
 
-    def _start(self, backbones: int) -> NDArray[np.float32]:
-        """(backbone,) what the outputs start as."""
+    def _start(self, pool: Pool) -> NDArray[np.float32]:
+        """(backbone,) what the outputs start as, and are held to."""
         raise NotImplementedError
 
     def _loss(self, pool: Pool) -> Loss:

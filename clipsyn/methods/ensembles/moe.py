@@ -34,15 +34,15 @@ class MixtureOfExperts(PerceptronRouter):
     >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
     >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
     >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
-    >>> MixtureOfExperts().fit(support).weights(support).round(1)  # (sample, backbone)
+    >>> MixtureOfExperts(penalty=0).fit(support).weights(support).round(1)  # (sample, backbone)
     array([[1., 0.],
            [1., 0.],
            [0., 1.],
            [0., 1.]], dtype=float32)
     """
 
-    def _start(self, backbones: int) -> NDArray[np.float32]:
-        return np.zeros(backbones, np.float32)
+    def _start(self, pool: Pool) -> NDArray[np.float32]:
+        return np.zeros(len(pool.backbones), np.float32)
 
     def _loss(self, pool: Pool) -> Loss:
         true = _log_probability_of_label(pool)

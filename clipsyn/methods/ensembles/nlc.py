@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.mlp import Loss, PerceptronRouter
+from clipsyn.methods.ensembles.residual import common_temperature, mean_logits
 from clipsyn.methods.estimator import parameter
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.numerics.loss import weighted_cross_entropy
@@ -62,12 +63,13 @@ WEIGHT_MAPS: dict[str, WeightMap] = {
     "divide": _divide,
     "softmax": _softmax,
 }
-_START = {  # the output whose multiplier is 1
-    "softplus": math.log(math.e - 1),
-    "linear": 1.0,
-    "divide": math.log(math.exp(1 - _LEAST_TEMPERATURE) - 1),
-    "softmax": 0.0,
+_START: dict[str, Callable[[float], float]] = {  # multiplier -> the output that it comes from
+    "softplus": lambda a: math.log(math.expm1(a)),
+    "linear": lambda a: a,
+    "divide": lambda a: math.log(math.expm1(1 / a - _LEAST_TEMPERATURE)),
+    "softmax": lambda _: 0.0,
 }
+_SHARPEST, _FLATTEST = 20.0, 0.05  # multipliers that a fit starts with
 
 
 @dataclass(eq=False, repr=False)
@@ -77,8 +79,8 @@ class NLC(PerceptronRouter):
         t(x) = relu([f_1(x) … f_B(x)] W1 + b1) W2 + b2      f_b: unit-norm embeddings
 
     minimises the cross-entropy of z by Adam (2e-4, weight decay 0.01 as a part of the gradient).
-    W2 starts as zero and b2 such that every multiplier a_b is 1, so the fit starts exactly at
-    log-avg. `weights` are a_b/B; the factor 1/B sets how sharp the start is.
+    W2 starts as zero, and b2 such that every multiplier a_b is the one under which log-avg has the
+    lowest cross-entropy: the fit starts at log-avg, as sure as it should be. `weights` are a_b/B.
 
     weight_map: the paper does not say which one it uses.
 
@@ -86,7 +88,7 @@ class NLC(PerceptronRouter):
     - ``linear``: a = t, of either sign. With more backbones than classes this is hardly a selection
       any more: the weights can give almost any scores.
     - ``divide``: a = 1 / (softplus(t) + 0.001), a temperature for each backbone and image.
-    - ``softmax``: a = B softmax(t), so the weights sum to 1 and the scale stays as it is.
+    - ``softmax``: a = B softmax(t), so the weights sum to 1; the start is plain log-avg.
 
     The other parameters, and what is learned, are those of `PerceptronRouter`.
 
@@ -96,11 +98,11 @@ class NLC(PerceptronRouter):
     >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
     >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
     >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
-    >>> NLC().fit(support).weights(support).round(1)  # (sample, backbone), a / B; 0.5 at the start
-    array([[1.4, 0.5],
-           [1.4, 0.5],
-           [0.5, 1.4],
-           [0.5, 1.4]], dtype=float32)
+    >>> NLC(penalty=0).fit(support).weights(support).round(1)  # (sample, backbone), a / B
+    array([[1.8, 1.1],
+           [1.8, 1.1],
+           [1. , 1.8],
+           [1. , 1.8]], dtype=float32)
     """
 
     weight_map: str = parameter("softplus", TEXT, choices=tuple(WEIGHT_MAPS))
@@ -109,8 +111,10 @@ class NLC(PerceptronRouter):
         multipliers, _ = WEIGHT_MAPS[self.weight_map](self._outputs(pool))
         return multipliers / len(pool.backbones)
 
-    def _start(self, backbones: int) -> NDArray[np.float32]:
-        return np.full(backbones, _START[self.weight_map], np.float32)
+    def _start(self, pool: Pool) -> NDArray[np.float32]:
+        found = common_temperature(mean_logits(pool.logits), pool.labels)
+        output = _START[self.weight_map](min(max(found, _FLATTEST), _SHARPEST))
+        return np.full(len(pool.backbones), output, np.float32)
 
     def _loss(self, pool: Pool) -> Loss:
         weight_map, count = WEIGHT_MAPS[self.weight_map], len(pool.backbones)

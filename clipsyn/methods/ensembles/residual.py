@@ -77,7 +77,7 @@ class ResidualRouter(Router):
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
         count = len(pool.backbones)
-        self.temperature_ = common_temperature(_mean(pool.logits), pool.labels)
+        self.temperature_ = common_temperature(mean_logits(pool.logits), pool.labels)
         measured = statistics(pool.logits, self.temperature_)
         self.means_ = measured.mean(axis=0)
         self.deviations_ = measured.std(axis=0)
@@ -108,7 +108,7 @@ class ResidualRouter(Router):
         return np.concatenate([own, deviation], axis=2)
 
 
-def _mean(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def mean_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """(sample, class) over backbones."""
     count = logits.shape[1]
     return np.asarray(weighted_sum(logits, np.full(count, 1 / count)))

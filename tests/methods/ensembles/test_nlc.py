@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,9 +68,13 @@ def test_gradient_is_that_of_autograd(name):
         np.testing.assert_allclose(gradient, weights[key].grad, rtol=1e-5, atol=1e-10)
 
 
-def torch_loss(name, weights, x, logits, labels):
+def torch_outputs(weights, x):
     active = torch.relu(x @ weights["hidden_weight"] + weights["hidden_bias"])
-    outputs = active @ weights["output_weight"] + weights["output_bias"]
+    return active @ weights["output_weight"] + weights["output_bias"]
+
+
+def torch_loss(name, weights, x, logits, labels):
+    outputs = torch_outputs(weights, x)
     scores = torch.einsum("nb,nbc->nc", TORCH_MAPS[name](outputs), logits) / logits.shape[1]
     return F.cross_entropy(scores, labels.long())
 
@@ -75,9 +82,10 @@ def torch_loss(name, weights, x, logits, labels):
 @pytest.mark.parametrize("name", WEIGHT_MAPS)
 def test_fit_reaches_what_torch_reaches(name):
     """The same start and the same two batches in the same order, which come from seed 0."""
-    pool = pool_of(40)
-    router = NLC(name, steps=150, learning_rate=2e-3, hidden=16, batch_size=64).fit(pool)
-    start = Network(21, 16, router._start(3), 0, np.float32).weights
+    pool, penalty = pool_of(40), 2.0
+    router = NLC(name, steps=150, learning_rate=2e-3, hidden=16, penalty=penalty).fit(pool)
+    start = Network(21, 16, router._start(pool), 0, np.float32).weights
+    bias = torch.tensor(start["output_bias"].copy())
     weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
     x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
     optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
@@ -88,7 +96,9 @@ def test_fit_reaches_what_torch_reaches(name):
             turn = schedule.permutation(2)
         rows = halves[turn[step % 2]]
         optimiser.zero_grad()
-        torch_loss(name, weights, x[rows], logits[rows], labels[rows]).backward()
+        loss = torch_loss(name, weights, x[rows], logits[rows], labels[rows])
+        away = ((torch_outputs(weights, x[rows]) - bias) ** 2).sum(dim=1).mean()
+        (loss + penalty / 2 / len(x) * away).backward()
         optimiser.step()
     peer = torch_loss(name, weights, x, logits, labels).item()
     assert abs(mean_loss(router, pool) - peer) < 1e-4
@@ -97,11 +107,31 @@ def test_fit_reaches_what_torch_reaches(name):
 
 
 @pytest.mark.parametrize("name", WEIGHT_MAPS)
-def test_start_is_log_average(name):
-    pool = pool_of()
+def test_start_is_log_average_at_its_best_temperature(name):
+    """But for softmax, whose weights sum to 1."""
+    pool = pool_of(scale=1.0)
     router = NLC(name, learning_rate=0.0).fit(pool)
-    np.testing.assert_allclose(router.weights(pool), 1 / 3, rtol=1e-6)
-    np.testing.assert_allclose(router.combine(pool), pool.logits.mean(axis=1), atol=1e-5)
+    weights = router.weights(pool)
+    np.testing.assert_allclose(weights, weights[0, 0], rtol=1e-6)
+    one, around = mean_loss(router, pool), (0.5, 0.9, 1.1, 2.0)
+    if name == "softmax":
+        assert weights[0, 0] == pytest.approx(1 / 3)
+        return
+    for factor in around:
+        other = weighted_cross_entropy(pool.logits, factor * weights, pool.labels)[0].mean()
+        assert one < other
+
+
+def test_few_labels_stay_near_log_average():
+    """Labels drawn at random: how far the weights spread is a matter of how many there are."""
+    spread = {}
+    for samples, penalty in itertools.product((40, 640), (0.0, 10.0)):
+        pool = pool_of(samples)
+        pool = replace(pool, labels=np.random.default_rng(1).permutation(pool.labels))
+        router = NLC(penalty=penalty, learning_rate=2e-3, epochs=0).fit(pool)
+        spread[samples, penalty] = (router.weights(pool) / router.weights(pool).mean()).std()
+    assert spread[40, 10.0] < 0.5 * spread[40, 0.0]
+    assert spread[640, 10.0] > 0.8 * spread[640, 0.0]
 
 
 def test_embeddings_choose_the_backbone():
