@@ -219,16 +219,51 @@ def test_shapes_are_what_plain_counting_finds(run):
 def test_every_table_of_the_page_is_renewed(run):
     """On the real answers it stays as it is."""
     before, after = ((folder / "docs" / "real.md").read_text("utf-8") for folder in (ROOT, run))
-    unsolved = script("unsolved")
-    table = unsolved.table(unsolved.unsolved(FeatureStore.open(run / "runs/real/store")))
-    assert table.startswith("class ")
     if (run / "runs/real/data").is_symlink():
         assert after == before
         return
-    tables = [
-        re.findall(r"<!-- clipsyn: (.*?)<!-- clipsyn end -->", t, re.S) for t in (before, after)
-    ]
+    ours = r"<!-- clipsyn: ((?:experiments|shape-bias): .*?)<!-- clipsyn end -->"
+    tables = [re.findall(ours, t, re.S) for t in (before, after)]
     assert [one == other for one, other in zip(*tables, strict=True)] == [False] * len(tables[0])
+
+
+def conditions(run, experiment):
+    """Right (backbone, image) and true classes of each condition, read without clipsyn."""
+    found = defaultdict(dict)
+    for subject in NAMES:
+        path = run / f"runs/real/data/model-vs-human/{experiment}_{subject}_session-1.csv"
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                said = found[row["condition"]].setdefault(row["imagename"].split("_", 1)[-1], [])
+                said.append((row["object_response"] == row["category"], row["category"]))
+    for images in found.values():
+        rows = [*images.values()]
+        hits = np.array([[right for right, _ in said] for said in rows]).T
+        yield hits, [said[0][1] for said in rows]
+
+
+def test_numbers_within_conditions_and_of_votes_are_what_plain_counting_finds(run):
+    answers, store = script("real_answers"), FeatureStore.open(run / "runs/real/store")
+    rows = {row["experiment"]: row for row in answers.by_condition(store).rows(named=True)}
+    votes = {row["experiment"]: row for row in answers.votes(store).rows(named=True)}
+    for name, names, hits, truth in answers_to_experiments(run):
+        kappas, below = [], []
+        with np.errstate(invalid="ignore"):
+            for right, classes in conditions(run, name):
+                pairs = [kappa(*pair) for pair in combinations(right, 2)]
+                kappas.append(np.mean([it for it in pairs if not np.isnan(it)] or np.nan))
+                below.append(independent(right, classes) - right.any(axis=0).mean())
+        assert rows[name]["kappa within"] == pytest.approx(np.nanmean(kappas))
+        assert rows[name]["below within"] == pytest.approx(np.mean(below))
+        assert rows[name]["below"] == pytest.approx(
+            independent(hits, truth) - hits.any(axis=0).mean()
+        )
+        large = hits[names.index("ViT-L-14")]
+        one, other = (row for n, row in zip(names, hits, strict=True) if n != "ViT-L-14")
+        agreeing_right = (one & other & ~large).mean()
+        assert votes[name]["gain"] <= agreeing_right + 1e-12
+        assert votes[name]["low"] <= votes[name]["gain"] <= votes[name]["high"]
+    assert answers.report(store).count("──") >= 4
 
 
 def test_numbers_in_sentences(run):
