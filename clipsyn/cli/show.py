@@ -34,10 +34,10 @@ report = settings_command(
     about="""\
 Write one HTML page about STORE, for a reader who has five minutes.
 
-The answer comes first: which backbones, which combination, what it gains over the backbone that is
-best on the support, at what cost, and how sure that is. Then figures, tables that can be sorted,
-images that only one backbone gets right, caveats, and where the weights come from. The page opens
-from a file, without a network.
+The answer comes first: the method that the support chooses, what it gains over the best single
+backbone and over zero-shot, and at what cost; then what needs no labels; then the limit. Then
+figures, tables that can be sorted, images to look at, caveats, and where the weights come from. The
+page opens from a file, without a network.
 
 Clean images are what the answer is about, where the store has any; --perturb names others. A store
 that is not complete, or holds imported predictions alone, gets what can be said of it.""",
@@ -57,6 +57,7 @@ def _plot(
     name: str | None,
     sources: tuple[Path, ...],
     output: Path | None,
+    heading: bool,
     **selection: Any,
 ) -> None:
     if name is None and output is None:
@@ -67,10 +68,12 @@ def _plot(
             "`clipsyn plot` says which figures there are"
         )
     else:
-        _draw(name, sources, output, Drawn(**selection))
+        _draw(name, sources, output, Drawn(**selection), heading=heading)
 
 
-def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> None:
+def _draw(
+    name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn, *, heading: bool
+) -> None:
     import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
 
     from clipsyn.report.plot import frame_of
@@ -79,10 +82,12 @@ def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> N
 
     figure = FIGURES.load(name)
     data = figure.data(frame_of(figure, sources, drawn))
-    save(figure(data).figure, output)
-    beside = output.with_name(f"{output.name}.csv")
+    save(figure(data, heading=heading).figure, output)
+    beside, text = (output.with_name(f"{output.name}.{end}") for end in ("csv", "txt"))
     frames.write(data, csv=beside)
-    say(f"{output}: {figure.caption}", err=True)
+    with frames.written_whole(text) as file:
+        file.write(f"{figure.text(data)}\n".encode())
+    say(f"{output}: {figure.text(data)}", err=True)
     say_written(len(data), beside)
 
 
@@ -91,8 +96,9 @@ plot = click.command(
     help="""\
 Draw the figure NAME of SOURCE, a store or the Parquet file that a command wrote by -o.
 
-The ending of the output says the format: .svg, .pdf or .png. A CSV file beside it, figure.svg.csv
-for figure.svg, has the numbers that are drawn. Of several SOURCEs the numbers stand in one figure.
+The ending of the output says the format: .svg, .pdf or .png. Beside figure.svg stand
+figure.svg.csv, the numbers that are drawn, and figure.svg.txt, the caption. Of several SOURCEs the
+numbers stand in one figure.
 
 Without filters all that is in a file is drawn, and of a store what its analysis takes. For other
 settings of the analysis, draw the file that its command wrote. Without a NAME the figures
@@ -120,6 +126,7 @@ clipsyn plot gains results.parquet store -p clean -o gains.svg""",
                 type=Destination(".svg", ".pdf", ".png"),
                 help="The file to write.",
             ),
+            click.option("--heading", is_flag=True, help="Say above the figure what it is of."),
             *settings_options(Drawn),
         ],
     )

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 CLASS_ORACLE = "class-oracle"
 _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
 _WHOLE = 2**31 - 1  # stands for the whole support where shots are put in order
-_ABOVE = 14  # letters of the longest name in the key of gains
 _BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
 _SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few of them fit
 _SERIES = ["series", "head", "method"]
+ORACLES = (ORACLE, CLASS_ORACLE)
 _BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
 _REFERENCES = {CHOSEN: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
 _BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, below all
@@ -91,17 +91,11 @@ def _gain_marks(data: pl.DataFrame) -> dict[str, Mark]:
     return bars | {name: mark._replace(line="") for name, mark in of_ensembles.items()}
 
 
-def _in_key(entries: dict[str, Mark]) -> dict[str, Mark]:
-    """The same under names that fit beside those of datasets, where these tell them apart."""
-    short = {label(name, _ABOVE): mark for name, mark in entries.items()}
-    return short if len(short) == len(entries) else entries
-
-
 def _gains_size(data: pl.DataFrame) -> Size:
     entries = _gain_marks(data)
     lines = max(3, data["dataset"].n_unique())
     height = (_BAR + _MARK * len(entries.keys() - _BARS.keys())) * lines
-    return COLUMN, height + _BELOW + key_height(_in_key(entries), COLUMN) + 0.2
+    return COLUMN, height + _BELOW + key_height(entries, COLUMN) + 0.2
 
 
 def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
@@ -125,7 +119,12 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
     if high - low < _SMALL:
         ax.locator_params(axis="x", nbins=_STEPS)
     ax.set_xlabel("gain over the best single backbone, points", loc="right")  # room is at the left
-    key(ax, _in_key(entries), _chosen_of(len(ensembles), data["ensembles"][0], "mean gain"))
+    key(ax, entries)
+
+
+def _gains_about(data: pl.DataFrame) -> str:
+    ensembles = data.filter(~pl.col("method").is_in([*_BARS]))["method"].n_unique()
+    return _chosen_of(ensembles, data["ensembles"][0], "mean gain")
 
 
 def _beside(name: str) -> str:
@@ -161,14 +160,16 @@ gains = Figure(
     name="gains",
     short="What oracles and ensembles gain over the best single backbone, by dataset.",
     caption=(
-        "Gain in top-1 accuracy over the backbone that is best on these very images, in points: of "
-        "the oracle, which knows a right backbone for each image, of the best backbone for each "
-        "class, and of ensembles with 95 % intervals over images, at the most labelled images."
+        "Gain in top-1 accuracy over the backbone that is best on the support, of a store alone "
+        "over the one that is best on these very images, in points: of the oracle, which knows a "
+        "right backbone for each image, of the best backbone for each class, and of ensembles with "
+        "95 % intervals over images, at the most labelled images."
     ),
     source="oracle",
     data=_gains,
     draw=_draw_gains,
     size=_gains_size,
+    about=_gains_about,
 )
 
 
@@ -217,9 +218,8 @@ def _methods(rows: pl.DataFrame) -> pl.DataFrame:
         [best.select(columns), others.rename({"ensemble": "method"}).select(columns)],
         how="vertical_relaxed",
     )
-    series = (
-        pl.when(head="zero-shot").then("method").otherwise(pl.format("{} on {}", "method", "head"))
-    )
+    is_plain = (pl.col("head") == "zero-shot") | (pl.col("head") == pl.col("method"))
+    series = pl.when(is_plain).then("method").otherwise(pl.format("{} on {}", "method", "head"))
     return methods.with_columns(series=series)
 
 
@@ -289,9 +289,12 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
     ax.set_xticks(range(len(shots)), [str(number or FULL) for number in shots])
     ax.set_xlabel("labelled images a class")
     ax.set_ylabel("top-1 accuracy, %")
+    key(ax, entries)
+
+
+def _curves_about(data: pl.DataFrame) -> str:
     shown = data.filter(~pl.col("method").is_in([*_REFERENCES]))["series"].n_unique()
-    heading = title(_over(data), _chosen_of(shown, data["ensembles"][0], "accuracy"))
-    key(ax, entries, heading)
+    return title(_over(data), _chosen_of(shown, data["ensembles"][0], "accuracy"))
 
 
 def _over(data: pl.DataFrame) -> str:
@@ -316,4 +319,5 @@ few_shot = Figure(
     data=_curves,
     draw=_draw_curves,
     size=_curves_size,
+    about=_curves_about,
 )

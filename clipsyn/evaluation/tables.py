@@ -14,10 +14,12 @@ from typing import Any
 import polars as pl
 
 from clipsyn.evaluation.methods import CHOSEN
+from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import Numbers
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL
+from clipsyn.show import means
 from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
 from clipsyn.show.tables import Measure, measures_table
 from clipsyn.show.titles import WIDTH, mean_over, title, where
@@ -80,6 +82,7 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
     """
     tables: dict[str, Tables] = {}
     columns = ["head", "split", "prompts", "classes"]
+    gains = method_frame(tidy, "gain")
     for keys, every in method_frame(tidy).group_by(columns, maintain_order=True):
         labels = every["perturbation"].unique(maintain_order=True).to_list()
         one = CLEAN.label if CLEAN.label in labels else labels[0]
@@ -88,7 +91,8 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
         about = {"head": head, "split": split, "perturbation": one, "prompts": prompts}
         about["classes"] = None if classes == "all" else f"{classes} classes"
         name, text = ", ".join(map(str, keys)), title(*where(about, list(about)))
-        tables[f"by dataset, {name}"] = (by_dataset(part, text),)
+        of_part = dict(zip(columns, keys, strict=True)) | {"perturbation": one}
+        tables[f"by dataset, {name}"] = (by_dataset(part, text, gains.filter(**of_part)),)
         if len(_shots(part)) > 1:
             tables[f"by shots, {name}"] = by_shots(part, text)
         if len(labels) > 1:
@@ -99,17 +103,18 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
 
 NOTE = """\
 Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
-over it, in points; least: on the dataset where it is smallest. best on test: the backbone that is
-best on these very images, so that its accuracy is too high and the gain over it too low. oracle:
-share of images that at least one backbone gets right; independent: what it would be if errors were
-independent within each class. Numbers of shots that give a dataset the same images as more do are
-left out; datasets that have the same numbers stand together."""
+over it, in points, with a 95 % interval; least: on the dataset where it is smallest. best on test:
+the backbone that is best on these very images, so that its accuracy is too high and the gain over
+it too low. oracle: share of images that at least one backbone gets right; independent: what it
+would be if errors were independent within each class. Numbers of shots that give a dataset the same
+images as more do are left out; datasets that have the same numbers stand together."""
 
 
-def by_dataset(frame: pl.DataFrame, about: str) -> Table:
+def by_dataset(frame: pl.DataFrame, about: str, measured: pl.DataFrame) -> Table:
     """A line a method, a column a dataset at its most shots, and mean gains.
 
-    The cells of datasets have the ends of their intervals over images.
+    The cells of datasets have the ends of their intervals over images. measured: gains, of which
+    the mean has an interval; what knows the test labels has some without.
     """
     shots, last = _shots(frame), at_most_shots(frame)
     table = last.pivot(on="dataset", index="method", values="value")
@@ -122,12 +127,17 @@ def by_dataset(frame: pl.DataFrame, about: str) -> Table:
             numbers += [gains.min_horizontal().alias("least")] * (reference == CHOSEN)
     shown = [it.name for it in numbers if len(datasets) > 1 or it.name not in ("mean", "least")]
     table = table.select("method", *numbers)
-    rows: dict[str, Numbers] = {
+    rows: dict[str, dict[str, Row]] = {
         row.pop("method"): {name: {"value": value} for name, value in row.items()}
         for row in table.rows(named=True)
     }
     for row in last.rows(named=True):
         rows[row["method"]] |= {row["dataset"]: row}
+    for (method,), of_method in at_most_shots(measured).group_by("method"):
+        gain = means.mean_over(of_method.select("value", "ci_low", "ci_high").iter_rows())
+        if gain and gain.datasets == len(datasets):
+            ends = {"ci_low": gain.low, "ci_high": gain.high}
+            rows[str(method)]["gain"] = {"value": gain.value} | ends
     columns = [Measure(name, name, best="most", cell=_with_ends) for name in datasets]
     columns += [_OF_ALL[name] for name in shown]
     return _table(rows, columns, title(about, _fitted_on(shots)))
@@ -135,7 +145,7 @@ def by_dataset(frame: pl.DataFrame, about: str) -> Table:
 
 _OF_ALL = {
     "mean": Measure("mean", "mean", best="most"),
-    "gain": Measure("gain", "gain"),
+    "gain": Measure("gain", "gain", interval="known"),
     "least": Measure("least", "least"),
     "over it": Measure("over it", "over it", "over best\non test"),
 }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_PARTS = 6  # datasets that a figure of one dataset is drawn for
 _LARGEST = 300_000  # characters of an SVG: a larger one becomes a picture of dots
+_WIDE = 4.5  # inches, from which on a figure has the page's width
 _DOTS = 160  # an inch
 _PAPER, _VARIABLES = "#ffffff", {INK: "--ink", MUTED: "--muted", FAINT: "--line"}
 _PALE_GREY = re.compile(r"#([ef][0-9a-f])\1\1")  # of bands and stripes behind what is drawn
@@ -91,7 +92,13 @@ def _drawing(figure: Figure, data: pl.DataFrame, name: str, about: str = "") -> 
     rest = f"{advised('plot', figure.name)} writes them all to a CSV file."
     numbers = grid_of(data, f"The numbers of this figure. {short}", rest)
     return Drawing(
-        figure.name, about, figure.short, figure.caption, image, numbers, figure.size(data)[0] > 4.5
+        figure.name,
+        about,
+        figure.short,
+        figure.text(data),
+        image,
+        numbers,
+        figure.size(data)[0] > _WIDE,
     )
 
 

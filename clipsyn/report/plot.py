@@ -16,6 +16,7 @@ import polars as pl
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.robustness.view import under
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.files import all_rows
 from clipsyn.evaluation.results.frame import RESULT
@@ -40,6 +41,7 @@ _HINT = (
     "zeroshot STORE -o FILE.parquet`"
 )
 Source = FeatureStore | pl.DataFrame | Path | str
+_OF_RESULTS = ("heads", "ensembles")  # a store has none
 _COLUMNS = {  # of the frame, by setting
     "datasets": "dataset",
     "splits": "split",
@@ -52,12 +54,18 @@ _COLUMNS = {  # of the frame, by setting
 
 
 def plot(
-    name: str, source: Source | Sequence[Source], *, ax: Axes | None = None, **selection: Any
+    name: str,
+    source: Source | Sequence[Source],
+    *,
+    ax: Axes | None = None,
+    heading: bool = False,
+    **selection: Any,
 ) -> Axes:
     """Draw a figure of a store, a tidy frame, or files of results.
 
     name: one that `clipsyn plot` lists. source: one, or several whose numbers stand in one figure.
-    ax: matplotlib's Axes to draw on; without, on axes of their own. selection: `datasets`,
+    ax: matplotlib's Axes to draw on; without, on axes of their own. heading: say above what it is
+    of. selection: `datasets`,
     `splits`, `perturbations`, `backbones`, `prompts`, `heads` and `ensembles`, names or patterns
     with ``*``. Returns the axes. Raises UsageError that says what is lacking, UnknownName with near
     matches.
@@ -67,7 +75,7 @@ def plot(
     >>> ax.figure.savefig("accuracy.pdf")
     """
     figure: Figure = FIGURES.load(name)
-    return figure(figure.data(frame_of(figure, source, Drawn(**selection))), ax)
+    return figure(figure.data(frame_of(figure, source, Drawn(**selection))), ax, heading=heading)
 
 
 def frame_of(
@@ -110,15 +118,16 @@ def _frame(
             f"{figure.name} is not drawn of a store: run `{_LINES[figure.source]}` and draw FILE"
         )
     analysis = ANALYSES.load(figure.source)
-    return source, analysis.measure(source, analysis.settings(**given))
+    ours = {name: terms for name, terms in given.items() if name not in _OF_RESULTS}
+    return source, analysis.measure(source, analysis.settings(**ours))
 
 
 def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: str) -> pl.DataFrame:
     """The rows of a frame that pass filters by name or pattern; UnknownName where none does.
 
     given: terms by the name of a setting of `Drawn`. source: the command that wrote the frame.
-    Ensembles leave rows of backbones as they are; perturbations leave what `robustness` compares
-    them with.
+    Ensembles leave rows of backbones and oracles as they are; perturbations leave what `robustness`
+    compares them with.
     """
     for setting, terms in given.items():
         column = _COLUMNS[setting]
@@ -126,6 +135,8 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
             raise UsageError(f"these numbers are not told apart by {setting}=…: leave it away")
         listed = pl.col(column) if column == "backbones" else pl.concat_list(column)
         known = frame.select(listed.explode()).to_series().drop_nulls().unique().to_list()
+        if column == "ensemble" and not (known := [it for it in known if it not in ORACLES]):
+            continue
         kept: set[str] = set()
         for term in terms_of(column, terms):
             if not (there := matching(term, known)):
@@ -134,7 +145,8 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
         if column == "perturbation" and source == "robustness":
             frame = under(frame, kept)
         elif column == "ensemble":
-            frame = frame.filter(pl.col(column).is_in(kept) | pl.col(column).is_null())
+            of_others = pl.col(column).is_null() | pl.col(column).is_in(ORACLES)
+            frame = frame.filter(pl.col(column).is_in(kept) | of_others)
         else:
             frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)
     return frame

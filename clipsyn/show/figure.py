@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polars import DataFrame
@@ -39,6 +40,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
 _PNG_DOTS = 300  # an inch
 _SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
+_LINE, _LETTER = 0.14, 0.055  # inches of a heading: high, and wide
 _TAG, _ID = r"<[^<>]+>", r'( id="|xlink:href="#|url\(#)'  # of SVG; what stands before an id
 _HEAD = r">\s*<metadata>.*?</defs>"  # a licence, which is empty, and rules for the whole page
 _SETTINGS = {
@@ -237,7 +239,8 @@ class Figure:
     frame lacks. draw: puts that on axes; names in it may be shown. caption: how to read it, in a
     sentence or two; the page has it below the figure and as its text for a screen reader. size: of
     the data. tidy: whether its frame has the columns of `clipsyn.evaluation.results.frame.RESULT`;
-    `data` sees for itself what another frame has.
+    `data` sees for itself what another frame has. about: of the data, what it is of; it stands
+    above the figure where that is asked for, and in its text.
     """
 
     name: str  # "accuracy-matrix"
@@ -248,17 +251,29 @@ class Figure:
     draw: Callable[[DataFrame, Axes], None]
     size: Callable[[DataFrame], Size] = lambda _data: (COLUMN, 2.4)
     tidy: bool = True
+    about: Callable[[DataFrame], str] = lambda _data: ""
 
-    def __call__(self, data: DataFrame, ax: Axes | None = None) -> Axes:
-        """Draw what `data` has made of a frame, on `ax` or on axes of its own."""
+    def text(self, data: DataFrame) -> str:
+        """What a paper has below the figure."""
+        about = self.about(printable_frame(data))
+        return f"{self.caption} {about[:1].upper()}{about[1:]}{'.' if about else ''}".strip()
+
+    def __call__(self, data: DataFrame, ax: Axes | None = None, *, heading: bool = False) -> Axes:
+        """Draw what `data` has made of a frame, on `ax` or on axes of its own.
+
+        heading: say what it is of above it; axes of the user's own have no room for that.
+        """
         shown = printable_frame(data)
         if ax is not None:
             with styled():
                 self.draw(shown, ax)
                 as_text(ax)
             return ax
-        with canvas(*self.size(shown)) as own:
+        width, height = self.size(shown)
+        above = fill(self.about(shown), int(width / _LETTER)) if heading else ""
+        with canvas(width, height + _LINE * len(above.splitlines())) as own:
             self.draw(shown, own)
+            own.figure.suptitle(above, x=0.01, ha="left", size=7, color=MUTED)
         return own
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from clipsyn.show.figure import BEST, COLUMN, INK, MUTED, PAGE, WIDE, Mark, heat_map, label, letters
+from clipsyn.show.figure import BEST, COLUMN, INK, PAGE, WIDE, Mark, heat_map, label, letters
 from clipsyn.show.frames import is_nan
 from clipsyn.show.text import wrapped
 from clipsyn.show.titles import ShortNames, shortened, subject, title
@@ -25,9 +25,7 @@ _LETTER = 0.052  # inches, the width of one of 7 points
 _LINE = 0.13  # inches, the height of one
 _SHARE = 0.775, 0.77  # of width and height that matplotlib gives axes, the rest to their labels
 _HANDLE = 0.42  # inches, of a line of the key and what is between columns
-_SCALE = 0.6  # inches, of the scale of a heat map
 _LEFT = 0.5  # inches of a figure that are left of its axes
-_BETWEEN = " ·"  # phrases of a heading
 _LONGEST = 26  # signs of a name in the key, beyond which it is broken
 _WIDEST = 40  # letters of one of its lines, where signs are wide
 
@@ -139,10 +137,8 @@ def drawn(mark: Mark | Look) -> Look:
     return {"color": mark.colour, "marker": mark.marker, "linestyle": mark.line}
 
 
-def key(
-    ax: Axes, entries: Mapping[str, Mark | Look], heading: str = "", *, titled: int = 0
-) -> None:
-    """What each name looks like, above the axes, in as many columns as fit, below a heading.
+def key(ax: Axes, entries: Mapping[str, Mark | Look], *, titled: int = 0) -> None:
+    """What each name looks like, above the axes, in as many columns as fit.
 
     titled: lines of titles between the axes and the key.
     """
@@ -154,7 +150,6 @@ def key(
     legend = ax.legend(
         handles,
         [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
-        title=_heading(heading, width),
         loc="lower left",
         bbox_to_anchor=(0, 1 + _LINE * titled / (_SHARE[1] * height)),
         ncols=_columns(texts, width),
@@ -166,26 +161,15 @@ def key(
         handletextpad=0.5,
         labelspacing=0.3,
     )
-    legend.get_title().set(color=MUTED, size=7)
     for shown, text in zip(legend.get_texts(), texts, strict=True):
         shown.set(text=text, color=INK)
 
 
 def key_height(entries: Iterable[str], width: float) -> float:
-    """Inches that the key of a figure of such a width takes, without its heading."""
+    """Inches that the key of a figure of such a width takes."""
     texts = [_broken(name) for name in entries]
     lines = max((text.count("\n") + 1 for text in texts), default=1)
     return _LINE * lines * -(-len(texts) // _columns(texts, width))
-
-
-def headed(ax: Axes, heading: str, beside: float) -> None:
-    """What a heat map is of, above it and the labels left of it, which take inches `beside`."""
-    width = _inches(ax)[0]
-    over = 0.7 * beside  # a layout does not see how far left it goes
-    left = -over / max(width - beside - _SCALE, 0.5)
-    ax.set_title(
-        _heading(heading, width - beside + over + 0.4), loc="left", x=left, color=MUTED, size=7
-    )
 
 
 def _broken(name: str) -> str:
@@ -193,20 +177,6 @@ def _broken(name: str) -> str:
     lines = wrapped(name, _LONGEST, "-_/ ").split("\n")
     filled = (piece for line in lines for piece in fill(line, _LONGEST).split("\n"))
     return "\n".join(piece for line in filled for piece in _pieces(line, _WIDEST))
-
-
-def _heading(heading: str, width: float) -> str:
-    """Broken between phrases, and within one that is too long."""
-    most = int((width - _LEFT - 0.3) / _LETTER)
-    first, *phrases = heading.split(f"{_BETWEEN} ")
-    lines = _pieces(first, most)
-    for phrase in phrases:
-        lines[-1] += _BETWEEN
-        if letters(f"{lines[-1]} {phrase}{_BETWEEN}") <= most:
-            lines[-1] += f" {phrase}"
-        else:
-            lines += _pieces(phrase, most)
-    return "\n".join(lines)
 
 
 def _pieces(text: str, most: int) -> list[str]:
@@ -238,22 +208,26 @@ def _inches(ax: Axes) -> tuple[float, float]:
     return box.width / dots / _SHARE[0], box.height / dots / _SHARE[1]
 
 
-_CELL, _BESIDE, _HEADING = 0.265, 0.5, 0.5  # inches
+_CELL, _BESIDE, _BELOW = 0.265, 0.5, 0.25  # inches
 
 
 def pair_map_size(data: pl.DataFrame) -> tuple[float, float]:
     """Inches of the figure: a column of a paper for up to nine backbones."""
     texts = _texts(shortened(_names(data)))
     wide, beside = max(_CELL * (len(texts) - 1), 1.1), room(texts)
-    return max(COLUMN, wide + beside + _BESIDE), wide + 0.7 * beside + _HEADING
+    return max(COLUMN, wide + beside + _BESIDE), wide + 0.7 * beside + _BELOW
 
 
-def pair_map(data: pl.DataFrame, ax: Axes, measure: str, about: tuple[str, ...]) -> None:
+def pairs_subject(data: pl.DataFrame, columns: Sequence[str]) -> str:
+    """What a map of pairs is of."""
+    return title(subject(data, columns), shortened(_names(data)).phrase)
+
+
+def pair_map(data: pl.DataFrame, ax: Axes, measure: str) -> None:
     """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
 
     data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
-    `clipsyn.evaluation.results.view.over_datasets`. measure: what stands beside the scale. about:
-    columns for the heading.
+    `clipsyn.evaluation.results.view.over_datasets`. measure: what stands beside the scale.
     """
     names = _names(data)
     places = {name: place for place, name in enumerate(names)}
@@ -262,11 +236,8 @@ def pair_map(data: pl.DataFrame, ax: Axes, measure: str, about: tuple[str, ...])
         column, row = sorted((places[one], places[other]))
         if value is not None and not is_nan(value):
             values[row - 1, column] = value
-    short = shortened(names)
-    texts = _texts(short)
+    texts = _texts(shortened(names))
     limits: Any = {"vmin": min(0.0, *values.values()) if values else 0.0, "vmax": 1}
-    heading = title(subject(data, about), short.phrase)
-    headed(ax, heading, room(texts))  # before a scale takes of the width
     heat_map(ax, texts[1:], texts[:-1], values, decimals=2, label=measure, **limits)
 
 

@@ -41,6 +41,8 @@ def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
         f"{tmp_path / 'figure.svg'}: Zero-shot top-1 accuracy in percent; the best backbone of"
         in (result.stderr)
     )
+    text = (tmp_path / "figure.svg.txt").read_text("utf-8")
+    assert text.startswith("Zero-shot top-1 accuracy in percent; the best")
     assert f"2 rows written to {tmp_path / 'figure.svg.csv'}" in result.stderr
 
 
@@ -120,7 +122,7 @@ def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, missing):
     script = (
         f"import sys; sys.modules['{missing}'] = None\n"
         "from clipsyn.cli import main, show\n"
-        f"def draw(*_): import {missing}\n"
+        f"def draw(*_, **__): import {missing}\n"
         "show._draw = draw if 'jinja2' in sys.modules else show._draw\n"
         "main(sys.argv[1:])"
     )

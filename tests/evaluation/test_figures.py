@@ -89,8 +89,7 @@ def test_the_ensembles_with_the_largest_mean_gain_are_drawn():
     more = [gain(d, f"e{at}", at / 100) for d in ("birds", "cars") for at in range(1, 9)]
     data = gains.data(pl.concat([GAINS.filter(pl.col("ensemble") != "nlc"), tidy(*more)]))
     assert set(data["method"]) == {"oracle", "class-oracle", "e8", "e7", "e6"}
-    heading = gains(data).get_legend().get_title().get_text()
-    assert " ".join(heading.split()) == "the 3 of 9 ensembles with the largest mean gain"
+    assert gains.about(data) == "the 3 of 9 ensembles with the largest mean gain"
 
 
 def test_gains_are_bars_of_oracles_and_marks_of_ensembles():
@@ -108,7 +107,7 @@ def test_oracles_alone_are_drawn_too():
     frame = GAINS.filter(pl.col("ensemble").is_in(["oracle", "class-oracle"]))
     ax = gains(gains.data(frame))
     assert len(ax.patches) == 6
-    assert not ax.get_legend().get_title().get_text()
+    assert not ax.figure.get_suptitle()
 
 
 def test_an_unknown_gain_counts_in_no_mean():
@@ -235,8 +234,7 @@ def test_datasets_with_other_numbers_of_shots_are_left_out():
     fewer = tidy(*curves("flags")).filter(pl.col("shots").ne_missing(4))
     data = few_shot.data(pl.concat([fewer, CURVES]))
     assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
-    heading = few_shot(data).get_legend().get_title().get_text()
-    assert heading == "mean over 2 of 3 datasets"
+    assert few_shot.about(data) == "mean over 2 of 3 datasets"
 
 
 def test_datasets_with_one_number_of_shots_have_no_curve():
@@ -256,8 +254,7 @@ def test_the_six_best_ensembles_and_both_references_are_drawn():
     ]
     data = few_shot.data(pl.concat([CURVES, tidy(*more)]))
     assert set(data["series"]) == {BEST, "best-single", "nlc", "log-avg", "e8", "e7", "e6", "e5"}
-    heading = few_shot(data).get_legend().get_title().get_text()
-    assert "the 6 of 11 ensembles with the largest accuracy" in " ".join(heading.split())
+    assert "the 6 of 11 ensembles with the largest accuracy" in few_shot.about(data)
 
 
 def test_lines_go_through_the_numbers_at_equal_steps():

@@ -96,6 +96,16 @@ def test_by_dataset_shows_the_most_shots_and_gains(tidy, read_table):
     assert {independent[name] for name in ("birds", "cars", "mean")} == {"97.0"}
 
 
+def test_measured_gains_have_the_interval_of_a_mean(tidy):
+    ends = {"ci_low": pl.col("value") - 0.02, "ci_high": pl.col("value") + 0.02}
+    measured = tidy.filter(metric="acc1", ensemble="nlc").with_columns(
+        metric=pl.lit("gain"), value=pl.col("value") - 0.42
+    )
+    text = texts(pl.concat([tidy, measured.with_columns(**ends)]))[BY_DATASET]
+    # (38 + 48) / 2; 2 * sqrt(2) / 2 on both sides
+    assert "43.0  41.6\N{EN DASH}44.4" in text
+
+
 def test_by_shots_shows_the_mean_over_datasets(tidy, read_table):
     text = texts(tidy)[BY_SHOTS]
     assert "by shots · mean over 2 datasets" in text

@@ -22,7 +22,7 @@ from clipsyn.report import FIGURES
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
 from clipsyn.show.figure import FORMATS, Figure, save, svg
-from clipsyn.show.frames import flat, write
+from clipsyn.show.frames import flat, printable_frame, write
 from clipsyn.store.features import FeatureStore
 
 EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40
@@ -180,6 +180,14 @@ def test_other_numbers_are_another_figure(figure, data):
     assert len(data.select(floats).columns)
     changed = data.with_columns(floats * 0.5)
     assert svg(figure(data).figure, "any") != svg(figure(changed).figure, "any")
+
+
+def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data):
+    assert figure(data).figure.get_suptitle() == ""
+    ax = figure(data, heading=True)
+    shown = " ".join(ax.figure.get_suptitle().split())
+    assert shown == " ".join(figure.about(printable_frame(data)).split())
+    assert _beyond(ax.figure) == []
 
 
 def test_series_can_be_told_apart_without_colour(figure, data):

@@ -97,6 +97,19 @@ def test_filters_hold_for_every_source(figure, tiny_store):
         frame_of(figure, [FRAME, tiny_store], Drawn(datasets="birds"))
 
 
+def test_ensembles_and_heads_are_of_results_beside_a_store(tiny_store):
+    """The oracles of a store stay whichever ensembles of a file are drawn."""
+    gains = FIGURES.load("gains")
+    about = {"dataset": "toy", "metric": "gain", "backbones": ["fake/one", "fake/two"]}
+    results = rows(*(about | {"ensemble": name} for name in ("nlc", "log-avg", "oracle")))
+    of_file = frame_of(gains, results, Drawn(ensembles="nlc", heads="zero-shot"))
+    assert of_file["ensemble"].to_list() == ["nlc", "oracle"]
+    of_store = frame_of(gains, tiny_store, Drawn(ensembles="nlc", heads="zero-shot"))
+    assert "oracle" in of_store["ensemble"].to_list()
+    with pytest.raises(UnknownName, match="moe"):
+        frame_of(gains, results, Drawn(ensembles="moe"))
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [("few-shot", "evaluate STORE -o FILE"), ("router-weights", "predict ROUTER STORE -o")],

@@ -11,7 +11,6 @@ from clipsyn.show.figure import COLUMN, PAGE, canvas, marks
 from clipsyn.show.panels import (
     Grid,
     drawn,
-    headed,
     key,
     key_height,
     methods,
@@ -116,12 +115,11 @@ def test_panels_of_their_own_scales_have_their_numbers():
 def test_a_key_says_every_name_as_it_is():
     names = ["_hidden", "$x$", "<b>", "a" * 60, ""]
     with canvas() as ax:
-        key(ax, {name: drawn(mark) for name, mark in marks(names).items()}, "birds/test")
+        key(ax, {name: drawn(mark) for name, mark in marks(names).items()})
         laid_out(ax)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [text.replace("\n", "") for text in texts] == names
     assert max(len(line) for text in texts for line in text.split("\n")) == 26
-    assert ax.get_legend().get_title().get_text() == "birds/test"
 
 
 def test_a_long_name_is_broken_between_its_parts():
@@ -164,30 +162,6 @@ def test_labels_fit_the_room_that_is_left_for_them(text):
     (shown,) = ax.get_yticklabels()
     taken = shown.get_window_extent(renderer).width / ax.figure.dpi
     assert taken <= room([text, "i"]) + 0.03
-
-
-def test_a_heading_is_broken_to_the_width():
-    with canvas(COLUMN, 2) as ax:
-        ax.set_yticks([0.5], ["x" * 20])
-        about = "birds/test · clean · prompts own · n 1,500 · backbones */openai · more to say"
-        headed(ax, about, room(["x" * 20]))
-        renderer = laid_out(ax)
-    lines = ax.get_title(loc="left").split("\n")
-    assert " ".join(lines) == about
-    assert all(line.endswith(" ·") for line in lines[:-1])  # phrases are whole
-    assert ax._left_title.get_window_extent(renderer).x1 <= ax.figure.bbox.x1
-
-
-def test_a_heading_is_broken_between_words_and_a_long_word_anywhere():
-    words = ["the", "largest", "mean", "gain", "of", "m" * 60, "anybody"]
-    for width in (1.2, 1.7, 2.3):
-        with canvas(width) as ax:
-            key(ax, {"one": marks(["one"])["one"]}, " ".join(words))
-            lines = ax.get_legend().get_title().get_text().split("\n")
-        assert len(lines) > 4
-        assert "".join(lines) == " ".join(words)
-        inner = {line.strip() for line in lines if "mm" not in line}
-        assert {word for line in inner for word in line.split()} <= {*words}
 
 
 def test_methods_are_backbones_without_what_they_share_and_ensembles():

@@ -97,7 +97,7 @@ def _layers(data: pl.DataFrame) -> list[_Layer]:
         alone = fixed.filter(pl.col("ensemble").is_null(), pl.col("backbones").list.first() == name)
         layers.append(_Layer(text, alone, of_name | {"linestyle": ""}))
     layers.append(_Layer("chosen threshold", of_rule[WITHIN], _CHOSEN))
-    layers.append(_Layer("Pareto front", data.filter("front"), _FRONT))
+    layers.append(_Layer("front on the support", data.filter("front"), _FRONT))
     return [layer for layer in layers if len(layer.rows)]
 
 
@@ -116,8 +116,7 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
     if data["mean_gflops"].min() > 0:  # type: ignore[operator]
         _logarithmic(ax)
     ax.set(xlabel="GFLOPs an image, mean", ylabel="top-1 accuracy, %")
-    heading = title(subject(data, (*WHERE, "n")), _names(data).phrase)
-    key(ax, {layer.text: layer.look for layer in layers}, heading)
+    key(ax, {layer.text: layer.look for layer in layers})
 
 
 def _logarithmic(ax: Axes) -> None:
@@ -135,10 +134,11 @@ pareto = Figure(
     short="Accuracy against cost: backbones, ensembles of some, and cascades.",
     caption="Top-1 accuracy against the mean cost of an image, of backbones, of ensembles of some "
     "of them, and of cascades at each threshold; a star is the threshold that is chosen on the "
-    "support. Pareto front: what no other choice beats in both accuracy and cost on the support; "
+    "support. Front on the support: what no other choice beats there in both accuracy and cost; "
     "its accuracy is measured on other images, with 95 % intervals.",
     source="cascade",
     data=_data,
     draw=_draw,
     size=_size,
+    about=lambda data: title(subject(data, (*WHERE, "n")), _names(data).phrase),
 )

@@ -13,7 +13,17 @@ from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
 from clipsyn.methods.ensembles import place_of
 from clipsyn.show.figure import INK, MUTED, Figure, Size, marks, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import Grid, Look, drawn, key, named_pairs, pair_map, pair_map_size, panels
+from clipsyn.show.panels import (
+    Grid,
+    Look,
+    drawn,
+    key,
+    named_pairs,
+    pair_map,
+    pair_map_size,
+    pairs_subject,
+    panels,
+)
 from clipsyn.show.table import NOTHING
 from clipsyn.show.titles import title, where
 from clipsyn.stats.correlation import least_squares, pearson
@@ -38,7 +48,7 @@ def _pairs(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _draw_pairs(data: pl.DataFrame, ax: Axes) -> None:
-    pair_map(data, ax, "error consistency", (*WHERE, "n"))
+    pair_map(data, ax, "error consistency")
 
 
 def _gains(frame: pl.DataFrame) -> pl.DataFrame:
@@ -107,7 +117,11 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
         for name, x, y in part.select("dataset", "diversity", "value").iter_rows():
             panel.plot(100 * x, 100 * y, **looks[name], zorder=3)
         _draw_line(part, panel)
-    key(ax, looks, title(*where(data.row(0, named=True), (*WHERE[1:], "head"))), titled=2)
+    key(ax, looks, titled=2)
+
+
+def _gains_about(data: pl.DataFrame) -> str:
+    return title(*where(data.row(0, named=True), (*WHERE[1:], "head")))
 
 
 def _draw_line(part: pl.DataFrame, panel: Axes) -> None:
@@ -140,6 +154,7 @@ error_consistency = Figure(
     data=_pairs,
     draw=_draw_pairs,
     size=pair_map_size,
+    about=lambda data: pairs_subject(data, (*WHERE, "n")),
 )
 diversity_gain = Figure(
     name="diversity-gain",
@@ -151,4 +166,5 @@ diversity_gain = Figure(
     data=_gains,
     draw=_draw_gains,
     size=_gains_size,
+    about=_gains_about,
 )

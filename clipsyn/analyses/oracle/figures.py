@@ -93,9 +93,12 @@ def _draw_bars(ax: Axes, data: pl.DataFrame) -> None:
     ax.set_xticks([])
     ax.grid(visible=False, axis="x")
     ax.set_ylabel("images, %")
-    for rest in _rows(data, _REST):
-        words = f"all smaller regions together: {percent(rest['value'])} %"
-        ax.set_title(words, loc="right", size=7, color=MUTED)
+
+
+def _about(data: pl.DataFrame) -> str:
+    """What is left out of the figure."""
+    rest = (percent(row["value"]) for row in _rows(data, _REST))
+    return "".join(f"all smaller regions together: {share} %" for share in rest)
 
 
 def _draw_dots(ax: Axes, names: list[str], regions: list[list[str]]) -> None:
@@ -136,4 +139,5 @@ upset = Figure(
     data=_data,
     draw=_draw,
     size=_size,
+    about=_about,
 )

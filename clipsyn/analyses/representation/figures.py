@@ -9,8 +9,17 @@ import polars as pl
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
 from clipsyn.methods.numerics.metrics import CALIBRATION_BINS
 from clipsyn.show.figure import FAINT, MUTED, Figure, Mark, Size, marks, needed
-from clipsyn.show.panels import Grid, drawn, key, named_pairs, pair_map, pair_map_size, panels
-from clipsyn.show.titles import shortened, title
+from clipsyn.show.panels import (
+    Grid,
+    drawn,
+    key,
+    named_pairs,
+    pair_map,
+    pair_map_size,
+    pairs_subject,
+    panels,
+)
+from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -33,7 +42,7 @@ def _pairs(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _draw_pairs(data: pl.DataFrame, ax: Axes) -> None:
-    pair_map(data, ax, "linear CKA", (*WHERE[:3], "n"))
+    pair_map(data, ax, "linear CKA")
 
 
 cka = Figure(
@@ -45,6 +54,7 @@ cka = Figure(
     data=_pairs,
     draw=_draw_pairs,
     size=pair_map_size,
+    about=lambda data: pairs_subject(data, (*WHERE[:3], "n")),
 )
 
 
@@ -117,8 +127,12 @@ def _draw_bins(data: pl.DataFrame, ax: Axes) -> None:
     for name, part in zip(names, parts, strict=True):
         _draw_panel(data.filter(backbone=name), part, entries)
     parts[0].set(xlim=(0, 100), ylim=(0, 100), xticks=[25, 50, 75], yticks=[0, 50, 100])
+    key(ax, entries, titled=1)
+
+
+def _bins_about(data: pl.DataFrame) -> str:
     count = data["datasets"][0]
-    key(ax, entries, title(f"over the images of {count} datasets" if count > 1 else ""), titled=1)
+    return f"over the images of {count} datasets" if count > 1 else ""
 
 
 def _draw_panel(data: pl.DataFrame, ax: Axes, entries: dict[str, Mark]) -> None:
@@ -146,4 +160,5 @@ reliability = Figure(
     data=_bins,
     draw=_draw_bins,
     size=_bins_size,
+    about=_bins_about,
 )

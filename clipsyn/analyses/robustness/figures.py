@@ -14,7 +14,7 @@ from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.show.figure import COLUMN, INK, Figure, Mark, Size, heat_map, label, marks, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import Grid, drawn, headed, key, methods, panels, room, underlined
+from clipsyn.show.panels import Grid, drawn, key, methods, panels, room, underlined
 from clipsyn.show.titles import subject, title, typical_interval, where
 
 if TYPE_CHECKING:
@@ -127,12 +127,12 @@ def _parts(data: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return parts
 
 
-def _heading(data: pl.DataFrame, names: str) -> str:
+def _about(data: pl.DataFrame) -> str:
     about = subject(data, _ABOUT)
     if (datasets := data["dataset"].n_unique()) > 1:
         first = data.row(0, named=True) | {"dataset": None}
         about = title(f"{datasets} datasets", *where(first, _ABOUT[:3]))
-    return title(about, names, typical_interval(data))
+    return title(about, methods(data)[1], typical_interval(data))
 
 
 def _same_severities(parts: Iterable[pl.DataFrame]) -> bool:
@@ -146,7 +146,7 @@ def _curves_size(data: pl.DataFrame) -> Size:
 
 
 def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
-    texts, cut = methods(data)
+    texts, _ = methods(data)
     by_method = marks([name for name in texts if name != ORACLE.name])
     by_method |= {name: Mark(INK, "*", ":") for name in texts if name == ORACLE.name}
     parts = _parts(data)
@@ -158,13 +158,13 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
             panel.plot(rows["severity"], 100 * rows["value"], **drawn(mark), ms=3, lw=1)
         panel.set_xticks(sorted({*part["severity"]}))
     entries = {texts[name]: drawn(mark) for name, mark in by_method.items()}
-    key(ax, entries, _heading(data, cut), titled=1)
+    key(ax, entries, titled=1)
 
 
 def _matrix_size(data: pl.DataFrame) -> Size:
     columns, rows = _labels(methods(data)[0].values()), _labels(_parts(data))
     width = _CELL * len(columns) + room(rows) + 0.6  # with the scale
-    below = 0.7 * room(columns) + 0.5  # with the heading
+    below = 0.7 * room(columns) + 0.25
     return max(COLUMN, width), _ROW * max(len(rows), 6) + below
 
 
@@ -173,7 +173,7 @@ def _labels(names: Iterable[str]) -> list[str]:
 
 
 def _draw_matrix(data: pl.DataFrame, ax: Axes) -> None:
-    texts, cut = methods(data)
+    texts, _ = methods(data)
     columns, parts = list(texts), _parts(data)
     values: dict[tuple[int, int], float] = {}
     best: list[tuple[int, int]] = []
@@ -184,7 +184,6 @@ def _draw_matrix(data: pl.DataFrame, ax: Axes) -> None:
         most = singles.filter(value=singles["value"].max())["backbone"]
         best += [(columns.index(name), row) for name in most]
     rows = _labels(parts)
-    headed(ax, _heading(data, cut), room(rows))  # before a scale takes of the width
     what = "top-1 accuracy, %"
     heat_map(ax, rows, _labels(texts.values()), values, decimals=1, label=what, vmin=0)
     for row in _gaps(parts.values()):
@@ -212,6 +211,7 @@ severity = Figure(
     data=_curves,
     draw=_draw_curves,
     size=_curves_size,
+    about=_about,
 )
 corruptions = Figure(
     name="corruptions",
@@ -222,4 +222,5 @@ corruptions = Figure(
     data=_matrix,
     draw=_draw_matrix,
     size=_matrix_size,
+    about=_about,
 )

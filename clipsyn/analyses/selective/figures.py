@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
-from clipsyn.show.figure import MUTED, Figure, Size, marks, needed
-from clipsyn.show.panels import Grid, Look, drawn, key, methods, panels
+from clipsyn.show.figure import COLUMN, MUTED, Figure, Size, marks, needed
+from clipsyn.show.panels import Look, drawn, key, key_height, methods
 from clipsyn.show.titles import subject, title, typical_interval
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _BY = [*WHERE[1:], "score", "ensemble", "backbone"]
 
 
 def _data(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each score, method and coverage; and for each threshold, which has `wished`.
+    """A row for each method and coverage, by one score; and for each threshold, with `wished`.
 
-    Means over datasets, of what all have.
+    The score is the first that the frame has. Means over datasets, of what all have.
     """
     rows = having(frame, "score", "coverage", "wished").with_columns(
         backbone=pl.when(pl.col("ensemble").is_null()).then(pl.col("backbones").list.first())
@@ -32,6 +32,8 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
         "give a store, or what `clipsyn selective STORE -o FILE.parquet` wrote",
     )
     refuse_several(curves)
+    first = curves["score"][0]
+    curves, rows = (part.filter(score=first) for part in (curves, rows))
     chosen = rows.filter(pl.col("wished").is_not_null()).drop("coverage")
     means = pl.concat(
         [over_datasets(curves, [*_BY, "coverage"]), _thresholds(chosen)], how="diagonal"
@@ -58,43 +60,44 @@ def _key(data: pl.DataFrame) -> dict[str, Look]:
 
 
 def _size(data: pl.DataFrame) -> Size:
-    return Grid.of(data["score"].n_unique()).size(_key(data))
+    return COLUMN, 2.4 + key_height(_key(data), COLUMN)
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
-    texts, cut = methods(data)
     looks = _key(data)
-    parts = data.partition_by("score", maintain_order=True)
-    titles = [part["score"][0] for part in parts]
-    labels = "coverage, % of the images", "accuracy of these, %"
-    for part, panel in zip(parts, panels(ax, titles, *labels), strict=True):
-        for name, text in texts.items():
-            of_method = part.filter(pl.coalesce("ensemble", "backbone") == name)
-            _draw_method(of_method, panel, looks[text])
-        for wished in part["wished"].drop_nulls().unique():
-            panel.axhline(100 * wished, color=MUTED, lw=0.8, ls=":")
-        panel.set_xticks(range(25, 101, 25))
+    for name, text in methods(data)[0].items():
+        _draw_method(data.filter(pl.coalesce("ensemble", "backbone") == name), ax, looks[text])
+    for wished in data["wished"].drop_nulls().unique():
+        ax.axhline(100 * wished, color=MUTED, lw=0.8, ls=":")
+    ax.set_xticks(range(25, 101, 25))
+    ax.set(xlabel="coverage, % of the images", ylabel="accuracy of these, %")
+    key(ax, looks)
+
+
+def _about(data: pl.DataFrame) -> str:
     about = subject(data.sort("n", descending=True), (*WHERE, "n"))  # n of all, not of some
-    key(ax, looks, title(about, cut, typical_interval(data)), titled=1)
+    score = f"score {data['score'][0]}"
+    return title(about, score, methods(data)[1], typical_interval(data))
 
 
-def _draw_method(rows: pl.DataFrame, panel: Axes, of_method: Look) -> None:
+def _draw_method(rows: pl.DataFrame, ax: Axes, of_method: Look) -> None:
     curve = rows.filter(pl.col("wished").is_null()).sort("coverage")
     chosen = rows.filter(pl.col("wished").is_not_null())
     every = {"markevery": 4, "markersize": 2.5, "linewidth": 1}
-    panel.plot(100 * curve["coverage"], 100 * curve["value"], **of_method | every)
+    ax.plot(100 * curve["coverage"], 100 * curve["value"], **of_method | every)
     at = of_method | {"linestyle": "", "markerfacecolor": "white", "markersize": 5, "zorder": 3}
-    panel.plot(100 * chosen["coverage"], 100 * chosen["value"], **at)
+    ax.plot(100 * chosen["coverage"], 100 * chosen["value"], **at)
 
 
 coverage = Figure(
     name="coverage",
     short="Accuracy of the most confident answers, by how many are given.",
     caption="Accuracy of the most confident answers against the share of images that are answered, "
-    "by each score of confidence. Hollow marks: where a threshold, chosen on the support for a "
-    "wished accuracy (dotted), leads to.",
+    "by the first of the scores of confidence. Hollow marks: where a threshold, chosen on the "
+    "support for a wished accuracy (dotted), leads to.",
     source="selective",
     data=_data,
     draw=_draw,
     size=_size,
+    about=_about,
 )

@@ -104,15 +104,13 @@ def test_the_drawing_has_a_layer_for_each_kind():
         "big",
         "small",
         "chosen threshold",
-        "Pareto front",
+        "front on the support",
     ]
     points = [line.get_xydata().round(9).tolist() for line in ax.lines]
     cascades, chosen, front = [[3, 55], [8, 65]], [[7, 62]], [[1, 50], [11, 70], [8, 65], [7, 62]]
     assert points == [[[11, 70]], cascades, [[10, 60]], [[1, 50]], chosen, front]
     assert ax.get_xscale() == "log"
-    assert (
-        ax.get_legend().get_title().get_text().startswith("birds/test · clean · prompts own · n 40")
-    )
+    assert pareto.about(data(*rows())).startswith("birds/test · clean · prompts own · n 40")
 
 
 def test_a_choice_that_costs_nothing_is_drawn():

@@ -133,7 +133,7 @@ def test_the_drawing_has_a_panel_an_ensemble_with_its_points_and_line():
     assert heights == pytest.approx(100 * expected.value)
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == list(DATASETS)
-    assert ax.get_legend().get_title().get_text() == "test · clean · prompts own · head zero-shot"
+    assert diversity_gain.about(data) == "test · clean · prompts own · head zero-shot"
 
 
 def test_gains_of_other_backbones_are_not_compared():

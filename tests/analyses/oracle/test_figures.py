@@ -116,7 +116,7 @@ def test_small_regions_are_one_number():
     assert rest == pytest.approx(sum(largest[16:]))
     _, bars, _ = parts(upset(data))
     assert len(bars.patches) == 16
-    assert bars.get_title(loc="right") == f"all smaller regions together: {100 * rest:.1f} %"
+    assert upset.about(data) == f"all smaller regions together: {100 * rest:.1f} %"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def test_a_frame_without_it_is_refused():
 
 
 def test_the_drawing_names_the_measure():
-    ax = cka(cka.data(pl.DataFrame([row(0.5)], schema=RESULT)))
+    data = cka.data(pl.DataFrame([row(0.5)], schema=RESULT))
+    ax = cka(data)
     assert [text.get_text() for text in ax.texts] == ["0.50"]
     assert ax.figure.axes[-1].get_ylabel() == "linear CKA"
-    assert ax.get_title(loc="left") == "birds/test · clean · n 40 · backbones */m"
+    assert cka.about(data) == "birds/test · clean · n 40 · backbones */m"

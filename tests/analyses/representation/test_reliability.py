@@ -66,8 +66,7 @@ def test_a_part_for_each_backbone_with_its_lines_and_bars():
     assert [bar.get_height() for bar in first.patches] == pytest.approx([400 / 7, 300 / 7])
     assert [bar.get_x() for bar in first.patches] == pytest.approx([20, 100 * 14 / 15])
     assert len(second.lines) == 2
-    heading = ax.get_legend().get_title().get_text()
-    assert heading == "over the images of 2 datasets"
+    assert reliability.about(reliability.data(FRAME)) == "over the images of 2 datasets"
 
 
 def test_rounding_makes_no_more_right_answers_than_images():

@@ -70,7 +70,8 @@ def test_curves_begin_at_clean_images_and_go_by_severity():
 
 
 def test_each_perturbation_has_its_panel_with_all_curves():
-    ax = severity(severity.data(frame()))
+    data = severity.data(frame())
+    ax = severity(data)
     fog, jpeg = ax.child_axes
     assert [panel.get_title(loc="left") for panel in (fog, jpeg)] == ["fog", "jpeg"]
     curves = np.array([line.get_xydata() for line in fog.lines])
@@ -78,8 +79,10 @@ def test_each_perturbation_has_its_panel_with_all_curves():
     assert curves[..., 0].tolist() == [[0, 1, 3]] * 3
     assert curves[..., 1] == pytest.approx(np.array([of_a, of_b, oracle]))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "oracle"]
-    heading = ax.get_legend().get_title().get_text().replace("\n", " ")
-    assert heading == "birds/test · prompts own · n 50 · backbones */m · 95 % interval about ±5.0"
+    assert (
+        severity.about(data)
+        == "birds/test · prompts own · n 50 · backbones */m · 95 % interval about ±5.0"
+    )
 
 
 def test_few_ensembles_have_curves_and_many_have_not():
@@ -143,8 +146,7 @@ def test_several_datasets_are_drawn_by_their_mean():
     data = severity.data(pl.concat(parts))
     assert data.select("dataset", "datasets").unique().rows() == [(None, 2)]
     assert data.filter(ensemble="oracle")["value"].unique().to_list() == [0.95]
-    heading = severity(data).get_legend().get_title().get_text()
-    assert heading.startswith("mean over 2 datasets · test · prompts own")
+    assert severity.about(data).startswith("mean over 2 datasets · test · prompts own")
 
 
 def only(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -158,8 +160,7 @@ def test_datasets_that_have_no_mean_stand_side_by_side():
     titles = [panel.get_title(loc="left") for panel in ax.child_axes]
     assert titles == ["birds: fog", "cars: jpeg"]
     assert [line.get_xdata().tolist() for line in ax.child_axes[1].lines] == [[0, 2]] * 3
-    heading = ax.get_legend().get_title().get_text()
-    assert heading.startswith("2 datasets · test · prompts own")
+    assert severity.about(severity.data(both)).startswith("2 datasets · test · prompts own")
     matrix = corruptions(corruptions.data(both))
     rows = [label.get_text() for label in matrix.get_yticklabels()]
     assert rows == ["birds: clean", "birds: fog", "cars: clean", "cars: jpeg"]

@@ -51,9 +51,9 @@ def data(*given: dict) -> pl.DataFrame:
 
 def test_curves_and_thresholds_of_each_method_and_score():
     found = data(*rows())
-    assert len(found) == 2 * 3 * (3 + 1)
+    assert len(found) == 3 * (3 + 1)
     columns = found.select("coverage", "value", "wished", "ci_low", "n")
-    of_a = columns.filter(found["backbone"] == "a/m", found["score"] == "margin")
+    of_a = columns.filter(found["backbone"] == "a/m")
     assert of_a.rows() == [
         (0.25, 0.7, None, pytest.approx(0.6), 10),
         (0.5, 0.6, None, pytest.approx(0.5), 20),
@@ -85,19 +85,17 @@ def test_a_threshold_that_answers_nothing_is_not_drawn():
     assert data(*nothing)["wished"].is_null().all()
 
 
-def test_each_score_has_its_panel_with_all_methods():
+def test_the_first_score_is_drawn_with_all_methods():
     ax = coverage(data(*rows()))
-    panels = ax.child_axes
-    assert [panel.get_title(loc="left") for panel in panels] == list(SCORES)
-    a, at_a, *_, wished = panels[0].lines
+    a, at_a, *_, wished = ax.lines
     assert a.get_xydata().round(9).tolist() == [[25, 70], [50, 60], [100, 50]]
     assert at_a.get_xydata().round(9).tolist() == [[40, 65]]
     assert list(wished.get_ydata()) == [95, 95]
-    assert len(panels[0].lines) == 7
+    assert len(ax.lines) == 7
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts == ["a", "b", "log-avg", "chosen for 95 %"]
-    heading = ax.get_legend().get_title().get_text()
-    assert heading.startswith("birds/test · clean · prompts own · n 40 ")  # of all images
+    about = coverage.about(data(*rows()))
+    assert about.startswith("birds/test · clean · prompts own · n 40 · score max-softmax")  # of all
 
 
 def test_several_perturbations_are_not_mixed():
