@@ -106,8 +106,9 @@ Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on
 over it, in points, with a 95 % interval; least: on the dataset where it is smallest. best on test:
 the backbone that is best on these very images, so that its accuracy is too high and the gain over
 it too low. oracle: share of images that at least one backbone gets right; independent: what it
-would be if errors were independent within each class. Numbers of shots that give a dataset the same
-images as more do are left out; datasets that have the same numbers stand together."""
+would be if errors were independent within each class. These three are fitted on the test labels,
+whatever the head. Numbers of shots that give a dataset the same images as more do are left out;
+datasets that have the same numbers stand together."""
 
 
 def by_dataset(frame: pl.DataFrame, about: str, measured: pl.DataFrame) -> Table:
