@@ -76,10 +76,9 @@ class Analysis:
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
         """Sentences to show beside the tables."""
-        from clipsyn.store.overlap import sample_tables, shared_notes
+        from clipsyn.store.overlap import image_notes, sample_tables
 
-        if self.over_datasets:
-            yield from shared_notes(sample_tables(store, frame))
+        yield from image_notes(sample_tables(store, frame), shared=self.over_datasets)
         own = getattr(import_module(f"{self.home}.tables"), "notes", None)
         yield from own(frame, settings) if own else ()
         if self.lacking and settings.datasets is None:

@@ -20,10 +20,11 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, row
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.methods.numerics.metrics import Score
+from clipsyn.methods.numerics.metrics import Score, scored
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.stats.bootstrap import bootstrap_difference
-from clipsyn.stats.intervals import percentiles, wilson_interval
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import percentiles, share_interval
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
@@ -61,6 +62,16 @@ class Predicted:
     def labels(self) -> NDArray[np.int32]:
         """(sample,), negative where there is none."""
         return self.samples.labels
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """(sample,) whether it has a label and a prediction of every backbone."""
+        return scored(self.predictions, self.labels)
+
+    @cached_property
+    def images(self) -> Images:
+        """What the samples that count show."""
+        return self.samples.images.take(self.counted)
 
     @property
     def n_classes(self) -> int:
@@ -219,12 +230,15 @@ def _note_alike(group: Predicted, noted: set[str]) -> None:
             _LOG.info("note: %s", note)
 
 
-def share(metric: str, hits: int, n: int) -> Measured:
-    """``hits / n`` with Wilson's interval; NaN for n = 0."""
-    return Measured(metric, Score(hits / n if n else math.nan, n), wilson_interval(hits, n))
+def share(metric: str, hits: int, images: Images) -> Measured:
+    """Of the samples that show some images, with Wilson's interval; NaN without any."""
+    n = len(images)
+    return Measured(metric, Score(hits / n if n else math.nan, n), share_interval(hits, images))
 
 
-def gain(metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_]) -> Measured:
+def gain(
+    metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_], images: Images
+) -> Measured:
     """How much more often a choice is correct than another, or than the best of several.
 
     correct: (sample,); right: (other, sample), of the same samples, which decide which other is the
@@ -233,7 +247,7 @@ def gain(metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_]) -> M
     n = len(correct)
     best = right[right.sum(axis=1).argmax()]
     value = float(correct.mean() - best.mean()) if n else math.nan
-    return Measured(metric, Score(value, n), bootstrap_difference(correct, best))
+    return Measured(metric, Score(value, n), bootstrap_difference(correct, best, images))
 
 
 def mean(values: NDArray[Any]) -> Score:

@@ -264,16 +264,15 @@ def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]
 
 def _accuracy(predictions: Predictions) -> Iterator[str]:
     from clipsyn.show.table import interval_text
-    from clipsyn.stats.intervals import wilson_interval
 
     if seen := predictions.frame["seen"].sum():
         yield (
             f"{seen:,} of these images the router was fitted on (column seen): what it gets right "
             "there says little about others"
         )
-    if predictions.accuracy is not None:
+    if predictions.accuracy is not None and predictions.interval is not None:
         value, n = predictions.accuracy
-        interval = interval_text(*wilson_interval(value * n, n)) if n else "no interval"
+        interval = interval_text(*predictions.interval) if n else "no interval"
         yield f"accuracy {100 * value:.1f} % (95 % interval {interval}) over {n:,} labelled images"
     if predictions.other_classes:
         yield "no accuracy: the images have classes that the router has not"

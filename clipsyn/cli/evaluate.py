@@ -26,7 +26,7 @@ def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
     from clipsyn.evaluation.report import tables
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.overlap import apart, sample_tables, shared_notes
+    from clipsyn.store.overlap import apart, image_notes, sample_tables
 
     executor = pop_executor_settings(values)
     results, output = _results_of(output)
@@ -44,7 +44,7 @@ def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
         return
     samples = sample_tables(opened, frame)
     output.show(frame, lambda shown: tables(shown, settings, apart(samples)))
-    for note in shared_notes(samples):
+    for note in image_notes(samples):
         say(note, err=True)
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
@@ -163,8 +163,9 @@ Compare methods on the images of RESULTS, the file of `clipsyn evaluate --predic
 
 Each difference in accuracy is over the same images and the same draws of the shots. It has a 95 %
 interval over images, one over draws and images together, the p-value of McNemar's test, and one
-that is adjusted for all differences in its table (Holm). What is then no difference is marked as a
-tie. Means over datasets draw an image that stands in several of them in all of these together.
+that is corrected for all pairs of methods (Holm), whichever are shown. What is then no difference
+is marked as a tie. Means over datasets draw an image that stands in several in all of them
+together.
 
 FIRST and SECOND are ensembles, backbones, or "best on test", the backbone that is best on these
 very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every ensemble,

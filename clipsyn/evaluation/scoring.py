@@ -25,8 +25,14 @@ from clipsyn.methods.numerics.metrics import (
     independent_oracle,
     mean_per_class_recall,
 )
-from clipsyn.stats.bootstrap import Resamples, bootstrap_mean_per_class
-from clipsyn.stats.intervals import UNKNOWN, percentiles
+from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import (
+    UNKNOWN,
+    mean_per_class_interval,
+    percentiles,
+    share_interval,
+)
 
 
 class Answers(NamedTuple):
@@ -39,18 +45,24 @@ class Answers(NamedTuple):
 class Scorer:
     """Metrics of methods over the same samples.
 
-    labels: (sample,). singles: what each backbone predicts on its own. The samples that count have
-    a label and a prediction of every backbone, so they are the same for every method: `rows`.
+    labels: (sample,). singles: what each backbone predicts on its own. images: what the samples
+    show. Those that count have a label and a prediction of every backbone, so they are the same for
+    every method: `rows`.
     """
 
     def __init__(
-        self, labels: NDArray[np.int32], singles: Mapping[str, Judged], classes: int
+        self,
+        labels: NDArray[np.int32],
+        singles: Mapping[str, Judged],
+        classes: int,
+        images: Images,
     ) -> None:
         self.singles = singles
         self.classes = classes
         readable = [judged.prediction != NO_PREDICTION for judged in singles.values()]
         self.rows = np.flatnonzero((labels >= 0) & np.logical_and.reduce(readable))
         self._labels = labels[self.rows]
+        self.images = images.take(self.rows)
 
     @property
     def n(self) -> int:
@@ -58,7 +70,7 @@ class Scorer:
 
     @cached_property
     def resamples(self) -> Resamples:
-        return Resamples(self.n)
+        return Resamples(self.n, images=self.images)
 
     def single(self, name: str) -> Answers:
         return self._singles[name]
@@ -132,7 +144,7 @@ class Scorer:
         independent within each class.
         """
         right = np.stack([answers.correct for answers in self._singles.values()])
-        yield self._mean("acc1", *self.anyone)
+        yield self._accuracy(self.anyone.correct)
         mark = independent_oracle(*class_accuracy(right, self._labels))
         yield Measured("acc1_independent", Score(mark, self.n), None)
         yield self._gain("gain_over_best_on_test", self.anyone, self.best)
@@ -177,7 +189,7 @@ class Scorer:
     def _metrics(self, judged: Judged, draws: NDArray[np.float64]) -> Iterator[Measured]:
         """draws: (resample, column) means of `_columns`."""
         correct = self.correct(judged)
-        yield self._mean("acc1", correct, draws[:, 0])
+        yield self._accuracy(correct)
         yield self._per_class(judged, correct)
         if draws.shape[1] == 1:  # no probabilities
             return
@@ -187,6 +199,11 @@ class Scorer:
         ece = expected_calibration_error(confidence, correct)
         yield Measured("ece", ece, percentiles(np.abs(draws[:, 3:]).sum(axis=1)))
         yield Measured("ece_floor", calibration_floor(confidence), None)
+
+    def _accuracy(self, correct: NDArray[np.bool_]) -> Measured:
+        hits = int(np.count_nonzero(correct))
+        score = Score(hits / self.n if self.n else float("nan"), self.n)
+        return Measured("acc1", score, share_interval(hits, self.images))
 
     def _mean(
         self,
@@ -214,7 +231,7 @@ class Scorer:
     def _per_class(self, judged: Judged, correct: NDArray[np.bool_]) -> Measured:
         predicted = judged.prediction[self.rows]
         score = mean_per_class_recall(predicted, self._labels, self.classes)
-        interval = bootstrap_mean_per_class(correct, self._labels)
+        interval = mean_per_class_interval(correct, self._labels, self.images)
         return Measured("mean_per_class_recall", score, interval)
 
 

@@ -23,6 +23,7 @@ from clipsyn.methods.heads.base import Head
 from clipsyn.methods.heads.zero_shot import ZeroShot
 from clipsyn.methods.numerics.metrics import Judged, join, judge
 from clipsyn.methods.pool import Pool
+from clipsyn.stats.images import Images
 from clipsyn.store.pools import PoolReader
 
 _KEPT_BYTES = 256 << 20  # of blocks that stay in memory
@@ -51,6 +52,10 @@ class Target:
         if self.subset is None:
             return np.arange(len(self.reader))
         return np.flatnonzero(np.isin(self.reader.samples.labels, self.subset))
+
+    @property
+    def images(self) -> Images:
+        return self.reader.samples.images.take(self.rows)
 
     def class_indices(self, predictions: NDArray[np.uint16]) -> NDArray[np.integer[Any]]:
         """Predictions among `subset` as indices of all classes."""
@@ -157,7 +162,7 @@ class Shown:
                 seconds[name] += time.perf_counter() - start
                 judged[name].append(judge(scores, pool.labels))
         if singles:
-            self._scorer = singles.scorer(self.target.n_classes)
+            self._scorer = singles.scorer(self.target)
         combined = {
             name: Combined(join(judged[name]), seconds[name] + self._head_seconds)
             for name in ensembles
@@ -221,9 +226,9 @@ class _Singles:
             scores = pool.logits[:, column]
             self._judged.setdefault(name, []).append(judge(scores, pool.labels))
 
-    def scorer(self, n_classes: int) -> Scorer:
+    def scorer(self, target: Target) -> Scorer:
         singles = {name: join(parts) for name, parts in self._judged.items()}
-        return Scorer(np.concatenate(self._labels), singles, n_classes)
+        return Scorer(np.concatenate(self._labels), singles, target.n_classes, target.images)
 
 
 class _LogitsFile:

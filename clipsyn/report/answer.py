@@ -137,6 +137,7 @@ def _tested(lead: Method, paired: pl.DataFrame | None) -> dict[str, Any] | None:
             "interval": interval_text(low, high),
             "over": "draws and images" if both else "images",
             "p": p_value(row["p_holm"]),
+            "comparisons": row["comparisons"],
             "tie": row["tie"],
         }
     return None

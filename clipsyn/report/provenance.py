@@ -18,7 +18,7 @@ from clipsyn.report.standings import main_part
 from clipsyn.report.tables import Cell, Grid, count, decimal, words
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.inventory import describe
-from clipsyn.store.overlap import sample_tables, shared_notes
+from clipsyn.store.overlap import image_notes, sample_tables
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import counted
 
@@ -216,7 +216,7 @@ def _alike(evidence: Evidence, shown: Iterable[Place]) -> Iterable[str]:
 
 def _shared(evidence: Evidence) -> list[str]:
     frame = evidence.frames.get("zeroshot", pl.DataFrame())
-    return [] if frame.is_empty() else shared_notes(sample_tables(evidence.store, frame))
+    return [] if frame.is_empty() else image_notes(sample_tables(evidence.store, frame))
 
 
 def _sentence(note: str) -> str:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, RouterMismatch
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, softmax
-from clipsyn.methods.numerics.metrics import Score, accuracy
+from clipsyn.methods.numerics.metrics import Score, accuracy, scored
 from clipsyn.methods.pool import NO_LABEL, Pool
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.router.fitted import FittedRouter
+from clipsyn.stats.intervals import Interval, share_interval
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.folders import PROMPTS as UNKNOWN
 from clipsyn.store.layout import Blocks
@@ -45,6 +46,7 @@ class Predictions:
 
     frame: pl.DataFrame
     accuracy: Score | None
+    interval: Interval | None  # of the accuracy, in which copies of an image count once
     other_classes: bool
 
 
@@ -81,10 +83,14 @@ def predict_store(
         predicted.append(classes)
     frame = pl.concat(frames).with_columns(images.seen())
     if not (images.samples.labels >= 0).any():
-        return Predictions(frame, None, other_classes=False)
-    labels = images.labels()
-    right = None if labels is None else accuracy(np.concatenate(predicted), labels)
-    return Predictions(frame, right, other_classes=labels is None)
+        return Predictions(frame, None, None, other_classes=False)
+    if (labels := images.labels()) is None:
+        return Predictions(frame, None, None, other_classes=True)
+    answers = np.concatenate(predicted)
+    found = accuracy(answers, labels)
+    shown = images.samples.images.take(scored(answers, labels))
+    interval = share_interval(round(found.value * found.n) if found.n else 0, shown)
+    return Predictions(frame, found, interval, other_classes=False)
 
 
 @dataclass(frozen=True, eq=False)

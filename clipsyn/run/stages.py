@@ -241,7 +241,7 @@ class ProtocolStage(WritingStage):
         from clipsyn.evaluation.report import tables
         from clipsyn.show.formats import written as as_text
         from clipsyn.show.frames import printable_frame
-        from clipsyn.store.overlap import apart, sample_tables, shared_notes
+        from clipsyn.store.overlap import apart, image_notes, sample_tables
 
         opened, settings = FeatureStore.open(store), self.settings()
         kept = [file for file in (settings.output, settings.predictions) if file]
@@ -251,7 +251,7 @@ class ProtocolStage(WritingStage):
         shown = tables(printable_frame(frame), settings, apart(samples))
         self.renew(shown, self.section)
         skipped = None not in before and [_written_at(file) for file in kept] == before
-        report = "\n\n".join([as_text(shown, "text"), *shared_notes(samples)])
+        report = "\n\n".join([as_text(shown, "text"), *image_notes(samples)])
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)
 
 

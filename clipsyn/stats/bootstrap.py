@@ -4,7 +4,8 @@ Samples that contribute the same to all that is measured are interchangeable: th
 *pattern*, and a resample is how often each pattern occurs in it. All methods share the resamples,
 so their means over all of them are one matrix product. Where the patterns are few, a resample is
 one multinomial draw of a few numbers; where nearly every sample is a pattern of its own, drawing
-row numbers and counting them is faster. The distribution is the same.
+row numbers and counting them is faster. The distribution is the same. Where images have copies,
+images are drawn, and each brings all of its samples (a cluster bootstrap).
 
 Counts of rows depend on nothing but the number of samples and the seed, so the last ones are kept,
 a byte each, and serve all that is measured on as many samples.
@@ -19,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level, percentiles
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import LEVEL, Interval, check_level, percentiles
 
 RESAMPLES = 1000
 _DRAWS_AT_ONCE = 4_000_000  # resamples x patterns in one block: 32 MB
@@ -34,6 +36,7 @@ class Patterns(NamedTuple):
 
     first: NDArray[np.intp]  # a sample of each
     size: NDArray[np.int64]  # how many samples share it
+    of: NDArray[np.intp]  # (sample,) its pattern
 
 
 def patterns(values: NDArray[Any]) -> Patterns:
@@ -42,13 +45,13 @@ def patterns(values: NDArray[Any]) -> Patterns:
     for column in (values[:, None] if values.ndim == 1 else values).T:
         digits, more = _digits(column)
         if more == len(values) > 2:  # every sample is a pattern of its own
-            return Patterns(np.arange(more), np.ones(more, np.int64))
+            return Patterns(np.arange(more), np.ones(more, np.int64), np.arange(more))
         if base * more > 2**62:
             codes, base = _digits(codes)
         codes = codes * more + digits
         base *= more
-    _, first, size = np.unique(codes, return_index=True, return_counts=True)
-    return Patterns(first, size.astype(np.int64))
+    _, first, of, size = np.unique(codes, True, True, True)
+    return Patterns(first, size.astype(np.int64), of)
 
 
 def _digits(column: NDArray[Any]) -> tuple[NDArray[Any], int]:
@@ -63,8 +66,9 @@ class Resamples:
     """Resamples of n samples with replacement: what is averaged over them is paired.
 
     sizes: how many samples each pattern stands for, (pattern,), or n where each sample is its
-    own. Differences and ratios between methods are taken resample by resample. The same seed
-    gives the same draws, however often they are asked for.
+    own. images: what the samples show; where there are copies, `of` is the pattern of each sample.
+    Differences and ratios between methods are taken resample by resample. The same seed gives the
+    same draws, however often they are asked for.
     """
 
     def __init__(
@@ -72,15 +76,28 @@ class Resamples:
         sizes: NDArray[np.integer[Any]] | int,
         count: int = RESAMPLES,
         seed: int = 0,
+        *,
+        images: Images | None = None,
+        of: NDArray[np.intp] | None = None,
     ) -> None:
         self.sizes = np.ones(sizes, np.int64) if isinstance(sizes, int) else sizes
         self.n = int(self.sizes.sum())
         self.count = count
+        self._of = of
         self._seed = seed
         self._kept: list[NDArray[Any]] | None = None  # where the patterns are few
+        self._images = images if images and images.copied else None
 
     def times(self) -> Iterator[NDArray[Any]]:
-        """How often each pattern is drawn: arrays (some resamples, pattern)."""
+        """How often each pattern is drawn, or each sample where images have copies: arrays
+        (some resamples, pattern).
+        """
+        if self._images:
+            number, step = self._images.number, _at_once(self.n)
+            for block in _row_counts(self._images.count, self.count, self._seed):
+                for start in range(0, len(block), step):
+                    yield block[start : start + step].take(number, axis=1)
+            return
         step = _at_once(len(self.sizes))
         for block in self._blocks():
             for start in range(0, len(block), step):
@@ -95,6 +112,10 @@ class Resamples:
         columns = values[:, None] if values.ndim == 1 else values
         if self.n == 0:
             return np.full((self.count, columns.shape[1]), np.nan)
+        if self._images:
+            rows = columns if self._of is None else columns[self._of]
+            (means,) = bootstrap_sets([rows], [self._images], resamples=self.count, seed=self._seed)
+            return means
         blocks = self._blocks()
         if not self._few():  # the rows themselves are multiplied faster than put into patterns
             blocks = _row_counts(self.n, self.count, self._seed)
@@ -209,7 +230,11 @@ def _steps(count: int, patterns: int) -> Iterator[int]:
 
 
 def bootstrap_means(
-    values: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
+    values: NDArray[Any],
+    images: Images | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """(resample, m): means of the columns of `values` (n, m) over the same resamples.
 
@@ -219,84 +244,54 @@ def bootstrap_means(
     if values.ndim != 2:
         raise ValueError(f"values are (sample, method), not {values.shape}")
     distinct = patterns(values)
-    return Resamples(distinct.size, resamples, seed).means(values[distinct.first])
+    drawn = Resamples(distinct.size, resamples, seed, images=images, of=distinct.of)
+    return drawn.means(values[distinct.first])
 
 
 def bootstrap_sets(
     values: Sequence[NDArray[Any]],
-    images: Sequence[NDArray[np.integer[Any]]],
+    images: Sequence[Images],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[NDArray[np.float64]]:
     """(resample, m) for each set: means of its `values` (n, m), of sets that share images.
 
-    images: (n,) for each set, the same number in rows that show the same image. Images are drawn
-    from those of all sets, and each brings all of its rows in all sets (a cluster bootstrap). Equal
-    sets thus have the same means in every resample, and the number of rows of a set varies. NaN
-    where a resample has no row of a set.
+    Images are drawn from those of all sets, and each brings all of its rows in all sets (a cluster
+    bootstrap). Equal sets thus have the same means in every resample, and the number of rows of a
+    set varies. NaN where a resample has no row of a set.
     """
-    distinct, image = np.unique(np.concatenate(images), return_inverse=True)
+    distinct, number = np.unique(np.concatenate([of.number for of in images]), return_inverse=True)
     ends = np.cumsum([len(rows) for rows in values])[:-1]
     sums = [
-        _sums_by_image(
-            np.column_stack([rows, np.ones(len(rows), rows.dtype)]), shown, len(distinct)
-        )
-        for rows, shown in zip(values, np.split(image, ends), strict=True)
+        Images(shown, len(distinct)).sums(np.column_stack([rows, np.ones(len(rows), rows.dtype)]))
+        for rows, shown in zip(values, np.split(number, ends), strict=True)
     ]
     means = bootstrap_means(np.concatenate(sums, axis=1), resamples=resamples, seed=seed)
     parts = np.split(means, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
     return [part[:, :-1] / np.where(part[:, -1:] > 0, part[:, -1:], np.nan) for part in parts]
 
 
-def _sums_by_image(rows: NDArray[Any], image: NDArray[np.intp], count: int) -> NDArray[Any]:
-    """(image, m): sums of the rows (n, m) of each image; booleans are counted in few bytes."""
-    order = np.argsort(image, kind="stable")
-    there, first, size = np.unique(image[order], return_index=True, return_counts=True)
-    small = np.min_scalar_type(size.max(initial=0))
-    sums = np.zeros((count, rows.shape[1]), small if rows.dtype == np.bool_ else np.float64)
-    if len(rows):
-        sums[there] = np.add.reduceat(rows[order], first, axis=0, dtype=sums.dtype)
-    return sums
-
-
 def bootstrap_mean(
-    values: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    values: NDArray[Any],
+    images: Images | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> Interval:
     """Percentile bootstrap interval of the mean of `values` (n,); NaN for n = 0."""
     check_level(level)
     if values.ndim != 1:
         raise ValueError(f"values are one number a sample, not {values.shape}")
-    means = bootstrap_means(values[:, None], resamples=resamples, seed=seed)
+    means = bootstrap_means(values[:, None], images, resamples=resamples, seed=seed)
     return percentiles(means[:, 0], level)
 
 
-def bootstrap_difference(first: NDArray[Any], second: NDArray[Any], *, seed: int = 0) -> Interval:
+def bootstrap_difference(
+    first: NDArray[Any], second: NDArray[Any], images: Images | None = None, *, seed: int = 0
+) -> Interval:
     """Paired bootstrap interval of ``mean(first) - mean(second)`` over the same samples (n,)."""
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths, not {first.shape} and {second.shape}")
-    return bootstrap_mean(np.subtract(first, second, dtype=np.float64), seed=seed)
-
-
-def bootstrap_mean_per_class(
-    correct: NDArray[np.bool_], labels: NDArray[Any], *, resamples: int = RESAMPLES
-) -> Interval:
-    """Percentile bootstrap interval of the mean per-class recall; NaN for n = 0.
-
-    correct: (n,), labels: (n,) >= 0. Samples are drawn, not classes; a class that a resample
-    misses is left out of that resample's mean.
-    """
-    if correct.ndim != 1 or correct.shape != labels.shape:
-        raise ValueError(f"one label a sample, not {correct.shape} and {labels.shape}")
-    if len(labels) == 0:
-        return UNKNOWN
-    _, group = np.unique(labels, return_inverse=True)  # classes without samples drop out here
-    classes = int(group.max()) + 1
-    counts = np.bincount(2 * group + correct, minlength=2 * classes)
-    means = []
-    for times in Resamples(counts, resamples).times():
-        right = times[:, 1::2].astype(np.int64)
-        size = times[:, 0::2] + right
-        recall = np.divide(right, size, out=np.zeros(size.shape), where=size > 0)
-        means.append(recall.sum(axis=1) / np.count_nonzero(size, axis=1))
-    return percentiles(np.concatenate(means))
+    return bootstrap_mean(np.subtract(first, second, dtype=np.float64), images, seed=seed)

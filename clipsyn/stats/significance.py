@@ -13,6 +13,17 @@ _LEAST = 1e-12  # p-value that a Fourier transform tells from 0
 _FAR = 9  # standard deviations, beyond which a sum of signs is with less than 1e-17 (Hoeffding)
 
 
+def paired(sums: NDArray[np.integer[Any]]) -> float:
+    """Exact two-sided p-value that two methods are right equally often on the same images.
+
+    sums: (image,) how much more often the first is right, over the copies of an image and over
+    draws, which go together. `mcnemar`, or `flipped` where a sum is above 1.
+    """
+    if np.abs(sums).max(initial=0) > 1:
+        return flipped(sums)
+    return mcnemar(int((sums > 0).sum()), int((sums < 0).sum()))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value that two methods are right equally often on the same samples.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import LeakError
 from clipsyn.methods.pool import NO_LABEL
+from clipsyn.stats.images import Images, copies_note
 from clipsyn.store.near import near, near_pairs
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import printable
@@ -113,18 +114,6 @@ def sample_tables(store: FeatureStore, frame: DataFrame) -> list[SampleTable]:
     return [store.samples(*place) for place in sorted(places.rows())]
 
 
-def image_numbers(contents: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.intp]]:
-    """For each set's contents (sample, 32) an array (sample,): equal numbers are equal images.
-
-    An image of an imported set, which nobody has read, has no content and is like no other.
-    """
-    keys = np.ascontiguousarray(np.concatenate(contents)).view("S32").ravel()
-    distinct, number = np.unique(keys, return_inverse=True)
-    unseen = np.flatnonzero(keys == b"")
-    number[unseen] = len(distinct) + np.arange(len(unseen))
-    return np.split(number, np.cumsum([len(content) for content in contents])[:-1])
-
-
 def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
     """A row with `COPY` for each image of a dataset's splits that an earlier one equals or is like.
 
@@ -135,7 +124,7 @@ def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
     like = np.arange(len(names))
     for rows, columns in near_pairs(looks, looks):
         np.minimum.at(like, rows, columns)
-    number = np.concatenate(image_numbers([table.content for table in tables]))
+    number = np.concatenate([shown.number for shown in _images(tables)])
     _, first, which = np.unique(number, return_index=True, return_inverse=True)
     equal = first[which]
     for row in np.flatnonzero(np.minimum(equal, like) < np.arange(len(names))):
@@ -143,11 +132,11 @@ def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
         yield tables[0].dataset, *names[row], kind, *names[of]
 
 
-def linked(images: Sequence[NDArray[np.intp]]) -> list[list[int]]:
+def linked(images: Sequence[Images]) -> list[list[int]]:
     """Indices of the sets that share images with each other, if only by way of a third."""
     clusters: list[tuple[set[int], list[int]]] = []  # images, indices of the sets
-    for index, numbers in enumerate(images):
-        held, members, others = set(numbers.tolist()), [index], []
+    for index, shown in enumerate(images):
+        held, members, others = set(shown.number.tolist()), [index], []
         for cluster in clusters:
             if held.isdisjoint(cluster[0]):
                 others.append(cluster)
@@ -159,7 +148,7 @@ def linked(images: Sequence[NDArray[np.intp]]) -> list[list[int]]:
 
 def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
     """By dataset/split: how many of its images others hold too; sets without such are left out."""
-    images = [numbers.tolist() for numbers in image_numbers([table.content for table in tables])]
+    images = [shown.number.tolist() for shown in _images(tables)]
     holders = Counter(image for numbers in images for image in set(numbers))
     counts = {
         table.name: sum(holders[image] > 1 for image in numbers)
@@ -168,12 +157,15 @@ def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def _images(tables: Sequence[SampleTable]) -> list[Images]:
+    return Images.of_sets([table.marks for table in tables]) if tables else []
+
+
 def sharing(tables: Sequence[SampleTable]) -> dict[str, frozenset[str]]:
     """By dataset: the others that hold an image of it, in any split, where there are any."""
     held: dict[str, set[int]] = {}
-    images = image_numbers([table.content for table in tables]) if tables else []
-    for table, numbers in zip(tables, images, strict=True):
-        held.setdefault(table.dataset, set()).update(numbers.tolist())
+    for table, shown in zip(tables, _images(tables), strict=True):
+        held.setdefault(table.dataset, set()).update(shown.number.tolist())
     found = {
         name: frozenset(
             other for other in held if other != name and not own.isdisjoint(held[other])
@@ -192,14 +184,19 @@ def apart(tables: Sequence[SampleTable]) -> list[SampleTable]:
     return left
 
 
-def shared_notes(tables: Sequence[SampleTable]) -> list[str]:
-    """What to say beside means and correlations over datasets: nothing where no image is shared."""
+def image_notes(tables: Sequence[SampleTable], *, shared: bool = True) -> list[str]:
+    """What to say beside numbers about images of which some have copies, in a set or in others.
+
+    shared: whether there are means over datasets.
+    """
+    copied = copies_note((table.name, len(table), table.images.count) for table in tables)
     sizes = {table.name: len(table) for table in tables}
-    shared = [f"{name} ({n:,} of {sizes[name]:,})" for name, n in shared_images(tables).items()]
-    if not shared:
-        return []
-    sentence = (
-        f"note: images stand in several of these sets, {', '.join(shared)}: means and correlations "
-        "over datasets count them more than once"
-    )
-    return [printable(sentence)]
+    counts = shared_images(tables) if shared else {}
+    several = [f"{name} ({n:,} of {sizes[name]:,})" for name, n in counts.items()]
+    notes = [copied] if copied else []
+    if several:
+        notes.append(
+            f"images stand in several of these sets, {', '.join(several)}: means and "
+            "correlations over datasets count them more than once"
+        )
+    return [printable(f"note: {note}") for note in notes]

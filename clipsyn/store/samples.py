@@ -17,6 +17,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.logits import NO_CLASS
 from clipsyn.methods.pool import NO_LABEL, as_labels
 from clipsyn.names import Identity
+from clipsyn.stats.images import Images
 from clipsyn.store import arrays
 from clipsyn.store.groups import Group, sealed
 from clipsyn.store.schema import IDENTITY_VERSION, LOOK
@@ -105,6 +106,11 @@ class SampleTable:
     def marks(self) -> NDArray[np.uint64]:
         """(sample,) equal for equal images: 64 bits of their content; 0 where none was read."""
         return np.ascontiguousarray(self.content[:, :8]).view("<u8").ravel().astype(np.uint64)
+
+    @cached_property
+    def images(self) -> Images:
+        """Which samples show the same image, where that is known."""
+        return Images.of_sets([self.marks])[0]
 
     def identity(self) -> Identity:
         return {

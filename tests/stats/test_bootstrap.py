@@ -12,11 +12,11 @@ from clipsyn.stats.bootstrap import (
     Resamples,
     bootstrap_difference,
     bootstrap_mean,
-    bootstrap_mean_per_class,
     bootstrap_means,
     bootstrap_sets,
     patterns,
 )
+from clipsyn.stats.images import Images
 
 
 def naive_bootstrap(statistic, n: int, resamples: int = 4000) -> tuple[float, float]:
@@ -57,38 +57,6 @@ def test_equal_backbones_differ_by_exactly_nothing():
     assert bootstrap_difference(right, right) == (0.0, 0.0)
 
 
-def test_mean_per_class_agrees_with_the_naive_bootstrap():
-    rng = np.random.default_rng(5)
-    labels = rng.choice(5, 300, p=[0.5, 0.3, 0.1, 0.08, 0.02])
-    correct = rng.random(300) < np.array([0.9, 0.7, 0.5, 0.4, 0.5])[labels]
-
-    def mean_per_class(rows: np.ndarray) -> float:
-        y, right = labels[rows], correct[rows]
-        return float(np.mean([right[y == c].mean() for c in np.unique(y)]))
-
-    expected = naive_bootstrap(mean_per_class, 300)
-    found = bootstrap_mean_per_class(correct, labels, resamples=4000)
-    assert found == pytest.approx(expected, abs=0.012)
-
-
-@pytest.mark.parametrize("right", [True, False])
-def test_a_class_without_an_image_in_a_resample_is_left_out_of_its_mean(right):
-    """One image of four is the only one of its class: every third resample does without it."""
-    labels, correct = np.array([0, 0, 0, 1]), np.full(4, right)
-    assert bootstrap_mean_per_class(correct, labels) == (float(right), float(right))
-    correct[3] = not right  # then the mean is that of the other class alone, or of both
-    low, high = bootstrap_mean_per_class(correct, labels)
-    assert {low, high} == {0.5, float(right)}
-
-
-def test_class_numbers_do_not_matter():
-    rng = np.random.default_rng(6)
-    labels, correct = rng.integers(0, 4, 100), rng.random(100) < 0.5
-    assert bootstrap_mean_per_class(correct, labels) == bootstrap_mean_per_class(
-        correct, 1000 * labels + 7
-    )
-
-
 def test_one_seed_one_interval():
     values = np.random.default_rng(7).random(50)
     assert bootstrap_mean(values) == bootstrap_mean(values)
@@ -100,27 +68,20 @@ def test_one_seed_one_interval():
 def test_memory_is_bounded_without_a_change_in_the_result(monkeypatch, few):
     monkeypatch.setattr(Resamples, "_few", lambda resamples: few)
     values = np.random.default_rng(8).random(200)
-    labels, correct = np.arange(200) % 50, values < 0.5
-    whole = bootstrap_mean(values), bootstrap_mean_per_class(correct, labels)
+    whole = bootstrap_mean(values)
     monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 1000)
     monkeypatch.setattr(bootstrap, "_DRAWS_KEPT", 0)
-    again = bootstrap_mean(values), bootstrap_mean_per_class(correct, labels)
-    assert np.allclose(again, whole, rtol=1e-12)
+    assert np.allclose(bootstrap_mean(values), whole, rtol=1e-12)
 
 
 def test_no_sample_no_interval():
     nothing = np.zeros(0)
-    for interval in (
-        bootstrap_mean(nothing),
-        bootstrap_difference(nothing, nothing),
-        bootstrap_mean_per_class(nothing.astype(bool), nothing.astype(int)),
-    ):
+    for interval in (bootstrap_mean(nothing), bootstrap_difference(nothing, nothing)):
         assert all(map(math.isnan, interval))
 
 
 def test_one_sample_has_an_interval_without_width():
     assert bootstrap_mean(np.ones(1)) == (1.0, 1.0)
-    assert bootstrap_mean_per_class(np.ones(1, bool), np.zeros(1, int)) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +91,6 @@ def test_one_sample_has_an_interval_without_width():
         lambda: bootstrap_mean(np.zeros((2, 2))),
         lambda: bootstrap_mean(np.zeros(3), level=0),
         lambda: bootstrap_difference(np.zeros(3), np.zeros(2)),
-        lambda: bootstrap_mean_per_class(np.zeros(3, bool), np.zeros(2, int)),
-        lambda: bootstrap_mean_per_class(np.zeros((2, 2), bool), np.zeros((2, 2), int)),
     ],
 )
 def test_bad_input_is_refused(call):
@@ -238,21 +197,6 @@ def test_patterns_of_many_sizes_are_counted_in_the_rows_that_are_drawn(monkeypat
     assert resamples.means(values) == pytest.approx(np.array(means), rel=1e-6)
 
 
-def test_mean_per_class_of_many_classes_is_that_of_the_drawn_rows():
-    """200 classes of 400 samples: in the order of class, wrong before right, rows are drawn."""
-    rng = np.random.default_rng(14)
-    labels, correct = rng.integers(0, 200, 400), rng.random(400) < 0.6
-    order = np.lexsort((correct, labels))
-    y, right = labels[order], correct[order]
-    draws = np.random.default_rng(0)
-    means = []
-    for _ in range(1000):
-        rows = draws.integers(0, 400, 400)
-        means.append(np.mean([right[rows][y[rows] == c].mean() for c in np.unique(y[rows])]))
-    found = bootstrap_mean_per_class(correct, labels)
-    assert found == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
-
-
 def test_draws_that_others_get_too_cannot_be_changed():
     first = next(Resamples(500, count=10).times())
     with pytest.raises(ValueError, match="read-only"):
@@ -298,7 +242,7 @@ def test_the_mean_of_many_values_is_covered_as_promised():
 class TestSetsThatShareImages:
     def test_of_sets_that_are_the_same_every_mean_is_that_of_one(self):
         values = np.random.default_rng(20).random((120, 3)) < [0.3, 0.5, 0.8]
-        images = np.arange(120)
+        images = Images.of(np.arange(120))
         alone = bootstrap_means(values, seed=4)
         one, two = bootstrap_sets([values, values], [images, images], seed=4)
         assert one == pytest.approx(alone)
@@ -306,14 +250,15 @@ class TestSetsThatShareImages:
 
     def test_the_order_of_rows_is_no_matter(self):
         values = np.random.default_rng(21).random((50, 2))
-        images, shuffled = np.arange(50) + 7, np.random.default_rng(22).permutation(50)
-        one, two = bootstrap_sets([values, values[shuffled]], [images, images[shuffled]])
+        images, shuffled = np.arange(50), np.random.default_rng(22).permutation(50)
+        shown = [Images(images, 50), Images(images[shuffled], 50)]
+        one, two = bootstrap_sets([values, values[shuffled]], shown)
         assert one == pytest.approx(two)
 
     def test_by_hand(self):
         """Image 9 is right in the first set and twice in the second; 3 is wrong, 5 in none."""
         first, second = np.array([[1.0], [0.0]]), np.array([[1.0], [1.0], [0.0]])
-        images = [np.array([9, 3]), np.array([9, 9, 5])]
+        images = [Images(np.array(rows), 10) for rows in ([9, 3], [9, 9, 5])]
         one, two = bootstrap_sets([first, second], images, resamples=300)
         found = {tuple(pair) for pair in np.nan_to_num(np.hstack([one, two]), nan=-1).round(6)}
         drawn = [(a, b, 3 - a - b) for a in range(4) for b in range(4 - a)]  # of 9, 3 and 5
@@ -338,7 +283,8 @@ class TestSetsThatShareImages:
 
         union = np.unique(np.concatenate(images))
         expected = naive_bootstrap(lambda rows: mean(union[rows]), len(union), resamples=600)
-        drawn = bootstrap_sets([of[:, None] for of in values], images, resamples=4000)
+        shown = [Images(of, 140) for of in images]
+        drawn = bootstrap_sets([of[:, None] for of in values], shown, resamples=4000)
         found = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
         assert found == pytest.approx(expected, abs=0.015)
         apart = np.mean([bootstrap_means(of[:, None], seed=n) for n, of in enumerate(values)], 0)

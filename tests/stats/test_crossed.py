@@ -10,6 +10,7 @@ from scipy.stats import t, ttest_1samp
 
 from clipsyn.stats.bootstrap import bootstrap_sets
 from clipsyn.stats.crossed import crossed
+from clipsyn.stats.images import Images
 
 
 def by_loops(values: np.ndarray) -> tuple[float, float, float]:
@@ -80,7 +81,7 @@ def test_what_never_differs_is_no_difference_and_what_always_does_is_one():
 def test_images_of_several_sets_count_once():
     """The same images in two sets: as sure as one set, not as two."""
     values = np.random.default_rng(4).normal(size=(1, 400))
-    numbers = np.arange(400)
+    numbers = Images.of(np.arange(400))
     one = crossed([values], drawn=[False])
     twice = crossed([values, values], [numbers, numbers], drawn=[False, False])
     assert twice.variance == pytest.approx(one.variance)
@@ -91,7 +92,7 @@ def test_images_of_several_sets_count_once():
 def test_shared_images_have_the_variance_of_the_bootstrap_that_draws_them_together():
     rng = np.random.default_rng(5)
     values = [rng.normal(size=300), rng.normal(size=200)]
-    images = [np.arange(300), np.arange(200, 400)]
+    images = [Images(np.arange(300), 400), Images(np.arange(200, 400), 400)]
     values[1][:100] = values[0][200:] + 0.2 * values[1][:100]  # of the shared images
     drawn = bootstrap_sets([one[:, None] for one in values], images, resamples=4000)
     means = np.mean([one[:, 0] for one in drawn], axis=0)

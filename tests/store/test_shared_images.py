@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.store.overlap import apart, image_numbers, linked, shared_images, shared_notes, sharing
+from clipsyn.stats.images import Images
+from clipsyn.store.overlap import apart, image_notes, linked, shared_images, sharing
 from clipsyn.store.samples import SampleTable
 
 
@@ -37,30 +38,26 @@ def test_those_are_left_that_share_nothing(sets):
 
 
 def test_it_is_said(sets):
-    (sentence,) = shared_notes(sets)
-    assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in sentence
-    assert shared_notes(sets[1:]) == []
+    copies, several = image_notes(sets)
+    assert "all/test (5 images, 4 distinct), dogs/test (2 images, 1 distinct)" in copies
+    assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in several
+    assert image_notes(sets, shared=False) == [copies]
+    assert image_notes(sets[1:3]) == []
 
 
 def test_images_that_were_never_seen_are_like_no_other():
     imported = [table("one", [0, 0, 1]), table("two", [0, 1])]
     assert shared_images(imported) == {"one/test": 1, "two/test": 1}
     assert shared_images([table("one", [0, 0]), table("two", [0])]) == {}
-    one, two = image_numbers([table.content for table in imported])
+    one, two = (it.number for it in Images.of_sets([table.marks for table in imported]))
     assert one[2] == two[1]
     assert len({*one.tolist(), *two.tolist()}) == 4
-
-
-def test_contents_that_end_in_zeros_are_contents():
-    content = np.zeros((3, 32), np.uint8)
-    content[1:, 0] = 1
-    content[2, 1] = 1
-    (numbers,) = image_numbers([content])
-    assert len(set(numbers.tolist())) == 3
+    assert not any(table.images.copied for table in imported)
 
 
 def test_sets_are_linked_by_way_of_a_third():
-    images = [np.array(numbers) for numbers in ([1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9])]
+    sets = [1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9]
+    images = [Images(np.array(numbers), 10) for numbers in sets]
     assert linked(images) == [[0, 2, 4], [1, 5], [3]]
     assert linked([]) == []
 

@@ -30,7 +30,7 @@ from clipsyn.methods.numerics.metrics import (
     true_class_rank,
 )
 from clipsyn.names import FeatureKey
-from clipsyn.stats.bootstrap import bootstrap_mean_per_class
+from clipsyn.stats.intervals import mean_per_class_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks
 
@@ -70,10 +70,10 @@ def _of_backbone(
 ) -> Iterator[Measured]:
     counted = scored(predictions, group.labels)
     labels = group.labels[counted]
-    correct = predictions[counted] == labels
+    correct, images = predictions[counted] == labels, group.samples.images.take(counted)
     recall = mean_per_class_recall(predictions, group.labels, group.n_classes)
-    interval = bootstrap_mean_per_class(correct, labels)
-    yield share("acc1", int(correct.sum()), len(correct))
+    interval = mean_per_class_interval(correct, labels, images)
+    yield share("acc1", int(correct.sum()), images)
     if top5:
         yield top5.result()
     yield Measured("mean_per_class_recall", recall, interval)
@@ -81,19 +81,19 @@ def _of_backbone(
 
 def _of_oracle(group: Predicted) -> Iterator[Measured]:
     right = correctness(group.predictions, group.labels)
-    labels = group.labels[scored(group.predictions, group.labels)]
+    labels = group.labels[group.counted]
     anyone = np.asarray(right.any(axis=0))
-    yield share("acc1", int(anyone.sum()), len(anyone))
+    yield share("acc1", int(anyone.sum()), group.images)
     mark = independent_oracle(*class_accuracy(right, labels))
     yield estimate("acc1_independent", mark, len(anyone))
-    yield gain("gain_over_best_on_test", anyone, right)
+    yield gain("gain_over_best_on_test", anyone, right, group.images)
 
 
 def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> Measured:
     """Top-5 accuracy, from logits where top-1 is wrong, read a few chunks at a time."""
     labels = group.labels
     right = (predictions == labels) & (labels >= 0)
-    hits = n = int(np.count_nonzero(right))
+    hits = int(np.count_nonzero(right))
     step = 4 * Blocks(len(labels), group.store.chunk_rows).rows
     for start in range(0, len(labels), step):
         rows = range(start, min(start + step, len(labels)))
@@ -101,5 +101,4 @@ def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) ->
         logits = group.store.logits(key, group.prompts, rows)
         ranks = true_class_rank(logits[wrong], labels[start + wrong])
         hits += int(np.count_nonzero((ranks >= 0) & (ranks < 5)))
-        n += int(np.count_nonzero(ranks >= 0))
-    return share("acc5", hits, n)
+    return share("acc5", hits, group.samples.images.take(scored(predictions, labels)))

@@ -68,7 +68,7 @@ class _CascadeRows:
         self.reader = group.reader()
         self.evaluation = evaluate(fitted.candidates, fitted.order, self.reader)
         self.best = self.evaluation.correct[Candidate.single(fitted.best)]  # (sample,)
-        self.n = len(self.best)
+        self.images, self.n = group.images, len(self.best)
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
@@ -96,22 +96,25 @@ class _CascadeRows:
 
     def _fixed(self, candidate: Candidate) -> Iterator[Measured]:
         correct = self.evaluation.correct[candidate]
-        yield Measured("acc1", mean(correct), bootstrap_mean(correct))
+        yield self._accuracy(correct)
         yield estimate("mean_gflops", self.fitted.price(candidate.backbones), self.n)
 
     def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
         cost = np.cumsum(list(self.fitted.gflops.values()))[leaves]
-        yield Measured("acc1", mean(right), bootstrap_mean(right))
-        yield Measured("mean_gflops", mean(cost), bootstrap_mean(cost))
-        yield gain("gain_over_full", right, correct[-1:])
-        yield gain("gain", right, self.best[None])
+        yield self._accuracy(right)
+        yield Measured("mean_gflops", mean(cost), bootstrap_mean(cost, self.images))
+        yield gain("gain_over_full", right, correct[-1:], self.images)
+        yield gain("gain", right, self.best[None], self.images)
+
+    def _accuracy(self, right: NDArray[np.bool_]) -> Measured:
+        return share("acc1", int(np.count_nonzero(right)), self.images)
 
     def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
         """A row for each stage: the share of samples that leave there."""
         for stage in range(len(cascade.backbones)):
-            leaving = share("exit", int(np.count_nonzero(leaves == stage)), self.n)
+            leaving = share("exit", int(np.count_nonzero(leaves == stage)), self.images)
             for row in self._about(cascade, [leaving], learned=True):
                 yield row | {"stage": stage + 1}
 

@@ -8,7 +8,8 @@ file of `clipsyn evaluate`, the rows of `gains` and of `correlations` come after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from clipsyn.analyses.diversity.measures import (
     PAIRWISE,
     Counts,
     PairMeasure,
+    PairShare,
     fleiss_kappa,
     over_pairs,
     pair_counts,
+    plausible,
     resampled,
     vote_entropy,
 )
@@ -45,8 +48,9 @@ from clipsyn.methods.numerics.metrics import Score, correctness
 from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import Shots
 from clipsyn.stats.correlation import Correlation, pearson, spearman
-from clipsyn.stats.intervals import Interval
-from clipsyn.stats.significance import holm, mcnemar
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import UNKNOWN, Interval
+from clipsyn.stats.significance import holm, paired
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 
@@ -92,51 +96,58 @@ def _refuse(alone: dict[str, str], measured: pl.DataFrame, *, every: bool) -> No
 
 
 def _rows(group: Predicted) -> Iterator[Row]:
-    for places, number in _numbers(group):
+    for places, number in numbers(group):
         yield group.row(number, tuple(group.backbones[place] for place in places))
 
 
-def _numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
+def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     """Everything that is measured of one group, with the backbones that it is about."""
-    predictions, labels = group.predictions, group.labels
+    predictions, labels, images = group.predictions, group.labels, group.images
+    right = correctness(predictions, labels)
     counts = pair_counts(predictions, labels)
-    draws, entropies = resampled(predictions, labels)
+    draws, entropies = resampled(predictions, labels, images)
     every = tuple(range(len(predictions)))
     for name in PAIRWISE:
-        values, drawn = _matrices(PAIRWISE.load(name), group, counts, draws)
+        measure = PAIRWISE.load(name)
+        of_counts = isinstance(measure, PairMeasure)
+        values = measure.formula(counts) if of_counts else measure(predictions, labels)
         for i, j in combinations(every, 2):
-            of_pair = None if drawn is None else drawn[:, i, j]
-            yield (i, j), estimate(name, values[i, j], counts.n, of_pair)
-        means = None if drawn is None else over_pairs(drawn)
+            yield (i, j), _of_pair(name, measure, counts, (values[i, j], i, j), images)
+        is_share = isinstance(measure, PairShare)
+        means = over_pairs(measure.formula(draws)) if is_share else None
         yield every, estimate(f"mean_{name}", over_pairs(values), counts.n, means)
-    yield every, estimate("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
+    yield every, estimate("fleiss_kappa", fleiss_kappa(counts), counts.n)
     entropy = vote_entropy(predictions, labels)
     yield every, estimate("vote_entropy", entropy, counts.n, entropies)
-    overlap = Overlap.of(correctness(predictions, labels))
+    overlap = Overlap.of(right)
     for b, hits in enumerate(overlap.only()):
-        yield (b,), share("unique_correct", int(hits), counts.n)
+        yield (b,), share("unique_correct", int(hits), images)
     for b, floor in enumerate(overlap.mean(overlap.guessed(group.n_classes))):
         yield (b,), estimate("unique_correct_floor", floor, counts.n)
-    yield from _significance(counts)
+    yield from _significance(right, images)
 
 
-def _matrices(
-    measure: Callable[..., NDArray[np.float64]], group: Predicted, counts: Counts, draws: Counts
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """A measure (backbone, backbone) of the samples, and of all resamples if it is of counts."""
-    if isinstance(measure, PairMeasure):
-        return measure.formula(counts), measure.formula(draws)
-    return measure(group.predictions, group.labels), None
+def _of_pair(
+    name: str, measure: object, counts: Counts, at: tuple[float, int, int], images: Images
+) -> Measured:
+    """A measure of two backbones; the interval of a kappa holds it also where it is 1."""
+    value, i, j = float(at[0]), *at[1:]
+    if isinstance(measure, PairShare) and counts.n:
+        return share(name, round(value * counts.n), images)
+    if not isinstance(measure, PairMeasure):
+        return estimate(name, value, counts.n)
+    draws = measure.formula(plausible(counts, i, j, images.effective))[:, 0, 1]
+    low, high = estimate(name, value, counts.n, draws).interval or UNKNOWN
+    return Measured(name, Score(value, counts.n), Interval(min(low, value), max(high, value)))
 
 
-def _significance(counts: Counts) -> Iterator[tuple[_Places, Measured]]:
-    pairs = list(combinations(range(len(counts.right)), 2))
-    only = counts.only.astype(int)
-    nan = float("nan")
-    p = np.array([mcnemar(only[i, j], only[j, i]) if counts.n else nan for i, j in pairs])
+def _significance(right: NDArray[np.bool_], images: Images) -> Iterator[tuple[_Places, Measured]]:
+    pairs, n = list(combinations(range(len(right)), 2)), len(images)
+    hits = images.sums(right.T).astype(np.int64)
+    p = np.array([paired(hits[:, i] - hits[:, j]) if n else math.nan for i, j in pairs])
     for name, values in (("mcnemar_p", p), ("mcnemar_p_holm", holm(p))):
         for pair, value in zip(pairs, values, strict=True):
-            yield pair, estimate(name, value, counts.n)
+            yield pair, estimate(name, value, n)
 
 
 def correlations(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:

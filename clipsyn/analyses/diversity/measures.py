@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from clipsyn.methods.numerics.metrics import correctness, ratio, scored
 from clipsyn.registry import Registry
 from clipsyn.stats.bootstrap import RESAMPLES, Resamples, patterns
+from clipsyn.stats.images import Images
 
 PAIRWISE = Registry(
     "diversity measure",
@@ -41,7 +42,7 @@ MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
 class Counts(NamedTuple):
     """Counts of samples that all measures of pairs are made of, whole, so that 0/0 is exact.
 
-    Counts of resamples have one more axis, in front: (resample, backbone, …).
+    Those of resamples are shares, of n = 1, and have one more axis, in front: (resample, backbone).
     """
 
     n: int
@@ -70,6 +71,10 @@ class PairMeasure:
         return self.formula(pair_counts(predictions, labels))
 
 
+class PairShare(PairMeasure):
+    """One that is a share of the samples."""
+
+
 def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
     """Counts of all pairs of backbones, made pair by pair, whose rows stay in a core's cache."""
     right = correctness(predictions, labels)
@@ -85,7 +90,7 @@ def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
     return Counts(n, both.diagonal().copy(), both, same)
 
 
-@PairMeasure
+@PairShare
 def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
     """Share of samples that exactly one of the two gets right: r_i + r_j - 2 r_ij.
 
@@ -94,13 +99,13 @@ def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
     return ratio(counts.only + counts.only.swapaxes(-1, -2), counts.n)
 
 
-@PairMeasure
+@PairShare
 def disagreement(counts: Counts) -> NDArray[np.float64]:
     """Share of samples with two different predictions, both wrong or not; 0 on the diagonal."""
     return ratio(counts.n - counts.same, counts.n)
 
 
-@PairMeasure
+@PairShare
 def double_fault(counts: Counts) -> NDArray[np.float64]:
     """Share of samples that both get wrong: 1 - r_i - r_j + r_ij (Giacinto and Roli 2001).
 
@@ -170,28 +175,48 @@ def vote_entropy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
 def resampled(
     predictions: NDArray[Any],
     labels: NDArray[Any],
+    images: Images | None = None,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Counts, NDArray[np.float64]]:
-    """Counts of all pairs, and vote entropy (resample,), in bootstrap resamples of the samples.
+    """Counts of all pairs as shares, and vote entropy (resample,), in resamples of the samples.
 
-    All pairs, and all measures, are of the same resamples, so their differences are paired:
-    intervals of kappa as in arXiv 2507.06645, and of means over pairs.
+    images: what the samples that count show. All pairs are of the same resamples.
     """
     right = correctness(predictions, labels)
     kept = predictions[:, scored(predictions, labels)]
-    b, n = right.shape
-    first, second = np.triu_indices(b, 1)
+    first, second = np.triu_indices(len(right), 1)
     distinct = patterns(np.concatenate([right, kept[first] == kept[second]]).T)
     right, kept = right[:, distinct.first], kept[:, distinct.first]
-    pairs = [right[first] & right[second], kept[first] == kept[second]]
-    values = np.concatenate([right, *pairs, _entropy(kept)[None]], dtype=np.float32).T
-    means = Resamples(distinct.size, resamples, seed).means(values)
-    whole = np.rint(n * means[:, :-1])  # single precision may be off by a little
-    hits, both, same = np.split(whole, [b, b + len(first)], axis=1)
-    counts = Counts(n, hits, _matrices(both, hits), _matrices(same, np.full_like(hits, n)))
-    return counts, means[:, -1]
+    same = kept[first] == kept[second]
+    values = np.concatenate([right, right[first] & right[second], same, _entropy(kept)[None]])
+    drawn = Resamples(distinct.size, resamples, seed, images=images, of=distinct.of)
+    means = drawn.means(values.T.astype(np.float32))
+    return _shares(means[:, :-1], len(right)), means[:, -1]
+
+
+def plausible(counts: Counts, i: int, j: int, effective: float, *, seed: int = 0) -> Counts:
+    """Shares of two backbones alone, (resample, 2), that their counts make plausible.
+
+    Draws of Dirichlet's distribution of who is right, with Jeffreys' prior (1946): half a sample
+    more that both get right, each alone, and neither. Where one of these is rare a bootstrap hardly
+    moves: with 50 images, accuracies of 95 and 93 % and a kappa of 0.5 its 95 % interval holds the
+    truth in 76 %, this in 96 %. effective: `Images.effective`.
+    """
+    only, neither = counts.only, counts.neither[i, j]
+    cells = np.array([counts.both[i, j], only[i, j], only[j, i], neither])
+    mass = cells * (effective / max(1, counts.n)) + 0.5
+    both, first, second, _ = np.random.default_rng(seed).dirichlet(mass, RESAMPLES).T
+    hits = np.stack([both + first, both + second], axis=1)
+    return _shares(np.column_stack([hits, both, np.full_like(both, np.nan)]), 2)
+
+
+def _shares(means: NDArray[np.float64], backbones: int) -> Counts:
+    """(resample, column) right of each, both right of each pair, equal predictions of each pair."""
+    ends = backbones, (backbones + means.shape[1]) // 2
+    hits, both, same = np.split(means, ends, axis=1)
+    return Counts(1, hits, _matrices(both, hits), _matrices(same, np.ones_like(hits)))
 
 
 def _matrices(pairs: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -35,9 +35,9 @@ from clipsyn.methods.numerics.metrics import (
     correctness,
     independent_oracle,
     ratio,
-    scored,
 )
 from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.images import Images
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks
 
@@ -58,7 +58,7 @@ def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     return frame(
         group.row(measured, names, ensemble)
         for group in groups
-        for names, ensemble, measured in _numbers(group, settings.weights)
+        for names, ensemble, measured in numbers(group, settings.weights)
     )
 
 
@@ -86,27 +86,27 @@ def subset_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     return pl.concat(map(_subsets, groups), how="diagonal")
 
 
-def _numbers(group: Predicted, weights: bool) -> Iterator[_About]:
+def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
     """Everything that is measured of one dataset, split, perturbation and prompt set."""
     every, right = group.backbones, correctness(group.predictions, group.labels)
-    labels = group.labels[scored(group.predictions, group.labels)]
+    labels, images = group.labels[group.counted], group.images
     overlap = Overlap.of(right)
-    resamples = Resamples(overlap.counts)
+    resamples = Resamples(overlap.counts, images=images, of=overlap.places)
     for name, measured in _singles(group, overlap, resamples):
         yield (name,), None, measured
-    for subset, measured in _oracles(right, labels, overlap, resamples):
+    for subset, measured in _oracles(right, labels, overlap, resamples, images):
         yield tuple(every[b] for b in subset), "oracle", measured
     for end, left_out in (("", False), ("_left_out", True)):
         chosen = class_choice(right, labels, left_out=left_out)
-        yield from ((every, "class-oracle", it) for it in _of_choice(chosen, right, end))
-    yield every, "oracle", share("none_correct", overlap.none(), overlap.n)
-    yield every, "oracle", share("all_correct", overlap.every(), overlap.n)
+        yield from ((every, "class-oracle", it) for it in _of_choice(chosen, right, images, end))
+    yield every, "oracle", share("none_correct", overlap.none(), images)
+    yield every, "oracle", share("all_correct", overlap.every(), images)
     if weights:
         reached = _reached(group, right)
-        yield from ((every, "weight-oracle", it) for it in _of_choice(reached, right))
+        yield from ((every, "weight-oracle", it) for it in _of_choice(reached, right, images))
     for region, count in zip(overlap.right[:MOST_REGIONS], overlap.counts, strict=False):
         names = tuple(every[b] for b in np.flatnonzero(region))
-        yield names, "oracle", share("region", int(count), overlap.n)
+        yield names, "oracle", share("region", int(count), images)
 
 
 def _singles(
@@ -119,15 +119,19 @@ def _singles(
         "shapley_floor": overlap.mean(overlap.guessed_credit(group.n_classes)),
     }
     for b, name in enumerate(group.backbones):
-        yield name, share("acc1", int(overlap.hits()[b]), overlap.n)
-        yield name, share("unique_correct", int(overlap.only()[b]), overlap.n)
+        yield name, share("acc1", int(overlap.hits()[b]), group.images)
+        yield name, share("unique_correct", int(overlap.only()[b]), group.images)
         yield name, estimate("shapley", values[b], overlap.n, draws[:, b])
         for metric, floor in floors.items():
             yield name, estimate(metric, floor[b], overlap.n)
 
 
 def _oracles(
-    right: NDArray[np.bool_], labels: NDArray[np.int32], overlap: Overlap, resamples: Resamples
+    right: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    overlap: Overlap,
+    resamples: Resamples,
+    images: Images,
 ) -> Iterator[tuple[NDArray[np.intp], Measured]]:
     """Accuracy, upper mark and gains of the best subset of each size, and of all backbones."""
     count, n = right.shape
@@ -139,7 +143,7 @@ def _oracles(
     correct = np.stack([best, *(overlap.any_of(subset) for subset in subsets)], axis=1)
     values, draws = overlap.mean(correct), resamples.means(correct)
     for column, subset in enumerate(subsets, 1):
-        yield subset, share("acc1", int(overlap.counts @ correct[:, column]), n)
+        yield subset, share("acc1", int(overlap.counts @ correct[:, column]), images)
         yield subset, estimate("acc1_independent", independent_oracle(accuracy[subset], sizes), n)
         lead, leads = values[column] - values[0], draws[:, column] - draws[:, 0]
         yield subset, estimate("gain_over_best_on_test", lead, n, leads)
@@ -148,17 +152,17 @@ def _oracles(
 
 
 def _of_choice(
-    correct: NDArray[np.bool_], right: NDArray[np.bool_], end: str = ""
+    correct: NDArray[np.bool_], right: NDArray[np.bool_], images: Images, end: str = ""
 ) -> Iterator[Measured]:
     """Accuracy of a choice (sample,), and its gain over the best single backbone."""
-    yield share(f"acc1{end}", int(np.count_nonzero(correct)), len(correct))
-    yield gain(f"gain_over_best_on_test{end}", correct, right)
+    yield share(f"acc1{end}", int(np.count_nonzero(correct)), images)
+    yield gain(f"gain_over_best_on_test{end}", correct, right, images)
 
 
 def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(counted sample,): whether some weights make the sum of logits right."""
     reached = np.asarray(right.any(axis=0))
-    rows = np.flatnonzero(scored(group.predictions, group.labels))  # of the counted samples
+    rows = np.flatnonzero(group.counted)
     for places, logits in _logits(group, rows[~reached]):
         reached[np.searchsorted(rows, places)] = reachable(logits, group.labels[places])
     return reached
@@ -184,7 +188,7 @@ def _samples(group: Predicted) -> pl.DataFrame:
         "id": pl.Series(group.samples.ids, dtype=pl.String),
         "label": label,
         "class": names.gather(label),
-        "right": _nullable(right.sum(axis=0).astype(np.int32), scored(group.predictions, labels)),
+        "right": _nullable(right.sum(axis=0).astype(np.int32), group.counted),
     }
     for name, predictions, hits in zip(group.backbones, group.predictions, right, strict=True):
         there = predictions != NO_PREDICTION

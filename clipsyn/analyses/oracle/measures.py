@@ -32,6 +32,7 @@ class Overlap:
 
     right: NDArray[np.bool_]  # (region, backbone) which backbones are right there
     counts: NDArray[np.int64]  # (region,) samples
+    places: NDArray[np.intp]  # (sample,) its region
 
     @classmethod
     def of(cls, right: NDArray[np.bool_]) -> Overlap:
@@ -43,7 +44,8 @@ class Overlap:
         check_right(right)
         regions = patterns(~right.T)
         order = np.argsort(-regions.size, kind="stable")
-        return cls(right[:, regions.first[order]].T, regions.size[order])
+        places = np.argsort(order)[regions.of]
+        return cls(right[:, regions.first[order]].T, regions.size[order], places)
 
     @property
     def n(self) -> int:

@@ -20,7 +20,6 @@ from clipsyn.show.panels import (
     panels,
 )
 from clipsyn.show.titles import shortened
-from clipsyn.stats.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +68,7 @@ _SHARE = {"images in the bin": Mark("#c4c4c4", "s", "")}
 def _bins(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each backbone and bin of confidence, over the images of all datasets.
 
-    scaling: "as it is", or "after temperature scaling". low, high: Wilson's interval of the
+    scaling: "as it is", or "after temperature scaling". low, high: the interval of the
     accuracy. share: of the images of this backbone.
     """
     rows = needed(
@@ -97,18 +96,24 @@ def _pooled(rows: pl.DataFrame, accuracy: str, confidence: str) -> pl.DataFrame:
     total = pl.col("value") * pl.col("n")
     table = table.group_by("backbone", "bin", maintain_order=True).agg(
         right=total.filter(metric=accuracy).sum().round(),
+        below=_length(pl.col("value") - pl.col("ci_low"), accuracy),
+        above=_length(pl.col("ci_high") - pl.col("value"), accuracy),
         sure=total.filter(metric=confidence).sum(),
         n=pl.col("n").filter(metric=accuracy).sum(),
     )
-    pairs = [wilson_interval(right, n) for right, n in table.select("right", "n").iter_rows()]
     n = pl.col("n")
     return table.with_columns(
         accuracy=pl.col("right") / n,
         confidence=pl.col("sure") / n,
         share=n / n.sum().over("backbone"),
-        low=pl.Series([pair.low for pair in pairs], dtype=pl.Float64),
-        high=pl.Series([pair.high for pair in pairs], dtype=pl.Float64),
-    ).drop("right", "sure")
+        low=(pl.col("right") - pl.col("below")) / n,
+        high=(pl.col("right") + pl.col("above")) / n,
+    ).drop("right", "sure", "below", "above")
+
+
+def _length(distance: pl.Expr, accuracy: str) -> pl.Expr:
+    """Distances from the accuracies of datasets to their bounds, in images; as squares they add."""
+    return (distance * pl.col("n")).filter(metric=accuracy).pow(2).sum().sqrt()
 
 
 def _bins_size(data: pl.DataFrame) -> Size:

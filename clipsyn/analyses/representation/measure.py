@@ -43,6 +43,7 @@ from clipsyn.methods.numerics.metrics import (
 from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
+from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import UNKNOWN, Interval, percentiles
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
@@ -145,7 +146,8 @@ class _Images:
             "fingerprint": self._fingerprint(cells, neighbours=self.settings.neighbours),
         }
         embeddings = [self.store.embeddings(key)[rows] for key in embedded]
-        for i, j, number in _similarities(embeddings, self.settings):
+        images = self.samples.images.take(rows)
+        for i, j, number in _similarities(embeddings, images, self.settings):
             yield row(number, backbones=[embedded[i].backbone, embedded[j].backbone], **about)
 
     def logit_statistics(self, temperatures: _Temperatures) -> Iterator[Row]:
@@ -160,9 +162,9 @@ class _Images:
             valid = [self.store.valid(key, prompts) for key in members]
             rows = _drawn(np.logical_and.reduce([self.readable, labelled, *valid]), self.settings)
             decisive = list((cells | group.fingerprints).values())
-            resamples = Resamples(len(rows))
+            shown = _Shown.of(self.samples.images.take(rows))
             for key in members:
-                for measured, fitted, bin in _statistics(group, key, rows, resamples, temperatures):
+                for measured, fitted, bin in _statistics(group, key, rows, shown, temperatures):
                     support = fitted.fingerprint if fitted else None
                     about = {"fingerprint": self._fingerprint(decisive, support=support)}
                     about |= fitted.about if fitted else {}
@@ -177,6 +179,17 @@ class _Temperature(NamedTuple):
     score: Score  # the temperature, and the number of images that it was fitted on
     fingerprint: str  # of the cell that it was fitted on
     about: dict[str, Any]  # the support, in the columns of results
+
+
+class _Shown(NamedTuple):
+    """The images that numbers are about, and resamples of them that all numbers share."""
+
+    images: Images
+    resamples: Resamples
+
+    @classmethod
+    def of(cls, images: Images) -> _Shown:
+        return cls(images, Resamples(len(images), images=images))
 
 
 class _Number(NamedTuple):
@@ -244,18 +257,18 @@ def _drawn(usable: NDArray[np.bool_], settings: RepresentationSettings) -> NDArr
 
 
 def _similarities(
-    embeddings: list[NDArray[np.float16]], settings: RepresentationSettings
+    embeddings: list[NDArray[np.float16]], images: Images, settings: RepresentationSettings
 ) -> Iterator[tuple[int, int, Measured]]:
     """All numbers about the embeddings (image, embed) of each pair of backbones i, j."""
     shares = mutual_neighbours(embeddings, settings.neighbours)
-    compared = compare(embeddings, seed=settings.seed)
+    compared = compare(embeddings, seed=settings.seed, images=images)
     for i, j in combinations(range(len(embeddings)), 2):
         for name, similarity in compared.items():
             value, low, high = (float(matrix[i, j]) for matrix in similarity)
             yield i, j, Measured(name, Score(value, len(embeddings[i])), Interval(low, high))
         agreed = shares[i, j]
         known = len(agreed) > 0 and not np.isnan(agreed).any()
-        interval = bootstrap_mean(agreed) if known else UNKNOWN
+        interval = bootstrap_mean(agreed, images) if known else UNKNOWN
         yield i, j, Measured("mutual_knn", mean(agreed), interval)
 
 
@@ -263,41 +276,45 @@ def _statistics(
     group: Predicted,
     key: FeatureKey,
     rows: NDArray[np.intp],
-    resamples: Resamples,
+    shown: _Shown,
     temperatures: _Temperatures,
 ) -> Iterator[_Number]:
     """All numbers about the logits of one backbone."""
     labels = group.labels[rows]
     if not group.store.cell(key).has_logits:
-        yield from _of_confidences(group, key, rows, resamples)
+        yield from _of_confidences(group, key, rows, shown)
         return
     logits, scale = _logits(group.store, key, group.prompts, rows)
     judged = judge(logits, labels)
     right = judged.prediction == labels
     for measured in (
-        *_confidence(judged.confidence, right, resamples),
-        *_calibration(judged, right, resamples, ""),
+        *_confidence(judged.confidence, right, shown),
+        *_calibration(judged, right, shown.resamples, ""),
     ):
         yield _Number(measured)
-    yield from _by_bin(judged.confidence, right)
+    yield from _by_bin(judged.confidence, right, shown.images)
     if scale is not None:
         yield _Number(Measured("logit_scale", Score(scale, len(rows)), None))
     if fitted := temperatures.of(key, group.prompts):
         yield _Number(Measured("temperature", fitted.score, None), fitted)
         judged = judge(logits / np.float32(fitted.score.value), labels)
         right = judged.prediction == labels
-        for measured in _calibration(judged, right, resamples, CALIBRATED):
+        for measured in _calibration(judged, right, shown.resamples, CALIBRATED):
             yield _Number(measured, fitted)
-        yield from _by_bin(judged.confidence, right, fitted)
+        yield from _by_bin(judged.confidence, right, shown.images, fitted)
 
 
 def _by_bin(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], fitted: _Temperature | None = None
+    confidence: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    images: Images,
+    fitted: _Temperature | None = None,
 ) -> Iterator[_Number]:
     """Accuracy and mean confidence of each bin of the calibration error."""
     suffix = CALIBRATED if fitted else ""
     for some in calibration_bins(confidence, right):
-        yield _Number(share(f"bin_accuracy{suffix}", some.right, some.n), fitted, some.number)
+        accuracy = share(f"bin_accuracy{suffix}", some.right, images.take(some.rows))
+        yield _Number(accuracy, fitted, some.number)
         mean_confidence = Measured(f"bin_confidence{suffix}", Score(some.confidence, some.n), None)
         yield _Number(mean_confidence, fitted, some.number)
 
@@ -319,27 +336,27 @@ def _logits(
 
 
 def _of_confidences(
-    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], resamples: Resamples
+    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], shown: _Shown
 ) -> Iterator[_Number]:
     """All but likelihoods, of predictions that were imported with their confidences."""
     right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
     confidence = group.store.confidences(key, group.prompts)[rows]
-    gaps = resamples.means(calibration_gaps(confidence, right))
+    gaps = shown.resamples.means(calibration_gaps(confidence, right))
     for measured in (
-        *_confidence(confidence, right, resamples),
+        *_confidence(confidence, right, shown),
         *_calibration_error(confidence, right, gaps, ""),
     ):
         yield _Number(measured)
-    yield from _by_bin(confidence, right)
+    yield from _by_bin(confidence, right, shown.images)
 
 
 def _confidence(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], resamples: Resamples
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], shown: _Shown
 ) -> Iterator[Measured]:
     """acc1, and the mean confidence where the prediction is right and where it is wrong."""
     totals = np.stack([right, confidence * right, confidence * ~right], axis=1)
-    accuracy, total_right, total_wrong = resamples.means(totals).T
-    yield Measured("acc1", mean(right), percentiles(accuracy))
+    accuracy, total_right, total_wrong = shown.resamples.means(totals).T
+    yield share("acc1", int(np.count_nonzero(right)), shown.images)
     for metric, chosen, total, weight in (
         ("confidence_right", right, total_right, accuracy),
         ("confidence_wrong", ~right, total_wrong, 1 - accuracy),

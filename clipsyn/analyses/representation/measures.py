@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
 from clipsyn.methods.numerics.metrics import ratio
+from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import LEVEL
 
 GROUPS = 20  # of the jackknife: more make the products narrow and slow, fewer the interval unsure
@@ -43,6 +44,7 @@ def compare(
     *,
     groups: int = GROUPS,
     seed: int = 0,
+    images: Images | None = None,
 ) -> dict[str, Similarity]:
     """CKA and Procrustes distance between all pairs of embeddings of the same samples.
 
@@ -58,15 +60,16 @@ def compare(
     0 to sqrt(2). A rotation fits noise too, so with few samples for the width it is too small;
     only distances over as many samples compare.
 
-    Intervals (95 %) are of the jackknife over `groups` random groups of samples, with Student's t;
-    for procrustes of the infinitesimal one, whose step from leaving out a group is linear. They
-    are NaN with fewer than five samples.
+    Intervals (95 %) are of the jackknife over `groups` random groups of samples, with all copies of
+    an image (`images`) in one, and Student's t; for procrustes of the infinitesimal one, whose step
+    from leaving out a group is linear. They are NaN with fewer than five samples.
     """
     _check(embeddings)
     if unknown := set(measures) - set(MEASURES):
         raise ValueError(f"no measure is called {', '.join(sorted(unknown))}")
     count = len(embeddings)
-    prepared = _Prepared(embeddings, groups, seed)
+    shown = images or Images.of(np.arange(len(embeddings[0])))
+    prepared = _Prepared(embeddings, shown, groups, seed)
     hsic = np.full((count, count, len(prepared.parts) + 1), np.nan)
     nuclear = np.full_like(hsic, np.nan)
 
@@ -99,20 +102,29 @@ class _Prepared:
     """
 
     embeddings: Sequence[NDArray[Any]]
+    images: Images
     groups: int
     seed: int
     memory: threading.local = field(default_factory=threading.local)
 
     @cached_property
+    def places(self) -> NDArray[np.intp]:
+        """(sample,) the place of its image in a random order: samples often come class by class,
+        and groups must be alike.
+        """
+        order = np.random.default_rng(self.seed).permutation(self.images.count)
+        return np.argsort(order)[self.images.number]
+
+    @cached_property
     def order(self) -> NDArray[np.intp]:
-        """A random order: samples often come class by class, and groups must be alike."""
-        return np.random.default_rng(self.seed).permutation(len(self.embeddings[0]))
+        return np.argsort(self.places, kind="stable")
 
     @cached_property
     def parts(self) -> list[slice]:
-        """The rows of each group."""
-        n = len(self.embeddings[0])
-        return equal_slices(n, min(self.groups, n))
+        """The rows of each group, with all copies of its images."""
+        count, ends = self.images.count, self.places[self.order]
+        slices = equal_slices(count, min(self.groups, count))
+        return [slice(*np.searchsorted(ends, [it.start, it.stop]).tolist()) for it in slices]
 
     @cached_property
     def counts(self) -> NDArray[np.float64]:

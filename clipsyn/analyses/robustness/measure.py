@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import estimate
+from clipsyn.analyses.predicted import estimate, share
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.measures import kendall_tau
 from clipsyn.analyses.robustness.trials import Condition, Trial, means, trials
@@ -28,7 +28,6 @@ from clipsyn.evaluation.results.files import ensembles_in
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.names import CLEAN, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.stats.intervals import wilson_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 
@@ -83,11 +82,11 @@ def _rows(trial: Trial, reference: str) -> Iterator[Row]:
     yield trial.row(error, (reference,), "reference") | whole
     for condition in (clean, *others):
         about = {"perturbation": condition.label, "severity": condition.severity}
-        for names, ensemble, measured in _numbers(trial, condition, clean):
+        for names, ensemble, measured in numbers(trial, condition, clean):
             yield trial.row(measured, names, ensemble) | about | whole
 
 
-def _numbers(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_About]:
+def numbers(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_About]:
     """Everything that is measured under one condition."""
     several = len(trial.backbones) > 1
     methods: list[tuple[tuple[str, ...], str | None]]
@@ -96,7 +95,11 @@ def _numbers(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_
     for metric, values in condition.metrics(clean).items():
         is_share = metric == "acc1" and condition.severity is not None and not trial.members
         for column, (names, ensemble) in enumerate(methods):
-            yield names, ensemble, _measured(metric, values[:, column], condition.n, is_share)
+            measured = _measured(metric, values[:, column], condition.n)
+            if is_share and condition.n:
+                hits = round(measured.score.value * condition.n)
+                measured = share(metric, hits, condition.images)
+            yield names, ensemble, measured
     if several:
         mark = trial.independent[condition.label]
         yield trial.backbones, "oracle", estimate("acc1_independent", mark, condition.n)
@@ -120,12 +123,9 @@ def _comparisons(
         yield names, None, _measured("kendall_tau", tau, condition.n)
 
 
-def _measured(metric: str, values: NDArray[np.float64], n: int, is_share: bool = False) -> Measured:
+def _measured(metric: str, values: NDArray[np.float64], n: int) -> Measured:
     """From the number over the samples, and those over resamples, of which some may be NaN."""
-    measured = estimate(metric, values[0], n, values[1:])
-    if is_share and n:
-        return measured._replace(interval=wilson_interval(round(measured.score.value * n), n))
-    return measured
+    return estimate(metric, values[0], n, values[1:])
 
 
 class _Results(NamedTuple):

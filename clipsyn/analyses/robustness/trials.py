@@ -27,8 +27,9 @@ from clipsyn.methods.numerics.metrics import (
 )
 from clipsyn.names import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.stats.bootstrap import bootstrap_means, bootstrap_sets
+from clipsyn.stats.images import Images
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.overlap import image_numbers, linked
+from clipsyn.store.overlap import linked
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, matching, terms_of
 
@@ -43,9 +44,13 @@ class Condition(NamedTuple):
 
     label: str
     severity: int | None  # None for a mean
-    n: int
+    images: Images  # that count
     accuracy: NDArray[np.float64]
     error: NDArray[np.float64] | None = None  # of a mean: ce, or mce
+
+    @property
+    def n(self) -> int:
+        return len(self.images)
 
     def metrics(self, clean: Condition) -> dict[str, NDArray[np.float64]]:
         """(…, method) of each metric that every method has, from its accuracy here and on clean."""
@@ -70,7 +75,7 @@ class Trial:
     clean: Predicted
     labels: tuple[str, ...]  # of the perturbations, clean first
     columns: NDArray[np.bool_]  # (perturbation, method + 1, sample): who is right, what counts
-    images: NDArray[np.uint8]  # (sample, 32): content, without samples that count nowhere
+    marks: NDArray[np.uint64]  # (sample,) of their content, without samples that count nowhere
     accuracy: NDArray[np.float64]  # (1 + resample, perturbation, method): backbones, then oracle
     independent: dict[str, float]  # by condition: oracle of errors independent within a class
     cells: list[str]  # fingerprints of all that is read
@@ -81,19 +86,20 @@ class Trial:
         """From one group for each perturbation, clean images first."""
         labels = groups[0].labels
         counted = np.stack([scored(group.predictions, labels) for group in groups])
-        somewhere = counted.any(axis=0)
+        somewhere = np.asarray(counted.any(axis=0))
         counted = counted[:, somewhere]
         right = np.stack([group.predictions[:, somewhere] for group in groups]) == labels[somewhere]
         right &= counted[:, None]
         columns = np.concatenate([right, right.any(axis=1, keepdims=True), counted[:, None]], 1)
         rows = columns.reshape(-1, columns.shape[-1])
         means = ratio(rows.sum(axis=1), rows.shape[1])
-        drawn = bootstrap_means(rows.T, seed=_seed(groups[0].samples))
+        samples = groups[0].samples
+        drawn = bootstrap_means(rows.T, samples.images.take(somewhere), seed=_seed(samples))
         return cls(
             groups[0],
             tuple(group.perturbation for group in groups),
             columns,
-            groups[0].samples.content[somewhere],
+            samples.marks[somewhere],
             _accuracy(np.concatenate([means[None], drawn]), columns),
             _independent(groups, labels),
             [cell for group in groups for cell in group.fingerprints.values()],
@@ -111,7 +117,7 @@ class Trial:
             first.clean,
             first.labels,
             np.concatenate([trial.columns for trial in members], axis=-1),
-            np.concatenate([trial.images for trial in members]),
+            np.concatenate([trial.marks for trial in members]),
             np.mean(_drawn_by_image(members), axis=0),
             {
                 label: float(np.mean([trial.independent[label] for trial in members]))
@@ -143,21 +149,22 @@ class Trial:
         accuracy: (…, perturbation, method), in the order of `labels`; reference: index of a method.
         """
         for place, label in enumerate(self.labels):
-            severity, n = parse_perturbation(label).severity, self.n([label])
-            yield Condition(label, severity, n, accuracy[..., place, :])
+            severity = parse_perturbation(label).severity
+            yield Condition(label, severity, self.shown([label]), accuracy[..., place, :])
         means, errors = [], []
         for name, members in families(self.labels).items():
             several = accuracy[..., [self.labels.index(label) for label in members], :]
             means.append(several.mean(axis=-2))
             errors.append(corruption_error(several, reference))
-            yield Condition(name, None, self.n(members), means[-1], errors[-1])
+            yield Condition(name, None, self.shown(members), means[-1], errors[-1])
         overall = np.mean(means, axis=0), np.mean(errors, axis=0)
-        yield Condition(ALL, None, self.n(self.labels[1:]), *overall)
+        yield Condition(ALL, None, self.shown(self.labels[1:]), *overall)
 
-    def n(self, labels: Sequence[str]) -> int:
-        """Samples that count under any of these perturbations."""
+    def shown(self, labels: Sequence[str]) -> Images:
+        """What the samples show that count under any of these perturbations."""
         places = [self.labels.index(label) for label in labels]
-        return int(np.count_nonzero(self.columns[places, -1].any(axis=0)))
+        (images,) = Images.of_sets([self.marks])
+        return images.take(np.flatnonzero(self.columns[places, -1].any(axis=0)))
 
 
 def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
@@ -265,7 +272,7 @@ def _independent(groups: Sequence[Predicted], labels: NDArray[np.int32]) -> dict
 
 def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
     """The accuracy of each, with resamples that draw an image in all datasets that hold it."""
-    images = image_numbers([trial.images for trial in members])
+    images = Images.of_sets([trial.marks for trial in members])
     accuracy = [trial.accuracy for trial in members]
     for places in linked(images):
         if len(places) > 1:

@@ -43,7 +43,7 @@ from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.settings import images_of
-from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
+from clipsyn.stats.bootstrap import Resamples
 from clipsyn.store.features import FeatureStore
 
 COLUMNS = {
@@ -97,13 +97,14 @@ class _Sheet:
         self.replies = {candidate: of.take(counts) for candidate, of in replies.items()}
         self.labels = group.labels[counts]
         self.n = len(self.labels)
-        self.resamples = Resamples(self.n)
+        self.images = group.samples.images.take(counts)
+        self.resamples = Resamples(self.n, images=self.images)
         self._fingerprint = cache(self._new_fingerprint)
 
     def rows(self) -> Iterator[Row]:
         for candidate, replies in self.replies.items():
             right = replies.predicted == self.labels
-            yield self._row(candidate, Measured("acc1", mean(right), bootstrap_mean(right)))
+            yield self._row(candidate, share("acc1", int(np.count_nonzero(right)), self.images))
             yield from self._curves(candidate, right)
             if candidate in self.fitted.replies:
                 yield from self._from_thresholds(candidate, right)
@@ -152,11 +153,11 @@ class _Sheet:
                     "wished": wished,
                     "threshold": None if math.isnan(threshold) else threshold,
                 }
-                given = int(np.count_nonzero(here))
                 none = Measured("coverage", mean(here), None)  # as it will be for other images
+                covered = share("coverage", int(np.count_nonzero(here)), self.images)
                 for measured in (
-                    share("coverage", given, self.n) if given else none,
-                    share("acc1", int(np.count_nonzero(right[here])), given),
+                    covered if here.any() else none,
+                    share("acc1", int(np.count_nonzero(right[here])), self.images.take(here)),
                     Measured("support_coverage", mean(there), None),
                     Measured("support_acc1", mean(support_right[there]), None),
                 ):
@@ -169,7 +170,8 @@ class _Sheet:
         counts = foreign.is_other & readable(replies)
         m = int(np.count_nonzero(counts))
         once = [(np.ones((1, self.n), np.uint8), np.ones((1, m), np.uint8))]
-        draws = list(_both(self.resamples, Resamples(m, seed=1)))
+        theirs = Resamples(m, seed=1, images=foreign.samples.images.take(counts))
+        draws = list(_both(self.resamples, theirs))
         for candidate, of in replies.items():
             own = self._confidences(self.replies[candidate])
             for score, confidence in self._confidences(of.take(counts)).items():

@@ -5,7 +5,8 @@ coverage is k/n, the selective risk E(k)/k (El-Yaniv and Wiener, JMLR 2010). Ans
 confidence have no order, so E(k) is its mean over all orders of them; no number depends on the
 order of the samples.
 
-A resample of the samples is how often each is drawn: `times`, (resample, sample).
+A resample of the samples is how often each is drawn: `times`, (resample, sample). Where images have
+copies, the number of all that are drawn varies.
 """
 
 from __future__ import annotations
@@ -102,9 +103,8 @@ def risk_coverage(
     (NeurIPS 2024).
     """
     ranking = Ranking.of(confidence, correct)
-    n, kept = len(confidence), kept_of(len(confidence), coverages)
     return RiskCoverage(
-        *_by_resample(times, lambda some: _risk_coverage(ranking.steps(some), n, kept))
+        *_by_resample(times, lambda some: _risk_coverage(ranking.steps(some), coverages))
     )
 
 
@@ -131,7 +131,7 @@ def detection(
     return Detection(
         *_by_resample(
             (np.concatenate(pair, axis=1) for pair in times),
-            lambda some: _detection(ranking.steps(some), len(own), len(foreign)),
+            lambda some: _detection(ranking.steps(some)),
         )
     )
 
@@ -145,6 +145,11 @@ class Steps(NamedTuple):
     start: NDArray[np.int32]
     stop: NDArray[np.int32]
     wrong: NDArray[np.int32]
+
+    @property
+    def n(self) -> NDArray[np.int32]:
+        """(resample,) how many are drawn."""
+        return self.stop[:, -1]
 
     @property
     def rate(self) -> NDArray[np.float64]:
@@ -206,31 +211,37 @@ def _by_resample(
     yield from map(np.concatenate, zip(*parts, strict=True))
 
 
-def _risk_coverage(steps: Steps, n: int, kept: NDArray[np.int64]) -> RiskCoverage:
-    if n == 0:
-        unknown = np.full(len(steps.stop), np.nan)
-        return RiskCoverage(unknown, unknown, unknown, np.full((len(unknown), len(kept)), np.nan))
-    before = _from_zero(steps.wrong)
-    by_risk, by_count = _weights(n)
-    aurc = _area(steps, by_risk) / n
-    best = _best_aurc(n)[before[:, -1]]
+def _risk_coverage(steps: Steps, coverages: NDArray[np.float64]) -> RiskCoverage:
+    """A wrong answer at place i of n counts in E(k)/k for all k from i on: 1/i + … + 1/n together,
+    and in E(k), by trapezoids, n - i + 1/2 times.
+    """
+    n, before = steps.n, _from_zero(steps.wrong)
+    if not n.any():
+        unknown = np.full(len(n), np.nan)
+        every = np.full((len(n), len(coverages)), np.nan)
+        return RiskCoverage(unknown, unknown, unknown, every)
+    wrong, harmonic = before[:, -1], _from_zero(1 / np.arange(1, n.max() + 1))
+    aurc = (harmonic[n] * wrong - _sums(steps, _from_zero(harmonic[:-1]))) / n
+    best = (wrong - (n - wrong) * (harmonic[n] - harmonic[n - wrong])) / n  # all right ones first
+    kept = kept_of(n[:, None], coverages)
     return RiskCoverage(
         aurc,
         aurc - best,
-        _area(steps, by_count) / n**2,
+        _area(steps, wrong) / n.astype(np.float64) ** 2,
         1 - _errors_at(steps, before, kept) / kept,
     )
 
 
-def _detection(steps: Steps, n: int, m: int) -> Detection:
-    """The foreign images are the wrong ones: m of n + m."""
-    unknown = np.full(len(steps.stop), np.nan)
-    if not n * m:
-        return Detection(unknown, unknown)
-    # of a foreign image the area counts the own and foreign ones behind it, and half of itself
-    above = _area(steps, _weights(n + m)[1]) - m * m / 2
+def _detection(steps: Steps) -> Detection:
+    """The foreign images are the wrong ones."""
     before = _from_zero(steps.wrong)
-    enough = TPR * n - _ROUNDING
+    m = before[:, -1]
+    n = steps.n - m
+    if not (n * m).all():
+        return Detection(*[np.full(len(n), np.nan)] * 2)
+    # of a foreign image the area counts the own and foreign ones behind it, and half of itself
+    above = _area(steps, m) - m * m / 2
+    enough = TPR * n[:, None] - _ROUNDING
     step = (steps.stop - before[:, 1:] >= enough).argmax(axis=1)[:, None]
     start, accepted = (np.take_along_axis(part, step, axis=1) for part in (steps.start, before))
     within = np.where(start - accepted < enough, np.take_along_axis(steps.wrong, step, axis=1), 0)
@@ -259,40 +270,26 @@ def smallest_threshold(
     return 0.0 if last == len(ends) - 1 else float(confidence[order[ends[last] - 1]])
 
 
-def kept_of(n: int, coverages: NDArray[np.float64]) -> NDArray[np.int64]:
+def kept_of(n: int | NDArray[Any], coverages: NDArray[np.float64]) -> NDArray[np.int64]:
     """(coverage,) how many answers are given: at least as many as asked for, and one."""
     return np.maximum(1, np.ceil(coverages * n - _ROUNDING)).astype(np.int64)
 
 
-def _weights(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n + 1,) sums over the first i places of what a wrong answer there adds to an area.
-
-    At place i it counts in all k from i on: in the sum of E(k)/k for 1/i + … + 1/n, in that of
-    E(k), by trapezoids, for n - i + 1/2.
-    """
-    places = np.arange(n + 1)
-    by_count = places * (n - places / 2)
-    return _from_zero(_harmonic(n)[-1] - _harmonic(n)[:-1]), by_count
-
-
-def _harmonic(n: int) -> NDArray[np.float64]:
-    """(n + 1,) 0, 1, 1 + 1/2, …"""
-    return _from_zero(1 / np.arange(1, n + 1))
-
-
-def _best_aurc(n: int) -> NDArray[np.float64]:
-    """(n + 1,) by how many answers are wrong: all right ones come first."""
-    right = np.arange(n, -1, -1)
-    best: NDArray[np.float64] = ((n - right) - right * (_harmonic(n)[-1] - _harmonic(n)[right])) / n
-    return best
-
-
-def _area(steps: Steps, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(resample,) sum of what the wrong answers add, by `weights` (n + 1,): see `_weights`."""
-    of_steps = weights.take(steps.stop)
-    of_steps -= weights.take(steps.start)
-    area: NDArray[np.float64] = np.einsum("rs,rs->r", of_steps, steps.rate)
+def _area(steps: Steps, wrong: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(resample,) sum over the wrong answers of how many places are from theirs on, less 1/2."""
+    places = np.arange(steps.n.max() + 1, dtype=np.float64)
+    area: NDArray[np.float64] = steps.n.astype(np.int64) * wrong - _sums(steps, places**2 / 2)
     return area
+
+
+def _sums(steps: Steps, first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(resample,) over the wrong answers, of what stands at the places up to theirs; first: sums
+    over the first places, which those of a step share.
+    """
+    of_steps = first.take(steps.stop)
+    of_steps -= first.take(steps.start)
+    sums: NDArray[np.float64] = np.einsum("rs,rs->r", of_steps, steps.rate)
+    return sums
 
 
 def _errors_at(
@@ -303,7 +300,7 @@ def _errors_at(
     before: (resample, step + 1) how many are in the steps before.
     """
     rows = np.arange(len(before))[:, None]
-    apart = rows * (int(steps.stop[0, -1]) + 1)  # so that one search serves all rows
+    apart = rows * (int(steps.n.max()) + 1)  # so that one search serves all rows
     step = np.searchsorted((steps.stop + apart).ravel(), (kept + apart).ravel())
     step = step.reshape(len(before), -1) - rows * steps.stop.shape[1]
     some = np.maximum(kept - steps.start[rows, step], 0)  # none of those right before the step

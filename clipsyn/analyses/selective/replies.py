@@ -24,6 +24,7 @@ from clipsyn.names import CLEAN, FeatureKey, differences
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
+from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, select
 
 AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"
@@ -233,6 +234,7 @@ class Foreign:
 
     reader: PoolReader  # of the own ones
     keys: Mapping[str, FeatureKey]  # by backbone
+    samples: SampleTable
     is_other: NDArray[np.bool_]  # (sample,) False for an image that the own dataset holds too
 
     @property
@@ -291,7 +293,8 @@ def foreign_sets(group: Predicted, reader: PoolReader, names: Names) -> list[For
                     line = group.store.extract_line(key)
                     raise MissingCell(f"{group.store.path} has no {key}: run `{line}`")
                 _check(group.store, of_own, key)
-            foreign.append(Foreign(reader, wanted, _is_other(group, dataset)))
+            samples = group.store.samples(dataset, own.split)
+            foreign.append(Foreign(reader, wanted, samples, _is_other(group, samples)))
     return foreign
 
 
@@ -312,9 +315,8 @@ def _check(store: FeatureStore, own: FeatureKey, foreign: FeatureKey) -> None:
         )
 
 
-def _is_other(group: Predicted, dataset: str) -> NDArray[np.bool_]:
+def _is_other(group: Predicted, other: SampleTable) -> NDArray[np.bool_]:
     """(sample,) of the foreign images, whether the own dataset does not hold them, too."""
-    other = group.store.samples(dataset, group.samples.split)
     is_other = ~held(other.marks, group.samples.marks)
     if shared := np.count_nonzero(~is_other):
         _LOG.info(f"{shared:,} images of {other.name} stand in {group.samples.name}: not foreign")

@@ -40,7 +40,9 @@ def compare_methods(
 
     first, second: an ensemble, a backbone, "best on test", the backbone that is best on these very
     images, or, of another head, ``HEAD+NAME``; without `second`, `first` against every other;
-    without both, all with all. settings: those of `clipsyn.evaluation.paired.PairedSettings`.
+    without both, all with all. p_holm is corrected for all pairs of methods, whichever are shown,
+    so that a pair has one everywhere. settings: those of
+    `clipsyn.evaluation.paired.PairedSettings`.
 
     Returns a row for each pair and dataset, and of means over datasets with `dataset` null;
     docs/evaluating.md explains the columns. Raises UsageError, and UnknownName with near matches.

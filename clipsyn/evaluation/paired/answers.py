@@ -39,11 +39,11 @@ class Answered(NamedTuple):
 
     dataset: str
     right: dict[str, Draws]  # by method
-    content: NDArray[np.uint8]  # (sample, 32): equal rows are equal images, zeros are unseen
+    marks: NDArray[np.uint64]  # (sample,) equal for equal images, 0 for one that is unseen
 
     @property
     def n(self) -> int:
-        return len(self.content)
+        return len(self.marks)
 
 
 class Choice:
@@ -65,8 +65,14 @@ class Choice:
             if name not in known:
                 hint = f"Looked for in {path}; `{_line(path)}` adds methods."
                 raise unknown_name("method", name, known, hint)
-        self.methods = list(named) if len(named) > 1 else [*dict.fromkeys([*named, *self._listed])]
-        _refuse_mixed(self._there.filter(pl.col("method").is_in(self.methods)), path)
+        mixed, shown = _mixed(self._there), named if len(named) > 1 else [*named, *self._listed]
+        for name in shown:
+            if name in mixed:
+                raise UsageError(
+                    f"{path} has {name} fitted on {mixed[name]}, which one name cannot tell apart: "
+                    f"`{_line('OTHER')}` gives each a file"
+                )
+        self.methods = [*dict.fromkeys([*named, *(it for it in self._listed if it not in mixed)])]
 
     def is_fitted(self, method: str) -> bool:
         """Whether a method, or its head, has learned from images."""
@@ -85,7 +91,7 @@ class Choice:
 
     @property
     def _listed(self) -> Iterator[str]:
-        """The methods that are compared where none is named."""
+        """The methods that are compared with each other, beside those that are named."""
         ours = self._there.filter(head=self._settings.head)
         ensembles = ours.filter(pl.col("ensemble").is_not_null())["method"].unique(
             maintain_order=True
@@ -109,7 +115,7 @@ class Choice:
     def _answered(self, dataset: str, there: pl.DataFrame) -> Answered:
         needed = {*self.methods, *(self._singles["method"] if BEST in self.methods else ())}
         wanted = there.filter(pl.col("method").is_in(sorted(needed)))
-        right, content = read_right(self._rows, wanted)
+        right, marks = read_right(self._rows, wanted)
         drawn: dict[str, dict[int | None, NDArray[np.bool_]]] = {}
         for row in wanted.iter_rows(named=True):
             drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
@@ -117,7 +123,7 @@ class Choice:
         if BEST in self.methods:
             singles = [drawn[name] for name in sorted({*self._singles["method"]}) if name in drawn]
             found |= {BEST: best_of(singles)} if best_of(singles) else {}
-        return Answered(dataset, found, content)
+        return Answered(dataset, found, marks)
 
 
 def _rows(path: Path) -> pl.LazyFrame:
@@ -177,22 +183,20 @@ def _labelled(there: pl.DataFrame, head: str) -> pl.DataFrame:
     return told.with_columns(method=pl.when(is_mixed).then(longer).otherwise("method"))
 
 
-def _refuse_mixed(there: pl.DataFrame, path: Path) -> None:
-    """One name stands for one method: fitted on the same support."""
-    same = ["dataset", *PLACE, "method", "seed"]
+def _mixed(there: pl.DataFrame) -> dict[str, str]:
+    """Methods that were fitted on several supports under one name, and on which, in words."""
+    same, found = ["dataset", *PLACE, "method", "seed"], dict[str, str]()
     for (*_, method, _), rows in there.group_by(same, maintain_order=True):
         for column in ("support", "support_prompts"):
             if (known := rows[column].unique(maintain_order=True).to_list())[1:]:
-                raise UsageError(
-                    f"{path} has {method} fitted on {known[0]} and on {known[1]} ({column}), which "
-                    f"one name cannot tell apart: `{_line('OTHER')}` gives each a file"
-                )
+                found.setdefault(str(method), f"{known[0]} and on {known[1]} ({column})")
+    return found
 
 
 def read_right(
     every: pl.LazyFrame, wanted: pl.DataFrame
-) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.uint8]]:
-    """By fingerprint where a method is right, (sample,), and the content of the images.
+) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.uint64]]:
+    """By fingerprint where a method is right, (sample,), and `SampleTable.marks` of the images.
 
     every: rows of a file. wanted: subjects of one dataset and place. Samples are those that all of
     them have.
@@ -219,10 +223,7 @@ def read_right(
                 f"were corrected: make the file anew with `{_line('FILE')}`"
             )
     right = {name: (one["label"] == one["prediction"]).to_numpy() for (name,), one in parts.items()}
-    content = np.zeros((len(first), 32), np.uint8)
-    image = first["image"].fill_null(0).to_numpy()
-    content[:, :8] = image[:, None].astype("<u8").view(np.uint8)
-    return right, content
+    return right, first["image"].fill_null(0).to_numpy().astype(np.uint64)
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -23,8 +23,9 @@ from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice
 from clipsyn.evaluation.paired.measures import Difference, Seeds, Sides, difference, matched
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.stats.bootstrap import Resamples, bootstrap_sets
+from clipsyn.stats.images import Images
 from clipsyn.stats.significance import holm
-from clipsyn.store.overlap import image_numbers, linked
+from clipsyn.store.overlap import linked
 from clipsyn.text import advised
 
 PAIRS: dict[str, Any] = {
@@ -37,6 +38,7 @@ PAIRS: dict[str, Any] = {
     "shots": pl.Int32,  # null for the whole support, 0 where nothing is fitted
     "draws": pl.Int32,  # 0 where nothing is drawn
     "n": pl.Int64,
+    "distinct": pl.Int64,  # of these images, the others being copies
     "first_acc1": pl.Float64,
     "second_acc1": pl.Float64,
     "difference": pl.Float64,
@@ -49,6 +51,7 @@ PAIRS: dict[str, Any] = {
     "mcnemar": pl.Float64,
     "p": pl.Float64,
     "p_holm": pl.Float64,
+    "comparisons": pl.Int32,  # that it is corrected for
     "tie": pl.Boolean,  # p_holm is 0.05 or more
 }
 LEVEL = 0.05
@@ -62,19 +65,22 @@ def measure(
     if second is not None and first == second:
         raise UsageError(f"{first} is compared with itself: name another method")
     choice = Choice(path, settings, [name for name in (first, second) if name is not None])
-    pairs = _pairs(choice.methods, first)
     rows = [
         {**place, "head": settings.head, **row, "shots": _shots(choice, row)}
         for place, sets in choice.places()
-        for row in _compared(sets, pairs)
+        for row in _compared(sets, [*combinations(choice.methods, 2)])
     ]
-    if not rows:
+    _adjust(rows)
+    shown = [
+        row for row in rows if first in (None, row["first"]) and second in (None, row["second"])
+    ]
+    if not shown:
+        names = [first, second] if first and second else choice.methods
         raise UsageError(
-            f"{path} has no two of {', '.join(choice.methods)} on the same images and draws: add "
+            f"{path} has no two of {', '.join(names)} on the same images and draws: add "
             f"some with `{advised('evaluate', 'STORE', '--predictions', path)}`"
         )
-    _adjust(rows, of_two=second is not None)
-    return pl.DataFrame(rows, schema=PAIRS)
+    return pl.DataFrame(shown, schema=PAIRS)
 
 
 def _shots(choice: Choice, row: Row) -> int | None:
@@ -83,24 +89,21 @@ def _shots(choice: Choice, row: Row) -> int | None:
     return choice.shots if fitted else 0
 
 
-def _pairs(methods: Sequence[str], first: str | None) -> list[tuple[str, str]]:
-    if first is None:
-        return [*combinations(methods, 2)]
-    return [(first, other) for other in methods if other != first]
-
-
 def _compared(sets: Sequence[Answered], pairs: Iterable[tuple[str, str]]) -> list[Row]:
     """Rows of each pair at one place: of each dataset, and of their mean."""
-    own = [_by_draw(one, Resamples(one.n).means(_columns(one))) for one in sets]
-    images = image_numbers([one.content for one in sets]) if len(sets) > 1 else []
-    together = _together(sets, images)
+    images = Images.of_sets([one.marks for one in sets]) if sets else []
+    own = [
+        _by_draw(one, Resamples(one.n, images=shown).means(_columns(one)))
+        for one, shown in zip(sets, images, strict=True)
+    ]
+    together = _together(sets, images) if len(sets) > 1 else []
     rows = []
     for pair in pairs:
         seeds = {at: _seeds(one, pair) for at, one in enumerate(sets)}
         there = {at: found for at, found in seeds.items() if found}
         sides = {at: _sides(sets[at], pair, found) for at, found in there.items()}
         for at, found in there.items():
-            of_one = difference([sides[at]], _lead(own[at], pair, found))
+            of_one = difference([sides[at]], _lead(own[at], pair, found), [images[at]])
             rows.append(_row(pair, of_one, sets[at].dataset, sides[at]))
         if len(there) > 1:
             drawn = np.mean([_lead(together[at], pair, there[at]) for at in there], axis=0)
@@ -130,7 +133,7 @@ def _by_draw(one: Answered, means: NDArray[np.float64]) -> _Means:
     return dict(zip(names, means.T, strict=True))
 
 
-def _together(sets: Sequence[Answered], images: Sequence[NDArray[np.intp]]) -> list[_Means]:
+def _together(sets: Sequence[Answered], images: Sequence[Images]) -> list[_Means]:
     """Resampled means of each set, in which an image is drawn in all sets that hold it."""
     found: dict[int, _Means] = {}
     for places in linked(images):
@@ -161,6 +164,7 @@ def _row(
         "second": pair[1],
         "draws": found.draws,
         "n": found.n,
+        "distinct": found.distinct,
         "first_acc1": found.first,
         "second_acc1": found.second,
         "difference": found.value,
@@ -175,19 +179,16 @@ def _row(
     }
 
 
-def _adjust(rows: Sequence[Row], *, of_two: bool) -> None:
-    """Give rows `p_holm` and `tie`, by family: the lines of one table.
+def _adjust(rows: Sequence[Row]) -> None:
+    """Give rows `p_holm`, `comparisons` and `tie`.
 
-    of_two: one pair, whose lines are datasets and perturbations; else these have each a table, of
-    pairs. Means over datasets are apart from what they are means of.
+    A family is all pairs of methods on one dataset, or in the mean, whichever of them are shown.
     """
     families: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        where = {name: row[name] for name in ("dataset", *PLACE)}
-        if of_two:
-            where |= {"dataset": row["dataset"] is None, "perturbation": None}
-        families.setdefault(tuple(where.values()), []).append(row)
+        families.setdefault(tuple(row[name] for name in ("dataset", *PLACE)), []).append(row)
     for members in families.values():
         adjusted = holm(np.array([row["p"] for row in members]))
+        count = int(np.count_nonzero(~np.isnan(adjusted)))
         for row, p_value in zip(members, adjusted.tolist(), strict=True):
-            row |= {"p_holm": p_value, "tie": not p_value < LEVEL}
+            row |= {"p_holm": p_value, "comparisons": count, "tie": not p_value < LEVEL}

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.stats.crossed import Crossed, crossed
+from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import Interval, percentiles
-from clipsyn.stats.significance import flipped, mcnemar
+from clipsyn.stats.significance import paired
 
 Draws = Mapping[int | None, NDArray[np.bool_]]  # by seed, (sample,); None where nothing is drawn
 Seeds = list[tuple[int | None, int | None]]  # of two methods: the same draw, or none
@@ -55,12 +56,11 @@ class Sides(NamedTuple):
         first, second = (np.count_nonzero(self.lead == sign) for sign in (1, -1))
         return first / len(self.first), second / len(self.first)
 
-    def mcnemar(self) -> float:
-        """p over images alone, that both are right as often; draws of an image go together."""
-        lead = self.lead
-        if len(lead) == 1:
-            return mcnemar(int((lead > 0).sum()), int((lead < 0).sum()))
-        return flipped(lead.sum(axis=0, dtype=np.int64))
+    def mcnemar(self, images: Images) -> float:
+        """p over images alone, that both are right as often; the draws and copies of an image go
+        together.
+        """
+        return paired(images.sums(self.lead.T).sum(axis=1).astype(np.int64))
 
 
 class Difference(NamedTuple):
@@ -71,6 +71,7 @@ class Difference(NamedTuple):
     datasets: int
     draws: int
     n: int
+    distinct: int  # images, of which the others are copies
     images: Interval  # over images alone
     both: Interval  # over draws and images
     mcnemar: float  # NaN for a mean
@@ -84,7 +85,7 @@ class Difference(NamedTuple):
 def difference(
     sides: Sequence[Sides],
     resampled: NDArray[np.float64],
-    images: Sequence[NDArray[np.intp]] | None = None,
+    images: Sequence[Images],
 ) -> Difference:
     """The mean difference over datasets, with intervals and p.
 
@@ -95,25 +96,34 @@ def difference(
     lead = [one.lead for one in sides]
     several = crossed(lead, images, drawn=[one.drawn for one in sides])
     alone = crossed(lead, images, drawn=[False] * len(sides))
-    over_images, exact = percentiles(resampled), sides[0].mcnemar() if len(sides) == 1 else math.nan
+    over_images = percentiles(resampled)
+    exact = sides[0].mcnemar(images[0]) if len(sides) == 1 else math.nan
     draws = max(one.draws for one in sides)
     return Difference(
         float(np.mean([one.first.mean() for one in sides])),
         float(np.mean([one.second.mean() for one in sides])),
         len(sides),
         draws,
-        sum(one.first.shape[1] for one in sides),
+        sum(map(len, images)),
+        len(np.unique(np.concatenate([of.number for of in images]))),
         over_images,
         several.interval() if draws else over_images,
         exact,
-        _p(several.p_value() if draws else math.nan, exact, alone, sides),
+        _p(several.p_value() if draws else math.nan, exact, alone, _differing(sides, images)),
     )
 
 
-def _p(together: float, exact: float, alone: Crossed, sides: Sequence[Sides]) -> float:
-    """together: over draws and images, NaN where that is not known. exact: McNemar's, if any."""
+def _p(together: float, exact: float, alone: Crossed, differing: int) -> float:
+    """together: over draws and images, NaN where that is not known. exact: McNemar's, if any.
+
+    differing: images on which the two are not right as often.
+    """
     over_images = exact
     if math.isnan(exact):  # few images cannot say more than if all of them agreed
-        differing = sum(int(one.lead.any(axis=0).sum()) for one in sides)
         over_images = max(alone.p_value(), 2.0 ** min(0, 1 - differing))
     return over_images if math.isnan(together) else max(together, over_images)
+
+
+def _differing(sides: Sequence[Sides], images: Sequence[Images]) -> int:
+    both = zip(sides, images, strict=True)
+    return len(np.unique(np.concatenate([of.number[one.lead.any(axis=0)] for one, of in both])))

@@ -27,16 +27,17 @@ from clipsyn.show.table import (
 )
 from clipsyn.show.tables import Line, Measure, interval_of, measures_table
 from clipsyn.show.titles import fitted_on, title, where
+from clipsyn.stats.images import copies_note
 
 _FIRST, _SECOND = Measure("first top-1", "first"), Measure("second top-1", "second")
 NOTE = """\
-Top-1 accuracy in %, means over draws; differences in points. = a tie: taken together with the other
-lines of its table, the difference is none at the level 0.05 (Holm). only: images that one of the
-two alone gets right. McNemar: p over images, the draws of an image kept together. p: over draws and
-images where there are several draws, else McNemar's."""
+Top-1 accuracy in %, means over draws; differences in points. only: images that one of the two alone
+gets right. McNemar: p over images, the draws of an image kept together. p: over draws and images
+where there are several draws, else McNemar's. p (Holm): corrected for {comparisons}, all pairs
+of methods on a dataset; = a tie, where it is 0.05 or more."""
 _MATRIX = "All pairs: line less column, in points; = a tie (Holm over the pairs)."
-_LUCK = "\nbest on test: the backbone that is best on these very images, partly by luck."
-_ONE_DRAW = "\nWith one draw nobody knows how far another would be off: p is over images alone."
+_LUCK = "best on test: the backbone that is best on these very images, partly by luck."
+_ONE_DRAW = "With one draw nobody knows how far another would be off: p is over images alone."
 
 
 def tables(frame: pl.DataFrame, settings: PairedSettings) -> dict[str, Tables]:
@@ -58,8 +59,19 @@ def tables(frame: pl.DataFrame, settings: PairedSettings) -> dict[str, Tables]:
 
 
 def _note(frame: pl.DataFrame) -> str:
-    luck = _LUCK if BEST in [*frame["first"], *frame["second"]] else ""
-    return NOTE + luck + (_ONE_DRAW if 1 in frame["draws"] else "")
+    sets = frame.drop_nulls("dataset").select(
+        pl.concat_str("dataset", "split", separator="/"), "n", "distinct"
+    )
+    copies = copies_note(sets.iter_rows())
+    most, least = frame["comparisons"].max(), frame["comparisons"].min()
+    count = f"{least} to {most}" if least != most else f"{most}"
+    of_them = NOTE.format(comparisons=f"{count} comparison{'s' * (most != 1)}")
+    notes = [
+        _LUCK if BEST in [*frame["first"], *frame["second"]] else "",
+        _ONE_DRAW if 1 in frame["draws"] else "",
+        copies,
+    ]
+    return "\n".join([of_them, *filter(None, notes)])
 
 
 def _of_two(part: pl.DataFrame) -> Table:

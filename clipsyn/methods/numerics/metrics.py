@@ -74,6 +74,7 @@ class Bin(NamedTuple):
     n: int
     right: int
     confidence: float  # mean
+    rows: NDArray[np.intp]
 
 
 def calibration_bins(
@@ -88,7 +89,7 @@ def calibration_bins(
     right = np.bincount(places[correct], minlength=bins)
     sums = np.bincount(places, confidence.astype(np.float64), minlength=bins)
     return [
-        Bin(number, int(n), int(right[number]), float(sums[number] / n))
+        Bin(number, int(n), int(right[number]), sums[number] / n, np.flatnonzero(places == number))
         for number, n in enumerate(sizes)
         if n
     ]

@@ -1,0 +1,244 @@
+"""How often intervals hold the truth, and how often tests see a difference where there is none.
+
+    python benchmarks/coverage.py
+
+Images, labels and scores of three backbones are drawn again and again, and what the tool prints of
+them is compared with the same numbers of many images. `a` and `b` are equally good, `c` is weaker.
+With copies, every third image is there three times. Intervals are to hold the truth in 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import click
+import numpy as np
+import polars as pl
+from common import start
+from numpy.typing import NDArray
+
+from clipsyn.analyses.diversity.measure import numbers as of_diversity
+from clipsyn.analyses.oracle.measure import numbers as of_oracle
+from clipsyn.analyses.predicted import Predicted, share
+from clipsyn.analyses.representation.measures import compare
+from clipsyn.analyses.robustness.measure import numbers as of_robustness
+from clipsyn.analyses.robustness.trials import Trial
+from clipsyn.analyses.selective.measures import risk_coverage
+from clipsyn.evaluation.paired.measures import Sides, difference
+from clipsyn.evaluation.scoring import Scorer
+from clipsyn.methods.numerics.metrics import judge
+from clipsyn.names import FeatureKey
+from clipsyn.show.tables import show
+from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.correlation import pearson, spearman
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import Interval, percentiles
+from clipsyn.stats.significance import holm, wilcoxon
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+
+NAMES, CLASSES, LARGE = ("a", "b", "c"), 20, 4_000
+Scores = NDArray[np.float32]  # (backbone, sample, class)
+Found = dict[str, tuple[float, Interval | None]]
+
+
+class Drawn(NamedTuple):
+    labels: NDArray[np.int32]
+    images: Images
+    scores: Scores  # on clean images
+    worse: Scores  # perturbed
+
+
+def draw(rng: np.random.Generator, n: int, easy: float, copied: bool) -> Drawn:
+    """n distinct images. easy: how far the true class is ahead."""
+    labels = rng.integers(0, CLASSES, n).astype(np.int32)
+    shared, own = rng.normal(size=(1, n, CLASSES)), rng.normal(size=(3, n, CLASSES))
+    quality = easy * np.array([1, 1, 0.8])[:, None, None] * np.eye(CLASSES)[labels]
+    scores = (quality + 0.8 * shared + 0.8 * own).astype(np.float32)
+    worse = (scores + 0.7 * rng.normal(size=scores.shape)).astype(np.float32)
+    rows = np.repeat(np.arange(n), rng.choice([1, 1, 3], n) if copied else 1)
+    return Drawn(labels[rows], Images.of(rows), 2 * scores[:, rows], 2 * worse[:, rows])
+
+
+def printed(of: Drawn) -> Found:
+    """Every kind of number that the tool prints about images, with its interval."""
+    found: Found = {}
+    for name, measured in (*_evaluated(of), *_analysed(of), *_selected(of)):
+        found.setdefault(name, (measured.score.value, measured.interval))
+    return found
+
+
+def _evaluated(of: Drawn) -> Iterator[tuple[str, Any]]:
+    singles = {name: judge(it, of.labels) for name, it in zip(NAMES, of.scores, strict=True)}
+    scorer = Scorer(of.labels, singles, CLASSES, of.images)
+    both = judge(of.scores[:2].mean(axis=0), of.labels)
+    for _, measured in scorer.backbones():
+        yield measured.metric, measured
+    for measured in scorer.ensemble(both, scorer.single("a")):
+        yield measured.metric, measured
+    for measured in (*scorer.oracle(), *scorer.diversity()):
+        yield f"oracle {measured.metric}", measured
+
+
+def _analysed(of: Drawn) -> Iterator[tuple[str, Any]]:
+    clean, worse = (_group(of, it, at) for it, at in ((of.scores, "clean"), (of.worse, "fog-1")))
+    for _, measured in of_diversity(clean):
+        yield measured.metric, measured
+    for _, ensemble, measured in of_oracle(clean, False):
+        yield f"{ensemble or 'single'} {measured.metric}", measured
+    trial = Trial.of([clean, worse])
+    first, *others = trial.conditions(trial.accuracy, 2)
+    for condition in others:
+        for _, ensemble, measured in of_robustness(trial, condition, first):
+            yield f"robustness {ensemble or 'single'} {measured.metric}", measured
+
+
+def _group(of: Drawn, scores: Scores, perturbation: str) -> Predicted:
+    """As it is read from a store."""
+    marks = (of.images.number + 1).astype("<u8")[:, None].view(np.uint8)
+    content = np.pad(marks, ((0, 0), (0, 24)))
+    ids, classes = tuple(map(str, range(len(of.labels)))), tuple(map(str, range(CLASSES)))
+    samples = SampleTable("set", "test", ids, of.labels, content, classes)
+    keys = tuple(FeatureKey("set", "test", perturbation, name) for name in NAMES)
+    group = Predicted(cast(FeatureStore, None), samples, keys, "own")
+    vars(group).update(predictions=scores.argmax(axis=2).astype(np.uint16), fingerprints={})
+    return group
+
+
+def _selected(of: Drawn) -> Iterator[tuple[str, Any]]:
+    judged = judge(of.scores[0], of.labels)
+    right, sure = judged.prediction == of.labels, judged.confidence.astype(np.float64)
+    half, resamples = np.array([0.5]), Resamples(len(right), images=of.images)
+    whole = risk_coverage(sure, right, [np.ones((1, len(right)), np.uint8)], half)
+    drawn = risk_coverage(sure, right, resamples.times(), half)
+    for name in ("aurc", "e_aurc", "augrc", "accuracy"):
+        value, draws = getattr(whole, name).item(), getattr(drawn, name).ravel()
+        measured = share(name, 0, of.images)
+        score = measured.score._replace(value=value)
+        yield f"selective {name}", measured._replace(score=score, interval=percentiles(draws))
+    here = sure >= 0.6
+    yield "selective acc1", share("", int(right[here].sum()), of.images.take(here))
+
+
+def coverage(n: int, easy: float, copied: bool, truth: Found, trials: int) -> dict[str, str]:
+    """By number: in how many of the trials its interval holds the truth, in %."""
+    rng, hits = np.random.default_rng([n, copied]), defaultdict[str, list[bool]](list)
+    for _ in range(trials):
+        for name, (value, interval) in printed(draw(rng, n, easy, copied)).items():
+            if name.endswith("mcnemar_p"):
+                hits[f"{name} < 0.05"].append(value < 0.05)
+            elif interval is not None and not math.isnan(interval.low):
+                low, high = interval.low - 1e-9, interval.high + 1e-9
+                hits[name].append(low <= truth[name][0] <= high)
+    return {name: _percent(found, trials) for name, found in hits.items()}
+
+
+def _percent(found: Sequence[bool], trials: int) -> str:
+    """With a star where the interval is there in fewer than nine trials of ten."""
+    return f"{100 * np.mean(found):.0f}{'*' if len(found) < 0.9 * trials else ''}"
+
+
+def truth_of(easy: float) -> Found:
+    rng, found = np.random.default_rng(1), defaultdict[str, list[float]](list)
+    for _ in range(30):
+        for name, (value, _) in printed(draw(rng, LARGE, easy, False)).items():
+            found[name].append(value)
+    return {name: (float(np.mean(values)), None) for name, values in found.items()}
+
+
+def paired_rates(n: int, copied: bool, trials: int) -> dict[str, str]:
+    """Of methods fitted on three draws, and on two datasets: there is no difference."""
+    rng, hits = np.random.default_rng([n, copied, 7]), defaultdict[str, list[bool]](list)
+    for _ in range(trials):
+        sets = [_fitted(rng, n, copied) for _ in range(2)]
+        pairs = [sides for sides, _ in sets]
+        images = [shown for _, shown in sets]
+        far = Images(images[1].number + images[0].count, images[0].count + images[1].count)
+        one = difference(pairs[:1], np.zeros(2), images[:1])
+        mean = difference(pairs, np.zeros(2), [images[0], far])
+        single = [Sides(sides.first[:1], sides.second[:1], False) for sides in pairs]
+        hits["over draws and images"].append(one.both.low <= 0 <= one.both.high)
+        hits["over draws and images, mean of 2 sets"].append(mean.both.low <= 0 <= mean.both.high)
+        hits["p < 0.05, three draws"].append(one.p < 0.05)
+        hits["p < 0.05, three draws, mean of 2 sets"].append(mean.p < 0.05)
+        hits["p < 0.05, no draw, mean of 2 sets"].append(
+            difference(single, np.zeros(2), [images[0], far]).p < 0.05
+        )
+        alone = [
+            difference([it], np.zeros(2), [shown]).p
+            for it, shown in zip(single, images, strict=True)
+        ]
+        hits["p (Holm) < 0.05 of any of 2"].append(bool((holm(np.array(alone)) < 0.05).any()))
+    return {name: _percent(found, trials) for name, found in hits.items()}
+
+
+def _fitted(rng: np.random.Generator, n: int, copied: bool) -> tuple[Sides, Images]:
+    rows = np.repeat(np.arange(n), rng.choice([1, 1, 3], n) if copied else 1)
+    hard = rng.normal(size=n) + rng.normal(0, 0.1, (2, 3, 1)) + 0.7 * rng.normal(size=(2, 3, n))
+    first, second = (hard > -0.5)[:, :, rows]
+    return Sides(first, second, True), Images.of(rows)
+
+
+def over_datasets(n: int, trials: int) -> dict[str, str]:
+    rng, hits = np.random.default_rng(n), defaultdict[str, list[bool]](list)
+    for _ in range(trials):
+        one = rng.normal(size=n)
+        other = 0.6 * one + 0.8 * rng.normal(size=n)
+        for name, found, truth in (
+            ("Pearson", pearson(one, other), 0.6),
+            ("Spearman", spearman(one, other), 6 / math.pi * math.asin(0.3)),
+        ):
+            hits[name].append(found.interval.low <= truth <= found.interval.high)
+        hits["Wilcoxon < 0.05"].append(wilcoxon(one) < 0.05)
+    return {name: _percent(found, trials) for name, found in hits.items()}
+
+
+def similarity(n: int, copied: bool, trials: int) -> dict[str, str]:
+    rng = np.random.default_rng([n, copied, 3])
+
+    def embedded(images: int) -> list[NDArray[np.float32]]:
+        shared = rng.normal(size=(images, 6))
+        sides = [shared @ mix + rng.normal(size=(images, 16)) for mix in mixes]
+        return [side.astype(np.float32) for side in sides]
+
+    mixes = np.random.default_rng(0).normal(size=(2, 6, 16))
+    truth = compare(embedded(60_000), ["cka"])["cka"].value[0, 1]
+    hits = []
+    for _ in range(trials):
+        rows = np.repeat(np.arange(n), rng.choice([1, 1, 3], n) if copied else 1)
+        sides = [side[rows] for side in embedded(n)]
+        found = compare(sides, ["cka"], images=Images.of(rows))["cka"]
+        hits.append(bool(found.low[0, 1] <= truth <= found.high[0, 1]))
+    return {"cka": _percent(hits, trials)}
+
+
+@click.command(help=__doc__)
+@click.option("--trials", default=300, show_default=True)
+def main(trials: int) -> None:
+    start("Coverage of intervals and level of tests, in %")
+    kinds = [(n, copied) for n in (60, 200, 1_000) for copied in (False, True)]
+    heads = [f"{n:,}{' and copies' if copied else ''}" for n, copied in kinds]
+    for easy in (2.2, 4.2):
+        truth = truth_of(easy)
+        columns = [coverage(*kind[:1], easy, kind[1], truth, trials) for kind in kinds]
+        _show(f"top-1 {truth['acc1'][0]:.2f}", heads, columns)
+    others = [paired_rates(*kind, trials) | similarity(*kind, trials) for kind in kinds]
+    _show("pairs of methods; embeddings", heads, others)
+    sets = (7, 21)
+    _show("datasets", [str(n) for n in sets], [over_datasets(n, 10 * trials) for n in sets])
+
+
+def _show(what: str, heads: Sequence[str], columns: Sequence[dict[str, str]]) -> None:
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [
+        {what: name, **{head: of.get(name, "-") for head, of in zip(heads, columns, strict=True)}}
+        for name in names
+    ]
+    click.echo(show(pl.DataFrame(rows)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Samples by the image that each shows: copies of an image are one piece of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Which of the samples that something is measured on show the same image.
+
+    number: (sample,) below `count`, equal for copies. Several sets that share images have numbers
+    of all of these, and each set holds some.
+    """
+
+    number: NDArray[np.intp]
+    count: int
+
+    @classmethod
+    def of(cls, keys: NDArray[Any]) -> Images:
+        """keys: (sample,) equal for copies."""
+        distinct, number = np.unique(keys, return_inverse=True)
+        return cls(number, len(distinct))
+
+    @classmethod
+    def of_sets(cls, marks: Sequence[NDArray[np.uint64]]) -> list[Images]:
+        """Of several sets. marks: (sample,) of each, equal for equal images.
+
+        A mark of 0 is an image that nobody has read, which is like no other.
+        """
+        keys = np.concatenate(marks)
+        distinct, number = np.unique(keys, return_inverse=True)
+        unseen = np.flatnonzero(keys == 0)
+        number[unseen] = len(distinct) + np.arange(len(unseen))
+        every = cls.of(number)
+        ends = np.cumsum([len(one) for one in marks])[:-1]
+        return [cls(part, every.count) for part in np.split(every.number, ends)]
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @property
+    def copied(self) -> bool:
+        """Whether there is any copy."""
+        return self.effective < len(self)
+
+    @cached_property
+    def effective(self) -> float:
+        """How many images without copies say as much about a share of the samples.
+
+        n^2 over the sum of squares of the numbers of copies: copies get the same answer, so the
+        design effect of clusters (Kish 1965) is that of a correlation of 1.
+        """
+        return effective_size(np.bincount(self.number))
+
+    def take(self, rows: NDArray[Any]) -> Images:
+        """rows: numbers or a mask."""
+        return Images.of(self.number[rows])
+
+    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(image, m): sums of the values (sample, m) of each; booleans are counted in few bytes."""
+        order = np.argsort(self.number, kind="stable")
+        there, first, size = np.unique(self.number[order], return_index=True, return_counts=True)
+        small = np.min_scalar_type(size.max(initial=0))
+        kind = small if values.dtype == np.bool_ else np.float64
+        sums = np.zeros((self.count, values.shape[1]), kind)
+        if len(values):
+            sums[there] = np.add.reduceat(values[order], first, axis=0, dtype=kind)
+        return sums
+
+
+def effective_size(copies: NDArray[np.integer[Any]]) -> float:
+    """copies: (image,) how many samples show each."""
+    squares = float(np.square(copies, dtype=np.float64).sum())
+    return float(copies.sum()) ** 2 / squares if squares else 0.0
+
+
+def copies_note(sets: Iterable[tuple[str, int, int]]) -> str:
+    """What to say beside numbers about sets, each with its name, images, and distinct ones.
+
+    Empty where no image has a copy.
+    """
+    copied = [
+        f"{name} ({n:,} images, {distinct:,} distinct)"
+        for name, n, distinct in dict.fromkeys(sets)
+        if distinct < n
+    ]
+    counted = "intervals and tests count an image with its copies once"
+    return f"there are copies in {', '.join(copied)}: {counted}" if copied else ""

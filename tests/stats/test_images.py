@@ -1,0 +1,121 @@
+"""Copies of an image are one piece of evidence, against loops and against images without copies."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from clipsyn.stats.bootstrap import Resamples, bootstrap_mean, bootstrap_means, patterns
+from clipsyn.stats.crossed import crossed
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import mean_per_class_interval, share_interval, wilson_interval
+from clipsyn.stats.significance import mcnemar, paired
+
+RNG = np.random.default_rng(0)
+SHOWN = np.array([4, 7, 4, 1, 7, 7, 0, 2, 2, 9])  # ten samples of six images
+IMAGES = Images.of(SHOWN)
+
+
+def test_images_of_equal_keys_are_one():
+    assert (len(IMAGES), IMAGES.count, IMAGES.copied) == (10, 6, True)
+    assert IMAGES.number.tolist() == [3, 4, 3, 1, 4, 4, 0, 2, 2, 5]
+    assert not IMAGES.take(np.array([0, 1, 3])).copied
+    assert IMAGES.effective == pytest.approx(10**2 / (1 + 1 + 4 + 4 + 9 + 1))
+    values = RNG.normal(size=(10, 2))
+    expected = [values[np.unique(SHOWN)[at] == SHOWN].sum(axis=0) for at in range(6)]
+    assert IMAGES.sums(values) == pytest.approx(np.array(expected))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_resample_is_of_images_with_all_of_their_samples(alone):
+    """Means and counts are those of the images that are drawn, one by one."""
+    values = RNG.normal(size=10) if alone else np.array([1.0, 0, 1, 1, 0, 1, 0, 0, 0, 1])
+    means = bootstrap_means(values[:, None], IMAGES, resamples=4000)[:, 0]
+    rng = np.random.default_rng(99)
+    naive = []
+    for _ in range(4000):
+        rows = [
+            row for image in rng.integers(0, 6, 6) for row in np.flatnonzero(IMAGES.number == image)
+        ]
+        naive.append(values[rows].mean())
+    for quantile in (0.05, 0.3, 0.5, 0.7, 0.95):
+        assert np.quantile(means, quantile) == pytest.approx(np.quantile(naive, quantile), abs=0.09)
+    (times,) = Resamples(10, 4000, images=IMAGES).times()
+    for copies in ([0, 2], [1, 4, 5], [7, 8]):
+        assert (times[:, copies] == times[:, copies[:1]]).all()
+    assert times[:, [0, 1, 3, 6, 7, 9]].sum(axis=1).tolist() == [6] * 4000
+
+
+def test_patterns_of_images_give_what_their_samples_do():
+    rows = RNG.random((300, 3)) < 0.7
+    images = Images.of(RNG.integers(0, 120, 300))
+    found = patterns(rows)
+    drawn = Resamples(found.size, 50, images=images, of=found.of).means(rows[found.first])
+    assert drawn == pytest.approx(Resamples(300, 50, images=images).means(rows))
+
+
+def test_everything_twice_is_as_sure_as_once():
+    """And without copies nothing changes."""
+    rows, labels = RNG.random((80, 3)) < [0.5, 0.7, 0.9], RNG.integers(0, 4, 80)
+    alone, twice = Images.of(np.arange(80)), Images.of(np.repeat(np.arange(80), 2))
+    double = np.repeat(rows, 2, axis=0)
+    assert bootstrap_mean(double[:, 0], twice) == bootstrap_mean(rows[:, 0], alone)
+    assert bootstrap_mean(rows[:, 0], alone) == bootstrap_mean(rows[:, 0])
+    assert share_interval(2 * 44, twice) == share_interval(44, alone) == wilson_interval(44, 80)
+    once = mean_per_class_interval(rows[:, 1], labels)
+    again = mean_per_class_interval(double[:, 1], np.repeat(labels, 2), twice)
+    assert again == pytest.approx(once)
+    lead = rows[:, 1].astype(int) - rows[:, 0]
+    expected = mcnemar(int((lead > 0).sum()), int((lead < 0).sum()))
+    assert paired(lead) == expected
+    assert paired(twice.sums(np.repeat(lead, 2)[:, None])[:, 0].astype(int)) == pytest.approx(
+        expected
+    )
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_crossed_means_of_everything_twice_have_the_variance_of_once(draws):
+    values = RNG.normal(size=60) + 0.3 * RNG.normal(size=(draws, 1))
+    values = values + RNG.normal(size=(draws, 60))
+    twice = [Images.of(np.repeat(np.arange(60), 2))]
+    once = crossed([values], drawn=[draws > 1])
+    again = crossed([np.repeat(values, 2, axis=1)], twice, drawn=[draws > 1])
+    assert again == pytest.approx(once)
+
+
+def test_the_variance_over_images_is_that_of_their_sums():
+    values = RNG.normal(size=10)
+    apart = values - values.mean()
+    sums = [apart[IMAGES.number == image].sum() for image in range(6)]
+    found = crossed([values[None]], [IMAGES], drawn=[False])
+    assert found.variance == pytest.approx(6 / 5 * np.square(sums).sum() / 10**2)
+    assert found.freedom == 5
+
+
+def test_the_test_changes_the_methods_of_whole_images():
+    sums = np.array([3, -1, 1, 2, 0, 1])
+    signs = np.array(list(itertools.product([-1, 1], repeat=6)))
+    assert paired(sums) == pytest.approx((abs(signs @ sums) >= sums.sum()).mean())
+
+
+@pytest.mark.parametrize(("classes", "size"), [(30, 1), (30, 2), (12, 5), (40, "mixed")])
+@pytest.mark.parametrize("copied", [False, True])
+def test_mean_recall_is_covered_as_promised(classes, size, copied):
+    """Also where classes have one image, of which a bootstrap knows nothing."""
+    rng, hits, times = np.random.default_rng(5), 0, 1500
+    for _ in range(times):
+        right = rng.beta(8, 2, classes)
+        sizes = rng.choice([1, 2, 3, 8], classes) if size == "mixed" else np.full(classes, size)
+        labels = np.repeat(np.arange(classes), sizes)
+        correct = rng.random(len(labels)) < right[labels]
+        copies = rng.choice([1, 1, 3], len(labels)) if copied else np.ones(len(labels), int)
+        images = Images.of(np.repeat(np.arange(len(labels)), copies))
+        low, high = mean_per_class_interval(
+            np.repeat(correct, copies), np.repeat(labels, copies), images
+        )
+        hits += low <= right.mean() <= high
+    assert 0.925 <= hits / times <= 0.985
+    if size == 1 and not copied:
+        assert (low, high) == pytest.approx(wilson_interval(int(correct.sum()), classes))
