@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 import pytest
 
@@ -18,7 +20,9 @@ def bin_rows(dataset, backbone, bin, n, right, confidence, suffix=""):  # noqa: 
     about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
     about |= {"head": "zero-shot", "classes": "all", "backbones": [backbone], "n": n, "bin": bin}
     return [
-        about | {"metric": f"bin_accuracy{suffix}", "value": right / n},
+        about
+        | {"metric": f"bin_accuracy{suffix}", "value": right / n}
+        | dict(zip(("ci_low", "ci_high"), wilson_interval(right, n), strict=True)),
         about | {"metric": f"bin_confidence{suffix}", "value": confidence},
     ]
 
@@ -45,7 +49,13 @@ def test_images_of_all_datasets_are_put_together():
     assert plain["accuracy"].to_list() == pytest.approx([14 / 40, 24 / 30])
     assert plain["confidence"].to_list() == pytest.approx([(10 * 0.25 + 30 * 0.21) / 40, 0.95])
     assert plain["share"].to_list() == pytest.approx([4 / 7, 3 / 7])
-    assert plain.select("low", "high").row(0) == pytest.approx(wilson_interval(14, 40))
+    low, high = plain.select("low", "high").row(0)  # distances of both sets add as squares
+    ends = [wilson_interval(2, 10), wilson_interval(12, 30)]
+    assert 14 - 40 * low == pytest.approx(math.hypot(2 - 10 * ends[0].low, 12 - 30 * ends[1].low))
+    assert 40 * high - 14 == pytest.approx(
+        math.hypot(10 * ends[0].high - 2, 30 * ends[1].high - 12)
+    )
+    assert plain.select("low", "high").row(1) == pytest.approx(wilson_interval(24, 30))
     assert data["datasets"].unique().to_list() == [2]
 
 
