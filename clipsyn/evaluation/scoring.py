@@ -19,7 +19,6 @@ from clipsyn.methods.numerics.metrics import (
     Judged,
     Score,
     calibration_floor,
-    calibration_gaps,
     class_accuracy,
     expected_calibration_error,
     independent_oracle,
@@ -179,12 +178,12 @@ class Scorer:
         return np.split(means, np.cumsum([part.shape[1] for part in columns])[:-1], axis=1)
 
     def _columns(self, judged: Judged, probabilities: bool) -> NDArray[np.bool_ | np.float32]:
-        """(counted sample, column): correctness; nll, brier and `calibration_gaps`."""
+        """(counted sample, column): correctness; nll and brier."""
         correct = self.correct(judged)
         if not probabilities:
             return correct[:, None]
-        nll, brier, confidence = (values[self.rows] for values in judged[1:])
-        return np.column_stack([correct, nll, brier, calibration_gaps(confidence, correct)])
+        nll, brier = (values[self.rows] for values in judged[1:3])
+        return np.column_stack([correct, nll, brier])
 
     def _metrics(self, judged: Judged, draws: NDArray[np.float64]) -> Iterator[Measured]:
         """draws: (resample, column) means of `_columns`."""
@@ -197,7 +196,7 @@ class Scorer:
         yield self._mean("nll", nll, draws[:, 1])
         yield self._mean("brier", brier, draws[:, 2])
         ece = expected_calibration_error(confidence, correct)
-        yield Measured("ece", ece, percentiles(np.abs(draws[:, 3:]).sum(axis=1)))
+        yield Measured("ece", ece, None)  # too high by chance, of which no interval knows
         yield Measured("ece_floor", calibration_floor(confidence), None)
 
     def _accuracy(self, correct: NDArray[np.bool_]) -> Measured:

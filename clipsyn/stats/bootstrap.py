@@ -114,8 +114,9 @@ class Resamples:
             return np.full((self.count, columns.shape[1]), np.nan)
         if self._images:
             rows = columns if self._of is None else columns[self._of]
-            (means,) = bootstrap_sets([rows], [self._images], resamples=self.count, seed=self._seed)
-            return means
+            sums = self._images.sums(_with_ones(rows))
+            drawn = Resamples(self._images.count, self.count, self._seed).means(sums)
+            return drawn[:, :-1] / drawn[:, -1:]
         blocks = self._blocks()
         if not self._few():  # the rows themselves are multiplied faster than put into patterns
             blocks = _row_counts(self.n, self.count, self._seed)
@@ -264,12 +265,17 @@ def bootstrap_sets(
     distinct, number = np.unique(np.concatenate([of.number for of in images]), return_inverse=True)
     ends = np.cumsum([len(rows) for rows in values])[:-1]
     sums = [
-        Images(shown, len(distinct)).sums(np.column_stack([rows, np.ones(len(rows), rows.dtype)]))
+        Images(shown, len(distinct)).sums(_with_ones(rows))
         for rows, shown in zip(values, np.split(number, ends), strict=True)
     ]
     means = bootstrap_means(np.concatenate(sums, axis=1), resamples=resamples, seed=seed)
     parts = np.split(means, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
     return [part[:, :-1] / np.where(part[:, -1:] > 0, part[:, -1:], np.nan) for part in parts]
+
+
+def _with_ones(rows: NDArray[Any]) -> NDArray[Any]:
+    """With a column that counts them."""
+    return np.column_stack([rows, np.ones(len(rows), rows.dtype)])
 
 
 def bootstrap_mean(

@@ -62,7 +62,7 @@ def test_copies_make_nothing_surer(analysis, stores):
         for end in ("ci_low", "ci_high") if row["ci_low"] is not None else ():
             width = 0.2 * (row["ci_high"] - row["ci_low"])
             near = pytest.approx(row[end], abs=max(0.01, width), nan_ok=True)
-            assert row[f"{end} twice"] == near, row
+            assert row[f"{end} twice"] == near, [row[name] for name in (*by, "value", "n")]
     sure = both.filter(pl.col("metric").is_in(["acc1", "unique_correct", "coverage", *FINE]))
     for name in ("value", "ci_low", "ci_high"):
         exact = sure.drop_nulls([name, f"{name} twice"])

@@ -216,7 +216,7 @@ def _shares(means: NDArray[np.float64], backbones: int) -> Counts:
     """(resample, column) right of each, both right of each pair, equal predictions of each pair."""
     ends = backbones, (backbones + means.shape[1]) // 2
     hits, both, same = np.split(means, ends, axis=1)
-    return Counts(1, hits, _matrices(both, hits), _matrices(same, np.ones_like(hits)))
+    return Counts(1, hits, _matrices(both, hits), _matrices(same, 1 + 0 * hits))
 
 
 def _matrices(pairs: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,7 +36,6 @@ from clipsyn.methods.numerics.metrics import (
     Score,
     calibration_bins,
     calibration_floor,
-    calibration_gaps,
     expected_calibration_error,
     judge,
 )
@@ -341,10 +340,9 @@ def _of_confidences(
     """All but likelihoods, of predictions that were imported with their confidences."""
     right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
     confidence = group.store.confidences(key, group.prompts)[rows]
-    gaps = shown.resamples.means(calibration_gaps(confidence, right))
     for measured in (
         *_confidence(confidence, right, shown),
-        *_calibration_error(confidence, right, gaps, ""),
+        *_calibration_error(confidence, right, ""),
     ):
         yield _Number(measured)
     yield from _by_bin(confidence, right, shown.images)
@@ -370,19 +368,14 @@ def _calibration(
     judged: Judged, right: NDArray[np.bool_], resamples: Resamples, suffix: str
 ) -> Iterator[Measured]:
     """nll, ece and its floor."""
-    gaps = calibration_gaps(judged.confidence, right)
-    means = resamples.means(np.column_stack([judged.nll, gaps]))
-    yield Measured(f"nll{suffix}", mean(judged.nll), percentiles(means[:, 0]))
-    yield from _calibration_error(judged.confidence, right, means[:, 1:], suffix)
+    yield Measured(f"nll{suffix}", mean(judged.nll), resamples.interval(judged.nll))
+    yield from _calibration_error(judged.confidence, right, suffix)
 
 
 def _calibration_error(
-    confidence: NDArray[np.float32],
-    right: NDArray[np.bool_],
-    gaps: NDArray[np.floating[Any]],
-    suffix: str,
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], suffix: str
 ) -> Iterator[Measured]:
-    """ece and its floor; gaps: (resample, bin) means of `calibration_gaps`."""
+    """ece and its floor. It is too high by chance, of which no interval knows."""
     ece = expected_calibration_error(confidence, right)
-    yield Measured(f"ece{suffix}", ece, percentiles(np.abs(gaps).sum(axis=1)))
+    yield Measured(f"ece{suffix}", ece, None)
     yield Measured(f"ece{suffix}_floor", calibration_floor(confidence), None)

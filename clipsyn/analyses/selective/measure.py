@@ -44,6 +44,7 @@ from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.settings import images_of
 from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.intervals import UNKNOWN, Interval, wilson_interval
 from clipsyn.store.features import FeatureStore
 
 COLUMNS = {
@@ -132,11 +133,21 @@ class _Sheet:
             for place, coverage in enumerate(COVERAGES.tolist()):
                 value, draws = whole.accuracy[:, place].item(), drawn.accuracy[:, place]
                 measured = estimate("acc1", value, int(kept[place]), draws)
+                measured = measured._replace(interval=self._widened(measured))
                 yield self._row(candidate, measured, score=score, coverage=coverage)
         if usual := by_score.pop(MAX_SOFTMAX, None):
             for score, (whole_aurc, drawn_aurc) in by_score.items():
                 gain, draws = (usual[0] - whole_aurc).item(), usual[1] - drawn_aurc
                 yield self._row(candidate, estimate("aurc_gain", gain, self.n, draws), score=score)
+
+    def _widened(self, measured: Measured) -> Interval:
+        """The outer ends of the resamples' interval and of Wilson's: where nearly all of the given
+        answers are right, resamples say nothing of the errors that there might be.
+        """
+        (value, n), ends = measured.score, measured.interval or UNKNOWN
+        n = n * self.images.effective / max(1, self.n)
+        wilson = wilson_interval(value * n, n) if n else UNKNOWN
+        return Interval(min(ends.low, wilson.low), max(ends.high, wilson.high))
 
     def _from_thresholds(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
         on_support = self.fitted.replies[candidate]
