@@ -86,15 +86,15 @@ class Resamples:
         self._of = of
         self._seed = seed
         self._kept: list[NDArray[Any]] | None = None  # where the patterns are few
-        self._images = images if images and images.copied else None
+        self.images = Images.of(np.arange(self.n)) if images is None else images
 
     def times(self) -> Iterator[NDArray[Any]]:
         """How often each pattern is drawn, or each sample where images have copies: arrays
         (some resamples, pattern).
         """
-        if self._images:
-            number, step = self._images.number, _at_once(self.n)
-            for block in _row_counts(self._images.count, self.count, self._seed):
+        if self.images.copied:
+            number, step = self.images.number, _at_once(self.n)
+            for block in _row_counts(self.images.count, self.count, self._seed):
                 for start in range(0, len(block), step):
                     yield block[start : start + step].take(number, axis=1)
             return
@@ -112,10 +112,10 @@ class Resamples:
         columns = values[:, None] if values.ndim == 1 else values
         if self.n == 0:
             return np.full((self.count, columns.shape[1]), np.nan)
-        if self._images:
+        if self.images.copied:
             rows = columns if self._of is None else columns[self._of]
-            sums = self._images.sums(_with_ones(rows))
-            drawn = Resamples(self._images.count, self.count, self._seed).means(sums)
+            sums = self.images.sums(_with_ones(rows))
+            drawn = Resamples(self.images.count, self.count, self._seed).means(sums)
             return drawn[:, :-1] / drawn[:, -1:]
         blocks = self._blocks()
         if not self._few():  # the rows themselves are multiplied faster than put into patterns

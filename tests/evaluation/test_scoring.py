@@ -67,10 +67,11 @@ def test_intervals_are_those_of_a_paired_bootstrap():
         low, high = np.quantile(values, [0.025, 0.975])
         assert found[metric].interval.low == pytest.approx(low, abs=0.012), metric
         assert found[metric].interval.high == pytest.approx(high, abs=0.012), metric
-    for name in ("nll", "brier", "ece", "mean_per_class_recall"):
+    assert found["ece"].interval is None  # too high by chance: resamples are higher still
+    for name in ("nll", "brier", "mean_per_class_recall"):
         interval = found[name].interval
         assert interval.low < interval.high
-        assert interval.low <= found[name].score.value <= interval.high or name == "ece"
+        assert interval.low <= found[name].score.value <= interval.high
 
 
 def row_draws() -> np.ndarray:
@@ -90,16 +91,11 @@ def test_every_interval_is_that_of_the_drawn_rows():
     p /= p.sum(1, keepdims=True)
     truth = np.eye(CLASSES)[LABELS]
     right, good, fair = (s.argmax(1) == LABELS for s in (BOTH, GOOD, FAIR))
-    sure, bins = p.max(1), np.ceil(15 * p.max(1)).astype(int) - 1
     nll, brier = -np.log((p * truth).sum(1)), ((p - truth) ** 2).sum(1)
-    drawn = {
-        name: [] for name in ("nll", "brier", "ece", "gain_over_best_on_test", "over", "relative")
-    }
+    drawn = {name: [] for name in ("nll", "brier", "gain_over_best_on_test", "over", "relative")}
     for rows in row_draws():
         drawn["nll"].append(nll[rows].mean())
         drawn["brier"].append(brier[rows].mean())
-        gaps = [(sure - right)[rows][bins[rows] == b].sum() for b in range(15)]
-        drawn["ece"].append(np.abs(gaps).sum() / N)
         drawn["gain_over_best_on_test"].append(right[rows].mean() - good[rows].mean())
         drawn["over"].append(right[rows].mean() - fair[rows].mean())
         drawn["relative"].append(right[rows].mean() / good[rows].mean() - 1)
@@ -137,7 +133,8 @@ def test_backbones_together_have_the_metrics_of_each_alone():
             assert one.score == other.score
             assert (one.interval is None) == (other.interval is None)
             if one.interval:
-                assert one.interval == pytest.approx(other.interval, abs=1e-7)
+                near = pytest.approx(other.interval, rel=1e-6)  # single precision, in other blocks
+                assert tuple(one.interval) == near
 
 
 def test_answers_may_be_kept_for_other_references():

@@ -161,9 +161,9 @@ class _Images:
             valid = [self.store.valid(key, prompts) for key in members]
             rows = _drawn(np.logical_and.reduce([self.readable, labelled, *valid]), self.settings)
             decisive = list((cells | group.fingerprints).values())
-            shown = _Shown.of(self.samples.images.take(rows))
+            resamples = Resamples(len(rows), images=self.samples.images.take(rows))
             for key in members:
-                for measured, fitted, bin in _statistics(group, key, rows, shown, temperatures):
+                for measured, fitted, bin in _statistics(group, key, rows, resamples, temperatures):
                     support = fitted.fingerprint if fitted else None
                     about = {"fingerprint": self._fingerprint(decisive, support=support)}
                     about |= fitted.about if fitted else {}
@@ -178,17 +178,6 @@ class _Temperature(NamedTuple):
     score: Score  # the temperature, and the number of images that it was fitted on
     fingerprint: str  # of the cell that it was fitted on
     about: dict[str, Any]  # the support, in the columns of results
-
-
-class _Shown(NamedTuple):
-    """The images that numbers are about, and resamples of them that all numbers share."""
-
-    images: Images
-    resamples: Resamples
-
-    @classmethod
-    def of(cls, images: Images) -> _Shown:
-        return cls(images, Resamples(len(images), images=images))
 
 
 class _Number(NamedTuple):
@@ -275,32 +264,32 @@ def _statistics(
     group: Predicted,
     key: FeatureKey,
     rows: NDArray[np.intp],
-    shown: _Shown,
+    resamples: Resamples,
     temperatures: _Temperatures,
 ) -> Iterator[_Number]:
     """All numbers about the logits of one backbone."""
     labels = group.labels[rows]
     if not group.store.cell(key).has_logits:
-        yield from _of_confidences(group, key, rows, shown)
+        yield from _of_confidences(group, key, rows, resamples)
         return
     logits, scale = _logits(group.store, key, group.prompts, rows)
     judged = judge(logits, labels)
     right = judged.prediction == labels
     for measured in (
-        *_confidence(judged.confidence, right, shown),
-        *_calibration(judged, right, shown.resamples, ""),
+        *_confidence(judged.confidence, right, resamples),
+        *_calibration(judged, right, resamples, ""),
     ):
         yield _Number(measured)
-    yield from _by_bin(judged.confidence, right, shown.images)
+    yield from _by_bin(judged.confidence, right, resamples.images)
     if scale is not None:
         yield _Number(Measured("logit_scale", Score(scale, len(rows)), None))
     if fitted := temperatures.of(key, group.prompts):
         yield _Number(Measured("temperature", fitted.score, None), fitted)
         judged = judge(logits / np.float32(fitted.score.value), labels)
         right = judged.prediction == labels
-        for measured in _calibration(judged, right, shown.resamples, CALIBRATED):
+        for measured in _calibration(judged, right, resamples, CALIBRATED):
             yield _Number(measured, fitted)
-        yield from _by_bin(judged.confidence, right, shown.images, fitted)
+        yield from _by_bin(judged.confidence, right, resamples.images, fitted)
 
 
 def _by_bin(
@@ -335,26 +324,26 @@ def _logits(
 
 
 def _of_confidences(
-    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], shown: _Shown
+    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], resamples: Resamples
 ) -> Iterator[_Number]:
     """All but likelihoods, of predictions that were imported with their confidences."""
     right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
     confidence = group.store.confidences(key, group.prompts)[rows]
     for measured in (
-        *_confidence(confidence, right, shown),
+        *_confidence(confidence, right, resamples),
         *_calibration_error(confidence, right, ""),
     ):
         yield _Number(measured)
-    yield from _by_bin(confidence, right, shown.images)
+    yield from _by_bin(confidence, right, resamples.images)
 
 
 def _confidence(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], shown: _Shown
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], resamples: Resamples
 ) -> Iterator[Measured]:
     """acc1, and the mean confidence where the prediction is right and where it is wrong."""
     totals = np.stack([right, confidence * right, confidence * ~right], axis=1)
-    accuracy, total_right, total_wrong = shown.resamples.means(totals).T
-    yield share("acc1", int(np.count_nonzero(right)), shown.images)
+    accuracy, total_right, total_wrong = resamples.means(totals).T
+    yield share("acc1", int(np.count_nonzero(right)), resamples.images)
     for metric, chosen, total, weight in (
         ("confidence_right", right, total_right, accuracy),
         ("confidence_wrong", ~right, total_wrong, 1 - accuracy),
