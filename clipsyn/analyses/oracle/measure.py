@@ -96,10 +96,10 @@ def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
         yield (name,), None, measured
     for subset, measured in _oracles(right, labels, overlap, resamples, images):
         yield tuple(every[b] for b in subset), "oracle", measured
-    for it in _of_choice(class_choice(right, labels), right, images):
-        yield every, "class-oracle", it._replace(interval=None)  # chosen on what it is measured on
-    for it in _of_choice(class_choice(right, labels, left_out=True), right, images, "_left_out"):
-        yield every, "class-oracle", it
+    for end, left_out in (("", False), ("_left_out", True)):
+        chosen = class_choice(right, labels, left_out=left_out)
+        for it in _of_choice(chosen, right, images, end):  # another choice on other images
+            yield every, "class-oracle", it._replace(interval=None)
     yield every, "oracle", share("none_correct", overlap.none(), images)
     yield every, "oracle", share("all_correct", overlap.every(), images)
     if weights:

@@ -251,7 +251,7 @@ def _sentences(group: _Group, best: str) -> list[str]:
         f"if errors were independent within each class it would be {percent(mark)} %",
         f"class oracle: {100 * by_class['value']:+.1f} points, the best backbone of "
         "each class chosen on these very images; chosen\non the other images of the class: "
-        f"{points(left_out)}",
+        f"{100 * left_out['value']:+.1f} points",
         f"no backbone gets {_images(none):,} images right ({percent(none['value'])} %), "
         f"all get {_images(every):,} right ({percent(every['value'])} %)",
         "Shapley: what a backbone adds to the oracle, on average over all orders; they sum to it",

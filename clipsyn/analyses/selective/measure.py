@@ -144,8 +144,8 @@ class _Sheet:
         """The outer ends of the resamples' interval and of Wilson's: where nearly all of the given
         answers are right, resamples say nothing of the errors that there might be.
         """
-        (value, n), ends = measured.score, measured.interval or UNKNOWN
-        n = n * self.images.effective / max(1, self.n)
+        (value, kept), ends = measured.score, measured.interval or UNKNOWN
+        n = kept * self.images.effective / max(1, self.n)
         wilson = wilson_interval(value * n, n) if n else UNKNOWN
         return Interval(min(ends.low, wilson.low), max(ends.high, wilson.high))
 

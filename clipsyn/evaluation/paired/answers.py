@@ -119,8 +119,8 @@ class Choice:
         drawn: dict[str, dict[int | None, NDArray[np.bool_]]] = {}
         for row in wanted.iter_rows(named=True):
             drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
-        there = sorted(name for name in self.methods if name in drawn)  # resamples follow the order
-        found: dict[str, Draws] = {name: drawn[name] for name in there}
+        names = sorted(drawn.keys() & self.methods)  # resamples depend on their order
+        found: dict[str, Draws] = {name: drawn[name] for name in names}
         if BEST in self.methods:
             singles = [drawn[name] for name in sorted({*self._singles["method"]}) if name in drawn]
             found |= {BEST: best_of(singles)} if best_of(singles) else {}

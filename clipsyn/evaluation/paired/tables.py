@@ -63,7 +63,8 @@ def _note(frame: pl.DataFrame) -> str:
         pl.concat_str("dataset", "split", separator="/"), "n", "distinct"
     )
     copies = copies_note(sets.iter_rows())
-    most, least = frame["comparisons"].max(), frame["comparisons"].min()
+    counts = sorted(frame["comparisons"]) or [0]
+    least, most = counts[0], counts[-1]
     count = f"{least} to {most}" if least != most else f"{most}"
     of_them = NOTE.format(comparisons=f"{count} comparison{'s' * (most != 1)}")
     notes = [

@@ -132,7 +132,7 @@ def test_backbones_and_the_oracle(read_table):
     )
     assert "if errors were independent within each class it would be 85.0 %" in text
     assert line(text, "class oracle: +5.0 points, the best backbone of each class chosen on these")
-    assert f"on the other images of the class: +3.0 points (2.0{DASH}5.0)" in text
+    assert "on the other images of the class: +3.0 points\n" in text
     assert line(text, "no backbone") == (
         "no backbone gets 10 images right (25.0 %), all get 6 right (15.0 %)"
     )
