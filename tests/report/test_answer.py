@@ -206,10 +206,12 @@ class TestAnswer:
         row |= {"prompts": "own", "head": "zero-shot", "first": "best-single", "tie": False}
         row |= {"second": "log-avg", "difference": -0.015, "ci_low": -0.02, "ci_high": -0.01}
         row |= {"both_low": float("nan"), "both_high": float("nan"), "p_holm": 0.01}
+        row |= {"comparisons": 6}
         frame = results((0.04, 0.06), 0.01, (None, None))
         said = answer(evidence(zeroshot, frame, paired=pl.DataFrame([row])))
         facts = " ".join(map(text, said.facts))
         assert "Tested image by image, log-avg leads by 1.5 points (1.0" in facts
+        assert "after Holm's correction for 6 comparisons: no tie" in facts
 
     def test_large_costs_are_written_out(self, zeroshot, results):
         said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=341.2, b=1000))
