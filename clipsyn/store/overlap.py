@@ -41,6 +41,9 @@ def learnable(
 ) -> Learnable:
     """The labels of `support` without those of images that `measured` hold too, by their content.
 
+    Of images that it holds several times the first alone is learned from: in folds, which choose
+    and judge, a copy would be known before it is asked for.
+
     allow_overlap: whether that may be more than a twentieth of what is measured on. Raises
     LeakError where it is more, for the test split, and where no label is left.
     """
@@ -62,9 +65,19 @@ def learnable(
         )
     for table in () if allow_overlap else tables:
         _check(support, table)
+    again = _again(np.where(left >= 0, support.marks, 0).astype(np.uint64))
+    left[again] = NO_LABEL
     notes = [*_notes(support, tables, int(np.count_nonzero(shared)))]
+    if len(again):
+        notes.append(f"{support.name}: copies are fitted on once ({len(again):,} left out)")
     notes += filter(None, (_near_note(support, left, table) for table in tables))
     return Learnable(left, tuple(notes))
+
+
+def _again(marks: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Rows of the images that stand before, too, but for those that nobody has read."""
+    rows = np.flatnonzero(marks)
+    return np.delete(rows, np.unique(marks[rows], return_index=True)[1])
 
 
 def held(marks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:

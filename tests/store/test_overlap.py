@@ -60,6 +60,15 @@ def test_what_is_fitted_on_is_never_measured_on(images: list[int]) -> None:
             learnable(train, [test], allow_overlap=True)
 
 
+def test_an_image_is_learned_from_once() -> None:
+    """The first that has a label and is not measured on, and not those that nobody has read."""
+    support = table("train", [1, 1, 2, 1, 0, 0, 3, 3], [NO_LABEL, 0, 1, 0, 1, 1, 0, 0])
+    test = table("test", [3, *range(50, 99)])
+    labels, notes = learnable(support, [test], allow_overlap=False)
+    assert labels.tolist() == [NO_LABEL, 0, 1, NO_LABEL, 1, 1, NO_LABEL, NO_LABEL]
+    assert "toy/train: copies are fitted on once (1 left out)" in notes
+
+
 LOOK = 0x0123456789ABCDEF
 
 
