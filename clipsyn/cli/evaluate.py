@@ -16,7 +16,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.published import CompareSettings
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.settings import declared, defaults
 
@@ -63,7 +63,7 @@ def _results_of(output: Output) -> tuple[Path | None, Output]:
     return next(iter(results), None), Output(others)
 
 
-_METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups}
+_METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups, "One of all": [CHOSEN]}
 _LINES: dict[str, Any] = {"width": 88, "break_on_hyphens": False}
 _LISTED = "\n".join(
     fill(f"{group + ':':<12}{', '.join(names)}", subsequent_indent=" " * 12, **_LINES)
@@ -84,7 +84,7 @@ evaluate = settings_command(
         *executor_options,
     ],
     about=f"""\
-Fit every ensemble, on every head, on a few labelled images a class of STORE, and measure it.
+Fit ensembles, on several heads, on a few labelled images a class of STORE, and measure them.
 
 All methods get the same images. Accuracy, mean per class, NLL, ECE, Brier score and the gain over
 the best single backbone, each with a 95 % interval, and seconds to fit and predict.

@@ -8,8 +8,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.settings import ALL, ProtocolSettings
-from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.evaluation.settings import (
+    ALL,
+    ProtocolSettings,
+)
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.names import FeatureKey
@@ -22,9 +25,10 @@ Place = tuple[str, str]  # split, perturbation
 
 
 def spelled_out(settings: ProtocolSettings) -> ProtocolSettings:
-    """The settings with the names that "all" stands for."""
-    heads, ensembles = _spread(settings.heads, HEADS), _spread(settings.ensembles, ENSEMBLES)
-    return _with_methods(settings, heads, ensembles)
+    """The settings with the names of heads and ensembles that are meant, without the choice."""
+    ensembles = [name for name in settings.ensembles if name != CHOSEN]
+    heads = _spread(settings.heads, HEADS)
+    return _with_methods(settings, heads, _spread(ensembles, ENSEMBLES))
 
 
 def _with_methods(
@@ -130,6 +134,7 @@ def check(settings: ProtocolSettings, by_name: Collection[str]) -> None:
     bound = {text for text in settings.heads if from_text(HEADS, text).learns}
     bound |= _those(settings.ensembles, "knows_classes")
     asked = [text for text in (*settings.heads, *settings.ensembles) if text in bound & {*by_name}]
+    asked += {CHOSEN} & {*by_name}
     if settings.base_to_new and asked:
         raise UsageError(
             f"base-to-new cannot use {asked[0]}, which learns the classes: leave it out"

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import Row, gain_metric
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import BEST
+from clipsyn.methods.ensembles import BEST_SINGLE
+from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.settings import FULL
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
 from clipsyn.show.panels import drawn, key, key_height, room
@@ -28,7 +30,7 @@ _SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few 
 _SERIES = ["series", "head", "method"]
 ORACLES = (ORACLE, CLASS_ORACLE)
 _BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
-_REFERENCES = {CHOSEN: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
+_REFERENCES = {BEST_SINGLE: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
 _BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, below all
 
 
@@ -39,7 +41,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     most shots of each dataset; `ensembles` is how many these were chosen from.
     """
     rows = needed(
-        frame.filter(pl.col("ensemble").ne(CHOSEN), metric=gain_metric(frame), classes="all"),
+        frame.filter(pl.col("ensemble").ne(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
         "gain of any ensemble or oracle",
         "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
         "-o FILE` wrote",
@@ -160,10 +162,10 @@ gains = Figure(
     name="gains",
     short="What oracles and ensembles gain over the best single backbone, by dataset.",
     caption=(
-        "Gain in top-1 accuracy over the backbone that is best on the support, of a store alone "
-        "over the one that is best on these very images, in points: of the oracle, which knows a "
-        "right backbone for each image, of the best backbone for each class, and of ensembles with "
-        "95 % intervals over images, at the most labelled images."
+        "Gain in top-1 accuracy over the backbone that the labelled images choose, of a store "
+        "without any over the one that is best on these very images, in points: of the oracle, "
+        "which knows a right backbone for each image, of the best backbone for each class, and of "
+        "ensembles with 95 % intervals over images, at the most labelled images."
     ),
     source="oracle",
     data=_gains,
@@ -257,11 +259,13 @@ def _at_every_number(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _strongest(curves: pl.DataFrame) -> pl.DataFrame:
-    """The two references, and the ensembles that are best at the most shots."""
+    """The two references of one head, and the ensembles that are best at the most shots."""
+    heads = curves["head"].unique(maintain_order=True).to_list()
+    of_one = pl.col("head") == (ZERO_SHOT if ZERO_SHOT in heads else heads[0])
     last = curves.group_by("series", maintain_order=True).last()
-    is_reference = pl.col("method").is_in([BEST, CHOSEN])
+    is_reference = pl.col("method").is_in([BEST, BEST_SINGLE])
     ensembles = last.filter(~is_reference).sort("value", descending=True, maintain_order=True)
-    shown = pl.concat([last.filter(is_reference), ensembles.head(_MOST_CURVES)])
+    shown = pl.concat([last.filter(is_reference & of_one), ensembles.head(_MOST_CURVES)])
     kept = shown.select("series").join(curves, on="series", maintain_order="left_right")
     return kept.with_columns(ensembles=pl.lit(len(ensembles)))
 

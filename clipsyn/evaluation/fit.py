@@ -10,12 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import TooFewSamples
-from clipsyn.evaluation.methods import ORACLE, Combiner, fit_ensemble, fit_head
+from clipsyn.evaluation.methods import (
+    ORACLE,
+    Combiner,
+    Method,
+    fit_chosen,
+    fit_ensemble,
+    fit_head,
+)
 from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.frame import Measured, Row, row
 from clipsyn.evaluation.results.predictions import Predicted
 from clipsyn.evaluation.scoring import Scorer
 from clipsyn.evaluation.shown import Combined, KeptBlocks, Shown
+from clipsyn.methods.ensembles import CHOSEN
+from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.methods.numerics.fewshot import halves
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.stream import Support
@@ -52,14 +61,27 @@ class _Study:
 
     def run(self, task: Task) -> Iterator[Finished]:
         """What a task gives, one fit at a time."""
+        support, chosen = self._pool(task.rows), None
         try:
-            combiner = fit_head(self._pool(task.rows), task.head, task.seed)
+            if task.head == CHOSEN:
+                asked = self.comparison.settings
+                combiner, method = fit_chosen(support, asked.heads, asked.ensembles, task.seed)
+                chosen = _Chosen(method, *self._zero_shot(support))
+            else:
+                combiner = fit_head(support, task.head, task.seed)
         except TooFewSamples as error:
             yield Finished([], [], self._left_out(task, error))
             return
-        shown = self._shown(task.head, combiner)
+        shown = self._shown(combiner)
         for (_, seed, _), results in task.fits().items():
-            yield self._finished(results, _Fit(combiner, results, seed, shown))
+            yield self._finished(results, _Fit(combiner, results, seed, shown, chosen))
+
+    def _zero_shot(self, support: Support) -> tuple[list[Shown], str | None]:
+        """The targets without a head, and the backbone that the support chooses there."""
+        if ZERO_SHOT not in self.comparison.settings.heads:
+            return [], None
+        combiner = fit_head(support, ZERO_SHOT, None)
+        return self._shown(combiner), combiner.best
 
     def _finished(self, results: Sequence[Result], fit: _Fit) -> Finished:
         finished = Finished([], [], [])
@@ -67,7 +89,8 @@ class _Study:
         for result in results:
             if result.subject not in measured:
                 measured[result.subject] = [*fit.numbers(result)]
-            finished.rows.extend(row(one, **result.about) for one in measured[result.subject])
+            about = result.about | {"choice": fit.choice}
+            finished.rows.extend(row(one, **about) for one in measured[result.subject])
             if self.comparison.settings.predictions and result.has_predictions:
                 finished.predicted.append((result.target, fit.predicted(result)))
         return finished
@@ -89,18 +112,26 @@ class _Study:
             for shots in dict.fromkeys(result.shots for result in task.results)
         ]
 
-    def _shown(self, head: str, combiner: Combiner) -> list[Shown]:
+    def _shown(self, combiner: Combiner) -> list[Shown]:
         """The targets on a head: what learns nothing shows all draws the same."""
-        if head in self._unlearned:
-            return self._unlearned[head]
+        if combiner.name in self._unlearned:
+            return self._unlearned[combiner.name]
         transformed = KeptBlocks()
         shown = [
             Shown(number, target, combiner.head, self._kept, transformed)
             for number, target in enumerate(self.comparison.targets)
         ]
         if not combiner.head.learns:
-            self._unlearned[head] = shown
+            self._unlearned[combiner.name] = shown
         return shown
+
+
+class _Chosen(NamedTuple):
+    """What the support has chosen, and what it is compared with: one backbone, zero-shot."""
+
+    method: Method
+    shown: list[Shown]
+    best: str | None
 
 
 class _Fit:
@@ -112,13 +143,18 @@ class _Fit:
         results: Sequence[Result],
         seed: int | None,
         shown: Sequence[Shown],
+        chosen: _Chosen | None = None,
     ) -> None:
         self._combiner = combiner
         self._shown = shown
         names = dict.fromkeys(result.ensemble for result in results)
         self._methods = {
-            name: fit_ensemble(combiner, name, seed) for name in names if name and name != ORACLE
+            name: chosen.method if chosen else fit_ensemble(combiner, name, seed)
+            for name in names
+            if name and name != ORACLE
         }
+        self._chosen = chosen
+        self.choice = chosen.method.choice if chosen else None
         targets = dict.fromkeys(result.target for result in results)
         self._combined = {at: self._judge(at, results) for at in targets}
 
@@ -137,7 +173,7 @@ class _Fit:
     def numbers(self, result: Result) -> Iterator[Measured]:
         """All that is measured of what a result is about."""
         name, shown, scorer = result.ensemble, self._shown[result.target], self._scorer(result)
-        best = self._combiner.chosen
+        best = self._combiner.best
         chosen = None if best is None else scorer.single(best)
         if result.backbone:
             yield from shown.singles[result.backbone]
@@ -152,6 +188,10 @@ class _Fit:
             judged, seconds = self._combined[result.target][name]
             has_scores = not shown.target.reader.silent
             yield from scorer.ensemble(judged, chosen, probabilities=has_scores)
+            if self._chosen and self._chosen.best:
+                scorer_of_zero_shot = self._chosen.shown[result.target].scorer
+                over = scorer_of_zero_shot.single(self._chosen.best)
+                yield scorer.gain("gain_over_zero_shot", scorer.answers(judged), over)
             yield from self._seconds(name, seconds, len(judged.prediction))
 
     def predicted(self, result: Result) -> Predicted:

@@ -15,13 +15,14 @@ import polars as pl
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.choice import cells_by_dataset, check, learning, spelled_out, usable
 from clipsyn.evaluation.fit import Finished, runner
-from clipsyn.evaluation.methods import CHOSEN, learns
+from clipsyn.evaluation.methods import learns
 from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.files import ResultsFile
 from clipsyn.evaluation.results.frame import RESULT, Row
 from clipsyn.evaluation.results.predictions import PredictionsFile
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.workers import in_workers
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.names import Shard, parse_shard
 from clipsyn.settings import signature_of
 from clipsyn.show.progress import Progress
@@ -150,7 +151,7 @@ class Budget:
 
     def __init__(self, settings: ProtocolSettings) -> None:
         self._minutes = settings.budget
-        self._named = {*settings.heads, *settings.ensembles, CHOSEN}
+        self._named = {*settings.by_name, BEST_SINGLE}
         self._slow: dict[tuple[str, ...], float] = {}  # -> the fewest shots with which it was
         self._said: set[tuple[str, ...]] = set()
 
@@ -205,18 +206,20 @@ def _comparisons(
 ) -> tuple[list[Comparison], list[str]]:
     """The datasets and prompt sets, and notes to say before they are worked on."""
     every = spelled_out(settings)
-    by_name = {*settings.heads, *settings.ensembles}
+    by_name = settings.by_name
     check(every, by_name)
     learners = learning(every)
-    optional = settings.support is None and not learners & by_name
-    split = (settings.support or "train") if learners else None
+    optional = settings.support is None and by_name.isdisjoint({*learners, CHOSEN})
+    split = (settings.support or "train") if learners or settings.chooses else None
     comparisons, notes = [], []
     for cells in cells_by_dataset(store, settings, split, optional=optional):
         asked, left_out = usable(every, by_name, cells)
         notes += left_out
         notes += alike_notes(store, cells.dataset, cells.prompts, cells.backbones)
-        support = cells.support if learning(asked) else None
-        comparisons.append(Comparison(store.path, cells._replace(support=support), asked))
+        can_choose = cells.support is not None and not cells.silent and not settings.base_to_new
+        chooses = settings.chooses and can_choose
+        support = cells.support if chooses or learning(asked) else None
+        comparisons.append(Comparison(store.path, cells._replace(support=support), asked, chooses))
     return comparisons, notes
 
 

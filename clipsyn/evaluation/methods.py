@@ -8,12 +8,13 @@ reach a fit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from clipsyn import __version__
-from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.chosen import choose
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
@@ -21,15 +22,15 @@ from clipsyn.methods.heads.base import Head
 from clipsyn.methods.stream import Support
 
 ORACLE = "oracle"
-CHOSEN = "best-single"  # the backbone that is best on the support, which gains are over
 
 
 class Combiner(NamedTuple):
     """A fitted head, and the pool that ensembles on top of it are fitted on."""
 
+    name: str  # of the head
     head: Head
     pool: Support
-    chosen: str | None  # the backbone that was best on the support
+    best: str | None  # the backbone that was best on the support
     seconds: float  # of the head
     n: int  # samples learned from
 
@@ -39,6 +40,7 @@ class Method(NamedTuple):
 
     ensemble: Ensemble
     seconds: float
+    choice: str | None = None  # the head and the ensemble that were chosen
 
 
 @cache
@@ -54,12 +56,14 @@ def versions(head: str, ensemble: str | None) -> list[str]:
 @cache
 def learns(head: str, name: str | None) -> bool:
     """Whether a method learns from labelled samples."""
-    return any(estimator.learns for estimator in _parts(head, name))
+    return head == CHOSEN or any(estimator.learns for estimator in _parts(head, name))
 
 
 @cache
 def is_random(head: str, name: str | None) -> bool:
     """Whether a seed changes a method that is fitted on the whole support."""
+    if head == CHOSEN:
+        return True
     pairs = zip(_parts(head, name, 0), _parts(head, name, 1), strict=True)
     return any(one.get_params() != other.get_params() for one, other in pairs)
 
@@ -80,7 +84,7 @@ def fit_head(support: Support, text: str, seed: int | None) -> Combiner:
     pool = head.fit_transform(support)
     seconds = time.perf_counter() - start
     n = getattr(head, "sampled_", len(support.labelled()))
-    return Combiner(head, pool, _chosen(pool), seconds, n)
+    return Combiner(text, head, pool, _best(pool), seconds, n)
 
 
 def fit_ensemble(combiner: Combiner, text: str, seed: int | None) -> Method:
@@ -91,9 +95,27 @@ def fit_ensemble(combiner: Combiner, text: str, seed: int | None) -> Method:
     return Method(ensemble, time.perf_counter() - start)
 
 
-def _chosen(combiner: Support) -> str | None:
+def fit_chosen(
+    support: Support, heads: Sequence[str], ensembles: Sequence[str], seed: int | None
+) -> tuple[Combiner, Method]:
+    """The head and the ensemble that the support chooses, fitted on it; all seconds are said of
+    the ensemble.
+
+    Raises TooFewSamples where no head can spare samples for a combiner.
+    """
+    start = time.perf_counter()
+    choice = choose(support, heads, ensembles, seed)
+    seconds = time.perf_counter() - start
+    chosen = choice.candidates[0]
+    combiner = Combiner(
+        chosen.head, choice.head, choice.pool, _best(choice.pool), 0, len(support.labelled())
+    )
+    return combiner, Method(choice.ensemble, seconds, f"{chosen.head} · {chosen.ensemble}")
+
+
+def _best(support: Support) -> str | None:
     """The backbone that is best on the support, if there is one to choose on."""
-    if not len(combiner) or len(combiner.backbones) == 1:
-        return combiner.backbones[0] if len(combiner) else None
-    best: str = from_text(ENSEMBLES, CHOSEN).fit(combiner).best_
+    if not len(support) or len(support.backbones) == 1:
+        return support.backbones[0] if len(support) else None
+    best: str = from_text(ENSEMBLES, BEST_SINGLE).fit(support).best_
     return best

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from clipsyn.errors import DatasetError
 from clipsyn.evaluation.choice import DatasetCells
 from clipsyn.evaluation.coop import read_indices
-from clipsyn.evaluation.methods import CHOSEN, ORACLE, is_random, learns, versions
+from clipsyn.evaluation.methods import ORACLE, is_random, learns, versions
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.shown import Target
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.methods.ensembles.static import tied_votes
 from clipsyn.methods.numerics.fewshot import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
@@ -124,9 +125,10 @@ class Comparison:
     store: Path
     cells: DatasetCells
     settings: ProtocolSettings  # without the methods that cannot work on these cells
+    chooses: bool = False  # whether one of them is chosen on each draw, too
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store, self.cells, self.settings)
+        return type(self), (self.store, self.cells, self.settings, self.chooses)
 
     @cached_property
     def support(self) -> PoolReader | None:
@@ -165,7 +167,7 @@ class Comparison:
         tasks: dict[Any, Task] = {}
         results: dict[Any, list[Result]] = {}  # of each task
         for draw in self._draws():
-            for head in self.settings.heads:
+            for head in (*self.settings.heads, *[CHOSEN] * self.chooses):
                 seed = draw.seed if is_random(head, None) else None
                 key = _digest(draw.rows), head, seed
                 for name in self._names(draw, head):
@@ -265,7 +267,9 @@ class Comparison:
         Each is measured once: what learns nothing, without a draw. On each draw a backbone is
         chosen, and what learns nothing gets its gain over that one there.
         """
-        names = list(dict.fromkeys([None, ORACLE, *self.settings.ensembles, CHOSEN]))
+        if head == CHOSEN:
+            return [] if draw.seed is None else [CHOSEN]
+        names = list(dict.fromkeys([None, ORACLE, *self.settings.ensembles, BEST_SINGLE]))
         if draw.shots == 0:
             return [name for name in names if not learns(head, name)]
         names = [name for name in names if name is not None or learns(head, None)]
@@ -305,13 +309,20 @@ class Comparison:
         about["data"] = self._data.of(about)
         about["fingerprint"] = fingerprint(
             {
-                "clipsyn": " ".join(versions(head, ensemble)),
+                "clipsyn": self._version(head, ensemble),
                 "target": _origin(reader, backbone),
                 "support": support,
                 **{name: about[name] for name in ("classes", "head", "ensemble", "shots", "data")},
             }
         )
         return about
+
+    def _version(self, head: str, ensemble: str | None) -> Any:
+        """Of the code that a result is made by; of a choice, also what it is chosen from."""
+        if head != CHOSEN:
+            return " ".join(versions(head, ensemble))
+        heads, ensembles = self.settings.heads, self.settings.ensembles
+        return [[of, to, *versions(of, to)] for of in heads for to in ensembles]
 
     def _lacking(self, support: PoolReader) -> Iterator[str]:
         samples, labels = support.samples, self._labels

@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipsyn.evaluation.methods import CHOSEN
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.evaluation.tables import BEST, NOTE, at_most_shots, method_frame, named_tables
+from clipsyn.evaluation.tables import (
+    BEST,
+    NOTE,
+    at_most_shots,
+    chosen_tables,
+    method_frame,
+    named_tables,
+)
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.registry import unknown_name
 from clipsyn.show.table import Cell, Table, Tables, paragraph
 from clipsyn.show.tables import table_of
@@ -31,11 +38,14 @@ def tables(
     independent: sample tables that share no image; tests are over their datasets alone.
     """
     compared = named_tables(frame)
+    if chosen := chosen_tables(frame):
+        compared = {CHOSEN: chosen} | compared
     if not compared:
         return {"": (paragraph("no ensemble to show"),)}
     shown = compared | {"what they mean": (paragraph(NOTE),)}
     methods, datasets = list(dict.fromkeys(settings.compare)), {it.dataset for it in independent}
-    for head in frame["head"].unique(maintain_order=True) if methods else ():
+    heads = frame.filter(pl.col("head") != CHOSEN)["head"].unique(maintain_order=True)
+    for head in heads if methods else ():
         shown[f"gains, {head}"] = gain_tables(frame, head, methods, datasets)
     return shown
 
@@ -66,8 +76,8 @@ def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFram
             )
         )
         table = table.join(column, on=keys, how="left")
-    lead = _accuracy(part, BEST).join(_accuracy(part, CHOSEN), on=keys)
-    lead = lead.select(*keys, (pl.col(BEST) - pl.col(CHOSEN)).alias(BEST))
+    lead = _accuracy(part, BEST).join(_accuracy(part, BEST_SINGLE), on=keys)
+    lead = lead.select(*keys, (pl.col(BEST) - pl.col(BEST_SINGLE)).alias(BEST))
     return table.join(lead, on=keys, how="left").drop("oracle low", "oracle high")
 
 

@@ -129,14 +129,14 @@ class Scorer:
         (means,) = self._draws([(judged, probabilities)])
         yield from self._metrics(judged, means)
         answers = Answers(self.correct(judged), means[:, 0])
-        yield self._gain("gain_over_best_on_test", answers, self.best)
+        yield self.gain("gain_over_best_on_test", answers, self.best)
         yield self._relative(answers, self.best)
         yield from self.over_chosen(answers, chosen)
 
     def over_chosen(self, answers: Answers, chosen: Answers | None) -> Iterator[Measured]:
         """gain, if a backbone was chosen."""
         if chosen is not None:
-            yield self._gain("gain", answers, chosen)
+            yield self.gain("gain", answers, chosen)
 
     def oracle(self) -> Iterator[Measured]:
         """Accuracy and gains of the oracle, and acc1_independent: its accuracy if errors were
@@ -146,7 +146,7 @@ class Scorer:
         yield self._accuracy(self.anyone.correct)
         mark = independent_oracle(*class_accuracy(right, self._labels))
         yield Measured("acc1_independent", Score(mark, self.n), None)
-        yield self._gain("gain_over_best_on_test", self.anyone, self.best)
+        yield self.gain("gain_over_best_on_test", self.anyone, self.best)
         yield self._relative(self.anyone, self.best)
 
     def diversity(self) -> Iterator[Measured]:
@@ -213,7 +213,8 @@ class Scorer:
         value = float(values.mean(dtype=np.float64)) if self.n else float("nan")
         return Measured(metric, Score(value, self.n), percentiles(draws))
 
-    def _gain(self, metric: str, answers: Answers, reference: Answers) -> Measured:
+    def gain(self, metric: str, answers: Answers, reference: Answers) -> Measured:
+        """Accuracy of one minus that of another, which may be of another head."""
         lead = answers.correct.astype(np.float32) - reference.correct
         return self._mean(metric, lead, answers.draws - reference.draws)
 

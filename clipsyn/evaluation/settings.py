@@ -6,6 +6,8 @@ from pathlib import Path
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.selection import Selection, allow_overlap, perturbations
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, USUAL_ENSEMBLES
+from clipsyn.methods.heads import USUAL_HEADS
 from clipsyn.names import HELP as SHARD_HELP
 from clipsyn.names import MOST_SEEDS, MOST_WORKERS
 from clipsyn.settings import (
@@ -31,8 +33,13 @@ class ProtocolSettings(Selection):
     """What `clipsyn evaluate` is asked for."""
 
     perturbations: tuple[str, ...] | None = perturbations(("clean",))
-    heads: tuple[str, ...] = setting(("zero-shot",), NAMES, "Heads, or all: see above.")
-    ensembles: tuple[str, ...] = setting((ALL,), NAMES, "Ensembles, or all: see above.")
+    heads: tuple[str, ...] = setting(USUAL_HEADS, NAMES, "Heads, or all: see above.")
+    ensembles: tuple[str, ...] = setting(
+        (*USUAL_ENSEMBLES, CHOSEN),
+        NAMES,
+        "Ensembles, or all: see above. chosen: what cross-validation on the support chooses of the "
+        "heads and ensembles that are asked for.",
+    )
     shots: tuple[Shots, ...] = setting(
         (1, 2, 4, 8, 16, FULL),
         CURVE,
@@ -105,7 +112,6 @@ class ProtocolSettings(Selection):
     )
 
     def _check(self) -> None:
-        from clipsyn.methods.ensembles import ENSEMBLES
         from clipsyn.methods.estimator import from_text
 
         asked = {*self.ensembles, *(ENSEMBLES if ALL in self.ensembles else ())}
@@ -113,6 +119,18 @@ class ProtocolSettings(Selection):
             from_text(ENSEMBLES, name)
             if name not in asked:
                 raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a head and an ensemble are chosen on the support, too."""
+        return CHOSEN in self.ensembles
+
+    @property
+    def by_name(self) -> set[str]:
+        """Heads and ensembles that are no default: refused where they cannot work."""
+        heads, ensembles = ProtocolSettings().heads, ProtocolSettings().ensembles
+        named = {*(self.heads if self.heads != heads else ())}
+        return named | {*(self.ensembles if self.ensembles != ensembles else ())}
 
     @property
     def images(self) -> tuple[int | None, ...]:

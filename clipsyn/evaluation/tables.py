@@ -1,32 +1,50 @@
 """Tables that compare ensembles: by dataset, and by number of shots.
 
-Gains are over `CHOSEN`, the backbone that is best on the support, which needs no combination. Rows
-that know the labels of the test images stand below: the backbone that is best on them, the oracle,
-and the oracle of independent errors.
+Gains are over `BEST_SINGLE`, the backbone that is best on the support, which needs no combination.
+Rows that know the labels of the test images stand below: the backbone that is best on them, the
+oracle, and the oracle of independent errors.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.methods import CHOSEN
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import Numbers
-from clipsyn.methods.ensembles import place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL
 from clipsyn.show import means
 from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
 from clipsyn.show.tables import Measure, measures_table
-from clipsyn.show.titles import WIDTH, mean_over, title, where
+from clipsyn.show.titles import WIDTH, common, mean_over, title, where
 
 BEST = "best on test"
 INDEPENDENT = "independent"
 _KNOW_TEST = (BEST, "oracle", INDEPENDENT)
+_PLACE = ("split", "perturbation", "prompts", "classes", "dataset")
+_SHOTS = (
+    pl.when(pl.col("shots").is_null())
+    .then(pl.lit(FULL))
+    .when(pl.col("shots") > 0)
+    .then(pl.col("shots").cast(pl.String))
+)
+_OF_CHOICE = (
+    Measure("top-1", "acc1", interval=True),
+    Measure("gain", "gain", interval=True),
+    Measure(
+        "over zero-shot", "gain_over_zero_shot", "over zero-\nshot", interval=True, optional=True
+    ),
+)
+_CHOICE_NOTE = """\
+The head and the ensemble that cross-validation on the labelled images chooses; means over seeds.
+gain: over the one backbone that they choose with the same head, in points with a 95 % interval.
+over zero-shot: over the one that they choose without any head."""
 
 
 def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
@@ -44,13 +62,8 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
             tidy.filter(pl.col("metric") == metric),
             marked.with_columns(ensemble=pl.lit(INDEPENDENT)),
         ]
-    ).with_columns(
-        shots=pl.when(pl.col("shots").is_null())
-        .then(pl.lit(FULL))
-        .when(pl.col("shots") > 0)
-        .then(pl.col("shots").cast(pl.String)),
-    )
-    keys = ["head", "split", "perturbation", "prompts", "classes", "dataset", "shots"]
+    ).with_columns(shots=_SHOTS)
+    keys = ["head", *_PLACE, "shots"]
     singles = wanted.filter(pl.col("ensemble").is_null())
     best = (
         singles.sort("value", descending=True, nulls_last=True)
@@ -74,6 +87,40 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     )
 
 
+def chosen_tables(tidy: pl.DataFrame) -> Tables:
+    """A line for each dataset and number of shots: what the support chose, and what that gains."""
+    rows = tidy.filter(head=CHOSEN)
+    if rows.is_empty():
+        return ()
+    shared = common(rows, [name for name in _PLACE if name != "dataset"])
+    lines: dict[tuple[Any, ...], tuple[dict[str, Any], Numbers]] = {}
+    choices = (
+        rows.filter(metric="acc1")
+        .with_columns(shots=_SHOTS)
+        .rows_by_key([*_PLACE, "shots"], named=True)
+    )
+    for metric in ("acc1", "gain", "gain_over_zero_shot"):
+        for row in method_frame(rows, metric).rows(named=True):
+            key = tuple(row[name] for name in (*_PLACE, "shots"))
+            about = {name: row[name] for name in (*_PLACE, "shots") if name not in shared}
+            chosen = _most([one["choice"] for one in choices[key]])
+            lines.setdefault(key, (about | {"chosen": chosen}, {}))[1][metric] = row
+    return (
+        measures_table(
+            list(lines.values()),
+            _OF_CHOICE,
+            title=title("chosen on the support", *where(shared | {"classes": None}, list(shared))),
+            notes=_CHOICE_NOTE,
+        ),
+    )
+
+
+def _most(choices: Sequence[str]) -> str:
+    """The most frequent, and by how many draws where they differ."""
+    (most, times), *others = Counter(choices).most_common()
+    return f"{most} ({times} of {len(choices)})" if others else most
+
+
 def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
     """For each head, split, prompt set and set of classes: tables of accuracy by name.
 
@@ -82,6 +129,7 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
     """
     tables: dict[str, Tables] = {}
     columns = ["head", "split", "prompts", "classes"]
+    tidy = tidy.filter(pl.col("head") != CHOSEN)
     gains = method_frame(tidy, "gain")
     for keys, every in method_frame(tidy).group_by(columns, maintain_order=True):
         labels = every["perturbation"].unique(maintain_order=True).to_list()
@@ -121,11 +169,11 @@ def by_dataset(frame: pl.DataFrame, about: str, measured: pl.DataFrame) -> Table
     table = last.pivot(on="dataset", index="method", values="value")
     datasets = [name for name in table.columns if name != "method"]
     numbers = [table.select(mean=pl.mean_horizontal(datasets)).to_series()]
-    for name, reference in (("gain", CHOSEN), ("over it", BEST)):
+    for name, reference in (("gain", BEST_SINGLE), ("over it", BEST)):
         if reference in table["method"]:
             gains = _gains(table, datasets, reference)
             numbers.append(gains.mean_horizontal().alias(name))
-            numbers += [gains.min_horizontal().alias("least")] * (reference == CHOSEN)
+            numbers += [gains.min_horizontal().alias("least")] * (reference == BEST_SINGLE)
     shown = [it.name for it in numbers if len(datasets) > 1 or it.name not in ("mean", "least")]
     table = table.select("method", *numbers)
     rows: dict[str, dict[str, Row]] = {
@@ -212,7 +260,7 @@ def _table(rows: Mapping[str, Numbers], columns: Sequence[Measure], title: str) 
     def place(method: str) -> tuple[int, int, str]:
         if method in _KNOW_TEST:
             return 2, _KNOW_TEST.index(method), method
-        return int(method != CHOSEN), place_of(method), method
+        return int(method != BEST_SINGLE), place_of(method), method
 
     lines = [({"method": method}, rows[method]) for method in sorted(rows, key=place)]
     fair = len(rows.keys() - set(_KNOW_TEST))

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
-from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.methods import ORACLE
+from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.html import Html, named, paragraphs
 from clipsyn.report.standings import (
@@ -128,7 +129,9 @@ def _tested(lead: Method, paired: pl.DataFrame | None) -> dict[str, Any] | None:
     """What the test image by image says of the method and the backbone chosen on the support."""
     if paired is None:
         return None
-    rows = main_part(paired, of_means=True).filter(first=CHOSEN, second=lead.name, head=lead.head)
+    rows = main_part(paired, of_means=True).filter(
+        first=BEST_SINGLE, second=lead.name, head=lead.head
+    )
     for row in rows.head(1).iter_rows(named=True):
         both = not is_nan(row["both_low"])
         low, high = (-row[f"{'both' if both else 'ci'}_{end}"] for end in ("high", "low"))

@@ -14,13 +14,13 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.fitted import cell_cost
 from clipsyn.analyses.predicted import ALL
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation.methods import CHOSEN
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.measure import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.selection import Selection
+from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report.plot import read_frame, selected
 from clipsyn.report.settings import ReportSettings
@@ -156,7 +156,7 @@ def _paired(settings: ReportSettings) -> pl.DataFrame:
     names = ("datasets", "splits", "perturbations", "prompts")
     asked = PairedSettings(**{name: getattr(settings, name) for name in names})
     try:
-        return compare(settings.predictions, asked, CHOSEN)
+        return compare(settings.predictions, asked, BEST_SINGLE)
     except UnknownName:
         return compare(settings.predictions, asked)
 

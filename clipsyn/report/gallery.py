@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.evaluation.results.predictions import scan
 from clipsyn.evaluation.results.view import WHERE, singles
+from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import judge, scored
 from clipsyn.names import FeatureKey
-from clipsyn.report.standings import BY_SUPPORT, MOST_SHOTS, main_part
+from clipsyn.report.standings import MOST_SHOTS, main_part
 from clipsyn.report.tables import Cell, Grid, count, words
 from clipsyn.show.table import percent
 from clipsyn.show.titles import common, shortened, title, where
@@ -112,7 +113,7 @@ def _example(
 ) -> Example:
     samples, label = group.samples, int(group.labels[row])
     said = list(zip(group.backbones, group.predictions[:, row].tolist(), sure, strict=True))
-    said += [(BY_SUPPORT, *chosen)] if chosen else []
+    said += [(CHOSEN, *chosen)] if chosen else []
     names = samples.class_names
     return Example(
         samples.dataset,
@@ -156,7 +157,7 @@ def chosen_answers(path: Path | None, group: Predicted) -> Answers:
         "split": group.samples.split,
         "perturbation": group.perturbation,
         "prompts": group.prompts,
-        "ensemble": BY_SUPPORT,
+        "ensemble": CHOSEN,
     }
     order = pl.col("shots").fill_null(MOST_SHOTS)
     rows = (

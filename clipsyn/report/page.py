@@ -18,6 +18,7 @@ from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.tables import tables as paired_tables
 from clipsyn.evaluation.tables import named_tables
+from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.report import FIGURES, provenance, tables
 from clipsyn.report.answer import answer, leading
 from clipsyn.report.drawings import Drawing, drawings, picture
@@ -26,7 +27,7 @@ from clipsyn.report.gallery import Example, chosen_answers, examples, unique_gri
 from clipsyn.report.html import Html, rendered
 from clipsyn.report.provenance import places, summary, title
 from clipsyn.report.settings import ReportSettings
-from clipsyn.report.standings import BY_SUPPORT, Method, backbones, main_part, methods
+from clipsyn.report.standings import Method, backbones, main_part, methods
 from clipsyn.report.tables import Grid, grid_of_table
 from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.settings import signature_of
@@ -64,7 +65,7 @@ class Gallery:
 
     @property
     def backbones(self) -> int:
-        return len(self.names) - (BY_SUPPORT in self.names)
+        return len(self.names) - (CHOSEN in self.names)
 
     @property
     def datasets(self) -> list[str]:
@@ -167,7 +168,7 @@ def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
     if name != "gains" or results is None:
         return evidence.frames.get(FIGURES.load(name).source)
     heads = results["head"].unique(maintain_order=True).to_list()
-    return main_part(results.filter(head=next(it for it in heads if it != BY_SUPPORT)))
+    return main_part(results.filter(head=next(it for it in heads if it != CHOSEN)))
 
 
 def _alone(evidence: Evidence, lead: Method | None) -> list[Grid]:
@@ -191,7 +192,7 @@ def _gallery(evidence: Evidence) -> Gallery:
     there = Thumbnails(evidence.settings.images, places)
     found = [(it, data) for it in _examples(evidence) if (data := there.of(it))]
     who = dict.fromkeys(said.who for it, _ in found for said in it.said)
-    names = sorted(who, key=lambda name: name == BY_SUPPORT)
+    names = sorted(who, key=lambda name: name == CHOSEN)
     return Gallery([_pictured(*one, names) for one in found], names)
 
 

@@ -11,18 +11,17 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.evaluation.results.view import WHERE, having, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
-from clipsyn.methods.ensembles import place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL, images_of
 from clipsyn.show.means import Mean, Numbers, mean_over
 from clipsyn.show.table import shots_text
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
-BY_SUPPORT = "chosen"  # the head and ensemble that cross-validation on the support chooses
 
 
 def main_part(frame: pl.DataFrame, *, of_means: bool = False) -> pl.DataFrame:
@@ -107,11 +106,11 @@ class Method(Standing):
     @property
     def is_fair(self) -> bool:
         """Whether it is a combination that knows no label of the test images."""
-        return self.name not in (CHOSEN, *HINDSIGHT)
+        return self.name not in (BEST_SINGLE, *HINDSIGHT)
 
     @property
     def is_choice(self) -> bool:
-        return self.name == BY_SUPPORT
+        return self.name == CHOSEN
 
     @cached_property
     def gain(self) -> Mean | None:
@@ -195,7 +194,7 @@ def methods(results: pl.DataFrame) -> list[Method]:
             _shots(rows["shots"].drop_nulls().unique().to_list()),
             _by_place(gains.get((head, name), rows.clear())),
             _by_place(over_zero_shot.get((head, name), rows.clear())),
-            choices if name == BY_SUPPORT else {},
+            choices if name == CHOSEN else {},
         )
         for (head, name), rows in accuracies.items()
         if (there := _by_place(rows))
@@ -211,12 +210,12 @@ def methods(results: pl.DataFrame) -> list[Method]:
 def _place(name: str) -> tuple[int, int]:
     if name in HINDSIGHT:
         return 2, HINDSIGHT.index(name)
-    return int(name != CHOSEN), place_of(name)
+    return int(name != BEST_SINGLE), place_of(name)
 
 
 def _choices(part: pl.DataFrame) -> dict[str, Counter[str]]:
     """By dataset, what was chosen at the most shots, and in how many draws."""
-    rows = having(part.filter(ensemble=BY_SUPPORT, metric="acc1"), "choice")
+    rows = having(part.filter(ensemble=CHOSEN, metric="acc1"), "choice")
     order = pl.col("shots").fill_null(MOST_SHOTS)
     last = rows.filter(order == order.max().over("dataset"))
     return {

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import WHERE, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.html import Html, named
 from clipsyn.report.standings import (
-    BY_SUPPORT,
     HINDSIGHT,
     Method,
     Place,
@@ -166,11 +166,11 @@ def _of_column(column: Column, intervals: Column | None) -> Iterator[Cell]:
 
 
 _KNOWS = {
-    BY_SUPPORT: "by cross-validation on the support",
+    CHOSEN: "by cross-validation on the support",
     BEST: "the backbone that is best on these very images",
     ORACLE: "right where at least one backbone is",
     INDEPENDENT: "the oracle, if errors were independent within each class",
-    CHOSEN: "the backbone that is best on the support",
+    BEST_SINGLE: "the backbone that is best on the support",
 }
 
 

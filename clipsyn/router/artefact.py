@@ -238,6 +238,7 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
         backbones=tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
         support=read_record(Support, content["support"]),
         seen=arrays[_SEEN],
+        candidates=(),
     )
     if router.seen.ndim != 1 or router.seen.dtype != np.uint64:
         raise ValueError(f"marks of images are {router.seen.dtype} {router.seen.shape}")

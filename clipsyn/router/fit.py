@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.chosen import Candidate, choose
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, USUAL_ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
-from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads import HEADS, USUAL_HEADS, ZERO_SHOT
+from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.stream import Support
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.settings import FitSettings
 from clipsyn.settings import images_of
@@ -27,7 +32,7 @@ _LOG = logging.getLogger("clipsyn")
 def fit_router(
     store: FeatureStore | Path | str,
     dataset: str | None = None,
-    ensemble: str = "nlc",
+    ensemble: str = CHOSEN,
     **settings: Any,
 ) -> FittedRouter:
     """Fit a head and an ensemble on `shots` images of each class of a dataset's support split.
@@ -36,7 +41,8 @@ def fit_router(
     settings: head, shots, seed, support, allow_overlap, backbones, prompts, views, as
     `clipsyn.router.settings.FitSettings` declares them. Images that the dataset's test split holds
     too are not learned from: see `clipsyn.store.overlap.learnable`. ensemble, head: ``NAME`` or
-    ``NAME:parameter=value``. seed: which images the shots are, and the `random_state` of a method
+    ``NAME:parameter=value``; unless an ensemble is named, `clipsyn.methods.chosen.choose` chooses
+    both among the usual ones. seed: which images the shots are, and the `random_state` of a method
     whose text sets none, as in `clipsyn evaluate`. The labels are read first, then only what the
     chosen images need. Images that are more than 1 GiB in memory are read in passes; a method that
     cannot be fitted so takes a sample of 1 GiB (see `FittedRouter.sampled`).
@@ -47,8 +53,7 @@ def fit_router(
     """
     asked = FitSettings(dataset, ensemble, **settings)
     shots = images_of(asked.shots)
-    combiner = from_text(ENSEMBLES, asked.ensemble, asked.seed)
-    head = from_text(HEADS, asked.head, asked.seed)
+    _methods(asked)  # knows the names before anything is read
     store = opened(store)
     reader = PoolReader(
         store,
@@ -60,10 +65,27 @@ def fit_router(
     )
     rows = few_shot(_labels(reader, asked), shots, asked.seed)
     labelled = reader.support(rows)
-    combiner.fit(head.fit_transform(labelled))
+    head, combiner, candidates = _fitted(labelled, asked)
     drawn = None if shots is None else asked.seed  # all images are the same ones for any seed
     marks = np.unique(reader.samples.marks[rows])
-    return FittedRouter.of(combiner, labelled, head=head, shots=shots, seed=drawn, marks=marks)
+    router = FittedRouter.of(combiner, labelled, head=head, shots=shots, seed=drawn, marks=marks)
+    return replace(router, candidates=candidates)
+
+
+def _methods(asked: FitSettings) -> tuple[Head, Ensemble | None]:
+    """Not fitted yet; no ensemble where it is to be chosen. Raises UnknownName and UsageError."""
+    is_chosen = asked.ensemble == CHOSEN
+    ensemble = None if is_chosen else from_text(ENSEMBLES, asked.ensemble, asked.seed)
+    return from_text(HEADS, asked.head or ZERO_SHOT, asked.seed), ensemble
+
+
+def _fitted(support: Support, asked: FitSettings) -> tuple[Head, Ensemble, tuple[Candidate, ...]]:
+    head, ensemble = _methods(asked)
+    if ensemble:
+        return head, ensemble.fit(head.fit_transform(support)), ()
+    heads = (asked.head,) if asked.head else USUAL_HEADS
+    choice = choose(support, heads, USUAL_ENSEMBLES, asked.seed)
+    return choice.head, choice.ensemble, choice.candidates
 
 
 def _labels(reader: PoolReader, asked: FitSettings) -> NDArray[np.int32]:

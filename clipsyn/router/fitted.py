@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError, RouterMismatch, UsageError
+from clipsyn.methods.chosen import Candidate
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble, Router
 from clipsyn.methods.heads import HEADS
@@ -73,6 +74,7 @@ class FittedRouter:
     prompts: Identity
     support: Support
     seen: NDArray[np.uint64]
+    candidates: tuple[Candidate, ...] = ()  # what it was chosen from, best first; not written
 
     def __repr__(self) -> str:
         support = self.support

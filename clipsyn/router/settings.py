@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clipsyn.evaluation.selection import allow_overlap
+from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import MOST
 from clipsyn.settings import FULL, NAMES, SHOTS, TEXT, WHOLE, Settings, Shots, setting
 
@@ -15,8 +16,15 @@ class FitSettings(Settings):
     dataset: str | None = setting(
         None, TEXT, "A dataset of the store.", letter="-d", instead_of_none="the only one"
     )
-    ensemble: str = setting("nlc", TEXT, f"{_METHOD}: the combiner.")
-    head: str = setting("zero-shot", TEXT, f"{_METHOD}: what makes the logits that are combined.")
+    ensemble: str = setting(
+        CHOSEN, TEXT, f"{_METHOD}: the combiner; chosen by cross-validation on the support."
+    )
+    head: str | None = setting(
+        None,
+        TEXT,
+        f"{_METHOD}: what makes the logits that are combined.",
+        instead_of_none="chosen with the ensemble; beside one that is named zero-shot",
+    )
     shots: Shots | None = setting(
         FULL,
         SHOTS,

@@ -64,7 +64,8 @@ def test_results_are_added_to_the_output(run, tmp_path):
 
 
 def test_lists_take_commas_and_repetition(run):
-    result = run("--ensembles", "log-avg", "--ensembles", "vote-1,vote-3", "-o", "-")
+    names = "--ensembles", "log-avg", "--ensembles", "vote-1,vote-3"
+    result = run("--heads", "zero-shot", *names, "-o", "-")
     names = {row["ensemble"] for row in json.loads(result.stdout)}
     assert names == {None, "oracle", "log-avg", "vote-1", "vote-3"}
 
@@ -148,7 +149,7 @@ def test_seeds_of_coop_are_counted_from_one(run, tiny_store, tmp_path):
 def test_all_is_what_works_for_new_classes(run):
     result = run("--base-to-new", "--shots", "1", "--seeds", "1")
     assert result.exit_code == 0, result.stderr
-    assert "note: stacking left out" in result.stderr
+    assert "note: lda left out: base-to-new" in result.stderr
 
 
 def test_an_output_of_something_else_is_kept(run, tmp_path):

@@ -64,6 +64,7 @@ def store(_store, tmp_path) -> FeatureStore:
 def run(store, **changes) -> pl.DataFrame:
     settings = {
         "datasets": "toy",
+        "heads": ["zero-shot"],
         "ensembles": ["log-avg", "super-learner"],
         "shots": (1, 4, "full"),
         "seeds": 2,
@@ -267,7 +268,7 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
 
     def spy_on_head(*arguments):
         combiner = fit_head(*arguments)
-        seen.append({"head": combiner.head.learned(), "chosen": combiner.chosen})
+        seen.append({"head": combiner.head.learned(), "chosen": combiner.best})
         return combiner
 
     def spy_on_ensemble(combiner, name, seed):

@@ -80,7 +80,9 @@ def test_an_image_has_what_the_method_says_of_it(store, tmp_path):
 
     path = tmp_path / "p.parquet"
     evaluate(store, predictions=path, **SETTINGS)
-    found = pl.read_parquet(path).filter(ensemble="super-learner", shots=4, seed=1)
+    found = pl.read_parquet(path).filter(
+        head="zero-shot", ensemble="super-learner", shots=4, seed=1
+    )
     support, test = store.pool("toy", "train"), store.pool("toy", "test")
     learner = SuperLearner().fit(support.take(few_shot(support.labels, 4, 1)))
     counted = [row for row in range(40) if row not in (3, 7)]

@@ -336,7 +336,9 @@ class TestFiles:
         self, tiny_store, tmp_path, write
     ):
         answers = tmp_path / "answers.parquet"
-        evaluate(tiny_store, ensembles=["log-avg", "vote-1"], predictions=answers)
+        evaluate(
+            tiny_store, heads=["zero-shot"], ensembles=["log-avg", "vote-1"], predictions=answers
+        )
         assert "All pairs" in write(tiny_store, predictions=answers).words
 
     def test_what_was_measured_before_is_shown(self, pets, tmp_path, write):

@@ -26,6 +26,7 @@ RESULT: dict[str, Any] = {
     "support_prompts": pl.String,  # prompt set that is fitted on
     "shots": pl.Int32,  # a class; 0 where nothing is fitted, null for the whole split
     "seed": pl.Int32,  # null where nothing is drawn
+    "choice": pl.String,  # the head and the ensemble that were chosen; null but for "chosen"
     "metric": pl.String,
     "value": pl.Float64,  # a fraction, nats or seconds
     "ci_low": pl.Float64,
@@ -35,7 +36,7 @@ RESULT: dict[str, Any] = {
     "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
 OVER_BEST_ON_TEST = "gain_over_best_on_test"  # "gain" is over the best backbone on the support
-NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint", "data")
+NUMBERS = ("choice", "value", "ci_low", "ci_high", "n", "fingerprint", "data")
 NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results apart
 ABOUT = [name for name in NAMES if name != "metric"]  # what tells fingerprints apart
 # of zero-shot logits over all classes: nothing is fitted
@@ -48,6 +49,7 @@ _ZERO_SHOT = {
     "support_prompts": None,
     "shots": 0,
     "seed": None,
+    "choice": None,
 }
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from clipsyn.registry import Plugins, Registry
 
+CHOSEN = "chosen"  # in place of a head and an ensemble: what the support chooses of the others
+BEST_SINGLE = "best-single"  # one backbone, the best on the support: what gains are over
+USUAL_ENSEMBLES = "super-learner", "log-avg", "nlc", "vote-1"  # the likeliest choice first
 STATIC, FITTED, PER_IMAGE = "Static", "Fitted", "Per image"
 
 ENSEMBLES = Registry(
     "ensemble",
     {
-        "best-single": ("clipsyn.methods.ensembles.static:BestSingle", FITTED),
+        BEST_SINGLE: ("clipsyn.methods.ensembles.static:BestSingle", FITTED),
         "vote-1": ("clipsyn.methods.ensembles.static:VoteTop1", STATIC),
         "vote-3": ("clipsyn.methods.ensembles.static:VoteTop3", STATIC),
         "conf": ("clipsyn.methods.ensembles.static:Confidence", STATIC),

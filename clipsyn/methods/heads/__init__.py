@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from clipsyn.registry import Plugins, Registry
 
+ZERO_SHOT = "zero-shot"
+USUAL_HEADS = ZERO_SHOT, "lda"  # the simpler one first; what can be fitted in seconds
+
 HEADS = Registry(
     "head",
     {
-        "zero-shot": "clipsyn.methods.heads.zero_shot:ZeroShot",
+        ZERO_SHOT: "clipsyn.methods.heads.zero_shot:ZeroShot",
         "linear-probe": "clipsyn.methods.heads.linear:LinearProbe",
         "tip-adapter": "clipsyn.methods.heads.tip:TipAdapter",
         "tip-adapter-f": "clipsyn.methods.heads.tip:TipAdapterF",

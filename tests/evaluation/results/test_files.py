@@ -25,6 +25,7 @@ def row(**changes) -> dict:
         "support_prompts": "own",
         "shots": None,
         "seed": 0,
+        "choice": None,
         "metric": "acc1",
         "value": 0.5,
         "ci_low": 0.4,

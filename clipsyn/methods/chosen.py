@@ -1,0 +1,156 @@
+"""The head and the ensemble that a support chooses, of those that are asked for.
+
+Nothing is judged on samples that it has learned from. A head gives a combiner logits that were made
+without their labels (`Head.fit_transform`), and an ensemble is fitted on folds of these and judged
+on the fold that is left out. So the choice has seen no image but those of the support.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import InputError
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import cross_fitted, from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads.base import Head, repeated
+from clipsyn.methods.numerics.logits import predictions
+from clipsyn.methods.pool import Pool
+from clipsyn.methods.stream import Support, in_memory
+
+_FOLDS = 5
+_LEVEL = 0.05  # of all comparisons together: what is chosen by chance alone
+
+
+class Candidate(NamedTuple):
+    """A head and an ensemble, and how well they do on samples of the support left out of the fit.
+
+    accuracy: NaN where it could not be judged, on n samples. lead: accuracy minus that of the
+    chosen candidate on the samples that both are judged on, with its standard error.
+    """
+
+    head: str
+    ensemble: str
+    accuracy: float = math.nan
+    n: int = 0
+    lead: float = math.nan
+    error: float = math.nan
+
+    @property
+    def name(self) -> str:
+        return f"{self.head} · {self.ensemble}"
+
+
+class Choice(NamedTuple):
+    """What was chosen, fitted on the whole support; all candidates, the chosen one first.
+
+    pool: the support with the logits of the head, as ensembles are fitted on.
+    """
+
+    head: Head
+    ensemble: Ensemble
+    pool: Support
+    candidates: tuple[Candidate, ...]
+
+
+def choose(
+    support: Support, heads: Sequence[str], ensembles: Sequence[str], seed: int | None = None
+) -> Choice:
+    """Judge each ensemble on each head, and fit the best of them on the whole support.
+
+    heads, ensembles: NAME or NAME:parameter=value, what is best before anything is known first; a
+    single backbone always comes last. Each candidate in this order takes the place of the one that
+    is chosen so far if it is better by more than chance explains: a one-sided test of paired
+    differences, at 5 % over all candidates together (Bonferroni). So few labels leave the order as
+    it is, and so does a support in which most classes have one image, since heads that learn cannot
+    be judged there.
+
+    Heads and ensembles that need more samples, text or embeddings than there are do not count. A
+    support larger than memory is judged on a sample of it. Raises InputError where no head can be
+    fitted.
+    """
+    sample = in_memory(support, CHOSEN).labelled()
+    sample = replace(sample, ids=tuple(map(str, range(len(sample)))))  # heads may leave some out
+    fitted = _fitted(sample, heads, seed)
+    names = dict.fromkeys([*_possible(ensembles, sample), BEST_SINGLE])
+    candidates = [Candidate(head, name) for name in names for head in fitted]
+    right = np.full((len(candidates), len(sample)), np.nan)
+    if repeated(sample.labels):
+        for row, candidate in zip(right, candidates, strict=True):
+            pool = fitted[candidate.head][1]
+            row[np.array(pool.ids, np.intp)] = _right(pool, candidate.ensemble, seed)
+    ranked = _ranked(candidates, right)
+    head, pool = fitted[ranked[0].head]
+    if not isinstance(support, Pool):
+        head = from_text(HEADS, ranked[0].head, seed)
+        pool = head.fit_transform(support)
+    ensemble: Ensemble = from_text(ENSEMBLES, ranked[0].ensemble, seed)
+    return Choice(head, ensemble.fit(pool), pool, ranked)
+
+
+def _possible(ensembles: Sequence[str], sample: Pool) -> list[str]:
+    """Those that need no embeddings, where some backbone has none."""
+    lacks = not {*sample.backbones} <= sample.embeddings.keys()
+    return [
+        name for name in ensembles if not (lacks and from_text(ENSEMBLES, name).needs_embeddings)
+    ]
+
+
+def _fitted(sample: Pool, heads: Sequence[str], seed: int | None) -> dict[str, tuple[Head, Pool]]:
+    """The heads that can be fitted on this sample, with the pool of each for ensembles."""
+    fitted, errors = {}, []
+    for name in heads:
+        head: Head = from_text(HEADS, name, seed)
+        try:
+            fitted[name] = head, in_memory(head.fit_transform(sample), name)
+        except InputError as error:
+            errors.append(error)
+    if not fitted:
+        raise errors[0]
+    return fitted
+
+
+def _right(pool: Pool, name: str, seed: int | None) -> NDArray[np.bool_]:
+    """(sample,) whether an ensemble is right that has not learned from the sample."""
+    ensemble: Ensemble = from_text(ENSEMBLES, name, seed)
+    if ensemble.learns and len(pool) > 1:
+        scores = cross_fitted(ensemble, pool, Ensemble.combine, _FOLDS)
+    else:
+        scores = ensemble.fit(pool).combine(pool)
+    return np.asarray(predictions(scores) == pool.labels)
+
+
+def _ranked(candidates: Sequence[Candidate], right: NDArray[np.float64]) -> tuple[Candidate, ...]:
+    """The chosen candidate first, then the others by their lead over it.
+
+    right: (candidate, sample) 1, 0, or NaN where a candidate could not be judged.
+    """
+    chosen, bar = 0, NormalDist().inv_cdf(1 - _LEVEL / len(right))
+    for at in range(1, len(right)):
+        lead, error = _lead(right[at], right[chosen])
+        if lead > bar * error:
+            chosen = at
+    judged = []
+    for candidate, row in zip(candidates, right, strict=True):
+        n = int(np.count_nonzero(~np.isnan(row)))
+        lead, error = _lead(row, right[chosen])
+        accuracy = float(np.nanmean(row)) if n else math.nan
+        judged.append(candidate._replace(accuracy=accuracy, n=n, lead=lead, error=error))
+    first = judged.pop(chosen)
+    return (first, *sorted(judged, key=lambda it: (math.isnan(it.lead), -it.lead)))
+
+
+def _lead(row: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean difference on the samples that both have, and its standard error; NaN for too few."""
+    differences = (row - other)[~np.isnan(row - other)]
+    if len(differences) < 2:
+        return math.nan, math.nan
+    return float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
