@@ -54,6 +54,7 @@ class DatasetCells(NamedTuple):
     lacking: tuple[str, ...]  # backbones without embeddings
     silent: tuple[str, ...]  # backbones with predictions alone
     unsure: tuple[str, ...]  # those of them without confidences
+    has_text: bool  # whether any backbone has class embeddings, or imported predictions
 
 
 def learning(settings: ProtocolSettings) -> set[str]:
@@ -97,6 +98,9 @@ def _reasons(
     if cells.lacking:
         why = f"there are no embeddings of {', '.join(cells.lacking)}"
         reasons[why] = (heads | _those(settings.ensembles, "needs_embeddings")) - by_name
+    if not cells.has_text:
+        bound = {text for text in settings.heads if from_text(HEADS, text).needs_text}
+        reasons["there are no class embeddings"] = bound - by_name
     if cells.support is None:
         reasons["there are no labelled images to learn from (support=…)"] = learning(settings)
     if cells.unsure:
@@ -150,9 +154,11 @@ def cells_by_dataset(
     learn may be left out where no dataset has that split.
     """
     cells, support = _labelled(store, settings, support, optional)
-    heads = (from_text(HEADS, text) for text in spelled_out(settings).heads)
-    without_text = not any(head.needs_text for head in heads)
-    for dataset, of_dataset in groupby(cells, key=lambda key: key.dataset):
+    needing = {text for text in spelled_out(settings).heads if from_text(HEADS, text).needs_text}
+    for dataset, keys_of_dataset in groupby(cells, key=lambda key: key.dataset):
+        of_dataset = list(keys_of_dataset)
+        has_text = any(store.cell(key).has_predictions for key in of_dataset)
+        without_text = not needing or (not has_text and needing.isdisjoint(settings.by_name))
         places: dict[str, list[Place]] = {}  # by prompt set
         keys_by_backbone: dict[str, FeatureKey] = {}
         for split, of_split in groupby(of_dataset, key=lambda key: key.split):
@@ -167,8 +173,17 @@ def cells_by_dataset(
         silent = tuple(cell.key.backbone for cell in voting if not cell.has_logits)
         unsure = tuple(cell.key.backbone for cell in voting if not cell.has_confidences)
         for prompts in sorted(places):
-            where = tuple(places[prompts])
-            yield DatasetCells(dataset, where, names, prompts, support, lacking, silent, unsure)
+            yield DatasetCells(
+                dataset=dataset,
+                places=tuple(places[prompts]),
+                backbones=names,
+                prompts=prompts,
+                support=support,
+                lacking=lacking,
+                silent=silent,
+                unsure=unsure,
+                has_text=has_text,
+            )
 
 
 def _labelled(

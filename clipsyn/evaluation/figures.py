@@ -38,8 +38,11 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each dataset and method, means over draws; those without a dataset are means.
 
     Methods are the oracle, the class oracle, and the ensembles with the largest mean gain, at the
-    most shots of each dataset; `ensembles` is how many these were chosen from.
+    most shots of each dataset; `ensembles` is how many these were chosen from. Of several heads
+    zero-shot is drawn, if it is one.
     """
+    if ZERO_SHOT in (heads := set(frame["head"])) and len(heads) > 1:
+        frame = frame.filter(head=ZERO_SHOT)
     rows = needed(
         frame.filter(pl.col("ensemble").ne(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
         "gain of any ensemble or oracle",

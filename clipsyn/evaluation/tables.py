@@ -38,7 +38,11 @@ _OF_CHOICE = (
     Measure("top-1", "acc1", interval=True),
     Measure("gain", "gain", interval=True),
     Measure(
-        "over zero-shot", "gain_over_zero_shot", "over zero-\nshot", interval=True, optional=True
+        "over zero-shot",
+        "gain_over_zero_shot",
+        "over zero-\nshot",
+        interval="known",
+        optional=True,
     ),
 )
 _CHOICE_NOTE = """\

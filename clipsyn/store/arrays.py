@@ -145,6 +145,13 @@ def listing(path: Path) -> Listed:
     return Listed(spec.shape, spec.dtype, spec.rows, sums)
 
 
+def is_written(path: Path) -> bool:
+    """Whether an array is there, with all of its chunks."""
+    if not files.exists(path / METADATA):
+        return False
+    return all(files.exists(path / name) for name in layout(path).files())
+
+
 def relisted(listed: Listed, values: NDArray[Any]) -> Listed:
     """The list entry of an array of the same layout with other values."""
     parts = map(listed.blocks.range, range(listed.blocks.count))

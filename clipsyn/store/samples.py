@@ -122,12 +122,9 @@ class SampleTable:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are stored of it, by name."""
-        return {
-            "sample_id": np.array(self.ids, object),
-            "label": self.labels,
-            "content_hash": self.content,
-            LOOK: self.looks,
-        }
+        ids = np.array(self.ids, object)
+        given = {"sample_id": ids, "label": self.labels, "content_hash": self.content}
+        return given | ({LOOK: self.looks} if self.looks.any() else {})
 
     def attributes(self) -> dict[str, Any]:
         """Facts about the samples beside their identity; they may be corrected at any time."""
@@ -194,21 +191,24 @@ def _check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
 def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     """Update labels and attributes of a published table, and what its images look like, if known.
 
-    Attributes go first: a table left between the two is refused by readers, and the same command
-    mends it.
+    Attributes go before labels: a table left between the two is refused by readers, and the same
+    command mends it. What images look like is written once, and nobody reads it before it is listed
+    in the attributes: extractions add it, which may be killed at any time.
     """
-    values: dict[str, NDArray[Any]] = {"label": table.labels}
-    if table.looks.any() and LOOK in group.arrays:
-        values[LOOK] = table.looks
-    listed = {name: arrays.relisted(group.arrays[name], of) for name, of in values.items()}
-    listing = {**group["arrays"], **{name: of.json() for name, of in listed.items()}}
+    label, listed = group.path / "label", arrays.relisted(group.arrays["label"], table.labels)
+    listing = {**group["arrays"], "label": listed.json()}
+    look = group.path / LOOK
+    if table.looks.any() and LOOK not in listing and LOOK in arrays.array_names(group.path):
+        for block in range(listed.blocks.count):
+            rows = listed.blocks.range(block)
+            arrays.write_block(look, block, table.looks[rows.start : rows.stop], scratch)
+        listing[LOOK] = arrays.listing(look).json()
     corrected = sealed({**group.attributes, **table.attributes(), "arrays": listing})
     if corrected != group.attributes:
         arrays.write_attributes(group.path, corrected, scratch)
-    for name, of in values.items():
-        for block in arrays.differing_blocks(group.path / name, of, listed[name]):
-            rows = listed[name].blocks.range(block)
-            arrays.write_block(group.path / name, block, of[rows.start : rows.stop], scratch)
+    for block in arrays.differing_blocks(label, table.labels, listed):
+        rows = listed.blocks.range(block)
+        arrays.write_block(label, block, table.labels[rows.start : rows.stop], scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:

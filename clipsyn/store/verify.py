@@ -19,6 +19,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, KINDS, folder_name
 from clipsyn.store.groups import Group
 from clipsyn.store.inventory import GroupPath
+from clipsyn.store.schema import arrays_of
 from clipsyn.store.tree import ON_DISK
 
 
@@ -170,8 +171,9 @@ def _problems(store: FeatureStore, group: GroupPath, deep: bool) -> Iterator[str
 
 def _wrong_bytes(store: FeatureStore, group: GroupPath, stored: Group) -> Iterator[str]:
     """Altered chunks, and folders that were never part of the group."""
+    known = {spec.name for spec in arrays_of(stored.kind, stored["identity"])}
     for name in store.tree.folders(group.path):
-        if name not in stored.arrays:
+        if name not in known:  # one that is not listed yet may be being written
             yield f"folder {name} is no part of it: was it moved there?"
     for name, listed in stored.arrays.items():
         yield from store.tree.damage(group.path, name, listed)

@@ -10,7 +10,16 @@ import pytest
 from clipsyn.evaluation.paired import compare_methods
 from clipsyn.evaluation.paired.measure import PAIRS
 
-QUICK = ("--ensembles", "log-avg,super-learner", "--shots", "1", "--seeds", "3")
+QUICK = (
+    "--heads",
+    "zero-shot",
+    "--ensembles",
+    "log-avg,super-learner",
+    "--shots",
+    "1",
+    "--seeds",
+    "3",
+)
 
 
 @pytest.fixture

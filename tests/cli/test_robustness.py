@@ -81,6 +81,7 @@ def test_ensembles_of_a_file_of_results(run, tmp_path, tiny_store):
     evaluate(
         tiny_store,
         perturbations="*",
+        heads=["zero-shot"],
         ensembles=["log-avg", "super-learner"],
         shots=(1, 2),
         seeds=2,

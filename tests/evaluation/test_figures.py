@@ -8,6 +8,7 @@ from itertools import pairwise, product
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.figures import few_shot, gains
@@ -139,9 +140,10 @@ def test_results_of_several_kinds_are_not_mixed(figure, column, words):
 
 
 def test_gains_are_over_the_backbones_of_one_head():
-    other = GAINS.with_columns(head=pl.lit("lda"))
-    with pytest.raises(UsageError, match=r"head, zero-shot, lda, .*: name it with heads=…"):
-        gains.data(pl.concat([GAINS, other]))
+    lda, probe = (GAINS.with_columns(head=pl.lit(name)) for name in ("lda", "linear-probe"))
+    assert_frame_equal(gains.data(pl.concat([lda, GAINS, probe])), gains.data(GAINS))
+    with pytest.raises(UsageError, match=r"head, lda, linear-probe, .*: name it with heads=…"):
+        gains.data(pl.concat([lda, probe]))
 
 
 def test_no_gain_at_all():

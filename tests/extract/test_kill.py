@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_sentence_and_no_loss(
 ) -> None:
     disk = mount("size=900k")  # every small file takes a page of 4 kB
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(380_000))
+    ballast.write_bytes(bytes(330_000))
     FeatureStore.create(disk / "store", 8)
     result = clipsyn(*line(disk / "store"))
     assert result.exit_code == 4, result.stderr

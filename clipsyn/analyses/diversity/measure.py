@@ -44,6 +44,7 @@ from clipsyn.evaluation.results.frame import (
     gain_metric,
     row,
 )
+from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics.metrics import Score, correctness
 from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import Shots
@@ -228,7 +229,7 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
     words = "evaluate", "STORE", "-o", path
     rows = ensembles_in(path, ("gain", OVER_BEST_ON_TEST), head, shots, words)
     gains = (
-        rows.filter(metric=gain_metric(rows))
+        rows.filter(pl.col("ensemble") != BEST_SINGLE, metric=gain_metric(rows))
         .with_columns(pl.col("backbones").list.sort().alias("members"))
         .group_by(
             "dataset", *_GROUP, "members", pl.col("ensemble").alias("gaining"), maintain_order=True

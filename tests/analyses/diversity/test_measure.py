@@ -304,12 +304,14 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     )
     frame = diversity(store, results=path)
     found = frame.filter(pl.col("dataset").is_null())
-    assert set(found["ensemble"]) == {"oracle", "best-single", "log-avg", "super-learner"}
+    assert set(found["ensemble"]) == {"oracle", "log-avg", "super-learner"}
     assert set(found.filter(ensemble="super-learner")["shots"]) == {2}
     assert set(found["n"]) == {3}
     values = frame.filter(metric="mean_error_inconsistency")["value"].to_list()
     oracle = (
-        gains.filter(metric="gain", ensemble="oracle", shots=2).sort("dataset")["value"].to_list()
+        gains.filter(metric="gain", head="zero-shot", ensemble="oracle", shots=2)
+        .sort("dataset")["value"]
+        .to_list()
     )
     names = ("fake/one", "fake/two")
     row = one(found, "pearson_error_inconsistency", names, ensemble="oracle")

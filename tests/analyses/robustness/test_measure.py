@@ -561,7 +561,13 @@ ENSEMBLES = ("log-avg", "super-learner")
 def results(birds, tmp_path_factory):
     """A file of `clipsyn evaluate`: two ensembles, two seeds, all perturbations of birds."""
     path = tmp_path_factory.mktemp("results") / "results.parquet"
-    common = {"datasets": "birds", "ensembles": ENSEMBLES, "seeds": 2, "output": path}
+    common = {
+        "datasets": "birds",
+        "heads": ["zero-shot"],
+        "ensembles": ENSEMBLES,
+        "seeds": 2,
+        "output": path,
+    }
     evaluate(birds, **common, perturbations="*", shots=(1, 2))
     return path
 
