@@ -209,7 +209,7 @@ def test_what_a_fit_does_is_counted(bench: Any, store: FeatureStore) -> None:
     assert took["accuracy"] > max(hits.mean() for hits in right(store).values()) - 0.05
     assert bench.fits.measure(store, "tiny", "gac")["counts"]["searched"] > 64
     assert bench.fits.measure(store, "tiny", "nlc")["counts"]["steps"] > 100
-    assert bench.fits.measure(store, "tiny", "linear-probe")["counts"]["parameters"] > 0
+    assert bench.fits.measure(store, "tiny", "linear-probe")["counts"]["products"] > 0
 
 
 def test_an_older_checkout_is_what_runs(

@@ -53,7 +53,7 @@ def evaluate(
     >>> from clipsyn import FeatureStore, evaluate
     >>> store = FeatureStore.open("store")
     >>> frame = evaluate(store, ensembles=["super-learner"], shots=[1, 2], seeds=2)
-    >>> accuracy = frame.filter(metric="acc1", ensemble="super-learner")
+    >>> accuracy = frame.filter(metric="acc1", head="lda", ensemble="super-learner")
     >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
     [(1, 0), (2, 0), (1, 1), (2, 1)]
     """

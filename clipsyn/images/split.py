@@ -85,7 +85,7 @@ class Division:
         split, content = pl.col("split"), pl.col("content")
         is_empty, is_labelled = content == _NOTHING, split != SPLITS[UNLABELLED]
         found = {
-            "copies of other images, left out (--copies keep keeps them)": split.is_null(),
+            "copies of other images, left out": split.is_null(),
             "copies of other images, on the same side as these": ~is_empty
             & split.is_in([SPLITS[TRAIN], SPLITS[TEST]])
             & (split.cum_count().over("content", "split") > 1),
