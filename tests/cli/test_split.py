@@ -46,8 +46,7 @@ def test_its_notes_go_to_standard_error(clipsyn: Run, photos: Path) -> None:
     (photos / "cat" / "copy\x1b[31m.png").write_bytes((photos / "cat" / "0.png").read_bytes())
     result = clipsyn("-q", "split", "photos", "-o", "photos.csv")
     assert result.stderr == (
-        "note: copies of other images, left out: 1 "
-        "(cat/copy\\u001b[31m.png)\n"
+        "note: copies of other images, left out: 1 (cat/copy\\u001b[31m.png)\n"
     )
 
 

@@ -109,8 +109,7 @@ def test_copies_are_left_out_and_counted(write: Write, tmp_path: Path) -> None:
         ["again.png", "alone.png"], "unlabelled"
     )
     assert division.notes()[0] == (
-        "copies of other images, left out: 9 (cat/0copy.png, "
-        "cat/1copy.png, cat/2copy.png, …)"
+        "copies of other images, left out: 9 (cat/0copy.png, cat/1copy.png, cat/2copy.png, …)"
     )
 
 
