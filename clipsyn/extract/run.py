@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -197,9 +197,8 @@ class _Run:
     def _keep_looks(self, cell: CellWork, notes: list[Note]) -> None:
         """Complete the sample table, which was there before any image was decoded."""
         looks = np.array([look for note in notes for look in note["looks"]], np.uint64)
-        table = next(split.table for split in self.work.splits if cell in split.cells)
         if looks.any():
-            self.work.store.annotate(replace(table, looks=looks))
+            self.work.store.add_looks(cell.key.dataset, cell.key.split, looks)
 
     def _check_bad(self, cell: CellWork, errors: Mapping[str, str]) -> None:
         """Fail early; `_publish` checks all blocks, including those of earlier runs."""

@@ -29,7 +29,7 @@ from clipsyn.store.marker import (
     write_marker,
     written_at,
 )
-from clipsyn.store.samples import SampleTable, correct
+from clipsyn.store.samples import SampleTable, add_looks, correct
 from clipsyn.text import advised, html_table
 
 if TYPE_CHECKING:
@@ -258,14 +258,18 @@ class FeatureStore(Contents):
         return self.draft(target, "samples", table.identity(), {"sample": len(table), "byte": 32})
 
     def annotate(self, table: SampleTable) -> None:
-        """Correct labels and class names of a frozen sample table; its images stay the same.
-
-        What they look like is kept with it, where it is known.
-        """
+        """Correct labels and class names of a frozen sample table; its images stay the same."""
         self.check_writable()
         path = self.samples_path(table.dataset, table.split)
         with files.writing(self.path), files.locked(path):
             correct(self.group(path), table, scratch(self.path))
+
+    def add_looks(self, dataset: str, split: str, looks: NDArray[np.uint64]) -> None:
+        """Complete a frozen sample table by what its images look like: see `SampleTable`."""
+        self.check_writable()
+        path = self.samples_path(dataset, split)
+        with files.writing(self.path), files.locked(path):
+            add_looks(self.group(path), looks, scratch(self.path))
 
 
 def opened(store: FeatureStore | Path | str) -> FeatureStore:

@@ -189,26 +189,36 @@ def _check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
 
 
 def correct(group: Group, table: SampleTable, scratch: Path) -> None:
-    """Update labels and attributes of a published table, and what its images look like, if known.
+    """Update labels and attributes of a published table.
 
-    Attributes go before labels: a table left between the two is refused by readers, and the same
-    command mends it. What images look like is written once, and nobody reads it before it is listed
-    in the attributes: extractions add it, which may be killed at any time.
+    Attributes go first: a table left between the two is refused by readers, and the same command
+    mends it.
     """
     label, listed = group.path / "label", arrays.relisted(group.arrays["label"], table.labels)
     listing = {**group["arrays"], "label": listed.json()}
-    look = group.path / LOOK
-    if table.looks.any() and LOOK not in listing and LOOK in arrays.array_names(group.path):
-        for block in range(listed.blocks.count):
-            rows = listed.blocks.range(block)
-            arrays.write_block(look, block, table.looks[rows.start : rows.stop], scratch)
-        listing[LOOK] = arrays.listing(look).json()
     corrected = sealed({**group.attributes, **table.attributes(), "arrays": listing})
     if corrected != group.attributes:
         arrays.write_attributes(group.path, corrected, scratch)
     for block in arrays.differing_blocks(label, table.labels, listed):
         rows = listed.blocks.range(block)
         arrays.write_block(label, block, table.labels[rows.start : rows.stop], scratch)
+
+
+def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:
+    """Add what the images of a published table look like, unless it is there.
+
+    Nobody reads it before all of it is written and the attributes list it, so that an extraction
+    may be killed at any time.
+    """
+    if LOOK in group.arrays or LOOK not in arrays.array_names(group.path):
+        return
+    blocks = group.arrays["label"].blocks
+    for block in range(blocks.count):
+        rows = blocks.range(block)
+        arrays.write_block(group.path / LOOK, block, looks[rows.start : rows.stop], scratch)
+    listing = {**group["arrays"], LOOK: arrays.listing(group.path / LOOK).json()}
+    attributes = sealed({**group.attributes, "arrays": listing})
+    arrays.write_attributes(group.path, attributes, scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:
