@@ -8,10 +8,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.settings import (
-    ALL,
-    ProtocolSettings,
-)
+from clipsyn.evaluation.settings import ALL, ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS

@@ -110,7 +110,7 @@ def fit_chosen(
     combiner = Combiner(
         chosen.head, choice.head, choice.pool, _best(choice.pool), 0, len(support.labelled())
     )
-    return combiner, Method(choice.ensemble, seconds, f"{chosen.head} · {chosen.ensemble}")
+    return combiner, Method(choice.ensemble, seconds, chosen.name)
 
 
 def _best(support: Support) -> str | None:

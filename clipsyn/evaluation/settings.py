@@ -21,6 +21,7 @@ from clipsyn.settings import (
     TEXT,
     WHOLE,
     Shots,
+    defaults,
     images_of,
     setting,
 )
@@ -128,9 +129,9 @@ class ProtocolSettings(Selection):
     @property
     def by_name(self) -> set[str]:
         """Heads and ensembles that are no default: refused where they cannot work."""
-        heads, ensembles = ProtocolSettings().heads, ProtocolSettings().ensembles
-        named = {*(self.heads if self.heads != heads else ())}
-        return named | {*(self.ensembles if self.ensembles != ensembles else ())}
+        usual = defaults(ProtocolSettings)
+        given = {"heads": self.heads, "ensembles": self.ensembles}
+        return {name for what, names in given.items() if names != usual[what] for name in names}
 
     @property
     def images(self) -> tuple[int | None, ...]:

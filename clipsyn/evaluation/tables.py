@@ -96,27 +96,23 @@ def chosen_tables(tidy: pl.DataFrame) -> Tables:
     rows = tidy.filter(head=CHOSEN)
     if rows.is_empty():
         return ()
-    shared = common(rows, [name for name in _PLACE if name != "dataset"])
-    lines: dict[tuple[Any, ...], tuple[dict[str, Any], Numbers]] = {}
-    choices = (
-        rows.filter(metric="acc1")
-        .with_columns(shots=_SHOTS)
-        .rows_by_key([*_PLACE, "shots"], named=True)
-    )
-    for metric in ("acc1", "gain", "gain_over_zero_shot"):
-        for row in method_frame(rows, metric).rows(named=True):
-            key = tuple(row[name] for name in (*_PLACE, "shots"))
-            about = {name: row[name] for name in (*_PLACE, "shots") if name not in shared}
-            chosen = _most([one["choice"] for one in choices[key]])
-            lines.setdefault(key, (about | {"chosen": chosen}, {}))[1][metric] = row
-    return (
-        measures_table(
-            list(lines.values()),
-            _OF_CHOICE,
-            title=title("chosen on the support", *where(shared | {"classes": None}, list(shared))),
-            notes=_CHOICE_NOTE,
-        ),
-    )
+    by = [*(name for name in _PLACE if name != "classes"), "shots"]
+    shared = common(rows, ("split", "perturbation", "prompts"))
+    numbers = [
+        (it.metric, method_frame(rows, it.metric).rows_by_key(by, named=True, unique=True))
+        for it in _OF_CHOICE
+    ]
+    places = rows.filter(metric="acc1").with_columns(shots=_SHOTS).group_by(by, maintain_order=True)
+    lines = [
+        (
+            {name: value for name, value in zip(by, key, strict=True) if name not in shared}
+            | {"chosen": _most(part["choice"].to_list())},
+            {metric: of_metric[key] for metric, of_metric in numbers if key in of_metric},
+        )
+        for key, part in places
+    ]
+    about = title("chosen on the support", *where(shared, list(shared)))
+    return (measures_table(lines, _OF_CHOICE, title=about, notes=_CHOICE_NOTE),)
 
 
 def _most(choices: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ def fit_router(
     """
     asked = FitSettings(dataset, ensemble, **settings)
     shots = images_of(asked.shots)
-    _methods(asked)  # knows the names before anything is read
+    methods = _methods(asked)  # knows the names before anything is read
     store = opened(store)
     reader = PoolReader(
         store,
@@ -65,7 +65,7 @@ def fit_router(
     )
     rows = few_shot(_labels(reader, asked), shots, asked.seed)
     labelled = reader.support(rows)
-    head, combiner, candidates = _fitted(labelled, asked)
+    head, combiner, candidates = _fitted(labelled, asked, *methods)
     drawn = None if shots is None else asked.seed  # all images are the same ones for any seed
     marks = np.unique(reader.samples.marks[rows])
     router = FittedRouter.of(combiner, labelled, head=head, shots=shots, seed=drawn, marks=marks)
@@ -79,8 +79,10 @@ def _methods(asked: FitSettings) -> tuple[Head, Ensemble | None]:
     return from_text(HEADS, asked.head or ZERO_SHOT, asked.seed), ensemble
 
 
-def _fitted(support: Support, asked: FitSettings) -> tuple[Head, Ensemble, tuple[Candidate, ...]]:
-    head, ensemble = _methods(asked)
+def _fitted(
+    support: Support, asked: FitSettings, head: Head, ensemble: Ensemble | None
+) -> tuple[Head, Ensemble, tuple[Candidate, ...]]:
+    """The method that is named, or the one that the support chooses with what it is chosen from."""
     if ensemble:
         return head, ensemble.fit(head.fit_transform(support)), ()
     heads = (asked.head,) if asked.head else USUAL_HEADS

@@ -86,7 +86,7 @@ class Resamples:
         self._of = of
         self._seed = seed
         self._kept: list[NDArray[Any]] | None = None  # where the patterns are few
-        self.images = Images.of(np.arange(self.n)) if images is None else images
+        self.images = Images.distinct(self.n) if images is None else images
 
     def times(self) -> Iterator[NDArray[Any]]:
         """How often each pattern is drawn, or each sample where images have copies: arrays

@@ -29,6 +29,11 @@ class Images:
         return cls(number, len(distinct))
 
     @classmethod
+    def distinct(cls, n: int) -> Images:
+        """Of n samples without copies."""
+        return cls(np.arange(n), n)
+
+    @classmethod
     def of_sets(cls, marks: Sequence[NDArray[np.uint64]]) -> list[Images]:
         """Of several sets. marks: (sample,) of each, equal for equal images.
 

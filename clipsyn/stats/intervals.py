@@ -76,7 +76,7 @@ def mean_per_class_interval(
     if not len(labels):
         return UNKNOWN
     _, group, size = np.unique(labels, return_inverse=True, return_counts=True)
-    shown = images or Images.of(np.arange(len(labels)))
+    shown = images or Images.distinct(len(labels))
     distinct, copies = np.unique(group * shown.count + shown.number, return_counts=True)
     m = size**2 / np.bincount(distinct // shown.count, copies.astype(np.float64) ** 2)
     recall = np.bincount(group, correct) / size

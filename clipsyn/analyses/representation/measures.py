@@ -68,7 +68,7 @@ def compare(
     if unknown := set(measures) - set(MEASURES):
         raise ValueError(f"no measure is called {', '.join(sorted(unknown))}")
     count = len(embeddings)
-    shown = images or Images.of(np.arange(len(embeddings[0])))
+    shown = images or Images.distinct(len(embeddings[0]))
     prepared = _Prepared(embeddings, shown, groups, seed)
     hsic = np.full((count, count, len(prepared.parts) + 1), np.nan)
     nuclear = np.full_like(hsic, np.nan)
