@@ -75,7 +75,7 @@ def zero_shot_logits(checkpoint: Path, data: EvalSet) -> Tensor:
     return scale * torch.cat(features) @ weights
 
 
-def accuracies(checkpoint: Path, sets: Path, split: str = "test") -> dict[str, float]:
+def accuracies(checkpoint: Path, sets: Path, split: str) -> dict[str, float]:
     """Top-1 accuracy of one checkpoint on every set."""
     result = {}
     for folder in sorted(sets.iterdir()):

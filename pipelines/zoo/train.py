@@ -163,7 +163,9 @@ def main(
     if steps is not None:
         plan = Plan(**asdict(plan) | {"steps": steps})
     facts = train(name, plan, work, fashion, out)
-    facts["zero_shot_top1"] = accuracies(out / name, out.parent / "eval")
+    facts["zero_shot_top1"] = {
+        split: accuracies(out / name, out.parent / "eval", split) for split in ("train", "test")
+    }
     (out / name / "training.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
     click.echo(json.dumps(facts))
 
