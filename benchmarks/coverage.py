@@ -4,7 +4,9 @@
 
 Images, labels and scores of three backbones are drawn again and again, and what the tool prints of
 them is compared with the same numbers of many images. `a` is better than `b` and `c`, which are
-equal. With copies, every third image is there three times. Intervals are to hold the truth in 95 %.
+equal. With copies, every third image is there three times. Backbones are right on 70, 93 and 99 %
+of the images. Intervals are to hold the truth in 95 %; conservative ones do in more. Where few
+images are wrong, some are not printed; a trial without one counts as no miss, and has a star.
 """
 
 from __future__ import annotations
@@ -26,16 +28,17 @@ from clipsyn.analyses.predicted import Predicted, share
 from clipsyn.analyses.representation.measures import compare
 from clipsyn.analyses.robustness.measure import numbers as of_robustness
 from clipsyn.analyses.robustness.trials import Trial
-from clipsyn.analyses.selective.measures import risk_coverage
+from clipsyn.analyses.selective.measures import detection, kept_of, risk_coverage
 from clipsyn.evaluation.paired.measures import Sides, difference
+from clipsyn.evaluation.results.frame import Measured
 from clipsyn.evaluation.scoring import Scorer
-from clipsyn.methods.numerics.metrics import judge
+from clipsyn.methods.numerics.metrics import Score, judge
 from clipsyn.names import FeatureKey
 from clipsyn.show.tables import show
-from clipsyn.stats.bootstrap import Resamples
 from clipsyn.stats.correlation import pearson, spearman
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import Interval, percentiles
+from clipsyn.stats.intervals import Interval, loss_interval, wilson_interval
+from clipsyn.stats.jackknife import groups_of, jackknife_interval, standard_error
 from clipsyn.stats.significance import holm, wilcoxon
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
@@ -91,7 +94,7 @@ def _analysed(of: Drawn) -> Iterator[tuple[str, Any]]:
     for _, ensemble, measured in of_oracle(clean, False):
         yield f"{ensemble or 'single'} {measured.metric}", measured
     trial = Trial.of([clean, worse])
-    first, *others = trial.conditions(trial.accuracy, 2)
+    first, *others = trial.measured(2)
     for condition in others:
         for _, ensemble, measured in of_robustness(trial, condition, first):
             yield f"robustness {ensemble or 'single'} {measured.metric}", measured
@@ -112,16 +115,31 @@ def _group(of: Drawn, scores: Scores, perturbation: str) -> Predicted:
 def _selected(of: Drawn) -> Iterator[tuple[str, Any]]:
     judged = judge(of.scores[0], of.labels)
     right, sure = judged.prediction == of.labels, judged.confidence.astype(np.float64)
-    half, resamples = np.array([0.5]), Resamples(len(right), images=of.images)
-    whole = risk_coverage(sure, right, [np.ones((1, len(right)), np.uint8)], half)
-    drawn = risk_coverage(sure, right, resamples.times(), half)
-    for name in ("aurc", "e_aurc", "augrc", "accuracy"):
-        value, draws = getattr(whole, name).item(), getattr(drawn, name).ravel()
-        measured = share(name, 0, of.images)
-        score = measured.score._replace(value=value)
-        yield f"selective {name}", measured._replace(score=score, interval=percentiles(draws))
+    n, half = len(right), np.array([0.5])
+    part = of.images.effective / n
+    wrong = np.count_nonzero(~right) * part
+    whole, group = risk_coverage(sure, right, half), groups_of(of.images)
+    rest = [group != number for number in range(group.max() + 1)]
+    each = np.array([risk_coverage(sure[some], right[some], np.empty(0))[:3] for some in rest])
+    for name, without in zip(("aurc", "e_aurc", "augrc"), each.T.astype(float), strict=True):
+        value, error = getattr(whole, name), float(standard_error(without))
+        yield (
+            f"selective {name}",
+            _measured(value, loss_interval(value, error, wrong, len(without) - 1)),
+        )
+    kept, accuracy = kept_of(n, half).item() * part, whole.accuracy.item()
+    yield "selective accuracy", _measured(accuracy, wilson_interval(accuracy * kept, kept))
     here = sure >= 0.6
     yield "selective acc1", share("", int(right[here].sum()), of.images.take(here))
+    strange = np.random.default_rng(n).beta(4, 2, n)  # confidences on images of other classes
+    other = groups_of(Images.distinct(n), 1)
+    aurocs = [detection(sure[group != at], strange[other != at]).auroc for at in range(20)]
+    auroc = detection(sure, strange).auroc
+    yield "selective auroc", _measured(auroc, jackknife_interval(auroc, np.array(aurocs)))
+
+
+def _measured(value: float, interval: Interval) -> Measured:
+    return Measured("", Score(value, 0), interval)
 
 
 def coverage(n: int, easy: float, copied: bool, truth: Found, trials: int) -> dict[str, str]:
@@ -135,16 +153,16 @@ def coverage(n: int, easy: float, copied: bool, truth: Found, trials: int) -> di
         there = [ends for _, ends in numbers if ends is not None and not math.isnan(ends.low)]
         aim = truth[name][0]
         if name == "mcnemar_p":
-            shown["mcnemar_p < 0.05"] = _percent([value < 0.05 for value, _ in numbers], trials)
+            shown["mcnemar_p < 0.05"] = _percent([value < 0.05 for value, _ in numbers])
         elif there:
-            hits = [low - 1e-9 <= aim <= high + 1e-9 for low, high in there]
-            shown[name] = _percent(hits, trials)
+            misses = sum(not low - 1e-9 <= aim <= high + 1e-9 for low, high in there)
+            star = "*" if len(there) < 0.9 * trials else ""
+            shown[name] = f"{100 * (1 - misses / trials):.0f}{star}"
     return shown
 
 
-def _percent(found: Sequence[bool], trials: int) -> str:
-    """With a star where the interval is there in fewer than nine trials of ten."""
-    return f"{100 * np.mean(found):.0f}{'*' if len(found) < 0.9 * trials else ''}"
+def _percent(found: Sequence[bool]) -> str:
+    return f"{100 * np.mean(found):.0f}"
 
 
 def truth_of(easy: float) -> Found:
@@ -163,19 +181,19 @@ def paired_rates(n: int, copied: bool, trials: int) -> dict[str, str]:
         pairs = [sides for sides, _ in sets]
         images = [shown for _, shown in sets]
         far = Images(images[1].number + images[0].count, images[0].count + images[1].count)
-        one = difference(pairs[:1], np.zeros(2), images[:1])
-        mean = difference(pairs, np.zeros(2), [images[0], far])
+        one = difference(pairs[:1], images[:1])
+        mean = difference(pairs, [images[0], far])
         hits["over draws and images"].append(one.both.low <= 0 <= one.both.high)
-        hits["over draws and images, mean of 2 sets"].append(mean.both.low <= 0 <= mean.both.high)
+        hits["over draws and images, 2 sets"].append(mean.both.low <= 0 <= mean.both.high)
         hits["p < 0.05, three draws"].append(one.p < 0.05)
         hits["p < 0.05, three draws, mean of 2 sets"].append(mean.p < 0.05)
         still = [_fitted(rng, n, copied, spread=0.0) for _ in range(2)]
         alone = [
-            difference([Sides(it.first[:1], it.second[:1], False)], np.zeros(2), [shown]).p
+            difference([Sides(it.first[:1], it.second[:1], False)], [shown]).p
             for it, shown in still
         ]
         hits["p (Holm) < 0.05 of any of 2"].append(bool((holm(np.array(alone)) < 0.05).any()))
-    return {name: _percent(found, trials) for name, found in hits.items()}
+    return {name: _percent(found) for name, found in hits.items()}
 
 
 def _fitted(
@@ -199,7 +217,7 @@ def over_datasets(n: int, trials: int) -> dict[str, str]:
         ):
             hits[name].append(found.interval.low <= truth <= found.interval.high)
         hits["Wilcoxon < 0.05"].append(wilcoxon(one) < 0.05)
-    return {name: _percent(found, trials) for name, found in hits.items()}
+    return {name: _percent(found) for name, found in hits.items()}
 
 
 def similarity(n: int, copied: bool, trials: int) -> dict[str, str]:
@@ -218,7 +236,7 @@ def similarity(n: int, copied: bool, trials: int) -> dict[str, str]:
         sides = [side[rows] for side in embedded(n)]
         found = compare(sides, ["cka"], images=Images.of(rows))["cka"]
         hits.append(bool(found.low[0, 1] <= truth <= found.high[0, 1]))
-    return {"cka": _percent(hits, trials)}
+    return {"cka": _percent(hits)}
 
 
 @click.command(help=__doc__)
@@ -227,9 +245,9 @@ def main(trials: int) -> None:
     start("Coverage of intervals and level of tests, in %")
     kinds = [(60, False), (200, False), (200, True), (1_000, False)]
     heads = [f"{n:,}{' and copies' if copied else ''}" for n, copied in kinds]
-    for easy in (2.2, 3.2):
+    for easy in (2.2, 3.2, 4.2):
         truth = truth_of(easy)
-        columns = [coverage(*kind[:1], easy, kind[1], truth, trials) for kind in kinds]
+        columns = [coverage(n, easy, copied, truth, trials) for n, copied in kinds]
         _show(f"top-1 {truth['acc1'][0]:.2f}", heads, columns)
     others = [paired_rates(*kind, trials) | similarity(*kind, trials) for kind in kinds]
     _show("pairs of methods; embeddings", heads, others)

@@ -1,11 +1,11 @@
-"""Diversity of all pairs and bootstraps, against the fastest plain numpy that we know for each.
+"""Diversity of all pairs of backbones, against the fastest plain numpy that we know.
 
     python benchmarks/diversity.py
 
 Random backbones that are right together more often than by chance. All sides start from the same
-arrays in memory. Beside plain numpy stand slower ways that are in use: loops over samples, as in
+arrays in memory. Beside plain numpy stands a slower way that is in use: loops over samples, as in
 DESlib (0.3.7 does not run beside a current scikit-learn, so its way of counting is written out
-here), and resampled indices.
+here).
 """
 
 from __future__ import annotations
@@ -20,13 +20,9 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start
 from numpy.typing import NDArray
 
-from clipsyn.analyses.diversity.measures import PAIRWISE, pair_counts, resampled
-from clipsyn.analyses.oracle.measures import Overlap, members
-from clipsyn.stats.bootstrap import Resamples, bootstrap_means
+from clipsyn.analyses.diversity.measures import PAIRWISE, pair_counts
 
-BACKBONES, METHODS, CLASSES = 9, 30, 1_000
-RESAMPLES = 10_000
-PART, COUNTED = 10, 100  # resamples that peers by index, and those by counts, are timed on
+BACKBONES, CLASSES = 9, 1_000
 Right = NDArray[np.bool_]
 Shares = tuple[float, float, float, float]
 
@@ -157,129 +153,13 @@ def pairwise(samples: int, rounds: int) -> list[Measured]:
     ]
 
 
-def plain_counts(rng: np.random.Generator, right: Right, part: int) -> NDArray[np.float64]:
-    """(resample, method): how often each sample is drawn, in a matrix product with what is right.
-
-    The columns become single precision once for all resamples, as one would write it.
-    """
-    n = right.shape[1]
-    columns = right.T.astype(np.float32)
-    times = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(part)]
-    sums: NDArray[Any] = np.stack(times).astype(np.float32) @ columns
-    return np.asarray(sums / float(n), np.float64)
-
-
-def index_each(rng: np.random.Generator, right: Right, part: int) -> NDArray[np.float64]:
-    """(resample, method): indices drawn anew for every method."""
-    n = right.shape[1]
-    return np.array(
-        [[row[rng.integers(0, n, n)].mean() for row in right] for _ in range(part)], float
-    )
-
-
-def index_shared(rng: np.random.Generator, right: Right, part: int) -> NDArray[np.float64]:
-    """(resample, method): the same indices for all methods, so that they are paired as ours."""
-    n = right.shape[1]
-    drawn = (rng.integers(0, n, n) for _ in range(part))
-    return np.array([right[:, rows].mean(axis=1) for rows in drawn])
-
-
-def bootstraps(samples: int, rounds: int) -> list[Measured]:
-    """Peers are timed on a few resamples and multiplied."""
-    methods = random_right(METHODS, samples)
-    return against(
-        f"{RESAMPLES:,} resamples of {METHODS} methods",
-        methods,
-        lambda count: bootstrap_means(methods.T, resamples=count),
-        rounds=rounds,
-    ) + subsets(samples, rounds)
-
-
-def subsets(samples: int, rounds: int) -> list[Measured]:
-    """9 backbones and all oracles of them, as booleans for the peers."""
-    right = random_right(BACKBONES, samples)
-    chosen = [members(subset, BACKBONES) for subset in range(1, 1 << BACKBONES)]
-
-    def ours(count: int) -> NDArray[np.float64]:
-        overlap = Overlap.of(right)
-        found = np.stack([overlap.any_of(subset) for subset in chosen], axis=1)
-        return Resamples(overlap.counts, count).means(found)
-
-    return against(
-        f"{RESAMPLES:,} resamples of {BACKBONES} backbones and all oracles of them",
-        np.stack([right[subset].any(axis=0) for subset in chosen]),
-        ours,
-        rounds=rounds,
-    )
-
-
-def against(
-    what: str,
-    right: Right,
-    ours: Callable[[int], NDArray[np.float64]],
-    *,
-    rounds: int,
-) -> list[Measured]:
-    rng = np.random.default_rng(1)
-    for means in (ours(2_000), plain_counts(rng, right, 2_000)):
-        check(means, right)
-    times = interleaved(
-        {
-            "ours": lambda: ours(RESAMPLES),
-            "counts": lambda: plain_counts(rng, right, COUNTED),
-            "each": lambda: index_each(rng, right, PART),
-            "shared": lambda: index_shared(rng, right, PART),
-        },
-        rounds,
-    )
-    for name, part in (("counts", COUNTED), ("each", PART), ("shared", PART)):
-        times[name] = [took * RESAMPLES / part for took in times[name]]
-    shown = {name: f"{statistics.median(t):.3g} s" for name, t in times.items()}
-    return [
-        Measured(
-            f"{what}: plain counts of the samples and a matrix product, over ours",
-            ratio(times["counts"], times["ours"]),
-            f"{shown['counts']} against {shown['ours']}; {spread(times['counts'], times['ours'])}",
-        ),
-        Measured(
-            "indices for every method, over ours",
-            ratio(times["each"], times["ours"]),
-            f"{shown['each']}; {spread(times['each'], times['ours'])}",
-        ),
-        Measured(
-            "the same indices for all methods, over ours",
-            ratio(times["shared"], times["ours"]),
-            f"{shown['shared']}; {spread(times['shared'], times['ours'])}",
-        ),
-    ]
-
-
-def check(means: NDArray[np.float64], right: Right) -> None:
-    """Mean and spread are those that theory has for every method, and those of differences."""
-    n = right.shape[1]
-    values = right[[0, -1]].astype(float)
-    values = np.stack([*values, values[0] - values[1]])
-    found = np.stack([means[:, 0], means[:, -1], means[:, 0] - means[:, -1]])
-    deviation = values.std(axis=1) / n**0.5
-    assert np.all(np.abs(found.mean(axis=1) - values.mean(axis=1)) < 0.2 * deviation)
-    assert np.allclose(found.std(axis=1), deviation, rtol=0.1)
-
-
-def kappas(samples: int, rounds: int) -> list[Measured]:
-    predictions, labels = random_predictions(samples)
-    times = interleaved({"ours": lambda: resampled(predictions, labels)}, rounds)
-    took = statistics.median(times["ours"])
-    what = f"1,000 resamples of all measures of all pairs of {BACKBONES}, {samples:,} images"
-    return [Measured(what, took, unit="s")]
-
-
 @click.command()
 @click.option("--samples", default=50_000, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 def main(samples: int, rounds: int) -> None:
-    """Measures of all pairs, and bootstraps of methods and of all subsets."""
-    start(f"Diversity and bootstraps: {samples:,} images")
-    report([*pairwise(samples, rounds), *kappas(samples, rounds), *bootstraps(samples, rounds)])
+    """Measures of all pairs."""
+    start(f"Diversity: {samples:,} images")
+    report(pairwise(samples, rounds))
 
 
 if __name__ == "__main__":

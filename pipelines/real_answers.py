@@ -22,7 +22,7 @@ from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles.static import tied_votes
 from clipsyn.methods.numerics.metrics import class_hits, correctness, independent_oracle, scored
 from clipsyn.show.tables import show
-from clipsyn.stats.bootstrap import bootstrap_difference
+from clipsyn.stats.differences import difference_interval
 from clipsyn.store.features import FeatureStore
 
 LARGEST = "ViT-L-14"  # decides where three answers differ: its size is known without a label
@@ -69,7 +69,8 @@ def votes(store: FeatureStore) -> pl.DataFrame:
         alone = group.predictions[first]
         vote = np.where(others[0] == others[1], others[0], alone)
         right, base = vote == group.labels, alone == group.labels
-        gain = bootstrap_difference(right, base)
+        lead = right.astype(np.int8) - base
+        gain = difference_interval([lead], [group.images])
         tied = tied_votes(group.predictions).mean()
         rows.append((group.samples.dataset, tied, right.mean(), right.mean() - base.mean(), *gain))
     columns = ["experiment", "tied", "vote", "gain", "low", "high"]

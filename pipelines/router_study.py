@@ -31,7 +31,7 @@ from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.numerics.logits import log_softmax, zero_shot_logits
 from clipsyn.methods.pool import Pool
-from clipsyn.stats.bootstrap import bootstrap_mean
+from clipsyn.stats.intervals import Interval, percentiles
 from clipsyn.store.features import FeatureStore
 
 DISTINCT = tuple(f"emoji-{name}" for name in ("animals", "faces", "food", "objects", "travel"))
@@ -263,14 +263,20 @@ def counted(results: Results) -> Iterator[str]:
         yield f"| {' over '.join(pair)} | " + " | ".join(cells) + " |"
 
 
+def interval(values: NDArray[np.float64]) -> Interval:
+    """Of the mean of values (sample,), by a bootstrap."""
+    rng, n = np.random.default_rng(0), len(values)
+    return percentiles(np.array([values[rng.integers(0, n, n)].mean() for _ in range(1000)]))
+
+
 def over_samples(values: NDArray[np.float64], digits: int) -> str:
-    low, high = bootstrap_mean(values)
+    low, high = interval(values)
     return f"{values.mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def verdict(values: NDArray[np.float64], better: int) -> int:
     """1 where the interval is on the better side of 0, -1 where on the other, else 0."""
-    low, high = bootstrap_mean(better * values)
+    low, high = interval(better * values)
     return int(low > 0) - int(high < 0)
 
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, row
+from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, row
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import Score, scored
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
-from clipsyn.stats.bootstrap import bootstrap_difference
+from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import percentiles, share_interval
+from clipsyn.stats.intervals import share_interval
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
@@ -242,12 +242,18 @@ def gain(
     """How much more often a choice is correct than another, or than the best of several.
 
     correct: (sample,); right: (other, sample), of the same samples, which decide which other is the
-    best; of equals the first. The interval is a paired bootstrap's; NaN without samples.
+    best; of equals the first. NaN without samples.
     """
-    n = len(correct)
-    best = right[right.sum(axis=1).argmax()]
-    value = float(correct.mean() - best.mean()) if n else math.nan
-    return Measured(metric, Score(value, n), bootstrap_difference(correct, best, images))
+    lead = correct.astype(np.int8) - right[right.sum(axis=1).argmax()]
+    return Measured(metric, mean(lead), difference_interval([lead], [images]))
+
+
+def oracle_gain(right: NDArray[np.bool_], images: Images) -> Measured:
+    """Of the oracle of right (backbone, sample), which is right wherever the best backbone is: a
+    share of the images.
+    """
+    hits = right.sum(axis=1).max(initial=0)
+    return share(OVER_BEST_ON_TEST, int(right.any(axis=0).sum() - hits), images)
 
 
 def mean(values: NDArray[Any]) -> Score:
@@ -256,14 +262,6 @@ def mean(values: NDArray[Any]) -> Score:
     return Score(float(values.mean(dtype=np.float64)) if n else math.nan, n)
 
 
-def estimate(
-    metric: str,
-    value: float | NDArray[np.float64],
-    n: int,
-    draws: NDArray[np.float64] | None = None,
-) -> Measured:
-    """A number with the interval of its resamples, without those in which it is not finite."""
-    score = Score(float(value), n)
-    if draws is None:
-        return Measured(metric, score, None)
-    return Measured(metric, score, percentiles(draws[np.isfinite(draws) & np.isfinite(value)]))
+def estimate(metric: str, value: float | NDArray[np.float64], n: int) -> Measured:
+    """A number without an interval."""
+    return Measured(metric, Score(float(value), n), None)

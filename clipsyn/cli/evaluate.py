@@ -24,6 +24,7 @@ from clipsyn.settings import declared, defaults
 def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
     from clipsyn.evaluation.loop import gather, measure
     from clipsyn.evaluation.report import tables
+    from clipsyn.evaluation.results.frame import interval_note
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.overlap import apart, image_notes, sample_tables
@@ -44,7 +45,7 @@ def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
         return
     samples = sample_tables(opened, frame)
     output.show(frame, lambda shown: tables(shown, settings, apart(samples)))
-    for note in image_notes(samples):
+    for note in filter(None, [*image_notes(samples), interval_note(frame)]):
         say(note, err=True)
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
@@ -168,8 +169,9 @@ is marked as a tie. Means over datasets draw an image that stands in several in 
 together.
 
 FIRST and SECOND are ensembles, backbones, or "best on test", the backbone that is best on these
-very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every ensemble,
-with neither all ensembles are compared with each other.
+very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every ensemble.
+With neither that is done with "chosen", which the support chose, or, where that is not there, with
+all of them.
 
 With --reference, RESULTS is the Parquet file of `clipsyn zeroshot -o` or `clipsyn evaluate -o`, and
 its zero-shot accuracies are compared with published ones: difference, interval, and a mark where

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from clipsyn.evaluation.results.frame import IF_ALIKE
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.tables import (
     BEST,
@@ -108,20 +109,29 @@ def gain_tables(
         right=methods,
     )
     tested = frame.filter(pl.col("dataset").is_in(independent))
-    return gains, correlations(frame, ["oracle", *methods]), significance(tested, methods)
+    alike = at_most_shots(method_frame(tidy.filter(head=head), IF_ALIKE))
+    correlated = correlations(frame, ["oracle", *methods], alike)
+    return gains, correlated, significance(tested, methods)
 
 
-def correlations(frame: pl.DataFrame, methods: list[str]) -> Table:
-    """Spearman's correlation over datasets of error inconsistency with gains, by perturbation."""
-    rows = [
-        {"perturbation": name, "datasets": len(part)}
-        | {
-            method: spearman(part["inconsistency"].to_numpy(), part[method].to_numpy()).value
-            for method in methods
-        }
-        for (name,), part in frame.group_by("perturbation", maintain_order=True)
-    ]
-    title = "rank correlation over datasets of error inconsistency with the gain (Spearman)"
+def correlations(frame: pl.DataFrame, methods: list[str], alike: pl.DataFrame) -> Table:
+    """Spearman's correlation over datasets of error inconsistency with gains, by perturbation.
+
+    alike: rows of `IF_ALIKE`, shown below it: what to expect over datasets that do not differ.
+    """
+    rows: list[dict[str, Any]] = []
+    for (name,), part in frame.group_by("perturbation", maintain_order=True):
+        differ, count = part["inconsistency"].to_numpy(), len(part)
+        found = {method: spearman(differ, part[method].to_numpy()).value for method in methods}
+        rows.append({"perturbation": name, "datasets": count} | found)
+        here = alike.filter(perturbation=name)
+        expected = {method: here.filter(method=method)["value"].mean() for method in methods}
+        if any(value is not None for value in expected.values()):
+            rows.append({"perturbation": f"{name}, if alike", "datasets": count} | expected)
+    title = (
+        "rank correlation over datasets of error inconsistency with the gain (Spearman); if alike: "
+        "of datasets that do not differ, as both are measured on the same images"
+    )
     return table_of(rows, title=title)
 
 

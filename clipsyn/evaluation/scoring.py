@@ -1,19 +1,18 @@
 """Metrics of a method, with intervals, from what it predicts for each sample.
 
-All methods on the same samples share one set of bootstrap resamples, so that gains are paired. All
-that a method needs of them is one matrix product.
+All methods on the same samples are measured on the same of them, so that gains are paired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.evaluation.results.frame import Measured
+from clipsyn.evaluation.results.frame import IF_ALIKE, OVER_BEST_ON_TEST, Measured
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
     Judged,
@@ -24,21 +23,18 @@ from clipsyn.methods.numerics.metrics import (
     independent_oracle,
     mean_per_class_recall,
 )
-from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.correlation import pearson
+from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
-    UNKNOWN,
+    Interval,
+    mean_loss_interval,
     mean_per_class_interval,
-    percentiles,
+    mean_share_interval,
     share_interval,
 )
 
-
-class Answers(NamedTuple):
-    """Where a method is right, and its accuracy in each resample: what gains are made of."""
-
-    correct: NDArray[np.bool_]  # (counted sample,)
-    draws: NDArray[np.float64]  # (resample,)
+Answers = NDArray[np.bool_]  # (counted sample,) where a method is right
 
 
 class Scorer:
@@ -67,46 +63,34 @@ class Scorer:
     def n(self) -> int:
         return len(self.rows)
 
-    @cached_property
-    def resamples(self) -> Resamples:
-        return Resamples(self.n, images=self.images)
-
     def single(self, name: str) -> Answers:
         return self._singles[name]
 
     @cached_property
     def best(self) -> Answers:
         """The backbone with the highest accuracy on these very samples, the first of equals."""
-        return max(self._singles.values(), key=lambda answers: int(answers.correct.sum()))
+        return max(self._singles.values(), key=lambda right: int(right.sum()))
 
     @cached_property
     def anyone(self) -> Answers:
         """Whether any backbone is right."""
-        right = [answers.correct for answers in self._singles.values()]
-        return self._answers([np.logical_or.reduce(right)])[0]
+        return np.asarray(np.logical_or.reduce([*self._singles.values()]))
 
     @cached_property
     def _singles(self) -> dict[str, Answers]:
-        right = [self.correct(judged) for judged in self.singles.values()]
-        return dict(zip(self.singles, self._answers(right), strict=True))
-
-    def correct(self, judged: Judged) -> NDArray[np.bool_]:
-        """(counted sample,) whether the prediction is right."""
-        right: NDArray[np.bool_] = judged.prediction[self.rows] == self._labels
-        return right
+        return {name: self.answers(judged) for name, judged in self.singles.items()}
 
     def answers(self, judged: Judged) -> Answers:
-        return self._answers([self.correct(judged)])[0]
+        right: Answers = judged.prediction[self.rows] == self._labels
+        return right
 
     def backbones(self, silent: Collection[str] = ()) -> Iterator[tuple[str, Measured]]:
-        """`metrics` of each backbone on its own, all from one product.
+        """`metrics` of each backbone on its own.
 
         silent: backbones that have predictions alone, no probabilities.
         """
-        certain = [name not in silent for name in self.singles]
-        draws = self._draws(list(zip(self.singles.values(), certain, strict=True)))
-        for (name, judged), means in zip(self.singles.items(), draws, strict=True):
-            for measured in self._metrics(judged, means):
+        for name, judged in self.singles.items():
+            for measured in self.metrics(judged, probabilities=name not in silent):
                 yield name, measured
 
     def metrics(self, judged: Judged, *, probabilities: bool = True) -> Iterator[Measured]:
@@ -114,8 +98,17 @@ class Scorer:
 
         Other backbones matter only in that they decide which samples count.
         """
-        (means,) = self._draws([(judged, probabilities)])
-        return self._metrics(judged, means)
+        right = self.answers(judged)
+        yield self._accuracy(right)
+        yield self._per_class(judged, right)
+        if not probabilities:
+            return
+        nll, brier, confidence = (values[self.rows] for values in judged[1:])
+        for metric, losses in (("nll", nll), ("brier", brier)):
+            yield self._mean(metric, losses, mean_loss_interval(losses, right, self.images))
+        ece = expected_calibration_error(confidence, right)
+        yield Measured("ece", ece, None)  # too high by chance, of which no interval knows
+        yield Measured("ece_floor", calibration_floor(confidence), None)
 
     def ensemble(
         self, judged: Judged, chosen: Answers | None = None, *, probabilities: bool = True
@@ -126,27 +119,34 @@ class Scorer:
         the best single backbone of these samples (the paper's reference, which was chosen on what
         it is measured on). relative_gain_over_best_on_test: the same divided by its accuracy.
         """
-        (means,) = self._draws([(judged, probabilities)])
-        yield from self._metrics(judged, means)
-        answers = Answers(self.correct(judged), means[:, 0])
-        yield self.gain("gain_over_best_on_test", answers, self.best)
-        yield self._relative(answers, self.best)
-        yield from self.over_chosen(answers, chosen)
+        yield from self.metrics(judged, probabilities=probabilities)
+        right = self.answers(judged)
+        yield self.gain(OVER_BEST_ON_TEST, right, self.best)
+        yield self._relative(right, self.best)
+        yield from self.over_chosen(right, chosen)
 
     def over_chosen(self, answers: Answers, chosen: Answers | None) -> Iterator[Measured]:
-        """gain, if a backbone was chosen."""
+        """gain, if a backbone was chosen, and how it would go with error inconsistency by chance.
+
+        Both are means over the same images, so that over datasets that do not differ at all they
+        correlate as their parts do over images.
+        """
         if chosen is not None:
             yield self.gain("gain", answers, chosen)
+            value = pearson(self._uneven, answers.astype(np.int8) - chosen).value
+            if not isnan(value):
+                yield Measured(IF_ALIKE, Score(value, self.n), None)
 
     def oracle(self) -> Iterator[Measured]:
         """Accuracy and gains of the oracle, and acc1_independent: its accuracy if errors were
         independent within each class.
         """
-        right = np.stack([answers.correct for answers in self._singles.values()])
-        yield self._accuracy(self.anyone.correct)
+        yield self._accuracy(self.anyone)
+        right = np.stack([*self._singles.values()])
         mark = independent_oracle(*class_accuracy(right, self._labels))
         yield Measured("acc1_independent", Score(mark, self.n), None)
-        yield self.gain("gain_over_best_on_test", self.anyone, self.best)
+        lead = self.anyone & ~self.best  # the oracle is right wherever the best is
+        yield self._mean(OVER_BEST_ON_TEST, lead, share_interval(int(lead.sum()), self.images))
         yield self._relative(self.anyone, self.best)
 
     def diversity(self) -> Iterator[Measured]:
@@ -157,81 +157,42 @@ class Scorer:
         """
         predicted = np.stack([s.prediction[self.rows] for s in self.singles.values()])
         first, second = np.triu_indices(len(predicted), 1)
-        right = predicted == self._labels
         differ = _share(predicted[first] != predicted[second])
-        uneven = _share(right[first] != right[second])
-        draws = self.resamples.means(np.column_stack([differ, uneven])).T
-        yield self._mean("disagreement", differ, draws[0])
-        yield self._mean("error_inconsistency", uneven, draws[1])
+        for metric, values in (("disagreement", differ), ("error_inconsistency", self._uneven)):
+            yield self._mean(metric, values, mean_share_interval([values], [self.images]))
 
-    def _answers(self, right: Sequence[NDArray[np.bool_]]) -> list[Answers]:
-        draws = self.resamples.means(np.column_stack(right)).T
-        return [Answers(*pair) for pair in zip(right, draws, strict=True)]
+    @cached_property
+    def _uneven(self) -> NDArray[np.float32]:
+        """(counted sample,) share of the pairs of backbones of which exactly one is right."""
+        right = np.stack([*self._singles.values()])
+        first, second = np.triu_indices(len(right), 1)
+        if not len(first):
+            return np.full(self.n, np.nan, np.float32)
+        return _share(right[first] != right[second])
 
-    def _draws(self, methods: Sequence[tuple[Judged, bool]]) -> list[NDArray[np.float64]]:
-        """For each method the means of its `_columns`, (resample, column).
+    def _accuracy(self, right: Answers) -> Measured:
+        return self._mean("acc1", right, share_interval(int(np.count_nonzero(right)), self.images))
 
-        methods: what each predicts, and whether it has probabilities.
-        """
-        columns = [self._columns(*method) for method in methods]
-        means = self.resamples.means(np.concatenate(columns, axis=1))
-        return np.split(means, np.cumsum([part.shape[1] for part in columns])[:-1], axis=1)
-
-    def _columns(self, judged: Judged, probabilities: bool) -> NDArray[np.bool_ | np.float32]:
-        """(counted sample, column): correctness; nll and brier."""
-        correct = self.correct(judged)
-        if not probabilities:
-            return correct[:, None]
-        nll, brier = (values[self.rows] for values in judged[1:3])
-        return np.column_stack([correct, nll, brier])
-
-    def _metrics(self, judged: Judged, draws: NDArray[np.float64]) -> Iterator[Measured]:
-        """draws: (resample, column) means of `_columns`."""
-        correct = self.correct(judged)
-        yield self._accuracy(correct)
-        yield self._per_class(judged, correct)
-        if draws.shape[1] == 1:  # no probabilities
-            return
-        nll, brier, confidence = (values[self.rows] for values in judged[1:])
-        yield self._mean("nll", nll, draws[:, 1])
-        yield self._mean("brier", brier, draws[:, 2])
-        ece = expected_calibration_error(confidence, correct)
-        yield Measured("ece", ece, None)  # too high by chance, of which no interval knows
-        yield Measured("ece_floor", calibration_floor(confidence), None)
-
-    def _accuracy(self, correct: NDArray[np.bool_]) -> Measured:
-        hits = int(np.count_nonzero(correct))
-        score = Score(hits / self.n if self.n else float("nan"), self.n)
-        return Measured("acc1", score, share_interval(hits, self.images))
-
-    def _mean(
-        self,
-        metric: str,
-        values: NDArray[np.bool_ | np.float32],
-        draws: NDArray[np.float64],
-    ) -> Measured:
+    def _mean(self, metric: str, values: NDArray[np.generic], interval: Interval) -> Measured:
         value = float(values.mean(dtype=np.float64)) if self.n else float("nan")
-        return Measured(metric, Score(value, self.n), percentiles(draws))
+        return Measured(metric, Score(value, self.n), interval)
 
-    def gain(self, metric: str, answers: Answers, reference: Answers) -> Measured:
+    def gain(self, metric: str, right: Answers, reference: Answers) -> Measured:
         """Accuracy of one minus that of another, which may be of another head."""
-        lead = answers.correct.astype(np.float32) - reference.correct
-        return self._mean(metric, lead, answers.draws - reference.draws)
+        lead = right.astype(np.int8) - reference
+        return self._mean(metric, lead, difference_interval([lead], [self.images]))
 
-    def _relative(self, answers: Answers, reference: Answers) -> Measured:
-        base = float(reference.correct.mean()) if self.n else float("nan")
-        value = (float(answers.correct.mean()) - base) / base if base > 0 else float("nan")
-        interval = UNKNOWN
-        if base > 0:
-            usable = reference.draws > 0
-            of, over = answers.draws[usable], reference.draws[usable]
-            interval = percentiles((of - over) / over)
-        return Measured("relative_gain_over_best_on_test", Score(value, self.n), interval)
+    def _relative(self, right: Answers, reference: Answers) -> Measured:
+        base = float(reference.mean()) if self.n else 0.0
+        value = (float(right.mean()) - base) / base if base > 0 else float("nan")
+        low, high = ratio_interval([right], [reference], [self.images])
+        interval = Interval(low - 1, high - 1)
+        return Measured(f"relative_{OVER_BEST_ON_TEST}", Score(value, self.n), interval)
 
-    def _per_class(self, judged: Judged, correct: NDArray[np.bool_]) -> Measured:
+    def _per_class(self, judged: Judged, right: Answers) -> Measured:
         predicted = judged.prediction[self.rows]
         score = mean_per_class_recall(predicted, self._labels, self.classes)
-        interval = mean_per_class_interval(correct, self._labels, self.images)
+        interval = mean_per_class_interval(right, self._labels, self.images)
         return Measured("mean_per_class_recall", score, interval)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +65,11 @@ class Images:
         """
         return effective_size(np.bincount(self.number))
 
+    @cached_property
+    def shown(self) -> int:
+        """How many distinct images the samples show."""
+        return int(np.count_nonzero(np.bincount(self.number)))
+
     def take(self, rows: NDArray[Any]) -> Images:
         """rows: numbers or a mask."""
         return Images.of(self.number[rows])
@@ -78,6 +84,33 @@ class Images:
         if len(values):
             sums[there] = np.add.reduceat(values[order], first, axis=0, dtype=kind)
         return sums
+
+
+def shown_by_all(images: Sequence[Images]) -> int:
+    """How many distinct images sets show together, whose numbers are those of all."""
+    if len(images) == 1:
+        return images[0].shown
+    return len(np.unique(np.concatenate([of.number for of in images])))
+
+
+def variance_of_mean(values: Sequence[NDArray[Any]], images: Sequence[Images]) -> float:
+    """The variance over images of the mean of the means of some sets.
+
+    values: (sample,) of each set; images: of each, whose numbers tell which rows of all sets show
+    the same image. NaN where a set shows one image, or none.
+    """
+    if min(of.shown for of in images) < 2:
+        return math.nan
+    shares = np.concatenate(
+        [
+            (rows - rows.mean(dtype=np.float64))
+            / (len(rows) * math.sqrt(1 - 1 / of.shown) * len(values))
+            for rows, of in zip(values, images, strict=True)
+        ]
+    )
+    if len(values) > 1 or images[0].copied:
+        shares = np.bincount(np.concatenate([of.number for of in images]), shares)
+    return float(shares @ shares)
 
 
 def effective_size(copies: NDArray[np.integer[Any]]) -> float:

@@ -1,18 +1,22 @@
-"""What an interval is, that of a proportion, and that of a mean over classes."""
+"""What an interval is, those of shares, and that of a mean loss."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.stats.images import Images
+from clipsyn.stats.images import Images, shown_by_all, variance_of_mean
 
 LEVEL = 0.95
-_ALONE = 1 + 1e-9  # images that say as much as those of a class, where all are copies of one
+LEAST_WRONG = 5  # images, below which a mean loss has no interval
+_ROUNDING = 1e-9
+_FARTHEST = 100.0  # logarithm of how far an end can be from its number
+_ALONE = 1 + _ROUNDING  # images that say as much as those of a class, where all are copies of one
 
 
 class Interval(NamedTuple):
@@ -59,6 +63,49 @@ def share_interval(hits: float, images: Images) -> Interval:
     """Wilson's interval of a share: samples, of those that show some images."""
     n = len(images)
     return wilson_interval(hits * images.effective / n, images.effective) if n else UNKNOWN
+
+
+def mean_share_interval(values: Sequence[NDArray[Any]], images: Sequence[Images]) -> Interval:
+    """Of the mean over sets of the means of numbers from 0 to 1, (sample,) of each.
+
+    Wilson's, for as many images as give its variance; for all of them where the numbers are equal.
+    """
+    if not all(map(len, values)):
+        return UNKNOWN
+    mean = float(np.mean([rows.mean(dtype=np.float64) for rows in values]).clip(0, 1))
+    if math.isnan(mean):
+        return UNKNOWN
+    variance, distinct = variance_of_mean(values, images), shown_by_all(images)
+    shown = sum(of.shown for of in images)
+    n = sum(of.effective for of in images) * distinct / shown  # of images that all sets share, once
+    if variance * n > _ROUNDING:  # it is NaN for one image
+        n = mean * (1 - mean) / variance * distinct / (distinct - 1)
+    return wilson_interval(mean * n, n)
+
+
+def loss_interval(value: float, error: float, wrong: float, freedom: float = math.inf) -> Interval:
+    """Of a mean loss, of an area under a curve of errors, and of a ratio of errors.
+
+    On a logarithmic scale, as a loss is skewed; with Student's t for as many values as images are
+    wrong, as these carry it. NaN for fewer than `LEAST_WRONG`. error: the standard error; wrong:
+    images that say as much without copies; freedom: degrees of freedom of the error, at most.
+    """
+    from scipy.special import stdtrit
+
+    if not (wrong >= LEAST_WRONG - _ROUNDING and value > 0 and math.isfinite(error)):
+        return UNKNOWN
+    t = float(stdtrit(min(freedom, wrong - 1), (1 + LEVEL) / 2))
+    times = math.exp(min(_FARTHEST, t * error / value))
+    return Interval(value / times, value * times)
+
+
+def mean_loss_interval(losses: NDArray[Any], right: NDArray[np.bool_], images: Images) -> Interval:
+    """`loss_interval` of the mean of losses (sample,); right: where the prediction is right."""
+    if not len(losses):
+        return UNKNOWN
+    error = math.sqrt(variance_of_mean([losses], [images]))
+    wrong = float(1 - right.mean()) * images.effective
+    return loss_interval(float(losses.mean(dtype=np.float64)), error, wrong)
 
 
 def mean_per_class_interval(

@@ -145,20 +145,6 @@ def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
         yield tables[0].dataset, *names[row], kind, *names[of]
 
 
-def linked(images: Sequence[Images]) -> list[list[int]]:
-    """Indices of the sets that share images with each other, if only by way of a third."""
-    clusters: list[tuple[set[int], list[int]]] = []  # images, indices of the sets
-    for index, shown in enumerate(images):
-        held, members, others = set(shown.number.tolist()), [index], []
-        for cluster in clusters:
-            if held.isdisjoint(cluster[0]):
-                others.append(cluster)
-            else:
-                held, members = held | cluster[0], cluster[1] + members
-        clusters = [*others, (held, members)]
-    return sorted(sorted(members) for _, members in clusters)
-
-
 def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
     """By dataset/split: how many of its images others hold too; sets without such are left out."""
     images = [shown.number.tolist() for shown in _images(tables)]

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from clipsyn.evaluation.report import gain_frame, gain_tables, significance
-from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.evaluation.results.frame import IF_ALIKE, RESULT
 from clipsyn.show.text import text_of
 
 
@@ -70,6 +70,13 @@ def test_the_table_says_gain_interval_and_correlation(tidy, read_table):
     assert correlations.row("clean", "3")["oracle"] == "\N{EN DASH}"  # it gains the same everywhere
     assert float(correlations.row("clean", "3")["nlc"]) == pytest.approx(0.5)
     assert significant.row("clean")["datasets"] == "2"  # y shares images with x
+
+
+def test_the_correlation_to_expect_of_equal_datasets_stands_below(tidy, read_table):
+    rows = [row(name, "nlc", IF_ALIKE, at, shots=None) for name, at in (("x", 0.2), ("y", 0.6))]
+    more = pl.concat([tidy, pl.DataFrame(rows, schema=RESULT)])
+    text = text_of(gain_tables(more, "zero-shot", ["nlc"], ["x", "z"]), terminal=False)
+    assert float(read_table(text, 1).row("clean, if alike", "3")["nlc"]) == pytest.approx(0.4)
 
 
 def test_a_method_that_a_dataset_lacks_has_no_gain_there(tidy, read_table):

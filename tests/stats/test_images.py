@@ -7,10 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from clipsyn.stats.bootstrap import Resamples, bootstrap_mean, bootstrap_means, patterns
-from clipsyn.stats.crossed import crossed
-from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import mean_per_class_interval, share_interval, wilson_interval
+from clipsyn.stats.differences import crossed, difference_interval
+from clipsyn.stats.images import Images, variance_of_mean
+from clipsyn.stats.intervals import (
+    mean_loss_interval,
+    mean_per_class_interval,
+    mean_share_interval,
+    share_interval,
+    wilson_interval,
+)
 from clipsyn.stats.significance import mcnemar, paired
 
 RNG = np.random.default_rng(0)
@@ -28,43 +33,17 @@ def test_images_of_equal_keys_are_one():
     assert IMAGES.sums(values) == pytest.approx(np.array(expected))
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_resample_is_of_images_with_all_of_their_samples(alone):
-    """Means and counts are those of the images that are drawn, one by one."""
-    values = RNG.normal(size=10) if alone else np.array([1.0, 0, 1, 1, 0, 1, 0, 0, 0, 1])
-    means = bootstrap_means(values[:, None], IMAGES, resamples=4000)[:, 0]
-    rng = np.random.default_rng(99)
-    naive = []
-    for _ in range(4000):
-        rows = [
-            row for image in rng.integers(0, 6, 6) for row in np.flatnonzero(IMAGES.number == image)
-        ]
-        naive.append(values[rows].mean())
-    for quantile in (0.05, 0.3, 0.5, 0.7, 0.95):
-        assert np.quantile(means, quantile) == pytest.approx(np.quantile(naive, quantile), abs=0.09)
-    (times,) = Resamples(10, 4000, images=IMAGES).times()
-    for copies in ([0, 2], [1, 4, 5], [7, 8]):
-        assert (times[:, copies] == times[:, copies[:1]]).all()
-    assert times[:, [0, 1, 3, 6, 7, 9]].sum(axis=1).tolist() == [6] * 4000
-
-
-def test_patterns_of_images_give_what_their_samples_do():
-    rows = RNG.random((300, 3)) < 0.7
-    images = Images.of(RNG.integers(0, 120, 300))
-    found = patterns(rows)
-    drawn = Resamples(found.size, 50, images=images, of=found.of).means(rows[found.first])
-    assert drawn == pytest.approx(Resamples(300, 50, images=images).means(rows))
-
-
 def test_everything_twice_is_as_sure_as_once():
     """And without copies nothing changes."""
     rows, labels = RNG.random((80, 3)) < [0.5, 0.7, 0.9], RNG.integers(0, 4, 80)
     alone, twice = Images.of(np.arange(80)), Images.of(np.repeat(np.arange(80), 2))
     double = np.repeat(rows, 2, axis=0)
-    drawn, again = Resamples(80), Resamples(160, images=twice)
-    for columns in (slice(0, 1), slice(3)):  # the draws are the same whatever is asked for
-        assert again.means(double[:, columns]) == pytest.approx(drawn.means(rows[:, columns]))
-    assert bootstrap_mean(rows[:, 0], alone) == bootstrap_mean(rows[:, 0])
+    losses, again = RNG.random(80), np.repeat(np.arange(80), 2)
+    for interval in (mean_share_interval, difference_interval):
+        once = interval([losses], [alone])
+        assert interval([losses[again]], [twice]) == pytest.approx(once)
+    once = mean_loss_interval(losses, rows[:, 0], alone)
+    assert mean_loss_interval(losses[again], double[:, 0], twice) == pytest.approx(once)
     assert share_interval(2 * 44, twice) == share_interval(44, alone) == wilson_interval(44, 80)
     once = mean_per_class_interval(rows[:, 1], labels)
     again = mean_per_class_interval(double[:, 1], np.repeat(labels, 2), twice)
@@ -82,7 +61,7 @@ def test_crossed_means_of_everything_twice_have_the_variance_of_once(draws):
     values = RNG.normal(size=60) + 0.3 * RNG.normal(size=(draws, 1))
     values = values + RNG.normal(size=(draws, 60))
     twice = [Images.of(np.repeat(np.arange(60), 2))]
-    once = crossed([values], drawn=[draws > 1])
+    once = crossed([values], [Images.distinct(60)], drawn=[draws > 1])
     again = crossed([np.repeat(values, 2, axis=1)], twice, drawn=[draws > 1])
     assert again == pytest.approx(once)
 
@@ -91,9 +70,8 @@ def test_the_variance_over_images_is_that_of_their_sums():
     values = RNG.normal(size=10)
     apart = values - values.mean()
     sums = [apart[IMAGES.number == image].sum() for image in range(6)]
-    found = crossed([values[None]], [IMAGES], drawn=[False])
-    assert found.variance == pytest.approx(6 / 5 * np.square(sums).sum() / 10**2)
-    assert found.freedom == 5
+    expected = 6 / 5 * np.square(sums).sum() / 10**2
+    assert variance_of_mean([values], [IMAGES]) == pytest.approx(expected)
 
 
 def test_the_test_changes_the_methods_of_whole_images():

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from clipsyn.stats.intervals import percentiles, wilson_interval
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import (
+    loss_interval,
+    mean_loss_interval,
+    mean_share_interval,
+    percentiles,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,40 @@ def test_wilson_holds_what_it_promises():
     rng, p, n = np.random.default_rng(0), 0.8, 60
     intervals = [wilson_interval(int(k), n) for k in rng.binomial(n, p, 2000)]
     assert np.mean([low <= p <= high for low, high in intervals]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_mean_of_rare_shares_is_covered():
+    """Of ten pairs of backbones one to four differ, on an image of a hundred."""
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(1500):
+        values = (rng.random(150) < 0.03) * rng.integers(1, 5, 150) / 10
+        low, high = mean_share_interval([values], [Images.distinct(150)])
+        hits += low <= 0.03 * 0.25 <= high
+    assert 0.93 <= hits / 1500 <= 0.99
+    assert mean_share_interval([np.zeros(9)], [Images.distinct(9)]) == wilson_interval(0, 9)
+
+
+@pytest.mark.parametrize("rate", [0.04, 0.3])
+def test_a_mean_loss_is_covered_where_it_has_an_interval(rate):
+    rng, shown, misses = np.random.default_rng(2), 0, 0
+    for _ in range(1500):
+        right = rng.random(120) >= rate
+        losses = np.where(right, 0.05, 1.5) * rng.exponential(size=120)
+        low, high = mean_loss_interval(losses, right, Images.distinct(120))
+        assert math.isnan(low) == (np.count_nonzero(~right) < 5)
+        shown += not math.isnan(low)
+        misses += not math.isnan(low) and not low <= 0.05 * (1 - rate) + 1.5 * rate <= high
+    assert misses / shown <= 0.07
+    assert shown > 400
+
+
+def test_a_mean_loss_by_hand():
+    low, high = loss_interval(0.2, 0.05, 11)
+    assert (low, high) == pytest.approx(
+        (0.2 / math.exp(2.2281 / 4), 0.2 * math.exp(2.2281 / 4)), 1e-4
+    )
+    for value, error, wrong in ((0.2, 0.05, 4), (0.0, 0.0, 9), (math.nan, math.nan, 9)):
+        assert all(map(math.isnan, loss_interval(value, error, wrong)))
 
 
 def test_percentiles_are_the_middle():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsyn.stats.images import Images
-from clipsyn.store.overlap import apart, image_notes, linked, shared_images, sharing
+from clipsyn.store.overlap import apart, image_notes, shared_images, sharing
 from clipsyn.store.samples import SampleTable
 
 
@@ -53,13 +53,6 @@ def test_images_that_were_never_seen_are_like_no_other():
     assert one[2] == two[1]
     assert len({*one.tolist(), *two.tolist()}) == 4
     assert not any(table.images.copied for table in imported)
-
-
-def test_sets_are_linked_by_way_of_a_third():
-    sets = [1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9]
-    images = [Images(np.array(numbers), 10) for numbers in sets]
-    assert linked(images) == [[0, 2, 4], [1, 5], [3]]
-    assert linked([]) == []
 
 
 def test_who_shares_with_whom(sets):

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
-from clipsyn.analyses.predicted import Predicted, estimate, gain, predicted, share
+from clipsyn.analyses.predicted import Predicted, estimate, oracle_gain, predicted, share
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.metrics import (
@@ -86,7 +86,7 @@ def _of_oracle(group: Predicted) -> Iterator[Measured]:
     yield share("acc1", int(anyone.sum()), group.images)
     mark = independent_oracle(*class_accuracy(right, labels))
     yield estimate("acc1_independent", mark, len(anyone))
-    yield gain("gain_over_best_on_test", anyone, right, group.images)
+    yield oracle_gain(right, group.images)
 
 
 def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> Measured:

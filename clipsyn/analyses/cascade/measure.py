@@ -26,7 +26,7 @@ from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.registry import unknown_name
 from clipsyn.settings import images_of
-from clipsyn.stats.bootstrap import bootstrap_mean
+from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
@@ -102,9 +102,11 @@ class _CascadeRows:
     def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
-        cost = np.cumsum(list(self.fitted.gflops.values()))[leaves]
+        costs = np.cumsum(list(self.fitted.gflops.values()))
+        cost, whole = costs[leaves], max(float(costs[-1]), 1e-9)
         yield self._accuracy(right)
-        yield Measured("mean_gflops", mean(cost), bootstrap_mean(cost, self.images))
+        low, high = mean_share_interval([cost / whole], [self.images])
+        yield Measured("mean_gflops", mean(cost), Interval(whole * low, whole * high))
         yield gain("gain_over_full", right, correct[-1:], self.images)
         yield gain("gain", right, self.best[None], self.images)
 

@@ -1,9 +1,8 @@
 """How differently the backbones of a store err, and whether ensembles gain by it.
 
 Reads predictions and labels; no logit, no embedding. All numbers are over the samples that every
-backbone has a prediction for; intervals are bootstrap ones over samples, of the same resamples for
-all numbers of a group. docs/analysis.md lists the metrics; `ensemble` is null. With `results`, a
-file of `clipsyn evaluate`, the rows of `gains` and of `correlations` come after these.
+backbone has a prediction for. docs/analysis.md lists the metrics; `ensemble` is null. With
+`results`, a file of `clipsyn evaluate`, the rows of `gains` and of `correlations` come after these.
 """
 
 from __future__ import annotations
@@ -28,15 +27,16 @@ from clipsyn.analyses.diversity.measures import (
     over_pairs,
     pair_counts,
     plausible,
-    resampled,
-    vote_entropy,
+    shares_by_image,
 )
 from clipsyn.analyses.oracle.measures import Overlap
 from clipsyn.analyses.predicted import Predicted, estimate, predicted, share
+from clipsyn.analyses.predicted import mean as mean_of
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
 from clipsyn.evaluation.results.frame import (
+    IF_ALIKE,
     OVER_BEST_ON_TEST,
     Measured,
     Row,
@@ -50,7 +50,7 @@ from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import Shots
 from clipsyn.stats.correlation import Correlation, pearson, spearman
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import UNKNOWN, Interval
+from clipsyn.stats.intervals import UNKNOWN, Interval, mean_share_interval, percentiles
 from clipsyn.stats.significance import holm, paired
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
@@ -106,7 +106,7 @@ def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     predictions, labels, images = group.predictions, group.labels, group.images
     right = correctness(predictions, labels)
     counts = pair_counts(predictions, labels)
-    draws, entropies = resampled(predictions, labels, images)
+    by_image = shares_by_image(predictions, labels)
     every = tuple(range(len(predictions)))
     for name in PAIRWISE:
         measure = PAIRWISE.load(name)
@@ -114,12 +114,15 @@ def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
         values = measure.formula(counts) if of_counts else measure(predictions, labels)
         for i, j in combinations(every, 2):
             yield (i, j), _of_pair(name, measure, counts, (values[i, j], i, j), images)
-        is_share = isinstance(measure, PairShare)
-        means = over_pairs(measure.formula(draws)) if is_share else None
-        yield every, estimate(f"mean_{name}", over_pairs(values), counts.n, means)
+        mean = estimate(f"mean_{name}", over_pairs(values), counts.n)
+        if mean.metric in by_image:
+            interval = mean_share_interval([by_image[mean.metric]], [images])
+            mean = mean._replace(interval=interval)
+        yield every, mean
     yield every, estimate("fleiss_kappa", fleiss_kappa(counts), counts.n)
-    entropy = vote_entropy(predictions, labels)
-    yield every, estimate("vote_entropy", entropy, counts.n, entropies)
+    entropy = by_image["vote_entropy"]
+    interval = mean_share_interval([entropy], [images])
+    yield every, Measured("vote_entropy", mean_of(entropy), interval)
     overlap = Overlap.of(right)
     for b, hits in enumerate(overlap.only()):
         yield (b,), share("unique_correct", int(hits), images)
@@ -138,7 +141,8 @@ def _of_pair(
     if not isinstance(measure, PairMeasure):
         return estimate(name, value, counts.n)
     draws = measure.formula(plausible(counts, i, j, images.effective))[:, 0, 1]
-    low, high = estimate(name, value, counts.n, draws).interval or UNKNOWN
+    known = draws[np.isfinite(draws) & np.isfinite(value)]
+    low, high = percentiles(known)
     return Measured(name, Score(value, counts.n), Interval(min(low, value), max(high, value)))
 
 
@@ -156,14 +160,19 @@ def correlations(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
 
     pairs: those of `pairs_of`. Returns the columns of `RESULT`: metrics pearson_NAME and
     spearman_NAME for each measure NAME, `dataset` null, `n` the number of datasets, with an
-    interval over datasets; NaN for fewer than three.
+    interval over datasets; NaN for fewer than three. Where the results know it, `IF_ALIKE` is what
+    to expect of error inconsistency over datasets that do not differ.
     """
     by = [*_GROUP, "backbones", "gaining", "metric"]
-    rows = [
-        _row(part, head, kind, correlation(part["value"].to_numpy(), part["gain"].to_numpy()))
-        for _, part in pairs.group_by(*by, maintain_order=True)
-        for kind, correlation in CORRELATIONS.items()
-    ]
+    rows = []
+    for _, part in pairs.group_by(*by, maintain_order=True):
+        values = part["value"].to_numpy(), part["gain"].to_numpy()
+        for kind, correlation in CORRELATIONS.items():
+            metric = f"{kind}_{MEANS[part['metric'][0]]}"
+            rows.append(_row(part, head, metric, correlation(*values)))
+        alike = part["gain_if_alike"].drop_nulls().to_numpy()
+        if len(alike) and part["metric"][0] == "mean_error_inconsistency":
+            rows.append(_row(part, head, IF_ALIKE, Correlation(float(alike.mean()), UNKNOWN)))
     return frame(rows)
 
 
@@ -227,13 +236,18 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
     gain_data, and what it was fitted on.
     """
     words = "evaluate", "STORE", "-o", path
-    rows = ensembles_in(path, ("gain", OVER_BEST_ON_TEST), head, shots, words)
+    rows = ensembles_in(path, ("gain", OVER_BEST_ON_TEST, IF_ALIKE), head, shots, words)
+    of_gain = pl.col("metric") == gain_metric(rows)
+    by_ensemble = rows.filter(pl.col("ensemble") != BEST_SINGLE).select(
+        pl.exclude("ensemble"),
+        pl.col("ensemble").alias("gaining"),
+        pl.col("backbones").list.sort().alias("members"),
+    )
+    keys = ["dataset", *_GROUP, "members", "gaining"]
+    alike = by_ensemble.filter(metric=IF_ALIKE).group_by(keys)
     gains = (
-        rows.filter(pl.col("ensemble") != BEST_SINGLE, metric=gain_metric(rows))
-        .with_columns(pl.col("backbones").list.sort().alias("members"))
-        .group_by(
-            "dataset", *_GROUP, "members", pl.col("ensemble").alias("gaining"), maintain_order=True
-        )
+        by_ensemble.filter(of_gain)
+        .group_by(keys, maintain_order=True)
         .agg(
             gain=pl.col("value").mean(),
             gain_low=_alone("ci_low"),
@@ -248,6 +262,7 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
             gain_data=pl.col("data"),
             supports=pl.struct("support", "support_prompts").n_unique(),
         )
+        .join(alike.agg(gain_if_alike=pl.col("value").mean()), keys, "left")
     )
     if (gains["supports"] > 1).any():
         raise UsageError(
@@ -262,11 +277,10 @@ def _alone(name: str) -> pl.Expr:
     return pl.when(pl.len() == 1).then(pl.col(name).first())
 
 
-def _row(part: pl.DataFrame, head: str, kind: str, correlation: Correlation) -> Row:
+def _row(part: pl.DataFrame, head: str, metric: str, correlation: Correlation) -> Row:
     """part: a measure and the gain of an ensemble, a row a dataset."""
     first = part.row(0, named=True)
     prints = [part["fingerprint"].to_list(), part["gain_prints"].to_list()]
-    metric = f"{kind}_{MEANS[first['metric']]}"
     return row(
         Measured(metric, Score(correlation.value, len(part)), correlation.interval),
         dataset=None,

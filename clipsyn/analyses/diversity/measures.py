@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.metrics import correctness, ratio, scored
 from clipsyn.registry import Registry
-from clipsyn.stats.bootstrap import RESAMPLES, Resamples, patterns
-from clipsyn.stats.images import Images
 
+_DRAWS = 1000  # of a posterior
 PAIRWISE = Registry(
     "diversity measure",
     {
@@ -42,7 +41,7 @@ MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
 class Counts(NamedTuple):
     """Counts of samples that all measures of pairs are made of, whole, so that 0/0 is exact.
 
-    Those of resamples are shares, of n = 1, and have one more axis, in front: (resample, backbone).
+    Those of draws are shares, of n = 1, and have one more axis, in front: (draw, backbone).
     """
 
     n: int
@@ -163,41 +162,28 @@ def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
     return 1 - ratio(e, 2 * r * (1 - r))
 
 
-def vote_entropy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Mean over samples of the entropy of the backbones' votes, divided by log B.
+def shares_by_image(
+    predictions: NDArray[Any], labels: NDArray[Any]
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """By the name of what is a mean over images: the number of each image, from 0 to 1.
 
-    0 where all predict the same, 1 where all predict differently. NaN for n = 0 or B = 1.
-    """
-    kept = predictions[:, scored(predictions, labels)]
-    return float(ratio(_entropy(kept).sum(dtype=np.float64), kept.shape[1]))
-
-
-def resampled(
-    predictions: NDArray[Any],
-    labels: NDArray[Any],
-    images: Images | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[Counts, NDArray[np.float64]]:
-    """Counts of all pairs as shares, and vote entropy (resample,), in resamples of the samples.
-
-    images: what the samples that count show. All pairs are of the same resamples.
+    Of measures that are shares, the part of the pairs. vote_entropy: the entropy of the votes over
+    log B, 0 where all predict the same, 1 where all predict differently; NaN for B = 1.
     """
     right = correctness(predictions, labels)
     kept = predictions[:, scored(predictions, labels)]
     first, second = np.triu_indices(len(right), 1)
-    distinct = patterns(np.concatenate([right, kept[first] == kept[second]]).T)
-    right, kept = right[:, distinct.first], kept[:, distinct.first]
-    same = kept[first] == kept[second]
-    values = np.concatenate([right, right[first] & right[second], same, _entropy(kept)[None]])
-    drawn = Resamples(distinct.size, resamples, seed, images=images, of=distinct.of)
-    means = drawn.means(values.T.astype(np.float32))
-    return _shares(means[:, :-1], len(right)), means[:, -1]
+    pairs = {
+        "error_inconsistency": right[first] != right[second],
+        "disagreement": kept[first] != kept[second],
+        "double_fault": ~(right[first] | right[second]),
+    }
+    means = {f"mean_{name}": ratio(of.sum(axis=0), len(of)) for name, of in pairs.items()}
+    return {**means, "vote_entropy": _entropy(kept)}
 
 
 def plausible(counts: Counts, i: int, j: int, effective: float, *, seed: int = 0) -> Counts:
-    """Shares of two backbones alone, (resample, 2), that their counts make plausible.
+    """Shares of two backbones alone, (draw, 2), that their counts make plausible.
 
     Draws of Dirichlet's distribution of who is right, with Jeffreys' prior (1946): half a sample
     more that both get right, each alone, and neither. Where one of these is rare a bootstrap hardly
@@ -207,26 +193,11 @@ def plausible(counts: Counts, i: int, j: int, effective: float, *, seed: int = 0
     only, neither = counts.only, counts.neither[i, j]
     cells = np.array([counts.both[i, j], only[i, j], only[j, i], neither])
     mass = cells * (effective / max(1, counts.n)) + 0.5
-    both, first, second, _ = np.random.default_rng(seed).dirichlet(mass, RESAMPLES).T
+    both, first, second, _ = np.random.default_rng(seed).dirichlet(mass, _DRAWS).T
     hits = np.stack([both + first, both + second], axis=1)
-    return _shares(np.column_stack([hits, both, np.full_like(both, np.nan)]), 2)
-
-
-def _shares(means: NDArray[np.float64], backbones: int) -> Counts:
-    """(resample, column) right of each, both right of each pair, equal predictions of each pair."""
-    ends = backbones, (backbones + means.shape[1]) // 2
-    hits, both, same = np.split(means, ends, axis=1)
-    return Counts(1, hits, _matrices(both, hits), _matrices(same, 1 + 0 * hits))
-
-
-def _matrices(pairs: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(resample, pair), (resample, backbone) -> (resample, backbone, backbone)."""
-    b = diagonal.shape[1]
-    first, second = np.triu_indices(b, 1)
-    matrices = np.empty((len(pairs), b, b))
-    matrices[:, first, second] = matrices[:, second, first] = pairs
-    matrices[:, np.arange(b), np.arange(b)] = diagonal
-    return matrices
+    pair = np.repeat(both, 4).reshape(-1, 2, 2)
+    pair[:, [0, 1], [0, 1]] = hits
+    return Counts(1, hits, pair, np.full_like(pair, np.nan))
 
 
 def _entropy(predictions: NDArray[Any]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.diversity import DiversitySettings
+from clipsyn.evaluation.results.frame import IF_ALIKE
 from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
@@ -75,9 +76,9 @@ Above the diagonal kappa, below it inconsistency, on it what one alone gets righ
 that guesses would alone get at most {guess}.""",
     "correlations": """\
 Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over a single
-backbone. Both are measured on the same images, so that they are correlated even over datasets that
-differ by chance alone. Q and kappas are high where backbones are alike. *: of 15 datasets or more,
-and the 95 % interval leaves 0 out; nothing corrects for how many correlations are looked at.""",
+backbone. Both are measured on the same images; if alike: what that alone makes of inconsistency,
+over datasets that do not differ. Q and kappas are high where backbones are alike. *: of 15 datasets
+or more, and the 95 % interval leaves 0 out; nothing corrects for the number of correlations.""",
 }
 _STARRED = 15  # datasets; over fewer, chance makes half of the intervals leave 0 out
 
@@ -188,6 +189,8 @@ def _correlations(frame: pl.DataFrame, kind: str) -> Table:
         )
         for it in (*_PAIRS, *_ALL)
     ]
+    alike = Measure("if alike", IF_ALIKE, "if\nalike", percent=False, digits=2, optional=True)
+    columns.insert(1, alike)
     shared = common(frame, (*WHERE[1:], "n"))
     lines = []
     for part in frame.partition_by(*WHERE[1:], "backbones", maintain_order=True):

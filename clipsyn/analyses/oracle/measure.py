@@ -25,19 +25,21 @@ from clipsyn.analyses.oracle.measures import (
     subset_hits,
     subset_sizes,
 )
-from clipsyn.analyses.predicted import Predicted, estimate, gain, predicted, share
+from clipsyn.analyses.predicted import Predicted, estimate, gain, oracle_gain, predicted, share
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import Measured, frame
+from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, frame
 from clipsyn.evaluation.results.view import WHERE
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
+    Score,
     class_accuracy,
     correctness,
     independent_oracle,
     ratio,
 )
-from clipsyn.stats.bootstrap import Resamples
+from clipsyn.stats.differences import ratio_interval
 from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks
 
@@ -91,10 +93,9 @@ def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
     every, right = group.backbones, correctness(group.predictions, group.labels)
     labels, images = group.labels[group.counted], group.images
     overlap = Overlap.of(right)
-    resamples = Resamples(overlap.counts, images=images, of=overlap.places)
-    for name, measured in _singles(group, overlap, resamples):
+    for name, measured in _singles(group, overlap):
         yield (name,), None, measured
-    for subset, measured in _oracles(right, labels, overlap, resamples, images):
+    for subset, measured in _oracles(right, labels, overlap, images):
         yield tuple(every[b] for b in subset), "oracle", measured
     for end, left_out in (("", False), ("_left_out", True)):
         chosen = class_choice(right, labels, left_out=left_out)
@@ -104,17 +105,17 @@ def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
     yield every, "oracle", share("all_correct", overlap.every(), images)
     if weights:
         reached = _reached(group, right)
-        yield from ((every, "weight-oracle", it) for it in _of_choice(reached, right, images))
+        hits, best = int(reached.sum()), int(right.sum(axis=1).max(initial=0))
+        yield every, "weight-oracle", share("acc1", hits, images)
+        yield every, "weight-oracle", share(OVER_BEST_ON_TEST, hits - best, images)
     for region, count in zip(overlap.right[:MOST_REGIONS], overlap.counts, strict=False):
         names = tuple(every[b] for b in np.flatnonzero(region))
         yield names, "oracle", share("region", int(count), images)
 
 
-def _singles(
-    group: Predicted, overlap: Overlap, resamples: Resamples
-) -> Iterator[tuple[str, Measured]]:
+def _singles(group: Predicted, overlap: Overlap) -> Iterator[tuple[str, Measured]]:
     credit = overlap.credit()
-    values, draws = overlap.mean(credit), resamples.means(credit)
+    values = overlap.mean(credit)
     floors = {
         "unique_correct_floor": overlap.mean(overlap.guessed(group.n_classes)),
         "shapley_floor": overlap.mean(overlap.guessed_credit(group.n_classes)),
@@ -122,17 +123,14 @@ def _singles(
     for b, name in enumerate(group.backbones):
         yield name, share("acc1", int(overlap.hits()[b]), group.images)
         yield name, share("unique_correct", int(overlap.only()[b]), group.images)
-        yield name, estimate("shapley", values[b], overlap.n, draws[:, b])
+        interval = mean_share_interval([credit[overlap.places, b]], [group.images])
+        yield name, Measured("shapley", Score(float(values[b]), overlap.n), interval)
         for metric, floor in floors.items():
             yield name, estimate(metric, floor[b], overlap.n)
 
 
 def _oracles(
-    right: NDArray[np.bool_],
-    labels: NDArray[np.int32],
-    overlap: Overlap,
-    resamples: Resamples,
-    images: Images,
+    right: NDArray[np.bool_], labels: NDArray[np.int32], overlap: Overlap, images: Images
 ) -> Iterator[tuple[NDArray[np.intp], Measured]]:
     """Accuracy, upper mark and gains of the best subset of each size, and of all backbones."""
     count, n = right.shape
@@ -140,16 +138,19 @@ def _oracles(
     subsets = [np.arange(count)]
     if 1 < count <= MOST_BACKBONES:
         subsets = [members(subset, count) for subset in best_subsets(subset_hits(right))[1:]]
-    best = overlap.right[:, int(overlap.hits().argmax())]
-    correct = np.stack([best, *(overlap.any_of(subset) for subset in subsets)], axis=1)
-    values, draws = overlap.mean(correct), resamples.means(correct)
-    for column, subset in enumerate(subsets, 1):
-        yield subset, share("acc1", int(overlap.counts @ correct[:, column]), images)
+    best = int(overlap.hits().argmax())
+    for subset in subsets:
+        correct = np.asarray(right[subset].any(axis=0))
+        yield subset, share("acc1", int(correct.sum()), images)
         yield subset, estimate("acc1_independent", independent_oracle(accuracy[subset], sizes), n)
-        lead, leads = values[column] - values[0], draws[:, column] - draws[:, 0]
-        yield subset, estimate("gain_over_best_on_test", lead, n, leads)
-        relative, ratios = ratio(lead, values[0]), ratio(leads, draws[:, 0])
-        yield subset, estimate("relative_gain_over_best_on_test", relative, n, ratios)
+        over_best = gain(OVER_BEST_ON_TEST, correct, right[[best]], images)
+        if best in subset:
+            over_best = oracle_gain(right[subset], images)
+        yield subset, over_best
+        relative = float(ratio(over_best.score.value, overlap.mean(overlap.right[:, best])))
+        low, high = ratio_interval([correct], [right[best]], [images])
+        interval = Interval(low - 1, high - 1)
+        yield subset, Measured(f"relative_{OVER_BEST_ON_TEST}", Score(relative, n), interval)
 
 
 def _of_choice(
@@ -157,7 +158,7 @@ def _of_choice(
 ) -> Iterator[Measured]:
     """Accuracy of a choice (sample,), and its gain over the best single backbone."""
     yield share(f"acc1{end}", int(np.count_nonzero(correct)), images)
-    yield gain(f"gain_over_best_on_test{end}", correct, right, images)
+    yield gain(f"{OVER_BEST_ON_TEST}{end}", correct, right, images)
 
 
 def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:

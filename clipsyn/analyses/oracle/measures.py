@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.metrics import check_right, class_hits, mean_of_classes, ratio
-from clipsyn.stats.bootstrap import patterns
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
 _CELLS = 2_000_000  # of all tableaus of the simplex method worked on at once: 16 MB
@@ -42,10 +41,11 @@ class Overlap:
         which the second is, and so on.
         """
         check_right(right)
-        regions = patterns(~right.T)
-        order = np.argsort(-regions.size, kind="stable")
-        places = np.argsort(order)[regions.of]
-        return cls(right[:, regions.first[order]].T, regions.size[order], places)
+        wrong = np.packbits(~right, axis=0).T
+        _, first, region, size = np.unique(wrong, True, True, True, axis=0)
+        order = np.argsort(-size, kind="stable")
+        places = np.argsort(order)[region.ravel()]
+        return cls(right[:, first[order]].T, size[order].astype(np.int64), places)
 
     @property
     def n(self) -> int:
@@ -71,10 +71,6 @@ class Overlap:
     def every(self) -> int:
         """Samples that all backbones get right."""
         return int(self.counts[self.agreeing == self.right.shape[1]].sum())
-
-    def any_of(self, backbones: NDArray[Any]) -> NDArray[np.bool_]:
-        """(region,) where the oracle of these backbones (indices) is right."""
-        return np.asarray(self.right[:, backbones].any(axis=1))
 
     def credit(self) -> NDArray[np.float64]:
         """(region, backbone): the one point of a sample, shared by the backbones that are right.

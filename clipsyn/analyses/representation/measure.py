@@ -41,9 +41,13 @@ from clipsyn.methods.numerics.metrics import (
 )
 from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import UNKNOWN, Interval, percentiles
+from clipsyn.stats.intervals import (
+    UNKNOWN,
+    Interval,
+    mean_loss_interval,
+    mean_share_interval,
+)
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
@@ -161,9 +165,9 @@ class _Images:
             valid = [self.store.valid(key, prompts) for key in members]
             rows = _drawn(np.logical_and.reduce([self.readable, labelled, *valid]), self.settings)
             decisive = list((cells | group.fingerprints).values())
-            resamples = Resamples(len(rows), images=self.samples.images.take(rows))
+            images = self.samples.images.take(rows)
             for key in members:
-                for measured, fitted, bin in _statistics(group, key, rows, resamples, temperatures):
+                for measured, fitted, bin in _statistics(group, key, rows, images, temperatures):
                     support = fitted.fingerprint if fitted else None
                     about = {"fingerprint": self._fingerprint(decisive, support=support)}
                     about |= fitted.about if fitted else {}
@@ -256,7 +260,7 @@ def _similarities(
             yield i, j, Measured(name, Score(value, len(embeddings[i])), Interval(low, high))
         agreed = shares[i, j]
         known = len(agreed) > 0 and not np.isnan(agreed).any()
-        interval = bootstrap_mean(agreed, images) if known else UNKNOWN
+        interval = mean_share_interval([agreed], [images]) if known else UNKNOWN
         yield i, j, Measured("mutual_knn", mean(agreed), interval)
 
 
@@ -264,32 +268,32 @@ def _statistics(
     group: Predicted,
     key: FeatureKey,
     rows: NDArray[np.intp],
-    resamples: Resamples,
+    images: Images,
     temperatures: _Temperatures,
 ) -> Iterator[_Number]:
     """All numbers about the logits of one backbone."""
     labels = group.labels[rows]
     if not group.store.cell(key).has_logits:
-        yield from _of_confidences(group, key, rows, resamples)
+        yield from _of_confidences(group, key, rows, images)
         return
     logits, scale = _logits(group.store, key, group.prompts, rows)
     judged = judge(logits, labels)
     right = judged.prediction == labels
     for measured in (
-        *_confidence(judged.confidence, right, resamples),
-        *_calibration(judged, right, resamples, ""),
+        *_confidence(judged.confidence, right, images),
+        *_calibration(judged, right, images, ""),
     ):
         yield _Number(measured)
-    yield from _by_bin(judged.confidence, right, resamples.images)
+    yield from _by_bin(judged.confidence, right, images)
     if scale is not None:
         yield _Number(Measured("logit_scale", Score(scale, len(rows)), None))
     if fitted := temperatures.of(key, group.prompts):
         yield _Number(Measured("temperature", fitted.score, None), fitted)
         judged = judge(logits / np.float32(fitted.score.value), labels)
         right = judged.prediction == labels
-        for measured in _calibration(judged, right, resamples, CALIBRATED):
+        for measured in _calibration(judged, right, images, CALIBRATED):
             yield _Number(measured, fitted)
-        yield from _by_bin(judged.confidence, right, resamples.images, fitted)
+        yield from _by_bin(judged.confidence, right, images, fitted)
 
 
 def _by_bin(
@@ -324,40 +328,36 @@ def _logits(
 
 
 def _of_confidences(
-    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], resamples: Resamples
+    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], images: Images
 ) -> Iterator[_Number]:
     """All but likelihoods, of predictions that were imported with their confidences."""
     right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
     confidence = group.store.confidences(key, group.prompts)[rows]
     for measured in (
-        *_confidence(confidence, right, resamples),
+        *_confidence(confidence, right, images),
         *_calibration_error(confidence, right, ""),
     ):
         yield _Number(measured)
-    yield from _by_bin(confidence, right, resamples.images)
+    yield from _by_bin(confidence, right, images)
 
 
 def _confidence(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], resamples: Resamples
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], images: Images
 ) -> Iterator[Measured]:
     """acc1, and the mean confidence where the prediction is right and where it is wrong."""
-    totals = np.stack([right, confidence * right, confidence * ~right], axis=1)
-    accuracy, total_right, total_wrong = resamples.means(totals).T
-    yield share("acc1", int(np.count_nonzero(right)), resamples.images)
-    for metric, chosen, total, weight in (
-        ("confidence_right", right, total_right, accuracy),
-        ("confidence_wrong", ~right, total_wrong, 1 - accuracy),
-    ):
-        some = weight > 1e-9  # a resample may have none
-        interval = percentiles(total[some] / weight[some]) if chosen.any() else UNKNOWN
-        yield Measured(metric, mean(confidence[chosen]), interval)
+    yield share("acc1", int(np.count_nonzero(right)), images)
+    for metric, chosen in (("confidence_right", right), ("confidence_wrong", ~right)):
+        values = confidence[chosen]
+        interval = mean_share_interval([values], [images.take(chosen)])
+        yield Measured(metric, mean(values), interval)
 
 
 def _calibration(
-    judged: Judged, right: NDArray[np.bool_], resamples: Resamples, suffix: str
+    judged: Judged, right: NDArray[np.bool_], images: Images, suffix: str
 ) -> Iterator[Measured]:
     """nll, ece and its floor."""
-    yield Measured(f"nll{suffix}", mean(judged.nll), resamples.interval(judged.nll))
+    interval = mean_loss_interval(judged.nll, right, images)
+    yield Measured(f"nll{suffix}", mean(judged.nll), interval)
     yield from _calibration_error(judged.confidence, right, suffix)
 
 

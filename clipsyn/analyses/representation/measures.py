@@ -23,8 +23,8 @@ from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import LEVEL
+from clipsyn.stats.jackknife import GROUPS, standard_error
 
-GROUPS = 20  # of the jackknife: more make the products narrow and slow, fewer the interval unsure
 NEIGHBOURS = 10  # as Huh et al. 2024
 MEASURES = ("cka", "procrustes")
 _SIMILARITIES_AT_ONCE = 8_000_000  # 32 MB
@@ -285,10 +285,7 @@ def _polar(matrix: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
 
 
 def _jackknife(replicates: NDArray[np.float64]) -> Similarity:
-    """From values (backbone, backbone, 1 + group): of all samples, then without each group.
-
-    ``se^2 = (g - 1) / g * sum over groups (theta_(g) - their mean)^2``, Student's t for g - 1.
-    """
+    """From values (backbone, backbone, 1 + group): of all samples, then without each group."""
     from scipy.special import stdtrit
 
     value, without = replicates[..., 0], replicates[..., 1:]
@@ -296,9 +293,7 @@ def _jackknife(replicates: NDArray[np.float64]) -> Similarity:
     if groups < 2:
         unknown = np.full_like(value, np.nan)
         return Similarity(value, unknown, unknown)
-    spread = without - without.mean(axis=-1, keepdims=True)
-    error = np.sqrt((groups - 1) / groups * (spread**2).sum(axis=-1))
-    half = stdtrit(groups - 1, (1 + LEVEL) / 2) * error
+    half = stdtrit(groups - 1, (1 + LEVEL) / 2) * standard_error(without)
     return Similarity(value, value - half, value + half)
 
 

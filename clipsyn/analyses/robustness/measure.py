@@ -11,6 +11,8 @@ lists the metrics and says how their intervals are made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import estimate, share
+from clipsyn.analyses.predicted import estimate
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.measures import kendall_tau
 from clipsyn.analyses.robustness.trials import Condition, Trial, means, trials
@@ -26,8 +28,17 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
 from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.names import CLEAN, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
+from clipsyn.stats.differences import difference_interval, ratio_interval
+from clipsyn.stats.images import variance_of_mean
+from clipsyn.stats.intervals import (
+    Interval,
+    loss_interval,
+    mean_share_interval,
+    share_interval,
+)
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 
@@ -67,7 +78,7 @@ def _reference(single: Sequence[Trial], wanted: str | None) -> str:
             "them with datasets=…"
         )
     clean = {
-        name: sum(float(trial.accuracy[0, 0, trial.backbones.index(name)]) for trial in single)
+        name: sum(float(trial.accuracy[0, trial.backbones.index(name)]) for trial in single)
         for name in sorted(shared)
     }
     return min(clean, key=lambda name: clean[name])
@@ -77,10 +88,11 @@ def _rows(trial: Trial, reference: str) -> Iterator[Row]:
     """All rows about backbones and oracle."""
     whole = {"fingerprint": fingerprint({"cells": trial.cells, "reference": reference})}
     place = trial.backbones.index(reference)
-    clean, *others = trial.conditions(trial.accuracy, place)
-    error = estimate("error", 1 - clean.accuracy[0, place], clean.n)
+    conditions = trial.measured(place)
+    clean = next(conditions)
+    error = estimate("error", 1 - clean.accuracy[place], clean.n)
     yield trial.row(error, (reference,), "reference") | whole
-    for condition in (clean, *others):
+    for condition in chain([clean], conditions):
         about = {"perturbation": condition.label, "severity": condition.severity}
         for names, ensemble, measured in numbers(trial, condition, clean):
             yield trial.row(measured, names, ensemble) | about | whole
@@ -93,39 +105,75 @@ def numbers(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_A
     methods = [((name,), None) for name in trial.backbones]
     methods += [(trial.backbones, "oracle")] if several else []
     for metric, values in condition.metrics(clean).items():
-        is_share = metric == "acc1" and condition.severity is not None and not trial.members
         for column, (names, ensemble) in enumerate(methods):
-            measured = _measured(metric, values[:, column], condition.n)
-            if is_share and condition.n:
-                hits = round(measured.score.value * condition.n)
-                measured = share(metric, hits, condition.images)
-            yield names, ensemble, measured
+            value, interval = values[column], _interval(metric, column, trial, condition, clean)
+            yield names, ensemble, Measured(metric, Score(float(value), condition.n), interval)
     if several:
         mark = trial.independent[condition.label]
         yield trial.backbones, "oracle", estimate("acc1_independent", mark, condition.n)
-        yield from _comparisons(trial.backbones, condition, clean)
+        yield from _comparisons(trial, condition, clean)
 
 
-def _comparisons(
-    names: tuple[str, ...], condition: Condition, clean: Condition
-) -> Iterator[_About]:
-    """Of backbones with each other: the best is chosen on the samples, not on each resample."""
-    singles, before = condition.accuracy[:, :-1], clean.accuracy[:, :-1]
-    first, second = np.argsort(-singles[0].round(12), kind="stable")[:2]
-    gain = condition.accuracy[:, -1] - singles[:, first]
-    yield names, "oracle", _measured("gain_over_best_on_test", gain, condition.n)
-    lead = singles[:, first] - singles[:, second]
-    yield (names[first],), None, _measured("lead", lead, condition.n)
+def _interval(
+    metric: str, column: int, trial: Trial, condition: Condition, clean: Condition
+) -> Interval:
+    """Of a number about one method."""
+    here, before = ([rows[column] for rows in of.by_image.right] for of in (condition, clean))
+    if metric == "drop":
+        return _of_lead(trial, before, here)
+    if metric == "relative_robustness":
+        return ratio_interval(here, before, trial.images)
+    if metric != "acc1":
+        return _of_errors(trial, condition, column)
+    return _of_share(float(condition.accuracy[column]), here, trial, condition)
+
+
+def _of_share(
+    value: float, by_image: Sequence[NDArray[np.float64]], trial: Trial, condition: Condition
+) -> Interval:
+    if condition.severity is None or trial.members or not condition.n:
+        return mean_share_interval(by_image, trial.images)
+    return share_interval(round(value * condition.n), condition.images)
+
+
+def _of_errors(trial: Trial, condition: Condition, column: int) -> Interval:
+    """Of ce and mce: ratios of errors, which the method and the reference need some of."""
+    assert condition.error is not None
+    assert condition.by_image.error is not None
+    variance = variance_of_mean([of[column] for of in condition.by_image.error], trial.images)
+    value = float(condition.error[column])
+    wrong = (1 - condition.accuracy[column]) * min(1, 1 / value if value else 1)
+    return loss_interval(value, sqrt(variance), wrong * condition.images.effective)
+
+
+def _of_lead(
+    trial: Trial, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]]
+) -> Interval:
+    leads = [one - other for one, other in zip(first, second, strict=True)]
+    return difference_interval(leads, trial.images)
+
+
+def _comparisons(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_About]:
+    """Of backbones with each other: the best is chosen on the samples."""
+    names, accuracy = trial.backbones, condition.accuracy
+    first, second = np.argsort(-accuracy[:-1].round(12), kind="stable")[:2]
+
+    def difference(metric: str, one: int, other: int) -> Measured:
+        of_one, of_other = ([rows[at] for rows in condition.by_image.right] for at in (one, other))
+        score = Score(float(accuracy[one] - accuracy[other]), condition.n)
+        interval = _of_lead(trial, of_one, of_other) if one != other else Interval(0.0, 0.0)
+        return Measured(metric, score, interval)
+
+    lead = difference("gain_over_best_on_test", len(names), int(first))
+    parts = [rows[-1] - rows[first] for rows in condition.by_image.right]
+    share = _of_share(lead.score.value, parts, trial, condition)  # the oracle is never behind
+    yield names, "oracle", lead._replace(interval=share)
+    yield (names[first],), None, difference("lead", int(first), int(second))
     if condition is not clean:
-        switch = singles[:, first] - singles[:, int(before[0].argmax())]
-        yield (names[first],), None, _measured("switch", switch, condition.n)
-        tau = kendall_tau(singles, before)
-        yield names, None, _measured("kendall_tau", tau, condition.n)
-
-
-def _measured(metric: str, values: NDArray[np.float64], n: int) -> Measured:
-    """From the number over the samples, and those over resamples, of which some may be NaN."""
-    return estimate(metric, values[0], n, values[1:])
+        before = clean.accuracy[:-1]
+        yield (names[first],), None, difference("switch", int(first), int(before.argmax()))
+        tau = float(kendall_tau(accuracy[:-1], before))
+        yield names, None, estimate("kendall_tau", tau, condition.n)
 
 
 class _Results(NamedTuple):
@@ -230,7 +278,7 @@ def _rows_of(trial: Trial, reference: str, results: _Results) -> Iterator[Row]:
     """All rows about one ensemble."""
     rows = results.accuracy
     known = [rows[label]["value"] if label in rows else np.nan for label in trial.labels]
-    accuracy = np.column_stack([known, trial.accuracy[0, :, :-1]])  # beside all backbones
+    accuracy = np.column_stack([known, trial.accuracy[:, :-1]])  # beside all backbones
     clean, *others = trial.conditions(accuracy, 1 + trial.backbones.index(reference))
     cells = {"cells": trial.cells, "reference": reference}
     prints = [row["fingerprint"] for row in rows.values()]

@@ -1,7 +1,6 @@
 """What perturbations do to accuracy, from arrays of accuracies.
 
-All functions are pure and work along the last axes. So one call gives the number over the samples
-and, with bootstrap resamples along the first axis, what its interval is made of.
+All functions are pure and work along the last axes.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +26,36 @@ from clipsyn.methods.numerics.metrics import (
     scored,
 )
 from clipsyn.names import CLEAN, FeatureKey, parse_perturbation
-from clipsyn.stats.bootstrap import bootstrap_means, bootstrap_sets
 from clipsyn.stats.images import Images
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.overlap import linked
-from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, matching, terms_of
 
 _Place = tuple[str, str]  # dataset, split
 
 
-class Condition(NamedTuple):
-    """Clean images, one perturbation at one severity, or a mean over several: arrays (…, method).
+class ByImage(NamedTuple):
+    """What the numbers of a condition are means of: for each dataset an array (method, sample)."""
 
-    The arrays may have bootstrap resamples along the first axis, after the number itself.
-    """
+    right: list[NDArray[np.float64]]  # accuracies
+    error: list[NDArray[np.float64]] | None = None  # how far ce, or mce, goes with each sample
+
+
+class Condition(NamedTuple):
+    """Clean images, one perturbation at one severity, or a mean over several: arrays (method,)."""
 
     label: str
     severity: int | None  # None for a mean
     images: Images  # that count
     accuracy: NDArray[np.float64]
     error: NDArray[np.float64] | None = None  # of a mean: ce, or mce
+    by_image: ByImage = ByImage([])
 
     @property
     def n(self) -> int:
         return len(self.images)
 
     def metrics(self, clean: Condition) -> dict[str, NDArray[np.float64]]:
-        """(…, method) of each metric that every method has, from its accuracy here and on clean."""
+        """(method,) of each metric that every method has, from its accuracy here and on clean."""
         metrics = {"acc1": self.accuracy}
         if self.label != clean.label:
             metrics["drop"] = clean.accuracy - self.accuracy
@@ -76,7 +78,7 @@ class Trial:
     labels: tuple[str, ...]  # of the perturbations, clean first
     columns: NDArray[np.bool_]  # (perturbation, method + 1, sample): who is right, what counts
     marks: NDArray[np.uint64]  # (sample,) of their content, without samples that count nowhere
-    accuracy: NDArray[np.float64]  # (1 + resample, perturbation, method): backbones, then oracle
+    accuracy: NDArray[np.float64]  # (perturbation, method): backbones, then oracle
     independent: dict[str, float]  # by condition: oracle of errors independent within a class
     cells: list[str]  # fingerprints of all that is read
     members: tuple[Trial, ...] = ()
@@ -91,34 +93,27 @@ class Trial:
         right = np.stack([group.predictions[:, somewhere] for group in groups]) == labels[somewhere]
         right &= counted[:, None]
         columns = np.concatenate([right, right.any(axis=1, keepdims=True), counted[:, None]], 1)
-        rows = columns.reshape(-1, columns.shape[-1])
-        means = ratio(rows.sum(axis=1), rows.shape[1])
-        samples = groups[0].samples
-        drawn = bootstrap_means(rows.T, samples.images.take(somewhere), seed=_seed(samples))
+        hits = columns.sum(axis=-1)
         return cls(
             groups[0],
             tuple(group.perturbation for group in groups),
             columns,
-            samples.marks[somewhere],
-            _accuracy(np.concatenate([means[None], drawn]), columns),
+            groups[0].samples.marks[somewhere],
+            ratio(hits[:, :-1], hits[:, -1:]),
             _independent(groups, labels),
             [cell for group in groups for cell in group.fingerprints.values()],
         )
 
     @classmethod
     def mean(cls, members: Sequence[Trial]) -> Trial:
-        """Over datasets, of equal weight, that have the same backbones and perturbations.
-
-        Datasets are resampled independently, but where some share images, images are drawn, in all
-        of these together.
-        """
+        """Over datasets, of equal weight, that have the same backbones and perturbations."""
         first = members[0]
         return cls(
             first.clean,
             first.labels,
             np.concatenate([trial.columns for trial in members], axis=-1),
             np.concatenate([trial.marks for trial in members]),
-            np.mean(_drawn_by_image(members), axis=0),
+            np.mean([trial.accuracy for trial in members], axis=0),
             {
                 label: float(np.mean([trial.independent[label] for trial in members]))
                 for label in first.independent
@@ -143,28 +138,69 @@ class Trial:
     def row(self, measured: Measured, names: tuple[str, ...], ensemble: str | None) -> Row:
         return self.clean.row(measured, names, ensemble) | {"dataset": self.dataset}
 
+    def measured(self, reference: int) -> Iterator[Condition]:
+        """`conditions` of the backbones and their oracle, with what they are means of."""
+        conditions = self.conditions(self.accuracy, reference)
+        for condition, by_image in zip(conditions, self._by_image(reference), strict=True):
+            yield condition._replace(by_image=by_image)
+
     def conditions(self, accuracy: NDArray[np.float64], reference: int) -> Iterator[Condition]:
         """Clean images, every perturbation, their means over severities, and the mean of those.
 
-        accuracy: (…, perturbation, method), in the order of `labels`; reference: index of a method.
+        accuracy: (perturbation, method), in the order of `labels`; reference: index of a method.
         """
-        for place, label in enumerate(self.labels):
-            severity = parse_perturbation(label).severity
-            yield Condition(label, severity, self.shown([label]), accuracy[..., place, :])
+        for label, row in zip(self.labels, accuracy, strict=True):
+            yield Condition(label, parse_perturbation(label).severity, self.shown([label]), row)
         means, errors = [], []
         for name, members in families(self.labels).items():
-            several = accuracy[..., [self.labels.index(label) for label in members], :]
-            means.append(several.mean(axis=-2))
+            several = accuracy[[self.labels.index(label) for label in members]]
+            means.append(several.mean(axis=0))
             errors.append(corruption_error(several, reference))
             yield Condition(name, None, self.shown(members), means[-1], errors[-1])
         overall = np.mean(means, axis=0), np.mean(errors, axis=0)
         yield Condition(ALL, None, self.shown(self.labels[1:]), *overall)
 
+    def _by_image(self, reference: int) -> Iterator[ByImage]:
+        """Of each of the `conditions`, in their order; those of errors to first order."""
+        sets = self.members or (self,)
+        for label in self.labels:
+            yield ByImage([trial._right(label) for trial in sets])
+        every = []
+        for members in families(self.labels).values():
+            right = [_mean_of([trial._right(label) for label in members]) for trial in sets]
+            errors = 1 - np.mean([rows.mean(axis=1) for rows in right], axis=0)
+            of_family = ratio(errors, errors[reference])[:, None]
+            error = [
+                ratio(1 - rows - of_family * (1 - rows[reference]), errors[reference])
+                for rows in right
+            ]
+            every.append(ByImage(right, error))
+            yield every[-1]
+        parts = zip(*(of.right for of in every), strict=True)
+        errors_of = zip(*(of.error for of in every if of.error), strict=True)
+        yield ByImage([*map(_mean_of, parts)], [*map(_mean_of, errors_of)])
+
+    def _right(self, label: str) -> NDArray[np.float64]:
+        """(method, sample) of one dataset, whose means are the accuracies under a perturbation.
+
+        A sample that does not count there has the accuracy itself.
+        """
+        place = self.labels.index(label)
+        *right, counts = self.columns[place]
+        accuracy = self.accuracy[place][:, None]
+        apart = (right - accuracy * counts) * (len(counts) / max(1, counts.sum()))
+        return np.asarray(accuracy + apart)
+
+    @cached_property
+    def images(self) -> list[Images]:
+        """What the samples of each dataset show."""
+        return Images.of_sets([trial.marks for trial in self.members or (self,)])
+
     def shown(self, labels: Sequence[str]) -> Images:
         """What the samples show that count under any of these perturbations."""
         places = [self.labels.index(label) for label in labels]
-        (images,) = Images.of_sets([self.marks])
-        return images.take(np.flatnonzero(self.columns[places, -1].any(axis=0)))
+        number = np.concatenate([of.number for of in self.images])
+        return Images.of(number[self.columns[places, -1].any(axis=0)])
 
 
 def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
@@ -270,29 +306,5 @@ def _independent(groups: Sequence[Predicted], labels: NDArray[np.int32]) -> dict
     return marks | over_severities | {ALL: float(np.mean(list(over_severities.values())))}
 
 
-def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
-    """The accuracy of each, with resamples that draw an image in all datasets that hold it."""
-    images = Images.of_sets([trial.marks for trial in members])
-    accuracy = [trial.accuracy for trial in members]
-    for places in linked(images):
-        if len(places) > 1:
-            drawn = bootstrap_sets(
-                [members[place].columns.reshape(-1, len(images[place])).T for place in places],
-                [images[place] for place in places],
-                seed=_seed(members[places[0]].clean.samples),
-            )
-            for place, shares in zip(places, drawn, strict=True):
-                resampled = _accuracy(shares, members[place].columns)
-                accuracy[place] = np.concatenate([accuracy[place][:1], resampled])
-    return accuracy
-
-
-def _seed(samples: SampleTable) -> int:
-    """Datasets are drawn independently."""
-    return crc32(samples.name.encode())
-
-
-def _accuracy(means: NDArray[np.float64], columns: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(…, perturbation, method) of means (…, perturbation x (method + 1)) of a trial's columns."""
-    shares = means.reshape(-1, *columns.shape[:2])
-    return ratio(shares[..., :-1], shares[..., -1:])
+def _mean_of(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.asarray(np.mean(parts, axis=0))

@@ -17,9 +17,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted, estimate, mean, predicted, share
+from clipsyn.analyses.predicted import Predicted, mean, predicted, share
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import (
+    RiskCoverage,
     detection,
     kept_of,
     risk_coverage,
@@ -40,11 +41,18 @@ from clipsyn.analyses.selective.replies import (
 from clipsyn.analyses.support import Candidate, make_ensemble, versions
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.settings import images_of
-from clipsyn.stats.bootstrap import Resamples
-from clipsyn.stats.intervals import UNKNOWN, Interval, wilson_interval
+from clipsyn.stats.intervals import (
+    LEAST_WRONG,
+    UNKNOWN,
+    Interval,
+    loss_interval,
+    wilson_interval,
+)
+from clipsyn.stats.jackknife import groups_of, jackknife_interval, standard_error
 from clipsyn.store.features import FeatureStore
 
 COLUMNS = {
@@ -55,7 +63,7 @@ COLUMNS = {
     "foreign": pl.String,
 }
 COVERAGES = np.arange(1, 21) / 20
-_AT_ONCE = 50  # resamples
+_AREAS = ("aurc", "e_aurc", "augrc")
 
 
 def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
@@ -99,7 +107,6 @@ class _Sheet:
         self.labels = group.labels[counts]
         self.n = len(self.labels)
         self.images = group.samples.images.take(counts)
-        self.resamples = Resamples(self.n, images=self.images)
         self._fingerprint = cache(self._new_fingerprint)
 
     def rows(self) -> Iterator[Row]:
@@ -121,33 +128,41 @@ class _Sheet:
         return {score: replies.confidence[score] for score in asked if score in replies.confidence}
 
     def _curves(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
-        once, by_score = [np.ones((1, self.n), np.uint8)], {}
+        by_score = {}
+        effective = self.images.effective / max(1, self.n)  # images that each sample counts as
+        wrong = np.count_nonzero(~right) * effective
         for score, confidence in self._confidences(self.replies[candidate]).items():
-            whole = risk_coverage(confidence, right, once, COVERAGES)
-            drawn = risk_coverage(confidence, right, self.resamples.times(), COVERAGES)
-            by_score[score] = whole.aurc, drawn.aurc
-            for metric in ("aurc", "e_aurc", "augrc"):
-                value, draws = getattr(whole, metric).item(), getattr(drawn, metric)
-                yield self._row(candidate, estimate(metric, value, self.n, draws), score=score)
+            whole, without = self._areas(confidence, right)
+            by_score[score] = whole.aurc, without[0]
+            for metric, of_groups in zip(_AREAS, without, strict=True):
+                value = getattr(whole, metric)
+                error = float(standard_error(of_groups))
+                interval = loss_interval(value, error, wrong, len(of_groups) - 1)
+                measured = Measured(metric, Score(value, self.n), interval)
+                yield self._row(candidate, measured, score=score)
             kept = kept_of(self.n, COVERAGES)
-            for place, coverage in enumerate(COVERAGES.tolist()):
-                value, draws = whole.accuracy[:, place].item(), drawn.accuracy[:, place]
-                measured = estimate("acc1", value, int(kept[place]), draws)
-                measured = measured._replace(interval=self._widened(measured))
-                yield self._row(candidate, measured, score=score, coverage=coverage)
+            for coverage, n, value in zip(COVERAGES, kept, whole.accuracy, strict=True):
+                hits = value * n * effective
+                interval = wilson_interval(hits, n * effective) if self.n else UNKNOWN
+                measured = Measured("acc1", Score(float(value), int(n)), interval)
+                yield self._row(candidate, measured, score=score, coverage=float(coverage))
         if usual := by_score.pop(MAX_SOFTMAX, None):
-            for score, (whole_aurc, drawn_aurc) in by_score.items():
-                gain, draws = (usual[0] - whole_aurc).item(), usual[1] - drawn_aurc
-                yield self._row(candidate, estimate("aurc_gain", gain, self.n, draws), score=score)
+            for score, (aurc, without) in by_score.items():
+                gain, of_groups = usual[0] - aurc, usual[1] - without
+                few = wrong < LEAST_WRONG
+                interval = UNKNOWN if few else jackknife_interval(gain, of_groups)
+                measured = Measured("aurc_gain", Score(gain, self.n), interval)
+                yield self._row(candidate, measured, score=score)
 
-    def _widened(self, measured: Measured) -> Interval:
-        """The outer ends of the resamples' interval and of Wilson's: where nearly all of the given
-        answers are right, resamples say nothing of the errors that there might be.
-        """
-        (value, kept), ends = measured.score, measured.interval or UNKNOWN
-        n = kept * self.images.effective / max(1, self.n)
-        wilson = wilson_interval(value * n, n) if n else UNKNOWN
-        return Interval(min(ends.low, wilson.low), max(ends.high, wilson.high))
+    def _areas(
+        self, confidence: NDArray[np.float64], right: NDArray[np.bool_]
+    ) -> tuple[RiskCoverage, NDArray[np.float64]]:
+        """Over all samples; the areas without each group of images, (area, group)."""
+        order = np.argsort(-confidence, kind="stable")  # once for all
+        confidence, right, group = confidence[order], right[order], groups_of(self.images)[order]
+        rest = (group != number for number in range(group.max(initial=0) + 1))
+        each = [risk_coverage(confidence[some], right[some], np.empty(0))[:3] for some in rest]
+        return risk_coverage(confidence, right, COVERAGES), np.array(each, float).T
 
     def _from_thresholds(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
         on_support = self.fitted.replies[candidate]
@@ -180,17 +195,24 @@ class _Sheet:
         replies = joined(list(blocks))
         counts = foreign.is_other & readable(replies)
         m = int(np.count_nonzero(counts))
-        once = [(np.ones((1, self.n), np.uint8), np.ones((1, m), np.uint8))]
-        theirs = Resamples(m, seed=1, images=foreign.samples.images.take(counts))
-        draws = list(_both(self.resamples, theirs))
+        images = self.images, foreign.samples.images.take(counts)
+        ours, theirs = (groups_of(of, seed) for seed, of in enumerate(images))
+        numbers = range(min(of.max(initial=0) for of in (ours, theirs)) + 1)
         for candidate, of in replies.items():
             own = self._confidences(self.replies[candidate])
             for score, confidence in self._confidences(of.take(counts)).items():
-                whole = detection(own[score], confidence, once)
-                drawn = detection(own[score], confidence, draws)
+                whole = detection(own[score], confidence)
+                without = [
+                    detection(own[score][ours != at], confidence[theirs != at]).auroc
+                    for at in numbers
+                ]
+                low, high = jackknife_interval(whole.auroc, np.array(without))
+                between = Interval(max(0.0, low), min(1.0, high)) if low <= high else UNKNOWN
                 about: Row = {"score": score, "foreign": foreign.dataset}
-                for metric, value, of_draws in zip(("auroc", "fpr95"), whole, drawn, strict=True):
-                    measured = estimate(metric, value.item(), self.n + m, of_draws)
+                for metric, value, interval in zip(
+                    ("auroc", "fpr95"), whole, (between, None), strict=True
+                ):
+                    measured = Measured(metric, Score(value, self.n + m), interval)
                     yield self._row(candidate, measured, of_foreign=foreign, **about)
 
     def _row(
@@ -229,13 +251,3 @@ def _check(settings: SelectiveSettings) -> None:
     """Refuse settings that cannot work before anything is read."""
     for text in settings.ensembles:
         make_ensemble(text, settings.seed)
-
-
-def _both(
-    one: Resamples, other: Resamples
-) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]:
-    """Resamples of two sets of samples, drawn apart: as many rows of each at a time."""
-    of_one, of_other = (np.concatenate(list(draws.times())) for draws in (one, other))
-    for start in range(0, one.count, _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        yield of_one[rows], of_other[rows]

@@ -40,7 +40,8 @@ def compare_methods(
 
     first, second: an ensemble, a backbone, "best on test", the backbone that is best on these very
     images, or, of another head, ``HEAD+NAME``; without `second`, `first` against every other;
-    without both, all with all. p_holm is corrected for all pairs of methods, whichever are shown,
+    without both, what the support chose ("chosen") against every other, or all with all where
+    nothing was chosen. p_holm is corrected for all pairs of methods, whichever are shown,
     so that a pair has one everywhere. settings: those of
     `clipsyn.evaluation.paired.PairedSettings`.
 

@@ -18,6 +18,7 @@ from clipsyn.evaluation.results.files import images_asked
 from clipsyn.evaluation.results.kind import DAMAGE
 from clipsyn.evaluation.results.predictions import scan, subjects
 from clipsyn.evaluation.tables import BEST
+from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.registry import unknown_name
 from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
@@ -92,6 +93,8 @@ class Choice:
     @property
     def _listed(self) -> Iterator[str]:
         """The methods that are compared with each other, beside those that are named."""
+        if CHOSEN in self._there["method"]:
+            yield CHOSEN
         ours = self._there.filter(head=self._settings.head)
         ensembles = ours.filter(pl.col("ensemble").is_not_null())["method"].unique(
             maintain_order=True
@@ -166,13 +169,15 @@ def _chosen(
 def _labelled(there: pl.DataFrame, head: str) -> pl.DataFrame:
     """With a column `method`: what an ensemble or a backbone is called.
 
-    After another head's name, and where an ensemble stands with several sets of backbones on one
-    dataset, before how many these are: "nlc of 3". Sets of one size have their names in full.
+    What the support chose is "chosen". Others stand after another head's name, and where there are
+    several sets of backbones on one dataset, before how many these are: "nlc of 3". Sets of one
+    size have their names in full.
     """
     members = pl.col("backbones")
     name = pl.coalesce("ensemble", members.list.first())
     other = pl.concat_str("head", pl.lit("+"), name)
-    named = there.with_columns(method=pl.when(head=head).then(name).otherwise(other))
+    is_alone = pl.col("head").is_in([head, CHOSEN])
+    named = there.with_columns(method=pl.when(is_alone).then(name).otherwise(other))
     several = members.n_unique().over("dataset", *PLACE, "method") > 1
     sets = members.n_unique().over("method")
     sizes = members.list.len().n_unique().over("method")

@@ -2,7 +2,7 @@
 
 The difference of a pair is that of accuracies over the same images and the same draws. Several
 datasets also have rows of means over them, with `dataset` null; an image that stands in several is
-resampled in all of them together.
+one piece of evidence in all of them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice
 from clipsyn.evaluation.paired.measures import Difference, Seeds, Sides, difference, matched
 from clipsyn.evaluation.results.frame import Row
-from clipsyn.stats.bootstrap import Resamples, bootstrap_sets
+from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.stats.images import Images
 from clipsyn.stats.significance import holm
-from clipsyn.store.overlap import linked
 from clipsyn.text import advised
 
 PAIRS: dict[str, Any] = {
@@ -55,7 +52,6 @@ PAIRS: dict[str, Any] = {
     "tie": pl.Boolean,  # p_holm is 0.05 or more
 }
 LEVEL = 0.05
-_Means = dict[tuple[str, int | None], NDArray[np.float64]]  # (resample,) by method and seed
 
 
 def measure(
@@ -65,6 +61,8 @@ def measure(
     if second is not None and first == second:
         raise UsageError(f"{first} is compared with itself: name another method")
     choice = Choice(path, settings, [name for name in (first, second) if name is not None])
+    if first is None and CHOSEN in choice.methods:
+        first = CHOSEN
     rows = [
         {**place, "head": settings.head, **row, "shots": _shots(choice, row)}
         for place, sets in choice.places()
@@ -92,22 +90,16 @@ def _shots(choice: Choice, row: Row) -> int | None:
 def _compared(sets: Sequence[Answered], pairs: Iterable[tuple[str, str]]) -> list[Row]:
     """Rows of each pair at one place: of each dataset, and of their mean."""
     images = Images.of_sets([one.marks for one in sets]) if sets else []
-    own = [
-        _by_draw(one, Resamples(one.n, images=shown).means(_columns(one)))
-        for one, shown in zip(sets, images, strict=True)
-    ]
-    together = _together(sets, images) if len(sets) > 1 else []
     rows = []
     for pair in pairs:
         seeds = {at: _seeds(one, pair) for at, one in enumerate(sets)}
         there = {at: found for at, found in seeds.items() if found}
         sides = {at: _sides(sets[at], pair, found) for at, found in there.items()}
-        for at, found in there.items():
-            of_one = difference([sides[at]], _lead(own[at], pair, found), [images[at]])
+        for at in there:
+            of_one = difference([sides[at]], [images[at]])
             rows.append(_row(pair, of_one, sets[at].dataset, sides[at]))
         if len(there) > 1:
-            drawn = np.mean([_lead(together[at], pair, there[at]) for at in there], axis=0)
-            of_all = difference([*sides.values()], drawn, [images[at] for at in there])
+            of_all = difference([*sides.values()], [images[at] for at in there])
             rows.append(_row(pair, of_all))
     return rows
 
@@ -121,36 +113,6 @@ def _seeds(one: Answered, pair: tuple[str, str]) -> Seeds:
 
 def _sides(one: Answered, pair: tuple[str, str], seeds: Seeds) -> Sides:
     return Sides.of(one.right[pair[0]], one.right[pair[1]], seeds)
-
-
-def _columns(one: Answered) -> NDArray[np.bool_]:
-    """(sample, column): a column for each method and draw, in order."""
-    return np.column_stack([right for draws in one.right.values() for right in draws.values()])
-
-
-def _by_draw(one: Answered, means: NDArray[np.float64]) -> _Means:
-    names = [(name, seed) for name, draws in one.right.items() for seed in draws]
-    return dict(zip(names, means.T, strict=True))
-
-
-def _together(sets: Sequence[Answered], images: Sequence[Images]) -> list[_Means]:
-    """Resampled means of each set, in which an image is drawn in all sets that hold it."""
-    found: dict[int, _Means] = {}
-    for places in linked(images):
-        means = bootstrap_sets(
-            [_columns(sets[at]) for at in places],
-            [images[at] for at in places],
-            seed=crc32(sets[places[0]].dataset.encode()),  # datasets are drawn independently
-        )
-        found |= {at: _by_draw(sets[at], one) for at, one in zip(places, means, strict=True)}
-    return [found[at] for at in sorted(found)]
-
-
-def _lead(means: _Means, pair: tuple[str, str], seeds: Seeds) -> NDArray[np.float64]:
-    """(resample,) the difference of a pair: the mean over its draws."""
-    first, second = pair
-    leads = [means[first, one] - means[second, other] for one, other in seeds]
-    return np.asarray(np.mean(leads, axis=0))
 
 
 def _row(

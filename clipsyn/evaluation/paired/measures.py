@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.stats.crossed import Crossed, crossed
-from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import Interval, percentiles
+from clipsyn.stats.differences import Crossed, crossed
+from clipsyn.stats.images import Images, shown_by_all
+from clipsyn.stats.intervals import Interval
 from clipsyn.stats.significance import paired
 
 Draws = Mapping[int | None, NDArray[np.bool_]]  # by seed, (sample,); None where nothing is drawn
@@ -82,21 +82,16 @@ class Difference(NamedTuple):
         return self.first - self.second
 
 
-def difference(
-    sides: Sequence[Sides],
-    resampled: NDArray[np.float64],
-    images: Sequence[Images],
-) -> Difference:
+def difference(sides: Sequence[Sides], images: Sequence[Images]) -> Difference:
     """The mean difference over datasets, with intervals and p.
 
-    resampled: (resample,) of that mean. images: as `clipsyn.stats.crossed.crossed` takes them.
-    Where nothing is drawn, and where there is one draw, p is over images alone: McNemar's of one
-    dataset. With several draws it is over draws and images, and no smaller than McNemar's.
+    images: as `clipsyn.stats.differences.crossed` takes them. Where nothing is drawn, and where
+    there is one draw, p is over images alone: McNemar's of one dataset. With several draws it is
+    over draws and images, and no smaller than McNemar's.
     """
     lead = [one.lead for one in sides]
     several = crossed(lead, images, drawn=[one.drawn for one in sides])
     alone = crossed(lead, images, drawn=[False] * len(sides))
-    over_images = percentiles(resampled)
     exact = sides[0].mcnemar(images[0]) if len(sides) == 1 else math.nan
     draws = max(one.draws for one in sides)
     return Difference(
@@ -105,9 +100,9 @@ def difference(
         len(sides),
         draws,
         sum(map(len, images)),
-        len(np.unique(np.concatenate([of.number for of in images]))),
-        over_images,
-        several.interval() if draws else over_images,
+        shown_by_all(images),
+        alone.interval(),
+        several.interval(),
         exact,
         _p(several.p_value() if draws else math.nan, exact, alone, _differing(sides, images)),
     )

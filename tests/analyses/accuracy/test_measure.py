@@ -7,17 +7,15 @@ import subprocess
 import sys
 from math import prod
 
-import numpy as np
 import polars as pl
 import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
-from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
+from clipsyn.errors import DatasetError, MissingCell
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import matching, select, terms_of
 
 BACKBONES = ("vit/a", "rn/b", "cnx/c")
 SEVEN = tuple(f"class {c}" for c in range(7))
@@ -163,10 +161,6 @@ def test_derived_logits_give_the_same_numbers(birds, fakes, tmp_path, results):
     assert zeroshot(store).drop("fingerprint").equals(same)
 
 
-def test_the_same_call_twice_gives_the_same_numbers(birds, results):
-    assert zeroshot(birds).equals(results)
-
-
 def test_a_single_backbone_has_no_oracle(birds):
     frame = zeroshot(birds, backbones="rn/b")
     assert "oracle" not in set(frame["ensemble"])
@@ -197,38 +191,11 @@ def test_clean_comes_first(results):
     ]
 
 
-@pytest.mark.parametrize(
-    ("filters", "message"),
-    [
-        ({"datasets": "brids"}, "unknown dataset 'brids': did you mean birds"),
-        ({"splits": "tset"}, "unknown split 'tset': did you mean test"),
-        ({"perturbations": ["jpg:3"]}, "unknown perturbation 'jpg-3': did you mean jpeg-3"),
-        ({"backbones": ["vit/b"]}, "unknown backbone 'vit/b': did you mean"),
-        ({"backbones": ["vit/a", "zoo*"]}, "unknown backbone 'zoo\\*'"),
-        ({"prompts": "sinple"}, "unknown prompt set 'sinple'.*clipsyn extract .* --prompts sinple"),
-    ],
-)
-def test_filters_that_match_nothing_are_answered_with_near_names(birds, filters, message):
-    with pytest.raises(UnknownName, match=message):
-        zeroshot(birds, **filters)
-
-
-def test_a_perturbation_that_cannot_be_read_is_refused(birds):
-    with pytest.raises(UsageError, match="is no perturbation"):
-        zeroshot(birds, perturbations="jpeg:strong")
-
-
 def test_a_combination_that_was_never_extracted_names_its_command(birds):
     with pytest.raises(MissingCell, match="--dataset flags --split test --perturb jpeg-3"):
         zeroshot(birds, datasets="flags", perturbations="jpeg-3")
     with pytest.raises(MissingCell, match="--dataset flags --split train"):
         zeroshot(birds, datasets=["birds", "flags"], splits=["train"])
-
-
-def test_an_empty_store_says_how_to_fill_it(tmp_path):
-    store = FeatureStore.create(tmp_path / "store")
-    with pytest.raises(MissingCell, match=r"holds no features yet: run `clipsyn extract .*store"):
-        zeroshot(store)
 
 
 def test_unlabelled_datasets_are_an_error_only_when_asked_for(fakes, tmp_path):
@@ -267,14 +234,6 @@ def test_a_split_whose_images_are_all_bad_scores_nan(fakes, tmp_path):
     assert numbers["ci_low"].is_nan().all()
 
 
-def test_select_sorts_and_filters(birds):
-    keys = select(birds, dataset=None, split="test", perturbation="clean", backbone="*/b")
-    assert keys == [
-        FeatureKey("birds", "test", "clean", "rn/b"),
-        FeatureKey("flags", "test", "clean", "rn/b"),
-    ]
-
-
 def test_top5_reads_logits_a_few_blocks_at_a_time(birds, monkeypatch):
     sizes = []
     read = birds.logits
@@ -297,9 +256,3 @@ def test_evaluation_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_names_may_be_one_string_or_many():
-    assert terms_of("dataset", "birds") == ("birds",)
-    assert terms_of("perturbation", ["jpeg:3", "jpeg-*"]) == ("jpeg-3", "jpeg-*")
-    assert np.array_equal(matching("b*", ["b2", "a", "b1"]), ["b1", "b2"])

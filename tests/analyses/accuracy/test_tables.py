@@ -121,12 +121,6 @@ def test_the_summary_has_a_line_for_each_group(results, read_table):
     assert "split test; prompts simple; backbones tiny-*/zoo" in text.split("\n")[-4]
 
 
-def test_the_best_of_each_row_is_bold(results):
-    text = summary(results, terminal=True)
-    assert BOLD.findall(text) == ["62.5", "40.0", "30.0", "30.0"]
-    assert plain(text).replace(" ", "") == summary(results).replace(" ", "")
-
-
 def test_splits_and_prompts_stand_in_columns_where_they_differ(results, read_table):
     more = tidy(*block(0.5, 0.6, 0.7, split="train"), *block(0.5, 0.6, 0.7, prompts="cupl"))
     table = read_table(summary(pl.concat([results, more])))
@@ -158,70 +152,11 @@ def test_backbones_of_other_images_have_no_best_one_by_name():
     assert note not in summary(even)
 
 
-@pytest.mark.parametrize("names", [("best", "n"), ("chance", "oracle"), ("backbone 2", "top-1")])
-def test_backbones_may_be_called_as_columns_are(names, read_table):
-    frame = tidy(*block(0.5, 0.625, 0.75, names))
-    (line,) = read_table(summary(frame)).rows
-    both = ["50.0", "62.5"]
-    assert list(line.values())[2:] == ["1,500", "12.5", *both, names[1], "75.0", "80.0", "12.5"]
-    assert BOLD.findall(summary(frame, terminal=True)) == ["62.5"]
-    lines = read_table(by_backbone(frame)).rows
-    assert [(line["backbone"], line["top-1"]) for line in lines] == [
-        (names[0], "50.0"),
-        (names[1], "62.5"),
-        ("oracle", "75.0"),
-    ]
-
-
-def test_a_dozen_backbones_are_numbers(read_table):
-    names = [f"model-{letter}/openai" for letter in "abcdefghijkl"]
-    rows = [row([name], 0.5) for name in names] + [row(names, 0.6, ensemble="oracle")]
-    rows.append(row(names, 0.1, ensemble="oracle", metric="gain_over_best_on_test"))
-    text = summary(tidy(*rows))
-    (line,) = read_table(text).rows
-    assert [line[str(number)] for number in range(1, 13)] == ["50.0"] * 12
-    assert text.endswith("1 a, 2 b, 3 c, 4 d, 5 e, 6 f, 7 g, 8 h, 9 i, 10 j, 11 k, 12 l.")
-
-
 def test_nan_is_never_the_best(read_table):
     frame = tidy(row(["a/x"], math.nan, n=0), row(["b/x"], 0.1))
     assert read_table(summary(frame)).column("best") == ["b"]
     assert BOLD.findall(summary(frame, terminal=True)) == ["10.0"]
     assert BOLD.findall(summary(tidy(row(["a/x"], math.nan, n=0)), terminal=True)) == []
-
-
-def test_six_backbones_fit_in_130_columns():
-    names = ["ConvNeXt", "MobileNet", "RN", "RegNet", "ViT-16", "ViT-8"]
-    rows = [
-        row([f"tiny-{name}/zoo"], 0.5, dataset=dataset, perturbation=perturbation)
-        for dataset in ("emoji-animals", "fashion-mnist")
-        for perturbation in ("clean", "gaussian_noise-3")
-        for name in names
-    ]
-    assert max(map(len, summary(tidy(*rows)).split("\n"))) <= 130
-
-
-def test_long_names_break_after_hyphens_in_the_head(read_table):
-    rows = [row(["ViT-L-14-336/openai"], 0.5), row(["RN50x64/openai"], 0.5)]
-    text = summary(tidy(*rows))
-    assert text.split("\n")[0].split() == ["ViT-L-14-"]
-    assert {"ViT-L-14-336", "RN50x64"} <= set(read_table(text).columns)
-
-
-@pytest.mark.parametrize(
-    ("names", "heads", "note"),
-    [
-        (["ViT-B-16/openai", "ViT-B-32/openai"], ["B-16", "B-32"], "backbones ViT-*/openai"),
-        (["b-0/x", "b-1/x"], ["b-0", "b-1"], "backbones */x"),
-        (["RN50/openai", "ViT/laion"], ["RN50/openai", "ViT/laion"], None),
-        (["mine"], ["mine"], None),
-    ],
-)
-def test_what_all_names_share_is_said_once(names, heads, note, read_table):
-    text = summary(tidy(*(row([name], 0.5) for name in names)))
-    columns = read_table(text).columns
-    assert columns[columns.index("chance") + 1 : columns.index("best")] == sorted(heads)
-    assert (note in text) if note else ("backbones" not in text)
 
 
 def test_no_results_no_table():

@@ -9,8 +9,8 @@ import pytest
 
 from clipsyn.analyses.cascade import fitted as module
 from clipsyn.analyses.cascade.fitted import Answers, FittedCandidate, answer, fit_candidates
-from clipsyn.analyses.support import FOLDS, Candidate, make_ensemble
-from clipsyn.errors import LeakError, TooFewSamples, UnknownName
+from clipsyn.analyses.support import FOLDS, Candidate
+from clipsyn.errors import LeakError, TooFewSamples
 from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.methods.ensembles.nlc import NLC
 from clipsyn.methods.ensembles.static import LogAverage
@@ -124,9 +124,3 @@ def test_one_sample_is_too_few_to_hold_one_out():
     ):
         fit_candidates([Candidate("super-learner", TWO)], one, 0)
     assert len(fit_candidates([Candidate("log-avg", TWO)], one, 0)) == 1
-
-
-def test_names_are_those_of_ensembles():
-    assert make_ensemble("nlc:hidden=8").get_params()["hidden"] == 8
-    with pytest.raises(UnknownName, match="did you mean nlc"):
-        make_ensemble("ncl")

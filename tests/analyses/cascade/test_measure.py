@@ -234,17 +234,6 @@ def test_costs_may_be_given_and_change_the_order(birds):
     assert value(frame, "exit", "log-avg", order, at=0.5, stage=1) == leaves[0]
 
 
-def test_what_is_asked_twice_is_there_once(birds):
-    frame = cascade(birds, ensembles=["log-avg", "conf", "conf"], thresholds=[0.5, 0.50, 0.4])
-    assert frame.select(KEYS).is_duplicated().sum() == 0
-
-
-def test_the_order_may_be_given(birds):
-    frame = cascade(birds, backbones=["vit/a", "rn/*"], order="given", thresholds=[0.5])
-    names = of_cascade(frame, 0.5)["backbones"]
-    assert set(map(tuple, names)) == {("vit/a", "rn/b")}
-
-
 def test_the_frame_is_tidy(results):
     at = list(RESULT).index("metric")
     assert results.columns == [*list(RESULT)[:at], *CASCADE, *list(RESULT)[at:]]

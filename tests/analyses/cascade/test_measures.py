@@ -77,12 +77,6 @@ def test_thresholds_are_compared_in_double_precision():
     assert cascade_curve(confidence, correct, np.ones(2), np.array([0.9])).cost.tolist() == [2]
 
 
-def test_stages_may_cost_nothing_or_the_same():
-    for costs in (np.zeros(3), np.ones(3)):
-        curve = cascade_curve(CONFIDENCE, CORRECT, costs, np.array([0.5]))
-        assert curve.cost[0] == pytest.approx(looped(CONFIDENCE, CORRECT, costs, 0.5)[1])
-
-
 def test_no_sample_is_nan():
     curve = cascade_curve(np.empty((2, 0)), np.empty((2, 0), bool), np.ones(2), np.array([0.5]))
     assert np.isnan([*curve.accuracy, *curve.cost, *curve.shares[0]]).all()
@@ -114,10 +108,6 @@ def test_the_smallest_threshold_against_trying_all(seed, within):
     assert smallest_threshold(confidence, correct, within) == expected
 
 
-def test_one_stage_never_goes_on():
-    assert smallest_threshold(CONFIDENCE[:1], CORRECT[:1], within=0.0) == 0.0
-
-
 def test_where_nothing_may_be_lost_and_every_exit_loses_nobody_leaves():
     confidence, correct = np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([[0, 0], [1, 1]], bool)
     assert smallest_threshold(confidence, correct, within=0.0) == NEVER
@@ -134,14 +124,6 @@ def test_the_front_by_hand():
     costs = np.array([1.0, 2.0, 2.0, 3.0, 3.0, 4.0])
     values = np.array([0.5, 0.7, 0.6, 0.7, 0.8, 0.8])
     assert pareto_front(costs, values).tolist() == [True, True, False, False, True, False]
-
-
-def test_equal_points_are_in_front_together():
-    assert pareto_front(np.array([1.0, 1.0, 2.0]), np.array([0.5, 0.5, 0.5])).tolist() == [
-        True,
-        True,
-        False,
-    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
@@ -174,19 +156,6 @@ def test_nan_is_never_in_front():
 def test_what_cannot_be_a_cascade_is_refused(confidence, correct, costs, message):
     with pytest.raises(ValueError, match=message):
         cascade_curve(confidence, correct, costs, np.array([0.5]))
-
-
-@pytest.mark.parametrize(
-    ("confidence", "correct", "message"),
-    [
-        (CONFIDENCE[0], CORRECT[0], r"\(stage, sample\).*not \(4,\)"),
-        (CONFIDENCE[:0], CORRECT[:0], "at least one stage"),
-        (CONFIDENCE * np.nan, CORRECT, "a confidence is NaN"),
-    ],
-)
-def test_no_threshold_is_chosen_for_what_cannot_be_a_cascade(confidence, correct, message):
-    with pytest.raises(ValueError, match=message):
-        smallest_threshold(confidence, correct, within=0.0)
 
 
 def test_points_need_a_cost_and_a_value_each():

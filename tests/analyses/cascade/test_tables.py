@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
-import pytest
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade import tables as module
@@ -159,12 +158,6 @@ def test_accuracy_against_cost_by_threshold(read_table):
     assert "leave at stage, %" in text
 
 
-def test_points_that_may_be_lost_are_those_of_the_settings(read_table):
-    texts = tables(frame(*group()), within_points=0.25)
-    for name in ("curve", "front"):
-        assert read_table(texts[name]).row("log-avg", "within-0.25")["top-1"] == "70.0"
-
-
 def test_fixed_choices_are_backbones_and_the_first_k(read_table):
     table = read_table(tables(frame(*group()))["fixed"])
     assert table.column("choice") == ["RN", "ViT-16", "ViT-8", "log-avg", "log-avg"]
@@ -236,15 +229,6 @@ def test_details_come_after_the_means():
     assert list(tables(frame(*group()), details=True)) == list(one)
 
 
-def test_what_several_things_tell_apart_is_said(read_table):
-    made = [*group(), *group(dataset="flags"), *group(dataset="flags", perturbation="jpeg-3")]
-    texts = tables(frame(*made))
-    assert texts["curve"].startswith("mean over 3 combinations of dataset, perturbation · ")
-    assert read_table(texts["chosen"]).column("perturbation") == ["clean", "clean", "jpeg-3"]
-    prompts = tables(frame(*group(), *group(prompts="openai")))
-    assert prompts["curve"].startswith("mean over 2 prompt sets · ")
-
-
 def test_orders_and_backbones_may_differ_between_groups(read_table):
     """Another order, as greedy ones are, and one backbone fewer."""
     second, first = NAMES[:2]
@@ -286,29 +270,3 @@ def test_free_backbones_have_no_share_of_nothing(read_table):
 
 def test_an_empty_frame_has_no_tables():
     assert tables(frame()) == {}
-
-
-@pytest.mark.parametrize("details", [False, True])
-def test_nine_backbones_fit_the_page(details):
-    """The paper's nine, each number as wide as it gets."""
-    kinds = ("ViT-B-32", "RN50", "RN101", "ViT-B-16", "RN50x4", "RN50x16", "ViT-L-14")
-    names = tuple(f"{kind}/openai" for kind in (*kinds, "ViT-L-14-336", "RN50x64"))
-    where = {"dataset": "stanford-cars", "n": 50_000}
-    support = chosen(0.75, 1341.0, front=True)
-    measured = {"acc1": 0.75, "mean_gflops": 1341.0, **support}
-    made = []
-    for name in names:
-        costs = measured | {"mean_gflops": 149.0, "image_params_m": 420.0}
-        made += rows(None, (name,), where, **costs)
-    for ensemble in ("log-avg", "residual-router"):
-        made += rows(ensemble, names, where, **measured)
-        for rule, threshold in ((GIVEN, 0.95), (WITHIN, 0.955)):
-            about = where | {"rule": rule, "threshold": threshold}
-            gains = {"gain_over_full": -0.25, "gain": 0.125}
-            made += rows(ensemble, names, about, **measured, **gains)
-            for stage in range(1, 10):
-                made += rows(ensemble, names, about | {"stage": stage}, exit=0.111)
-    noisy = [row | {"perturbation": "gaussian_noise-3"} for row in made]
-    texts = tables(frame(*made, *noisy), details=details)
-    widths = {name: max(map(len, text.split("\n"))) for name, text in texts.items()}
-    assert max(widths.values()) <= 145, widths

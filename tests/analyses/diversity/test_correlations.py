@@ -13,7 +13,7 @@ from scipy.stats import pearsonr, spearmanr
 from clipsyn.analyses.diversity.measure import correlations, gains, pairs_of
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
-from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.evaluation.results.frame import IF_ALIKE, NAMES, RESULT
 
 ALL = ["cnx/c", "rn/b", "vit/a"]
 DATASETS = ("birds", "cars", "dogs", "flags")
@@ -155,12 +155,12 @@ def test_a_perturbation_has_its_own(means, write):
         (
             {"metric": "acc1"},
             {},
-            "has no gain or gain_over_best_on_test of any ensemble.*clipsyn evaluate STORE",
+            "has no gain or .* of any ensemble.*clipsyn evaluate STORE",
         ),
         (
             {"classes": "new"},
             {},
-            "has no gain or gain_over_best_on_test of any ensemble over all classes",
+            "has no gain or .* of any ensemble over all classes",
         ),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
         ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
@@ -195,3 +195,16 @@ def test_what_is_no_file_of_results_is_refused(means, tmp_path):
     (tmp_path / "text.parquet").write_text("no Parquet")
     with pytest.raises(UsageError, match="cannot be read as results"):
         correlations(pairs_of(means, tmp_path / "text.parquet"))
+
+
+def test_the_correlation_to_expect_of_equal_datasets_is_a_mean_over_these(means, write):
+    path = write()
+    rows = pl.read_parquet(path).filter(ensemble="log-avg")
+    alike = rows.with_columns(metric=pl.lit(IF_ALIKE), value=pl.Series([0.1, 0.2, 0.3, 0.6]))
+    pl.concat([pl.read_parquet(path), alike]).write_parquet(path)
+    renamed = means.with_columns(
+        pl.col("metric").replace("fleiss_kappa", "mean_error_inconsistency")
+    )
+    found = correlations(pairs_of(renamed, path)).filter(metric=IF_ALIKE)
+    assert found.select("ensemble", "n").rows() == [("log-avg", 4)]
+    assert found["value"].item() == pytest.approx(0.3)

@@ -19,8 +19,7 @@ from clipsyn.analyses.diversity.measures import (
     over_pairs,
     pair_counts,
     plausible,
-    resampled,
-    vote_entropy,
+    shares_by_image,
 )
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 
@@ -145,6 +144,10 @@ def test_fleiss_kappa_of_two_of_one_accuracy_is_cohens():
     assert fleiss_kappa(counts) == pytest.approx(measure("error_consistency").formula(counts)[0, 1])
 
 
+def vote_entropy(predictions, labels) -> float:
+    return float(shares_by_image(predictions, labels)["vote_entropy"].mean(dtype=float))
+
+
 def test_vote_entropy_is_that_of_histograms(many):
     entropies = []
     for *votes, _ in rows(*many):
@@ -200,10 +203,7 @@ def test_wrong_everywhere_has_no_kappa():
 def test_no_sample_is_nan(name):
     nothing = np.zeros((3, 2), np.uint16), np.full(2, -1, np.int32)
     assert np.isnan(measure(name)(*nothing)).all()
-    assert math.isnan(vote_entropy(*nothing))
-    counts, entropy = resampled(*nothing, resamples=5)
-    assert np.isnan(measure(name).formula(counts)).all()
-    assert np.isnan(entropy).all()
+    assert {len(values) for values in shares_by_image(*nothing).values()} == {0}
 
 
 def test_one_backbone_has_no_pairs():
@@ -214,33 +214,13 @@ def test_one_backbone_has_no_pairs():
     assert math.isnan(vote_entropy(predictions, labels))
 
 
-def test_resampled_counts_are_those_of_drawn_rows(many):
-    """Mean and interval of kappa and entropy over the naive bootstrap."""
-    predictions, labels = many
-    kept = np.array(rows(*many)).T
-    rng = np.random.default_rng(2)
-    naive: list[tuple[float, ...]] = []
-    for _ in range(800):
-        drawn = kept[:, rng.integers(0, kept.shape[1], kept.shape[1])]
-        matrices = [measure(name)(drawn[:-1], drawn[-1]) for name in PAIRWISE]
-        naive.append((*(m[1, 3] for m in matrices), vote_entropy(drawn[:-1], drawn[-1])))
-    counts, entropy = resampled(predictions, labels, resamples=2000)
-    found = [measure(name).formula(counts)[:, 1, 3] for name in PAIRWISE]
-    for ours, theirs in zip([*found, entropy], np.array(naive).T, strict=True):
-        expected = np.quantile(theirs, [0.025, 0.975])
-        assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(expected, abs=0.03)
-        assert ours.std() == pytest.approx(theirs.std(), rel=0.1)
-
-
-def test_resampled_counts_are_counts(many):
-    counts, _ = resampled(*many, resamples=50)
-    assert counts.both.shape == counts.same.shape == (50, 4, 4)
-    assert np.array_equal(counts.both, counts.both.swapaxes(1, 2))
-    assert np.array_equal(np.diagonal(counts.both, axis1=1, axis2=2), counts.right)
-    assert (counts.only >= 0).all()
-    assert (counts.neither >= -1e-12).all()
-    assert (counts.both <= counts.same).all()
-    assert (np.diagonal(counts.same, axis1=1, axis2=2) == counts.n).all()
+def test_shares_by_image_have_the_measures_as_their_means(many):
+    by_image = shares_by_image(*many)
+    for name in ("error_inconsistency", "disagreement", "double_fault"):
+        mean = over_pairs(measure(name)(*many))
+        assert by_image[f"mean_{name}"].mean() == pytest.approx(mean)
+        assert by_image[f"mean_{name}"].min() >= 0
+        assert by_image[f"mean_{name}"].max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -252,7 +232,7 @@ def test_resampled_counts_are_counts(many):
     ],
 )
 def test_bad_input_is_refused(predictions, labels):
-    for function in (measure("disagreement"), pair_counts, resampled):
+    for function in (measure("disagreement"), pair_counts, shares_by_image):
         with pytest.raises(ValueError, match="predictions are"):
             function(predictions, labels)
 

@@ -135,20 +135,6 @@ def test_several_groups_have_a_line_each_and_matrices(read_table):
     ]
 
 
-def test_each_split_and_perturbation_has_its_matrix(read_table):
-    jpeg = {"perturbation": "jpeg-3", "severity": 3}
-    texts = shown(*group(), *group(**jpeg), *group(split="train"))
-    assert list(texts) == [
-        "means",
-        "pairs, test, clean, own",
-        "pairs, test, jpeg-3, own",
-        "pairs, train, clean, own",
-    ]
-    assert texts["means"].startswith("diversity of the backbones · prompts own\n")
-    assert read_table(texts["means"]).row("birds", "test", "jpeg-3")["n"] == "40"
-    assert "prompts own · backbones tiny-*/zoo · birds\n" in texts["pairs, test, jpeg-3, own"]
-
-
 def test_groups_of_other_backbones_share_a_matrix(read_table):
     table = read_table(
         shown(*group(), *group(NAMES[:2], dataset="cars"))["pairs, test, clean, own"]
@@ -202,21 +188,6 @@ def test_a_matrix_leaves_groups_without_a_value_out(read_table):
     assert table.row("RN") == {"backbone": "RN", "RN": "0.0", "ViT-16": "0.50", "ViT-8": "0.40"}
 
 
-def test_nothing_counted_is_all_dashes(read_table):
-    unknown = {"value": NAN, "ci_low": NAN, "ci_high": NAN, "n": 0}
-    texts = shown(*(r | unknown for r in group()))
-    assert list(read_table(texts["means"]).row("birds", "0").values())[2:] == [DASH] * 8
-    assert list(read_table(texts["pairs"]).row("RN", "ViT-16").values())[2:] == [DASH] * 8
-    assert f"RN {DASH}, ViT-16 {DASH}, ViT-8 {DASH};" in texts["pairs"]
-
-
-def test_no_negative_zero():
-    rows = [r | ({"value": -0.001} if r["metric"] == "error_consistency" else {}) for r in group()]
-    assert "-0.00" not in "".join(shown(*rows, *group(dataset="cars")).values())
-    rows += correlations(value=-0.001)
-    assert "-0.00" not in shown(*rows)["pearson"]
-
-
 def test_correlations_have_a_line_an_ensemble_in_order(read_table):
     rows = [*correlations(ensemble="nlc", shots=16), *correlations(ensemble="oracle", value=0.125)]
     texts = shown(*group(), *rows)
@@ -241,15 +212,6 @@ def test_correlations_have_a_line_an_ensemble_in_order(read_table):
     oracle = table.row("oracle")
     assert oracle["incon-sistency"] == "+0.12"
     assert oracle["95 % of incon-sistency"] == "0.00 to 0.38"  # 0 is its end
-
-
-@pytest.mark.parametrize(
-    ("shots", "said"),
-    [(0, "nothing fitted"), (None, "the whole support"), (1, "1 shot"), (4, "4 shots")],
-)
-def test_the_number_of_shots_is_said(shots, said):
-    text = shown(*group(), *correlations(shots=shots))["pearson"]
-    assert f" · {said} · 17 datasets\n" in text
 
 
 def test_what_differs_between_correlations_is_a_column(read_table):
@@ -278,22 +240,3 @@ def test_a_correlation_without_interval_has_no_star(read_table):
 def test_correlations_that_nobody_knows_are_no_table():
     rows = [r | {"value": NAN, "ci_low": NAN, "ci_high": NAN} for r in correlations(n=2)]
     assert list(shown(*group(), *rows)) == ["means", "pairs"]
-
-
-def test_an_ensemble_that_is_not_ours_comes_last(read_table):
-    rows = [*correlations(ensemble="mine"), *correlations(ensemble="nlc:hidden=3")]
-    table = read_table(shown(*group(), *rows)["pearson"])
-    assert table.column("ensemble") == ["nlc:hidden=3", "mine"]
-
-
-def test_nine_backbones_fit_the_page():
-    kinds = ("RN101", "RN50", "RN50x16", "RN50x4", "RN50x64")
-    kinds += ("ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336")
-    names = [f"{kind}/openai" for kind in kinds]
-    where = {"dataset": "stanford-cars", "n": 50_000}
-    noisy = where | {"perturbation": "gaussian_noise-3"}
-    rows = [*group(names, **where), *group(names, **noisy)]
-    rows += correlations(ensemble="super-learner", value=-0.5, backbones=names)
-    rows += correlations(ensemble="super-learner", backbones=names, perturbation="gaussian_noise-3")
-    for text in [*shown(*rows).values(), *shown(*group(names, **where)).values()]:
-        assert max(map(len, text.split("\n"))) <= 115, text

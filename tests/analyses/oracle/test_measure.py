@@ -15,7 +15,7 @@ from clipsyn.analyses.oracle import OracleSettings, oracle
 from clipsyn.analyses.oracle import measure as module
 from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import NAMES, RESULT
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.names import FeatureKey
@@ -283,25 +283,10 @@ def test_the_best_pair_may_lack_the_best_backbone(given):
     assert value(frame, "acc1", "bc", "oracle")["value"] == pytest.approx(8 / 12)
     gain = value(frame, "gain_over_best_on_test", "bc", "oracle")
     assert gain["value"] == pytest.approx(3 / 12)
-    assert gain["ci_low"] < 0  # in some resamples a is better
+    assert gain["ci_low"] < 0  # on other images a may be better
     assert value(frame, "relative_gain_over_best_on_test", "bc", "oracle")[
         "value"
     ] == pytest.approx(3 / 5)
-
-
-@pytest.mark.parametrize(
-    ("predictions", "accuracy", "relative"), [([[0, 0], [0, 0]], 1, 0), ([[1, 1], [1, 1]], 0, None)]
-)
-def test_all_right_and_all_wrong(given, predictions, accuracy, relative):
-    given(one_hot(predictions), [0, 0])
-    frame = oracle(None)
-    assert value(frame, "acc1", "ab", "oracle")["value"] == accuracy
-    assert value(frame, "gain_over_best_on_test", "ab", "oracle")["value"] == 0
-    ratio = value(frame, "relative_gain_over_best_on_test", "ab", "oracle")
-    if relative is None:  # 0/0
-        assert all(math.isnan(ratio[name]) for name in ("value", "ci_low", "ci_high"))
-    else:
-        assert (ratio["value"], ratio["ci_low"], ratio["ci_high"]) == (0, 0, 0)
 
 
 def test_one_backbone_one_class_one_image(given):
@@ -361,10 +346,6 @@ def test_what_depends_on_all_backbones_has_the_fingerprint_of_all(birds):
     for metric in ("acc1", "shapley", "unique_correct"):
         assert prints(metric) != prints(metric, backbones=pair)
         assert prints(metric) == prints(metric)
-
-
-def test_the_same_call_twice_gives_the_same_frame(birds, results):
-    assert oracle(birds, weights=True).equals(results)
 
 
 def test_many_backbones_have_no_subsets(given, monkeypatch):
@@ -441,17 +422,6 @@ def test_all_subsets_of_a_store(birds):
         assert row["acc1"] == pytest.approx(hits / 88)
         assert row["gain_over_best_on_test"] == pytest.approx(hits / 88 - best)
     assert table.select(f"with {name}" for name in BACKBONES).is_duplicated().sum() == 0
-
-
-@pytest.mark.parametrize("table", [module.measure, sample_table, subset_table])
-def test_bad_names_and_unlabelled_splits_are_answered(birds, fakes, tmp_path, table):
-    with pytest.raises(UnknownName, match="unknown dataset 'brids': did you mean birds"):
-        table(birds, OracleSettings(datasets="brids"))
-    with pytest.raises(UnknownName, match="unknown backbone 'rn/c'"):
-        table(birds, OracleSettings(backbones="rn/c"))
-    photos = fakes.fill(tmp_path / "s", sources=[fakes.Source("photos", class_names=())])
-    with pytest.raises(DatasetError, match="photos/test has no labels"):
-        table(photos, OracleSettings())
 
 
 def test_no_name_of_a_backbone_collides_with_a_column(given):

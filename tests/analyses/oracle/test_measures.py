@@ -15,7 +15,6 @@ from clipsyn.analyses.oracle.measures import (
     class_oracle,
     members,
     subset_hits,
-    subset_sizes,
 )
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import class_accuracy, correctness, independent_oracle
@@ -127,7 +126,7 @@ def test_what_only_one_gets_right_is_what_the_oracle_loses_without_it():
     assert overlap.only().tolist() == lost
     assert overlap.none() == right.shape[1] - hits[everyone]
     assert overlap.every() == np.count_nonzero(right.all(axis=0))
-    assert overlap.any_of(np.array([1, 4])) @ overlap.counts == hits[0b10010]
+    assert overlap.right[:, [1, 4]].any(axis=1) @ overlap.counts == hits[0b10010]
 
 
 @pytest.mark.parametrize("backbones", [1, 5])
@@ -142,22 +141,6 @@ def test_the_best_subset_of_each_size(backbones):
 
 def test_of_equal_subsets_the_one_that_lacks_the_later_backbones():
     assert best_subsets(subset_hits(np.ones((3, 5), bool))) == [0b001, 0b011, 0b111]
-
-
-def test_sizes_and_members():
-    assert subset_sizes(4).tolist() == [bin(s).count("1") for s in range(16)]
-    assert members(0b10110, 6).tolist() == [1, 2, 4]
-    assert members(0, 3).tolist() == []
-
-
-@pytest.mark.parametrize(("value", "oracle"), [(True, 30), (False, 0)])
-def test_all_right_and_all_wrong(value, oracle):
-    right = np.full((3, 30), value)
-    overlap = Overlap.of(right)
-    assert len(overlap.counts) == 1
-    assert subset_hits(right)[1:].tolist() == [oracle] * 7
-    assert overlap.only().tolist() == [0, 0, 0]
-    assert overlap.mean(overlap.credit()).tolist() == pytest.approx([oracle / 30 / 3] * 3)
 
 
 def test_without_samples_means_are_unknown():
@@ -314,10 +297,3 @@ def test_a_backbone_that_guesses_gets_the_floors():
 def test_predictions_of_other_shapes_are_refused(predictions):
     with pytest.raises(ValueError, match="predictions are"):
         correctness(predictions, np.zeros(3, np.int32))
-
-
-@pytest.mark.parametrize("right", [np.zeros(3, bool), np.zeros((0, 3), bool), np.zeros((2, 3))])
-@pytest.mark.parametrize("measure", [subset_hits, Overlap.of])
-def test_what_is_not_right_or_wrong_is_refused(measure, right):
-    with pytest.raises(ValueError, match="of booleans"):
-        measure(right)

@@ -21,6 +21,8 @@ from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.write import import_files
 from clipsyn.methods.numerics.metrics import calibration_floor
 from clipsyn.names import FeatureKey
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import mean_loss_interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
@@ -220,7 +222,7 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
         assert n is None or found["n"] == n
         if metric in ("temperature", "logit_scale", "ece_floor"):
             assert found["ci_low"] is None
-        elif not metric.startswith("ece"):  # whose bootstrap is biased upwards
+        elif not metric.startswith("ece"):  # which is biased upwards
             assert found["ci_low"] < expected < found["ci_high"]
     counts = [value(results, f"confidence_{kind}", backbone)["n"] for kind in ("right", "wrong")]
     assert counts == [sum(right), 88 - sum(right)]
@@ -248,20 +250,17 @@ def test_bins_of_confidence_equal_plain_loops(store, results, suffix):
     assert others["bin"].null_count() == len(others)
 
 
-def test_intervals_equal_those_of_resampled_rows(store, results):
+def test_intervals_are_those_of_stats(store, results):
     _, logits, labels = read(store, "rn/b")
     sure, right = softmax(logits).max(axis=1), softmax(logits).argmax(axis=1) == labels
-    rng, found = np.random.default_rng(1), {"confidence_right": [], "nll": []}
-    for _ in range(1000):
-        rows = rng.integers(0, 88, 88)
-        found["confidence_right"].append(sure[rows][right[rows]].mean())
-        found["nll"].append(cross_entropy(logits[rows], labels[rows]))
-    for metric, draws in found.items():
+    losses = -np.log(softmax(logits)[np.arange(88), labels])
+    images = Images.distinct(88)
+    for metric, expected in {
+        "confidence_right": mean_share_interval([sure[right]], [images.take(right)]),
+        "nll": mean_loss_interval(losses, right, images),
+    }.items():
         row = value(results.filter(dataset="birds"), metric, "rn/b")
-        low, high = np.percentile(draws, [2.5, 97.5])
-        close = 0.15 * (high - low)  # of a thousand draws on each side
-        assert row["ci_low"] == pytest.approx(low, abs=close), metric
-        assert row["ci_high"] == pytest.approx(high, abs=close), metric
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_labels_there_are_similarities_alone(results):
@@ -345,17 +344,6 @@ def test_one_image(small, fakes):
     assert sure.filter(pl.col("value").is_nan())["n"].to_list() == [0, 0, 0]
 
 
-def test_one_class(small, fakes):
-    """All right and sure, whatever the temperature."""
-    sources = [fakes.Source(split=split, class_names=("cat",)) for split in ("test", "train")]
-    frame = representation(small(*sources))
-    for metric in ("nll", "ece", "nll_calibrated", "ece_calibrated"):
-        assert frame.filter(metric=metric)["value"].to_list() == [0, 0, 0], metric
-    assert frame.filter(metric="confidence_right")["value"].to_list() == [1, 1, 1]
-    assert frame.filter(metric="confidence_wrong")["value"].is_nan().all()
-    assert frame.filter(metric="temperature")["value"].is_finite().all()
-
-
 def test_no_image_that_all_could_read(fakes, encoders, tmp_path):
     bad = dict.fromkeys(range(4), "truncated")
     source = fakes.Source(count=4, bad=bad)
@@ -386,11 +374,6 @@ def test_no_image_that_all_could_read(fakes, encoders, tmp_path):
 def test_what_cannot_work_is_said(store, options, error, message):
     with pytest.raises(error, match=message):
         representation(store, **options)
-
-
-def test_a_store_with_nothing_in_it(tmp_path):
-    with pytest.raises(MissingCell, match="holds no features yet: run `clipsyn extract"):
-        representation(FeatureStore.create(tmp_path / "empty"))
 
 
 class TestImported:

@@ -105,14 +105,6 @@ def test_rotation_scale_and_shift_change_nothing() -> None:
     assert same["procrustes"].value[0, 1] == pytest.approx(0, abs=2e-3)
 
 
-def test_an_arbitrary_linear_map_does_change_it() -> None:
-    (x,) = normal(80, 7)
-    stretched = x @ np.diag([30.0, 1, 1, 1, 1, 1, 1])
-    found = compare([x, stretched])
-    assert found["cka"].value[0, 1] < 0.8
-    assert found["procrustes"].value[0, 1] > 0.3
-
-
 def test_independent_embeddings_have_a_cka_around_zero_whatever_their_width() -> None:
     """The biased estimator would say 0.5 and more here."""
     values = []
@@ -181,14 +173,6 @@ def test_samples_that_come_class_by_class_are_mixed() -> None:
     one, two = compare([x, y], ["cka"])["cka"], compare([x[mixed], y[mixed]], ["cka"])["cka"]
     width = (one.high - one.low)[0, 1] / (two.high - two.low)[0, 1]
     assert 0.5 < width < 2
-
-
-def test_the_same_seed_gives_the_same_numbers() -> None:
-    arrays = normal(50, 4, 6)
-    one, two = compare(arrays, seed=3), compare(arrays, seed=3)
-    assert all(np.array_equal(one[name], two[name]) for name in one)
-    other = compare(arrays, seed=4)
-    assert other["cka"].low[0, 1] != one["cka"].low[0, 1]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])

@@ -88,6 +88,18 @@ def test_one_method_is_compared_with_every_other(answers, drawn):
     assert frame["second"].to_list() == ["nlc", "moe", "best on test", "a/x", "b/x"]
 
 
+def test_what_was_chosen_is_compared_with_every_other_unless_others_are_named(answers, drawn):
+    path = answers.add(drawn(50))
+    chosen = {("chosen", seed): drawn(50, 3)["nlc", seed] for seed in range(3)}
+    answers.add(chosen, head="chosen")
+    frame = compare_methods(path)
+    assert frame["first"].unique().to_list() == ["chosen"]
+    assert frame["second"].to_list() == ["nlc", "moe", "log-avg", "best on test"]
+    assert set(frame["draws"]) == {3}
+    assert_frame_equal(compare_methods(path, "chosen", "log-avg"), frame.filter(second="log-avg"))
+    assert compare_methods(path, "nlc")["second"].to_list()[0] == "chosen"
+
+
 def test_two_methods_turned_are_the_same_difference(answers, drawn):
     path = answers.add(drawn(50))
     one, other = compare_methods(path, "nlc", "a/x"), compare_methods(path, "a/x", "nlc")
