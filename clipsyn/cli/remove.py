@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,13 +19,12 @@ from clipsyn.cli.options import (
     store_argument,
     yes_option,
 )
-from clipsyn.cli.output import say, say_rows
+from clipsyn.cli.output import say
 from clipsyn.errors import UsageError
 from clipsyn.names import Location
 from clipsyn.text import counted
 
 if TYPE_CHECKING:
-    from clipsyn.remote.cache import Kept
     from clipsyn.store.unfinished import Leftover
 
 
@@ -43,8 +42,8 @@ def gc(store: Path | None, cache: bool, older_than: int, dry_run: bool, yes: boo
     than --older-than.
 
     At the URL of a bucket, or in a folder that was pushed to, these are groups that the index does
-    not name: sent by a push that was killed, or replaced. Who reads a group that was replaced, and
-    a push that runs, lose nothing as long as they take less than --older-than.
+    not name: sent by a push that was killed, or replaced. A push that runs loses nothing as long as
+    it takes less than --older-than; who still reads a group that was replaced is told so.
 
     With --cache: groups of arrays that were read at URLs, kept here so that they travel once, in
     the folder CLIPSYN_CACHE or ~/.cache/clipsyn. Nothing goes from there by itself.
@@ -83,32 +82,17 @@ def _empty_cache(older_than: int, dry_run: bool, yes: bool) -> None:
     from clipsyn.remote.cache import Cache
 
     cache = Cache.of_user()
-    old = [group for group in cache.kept() if time.time() - group.used >= older_than]
-    if old:
-        say_rows(_by_store(old))
-    else:
+    old = [group for group in cache.groups() if time.time() - group.used >= older_than]
+    size, what = sum(group.bytes for group in old) / 1e6, counted(len(old), "group")
+    if not old:
         say(f"nothing to remove from {cache.root}")
-    if old and not dry_run:
-        _confirm(counted(len(old), "group"), cache.root, yes)
+        return
+    say(f"{what} in {cache.root}, {size:,.1f} MB, last read {_ago(time.time() - old[0].used)}")
+    if not dry_run:
+        _confirm(what, cache.root, yes)
         removed = cache.prune(older_than)
         size = sum(group.bytes for group in removed) / 1e6
         say(f"removed {counted(len(removed), 'group')}, {size:,.1f} MB, from {cache.root}")
-
-
-def _by_store(kept: Sequence[Kept]) -> list[dict[str, Any]]:
-    """A line for each store, the one that was read last first."""
-    stores: dict[str, list[Kept]] = {}
-    for one in kept:
-        stores.setdefault(one.source, []).append(one)
-    return [
-        {
-            "store": store or "unfinished",
-            "groups": len(groups),
-            "MB": round(sum(one.bytes for one in groups) / 1e6, 1),
-            "last read": _ago(time.time() - groups[0].used),
-        }
-        for store, groups in stores.items()
-    ]
 
 
 def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], int]]:

@@ -1,6 +1,6 @@
 """The folder on this machine where groups of published stores are kept when they have been read.
 
-    groups/<SHA-256 of the manifest>/   files of one group, as they are published, and `from.json`
+    groups/<SHA-256 of the manifest>/   files of one group, as they are published
     indexes/<SHA-256 of the URL>        the index that was read last, and its ETag
     .wip/                               what is being written or removed
 
@@ -12,16 +12,14 @@ goes by itself: `clipsyn gc --cache` removes it, and who still reads it brings i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipsyn.errors import StoreError
 from clipsyn.names import Location
@@ -30,19 +28,15 @@ from clipsyn.remote.index import INDEX, MOST_INDEX, Index
 from clipsyn.remote.transport import Remote
 from clipsyn.store import files
 from clipsyn.store.listing import rows_of
-from clipsyn.text import advised, parse_json
+from clipsyn.text import advised
 
-_FROM = "from.json"
 _ABANDONED = 24 * 3600  # seconds after which nobody is writing a file any more
 
 
-@dataclass(frozen=True)
-class Kept:
+class CachedGroup(NamedTuple):
     """One group in the cache."""
 
-    folder: Path
-    source: str  # the URL of the store that it came from, and its name there
-    name: str
+    digest: str
     bytes: int
     used: float  # seconds since 1970
 
@@ -72,11 +66,6 @@ class Cache:
         with suppress(OSError):  # of another user who shares the cache
             os.utime(self.folder(digest))
 
-    def label(self, digest: str, source: str, name: str) -> None:
-        """Say where a group came from, for `clipsyn gc --cache`."""
-        label = json.dumps({"store": source, "group": name}).encode()
-        self.write(self.folder(digest) / _FROM, label)
-
     def forget(self, digest: str) -> bool:
         """Remove a group, in one step for who reads it; whether all of it is gone."""
         trash = self.scratch / secrets.token_hex(8)
@@ -87,28 +76,20 @@ class Cache:
             return True
         return False
 
-    def kept(self) -> list[Kept]:
+    def groups(self) -> list[CachedGroup]:
         """Every group, those used last first."""
-        there = [self._look_at(Path(entry)) for entry in files.entries(self._groups)]
-        return sorted(filter(None, there), key=lambda kept: (-kept.used, kept.name))
+        found = []
+        for entry in files.entries(self._groups):
+            with suppress(FileNotFoundError):
+                used = entry.stat().st_mtime
+                found.append(CachedGroup(entry.name, files.size(Path(entry)), used))
+        return sorted(found, key=lambda group: (-group.used, group.digest))
 
-    def _look_at(self, folder: Path) -> Kept | None:
-        try:
-            label: Any = parse_json((folder / _FROM).read_bytes())
-            source, name = str(label["store"]), str(label["group"])
-        except (OSError, ValueError, KeyError, TypeError):
-            source, name = "", folder.name  # being made
-        try:
-            return Kept(folder, source, name, files.size(folder), folder.stat().st_mtime)
-        except FileNotFoundError:
-            return None
-
-    def prune(self, unused: float) -> list[Kept]:
+    def prune(self, unused: float) -> list[CachedGroup]:
         """Remove the groups that nobody has read for so many seconds; returns those that went."""
         before = time.time() - unused
-        removed = [
-            kept for kept in self.kept() if kept.used <= before and self.forget(kept.folder.name)
-        ]
+        old = [group for group in self.groups() if group.used <= before]
+        removed = [group for group in old if self.forget(group.digest)]
         for entry in files.entries(self.scratch):  # of processes that were killed
             with suppress(OSError):
                 if entry.stat().st_mtime < time.time() - _ABANDONED:

@@ -15,49 +15,36 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.store import files
 from clipsyn.store.files import METADATA
 from clipsyn.store.folders import KINDS, Place, folder_name
 from clipsyn.store.schema import MOST_CHUNK_ROWS, check_format
-from clipsyn.text import one_line, parse_json
+from clipsyn.text import first_problem, one_line, parse_json
 
 INDEX, MANIFEST = "index.json.gz", "manifest.json"
 MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB
 INDEX_FORMAT = "1.0"
-_MOST_BYTES = 1 << 60  # of a group
-_MOST_FILE = 1 << 30  # of one file: chunks have a few millions
+_MOST_FILE = 1 << 30  # bytes of one file: chunks have a few millions
 _THREADS = 4
 _FOLDER_DIGITS = 16
 _NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
 _PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
 
-_TEXT, _OBJECT, _LIST = ((kind, lambda _: True) for kind in (str, dict, list))
-_DIGEST = str, re.compile(r"[0-9a-f]{64}").fullmatch
-_SIZE = int, range(_MOST_BYTES + 1).__contains__
-_FIELDS: Mapping[str, tuple[type, Callable[[Any], object]]] = {  # type, and what else it has to be
-    "format": _TEXT,
-    "store": _OBJECT,
-    "chunk_rows": (int, range(1, MOST_CHUNK_ROWS + 1).__contains__),
-    "groups": _LIST,
-    "place": (list, lambda place: {*map(type, place)} == {str}),
-    **dict.fromkeys(("manifest", "fingerprint", "content", "SHA-256"), _DIGEST),
-    **dict.fromkeys(("bytes", "images", "bad", "embed", "classes"), _SIZE),
-    "imported": _TEXT,
-    "files": _OBJECT,
-    "size": (int, range(_MOST_FILE + 1).__contains__),
-}
-_FACTS = ("images", "bad", "embed", "classes", "imported")
-
-Stamp = tuple[int, str]  # bytes and SHA-256 of a file
+_Size = Annotated[int, Field(strict=True, ge=0, le=1 << 60)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Fact = Literal["images", "bad", "embed", "classes", "imported"]
+Stamp = tuple[Annotated[int, Field(strict=True, ge=0, le=_MOST_FILE)], _Digest]  # of a file
 
 
 @dataclass(frozen=True)
@@ -71,11 +58,11 @@ class Entry:
     """
 
     place: Place
-    manifest: str
-    bytes: int
-    fingerprint: str
-    content: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    manifest: _Digest
+    bytes: _Size
+    fingerprint: _Digest
+    content: _Digest
+    facts: Mapping[_Fact, _Size | str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -96,18 +83,23 @@ class Entry:
         return f"{self.name}/{self.manifest[:_FOLDER_DIGITS]}"
 
 
+class _Marker(BaseModel, extra="allow"):
+    """The content of `clipsyn.json`."""
+
+    chunk_rows: Annotated[int, Field(strict=True, ge=1, le=MOST_CHUNK_ROWS)]
+
+
+class _Document(BaseModel):
+    store: _Marker
+    groups: list[Entry]
+
+
 @dataclass(frozen=True)
 class Index:
-    """The groups of a published store, by place.
-
-    store: the content of its `clipsyn.json`. unknown: entries of kinds that this clipsyn does not
-    know; they stay when it writes the index.
-    """
+    """The groups of a published store, by place, and the content of its `clipsyn.json`."""
 
     store: Mapping[str, Any]
     entries: Mapping[Place, Entry] = field(default_factory=dict)
-    unknown: tuple[Mapping[str, Any], ...] = ()
-    format: str = INDEX_FORMAT
 
     @classmethod
     def parse(cls, data: bytes, shown: str) -> Index:
@@ -117,17 +109,20 @@ class Index:
         """
         with _damage(f"{shown}/{INDEX}"):
             content = parse_json(_inflated(data))
-            version, store, groups = _checked(content, "format", "store", "groups")
-            check_format(f"the index of {shown}", version, INDEX_FORMAT)
-            check_format(shown, _checked(store, "format", "chunk_rows")[0])
-            return cls(store, *_parsed_entries(groups), version)
+            check_format(f"the index of {shown}", str(content["format"]), INDEX_FORMAT)
+            check_format(shown, str(content["store"]["format"]))
+            groups = _Document.model_validate(content).groups
+            entries = {entry.place: entry for entry in groups}
+            if len(entries) < len(groups):
+                raise ValueError("a group stands twice in it")
+            for entry in groups:
+                _check_entry(entry)
+            return cls(content["store"], entries)
 
     def dumps(self) -> bytes:
         """The same bytes for the same groups; raises StoreError where no reader would take them."""
         groups = [vars(self.entries[place]) for place in sorted(self.entries)]
-        content = _compact(
-            {"format": self.format, "store": self.store, "groups": [*groups, *self.unknown]}
-        )
+        content = _compact({"format": INDEX_FORMAT, "store": self.store, "groups": groups})
         if len(content) > MOST_INDEX:
             raise StoreError(
                 f"the index of {len(groups):,} groups would have {len(content):,} bytes, and "
@@ -175,8 +170,7 @@ class Manifest:
         with _damage(where):
             if hashlib.sha256(data).hexdigest() != entry.manifest:
                 raise ValueError("it is not the one that the index names")
-            (listed,) = _checked(parse_json(data), "files")
-            manifest = cls({name: _stamp(stamp) for name, stamp in listed.items()})
+            manifest = cls(TypeAdapter(dict[str, Stamp]).validate_python(parse_json(data)["files"]))
             _check_names(manifest.files)
             if manifest.bytes != entry.bytes:
                 raise ValueError(f"its files have {manifest.bytes} bytes, not {entry.bytes}")
@@ -208,6 +202,8 @@ def _damage(where: str) -> Iterator[None]:
     """Raise DamagedStore, in one sentence, for what cannot be."""
     try:
         yield
+    except ValidationError as error:
+        raise DamagedStore(f"{where} is damaged: {first_problem(error)}") from None
     except (ValueError, KeyError, TypeError, UsageError, zlib.error) as error:
         lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
@@ -224,44 +220,15 @@ def _inflated(data: bytes) -> bytes:
     return content
 
 
-def _parsed_entries(groups: Iterable[Any]) -> tuple[dict[Place, Entry], tuple[Any, ...]]:
-    entries: dict[Place, Entry] = {}
-    unknown = []
-    for group in groups:
-        (place,) = _checked(group, "place")
-        if place[0] not in KINDS:
-            unknown.append(group)
-            continue
-        entry = _parsed_entry(tuple(place), group)
-        if entries.setdefault(entry.place, entry) is not entry:
-            raise ValueError(f"{entry.name} stands twice in it")
-    return entries, tuple(unknown)
-
-
-def _parsed_entry(place: Place, group: Mapping[str, Any]) -> Entry:
-    if len(place) != 1 + len(KINDS[place[0]]) or not all(place):
+def _check_entry(entry: Entry) -> None:
+    """Raise ValueError or UsageError for kind, names and facts that no group of a store has."""
+    place, facts = entry.place, entry.facts
+    if not place or not all(place) or len(place) != 1 + len(KINDS.get(place[0], place)):
         raise ValueError(f"{'/'.join(place)!r} is no place of a group")
-    facts = group.get("facts", {})
-    _checked(facts, *(name for name in _FACTS if name in facts))
-    manifest, size, mark, content = _checked(group, "manifest", "bytes", "fingerprint", "content")
-    list(map(folder_name, place))  # raises UsageError for a name that no file system takes
-    return Entry(place, manifest, size, mark, content, facts)
-
-
-def _stamp(value: Any) -> Stamp:
-    size, digest = _checked(dict(zip(("size", "SHA-256"), value, strict=True)), "size", "SHA-256")
-    return size, digest
-
-
-def _checked(content: Any, *names: str) -> list[Any]:
-    """The fields of a JSON object; raises for what is none, or has not these."""
-    if type(content) is not dict:
-        raise TypeError(f"{str(content)[:40]!r} is no JSON object")
-    for name in names:
-        kind, fits = _FIELDS[name]
-        if type(content[name]) is not kind or not fits(content[name]):
-            raise ValueError(f"its {name} cannot be {str(content[name])[:70]!r}")
-    return [content[name] for name in names]
+    for name in place:
+        folder_name(name)
+    if any(isinstance(value, str) != (name == "imported") for name, value in facts.items()):
+        raise ValueError(f"its facts cannot be {facts}")
 
 
 def _check_names(names: Iterable[str]) -> None:

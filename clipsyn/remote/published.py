@@ -206,7 +206,6 @@ class Published:
                 data = self._remote.get(f"{entry.folder}/{MANIFEST}").data
             manifest = Manifest.parse(data, self._remote.shown, entry)
             self._cache.write(kept, data)
-            self._cache.label(entry.manifest, self._remote.shown, entry.name)
         return manifest
 
     # Files

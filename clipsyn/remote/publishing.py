@@ -1,10 +1,9 @@
 """The index of a published store is read, and written without losing what others have written.
 
 Groups that no index names were sent by killed pushes, or replaced. A push names what it has sent
-when all of it is there, so a group without a name may be of one that runs, and one that was
-replaced may be read still. As in a store on a disk (`clipsyn.store.unfinished`) age tells them
-apart, by the last time that a file of the group was written: a push writes to every group that it
-will name, and to every group that makes way.
+when all of it is there, so a group without a name may be of one that runs. As in a store on a disk
+(`clipsyn.store.unfinished`) age tells them apart, by the last time that a file of the group was
+written: a push writes to every group that it will name, and looks again when it has named it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,8 +192,6 @@ def add_to_index(
                 f"{other.name} in {remote.shown} was published with other content meanwhile: "
                 "run the same command again to see what differs"
             )
-        for entry in old:
-            _make_young(remote, entry)
         data = there.with_entries(added).dumps()
         try:
             write(remote, INDEX, data, etag, single_writer=single_writer)
@@ -220,13 +216,6 @@ def _is_there(index: Index, entry: Entry, making_way: Collection[str]) -> bool:
     there = index.entries.get(entry.place)
     same = there and there.content == entry.content and there.manifest not in making_way
     return there == entry or bool(same)
-
-
-def _make_young(remote: Remote, entry: Entry) -> None:
-    """Write the manifest of a group again, which makes way: who reads it has a day to end."""
-    path = f"{entry.folder}/{MANIFEST}"
-    with suppress(MissingObject):
-        remote.put(path, remote.get(path).data)
 
 
 def check_conditions(remote: Remote) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.names import fingerprint
 from clipsyn.store import files
 from clipsyn.store.chunks import checksum, read_chunk, stored_checksum, write_chunk
 from clipsyn.store.layout import TEXT, Blocks, Layout, Listed, blocks_of, parse_layout
@@ -187,36 +189,36 @@ def damage(path: Path, listed: Listed | None = None) -> list[str]:
     return [problems[block] for block in sorted(problems)]
 
 
-def differing_blocks(path: Path, values: NDArray[Any], listed: Listed | None) -> list[int]:
-    """Blocks of an array that are damaged, or hold something else than `values`."""
-    blocks = layout(path).blocks
+class ContentDigest:
+    """SHA-256 over the arrays of a cell, whose rows may come in any parts."""
 
-    def differs(rows: range) -> bool:
-        try:
-            return not np.array_equal(read(path, rows, listed), values[rows.start : rows.stop])
-        except DamagedStore:
-            return True
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[Any, str, tuple[int, ...]]] = {}
+        self._rows: Counter[str] = Counter()
 
-    return [block for block in range(blocks.count) if differs(blocks.range(block))]
+    def add(self, name: str, rows: NDArray[Any]) -> None:
+        little = rows.astype(rows.dtype.newbyteorder("<"), order="C", copy=False)
+        of_array = hashlib.sha256(), rows.dtype.name, rows.shape[1:]
+        self._parts.setdefault(name, of_array)[0].update(little.reshape(-1).view("u1").data)
+        self._rows[name] += len(rows)
+
+    def hexdigest(self) -> str:
+        """Of names, types, shapes and bytes."""
+        parts = self._parts.items()
+        return fingerprint(
+            {
+                name: [dtype, self._rows[name], *width, hasher.hexdigest()]
+                for name, (hasher, dtype, width) in parts
+            }
+        )
 
 
 def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 over the arrays of a cell, sorted by name: name, type, shape, bytes."""
-    hasher = hashlib.sha256()
-    for name, array in sorted(values.items()):
-        hash_header(hasher, name, array.dtype, array.shape)
-        hash_rows(hasher, array)
-    return hasher.hexdigest()
-
-
-def hash_header(hasher: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """What a content digest begins an array with; `hash_rows` goes on, perhaps part by part."""
-    hasher.update(f"{name}\0{dtype.name}\0{shape}\0".encode())
-
-
-def hash_rows(hasher: Any, rows: NDArray[Any]) -> None:
-    little = rows.astype(rows.dtype.newbyteorder("<"), order="C", copy=False)
-    hasher.update(little.reshape(-1).view("u1").data)
+    """The digest of whole arrays."""
+    digest = ContentDigest()
+    for name, array in values.items():
+        digest.add(name, array)
+    return digest.hexdigest()
 
 
 def group_blocks(path: Path) -> int:

@@ -100,8 +100,8 @@ class Contents:
             self._sound.add(path.parent)
         group = Group(self.path, path, self.tree.attributes(path), seen, self.tree)
         if seen and time.time_ns() - seen[1] > _SETTLED_NS:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
+            if len(self._known) >= _MOST_KNOWN:  # the oldest goes
+                self._known.pop(next(iter(self._known)), None)
             self._known[path] = group
         return group
 

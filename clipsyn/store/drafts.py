@@ -5,7 +5,7 @@
     .wip/<id>/target            where the group will be
     .wip/<id>/kept/<name>       what a block will be made of, where that takes long
     .wip/<id>/*.partial         files being written, renamed into the group when they are whole
-    .wip/new-*                  drafts being made
+    .wip/new-*                  drafts being made, and copies of groups of other stores
     .wip/trash-*                replaced or removed groups, on their way out
     .wip/*.partial              other files being written
 
@@ -271,36 +271,32 @@ class Draft:
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""
+        if self._folder.exists():
+            if is_draft(self._folder):
+                return
+            discard(self.store, self._folder)  # published once, replaced, killed before it was gone
         attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
+        building = new_folder(self.store)
+        try:
+            (building / "done").mkdir()
+            arrays.create_group(
+                building / "group", self.specs, self.sizes, self.chunk_rows, attributes
+            )
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        (building / "target").write_text(str(self.target.relative_to(self.store)))
+        if not (building / "done").exists():  # taken away meanwhile, and in part made again
+            discard(self.store, building)
+            raise FileNotFoundError(building)
+        if not files.rename_unless_taken(building, self._folder):
+            shutil.rmtree(building)
 
-        def make(group: Path) -> None:
-            arrays.create_group(group, self.specs, self.sizes, self.chunk_rows, attributes)
 
-        begin(self.store, self._folder, self.target, make)
-
-
-def begin(store: Path, folder: Path, target: Path, make: Callable[[Path], None]) -> None:
-    """Make a draft of what will be at `target`, unless `folder` is one; complete or not at all.
-
-    make: makes the group, without its chunks, in the folder that it is given.
-    """
-    if folder.exists():
-        if is_draft(folder):
-            return
-        discard(store, folder)  # published once, replaced since, and killed before it was gone
-    building = store / WIP / f"{_NEW}{secrets.token_hex(6)}"
-    (building / "done").mkdir(parents=True)
-    try:
-        make(building / "group")
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    (building / "target").write_text(str(target.relative_to(store)))
-    if not (building / "done").exists():  # taken away meanwhile, and in part made again
-        discard(store, building)
-        raise FileNotFoundError(building)
-    if not files.rename_unless_taken(building, folder):
-        shutil.rmtree(building)
+def new_folder(store: Path) -> Path:
+    """An empty folder for what is being made."""
+    (folder := scratch(store) / f"{_NEW}{secrets.token_hex(6)}").mkdir()
+    return folder
 
 
 def is_draft(folder: Path) -> bool:

@@ -172,40 +172,29 @@ def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = 
 
     Until it is complete it lies in `scratch`, a folder of the same file system, or beside `path`.
     """
-    with _partial(scratch or path.parent, path) as descriptor:
+    partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    try:
         for buffer in buffers:
             _write_all(descriptor, memoryview(buffer))
         os.fsync(descriptor)
-    sync(path.parent)
-
-
-def copy_file(file: Path, path: Path, scratch: Path, most: int) -> None:
-    """Copy a file of others; at `path` it is complete or missing, and not yet synced to disk.
-
-    Raises DamagedStore for one of more than `most` bytes.
-    """
-    with (
-        opened(file, most) as (source, _),
-        open(source, "rb", closefd=False) as of,
-        _partial(scratch, path) as descriptor,
-        open(descriptor, "wb", closefd=False) as to,
-    ):
-        shutil.copyfileobj(of, to, _COPIED)
-
-
-@contextmanager
-def _partial(scratch: Path, path: Path) -> Iterator[int]:
-    """A descriptor to write to, of a file that gets its name when all is written."""
-    partial = scratch / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
-    try:
-        yield descriptor
     except OSError:
         partial.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
     partial.replace(path)
+    sync(path.parent)
+
+
+def copy_file(file: Path, path: Path, most: int) -> None:
+    """Copy a file of others, not yet synced; raises DamagedStore for more than `most` bytes."""
+    with (
+        opened(file, most) as (source, _),
+        open(source, "rb", closefd=False) as of,
+        path.open("xb") as to,
+    ):
+        shutil.copyfileobj(of, to, _COPIED)
 
 
 @contextmanager

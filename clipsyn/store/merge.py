@@ -8,34 +8,32 @@ from another device, and labels of the same images may have been corrected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import NamedTuple
 
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.names import Location, differences
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
-from clipsyn.store.copies import GroupCopy
+from clipsyn.store.copies import copy_group
 from clipsyn.store.drafts import describe_changes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, ORDER, PROMPTS, Place
 from clipsyn.store.groups import Group
 from clipsyn.store.marker import is_store, place_of, written_at
-from clipsyn.store.samples import changed_samples
 from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.store.tree import ON_DISK
 from clipsyn.text import advised, counted, few
 
+_SEEN = ("arrays", "class_names", "metric", "licence", "logit_scale")  # beside the identity
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
 
 
-@dataclass(frozen=True)
-class Conflict:
+class Conflict(NamedTuple):
     """A name under which two stores have what is not the same, and the fields that differ."""
 
     said: str
@@ -49,9 +47,8 @@ class StoreDiff:
     store: Path
     take: list[Group] = field(default_factory=list)
     there: int = 0  # groups that are there already
-    other_numbers: list[str] = field(default_factory=list)  # groups that are there, but for numbers
+    other_numbers: list[str] = field(default_factory=list)  # of these, what is not the same there
     left_out: list[str] = field(default_factory=list)  # what was made from such numbers
-    corrected: list[str] = field(default_factory=list)  # sample tables, and what differs
 
     @property
     def size(self) -> int:
@@ -64,128 +61,83 @@ class StoreDiff:
 
     def notes(self) -> Iterator[str]:
         """Sentences about what will not be as it is in the store."""
-        yield from self.corrected
         if names := self.other_numbers:
-            be = "is" if len(names) == 1 else "are"
             yield (
-                f"{counted(len(names), 'group')} of {self.store} {be} there with other numbers of "
-                "the same identity, as another device makes them: those that are there stay "
-                f"({few(names)})"
+                f"{counted(len(names), 'group')} of {self.store} with other numbers, labels, terms "
+                f"or chunks than are there already: those stay ({few(names)})"
             )
         if names := self.left_out:
             yield (
-                f"{len(names):,} groups of {self.store} follow from numbers that do not come along "
-                f"({few(names)}): they are left out, and computed when they are read"
+                f"{counted(len(names), 'group')} of {self.store} made from numbers that do not "
+                f"come along ({few(names)}): left out, and computed when they are read"
             )
 
 
-class MergedStores:
+class _Union:
     """The first group at each place of all stores that were added."""
 
     def __init__(self) -> None:
         self.conflicts: list[Conflict] = []
-        self._there: dict[Place, tuple[FeatureStore, Path]] = {}
-        self._cells: dict[Place, tuple[str, FeatureStore]] = {}  # how each cell was made
-        self._names: dict[str, tuple[FeatureStore, list[str]]] = {}  # classes of each dataset
-        self._other: set[tuple[Path, str]] = set()  # datasets of a store that are others than here
-        self._fitting: set[tuple[Path, Place]] = set()  # whose numbers are the first ones
+        self._first: dict[Place, Group] = {}
+        self._classes: dict[str, Group] = {}  # a sample table of each dataset
 
     def add(self, store: FeatureStore, wanted: Collection[Place] | None = None) -> StoreDiff:
         """Compare a store, or what is wanted of it, with those before.
 
         Raises DamagedStore for one that is not whole.
         """
-        offer = StoreDiff(store.path)
-        for kind in ORDER:
-            for names, path in store.groups(kind):
-                place = (kind, *names)
-                is_wanted = wanted is None or place in wanted
-                if is_wanted and (store.path, names[0]) not in self._other:
-                    self._look_at(store, place, store.group(path), offer)
+        groups = {
+            (kind, *names): store.group(path)
+            for kind in ORDER
+            for names, path in store.groups(kind)
+            if wanted is None or (kind, *names) in wanted
+        }
+        conflicts = [*self._conflicts(groups)]
+        images = [one for one in conflicts if one.fields == ("samples",)]
+        self.conflicts += images or conflicts  # all that was made from them differs, too
+        offer, same = StoreDiff(store.path), set[Place]()
+        for place, group in groups.items():
+            first = self._first.get(place)
+            if first and any(first.attributes.get(n) != group.attributes.get(n) for n in _SEEN):
+                offer.other_numbers.append(group.name)
+            elif not (first or same.issuperset(_sources(place, group))):
+                offer.left_out.append(group.name)
+            else:
+                same.add(place)
+                offer.there += bool(first)
+                offer.take += [] if first else [group]
+                self._first[place] = group
         return offer
 
-    def _look_at(self, store: FeatureStore, place: Place, group: Group, offer: StoreDiff) -> None:
-        if conflict := self._conflict(store, place, group):
-            self.conflicts.append(conflict)
-            if place[0] == "samples":  # all else of the dataset would be said to differ, too
-                self._other.add((store.path, place[1]))
-        elif place in self._there:
-            self._compare(store, place, group, offer)
-        elif place[0] in ANSWERS and not group.imported and not self._follows(store, place):
-            offer.left_out.append(group.name)
-        elif place[0] in ANSWERS and not group.imported and self._answers(store, place):
-            offer.there += 1
-        else:
-            offer.take.append(group)
-            self._there[place] = store, group.path
-            self._fitting.add((store.path, place))
-
-    # What cannot be in one store
-
-    def _conflict(self, store: FeatureStore, place: Place, group: Group) -> Conflict | None:
-        kind, *names = place
-        if place in self._there:
-            first, path = self._there[place]
-            if changes := list(differences(first.group(path)["identity"], group["identity"])):
-                fields = tuple(name for name, _, _ in changes)
-                how = _how(first, store, place, changes)
-                return Conflict(f"{group.name} is {how}", fields)
-        if kind == "samples":
-            return self._other_classes(store, names, group["class_names"])
-        for cell, how in _made(place, group.imported):
-            made, first = self._cells.setdefault(cell, (how, store))
-            if made != how and first.path != store.path:
-                both = f"{made} in {first.path} and {how} in {store.path}"
-                return Conflict(f"{' · '.join(cell)} was {both}", ("kind",))
-        return None
-
-    def _other_classes(
-        self, store: FeatureStore, names: Sequence[str], classes: list[str]
-    ) -> Conflict | None:
-        """The splits of a dataset have the same classes."""
-        first, there = self._names.setdefault(names[0], (store, classes))
-        if there == classes or first.path == store.path:
-            return None
-        how = f"{len(there)} classes in {first.path}, {len(classes)} in {store.path}"
-        for number, (one, other) in enumerate(zip(there, classes, strict=False)):
-            if one != other:
-                how = f"class {number} is '{one}' in {first.path}, '{other}' in {store.path}"
-                break
-        return Conflict(f"{'/'.join(names)} has other class names: {how}", ("class_names",))
-
-    # What is there already
-
-    def _compare(self, store: FeatureStore, place: Place, group: Group, offer: StoreDiff) -> None:
-        """Note whether the group has the numbers of the first one at its place."""
-        first, path = self._there[place]
-        there = first.group(path)
-        if place[0] == "samples":
-            offer.there += 1
-            if differing := list(_corrections(first, store, place)):
-                offer.corrected.append(
-                    f"{'/'.join(place[1:])}: {store.path} has other {' and '.join(differing)} than "
-                    f"{first.path}, which stay"
+    def _conflicts(self, groups: Mapping[Place, Group]) -> Iterator[Conflict]:
+        for place, group in groups.items():
+            first = self._first.get(place, group)
+            if changes := list(differences(first["identity"], group["identity"])):
+                yield Conflict(
+                    f"{group.name} is made from something else in {group.store} than in "
+                    f"{first.store} ({describe_changes(changes)})",
+                    tuple(name for name, _, _ in changes),
                 )
-        elif same_numbers(there, group):
-            offer.there += 1
-            self._fitting.add((store.path, place))
-        else:
-            offer.other_numbers.append(group.name)
+            if place[0] == "samples":
+                table = self._classes.setdefault(place[1], group)  # of any split
+                if table["class_names"] != group["class_names"]:
+                    yield Conflict(
+                        f"{group.name} has other class names in {group.store} than {table.name} in "
+                        f"{table.store}",
+                        ("class_names",),
+                    )
+        there = ((place, group.imported) for place, group in self._first.items())
+        if both := made_in_two_ways(there, ((p, group.imported) for p, group in groups.items())):
+            yield Conflict(both, ("kind",))
 
-    def _follows(self, store: FeatureStore, place: Place) -> bool:
-        """Whether logits or predictions come along with what they were made from."""
-        _, dataset, split, perturbation, backbone, prompts = place
-        features = ("features", dataset, split, perturbation, backbone)
-        needed = [features, ("classes", dataset, prompts, backbone)]
-        return all((store.path, one) in self._fitting for one in needed)
 
-    def _answers(self, store: FeatureStore, place: Place) -> bool:
-        """Whether the other kind of the same answers has come from another store."""
-        for kind in ANSWERS:
-            there = self._there.get((kind, *place[1:]))
-            if there and there[0].path != store.path:
-                return True
-        return False
+def _sources(place: Place, group: Group) -> list[Place]:
+    """What logits or predictions were made from, and so come along with."""
+    if place[0] not in ANSWERS or group.imported:
+        return []
+    _, dataset, split, perturbation, backbone, prompts = place
+    features = ("features", dataset, split, perturbation, backbone)
+    return [features, ("classes", dataset, prompts, backbone)]
 
 
 def made_in_two_ways(
@@ -218,46 +170,6 @@ def _made(place: Place, imported: bool) -> Iterator[tuple[Place, str]]:
             yield place[1:], f"imported as {kind}"
 
 
-def _how(
-    first: FeatureStore, store: FeatureStore, place: Place, changes: list[tuple[str, Any, Any]]
-) -> str:
-    """How two groups at one place differ, in words."""
-    if place[0] == "samples":
-        one, other = first.samples(*place[1:]), store.samples(*place[1:])
-        what = changed_samples(one, other)
-        return f"of other images in {store.path} than in {first.path}: {what}"
-    how = describe_changes(changes)
-    return f"made from something else in {store.path} than in {first.path} ({how})"
-
-
-def _corrections(first: FeatureStore, store: FeatureStore, place: Place) -> Iterator[str]:
-    """What was corrected in one of two tables of the same images."""
-    one, other = first.samples(*place[1:]), store.samples(*place[1:])
-    if count := int(np.count_nonzero(one.labels != other.labels)):
-        yield f"labels of {count:,} of {len(one):,} images"
-    if one.metric != other.metric:
-        yield f"metric ({other.metric}, not {one.metric})"
-    if one.licence != other.licence:
-        yield f"terms ({other.licence or 'unknown'}, not {one.licence or 'unknown'})"
-
-
-def same_numbers(one: Group, other: Group) -> bool:
-    """Whether two groups of one identity have equal arrays, however these are cut into chunks."""
-    return all(_equal(one, other, spec.name) for spec in one.specs)
-
-
-def _equal(one: Group, other: Group, name: str) -> bool:
-    ours, theirs = one.arrays[name], other.arrays[name]
-    if ours.rows == theirs.rows:
-        return ours == theirs
-    left, right = one.read(name), other.read(name)
-    return (
-        left.dtype == right.dtype
-        and left.shape == right.shape
-        and left.tobytes() == right.tobytes()
-    )
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a merge will do, or why it will not."""
@@ -285,13 +197,10 @@ class Plan:
         store = FeatureStore.create(self.into, self.chunk_rows)
         groups = [group for offer in self.offers for group in offer.take]
         counter = progress.add("merging", len(groups))
-
-        def publish(group: Group) -> None:
-            GroupCopy(group, store.path, link).publish()
-
+        copy = partial(copy_group, store=store.path, link=link)
         with ThreadPoolExecutor(_THREADS) as pool:
             for kind in ORDER:
-                for _ in pool.map(publish, [group for group in groups if group.kind == kind]):
+                for _ in pool.map(copy, [group for group in groups if group.kind == kind]):
                     progress.advance(counter, 1)
         progress.finish(counter)
 
@@ -300,15 +209,14 @@ def plan_merge(into: Path, paths: Sequence[Path], filters: Filters | None = None
     """Compare the stores at `paths` with the one at `into`, if there is one, and with one another.
 
     filters: which cells of these stores come along, with what they are made from. No numbers are
-    read but labels, and where one identity was made twice. Raises UsageError for a store that would
-    be merged into itself, StoreError for one that is missing or damaged, UnknownName or MissingCell
-    for filters that nothing passes.
+    read. Raises UsageError for a store that would be merged into itself, StoreError for one that is
+    missing or damaged, UnknownName or MissingCell for filters that nothing passes.
     """
     into = place_of(into)
     if isinstance(into, Location):
         raise written_at(into)
     stores = [_on_disk(into, path) for path in paths]
-    union = MergedStores()
+    union = _Union()
     if is_store(into):
         for store in stores:
             if store.path.samefile(into):

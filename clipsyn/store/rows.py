@@ -5,7 +5,6 @@ InputError says what is wrong with them.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn.errors import InputError, UsageError
 from clipsyn.methods.numerics.logits import LARGEST_LOGIT, NO_CLASS, NO_PREDICTION
 from clipsyn.names import FeatureKey, Identity
-from clipsyn.store.arrays import hash_header, hash_rows
+from clipsyn.store.arrays import ContentDigest
 from clipsyn.store.drafts import Draft
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
@@ -117,10 +116,8 @@ class Rows:
         token = secrets.token_hex(10)
         self.draft = replace(draft, identity={**draft.identity, "writing": token}, id=token)
         self.count = self.invalid = 0
-        self._largest, *small = sorted(spec.name for spec in draft.specs)
         self._waiting: list[Mapping[str, NDArray[Any]]] = []  # what the next block begins with
-        self._kept: dict[str, list[NDArray[Any]]] = {name: [] for name in small}
-        self._hasher = hashlib.sha256()  # of the largest array: the others have a few bytes a row
+        self._digest = ContentDigest()
 
     @property
     def width(self) -> int | None:
@@ -136,15 +133,19 @@ class Rows:
                 f"{name}: {self.count + count:,} rows, where there are {total:,} samples"
             )
         self.invalid += count - int(np.count_nonzero(values["valid"]))
-        start = 0
+        for array, rows in values.items():
+            self._digest.add(array, rows)
+        start, blocks = 0, self.draft.blocks
         while start < count:
-            block, end = self._next_block()
-            taken = min(count - start, end - self.count)
-            part = slice(start, start + taken)
+            block = self.count // blocks.rows
+            end = blocks.range(block).stop
+            part = slice(start, min(count, start + end - self.count))
             self._waiting.append({array: rows[part] for array, rows in values.items()})
-            start, self.count = part.stop, self.count + taken
+            start, self.count = part.stop, self.count + part.stop - start
             if self.count == end:
-                self._write(block)
+                parts, self._waiting = self._waiting, []
+                whole = {array: np.concatenate([it[array] for it in parts]) for array in values}
+                self.draft.write(block, whole, {})
 
     def _check_alike(self, draft: Draft, name: str) -> None:
         if draft.specs != self.draft.specs:
@@ -156,48 +157,18 @@ class Rows:
                 f"{self.width}: one backbone has one width"
             )
 
-    def _next_block(self) -> tuple[int, int]:
-        """The number of the block that is being filled, and the row after its last."""
-        blocks = self.draft.blocks
-        block = self.count // blocks.rows
-        return block, blocks.range(block).stop
-
-    def _write(self, block: int) -> None:
-        parts, self._waiting = self._waiting, []
-        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        largest = values[self._largest]
-        if block == 0:
-            shape = (self.draft.sizes["sample"], *largest.shape[1:])
-            hash_header(self._hasher, self._largest, largest.dtype, shape)
-        hash_rows(self._hasher, largest)
-        for name, kept in self._kept.items():
-            kept.append(values[name])
-        self.draft.write(block, values, {})
-
-    def _content_digest(self) -> str:
-        """`clipsyn.store.arrays.content_digest` of all rows; once."""
-        for name, kept in self._kept.items():
-            whole = np.concatenate(kept)
-            hash_header(self._hasher, name, whole.dtype, whole.shape)
-            hash_rows(self._hasher, whole)
-        return self._hasher.hexdigest()
-
     def identify(self, key: FeatureKey, samples: SampleTable, prompts: str | None) -> None:
         """Give the draft the identity that it will be published with, once all rows are there."""
+        kind = self.draft.kind
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
-            "content": self._content_digest(),
-            "dataset": key.dataset,
-            "split": key.split,
+            "content": self._digest.hexdigest(),
+            **vars(key),
             "samples": samples.digest,
-            "perturbation": key.perturbation,
-            "backbone": key.backbone,
-            "class_names": list(samples.class_names),
+            "class_names": None if kind == "features" else list(samples.class_names),
         }
-        if self.draft.kind == "features":
-            identity["class_names"] = None
-        if self.draft.kind == "predictions":
+        if kind == "predictions":
             identity["confidences"] = self.draft.identity["confidences"]
         if prompts is not None:
             identity["prompts"] = prompts

@@ -194,14 +194,11 @@ def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     Attributes go first: a table left between the two is refused by readers, and the same command
     mends it.
     """
-    label, listed = group.path / "label", arrays.relisted(group.arrays["label"], table.labels)
-    listing = {**group["arrays"], "label": listed.json()}
-    corrected = sealed({**group.attributes, **table.attributes(), "arrays": listing})
-    if corrected != group.attributes:
-        arrays.write_attributes(group.path, corrected, scratch)
-    for block in arrays.differing_blocks(label, table.labels, listed):
-        rows = listed.blocks.range(block)
-        arrays.write_block(label, block, table.labels[rows.start : rows.stop], scratch)
+    label = arrays.relisted(group.arrays["label"], table.labels).json()
+    listed = {**group["arrays"], "label": label}
+    attributes = sealed({**group.attributes, **table.attributes(), "arrays": listed})
+    arrays.write_attributes(group.path, attributes, scratch)
+    _write(group, "label", table.labels, scratch)
 
 
 def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:
@@ -210,15 +207,19 @@ def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:
     Nobody reads it before all of it is written and the attributes list it, so that an extraction
     may be killed at any time.
     """
-    if LOOK in group.arrays or LOOK not in arrays.array_names(group.path):
-        return
+    if LOOK not in group.arrays and LOOK in arrays.array_names(group.path):
+        _write(group, LOOK, looks, scratch)
+        listed = {**group["arrays"], LOOK: arrays.listing(group.path / LOOK).json()}
+        attributes = sealed({**group.attributes, "arrays": listed})
+        arrays.write_attributes(group.path, attributes, scratch)
+
+
+def _write(group: Group, array: str, values: NDArray[Any], scratch: Path) -> None:
     blocks = group.arrays["label"].blocks
     for block in range(blocks.count):
         rows = blocks.range(block)
-        arrays.write_block(group.path / LOOK, block, looks[rows.start : rows.stop], scratch)
-    listing = {**group["arrays"], LOOK: arrays.listing(group.path / LOOK).json()}
-    attributes = sealed({**group.attributes, "arrays": listing})
-    arrays.write_attributes(group.path, attributes, scratch)
+        part = values[rows.start : rows.stop]
+        arrays.write_block(group.path / array, block, part, scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:

@@ -26,14 +26,11 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     if not every:
         line = advised("extract", store.made_in, "--backbones", "…", "--dataset", "…")
         raise MissingCell(f"{store.path} holds no features yet: run `{line}`")
+    cells = [("features", *key.names) for key in every]
     hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
-    meant = {
-        field: _meant(field, names, {getattr(key, field) for key in every}, hint)
-        for field, names in filters.items()
-        if names is not None
-    }
-    wanted = {field: set().union(*terms) for field, terms in meant.items()}
-    keys = [key for key in every if all(getattr(key, f) in names for f, names in wanted.items())]
+    meant = _meant(cells, filters, hint)
+    passing = with_sources(cells, _names(meant))
+    keys = [key for key, cell in zip(every, cells, strict=True) if cell in passing]
     _refuse_gaps(store, every, keys, meant)
     store.tree.expect(path for key in keys for path in store.places(key))
     return keys
@@ -78,18 +75,30 @@ def terms_of(field: str, names: str | Collection[str]) -> tuple[str, ...]:
 
 
 def _meant(
-    dimension: str, names: str | Collection[str], known: Collection[str], hint: str
-) -> list[list[str]]:
-    """Of each name or pattern the names that it means: one that is known means itself alone.
+    places: Iterable[Place], filters: Mapping[str, Names], hint: str
+) -> dict[str, list[list[str]]]:
+    """By dimension, of each name or pattern the names that it means: a known one itself alone.
 
-    Raises UnknownName, with near matches, for what means nothing.
+    None is no filter. Raises UnknownName, with near matches, for what means nothing.
     """
-    terms = []
-    for term in terms_of(dimension, names):
-        terms.append([term] if term in known else matching(term, known))
-        if not terms[-1]:
-            raise unknown_name(dimension, term, known, hint)
-    return terms
+    known: dict[str, set[str]] = {dimension: set() for dimension in filters}
+    for place in places:
+        for dimension, name in _named(place):
+            if dimension in known:
+                known[dimension].add(name)
+    meant: dict[str, list[list[str]]] = {}
+    for dimension, names in filters.items():
+        there = known[dimension]
+        for term in () if names is None else terms_of(dimension, names):
+            found = [term] if term in there else matching(term, there)
+            if not found:
+                raise unknown_name(dimension, term, there, hint)
+            meant.setdefault(dimension, []).append(found)
+    return meant
+
+
+def _names(meant: Mapping[str, list[list[str]]]) -> dict[str, set[str]]:
+    return {dimension: set().union(*terms) for dimension, terms in meant.items()}
 
 
 def matching(term: str, names: Iterable[str]) -> list[str]:
@@ -164,7 +173,7 @@ def prompt_sets(cell: Cell, prompts: Names) -> list[str]:
     return chosen
 
 
-Filters = Mapping[str, Collection[str] | None]  # dimension of KINDS -> names or patterns
+Filters = Mapping[str, Names]  # dimension of KINDS -> names or patterns
 Meant = Mapping[str, Collection[str]]  # the names that stand for them
 
 
@@ -189,17 +198,7 @@ def names_meant(places: Collection[Place], filters: Filters, where: str) -> dict
 
     None is no filter. Raises UnknownName, with near matches, for what stands nowhere.
     """
-    known: dict[str, set[str]] = {dimension: set() for dimension in filters}
-    for place in places:
-        for dimension, name in _named(place):
-            if dimension in known:
-                known[dimension].add(name)
-    hint = f"`{advised('ls', where)}` lists all."
-    return {
-        dimension: set().union(*_meant(dimension, names, known[dimension], hint))
-        for dimension, names in filters.items()
-        if names is not None
-    }
+    return _names(_meant(places, filters, f"`{advised('ls', where)}` lists all."))
 
 
 def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -59,25 +58,31 @@ def refused(store: FeatureStore, groups: Iterable[GroupPath]) -> Iterator[str]:
     groups: all groups of the store. No array is read; what is published at a URL was compared when
     it was pushed.
     """
-    for group in groups:
-        if store.tree is not ON_DISK or group.kind in ("samples", "classes"):
-            continue
+    for group in groups if store.tree is ON_DISK else ():
         try:
-            _check_sources(store, group)
+            _check_current(store, group, with_answers=True)
         except ClipsynError as error:
             if store.tree.exists(group.path):  # not removed meanwhile
                 where = f"{_where(store, group)}: {error}"
                 yield Stale(where) if isinstance(error, StaleCell) else where
 
 
-def _check_sources(store: FeatureStore, group: GroupPath) -> None:
-    """Of answers that follow from embeddings nothing: their features do it."""
+def _check_current(store: FeatureStore, group: GroupPath, *, with_answers: bool) -> None:
+    """Raise what a reader raises of a cell that is of others than are there.
+
+    with_answers: also of stored logits and predictions, with the embeddings that they follow from.
+    """
+    if group.kind in ("samples", "classes"):
+        return
     cell = store.cell(_key(group))
     if group.kind == "features" or cell.sets:
         cell.holding("valid", group.names.get("prompts"))
-    if group.kind == "features":
-        for kind, prompts in product(ANSWERS, cell.prompt_sets()):
-            cell.stored(kind, prompts)
+    for prompts in cell.prompt_sets() if group.kind == "features" else ():
+        paths = {kind: store.at(kind, *cell.key.names, prompts) for kind in ANSWERS}
+        there = [kind for kind in ANSWERS if store.tree.exists(paths[kind])]
+        if with_answers or not there:
+            for kind in there or ["logits"]:
+                cell.stored(kind, prompts)
 
 
 def _strays(store: Path) -> Iterator[str]:
@@ -183,8 +188,12 @@ def _wrong_numbers(
     store: FeatureStore, group: GroupPath, stored: Group, deep: bool
 ) -> Iterator[str]:
     """Intact arrays that contradict the identity, or do not follow from their sources."""
-    _read(store, group)
-    if group.kind == "samples":
+    _check_current(store, group, with_answers=False)
+    if group.kind in ANSWERS:
+        store.predictions(_key(group), group.names["prompts"])
+    elif group.kind == "classes":
+        stored.read("class_embedding")
+    elif group.kind == "samples":
         samples = store.samples(group.names["dataset"], group.names["split"])
         if samples.digest != stored["identity"]["samples"]:
             yield "ids and content hashes do not match the digest"
@@ -196,28 +205,6 @@ def _wrong_numbers(
         yield from _wrong_logits(store, group, stored)
     elif deep and group.kind == "predictions" and not stored.imported:
         yield from _wrong_predictions(store, group, stored)
-
-
-def _read(store: FeatureStore, group: GroupPath) -> None:
-    """Raise what a reader raises who gets to this group: also that it is of others than are there.
-
-    No more is read than small arrays: all bytes have been.
-    """
-    names = group.names
-    prompts = names.get("prompts")
-    if group.kind == "classes":
-        store.class_embeddings(names["dataset"], names["prompts"], names["backbone"])
-    if group.kind in ("samples", "classes"):
-        return
-    cell = store.cell(_key(group))
-    cell.holding("valid", prompts)
-    if group.kind in ANSWERS:
-        cell.predictions(names["prompts"])
-        return
-    for each in cell.prompt_sets():
-        answers = (store.at(kind, *cell.key.names, each) for kind in ANSWERS)
-        if not any(map(store.tree.exists, answers)):  # which are looked at for themselves
-            cell.stored("logits", each)
 
 
 def _wrong_logits(store: FeatureStore, group: GroupPath, stored: Group) -> Iterator[str]:

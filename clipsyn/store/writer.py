@@ -8,7 +8,7 @@ the cell is published; samples and class embeddings, which it needs, go first.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,10 +21,9 @@ from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
 from clipsyn.methods.numerics.logits import is_scale, predictions, zero_shot_logits
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import exists
 from clipsyn.store.folders import ANSWERS, PROMPTS
 from clipsyn.store.rows import (
     Rows,
@@ -89,8 +88,9 @@ class CellWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self.finish()
-                self._publish()
+                with files.locked(self.store.path):  # of two at once the second looks again
+                    self._was = self._checked(self._written())
+                    self._publish()
         finally:
             for draft in self._drafts:
                 draft.drop()
@@ -193,42 +193,40 @@ class CellWriter:
         rows.identify(self.key, self.samples, self.prompts)
         where = f"{self.store.path} with other content"
         was = self._state(rows.draft, f"{self.key} was imported into {where}")
-        if others := self._of_other_kinds(rows):
-            if not self.replace:
-                kind = HELD[others[0].relative_to(self.store.path).parts[0]]
-                there = f"{self.key} was imported into {self.store.path} as {kind}"
-                raise self._taken(there, "kind")
-            was = "replaced"
+        others = [path for path in self._others(rows) if self.store.is_imported(path)]
+        if others and not self.replace:
+            kind = HELD[others[0].relative_to(self.store.path).parts[0]]
+            raise self._taken(f"{self.key} was imported into {self.store.path} as {kind}", "kind")
         for prompts in self._classes:
             draft = self._classes_draft(prompts)
             named = f"class embeddings '{prompts}' of {self.key.backbone} for {self.key.dataset}"
-            if exists(draft.target) and not self.store.is_imported(draft.target):
+            if files.exists(draft.target) and not self.store.is_imported(draft.target):
                 raise StaleCell(f"{named} were extracted into {self.store.path}: {_CALL}")
             self._state(draft, f"{named} are in {where}")
-        return was
+        return "replaced" if others else was
 
     def _publish(self) -> None:
         """Make everything ready before anything is visible; a cell comes after what it needs."""
         rows = self._written()
         texts = {prompts: self._written_classes(prompts) for prompts in self._classes}
-        logits = {
-            prompts: self._written_logits(prompts, texts[prompts], rows)
+        logits = [
+            self._written_logits(prompts, texts[prompts], rows)
             for prompts, classes in self._classes.items()
             if classes.logits
-        }
+        ]
         facts = self.samples.attributes() | {"imported": True}
         self.store.samples_draft(self.samples).fill(self.samples.arrays(), facts)
+        renewed = any(draft.is_taken() for draft in texts.values())
         for prompts, draft in texts.items():
             about = {"logit_scale": self._classes[prompts].scale, "provenance": self._provenance}
             self._release(draft, about)
-        if self.replace:
-            others = self._of_other_kinds(rows)
-            if self.store.features_path(self.key) in (rows.draft.target, *others):
-                others += self._stale_logits(logits)
-            for path in others:
-                discard(self.store.path, path)
+        if self.replace and (renewed or self._was != "there"):
+            kept = [draft.target for draft in logits if draft.is_published()]
+            for path in self._others(rows):
+                if path not in kept:
+                    discard(self.store.path, path)
         self._release(rows.draft, self._about(rows))
-        for draft in logits.values():
+        for draft in logits:
             self._release(draft, {})
 
     def _release(self, draft: Draft, about: Mapping[str, Any]) -> None:
@@ -264,23 +262,19 @@ class CellWriter:
             draft.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
         return draft
 
-    def _of_other_kinds(self, rows: Rows) -> list[Path]:
-        """What was imported under that name, and holds something else than what is written."""
+    def _others(self, rows: Rows) -> list[Path]:
+        """Groups of that name that cannot stand beside what is written, imported or derived.
+
+        Of other prompt sets, imported answers can, and derived ones stand beside embeddings alone.
+        """
+        embedded, own = rows.draft.kind == "features", self.prompts or PROMPTS
         paths = [self.store.features_path(self.key)]
-        paths += [self._path(kind) for kind in ANSWERS]
-        return [path for path in paths if path != rows.draft.target and self._is_imported(path)]
-
-    def _stale_logits(self, logits: Mapping[str, Draft]) -> Iterator[Path]:
-        """The stored logits that follow from embeddings which are being replaced."""
-        for prompts in self.store.names_in(self.store.at("logits", *self.key.names)):
-            path = self.store.logits_path(self.key, prompts)
-            stays = self._was == "there" and prompts not in self._classes
-            stays |= prompts in logits and logits[prompts].is_published()
-            if not stays and not self._is_imported(path):
-                yield path
-
-    def _is_imported(self, path: Path) -> bool:
-        return exists(path) and self.store.is_imported(path)
+        for kind in ANSWERS:
+            for name in self.store.names_in(self.store.at(kind, *self.key.names)):
+                path = self.store.at(kind, *self.key.names, name)
+                if embedded or name == own or not self.store.is_imported(path):
+                    paths.append(path)
+        return [path for path in paths if path != rows.draft.target and files.exists(path)]
 
     # Identities
 
@@ -332,7 +326,7 @@ class CellWriter:
 
     def _check_name(self) -> None:
         there = self.store.cell(self.key)
-        if exists(self.store.features_path(self.key)) and not there.imported_as:
+        if files.exists(self.store.features_path(self.key)) and not there.imported_as:
             raise StaleCell(f"{self.key} was extracted into {self.store.path}: {_CALL}")
         if there.imported_as and bool(there.known_sets) != (self.prompts is not None):
             has = "no" if self.prompts else "a"

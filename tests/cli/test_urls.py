@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
@@ -134,15 +133,12 @@ def test_the_cache_is_listed_and_cleared(
     fails: Callable[..., str],
     server: Server,
     own_cache: Path,
-    read_table: Any,
 ) -> None:
     assert f"nothing to remove from {own_cache}" in clipsyn("gc", "--cache").stdout
     clipsyn("zeroshot", server.url)
     assert "nothing to remove" in clipsyn("gc", "--cache", "--older-than", "1d", "-y").stdout
     listed = clipsyn("gc", "--cache", "--older-than", "0", "--dry-run").stdout
-    shown = read_table(listed)
-    assert shown.column("store") == [server.url]
-    assert int(shown.column("groups")[0]) > 5
+    assert int(listed.split()[0]) > 5
     assert f"from {own_cache}" in clipsyn("gc", "--cache", "--older-than", "0", "-y").stdout
     assert "nothing to remove" in clipsyn("gc", "--cache", "--older-than", "0").stdout
     assert "--cache" in fails(2, "gc")

@@ -20,7 +20,6 @@ def cache_of(tmp_path: Path, **groups: int) -> Cache:
     cache = Cache(tmp_path / "cache")
     for name, days in groups.items():
         cache.write(cache.folder(name) / "array" / "c.0", bytes(300))
-        cache.label(name, "https://lab/store", f"features/{name}")
         at = time.time() - DAY * days
         os.utime(cache.folder(name), (at, at))
     return cache
@@ -28,12 +27,12 @@ def cache_of(tmp_path: Path, **groups: int) -> Cache:
 
 def test_what_nobody_has_read_for_long_goes(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, a=30, b=20, c=1)
-    assert [kept.folder.name for kept in cache.kept()] == ["c", "b", "a"]
-    assert [kept.name for kept in cache.prune(25 * DAY)] == ["features/a"]
+    assert [group.digest for group in cache.groups()] == ["c", "b", "a"]
+    assert [group.digest for group in cache.prune(25 * DAY)] == ["a"]
     cache.use("b")
     assert cache.prune(10 * DAY) == []
-    assert [kept.name for kept in cache.prune(0)] == ["features/b", "features/c"]
-    assert cache.kept() == []
+    assert [group.digest for group in cache.prune(0)] == ["b", "c"]
+    assert cache.groups() == []
 
 
 def test_only_what_went_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +45,14 @@ def test_only_what_went_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    assert [kept.folder.name for kept in cache.prune(0)] == ["b"]
-    assert [kept.folder.name for kept in cache.kept()] == ["a"]
+    assert [group.digest for group in cache.prune(0)] == ["b"]
+    assert [group.digest for group in cache.groups()] == ["a"]
 
 
 def test_files_appear_when_they_are_whole(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, a=0)
     there = [path.name for path in cache.folder("a").rglob("*")]
-    assert sorted(there) == ["array", "c.0", "from.json"]
+    assert sorted(there) == ["array", "c.0"]
     assert cache.forget("a")
     assert not cache.forget("a")
     assert list((tmp_path / "cache" / "groups").iterdir()) == []

@@ -29,11 +29,6 @@ def test_content_is_the_same_wherever_and_whenever_it_was_made(tmp_path: Path, f
     assert every(one) == every(two)
 
 
-def test_groups_of_one_store_all_differ(tiny_store: FeatureStore) -> None:
-    contents = every(tiny_store)
-    assert len(set(contents.values())) == len(contents)
-
-
 @pytest.mark.parametrize("changes", [{"labels": [0] * 20}, {"licence": "CC-BY"}, {"metric": "x"}])
 def test_corrections_change_the_content_of_samples_alone(
     tiny_store: FeatureStore, changes: dict[str, Any]
@@ -45,14 +40,6 @@ def test_corrections_change_the_content_of_samples_alone(
     tiny_store.annotate(replace(table, **changes))
     after = every(FeatureStore.open(tiny_store.path))
     assert {name for name in after if after[name] != before[name]} == {"samples/toy/test"}
-
-
-def test_fields_that_differ_are_named(tmp_path: Path, fakes: Any, tiny_store: FeatureStore) -> None:
-    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
-    key = fakes.key
-    ours, theirs = (store.cell(key).group().attributes for store in (tiny_store, other))
-    assert differing(ours, theirs) == ["backbone.weights"]
-    assert differing(ours, ours) == []
 
 
 def test_facts_and_arrays_that_differ_are_named(tiny_store: FeatureStore) -> None:

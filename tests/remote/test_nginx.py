@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clipsyn.errors import StoreError
-from clipsyn.remote.folder import MissingObject
-from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from tests.remote.copying import push
 from tests.remote.nginx import Nginx
@@ -21,37 +17,6 @@ from tests.remote.nginx import Nginx
 def url(tiny_store: FeatureStore, nginx: Nginx, tmp_path: Path) -> str:
     push(tiny_store, f"file://{tmp_path}/www")
     return nginx.serving(tmp_path / "www")
-
-
-def test_objects_are_the_files(url: str, tmp_path: Path) -> None:
-    remote = Remote(url)
-    files = [path for path in (tmp_path / "www").rglob("*") if path.is_file()]
-    paths = {
-        str(path.relative_to(tmp_path / "www")): path for path in files if "/." not in str(path)
-    }
-    brought = {path: hashlib.sha256(remote.get(path).data).digest() for path in paths}
-    assert brought == {
-        name: hashlib.sha256(path.read_bytes()).digest() for name, path in paths.items()
-    }
-
-
-def test_what_has_not_changed_is_not_sent_again(url: str, nginx: Nginx) -> None:
-    remote, before = Remote(url), len(nginx.requests())
-    first = remote.get("index.json.gz")
-    assert remote.get("index.json.gz", known=first.etag) == (b"", first.etag)
-    assert nginx.requests(more_than=before + 1)[-1][2:] == (304, 0)
-
-
-def test_what_is_not_there_is_missing(url: str) -> None:
-    with pytest.raises(MissingObject, match=f"there is no {url}/nothing"):
-        Remote(url).get("nothing")
-    assert not Remote(url).exists("nothing")
-
-
-def test_a_web_server_takes_nothing(url: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError):
-        Remote(url).put("new", b"data")
-    assert not (tmp_path / "www" / "new").exists()
 
 
 def test_a_store_is_read_over_http(url: str, tiny_store: FeatureStore, nginx: Nginx) -> None:

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
-from clipsyn.names import Location
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
 from clipsyn.remote.published import Published
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import cell_rows, find_groups
-from clipsyn.store.pools import PoolReader
 from clipsyn.store.verify import damage, debris
-from tests.remote.publish import published, read_index, republish, restate, write_index
+from tests.remote.publish import published, read_index, republish, write_index
 from tests.remote.server import Server
 
 ONE = "features/toy/test/clean/fake--one"
@@ -38,10 +36,6 @@ def server(
 ) -> Server:
     monkeypatch.setattr("clipsyn.remote.transport._PAUSE", 0)
     return serve(folder)
-
-
-def alter_index(folder: Path, **changes: Any) -> None:
-    write_index(folder, read_index(folder) | changes)
 
 
 def only(folder: Path, name: str) -> Path:
@@ -307,15 +301,6 @@ def test_a_cache_that_is_emptied_meanwhile_is_filled_again(server: Server, cache
     np.testing.assert_array_equal(store.pool("toy", "test").logits, expected)
 
 
-def test_a_cache_that_cannot_be_written_is_said(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(StoreError, match=r"cannot be written .*: set CLIPSYN_CACHE to a folder"):
-        FeatureStore.open(server.url)
-
-
 # verify
 
 
@@ -346,67 +331,6 @@ def test_verify_finds_what_was_published_damaged(server: Server, folder: Path) -
 # Stores of strangers
 
 
-def test_another_major_format_is_refused_and_a_newer_minor_one_read(
-    folder: Path, server: Server
-) -> None:
-    alter_index(folder, format="1.99", more="fields")
-    assert FeatureStore.open(server.url).keys()
-    alter_index(folder, format="2.0")
-    with pytest.raises(UnsupportedFormat, match=r"has format 2\.0, this clipsyn reads 1"):
-        FeatureStore.open(server.url)
-
-
-@pytest.mark.parametrize(
-    "index", ["", "{}", "[" * 100_000, '{"format": "1.0"}', "null", "{" * 10, "\0"]
-)
-def test_an_index_that_is_none_is_damage(folder: Path, server: Server, index: str) -> None:
-    (folder / "index.json.gz").write_text(index)
-    with pytest.raises(DamagedStore, match=r"index\.json\.gz is damaged"):
-        FeatureStore.open(server.url)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../../evil", "/etc/evil", "a/../../evil", "\0evil", "a\\evil", ".hidden", "manifest.json"],
-)
-def test_names_of_files_never_leave_the_cache(
-    folder: Path, server: Server, tmp_path: Path, name: str
-) -> None:
-    there = only(folder, ONE)
-    manifest = json.loads((there / "manifest.json").read_text())
-    manifest["files"][name] = manifest["files"]["zarr.json"]
-    restate(folder, there, manifest)
-    store = FeatureStore.open(server.url)
-    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
-    with pytest.raises(DamagedStore, match=r"manifest\.json is damaged"):
-        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
-    after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
-    assert after == before
-
-
-def test_places_of_groups_are_names_and_no_paths(folder: Path, server: Server) -> None:
-    index = read_index(folder)
-    index["groups"][0]["place"][-1] = "../../../etc"
-    write_index(folder, index)
-    store = FeatureStore.open(server.url)
-    kind, *names = index["groups"][0]["place"]
-    path = store.at(kind, *names)
-    assert ".." not in path.relative_to(store.path).parts
-    with pytest.raises(StoreError):
-        store.group(path)  # it is the one of another place
-    assert all(".." not in path.split("/") for path in server.paths())
-
-
-def test_a_declared_size_is_not_believed(folder: Path, server: Server) -> None:
-    there = only(folder, ONE)
-    manifest = json.loads((there / "manifest.json").read_text())
-    manifest["files"]["image_embedding/c.0.0"][0] = 1 << 40
-    restate(folder, there, manifest)
-    store = FeatureStore.open(server.url)
-    with pytest.raises(DamagedStore):
-        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
-
-
 def test_a_declared_shape_is_not_believed(folder: Path, server: Server) -> None:
     there = only(folder, ONE)
     file = there / "image_embedding" / "zarr.json"
@@ -434,17 +358,3 @@ def test_a_group_of_another_place_is_refused(folder: Path, server: Server) -> No
     store = FeatureStore.open(server.url)
     with pytest.raises(DamagedStore, match="is what belongs in features/toy/test/clean/fake--two"):
         store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
-
-
-def test_a_reader_in_blocks_reads_the_same(tiny_store: FeatureStore, server: Server) -> None:
-    rows = np.array([0, 3, 11, 19])
-    there = PoolReader(FeatureStore.open(server.url), "toy", "test", perturbation="jpeg-3")
-    ours = PoolReader(tiny_store, "toy", "test", perturbation="jpeg-3")
-    np.testing.assert_array_equal(there.read(rows).logits, ours.read(rows).logits)
-
-
-def test_a_location_is_no_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    location = Location.of("s3://bucket/store")
-    assert not location.exists()
-    assert str(location / "features") == "s3://bucket/store/features"

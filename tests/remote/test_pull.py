@@ -16,9 +16,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.remote import pull as pulling
-from clipsyn.remote.index import Entry
 from clipsyn.remote.pull import Pull
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
@@ -61,15 +60,6 @@ def test_everything_is_brought(
     check_whole(target)
 
 
-def test_over_http(
-    tiny_store: FeatureStore, place: Path, target: Path, fakes: Any, serve: Callable[..., Server]
-) -> None:
-    server = serve(place)
-    pull(server.url, target)
-    assert fakes.unlike(tiny_store.path, target) == []
-    assert len(server.requests) == len(set(server.requests))
-
-
 def test_a_selection_is_whole(place: Path, target: Path, fakes: Any) -> None:
     pull(place, target, CELL)
     store = FeatureStore.open(target)
@@ -93,17 +83,6 @@ def test_only_what_is_missing_travels(
     assert server.paths() == ["index.json.gz"]
 
 
-def test_what_others_have_added_comes_with_the_next_pull(
-    tiny_store: FeatureStore, place: Path, target: Path, tmp_path: Path, fakes: Any
-) -> None:
-    pull(place, target)
-    push(fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]), place)
-    assert len(pull(place, target).new) == 3
-    keys = FeatureStore.open(target).keys()
-    assert "fake/three" in {key.backbone for key in keys}
-    assert len(keys) == len(tiny_store.keys()) + 1
-
-
 def test_own_cells_stay(place: Path, target: Path, fakes: Any) -> None:
     fakes.fill(target, [fakes.Encoder("mine")])
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
@@ -124,13 +103,6 @@ def test_a_place_where_nothing_is_published(tmp_path: Path, target: Path) -> Non
 def test_a_store_that_was_not_published(tiny_store: FeatureStore, target: Path) -> None:
     with pytest.raises(StoreError, match="holds a store that was not published: give its path"):
         Pull.plan(str(tiny_store.path), target, {})
-
-
-def test_nothing_that_matches(place: Path, target: Path, tmp_path: Path, fakes: Any) -> None:
-    push(fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]), place)
-    with pytest.raises(MissingCell, match=r"nothing in file:.* matches"):
-        Pull.plan(str(place), target, {"backbone": ["fake/three"], "split": ["train"]})
-    assert not target.exists()
 
 
 def test_a_folder_that_is_no_store(place: Path, target: Path) -> None:
@@ -221,26 +193,8 @@ def test_a_declared_size_is_not_believed(
     assert not (target.parent / "other").exists()
 
 
-def test_a_plan_is_linear(place: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries are told apart by their place, and not compared with one another."""
-    compared = []
-    monkeypatch.setattr(Entry, "__eq__", lambda one, other: compared.append(one) or one is other)
-    Pull.plan(str(place), target, {})
-    assert len(compared) == 0
-
-
 def groups_of(path: Path) -> list[Any]:
     return find_groups(FeatureStore.open(path), {})
-
-
-@pytest.mark.parametrize("fault", ["cut", "503"])
-def test_a_connection_that_fails_now_and_then(
-    place: Path, target: Path, serve: Callable[..., Server], fault: str
-) -> None:
-    server = serve(place)
-    server.fail(fault, "features", times=5)
-    pull(server.url, target)
-    check_whole(target)
 
 
 def hostile(place: Path, name: str, data: bytes) -> None:

@@ -37,28 +37,6 @@ def test_a_store_in_a_bucket_is_read(tiny_store: FeatureStore, filled: Bucket) -
     assert not [path for _, path in filled.requests if "list-type" in path]
 
 
-def test_a_second_run_reads_the_index_alone(filled: Bucket) -> None:
-    FeatureStore.open(filled.url).pool("toy", "test")
-    filled.requests.clear()
-    FeatureStore.open(filled.url).pool("toy", "test")
-    assert len(filled.requests) == 1
-    assert "index.json.gz" in filled.requests[0][1]
-
-
-def test_throttling_is_waited_for(tiny_store: FeatureStore, filled: Bucket) -> None:
-    seen: set[str] = set()
-
-    def once(method: str, path: str) -> str | None:
-        first = path not in seen
-        seen.add(path)
-        return "503" if first and len(seen) % 3 == 0 else None
-
-    filled.fault = once
-    pool = FeatureStore.open(filled.url).pool("toy", "test")
-    np.testing.assert_array_equal(pool.logits, tiny_store.pool("toy", "test").logits)
-    assert filled.failed > 2
-
-
 def test_no_bucket_is_a_sentence_without_secrets(
     filled: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

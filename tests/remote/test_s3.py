@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
-from clipsyn.names import Location
-from clipsyn.remote.publishing import collect, left_over
 from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
@@ -81,29 +78,6 @@ def test_throttling_errors_and_lost_answers_are_overcome(
     assert bucket.failed > 10
     pull(bucket.url, tmp_path / "back")
     assert fakes.unlike(tiny_store.path, tmp_path / "back") == []
-
-
-def test_index_whose_answer_was_lost_is_written_once(
-    bucket: Bucket, tiny_store: FeatureStore
-) -> None:
-    bucket.fail("lost", "PUT", r"index\.json")
-    push(tiny_store, bucket.url)
-    assert bucket.failed == 1
-    groups = json.loads(gzip.decompress(bucket.read("index.json.gz")))["groups"]
-    assert len(groups) == len(find_groups(tiny_store, {}))
-
-
-def test_lost_answer_of_a_replacement_does_not_keep_the_old_group(
-    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
-    push(tiny_store, bucket.url)
-    other = other_content(tmp_path / "other", fakes)
-    bucket.fail("lost", "PUT", r"index\.json")
-    push(other, bucket.url, replace=True)
-    location = Location.of(bucket.url)
-    assert len(left_over(location)) == 3  # what made way
-    collect(location, left_over(location))
-    check_consistent(bucket)
 
 
 def test_server_that_only_fails_is_an_error_and_nothing_is_visible(
@@ -193,16 +167,6 @@ def test_publishers_of_different_cells_lose_nothing(
     assert all(isinstance(result, Push) for result in results)
     index = json.loads(gzip.decompress(bucket.read("index.json.gz")))
     assert len(index["groups"]) == len(find_groups(tiny_store, {}))
-    check_consistent(bucket)
-
-
-def test_publishers_of_the_same_cells_agree(
-    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path
-) -> None:
-    shutil.copytree(tiny_store.path, tmp_path / "copy")
-    copy = FeatureStore.open(tmp_path / "copy")
-    results = together([lambda: push(tiny_store, bucket.url), lambda: push(copy, bucket.url)] * 2)
-    assert all(isinstance(result, Push) for result in results)
     check_consistent(bucket)
 
 

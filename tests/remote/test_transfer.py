@@ -12,15 +12,6 @@ import pytest
 from clipsyn.remote.transfer import FILES, GROUPS, Meter, lanes
 
 
-def test_results_come_in_order() -> None:
-    def group(number: int) -> list[int]:
-        return list(files.map(lambda part: 10 * number + part, range(3)))
-
-    with lanes() as (groups, files):
-        found = list(groups.map(group, range(20)))
-    assert found == [[10 * number, 10 * number + 1, 10 * number + 2] for number in range(20)]
-
-
 def test_no_more_is_begun_after_a_failure() -> None:
     begun: list[int] = []
     failed = Event()

@@ -162,13 +162,6 @@ def test_a_server_that_sends_nothing_or_next_to_it_is_left(
     assert time.monotonic() - start < 10  # of the quarter of an hour that a file may take
 
 
-def test_a_304_that_nobody_asked_for_is_an_error(folder: Path, serve: Serve) -> None:
-    server = serve(folder)
-    server.fail("304", "", times=100)
-    with pytest.raises(StoreError):
-        Remote(server.url).get("index.json.gz")
-
-
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
@@ -206,9 +199,3 @@ def test_a_folder_takes_files_lists_and_removes(tmp_path: Path) -> None:
     assert list(remote.list("nothing")) == []
     remote.delete(["a/b/c", "a/never"])
     assert [one.path for one in remote.list("a")] == ["a/d"]
-
-
-def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be used: "):
-        Remote((tmp_path / "file").as_uri()).put("x", b"")

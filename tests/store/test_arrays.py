@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from pathlib import Path
@@ -116,7 +115,7 @@ def test_the_bytes_of_a_chunk_are_numpy_s_and_a_checksum(tmp_path: Path) -> None
     assert sorted(file.name for file in path.iterdir()) == ["c.0.0", "c.1.0", "c.2.0", "zarr.json"]
 
 
-@pytest.mark.parametrize("shape", [(6, 3), (8, 2), (7,), (7, 3, 1)])
+@pytest.mark.parametrize("shape", [(6, 3), (7, 3, 1)])
 def test_a_block_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = write(tmp_path / "group", some("float16", 14, 3), "float16")
     with pytest.raises(ValueError, match="block 0 is 7 rows"):
@@ -135,13 +134,6 @@ def test_plain_xarray_opens_a_cell_with_named_dimensions(tiny_store: Any, fakes:
     embeddings = tiny_store.embeddings(fakes.key)
     assert np.array_equal(cell["image_embedding"].values, embeddings)
     assert cell.attrs["fingerprint"] == tiny_store.fingerprint(fakes.key)
-
-
-def test_plain_xarray_reads_the_sample_table(tiny_store: Any) -> None:
-    table = xarray.open_zarr(tiny_store.samples_path("toy", "test"), consolidated=False)
-    assert tuple(table["sample_id"].values) == tiny_store.samples("toy", "test").ids
-    assert table["content_hash"].dims == ("sample", "byte")
-    assert table.attrs["class_names"] == ["cat", "dog", "crème brûlée"]
 
 
 def test_plain_zarr_and_xarray_open_the_whole_store(tiny_store: Any) -> None:
@@ -202,23 +194,17 @@ def test_a_flipped_bit_anywhere_is_found(written: Path, block: int) -> None:
     assert arrays.damage(written) == []
 
 
-@pytest.mark.parametrize("left", [0, 1, 3, 4, 5, -1, -4])
+@pytest.mark.parametrize("left", [0, 3, -1])
 def test_a_cut_chunk_is_found(written: Path, left: int) -> None:
     file = chunk(written, 1)
     file.write_bytes(file.read_bytes()[:left])
     assert_damaged(written, 1)
 
 
-@pytest.mark.parametrize("length", [4, 32, 60])
+@pytest.mark.parametrize("length", [4, 60])
 def test_a_chunk_of_zeros_is_found(written: Path, length: int) -> None:
     chunk(written, 1).write_bytes(bytes(length))  # as some file systems leave after a power cut
     assert_damaged(written, 1)
-
-
-def test_a_lengthened_chunk_is_found(written: Path) -> None:
-    file = chunk(written, 2)
-    file.write_bytes(file.read_bytes() + b"\0")
-    assert_damaged(written, 2)
 
 
 def test_a_missing_chunk_is_found_where_zarr_reads_fill_values(written: Path) -> None:
@@ -234,9 +220,7 @@ def test_a_chunk_in_the_place_of_another_array_is_found(tmp_path: Path) -> None:
     assert_damaged(narrow, 1)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"zarr_format": 3}', b"\0" * 600]
-)
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"zarr_format": 3}'])
 def test_damaged_metadata_is_named(written: Path, content: bytes) -> None:
     (written / "zarr.json").write_bytes(content)
     with pytest.raises(DamagedStore, match=r"values/zarr\.json"):
@@ -258,12 +242,6 @@ def test_no_altered_byte_of_metadata_is_more_than_damage(tmp_path: Path) -> None
             arrays.read(path)
         except DamagedStore:
             continue
-
-
-def test_missing_metadata_is_named(written: Path) -> None:
-    (written / "zarr.json").unlink()
-    with pytest.raises(DamagedStore, match=r"values/zarr\.json is missing"):
-        arrays.read(written)
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"7", b'{"attributes": [1]}', b'{"attributes": "x"}'])
@@ -317,10 +295,3 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
         files.write_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_metadata_is_json_that_another_tool_can_read(written: Path) -> None:
-    metadata = json.loads((written / "zarr.json").read_bytes())
-    assert metadata["node_type"] == "array"
-    assert metadata["dimension_names"][0] == "sample"
-    assert metadata["codecs"][-1]["name"] == "crc32c"

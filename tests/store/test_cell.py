@@ -44,18 +44,6 @@ def test_an_extracted_cell_holds_everything(tiny_store: FeatureStore, fakes: Any
     assert source == "local-dir:checkpoints/fake/one"
 
 
-def test_a_store_forwards_to_its_cells(tiny_store: FeatureStore, fakes: Any) -> None:
-    cell = tiny_store.cell(fakes.key)
-    assert cell.fingerprint() == tiny_store.fingerprint(fakes.key)
-    for ours, theirs in (
-        (cell.valid(), tiny_store.valid(fakes.key)),
-        (cell.embeddings(range(2, 9)), tiny_store.embeddings(fakes.key)[2:9]),
-        (cell.logits("simple", range(7)), tiny_store.logits(fakes.key, "simple")[:7]),
-        (cell.predictions("simple"), tiny_store.predictions(fakes.key, "simple")),
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-
-
 def test_confidences_of_an_extracted_cell_are_in_its_logits(
     tiny_store: FeatureStore, fakes: Any
 ) -> None:

@@ -32,10 +32,6 @@ def chosen(**filters: list[str]) -> set[str]:
     return {"/".join(place) for place in choose(PLACES, filters, "store")}
 
 
-def test_without_a_filter_everything() -> None:
-    assert choose(PLACES, {}, "") == set(PLACES)
-
-
 def test_a_backbone_brings_its_samples_and_classes() -> None:
     assert chosen(backbone=["B"]) == {
         "samples/pets/train",
@@ -89,10 +85,6 @@ def test_a_name_with_the_letters_of_a_pattern_is_that_name_alone() -> None:
     assert choose(places, {"backbone": ["a[1]"]}, "") == {places[0]}
     assert choose(places, {"backbone": ["a[1-9]"]}, "") == {places[1]}
     assert choose(places, {"backbone": ["a[1]", "a?"]}, "") == set(places)
-
-
-def test_none_is_no_filter() -> None:
-    assert choose(PLACES, {"backbone": None}, "") == set(PLACES)
 
 
 def test_samples_alone_can_be_asked_for() -> None:

@@ -64,7 +64,7 @@ def test_what_is_no_file_of_that_size_is_not_read(
     with pytest.raises(DamagedStore):
         files.read_file(file)
     with pytest.raises(DamagedStore):
-        files.copy_file(file, tmp_path / "copy", tmp_path, 9)
+        files.copy_file(file, tmp_path / "copy", 9)
 
 
 @pytest.mark.parametrize("instead", INSTEAD)

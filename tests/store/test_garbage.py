@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StoreError
-from clipsyn.store import unfinished
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import collect, left_over
 
@@ -95,21 +94,6 @@ def test_what_a_job_finishes_meanwhile_is_not_removed(store: Path, fakes: Any) -
     (store / ".wip" / "0.partial").unlink()
     assert collect(store, found) == 0
     assert len(FeatureStore.open(store).keys(backbone={"fake/three"})) == 1
-
-
-def test_what_vanishes_while_we_look_is_left_out(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (store / ".wip" / "0.partial").touch()
-    sized = unfinished._size
-
-    def vanish(path: Path) -> int:
-        if path.suffix == ".partial":
-            path.unlink()
-        return sized(path)
-
-    monkeypatch.setattr(unfinished, "_size", vanish)
-    assert [one.what for one in left_over(store)] == [f"{TARGET}, 2 of 3 blocks done"]
 
 
 def test_a_damaged_draft_is_named_and_removed(store: Path, fakes: Any) -> None:

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, DamagedStore, StaleCell
 from clipsyn.names import fingerprint
 from clipsyn.store import arrays
@@ -120,17 +118,6 @@ def test_what_stands_elsewhere_is_refused(tiny_store: FeatureStore, name: str) -
         assert problem.count(where) == 1
 
 
-@pytest.mark.parametrize("prompts", [[], ["--prompts", "simple"]])
-def test_an_analysis_names_both_places(tiny_store: FeatureStore, prompts: list[str]) -> None:
-    rearrange(tiny_store, "perturbations swapped")
-    result = CliRunner().invoke(
-        main, ["zeroshot", str(tiny_store.path), "--perturb", "clean", *prompts]
-    )
-    assert result.exit_code == 4
-    assert "features/toy/test/clean/fake--one in" in result.stderr
-    assert "belongs in features/toy/test/jpeg-3/fake--one: move it back there" in result.stderr
-
-
 def test_backbones_swapped_in_everything_are_refused(tmp_path: Path, fakes: Any) -> None:
     """Weights from a folder have no name in their identity: the place says it."""
     store = fakes.fill(tmp_path / "store", [fakes.Encoder("fake/one"), fakes.Encoder("fake/two")])
@@ -144,20 +131,6 @@ def test_backbones_swapped_in_everything_are_refused(tmp_path: Path, fakes: Any)
         store.class_embeddings("toy", "simple", "fake/one")
     with pytest.raises(DamagedStore, match="belongs in"):
         store.predictions(fakes.key, "simple")
-
-
-def test_datasets_of_the_same_images_are_not_each_other(tmp_path: Path, fakes: Any) -> None:
-    sources = [fakes.Source("toy"), fakes.Source("yot", class_names=("dog", "cat", "fox"))]
-    store = fakes.fill(tmp_path / "store", sources=sources)
-    assert store.samples("toy", "test").digest == store.samples("yot", "test").digest
-    swap(store, "features/toy", "features/yot")
-    for key in store.keys():  # noqa: SIM118 (a store is no dict)
-        with pytest.raises(DamagedStore, match="belongs in"):
-            store.embeddings(key)
-    swap(store, "features/toy", "features/yot")
-    swap(store, "samples/toy", "samples/yot")
-    with pytest.raises(DamagedStore, match=r"samples/toy/test in .* belongs in samples/yot/test"):
-        store.samples("toy", "test")
 
 
 def test_a_copy_under_another_name_is_refused(tiny_store: FeatureStore, fakes: Any) -> None:

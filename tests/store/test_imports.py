@@ -102,11 +102,6 @@ class TestReading:
             store.predictions(key("guess"), "x")
         assert len(store.embeddings(key("embed"))) == 4
 
-    def test_labels_of_an_import_come_from_another_import(self, store: FeatureStore) -> None:
-        said = str(store.no_labels(("toy", "test")))
-        assert "toy/test has no labels" in said
-        assert f"`clipsyn rm {store.path} -d toy -s test`, then import files with a column" in said
-
     def test_the_line_that_helps_is_an_import(self, store: FeatureStore) -> None:
         with pytest.raises(
             MissingCell, match=r"run `clipsyn import .* --dataset toy --split train`"
@@ -149,11 +144,6 @@ class TestInventory:
         assert [file["file"] for file in guess["files"]] == ["guess.csv", "foggy.csv"]
         assert all(len(file["sha256"]) == 64 for file in guess["files"])
 
-    def test_whole_stores_are_not_damaged(self, store: FeatureStore) -> None:
-        every = find_groups(store, {})
-        assert len(every) == 6
-        assert [problem for group in every for problem in damage(store, group)] == []
-
     def test_altered_numbers_are_found(self, store: FeatureStore, fakes: Any) -> None:
         """With checksums that fit, in the file and in the group: by the digest of the content."""
         path = store.cell(key("guess")).path
@@ -168,12 +158,6 @@ class TestInventory:
         where = "predictions/toy/test/clean/guess/imported"
         content = f"{where}: its arrays do not match the digest of its content"
         assert list(damage(store, group, deep=True)) == [content]
-
-    def test_a_cut_chunk_is_found(self, store: FeatureStore) -> None:
-        path = store.cell(key("guess")).path
-        (path / "valid/c.0").write_bytes(b"1")
-        (group,) = (g for g in find_groups(store, {}) if g.path == path)
-        assert any("valid" in problem for problem in damage(store, group))
 
     def test_removal(self, store: FeatureStore) -> None:
         remove(store, find_groups(store, {"backbone": ["guess"]}))

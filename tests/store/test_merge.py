@@ -147,22 +147,6 @@ def test_a_plan_writes_nothing(alice: Path, tmp_path: Path) -> None:
     assert list((alice / ".wip").iterdir()) == []
 
 
-def test_sources_come_before_what_is_made_from_them(
-    merge: Callable[..., Plan], alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds: list[str] = []
-    rename = Path.rename
-
-    def note(path: Path, target: Path) -> Path:
-        if target.is_relative_to(tmp_path / "lab") and ".wip" not in target.parts:
-            kinds.append(target.relative_to(tmp_path / "lab").parts[0])
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", note)
-    merge(tmp_path / "lab", alice)
-    assert kinds == ["samples", "classes", "features", "features", "logits", "predictions"]
-
-
 # What cannot be in one store
 
 
@@ -179,23 +163,15 @@ def refused(into: Path, *others: Path, fakes: Any) -> StaleCell:
     return caught.value
 
 
-def test_other_weights_under_one_name(alice: Path, tmp_path: Path, fakes: Any) -> None:
+def test_other_weights_or_images_under_one_name(alice: Path, tmp_path: Path, fakes: Any) -> None:
+    """All else that was made of other images differs too, and is not said."""
     other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="x")]).path
-    error = refused(alice, other, fakes=fakes)
-    assert error.fields == ("backbone.weights",)
-    assert f"made from something else in {other} than in {alice} (backbone.weights: " in str(error)
-    assert "(and 2 more)" in str(error)  # features and logits after classes
-    new = refused(tmp_path / "new", other, alice, fakes=fakes)
-    assert f"in {alice} than in {other}" in str(new)
-
-
-def test_other_images_under_one_name(alice: Path, tmp_path: Path, fakes: Any) -> None:
-    """All else that was made of them differs too, and is not said."""
-    other = fakes.fill(tmp_path / "other", sources=[fakes.Source(changed={3})]).path
+    assert refused(alice, other, fakes=fakes).fields == ("backbone.weights",)
+    assert "(and 2 more)" in str(refused(tmp_path / "new", other, alice, fakes=fakes))
+    other = fakes.fill(tmp_path / "images", sources=[fakes.Source(changed={3})]).path
     error = refused(alice, other, fakes=fakes)
     assert error.fields == ("samples",)
-    assert f"samples/toy/test is of other images in {other} than in {alice}: " in str(error)
-    assert "1 changed (im003.png); give one" in str(error)
+    assert "more)" not in str(error)
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
@@ -203,18 +179,7 @@ def test_other_class_names(alice: Path, tmp_path: Path, fakes: Any, split: str) 
     """Of the same split, or of another one of the dataset."""
     source = fakes.Source(split=split, class_names=("cat", "hound", "crème brûlée"))
     other = fakes.fill(tmp_path / "other", sources=[source]).path
-    error = refused(alice, other, fakes=fakes)
-    assert error.fields == ("class_names",)
-    assert f"toy/{split} has other class names: class 1 is 'dog' in {alice}, 'hound' in" in str(
-        error
-    )
-
-
-def test_another_number_of_classes(alice: Path, tmp_path: Path, fakes: Any) -> None:
-    source = fakes.Source(split="train", class_names=(*fakes.classes, "eel"))
-    other = fakes.fill(tmp_path / "other", sources=[source]).path
-    error = refused(alice, other, fakes=fakes)
-    assert f"3 classes in {alice}, 4 in {other}" in str(error)
+    assert "class_names" in refused(alice, other, fakes=fakes).fields
 
 
 def imported(path: Path, samples: SampleTable, prompts: str | None = None) -> Path:
@@ -227,13 +192,9 @@ def imported(path: Path, samples: SampleTable, prompts: str | None = None) -> Pa
 def test_a_cell_is_extracted_or_imported(alice: Path, tmp_path: Path, fakes: Any) -> None:
     samples = FeatureStore.open(alice).samples("toy", "test")
     other = imported(tmp_path / "other", samples)
-    error = refused(alice, other, fakes=fakes)
-    assert error.fields == ("kind",)
-    assert f"toy · test · clean · fake/one was extracted in {alice} and imported as" in str(error)
+    assert refused(alice, other, fakes=fakes).fields == ("kind",)
     third = imported(tmp_path / "third", samples, "photo")
-    error = refused(other, third, fakes=fakes)
-    how = f"imported as predictions in {other} and imported with prompt sets in {third}"
-    assert how in str(error)
+    assert refused(other, third, fakes=fakes).fields == ("kind",)
 
 
 # What is kept of two that are the same
@@ -253,9 +214,7 @@ def test_the_same_identity_with_other_numbers_stays_as_it_was_first(
     assert offer.there == 3  # samples, classes; logits have equal numbers here
     after = fakes.contents(alice)
     assert {name: after[name] for name in before} == before
-    (note,) = offer.notes()
-    assert note.startswith(f"1 group of {bob} is there with other numbers of the same identity")
-    assert CELL in note
+    assert CELL in "".join(offer.notes())
 
 
 @pytest.mark.parametrize(
@@ -279,36 +238,18 @@ def test_logits_of_other_numbers_do_not_come_without_them(
     key = FeatureKey("toy", "test", "clean", "fake/one")
     assert store.logits(key, "simple").shape == (20, 3)  # derived
     assert problems(alice) == []
-    assert any("computed when they are read" in note for note in offer.notes())
+    assert LOGITS in "".join(offer.notes())
 
 
-def test_stored_logits_and_predictions_alone_are_the_same_answers(
+def test_numbers_that_are_cut_otherwise_are_whole_too(
     merge: Callable[..., Plan], alice: Path, tmp_path: Path, fakes: Any
 ) -> None:
-    other = fakes.fill(tmp_path / "other", logits="none").path
-    assert (other / LOGITS.replace("logits", "predictions", 1)).exists()
-    (offer,) = merge(alice, other).offers
-    assert (offer.take, offer.there) == ([], 4)
-
-
-def test_numbers_are_equal_however_they_are_cut(
-    merge: Callable[..., Plan], alice: Path, tmp_path: Path, fakes: Any
-) -> None:
-    # without logits: a processor may round products of blocks of another size otherwise
     settings = {"chunk_rows": 5, "perturbations": ("clean", "jpeg:1"), "logits": "none"}
     other = fakes.fill(tmp_path / "other", **settings).path
-    (offer,) = merge(alice, other).offers
-    assert (offer.there, offer.other_numbers) == (4, [])
+    merge(alice, other)
     cell = alice / "features/toy/test/jpeg-1/fake--one"
     assert sorted(path.name for path in cell.glob("valid/c.*")) == ["c.0", "c.1", "c.2", "c.3"]
     assert problems(alice) == []
-
-
-def test_a_new_store_has_the_chunks_of_the_first(
-    merge: Callable[..., Plan], alice: Path, tmp_path: Path
-) -> None:
-    merge(tmp_path / "lab", alice)
-    assert FeatureStore.open(tmp_path / "lab").chunk_rows == FeatureStore.open(alice).chunk_rows
 
 
 def corrected(path: Path) -> None:
@@ -328,11 +269,8 @@ def test_corrected_labels_are_said_and_the_first_stay(
     corrected(bob)
     new, old = (FeatureStore.open(path).samples("toy", "test") for path in (bob, alice))
     (offer,) = merge(alice, bob).offers
-    (note,) = offer.notes()
-    assert note == (
-        f"toy/test: {bob} has other labels of 3 of 20 images and metric (mean_per_class_recall, "
-        f"not acc1) and terms (CC BY 4.0, not CC0) than {alice}, which stay"
-    )
+    assert offer.other_numbers == ["samples/toy/test"]
+    assert "samples/toy/test" in "".join(offer.notes())
     kept = FeatureStore.open(alice).samples("toy", "test")
     assert np.array_equal(kept.labels, old.labels)
     merge(tmp_path / "lab", bob, alice)
@@ -381,10 +319,3 @@ def test_a_damaged_group_is_refused_and_the_rest_can_follow(
     merge(lab, alice)
     assert fakes.unlike(alice, lab) == []
     assert fakes.draft_folders(lab) == []
-
-
-def test_a_kind_that_is_not_known_is_refused(alice: Path, tmp_path: Path, fakes: Any) -> None:
-    fakes.rewrite(alice / CELL, kind="sketches")
-    with pytest.raises(DamagedStore):
-        plan_merge(tmp_path / "lab", [alice]).carry_out(fakes.Quiet())
-    assert not (tmp_path / "lab" / CELL).exists()

@@ -205,25 +205,3 @@ def test_who_may_only_read_reads_all_and_writes_nothing(
         assert f"cannot write to {path}: you may not write there: ask its owner" in said
         assert "Traceback" not in said
     assert {file: file.stat().st_ctime_ns for file in path.rglob("*")} == before
-
-
-def test_a_store_that_is_nobody_elses_business(
-    forker: Any, clipsyn: Callable[..., Any], place: Path
-) -> None:
-    path = place / "store"
-    assert forker.run("extract", {**ANN, "umask": 0o077}, path=path) == (0, "")
-    listed, pulled = clipsyn(BEN, path, "ls STORE", "pull STORE STORE-lab")
-    assert listed[0] == 2
-    assert f"Path '{path}' is not readable" in listed[1]
-    assert pulled[0] == 4
-    assert f"you may not read {path}" in pulled[1]
-    assert not (place / "store-lab").exists()
-
-
-def test_who_forgot_the_umask_is_told_by_whom_it_can_be_mended(forker: Any, place: Path) -> None:
-    path = place / "store"
-    assert forker.run("extract", {**ANN, "umask": 0o022}, path=path) == (0, "")
-    code, said = forker.run("extract", BEN, path=path, names=["fake/two"])
-    assert code == 4
-    assert "`chmod -R g+rwX` gives it to the group" in said
-    assert problems(path) == []

@@ -42,10 +42,3 @@ def test_time_left_is_that_of_the_blocks_that_are_known(tmp_path: Path, fakes: A
     seen = watch.look(10.0)
     assert (seen.done, seen.blocks) == (3, 10)
     assert seen.left == pytest.approx(7 / 0.2)  # 2 blocks in 10 seconds
-
-
-def test_a_clock_that_stands_still_gives_no_rate(tmp_path: Path, fakes: Any) -> None:
-    fakes.fill(tmp_path, sources=[fakes.Source(count=40)], shard=(0, 2))
-    watch = Watch(tmp_path)
-    watch.look(5.0)
-    assert watch.look(5.0).left is None

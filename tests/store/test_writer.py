@@ -145,16 +145,6 @@ class TestWhatIsRead:
             np.testing.assert_array_equal(cell.predictions(prompts) == 65535, ~VALID)
         assert problems(store) == []
 
-    def test_samples_come_with_the_first_cell(self, store: FeatureStore) -> None:
-        written(store, "logits")
-        table = store.samples("toy", "test")
-        assert (table.ids, table.class_names) == (samples().ids, CLASSES)
-        with store.writer(table, "mine", "jpeg:3") as cell:
-            cell.logits(LOGITS)
-        assert [str(key) for key in store.keys(perturbation=["jpeg-3"])] == [
-            "toy/test · jpeg-3 · mine"
-        ]
-
     def test_the_fingerprint_depends_on_the_numbers_and_not_on_the_blocks(
         self, store: FeatureStore
     ) -> None:
@@ -164,11 +154,6 @@ class TestWhatIsRead:
             "valid": VALID,
         }
         assert cell.group()["identity"]["content"] == content_digest(whole)
-
-    def test_who_wrote_it_is_recorded(self, store: FeatureStore) -> None:
-        provenance = written(store, "logits", made_by="timm 1.0, resnet50.a1_in1k").provenance
-        assert provenance["made_by"] == "timm 1.0, resnet50.a1_in1k"
-        assert {"clipsyn", "numpy", "python", "written"} <= provenance.keys()
 
     def test_a_caller_may_use_its_memory_again(self, store: FeatureStore) -> None:
         images, valid = IMAGES[:1].astype(np.float16), np.ones(1, np.bool_)
@@ -242,6 +227,18 @@ class TestWholeOrNotAtAll:
         with pytest.raises(StaleCell, match=r"mine was imported .* with other content"):
             write(store, late)
         np.testing.assert_array_equal(store.embeddings(KEY)[VALID], IMAGES[VALID].astype("f2"))
+
+    def test_of_two_that_nothing_forbade_the_second_looks_again(self, store: FeatureStore) -> None:
+        """As two imports of one name at once, of other kinds: both would be there."""
+        first, second = (store.writer(samples(), "mine") for _ in range(2))
+        first.predictions(PREDICTED)
+        second.logits(LOGITS)
+        assert (first.finish(), second.finish()) == ("new", "new")
+        first.__exit__(None, None, None)
+        with pytest.raises(StaleCell):
+            second.__exit__(None, None, None)
+        assert problems(store) == []
+        assert store.cell(KEY).imported_as == "predictions"
 
 
 class TestAnotherTime:
@@ -330,7 +327,6 @@ class TestWhatCannotBe:
                 r"embeddings of 1 rows are not finite.*row 4 of these 23.*valid=",
             ),
             (lambda cell: cell.embeddings(2 * IMAGES), InputError, "not of unit norm.*linalg.norm"),
-            (lambda cell: cell.embeddings(IMAGES[0]), InputError, r"\(row, width\), not float64"),
             (
                 lambda cell: cell.embeddings(IMAGES.astype(str)),
                 InputError,
@@ -345,11 +341,6 @@ class TestWhatCannotBe:
                 lambda cell: (cell.embeddings(unit(2, 4)), cell.embeddings(unit(2, 5))),
                 InputError,
                 "embeddings of width 5 after those of width 4",
-            ),
-            (
-                lambda cell: (cell.embeddings(IMAGES), cell.classes("simple", unit(3, 5), 1)),
-                InputError,
-                "class embeddings of 'simple' have width 5, and image embeddings 6",
             ),
             (
                 lambda cell: (cell.classes("simple", unit(3, 5), 1), cell.embeddings(IMAGES)),
@@ -371,7 +362,6 @@ class TestWhatCannotBe:
                 InputError,
                 "not nan",
             ),
-            (lambda cell: cell.classes("simple", TEXTS, 1e300), InputError, r"not 1e\+300"),
             (
                 lambda cell: (cell.logits(LOGITS), cell.embeddings(IMAGES)),
                 UsageError,
@@ -388,11 +378,6 @@ class TestWhatCannotBe:
                 "logits of 2 classes, where toy has 3",
             ),
             (
-                lambda cell: cell.logits(np.full((N, 3), 1e300)),
-                InputError,
-                "logits of 23 rows are not finite",
-            ),
-            (
                 lambda cell: cell.logits(np.full((N, 3), 3e38)),
                 InputError,
                 "logits of 23 rows are not finite, or beyond 1e",
@@ -403,11 +388,6 @@ class TestWhatCannotBe:
                 "class 4294967296 is outside|class 429496729[78] is outside",
             ),
             (
-                lambda cell: cell.predictions(PREDICTED + 1),
-                InputError,
-                "class 3 is outside 0 to 2",
-            ),
-            (
                 lambda cell: cell.predictions(np.array(CLASSES)[PREDICTED]),
                 InputError,
                 "predictions are class indices",
@@ -416,11 +396,6 @@ class TestWhatCannotBe:
                 lambda cell: cell.predictions(PREDICTED, SURE + 1),
                 InputError,
                 "confidences are 0 to 1",
-            ),
-            (
-                lambda cell: cell.predictions(PREDICTED, SURE[:3]),
-                InputError,
-                r"confidences are numbers \(23,\), not float64 \(3,\)",
             ),
             (
                 lambda cell: (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
@@ -247,34 +245,10 @@ def _configs(manifest: Manifest) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _whole(output: Path) -> Iterator[Path]:
-    """A folder that takes the place of `output` when it is complete.
-
-    What a killed export left there is removed; while another is at work there is a UsageError.
-    """
-    partial = output.with_name(f".{output.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    with _held(partial, output):
-        try:
-            for left in partial.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield partial
-            partial.rename(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _held(partial: Path, output: Path) -> Iterator[None]:
-    """Keep the folder from other processes; a kill lets go of it."""
-    descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        with suppress(OSError):  # some network file systems have no locks
-            try:
-                flock(descriptor, LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"another process exports to {output}: wait for it, or give another folder"
-                ) from None
-        yield
-    finally:
-        os.close(descriptor)
+    """A folder that takes the place of `output` when it is complete."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        partial = Path(folder, output.name)
+        partial.mkdir()
+        yield partial
+        partial.rename(output)

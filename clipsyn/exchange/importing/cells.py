@@ -15,19 +15,17 @@ from numpy.typing import NDArray
 from clipsyn.errors import DatasetError
 from clipsyn.exchange.exporting.manifest import Split
 from clipsyn.exchange.importing.classes import called, class_indices, predicted_indices
-from clipsyn.exchange.importing.parts import Part, Text, short
-from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.exchange.importing.parts import Part, short
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.groups import ELSEWHERE
-from clipsyn.store.rows import finite_rows, stored_confidences
+from clipsyn.store.rows import finite_rows
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import few
 
 _LOG = logging.getLogger("clipsyn")
 ABSENT = "not in the source"
 _ROUNDED = 1e-3  # how far rounding to float16 takes a norm from 1
-_NONE = {"f": np.nan, "u": NO_PREDICTION, "b": False}  # what a row without a value has, by type
 _UNANSWERED = {
     "predictions": "no prediction",
     "logits": "not finite",
@@ -40,17 +38,21 @@ class NewCell:
     """What will be stored of one backbone under one perturbation: a row for every sample."""
 
     key: FeatureKey
-    prompts: str | None
-    kind: str
-    texts: Mapping[str, Text]  # by prompt set, beside embeddings
-    arrays: Mapping[str, NDArray[Any]]
+    part: Part
+    values: NDArray[Any]  # (sample,) classes, or (sample, width): embeddings in float16, logits
+    confidence: NDArray[np.float32] | None
+    valid: NDArray[np.bool_]
     invalid: Mapping[str, int]  # reason -> rows
-    files: tuple[Path, ...]
 
     @property
-    def valid(self) -> NDArray[np.bool_]:
-        valid: NDArray[np.bool_] = self.arrays["valid"]
-        return valid
+    def prompts(self) -> str | None:
+        """Of the predictions, or of the first class embeddings."""
+        return next(iter(self.part.texts), self.part.prompts)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        texts = (text.file for text in self.part.texts.values())
+        return tuple(dict.fromkeys((*self.part.files, *texts)))
 
 
 def merged(parts: Iterable[Part]) -> list[Part]:
@@ -222,39 +224,37 @@ def _cell(
     part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable, expected: int
 ) -> NewCell:
     """The cell whose rows `at` have the part's values; -1 is no row of the table."""
-    values, taken = _values(part, table.class_names), at >= 0
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, rows in values.items():
-        arrays[name] = np.full((len(table), *rows.shape[1:]), _NONE[rows.dtype.kind], rows.dtype)
-        arrays[name][at[taken]] = rows[taken]
+    (values, valid), taken = _values(part, table.class_names), at >= 0
+
+    def placed(rows: NDArray[Any], none: float) -> NDArray[Any]:
+        out = np.full((len(table), *rows.shape[1:]), none, rows.dtype)
+        out[at[taken]] = rows[taken]
+        return out
+
     invalid = {
         ELSEWHERE: len(table) - expected,
         ABSENT: expected - int(taken.sum()),
-        _UNANSWERED[part.kind]: int(np.count_nonzero(~values["valid"][taken])),
+        _UNANSWERED[part.kind]: int(np.count_nonzero(~valid[taken])),
     }
-    if not arrays["valid"].any():
+    if not valid[taken].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
-    kept = {reason: count for reason, count in invalid.items() if count}
-    files = dict.fromkeys((*part.files, *(text.file for text in part.texts.values())))
-    prompts = next(iter(part.texts), part.prompts)
-    return NewCell(key, prompts, part.kind, part.texts, arrays, kept, tuple(files))
+    return NewCell(
+        key,
+        part,
+        placed(values, -1 if part.kind == "predictions" else np.nan),
+        None if part.confidence is None else placed(part.confidence, np.nan),
+        placed(valid, False),
+        {reason: count for reason, count in invalid.items() if count},
+    )
 
 
-def _values(part: Part, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of a part, by their names in the store, in its own order."""
-    if part.kind == "embeddings":
-        embedding = _embedding(part.values)
-        finite = np.asarray(np.isfinite(embedding).all(axis=1))
-        return {"image_embedding": embedding, "valid": finite}
-    if part.kind == "logits":
-        return {"logit": part.values, "valid": finite_rows(part.values)}
-    classes = predicted_indices(part.values, names, part)
-    valid = classes >= 0
-    predicted = np.where(valid, classes, NO_PREDICTION).astype(np.uint16)
-    arrays: dict[str, NDArray[Any]] = {"prediction": predicted}
-    if part.confidence is not None:
-        arrays["confidence"] = stored_confidences(str(part), part.confidence, valid)
-    return {**arrays, "valid": valid}
+def _values(part: Part, names: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The rows of a part as they will be stored, in its own order, and which have a value."""
+    if part.kind == "predictions":
+        classes = predicted_indices(part.values, names, part)
+        return classes, classes >= 0
+    values = _embedding(part.values) if part.kind == "embeddings" else part.values
+    return values, finite_rows(values)
 
 
 def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:

@@ -82,10 +82,7 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     opened = there or FeatureStore.create(store)
     cells = [(table, cell) for table, its in datasets for cell in its]
     with ExitStack() as stack:
-        writers = []
-        for table, cell in cells:
-            writers.append(stack.enter_context(_writer(opened, table, cell, wanted)))
-            _write(writers[-1], cell)
+        writers = [_written(stack, opened, *one, wanted) for one in cells]
         was = [writer.finish() for writer in writers]
     _say([cell for _, cell in cells], wanted)
     for table, _ in datasets:
@@ -215,32 +212,35 @@ def _check_classes(given: Sequence[str], there: Sequence[str], where: str) -> No
         )
 
 
-def _writer(
-    store: FeatureStore, table: SampleTable, cell: NewCell, wanted: ImportSettings
+def _written(
+    stack: ExitStack,
+    store: FeatureStore,
+    table: SampleTable,
+    cell: NewCell,
+    wanted: ImportSettings,
 ) -> CellWriter:
-    """With what is recorded of the cell, and as yet without its rows."""
-    writer = store.writer(
-        table,
-        cell.key.backbone,
-        cell.key.perturbation,
-        prompts=None if cell.texts else cell.prompts,  # these are of the class embeddings
-        replace=wanted.replace,
+    """With the rows of the cell, and what is recorded of it."""
+    part, key = cell.part, cell.key
+    writer = stack.enter_context(
+        store.writer(
+            table,
+            key.backbone,
+            key.perturbation,
+            prompts=None if part.texts else cell.prompts,  # these are of the class embeddings
+            replace=wanted.replace,
+        )
     )
     files = [{"file": path.name, "sha256": _file_digest(path)} for path in cell.files]
     writer.record(invalid=dict(cell.invalid), source=files)
-    return writer
-
-
-def _write(writer: CellWriter, cell: NewCell) -> None:
-    arrays = cell.arrays
-    if cell.kind == "logits":
-        writer.logits(arrays["logit"], cell.valid)
-    elif cell.kind == "predictions":
-        writer.predictions(arrays["prediction"], arrays.get("confidence"), cell.valid)
+    if part.kind == "logits":
+        writer.logits(cell.values, cell.valid)
+    elif part.kind == "predictions":
+        writer.predictions(cell.values, cell.confidence, cell.valid)
     else:
-        writer.embeddings(arrays["image_embedding"], cell.valid)
-        for prompts, (embeddings, scale, _) in cell.texts.items():
-            writer.classes(prompts, embeddings, scale)
+        writer.embeddings(cell.values, cell.valid)
+    for name, (embeddings, scale, _) in part.texts.items():
+        writer.classes(name, embeddings, scale)
+    return writer
 
 
 def _file_digest(path: Path) -> str:
@@ -250,12 +250,12 @@ def _file_digest(path: Path) -> str:
 
 def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> dict[str, Any]:
     score = None
-    if (cell.kind != "embeddings" or cell.texts) and (table.labels >= 0).any():
+    if (cell.part.kind != "embeddings" or cell.part.texts) and (table.labels >= 0).any():
         score = accuracy(store.predictions(cell.key, cell.prompts or PROMPTS), table.labels)
     return {
         **asdict(cell.key),
         "prompts": cell.prompts,
-        "kind": cell.kind,
+        "kind": cell.part.kind,
         "images": len(table) - cell.invalid.get(ELSEWHERE, 0),
         "valid": int(np.count_nonzero(cell.valid)),
         "acc1": score.value if score else None,

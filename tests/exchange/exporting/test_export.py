@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import IO
 
@@ -97,30 +93,6 @@ def test_a_file_that_cannot_grow_is_one_sentence(fakes, mixed, tmp_path, monkeyp
     with pytest.raises(UsageError, match="No space"):
         export(mixed, tmp_path / "out", mixed.keys(), layout, fakes.Quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]
-
-
-def test_what_a_killed_export_left_is_removed_by_the_next(fakes, mixed, tmp_path):
-    left = tmp_path / ".out.partial"
-    (left / "toy").mkdir(parents=True)
-    (left / "toy" / "half.npz").write_bytes(b"half")
-    export(mixed, tmp_path / "out", [KEY], "npz", fakes.Quiet())
-    assert {path.name for path in tmp_path.iterdir()} == {"mixed", "out"}
-    assert not list(tmp_path.rglob("half.npz"))
-
-
-def test_two_exports_at_once_are_refused(fakes, mixed, tmp_path):
-    with _held_by_another(tmp_path / ".out.partial"), pytest.raises(UsageError, match="another"):
-        export(mixed, tmp_path / "out", [KEY], "npz", fakes.Quiet())
-    assert (tmp_path / ".out.partial").is_dir()
-
-
-@contextmanager
-def _held_by_another(folder: Path) -> Iterator[None]:
-    folder.mkdir()
-    descriptor = os.open(folder, os.O_RDONLY)
-    flock(descriptor, LOCK_EX)
-    yield
-    os.close(descriptor)
 
 
 def test_what_cannot_be_is_said(fakes, mixed, tmp_path):

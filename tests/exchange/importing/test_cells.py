@@ -51,13 +51,13 @@ class TestRows:
     def test_are_found_by_id_in_any_order(self) -> None:
         cell = only(part("cadb", ["bee", "cat", "", "dog"]))
         assert str(cell.key) == "toy/test · clean · mine"
-        np.testing.assert_array_equal(cell.arrays["prediction"], [0, 1, 2, 65535])
+        np.testing.assert_array_equal(cell.values, [0, 1, 2, -1])
         np.testing.assert_array_equal(cell.valid, [True, True, True, False])
         assert cell.invalid == {"no prediction": 1}
 
     def test_without_ids_are_in_the_tables_order(self) -> None:
         cell = only(part(None, ["0", "1", "2", "0"]))
-        np.testing.assert_array_equal(cell.arrays["prediction"], [0, 1, 2, 0])
+        np.testing.assert_array_equal(cell.values, [0, 1, 2, 0])
         with pytest.raises(DatasetError, match="3 rows in the store's order, which has 4 samples"):
             aligned(part(None, ["0", "1", "2"]))
 
@@ -65,13 +65,13 @@ class TestRows:
         values = [[1, 2, 3], [np.nan, 0, 0], [9, 0, 9], [0, np.inf, 0]]
         cell = only(part("dcba", values, "logits"))
         np.testing.assert_array_equal(cell.valid, [False, True, False, True])
-        np.testing.assert_array_equal(cell.arrays["logit"][[1, 3]], [[9, 0, 9], [1, 2, 3]])
+        np.testing.assert_array_equal(cell.values[[1, 3]], [[9, 0, 9], [1, 2, 3]])
         assert cell.invalid == {"not finite": 2}
 
     def test_embeddings_are_normalised(self) -> None:
         values = [[3, 4], [0, 0], [1e30, 1e30], [np.nan, 1]]
         cell = only(part("abcd", values, "embeddings"))
-        embedding = cell.arrays["image_embedding"]
+        embedding = cell.values
         assert embedding.dtype == np.float16
         np.testing.assert_allclose(embedding[[0, 2]], [[0.6, 0.8], [0.5**0.5] * 2], atol=1e-3)
         assert np.isnan(embedding[[1, 3]]).all()
@@ -94,7 +94,7 @@ class TestIds:
     def test_those_in_common(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level("INFO", "clipsyn"):
             cell = only(part("axyb", ["cat", "dog", "dog", "bee"]), intersect=True)
-        np.testing.assert_array_equal(cell.arrays["prediction"], [0, 2, 65535, 65535])
+        np.testing.assert_array_equal(cell.values, [0, 2, -1, -1])
         assert cell.invalid == {"not in the source": 2}
         assert "2 ids that are no samples are left out" in caplog.text
 

@@ -37,19 +37,11 @@ def refused(folder: Path, **settings: Any) -> str:
     ("change", "said"),
     [
         (lambda it: it.update(format="2.0"), "it has format 2.0, and this clipsyn reads 1.0"),
-        (lambda it: it.update(layout="zip"), "there is no layout 'zip'"),
         (lambda it: it["cells"][0].update(file="../x.npz"), "leads out of the export"),
-        (lambda it: it["cells"][0].update(file="/etc/passwd"), "leads out of the export"),
         (lambda it: it["classes"][0].update(file="a/../../x"), "leads out of the export"),
-        (lambda it: it["cells"][0].update(kind="weights"), "a cell holds embeddings"),
         (lambda it: it["cells"][0]["key"].update(backbone=3), "cells.0.key.backbone"),
         (lambda it: it["splits"].clear(), "there are cells of toy/test, and no such split"),
-        (lambda it: it["splits"].append(it["splits"][0]), "a split stands twice"),
-        (lambda it: it["splits"][0].update(class_names="abc"), "splits.0.class_names"),
         (lambda it: it["cells"].clear(), "it lists no cells"),
-        (lambda it: it["cells"].append(it["cells"][0]), "a cell stands twice"),
-        (lambda it: it["splits"].append({**it["splits"][0], "split": "x"}), "and no cell of it"),
-        (lambda it: it.pop("cells"), "cannot be read"),
     ],
 )
 def test_a_manifest_that_cannot_be(folder: Path, change: Change, said: str):
@@ -57,18 +49,6 @@ def test_a_manifest_that_cannot_be(folder: Path, change: Change, said: str):
     change(content)
     (folder / "export.json").write_text(json.dumps(content))
     assert said in refused(folder)
-
-
-def test_newer_minor_formats_are_read(folder: Path):
-    content = json.loads((folder / "export.json").read_text())
-    content |= {"format": "1.9", "news": [1]}
-    (folder / "export.json").write_text(json.dumps(content))
-    assert len(import_files(folder.parent / "new", [folder], ImportSettings())) == 1
-
-
-def test_deep_json_is_refused(folder: Path):
-    (folder / "export.json").write_text("[" * 100_000)
-    assert "nested too deeply" in refused(folder)
 
 
 def rewritten(folder: Path, **changed: Any) -> None:
@@ -82,20 +62,13 @@ def rewritten(folder: Path, **changed: Any) -> None:
     ("changed", "said"),
     [
         ({"embeddings": None}, "it has no embeddings"),
-        ({"ids": None}, "does not hold what was exported"),
         ({"valid": np.ones(3, np.bool_)}, "not one row for each id"),
-        ({"valid": np.ones(20)}, "not one row for each id"),
         ({"ids": np.array(["a"] * 20)}, "1 ids occur more than once (a)"),
     ],
 )
 def test_files_that_do_not_hold_what_they_should(folder: Path, changed, said: str):
     rewritten(folder, **changed)
     assert said in refused(folder)
-
-
-def test_pickles_are_never_opened(folder: Path):
-    rewritten(folder, ids=np.array([{"a": 1}] * 20, object))
-    assert "pickled" in refused(folder)
 
 
 def test_an_export_needs_no_options(folder: Path):

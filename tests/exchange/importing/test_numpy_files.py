@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.importing.numpy_files import cached_features, read_numpy, read_texts
+from clipsyn.exchange.importing.numpy_files import cached_features, read_numpy
 from clipsyn.exchange.importing.parts import Part
 from clipsyn.exchange.importing.settings import ImportSettings
 
@@ -72,11 +72,8 @@ class TestArrays:
             ),
             (np.zeros((2, 4)), "logits", r"logits of 3 classes are \(row, 3\), not \(2, 4\)"),
             (np.zeros((2, 3, 1)), "embeddings", r"\(row, embed\), not float64 \(2, 3, 1\)"),
-            (np.zeros(3), "logits", r"\(row, class\), not float64 \(3,\)"),
-            (np.zeros((0, 3)), "logits", r"not float64 \(0, 3\)"),
             (np.array([["a", "b", "c"]]), "logits", "logits are numbers"),
             (np.zeros((2, 3)), "predictions", r"predictions are \(row,\), not float64 \(2, 3\)"),
-            ([[0.5, 0.2, 0.2]], "probabilities", r"do not sum to 1 \(row 0: 0\.9\)"),
         ],
     )
     def test_what_cannot_be(self, values: Any, kind: str, sentence: str, tmp_path: Path) -> None:
@@ -144,10 +141,6 @@ class TestIds:
             with pytest.raises(DatasetError, match=f"2 rows have 3 {role}"):
                 read(npy(tmp_path, LOGITS), **{role: tmp_path / "ids.txt"})
 
-    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match="cannot be read as ids, one a line"):
-            read_texts(tmp_path / "absent.txt", "id", ImportSettings("toy"))
-
 
 class TestArchives:
     def test_ids_and_labels_inside(self, tmp_path: Path) -> None:
@@ -169,11 +162,6 @@ class TestArchives:
     def test_one_array_of_any_name(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "mine.npz", whatever=LOGITS)
         np.testing.assert_array_equal(read(tmp_path / "mine.npz").values, LOGITS)
-
-    def test_ids_that_are_no_vector(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "mine.npz", logits=LOGITS, ids=np.zeros((2, 2)))
-        with pytest.raises(DatasetError, match=r"ids are \(row,\), not float64 \(2, 2\)"):
-            read(tmp_path / "mine.npz")
 
 
 class TestFeatureCache:
@@ -208,13 +196,10 @@ class TestFeatureCache:
 class TestDeclaredSizes:
     """What a header says is held against what there is before numpy makes room for it."""
 
-    @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
     @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**62, 8), (5, 3), (-2, -3)])
-    def test_an_array_larger_than_its_file(
-        self, tmp_path: Path, shape: tuple[int, int], version: tuple[int, int]
-    ) -> None:
+    def test_an_array_larger_than_its_file(self, tmp_path: Path, shape: tuple[int, int]) -> None:
         path = tmp_path / "mine.npy"
-        path.write_bytes(_header(shape, version) + bytes(56))  # of the 60 that (5, 3) takes
+        path.write_bytes(_header(shape) + bytes(56))  # of the 60 that (5, 3) takes
         with pytest.raises(DatasetError, match=r"mine\.npy cannot be read.*declares"):
             read(path, kind="logits")
 
@@ -235,14 +220,7 @@ class TestDeclaredSizes:
         np.savez(tmp_path / "c.npz", logits=np.zeros((1 << 16, 3)))
         assert read(tmp_path / "c.npz", kind="logits").values.shape == (1 << 16, 3)
 
-    def test_an_archive_behind_an_array_is_not_looked_at(self, tmp_path: Path) -> None:
-        stream = io.BytesIO()
-        np.savez(stream, logits=LOGITS)
-        (tmp_path / "mine.npy").write_bytes(_header((10**6, 10**6)) + stream.getvalue())
-        with pytest.raises(DatasetError, match="declares"):
-            read(tmp_path / "mine.npy")
-
-    @pytest.mark.parametrize("text", [b"(" * 9000, b"{'descr': '<f4'", b"[", b"\xff", b"1" * 9000])
+    @pytest.mark.parametrize("text", [b"(" * 9000, b"\xff", b"1" * 9000])
     def test_a_header_that_is_none(self, tmp_path: Path, text: bytes) -> None:
         head = np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little")
         (tmp_path / "mine.npy").write_bytes(head + text)
@@ -250,8 +228,8 @@ class TestDeclaredSizes:
             read(tmp_path / "mine.npy")
 
 
-def _header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
+def _header(shape: tuple[int, ...]) -> bytes:
     stream = io.BytesIO()
-    write = getattr(np.lib.format, f"write_array_header_{version[0]}_0")
-    write(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    about = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, about)
     return stream.getvalue()

@@ -83,14 +83,6 @@ class TestPredictions:
         part = only(write_csv(["id", "perturbation", "prediction"], rows))
         assert part.perturbation == "fog-2"
 
-    def test_one_backbone_in_a_column_may_be_called_otherwise(self, write_csv: Write) -> None:
-        path = write_csv(["id", "model", "prediction"], [["a", "x", "cat"]])
-        assert only(path, backbone="mine").backbone == "mine"
-
-    def test_rows_in_order_need_no_ids(self, write_csv: Write) -> None:
-        path = write_csv(["prediction"], [["cat"], ["dog"]])
-        assert only(path, row_order=True).ids is None
-
 
 class TestNumbers:
     def test_columns_called_after_unknown_classes(self, write_csv: Write) -> None:
@@ -143,10 +135,6 @@ class TestNumbers:
         np.testing.assert_array_equal(part.values, [[0, 1, 2]])
         assert part.columns == ()
 
-    def test_probabilities(self, write_csv: Write) -> None:
-        part = only(write_csv(["id", "p0", "p1"], [["a", 0.25, 0.75]]))
-        np.testing.assert_allclose(np.exp(part.values), [[0.25, 0.75]], rtol=1e-6)
-
     def test_embeddings(self, write_csv: Write) -> None:
         path = write_csv(["id", "e1", "e0"], [["a", 0.25, 0.75]])
         part = only(path, NAMES, kind="embeddings")
@@ -193,9 +181,6 @@ class TestConfidence:
         assert (part.kind, part.values.tolist()) == ("predictions", ["cat"])
         assert part.confidence is not None
         assert part.confidence.tolist() == [0.25]
-
-    def test_there_need_be_none(self, write_csv: Write) -> None:
-        assert only(write_csv(["id", "prediction"], [["a", "cat"]])).confidence is None
 
 
 class TestBadInput:

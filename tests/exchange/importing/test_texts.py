@@ -78,14 +78,6 @@ class TestOneFile:
         assert pool.logit_scales == {"mine": 50}
         np.testing.assert_allclose(np.linalg.norm(pool.class_embeddings["mine"], axis=1), 1)
 
-    def test_rows_are_found_by_id(self, bring: Any, npz: Any, opened: Any) -> None:
-        bring(npz())
-        order = [3, 1, 0, 4, 2]
-        turned = {"embeddings": -IMAGES[order], "ids": IDS[order], "labels": LABELS[order]}
-        bring(npz("other.npz", **turned))
-        logits = opened().logits(FeatureKey("toy", "test", "clean", "other"), "imported")
-        np.testing.assert_allclose(logits, 50 * cosines(-IMAGES, TEXTS), atol=1e-5)
-
     def test_a_name_for_the_prompts_and_another_scale(
         self, bring: Any, npz: Any, opened: Any
     ) -> None:
@@ -131,23 +123,6 @@ class TestTwoFiles:
         files = [one["file"] for one in opened().cell(KEY).group()["source"]]
         assert files == ["mine.npz"]
 
-    def test_both_are_recorded(self, bring: Any, npz: Any, opened: Any, tmp_path: Path) -> None:
-        np.save(tmp_path / "texts.npy", TEXTS)
-        images = npz(class_embeddings=None, logit_scale=None)
-        bring(images, class_embeddings=tmp_path / "texts.npy", logit_scale=50)
-        files = [one["file"] for one in opened().cell(KEY).group()["source"]]
-        assert files == ["mine.npz", "texts.npy"]
-
-    def test_go_with_a_table(self, bring: Any, opened: Any, tmp_path: Path) -> None:
-        columns = {f"e{column}": IMAGES[:, column] for column in range(4)}
-        pl.DataFrame({"id": IDS, **columns}).write_csv(tmp_path / "mine.csv")
-        np.save(tmp_path / "texts.npy", TEXTS)
-        options = {"class_embeddings": tmp_path / "texts.npy", "logit_scale": 50}
-        bring(tmp_path / "mine.csv", kind="embeddings", **options)
-        np.testing.assert_allclose(
-            opened().logits(KEY, "imported"), 50 * cosines(IMAGES, TEXTS), atol=1e-5
-        )
-
 
 class TestWhatCannotBe:
     @pytest.mark.parametrize(
@@ -179,32 +154,10 @@ class TestWhatCannotBe:
         with pytest.raises(UsageError, match="goes with image embeddings: give kind=embeddings"):
             bring(logits, **beside)
 
-    def test_a_scale_alone(self, bring: Any, npz: Any) -> None:
-        alone = npz(class_embeddings=None, logit_scale=None)
-        with pytest.raises(UsageError, match="logit_scale=… goes with class embeddings"):
-            bring(alone, logit_scale=100)
-
-    def test_class_embeddings_of_several_backbones(
-        self, bring: Any, npz: Any, tmp_path: Path
-    ) -> None:
-        np.save(tmp_path / "texts.npy", TEXTS)
-        alone = {"class_embeddings": None, "logit_scale": None}
-        with pytest.raises(UsageError, match=r"is of one backbone, not of a, b: import each"):
-            bring(
-                npz("a.npz", **alone),
-                npz("b.npz", **alone),
-                class_embeddings=tmp_path / "texts.npy",
-                logit_scale=1,
-            )
-
     def test_a_file_without_them(self, bring: Any, npz: Any) -> None:
         other = npz("other.npz", class_embeddings=None)
         with pytest.raises(DatasetError, match="has no array class_embeddings; its arrays are"):
             bring(npz(), class_embeddings=other)
-
-    def test_prompts_of_embeddings_alone(self, bring: Any, npz: Any) -> None:
-        with pytest.raises(UsageError, match="image embeddings depend on no prompts"):
-            bring(npz(class_embeddings=None, logit_scale=None), prompts="simple")
 
     def test_a_logarithm_is_suspected(self, bring: Any, npz: Any, caplog: Any) -> None:
         with caplog.at_level("INFO", "clipsyn"):

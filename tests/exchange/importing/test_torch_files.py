@@ -60,12 +60,6 @@ def test_what_is_no_dense_tensor(thing: Any, reason: str, tmp_path: Path) -> Non
         read_tensor(saved(tmp_path, thing))
 
 
-def test_the_format_before_torch_1_6(tmp_path: Path) -> None:
-    path = saved(tmp_path, torch.ones(2), _use_new_zipfile_serialization=False)
-    with pytest.raises(DatasetError, match="not a zip file"):
-        read_tensor(path)
-
-
 class _Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("exit 1",)
