@@ -17,12 +17,11 @@ Form = Callable[[Any], bool] | list[Any] | dict[Any, Any]
 _LARGEST = 1e30  # of numbers: their products fit float64
 
 
-def _mapping(value: Any) -> bool:
-    return type(value) is dict
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) is kind
 
 
-def _text(value: Any) -> bool:
-    return type(value) is str
+_TEXT, _MAPPING, _FLAG = _is(str), _is(dict), _is(bool)
 
 
 def _texts(value: Any) -> bool:
@@ -33,10 +32,6 @@ def _texts(value: Any) -> bool:
 def _place(value: Any) -> bool:
     """A kind, and at least one name."""
     return _texts(value) and len(value) > 1
-
-
-def _flag(value: Any) -> bool:
-    return type(value) is bool
 
 
 def _count(value: Any) -> bool:
@@ -52,71 +47,71 @@ def _scale(value: Any) -> bool:
 
 
 _BACKBONE: Form = {
-    "weights": _text,
-    "precision": _text,
-    "preprocess": _mapping,
-    "architecture?": _text,
-    "pretrained?": _text,
+    "weights": _TEXT,
+    "precision": _TEXT,
+    "preprocess": _MAPPING,
+    "architecture?": _TEXT,
+    "pretrained?": _TEXT,
 }
 _ENCODER: Form = {
-    "source?": _text,
-    "device?": _text,
+    "source?": _TEXT,
+    "device?": _TEXT,
     "gflops?": _number,
     "image_parameters?": _number,
 }
 _PROVENANCE: Form = {
     "encoder?": _ENCODER,
-    "workers?": [_mapping],
-    "finished?": _text,
-    "written?": _text,
-    "made_by?": _text,
+    "workers?": [_MAPPING],
+    "finished?": _TEXT,
+    "written?": _TEXT,
+    "made_by?": _TEXT,
     "encode_seconds?": _number,
     "peak_memory_mb?": _number,
     "process_memory_mb?": _number,
 }
-_PROMPTS: Form = {"name": _text, "templates?": _texts, "per_class?": {str: _texts}}
+_PROMPTS: Form = {"name": _TEXT, "templates?": _texts, "per_class?": {str: _texts}}
 _ANY_GROUP: dict[Any, Any] = {
-    "kind": _text,
-    "identity": _mapping,
+    "kind": _TEXT,
+    "identity": _MAPPING,
     "place": _place,
-    "arrays": _mapping,
+    "arrays": _MAPPING,
     "provenance?": _PROVENANCE,
 }
-_ANSWERS: Form = {"identity": {"features": _text, "classes": _text, "prompts": _text}}
+_ANSWERS: Form = {"identity": {"features": _TEXT, "classes": _TEXT, "prompts": _TEXT}}
 _KINDS: Mapping[str, Form] = {
     "samples": {
-        "identity": {"samples": _text},
+        "identity": {"samples": _TEXT},
         "class_names": _texts,
-        "metric": _text,
-        "licence": _text,
-        "imported?": _flag,
+        "metric": _TEXT,
+        "licence": _TEXT,
+        "imported?": _FLAG,
     },
     "classes": {
         "identity": {"backbone": _BACKBONE, "class_names": _texts, "prompts": _PROMPTS},
         "logit_scale": _scale,
     },
     "features": {
-        "identity": {"samples": _text, "backbone": _BACKBONE},
-        "errors?": {str: _text},
+        "identity": {"samples": _TEXT, "backbone": _BACKBONE},
+        "errors?": {str: _TEXT},
     },
     "logits": _ANSWERS,
     "predictions": _ANSWERS,
 }
 _IMPORTED_CELL: Form = {
     "identity": {
-        "samples": _text,
-        "content": _text,
-        "backbone": _text,
+        "samples": _TEXT,
+        "content": _TEXT,
+        "backbone": _TEXT,
         "class_names?": _texts,
-        "prompts?": _text,
-        "confidences?": _flag,
+        "prompts?": _TEXT,
+        "confidences?": _FLAG,
     },
     "invalid": {str: _count},
-    "source": [{"file": _text}],
+    "source": [{"file": _TEXT}],
 }
 _IMPORTED: Mapping[str, Form] = {
     "classes": {
-        "identity": {"backbone": _text, "class_names": _texts, "prompts": _PROMPTS},
+        "identity": {"backbone": _TEXT, "class_names": _texts, "prompts": _PROMPTS},
         "logit_scale": _scale,
     },
     "features": _IMPORTED_CELL,

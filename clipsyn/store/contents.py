@@ -57,13 +57,6 @@ class Contents:
     def features_path(self, key: FeatureKey) -> Path:
         return self.at("features", *key.names)
 
-    def logits_path(self, key: FeatureKey, prompts: str) -> Path:
-        return self.at("logits", *key.names, prompts)
-
-    def predictions_path(self, key: FeatureKey, prompts: str) -> Path:
-        """Of predictions without logits."""
-        return self.at("predictions", *key.names, prompts)
-
     def places(self, key: FeatureKey) -> Iterator[Path]:
         """The folders of all that is read of a cell."""
         yield self.samples_path(key.dataset, key.split)
@@ -197,14 +190,11 @@ class Contents:
         return bool(keys) and not any(made_here)
 
     def _is_made_elsewhere(self, key: FeatureKey) -> bool:
-        path = self.features_path(key)
-        if self.tree.exists(path):
-            return self.is_imported(path)
-        return any(
-            self.is_imported(folder / name)
-            for folder in (self.at(kind, *key.names) for kind in ANSWERS)
-            for name in self.tree.folders(folder)
-        )
+        paths = [self.features_path(key)]
+        if not self.tree.exists(paths[0]):
+            folders = [self.at(kind, *key.names) for kind in ANSWERS]
+            paths = [folder / name for folder in folders for name in self.tree.folders(folder)]
+        return any(map(self.is_imported, paths))
 
 
 def _below(

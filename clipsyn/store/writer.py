@@ -252,7 +252,7 @@ class CellWriter:
             "prompts": prompts,
         }
         sizes = {"sample": len(self.samples), "class": classes.sizes["class"]}
-        path = self.store.logits_path(self.key, prompts)
+        path = self.store.at("logits", *self.key.names, prompts)
         draft = self.store.draft(path, "logits", identity, sizes)
         self._drafts.append(draft)
         embeddings, scale, _ = self._classes[prompts]

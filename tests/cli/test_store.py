@@ -202,7 +202,7 @@ class TestVerify:
         content = bytearray(chunk.read_bytes())
         content[5] ^= 4
         chunk.write_bytes(content)
-        (tiny_store.logits_path(fakes.key, "simple") / "prediction" / "c.2").unlink()
+        (tiny_store.at("logits", *fakes.key.names, "simple") / "prediction" / "c.2").unlink()
         result = clipsyn("verify", path)
         assert result.exit_code == 4
         flipped, missing = result.stdout.splitlines()

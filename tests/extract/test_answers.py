@@ -213,7 +213,7 @@ def test_answers_of_other_class_names_are_refused(fakes: Any, tmp_path: Path, be
 def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> None:
     store = fakes.fill(tmp_path, perturbations=["jpeg:3"])
     key = FeatureKey("toy", "test", "jpeg-3", "fake/one")
-    path = store.predictions_path(key, "simple")
+    path = store.at("predictions", *key.names, "simple")
     identity = {**arrays.read_attributes(path)["identity"], "features": "0" * 64}
     fakes.rewrite(path, identity=identity)
     with pytest.raises(StaleCell, match=r"the predictions of .* from other features .*--replace"):
@@ -230,7 +230,7 @@ def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> 
 def test_verify_computes_predictions_again(fakes: Any, tmp_path: Path, wrong: str) -> None:
     source = fakes.Source(bad={2: "torn"})
     store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:3"], max_bad=0.1)
-    path = store.predictions_path(FeatureKey("toy", "test", "jpeg-3", "fake/one"), "simple")
+    path = store.at("predictions", *FeatureKey("toy", "test", "jpeg-3", "fake/one").names, "simple")
     values = arrays.read(path / "prediction", range(7))
     row, value = {"another class": (1, (values[1] + 1) % 3), "no class": (1, 3)}.get(
         wrong, (1, 65535)

@@ -188,9 +188,7 @@ def test_who_reads_what_was_replaced_and_removed_is_told(
 def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:
     push(tiny_store, bucket.url)
     Remote(bucket.url).delete(["index.json.gz"])
-    with pytest.raises(
-        StoreError, match=r"has no index\.json\.gz, so what is in use there is not kno"
-    ):
+    with pytest.raises(StoreError):
         left_over(Location.of(bucket.url))
 
 

@@ -285,9 +285,7 @@ def test_a_draft_that_somebody_deleted_is_no_silent_success(
     one = draft(store)
     write(one, 0)
     shutil.rmtree(one._folder / "group" / "valid")
-    with pytest.raises(
-        StoreError, match=r"being written of features/toy/test/clean/a in .* is gone"
-    ):
+    with pytest.raises(StoreError):
         write(one, 1)
     assert one.pending() == [1, 2]
 

@@ -226,9 +226,7 @@ def test_embeddings_of_other_weights_are_never_multiplied(
     new, old = FeatureKey("toy", "train", "clean", "fake/one"), fakes.key
     for read in (tiny_store.logits, tiny_store.predictions):
         assert len(read(new, "simple")) == 11
-        with pytest.raises(
-            StaleCell, match=r"not of the same backbone \(backbone\.weights\)"
-        ) as it:
+        with pytest.raises(StaleCell) as it:
             read(old, "simple")
         assert it.value.fields == ("backbone.weights",)
         assert command_in(str(it.value))[-1] == "--replace"

