@@ -47,8 +47,8 @@ def say_citations(cells: Sequence[Made], output: Output) -> None:
 
 def say_provenance(cells: Sequence[Made], output: Output) -> None:
     """How cells were made, and of which weights and images, each once."""
+    from clipsyn.exchange.origins.card import images_table, weights_table
     from clipsyn.exchange.origins.made import distinct_runs
-    from clipsyn.exchange.origins.tables import images_table, weights_table
 
     if output.json([cell.json() for cell in cells]):
         return

@@ -1,6 +1,6 @@
 """Named arrays in Zarr v3 groups on a file system; the only module that imports zarr.
 
-zarr makes the metadata. Chunks, whole rows in a file each (see `clipsyn.store.chunks`), are read
+zarr makes the metadata. Chunks, whole rows in a file each (see `clipsyn.store.layout`), are read
 and written without it: zarr-python needs three times as long (`benchmarks/README.md`) and 0.3 s to
 import, and a missing chunk, which zarr reads as fill values, is damage to us.
 """
@@ -22,8 +22,18 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import fingerprint
 from clipsyn.store import files
-from clipsyn.store.chunks import checksum, read_chunk, stored_checksum, write_chunk
-from clipsyn.store.layout import TEXT, Blocks, Layout, Listed, blocks_of, parse_layout
+from clipsyn.store.layout import (
+    TEXT,
+    Blocks,
+    Layout,
+    Listed,
+    blocks_of,
+    checksum,
+    parse_layout,
+    read_chunk,
+    stored_checksum,
+    write_chunk,
+)
 from clipsyn.store.schema import ArraySpec
 from clipsyn.text import parse_json
 

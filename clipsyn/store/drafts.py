@@ -32,10 +32,9 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
-from clipsyn.store.chunks import read_chunk, write_chunk
 from clipsyn.store.folders import place
 from clipsyn.store.groups import Group, sealed
-from clipsyn.store.layout import Blocks
+from clipsyn.store.layout import Blocks, read_chunk, write_chunk
 from clipsyn.store.schema import LOOK, ArraySpec, arrays_of
 from clipsyn.text import parse_json
 

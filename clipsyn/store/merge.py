@@ -3,10 +3,16 @@
 A group is known by its place. Equal fingerprints at one place are the same thing, different ones
 are a conflict. The group that was there first is kept: the same identity may have other numbers,
 from another device, and labels of the same images may have been corrected.
+
+A copy is made under `.wip`, compared chunk by chunk with the list of its group, and renamed into
+place: the first of several processes wins. One that was interrupted is left to `clipsyn gc`.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +21,27 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsyn.errors import StaleCell, UsageError
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
 from clipsyn.names import Location, differences
 from clipsyn.show.progress import Progress
-from clipsyn.store import files
-from clipsyn.store.copies import copy_group
-from clipsyn.store.drafts import describe_changes
+from clipsyn.store import arrays, files
+from clipsyn.store.drafts import describe_changes, make_groups, new_folder
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, ORDER, PROMPTS, Place
-from clipsyn.store.groups import Group
+from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.marker import is_store, place_of, written_at
 from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.store.tree import ON_DISK
 from clipsyn.text import advised, counted, few
 
 _SEEN = ("arrays", "class_names", "metric", "licence", "logit_scale")  # beside the identity
+_NO_LINK = (  # why a file may only be copied: another file system or owner, no links, too many
+    errno.EXDEV,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EOPNOTSUPP,
+    errno.EMLINK,
+)
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
 
 
@@ -168,6 +180,106 @@ def _made(place: Place, imported: bool) -> Iterator[tuple[Place, str]]:
         else:
             yield place[1:5], "imported with prompt sets"
             yield place[1:], f"imported as {kind}"
+
+
+def copy_group(group: Group, store: Path, *, link: bool = False) -> None:
+    """Copy a group of another store, unless it has come to its place meanwhile.
+
+    link: files get a second name instead of being copied, where the file system can do it. Of such
+    a file only the checksum at its end is read. Raises DamagedStore or StaleCell where the group is
+    not, or no longer, what it was said to be, and StaleCell where other content is at the place.
+    """
+    target = store / group.name
+    with files.writing(store):
+        copy = new_folder(store)
+        try:
+            with files.locked(group.path, shared=True):  # labels may be being corrected
+                _fill(copy, group, link)
+            make_groups(store, target.parent)
+            if not files.rename_unless_taken(copy, target):
+                _check_same(group, target)
+            files.sync(target.parent)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"what was being copied of {group.name} into {store} is gone, as `clipsyn gc` does "
+                "it: run the same command again"
+            ) from error
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+def _fill(copy: Path, group: Group, link: bool) -> None:
+    """Raise for a group that is not, or no longer, as it was written."""
+    sizes = {arrays.METADATA: files.MOST_METADATA}  # the most that each file has
+    for name, listed in group.arrays.items():
+        (copy / name).mkdir()
+        sizes[f"{name}/{arrays.METADATA}"] = files.MOST_METADATA
+        sizes |= {f"{name}/{file}": listed.file_bytes for file in listed.files()}
+    try:
+        for file, most in sizes.items():
+            if not (link and _linked(group.path / file, copy / file)):
+                files.copy_file(group.path / file, copy / file, most)
+        is_same = arrays.read_attributes(copy) == group.attributes
+    except (FileNotFoundError, DamagedStore):
+        if files.exists(copy):
+            raise _fault(group) from None
+        raise
+    if not (is_same and all(_is_sound(copy / name, group, name, link) for name in group.arrays)):
+        raise _fault(group)
+    _sync(copy, files_too=not link)
+
+
+def _linked(source: Path, path: Path) -> bool:
+    """Give a file a second name; False where that cannot be."""
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
+
+
+def _is_sound(path: Path, group: Group, name: str, link: bool) -> bool:
+    listed = group.arrays[name]
+    try:
+        return arrays.listing(path) == listed if link else not arrays.damage(path, listed)
+    except DamagedStore:
+        return False
+
+
+def _fault(group: Group) -> StoreError:
+    """The error for a group that is not what it was said to be."""
+    try:
+        if arrays.read_attributes(group.path) != group.attributes:
+            return replaced_meanwhile(group.store, group.name)
+    except DamagedStore:
+        return replaced_meanwhile(group.store, group.name)
+    return DamagedStore(
+        f"{group.name} in {group.store} is not as it was written: "
+        f"`{advised('verify', group.store)}` says what is damaged, and how to make it again"
+    )
+
+
+def _check_same(group: Group, target: Path) -> None:
+    """Raise StaleCell unless what came to the place meanwhile was made from the same."""
+    there = arrays.read_attributes(target)["identity"]
+    if changes := list(differences(there, group["identity"])):
+        raise StaleCell(
+            f"{target} has come from something else meanwhile ({describe_changes(changes)}): run "
+            "the same command again",
+            tuple(name for name, _, _ in changes),
+        )
+
+
+def _sync(folder: Path, *, files_too: bool) -> None:
+    """Make a folder survive a power cut; linked files have been synced when they were written."""
+    for entry in files.entries(folder):
+        if entry.is_dir():
+            _sync(Path(entry), files_too=files_too)
+        elif files_too:
+            files.sync(Path(entry))
+    files.sync(folder)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`clipsyn.store.copies`: a group of another store is there as a whole, or not at all."""
+"""`clipsyn.store.merge.copy_group`: a group of another store is there as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.store import arrays, copies
-from clipsyn.store.copies import copy_group
+from clipsyn.store import arrays, merge
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import Group
+from clipsyn.store.merge import copy_group
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.unfinished import collect, left_over
 
@@ -94,7 +94,7 @@ def test_a_copy_that_is_taken_away_is_never_half_there(
     group: Group, into: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """As `gc` does."""
-    monkeypatch.setattr(copies, name, lambda *_, **__: collect(into, left_over(into)))
+    monkeypatch.setattr(merge, name, lambda *_, **__: collect(into, left_over(into)))
     with pytest.raises(StoreError):
         copy_group(group, into)
     assert not (into / CELL).exists()

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from clipsyn.catalog.citations import Work
 from clipsyn.exchange.origins.cite import Citations, citations
 from clipsyn.exchange.origins.made import Made, made
-from clipsyn.exchange.origins.tables import DIGITS, images_table, weights_table
 from clipsyn.show.formats import escaped, markdown_of
-from clipsyn.show.table import NOTHING
+from clipsyn.show.table import NOTHING, Table
+from clipsyn.show.tables import table_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import counted, printable
 
+_DIGITS = 12  # of a digest, enough to tell two apart
 _TAGS = ("clip", "clipsyn", "embeddings", "zero-shot-classification")
 _TASKS = ("zero-shot-image-classification", "image-feature-extraction")
 
@@ -87,7 +89,7 @@ def _terms() -> Iterator[str]:
         "The numbers were computed from images and weights whose terms the tables above name; "
         f"{NOTHING} stands where clipsyn does not know them. Whether they allow what you have in "
         "mind is for you to see to. A SHA-256 is of the weights, or of the images' ids and "
-        f"contents, in its first {DIGITS} digits."
+        f"contents, in its first {_DIGITS} digits."
     )
 
 
@@ -96,3 +98,50 @@ def _cited(found: Citations) -> Iterator[str]:
     yield f"```bibtex\n{found.bibtex()}\n```"
     if found.unknown:
         yield "\n".join(f"- {escaped(sentence)}" for sentence in found.unknown)
+
+
+def weights_table(cells: Sequence[Made]) -> Table:
+    """A line a backbone: where its weights come from, their digest, licence and works to cite."""
+    rows = [
+        {
+            "backbone": weights.backbone,
+            "weights from": weights.shown or _elsewhere(weights.files),
+            "SHA-256": weights.digest and weights.digest[:_DIGITS],
+            "precision": weights.precision,
+            "licence": weights.licence,
+            "cite": _keys(weights.cited),
+        }
+        for weights in dict.fromkeys(cell.weights for cell in cells)
+    ]
+    return table_of(_printable(rows))
+
+
+def images_table(cells: Sequence[Made]) -> Table:
+    """A line a split: its images, their digest, licence and works to cite."""
+    rows = [
+        {
+            "images": images.name,
+            "n": images.count,
+            "SHA-256": images.digest[:_DIGITS],
+            "licence": images.licence or None,
+            "cite": _keys(images.cited),
+        }
+        for images in dict.fromkeys(cell.images for cell in cells)
+    ]
+    return table_of(_printable(rows))
+
+
+def _elsewhere(files: Sequence[str]) -> str:
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return f"imported: {', '.join(files[:3])}{more}" if files else "imported"
+
+
+def _keys(works: Sequence[Work]) -> str | None:
+    return ", ".join(work.key for work in works) or None
+
+
+def _printable(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
