@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.store import files
@@ -41,9 +41,19 @@ _FOLDER_DIGITS = 16
 _NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
 _PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
 
-_Size = Annotated[int, Field(strict=True, ge=0, le=1 << 60)]
+_MOST_BYTES = 1 << 60  # of a group
+
+
+def _check_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in facts.items():
+        fits = type(value) is int and 0 <= value <= _MOST_BYTES
+        if not (type(value) is str if name == "imported" else fits):
+            raise ValueError(f"{name} cannot be {str(value)[:70]!r}")
+    return facts
+
+
+_Size = Annotated[int, Field(strict=True, ge=0, le=_MOST_BYTES)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Fact = Literal["images", "bad", "embed", "classes", "imported"]
 Stamp = tuple[Annotated[int, Field(strict=True, ge=0, le=_MOST_FILE)], _Digest]  # of a file
 
 
@@ -62,7 +72,7 @@ class Entry:
     bytes: _Size
     fingerprint: _Digest
     content: _Digest
-    facts: Mapping[_Fact, _Size | str] = field(default_factory=dict)
+    facts: Annotated[Mapping[str, Any], AfterValidator(_check_facts)] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -115,8 +125,8 @@ class Index:
             entries = {entry.place: entry for entry in groups}
             if len(entries) < len(groups):
                 raise ValueError("a group stands twice in it")
-            for entry in groups:
-                _check_entry(entry)
+            for place in entries:
+                _check_place(place)
             return cls(content["store"], entries)
 
     def dumps(self) -> bytes:
@@ -220,15 +230,12 @@ def _inflated(data: bytes) -> bytes:
     return content
 
 
-def _check_entry(entry: Entry) -> None:
-    """Raise ValueError or UsageError for kind, names and facts that no group of a store has."""
-    place, facts = entry.place, entry.facts
+def _check_place(place: Place) -> None:
+    """Raise ValueError or UsageError for kind and names that no group of a store has."""
     if not place or not all(place) or len(place) != 1 + len(KINDS.get(place[0], place)):
         raise ValueError(f"{'/'.join(place)!r} is no place of a group")
     for name in place:
         folder_name(name)
-    if any(isinstance(value, str) != (name == "imported") for name, value in facts.items()):
-        raise ValueError(f"its facts cannot be {facts}")
 
 
 def _check_names(names: Iterable[str]) -> None:

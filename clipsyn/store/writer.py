@@ -47,7 +47,6 @@ class _Classes(NamedTuple):
 
     embeddings: NDArray[np.float32]  # (class, embed)
     scale: float
-    logits: bool  # whether logits are stored
 
 
 class CellWriter:
@@ -134,14 +133,12 @@ class CellWriter:
             rows_of["confidence"] = stored_confidences(where, confidences, known)
         self._append("predictions", rows_of)
 
-    def classes(
-        self, prompts: str, embeddings: ArrayLike, scale: float, *, logits: bool = True
-    ) -> None:
+    def classes(self, prompts: str, embeddings: ArrayLike, scale: float) -> None:
         """The class embeddings of a prompt set, (class, embed) of unit norm, and the logit scale.
 
         With them image embeddings have zero-shot logits, ``scale * image embedding @ class
-        embedding.T``. These are stored, or with ``logits=False`` computed when they are read. The
-        class embeddings of a backbone are the same for all splits of a dataset.
+        embedding.T``, which are stored. The class embeddings of a backbone are the same for all
+        splits of a dataset.
         """
         what = f"class embeddings '{prompts}'"
         values, _ = self._given(what, embeddings)
@@ -151,7 +148,7 @@ class CellWriter:
             raise InputError(
                 f"{self.key}: the logit scale is from 1e-6 to 1e6, such as 100, not {scale}"
             )
-        self._classes[prompts] = _Classes(values.astype(np.float32), float(scale), logits)
+        self._classes[prompts] = _Classes(values.astype(np.float32), float(scale))
         self._check_widths()
 
     def record(self, **attributes: Any) -> None:
@@ -190,6 +187,7 @@ class CellWriter:
         return self._rows
 
     def _checked(self, rows: Rows) -> str:
+        self._check_name()
         rows.identify(self.key, self.samples, self.prompts)
         where = f"{self.store.path} with other content"
         was = self._state(rows.draft, f"{self.key} was imported into {where}")
@@ -209,11 +207,7 @@ class CellWriter:
         """Make everything ready before anything is visible; a cell comes after what it needs."""
         rows = self._written()
         texts = {prompts: self._written_classes(prompts) for prompts in self._classes}
-        logits = [
-            self._written_logits(prompts, texts[prompts], rows)
-            for prompts, classes in self._classes.items()
-            if classes.logits
-        ]
+        logits = [self._written_logits(prompts, draft, rows) for prompts, draft in texts.items()]
         facts = self.samples.attributes() | {"imported": True}
         self.store.samples_draft(self.samples).fill(self.samples.arrays(), facts)
         renewed = any(draft.is_taken() for draft in texts.values())
@@ -255,7 +249,7 @@ class CellWriter:
         path = self.store.at("logits", *self.key.names, prompts)
         draft = self.store.draft(path, "logits", identity, sizes)
         self._drafts.append(draft)
-        embeddings, scale, _ = self._classes[prompts]
+        embeddings, scale = self._classes[prompts]
         for block in draft.pending():
             images = rows.draft.read("image_embedding", block)
             logits = zero_shot_logits(images, embeddings, scale, rows=len(images))

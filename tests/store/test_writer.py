@@ -110,15 +110,6 @@ class TestWhatIsRead:
         assert scale == 50
         assert problems(store) == []
 
-    def test_derived_logits_are_those_that_would_be_stored(self, store: FeatureStore) -> None:
-        for name, logits in (("stored", True), ("derived", False)):
-            with store.writer(samples(), name) as cell:
-                cell.classes("simple", TEXTS, 100.0, logits=logits)
-                cell.embeddings(IMAGES)
-        pool = store.pool("toy", "test", backbones=["derived", "stored"])
-        np.testing.assert_array_equal(pool.logits[:, 0], pool.logits[:, 1])
-        assert [names[3] for names, _ in store.groups("logits")] == ["stored"]
-
     def test_logits_and_their_predictions(self, store: FeatureStore) -> None:
         with store.writer(samples(), "mine") as cell:
             for part in parts(3):
