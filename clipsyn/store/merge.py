@@ -104,9 +104,9 @@ class _Union:
             for names, path in store.groups(kind)
             if wanted is None or (kind, *names) in wanted
         }
-        conflicts = [*self._conflicts(groups)]
-        images = [one for one in conflicts if one.fields == ("samples",)]
-        self.conflicts += images or conflicts  # all that was made from them differs, too
+        tables = {place: group for place, group in groups.items() if place[0] == "samples"}
+        # of other images all differs that was made from them, too
+        self.conflicts += [*self._conflicts(tables)] or [*self._conflicts(groups)]
         offer, same = StoreDiff(store.path), set[Place]()
         for place, group in groups.items():
             first = self._first.get(place)
