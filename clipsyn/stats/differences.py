@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.stats.images import Images, shown_by_all, variance_of_mean
-from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level
+from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level, student
 
 
 class Crossed(NamedTuple):
@@ -34,12 +34,10 @@ class Crossed(NamedTuple):
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Student's t interval of the mean."""
-        from scipy.special import stdtrit
-
         check_level(level)
         if math.isnan(self.variance):
             return UNKNOWN
-        half = float(stdtrit(self.freedom, (1 + level) / 2)) * math.sqrt(self.variance)
+        half = student(self.freedom, level) * math.sqrt(self.variance)
         return Interval(self.mean - half, self.mean + half)
 
     def p_value(self) -> float:

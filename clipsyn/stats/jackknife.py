@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval
+from clipsyn.stats.intervals import UNKNOWN, Interval, student
 
 GROUPS = 20  # more take longer, fewer make the interval unsure
 
@@ -32,10 +32,8 @@ def standard_error(without: NDArray[Any]) -> NDArray[np.float64]:
 
 def jackknife_interval(value: float, without: NDArray[np.float64]) -> Interval:
     """Student's t interval. without: (group,)."""
-    from scipy.special import stdtrit
-
     error = float(standard_error(without))
     if math.isnan(error):
         return UNKNOWN
-    half = float(stdtrit(len(without) - 1, (1 + LEVEL) / 2)) * error
+    half = student(len(without) - 1) * error
     return Interval(value - half, value + half)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
@@ -16,6 +16,7 @@ from clipsyn.stats.intervals import (
     mean_loss_interval,
     mean_share_interval,
     percentiles,
+    student,
     wilson_interval,
 )
 
@@ -72,6 +73,12 @@ def test_a_mean_loss_is_covered_where_it_has_an_interval(rate):
         misses += not math.isnan(low) and not low <= 0.05 * (1 - rate) + 1.5 * rate <= high
     assert misses / shown <= 0.07
     assert shown > 400
+
+
+@pytest.mark.parametrize("freedom", [1, 3, 4, 5, 10, 30, 500])
+def test_quantiles_of_student_are_scipys(freedom):
+    for level in (0.9, 0.95):
+        assert student(freedom, level) == pytest.approx(t.ppf((1 + level) / 2, freedom), rel=1e-3)
 
 
 def test_a_mean_loss_by_hand():
