@@ -1,15 +1,14 @@
-"""What `clipsyn/__init__.py` imports on first use, for type checkers."""
+"""What `clipsyn/__init__.py` imports on first use: made by `python docs/stub.py`."""
 
-from clipsyn.analyses.accuracy import zeroshot as zeroshot
-from clipsyn.analyses.cascade import cascade as cascade
-from clipsyn.analyses.diversity import diversity as diversity
-from clipsyn.analyses.oracle import oracle as oracle
-from clipsyn.analyses.representation import representation as representation
-from clipsyn.analyses.robustness import robustness as robustness
-from clipsyn.analyses.selective import selective as selective
-from clipsyn.evaluation.loop import evaluate as evaluate
-from clipsyn.evaluation.paired import compare_methods as compare_methods
-from clipsyn.evaluation.published.measure import compare as compare
+from collections.abc import Collection, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from matplotlib.axes import Axes  # noqa: TID253
+from polars import DataFrame
+
 from clipsyn.methods.ensembles.calibrated import CalibratedConfidence as CalibratedConfidence
 from clipsyn.methods.ensembles.calibrated import CalibratedLogAverage as CalibratedLogAverage
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
@@ -35,14 +34,211 @@ from clipsyn.methods.heads.tip import TipAdapterF as TipAdapterF
 from clipsyn.methods.heads.zero_shot import ZeroShot as ZeroShot
 from clipsyn.methods.numerics.fewshot import few_shot as few_shot
 from clipsyn.methods.pool import Pool as Pool
-from clipsyn.report.page import write_report as write_report
-from clipsyn.report.plot import plot as plot
+from clipsyn.report.plot import Source
 from clipsyn.router.artefact import load_router as load_router
 from clipsyn.router.artefact import save_router as save_router
-from clipsyn.router.fit import fit_router as fit_router
 from clipsyn.router.fitted import FittedRouter as FittedRouter
 from clipsyn.router.predict import predict_store as predict_store
+from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore as FeatureStore
 from clipsyn.store.samples import SampleTable as SampleTable
 
 __version__: str
+
+def cascade(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = ("clean",),
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    ensembles: str | Collection[str] = ("log-avg",),
+    order: Literal["cost", "greedy", "given"] = "cost",
+    thresholds: Collection[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    within_points: float = 1.0,
+    costs: Mapping[str, float] = {},
+    support: str = "train",
+    shots: int | Literal["full"] = "full",
+    seed: int = 0,
+    allow_overlap: bool = False,
+    details: bool = False,
+) -> DataFrame: ...
+def compare(
+    results: pl.DataFrame | Path | str,
+    *,
+    reference: str = "openai-zeroshot",
+    tolerance: float = 0.5,
+    details: bool = False,
+) -> pl.DataFrame: ...
+def compare_methods(
+    path: Path | str,
+    first: str | None = None,
+    second: str | None = None,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = None,
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    ensembles: str | Collection[str] | None = None,
+    head: str = "zero-shot",
+    shots: int | Literal["full"] | None = None,
+    details: bool = False,
+) -> DataFrame: ...
+def diversity(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    pooled: bool = False,
+    results: str | PathLike[str] | None = None,
+    head: str = "zero-shot",
+    shots: int | Literal["full"] | None = None,
+) -> DataFrame: ...
+def evaluate(
+    store: FeatureStore | Path | str,
+    *,
+    progress: Progress | None = None,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = ("clean",),
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    heads: str | Collection[str] = ("zero-shot", "lda"),
+    ensembles: str | Collection[str] = ("super-learner", "log-avg", "nlc", "vote-1", "chosen"),
+    shots: Collection[int | Literal["full"]] = (1, 2, 4, 8, 16, "full"),
+    seeds: int = 3,
+    support: str | None = None,
+    allow_overlap: bool = False,
+    support_prompts: str | None = None,
+    views: str | Collection[str] = (),
+    base_to_new: bool = False,
+    coop: str | PathLike[str] | None = None,
+    compare: str | Collection[str] = (),
+    output: str | PathLike[str] | None = None,
+    predictions: str | PathLike[str] | None = None,
+    replace: bool = False,
+    budget: float = 10.0,
+    workers: int = 1,
+    shard: str | None = None,
+) -> pl.DataFrame: ...
+def fit_router(
+    store: FeatureStore | Path | str,
+    dataset: str | None = None,
+    ensemble: str = "chosen",
+    *,
+    head: str | None = None,
+    shots: int | Literal["full"] | None = "full",
+    seed: int = 0,
+    support: str = "train",
+    allow_overlap: bool = False,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | None = None,
+    views: str | Collection[str] = (),
+) -> FittedRouter: ...
+def oracle(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    pooled: bool = False,
+    details: bool = False,
+    top: int = 10,
+    weights: bool = False,
+    samples: str | PathLike[str] | None = None,
+    subsets: str | PathLike[str] | None = None,
+) -> DataFrame: ...
+def plot(
+    name: str,
+    source: Source | Sequence[Source],
+    *,
+    ax: Axes | None = None,
+    heading: bool = False,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = None,
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    heads: str | Collection[str] | None = None,
+    ensembles: str | Collection[str] | None = None,
+) -> Axes: ...
+def representation(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = ("clean",),
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    samples: int = 2000,
+    neighbours: int = 10,
+    support: str | None = None,
+    allow_overlap: bool = False,
+    seed: int = 0,
+) -> DataFrame: ...
+def robustness(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    reference: str | None = None,
+    results: str | PathLike[str] | None = None,
+    head: str = "zero-shot",
+    shots: int | Literal["full"] | None = None,
+    details: bool = False,
+) -> DataFrame: ...
+def selective(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = ("clean",),
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    ensembles: str | Collection[str] = ("log-avg",),
+    scores: str | Collection[str] = ("max-softmax", "margin", "entropy", "agreement"),
+    accuracies: Collection[float] = (0.95,),
+    foreign: str | Collection[str] | None = None,
+    support: str = "train",
+    shots: int | Literal["full"] = "full",
+    seed: int = 0,
+    allow_overlap: bool = False,
+    details: bool = False,
+) -> DataFrame: ...
+def write_report(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    output: str | PathLike[str],
+    title: str | None = None,
+    pooled: bool = False,
+    results: str | PathLike[str] | None = None,
+    predictions: str | PathLike[str] | None = None,
+    measured: Mapping[str, str] = {},
+    images: str | PathLike[str] | None = None,
+) -> Path: ...
+def zeroshot(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    pooled: bool = False,
+    summary: bool = False,
+) -> DataFrame: ...

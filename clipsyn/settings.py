@@ -7,14 +7,17 @@ unit.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, ValuesView
 from dataclasses import dataclass
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, cleandoc, signature
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from textwrap import fill
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from clipsyn.errors import UsageError
 from clipsyn.names import MARKER, MOST, ROUTER
@@ -29,6 +32,7 @@ class Kind(NamedTuple):
 
     words: str
     read: Callable[[Any], Any]
+    python: str  # the type, as a type checker is told it
 
 
 def _flag(value: Any) -> bool:
@@ -101,25 +105,27 @@ def _curve(value: Any) -> tuple[Shots, ...]:
     return tuple(dict.fromkeys(map(_shots, _several(value))))
 
 
-FLAG = Kind("true or false", _flag)
-WHOLE = Kind("a whole number", _whole)
-NUMBER = Kind("a number", _number)
-TEXT = Kind("a text", _text)
-NAMES = Kind("names, or patterns with *", _names)
-TEXTS = Kind("texts", _names)  # which the command line leaves as they are
-NUMBERS = Kind("numbers", _numbers)
-COSTS = Kind("numbers by name", _costs)
-PAIRS = Kind("texts by name", _pairs)
-PATH = Kind("a path", _path)
-PATHS = Kind("paths", _paths)
-SOURCE = Kind("a name or a path", _text)
-FILES = Kind("paths by name", _pairs)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_PATH, _SHOTS = "str | PathLike[str]", f'int | Literal["{FULL}"]'
+FLAG = Kind("true or false", _flag, "bool")
+WHOLE = Kind("a whole number", _whole, "int")
+NUMBER = Kind("a number", _number, "float")
+TEXT = Kind("a text", _text, "str")
+NAMES = Kind("names, or patterns with *", _names, "str | Collection[str]")
+TEXTS = Kind("texts", _names, "str | Collection[str]")  # which the command line leaves as they are
+NUMBERS = Kind("numbers", _numbers, "Collection[float]")
+COSTS = Kind("numbers by name", _costs, "Mapping[str, float]")
+PAIRS = Kind("texts by name", _pairs, "Mapping[str, str]")
+PATH = Kind("a path", _path, _PATH)
+PATHS = Kind("paths", _paths, f"Collection[{_PATH}]")
+SOURCE = Kind("a name or a path", _text, "str")
+FILES = Kind("paths by name", _pairs, "Mapping[str, str]")
 READ = (PATH, PATHS, SOURCE, FILES)  # what may name a file that is read
-OUTPUT = Kind("a path of a file to write", _path)
-GROWING = Kind("a path of a file to add to", _path)  # whose folder is made
+OUTPUT = Kind("a path of a file to write", _path, _PATH)
+GROWING = Kind("a path of a file to add to", _path, _PATH)  # whose folder is made
 WRITTEN = (OUTPUT, GROWING)
-SHOTS = Kind("full or a number of images a class", _shots)
-CURVE = Kind("full or numbers of images a class", _curve)
+SHOTS = Kind("full or a number of images a class", _shots, _SHOTS)
+CURVE = Kind("full or numbers of images a class", _curve, f"Collection[{_SHOTS}]")
 
 
 @dataclass(eq=False, repr=False)
@@ -196,6 +202,23 @@ class Setting(Constraint):
     about: str = ""
 
     _in_messages: ClassVar[str] = "{}=…"  # an argument of Python: the command line shows its flag
+
+    @property
+    def python(self) -> str:
+        """Its type, as a type checker is told it."""
+        one_of = f"Literal[{', '.join(map(repr, self.choices))}]"
+        kind = one_of if self.choices and self.kind is TEXT else self.kind.python
+        return f"{kind} | None" if self.instead_of_none else kind
+
+    @property
+    def shown_default(self) -> str:
+        if self.default is None:
+            return self.instead_of_none
+        if self.default is REQUIRED:
+            return "needed"
+        if isinstance(self.default, tuple):
+            return f"`[{', '.join(map(str, self.default))}]`" if self.default else "none"
+        return f"`{json.dumps(self.default)}`".replace('"', "") if self.default != {} else "none"
 
 
 def _numbers_in(value: Any) -> Iterable[float]:
@@ -327,10 +350,50 @@ def defaults(settings: type[Settings]) -> dict[str, Any]:
     return {name: it.default for name, it in settings._declared.items()}
 
 
-def signature_of(settings: type[Settings], *more: Parameter) -> Signature:
-    """Of a function of a store and settings by name: what `help` and notebooks show."""
+def explained(settings: type[Settings]) -> dict[str, str]:
+    """What the help of each setting says, without what is said of the command line alone."""
+    every = declared(settings)
+    flags = {flag: name for name, it in every.items() for flag in (it.flag, f"--{name}")}
+    told = {}
+    for name, it in every.items():
+        said = re.sub("[;,:] (repeated or with commas|see above)", "", it.help)
+        said = re.sub(r"--[a-z-]+", lambda flag: f"`{flags.get(flag[0], flag[0])}`", said)
+        told[name] = ": ".join(filter(None, [", ".join(f"`{one}`" for one in it.choices), said]))
+    return told
+
+
+def signature_of(function: Callable[..., Any], settings: type[Settings]) -> Signature:
+    """The signature of a function of **settings, with each setting by its name."""
+    theirs = signature(function)
+    own = [it for it in theirs.parameters.values() if it.kind is not it.VAR_KEYWORD]
     named = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=default)
-        for name, default in defaults(settings).items()
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if it.default is REQUIRED else it.default,
+            annotation=it.python,
+        )
+        for name, it in declared(settings).items()
+        if name not in theirs.parameters
     ]
-    return Signature([Parameter("store", Parameter.POSITIONAL_OR_KEYWORD), *named, *more])
+    return theirs.replace(parameters=[*own, *named])
+
+
+def help_of(text: str, settings: type[Settings]) -> str:
+    """A docstring with a list of settings and their defaults below."""
+    every = declared(settings)
+    told = explained(settings).items()
+    lines = (f"- `{name}`: {said} [{every[name].shown_default}]" for name, said in told)
+    listed = (fill(line, 96, subsequent_indent="  ", break_long_words=False) for line in lines)
+    return "\n".join([f"{cleandoc(text)}\n\nSettings, with their defaults:\n", *listed])
+
+
+def takes(settings: type[Settings]) -> Callable[[_Function], _Function]:
+    """Of a function of **settings: `help`, completion and the stub list them."""
+
+    def told(function: _Function) -> _Function:
+        vars(function)["__signature__"] = signature_of(function, settings)
+        function.__doc__ = help_of(function.__doc__ or "", settings)
+        return function
+
+    return told

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.report.settings import ReportSettings
-from clipsyn.settings import REQUIRED, Setting, Settings, declared, defaults
+from clipsyn.settings import Settings, declared, defaults, explained
 
 WIDTH = 100
 OTHER_STAGES: dict[str, type[Settings]] = {
@@ -113,28 +111,9 @@ def _stage_rows(name: str) -> list[list[str]]:
 
 
 def _rows(settings: type[Settings], names: set[str]) -> list[list[str]]:
-    """Name, default, and what help says, without what is said of the command line alone."""
-    every = declared(settings)
-    flags = {flag: name for name, it in every.items() for flag in (it.flag, f"--{name}")}
-    rows = []
-    for name, default in defaults(settings).items():
-        if name in names:
-            said = re.sub("[;,:] (repeated or with commas|see above)", "", every[name].help)
-            said = re.sub(r"--[a-z-]+", lambda flag: f"`{flags.get(flag[0], flag[0])}`", said)
-            choices = ", ".join(f"`{choice}`" for choice in every[name].choices)
-            told = f"{choices}: {said}" if choices else said
-            rows.append([f"`{name}`", _default(every[name], default), told])
-    return rows
-
-
-def _default(it: Setting, default: Any) -> str:
-    if default is None:
-        return it.instead_of_none
-    if default is REQUIRED:
-        return "needed"
-    if isinstance(default, tuple):
-        return f"`[{', '.join(map(str, default))}]`" if default else "none"
-    return f"`{json.dumps(default)}`".replace('"', "") if default != {} else "none"
+    """Name, default, and what help says."""
+    every, told = declared(settings), explained(settings)
+    return [[f"`{it}`", every[it].shown_default, told[it]] for it in every if it in names]
 
 
 def write(folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import polars as pl
@@ -79,16 +82,32 @@ def test_functions_of_a_store_take_its_path_too(
         assert repr(of_open) == repr(of_path)
 
 
-def stub() -> str:
-    lines = [f"from {module} import {name} as {name}" for name, module in clipsyn._homes().items()]
-    told = '"""What `clipsyn/__init__.py` imports on first use, for type checkers."""'
-    return "\n".join([told, "", *sorted(lines), "", "__version__: str", ""])
+def statements(text: str) -> set[str]:
+    body = ast.parse(text).body
+    imports = [it for it in body if isinstance(it, ast.ImportFrom)]
+    names = {(it.module or "", name.name, name.asname or "") for it in imports for name in it.names}
+    return {ast.unparse(it) for it in body if it not in imports} | {*map(str, names)}
 
 
-def test_type_checkers_are_told_of_the_same_names_in_the_same_modules() -> None:
-    """They read the stub, which `python tests/test_init.py` makes; what it lacks is unknown."""
-    assert STUB.read_text("utf-8") == stub()
+def test_type_checkers_know_the_same_names_and_settings() -> None:
+    """They read the stub, which `python docs/stub.py` makes; what it lacks is unknown."""
+    made = run_path(str(Path(__file__).parents[1] / "docs" / "stub.py"))["stub"]()
+    assert statements(STUB.read_text("utf-8")) == statements(made)
     assert STUB.with_name("py.typed").is_file()
+
+
+def test_functions_tell_of_their_settings() -> None:
+    told = inspect.signature(clipsyn.cascade).parameters
+    assert told["order"].default == "cost"
+    assert told["order"].annotation == "Literal['cost', 'greedy', 'given']"
+    assert inspect.signature(clipsyn.write_report).parameters["output"].default is inspect._empty
+    functions = [getattr(clipsyn, name) for name in clipsyn.__all__ if name != "__version__"]
+    taking = [it for it in functions if hasattr(it, "__signature__")]
+    assert len(taking) == len(ANALYSES) + 6
+    for it in taking:
+        keywords = inspect.signature(it).parameters.values()
+        settings = [one.name for one in keywords if one.kind is one.KEYWORD_ONLY]
+        assert all(f"`{one}`" in it.__doc__ for one in {*settings} - {"progress", "ax", "heading"})
 
 
 def test_dir_lists_the_api_alone() -> None:
@@ -106,7 +125,3 @@ def test_there_is_nothing_else() -> None:
     with pytest.raises(AttributeError, match="module 'clipsyn' has no attribute 'nlc'"):
         _ = clipsyn.nlc
     assert imported("from clipsyn import *") >= {"numpy"}
-
-
-if __name__ == "__main__":
-    STUB.write_text(stub(), "utf-8")

@@ -1,9 +1,10 @@
-"""What an interpreter and a notebook show of a store, a pool and a router."""
+"""What an interpreter and a notebook show of a store, a pool, a router, tables and figures."""
 
 from __future__ import annotations
 
 import numpy as np
 
+import clipsyn
 from clipsyn import Pool
 from clipsyn.router.fit import fit_router
 from clipsyn.store.features import FeatureStore
@@ -39,3 +40,11 @@ def test_a_router(tiny_store: FeatureStore):
         "<FittedRouter log-avg: 2 backbones, 3 classes, fitted on 11 images of toy/train>"
     )
     assert "<td>fake/one</td>" in router._repr_html_()
+
+
+def test_tables_and_figures(tiny_store: FeatureStore):
+    settings = clipsyn.zeroshot.settings()
+    tables = clipsyn.zeroshot.tables(clipsyn.zeroshot(tiny_store), settings)
+    assert "| fake/one |" in tables._repr_markdown_()
+    picture = clipsyn.plot("accuracy-matrix", tiny_store)._repr_png_()
+    assert picture.startswith(b"\x89PNG")

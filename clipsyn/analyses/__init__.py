@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.registry import Registry
-from clipsyn.settings import Settings, declared, signature_of
+from clipsyn.settings import Settings, declared, help_of, signature_of
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from clipsyn.show.table import Tables
+    from clipsyn.show.table import Shown
     from clipsyn.store.features import FeatureStore
 
 
@@ -44,7 +44,7 @@ class Analysis:
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
     def __post_init__(self) -> None:
-        text = f"{self.about}\n\n{self.python}"
+        text = help_of(f"{self.about}\n\n{self.python}", self.settings)
         vars(self).update(__name__=self.name, __doc__=text)  # as a function has them
 
     def __call__(self, store: FeatureStore | Path | str, **settings: Any) -> DataFrame:
@@ -68,11 +68,11 @@ class Analysis:
         self._check_files(settings)
         return with_data(store, import_module(f"{self.home}.measure").measure(store, settings))
 
-    def tables(self, frame: DataFrame, settings: Any) -> dict[str, Tables]:
+    def tables(self, frame: DataFrame, settings: Any) -> Shown:
         """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""
-        module = import_module(f"{self.home}.tables")
-        shown: dict[str, Tables] = module.tables(frame, settings)
-        return shown
+        from clipsyn.show.table import Shown
+
+        return Shown(import_module(f"{self.home}.tables").tables(frame, settings))
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
         """Sentences to show beside the tables."""
@@ -121,7 +121,7 @@ class Analysis:
 
     @property
     def __signature__(self) -> Signature:
-        return signature_of(self.settings)
+        return signature_of(self.__call__, self.settings)
 
 
 ANALYSES = Registry(

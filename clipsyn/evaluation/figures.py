@@ -104,7 +104,7 @@ def _gains_size(data: pl.DataFrame) -> Size:
 
 
 def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
-    lines, entries = _lines(data), _gain_marks(data)
+    lines, entries = lines_of(data), _gain_marks(data)
     ensembles = [name for name in entries if name not in _BARS]
     known = data.drop_nulls("value")
     for row in known.filter(pl.col("method").is_in([*_BARS])).iter_rows(named=True):
@@ -115,8 +115,7 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
         for row in known.filter(method=method).iter_rows(named=True):
             _draw_gain(row, lines[row["dataset"]] + offset, entries[method], ax)
     ax.axvline(0, color=INK, lw=0.8)
-    names = [_beside(name or _mean(data)) for name in lines]
-    ax.set_yticks([*lines.values()], names)
+    ax.set_yticks([*lines.values()], [beside(name, data) for name in lines])
     ax.set_ylim(max(lines.values()) + 0.55, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
@@ -132,8 +131,9 @@ def _gains_about(data: pl.DataFrame) -> str:
     return _chosen_of(ensembles, data["ensembles"][0], "mean gain")
 
 
-def _beside(name: str) -> str:
-    """A name beside the gains, which leaves room for them though its letters are wide."""
+def beside(dataset: str | None, data: pl.DataFrame) -> str:
+    """What stands beside a line, and leaves room for it though its letters are wide."""
+    name = dataset or f"mean of {data['dataset'].drop_nulls().n_unique()}"
     short = (label(name, letters) for letters in range(_BESIDE, 1, -1))
     return next((text for text in short if room([text]) <= _ROOM), label(name, 1))
 
@@ -144,17 +144,13 @@ def _draw_gain(row: Row, at: float, mark: Mark, ax: Axes) -> None:
         ax.hlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark.colour, lw=0.8)
 
 
-def _lines(data: pl.DataFrame) -> dict[str | None, float]:
-    """Where each dataset is drawn: the largest gain on top, the mean a little below the others."""
+def lines_of(data: pl.DataFrame) -> dict[str | None, float]:
+    """Where each dataset is drawn: the largest value on top, the mean a little below the others."""
     of_datasets = data.drop_nulls("dataset")
     order = of_datasets.group_by("dataset", maintain_order=True).agg(pl.col("value").max())
     names = order.sort("value", descending=True, maintain_order=True)["dataset"].to_list()
     lines: dict[str | None, float] = {name: float(at) for at, name in enumerate(names)}
     return lines if len(of_datasets) == len(data) else lines | {None: len(lines) + 0.3}
-
-
-def _mean(data: pl.DataFrame) -> str:
-    return f"mean of {data['dataset'].drop_nulls().n_unique()}"
 
 
 def _chosen_of(shown: int, every: int, by: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from inspect import Parameter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.workers import in_workers
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.names import Shard, parse_shard
-from clipsyn.settings import signature_of
+from clipsyn.settings import takes
 from clipsyn.show.progress import Progress
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore, opened
@@ -32,6 +31,7 @@ from clipsyn.store.features import FeatureStore, opened
 _LOG = logging.getLogger("clipsyn")
 
 
+@takes(ProtocolSettings)
 def evaluate(
     store: FeatureStore | Path | str, *, progress: Progress | None = None, **settings: Any
 ) -> pl.DataFrame:
@@ -58,11 +58,6 @@ def evaluate(
     [(1, 0), (2, 0), (1, 1), (2, 1)]
     """
     return measure(opened(store), ProtocolSettings(**settings), progress)
-
-
-vars(evaluate)["__signature__"] = signature_of(
-    ProtocolSettings, Parameter("progress", Parameter.KEYWORD_ONLY, default=None)
-)
 
 
 def measure(

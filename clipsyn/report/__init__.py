@@ -9,6 +9,8 @@ FIGURES = Registry(
     {
         "accuracy-matrix": "clipsyn.analyses.accuracy.figures:accuracy_matrix",
         "upset": "clipsyn.analyses.oracle.figures:upset",
+        "venn": "clipsyn.analyses.oracle.venn:venn",
+        "chosen": "clipsyn.evaluation.bars:chosen_bars",
         "gains": "clipsyn.evaluation.figures:gains",
         "few-shot": "clipsyn.evaluation.figures:few_shot",
         "reliability": "clipsyn.analyses.representation.figures:reliability",

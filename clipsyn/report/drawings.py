@@ -5,7 +5,6 @@ What is drawn in the ink of `clipsyn.show.figure` follows the page into dark mod
 
 from __future__ import annotations
 
-import io
 import re
 from base64 import b64encode
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from clipsyn.report import FIGURES
 from clipsyn.report.html import Html, safe
 from clipsyn.report.standings import main_part
 from clipsyn.report.tables import Grid, grid_of
-from clipsyn.show.figure import FAINT, INK, MUTED, Figure, svg
+from clipsyn.show.figure import FAINT, INK, MUTED, Figure, png, svg
 from clipsyn.show.titles import title, where
 from clipsyn.text import advised
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 _MOST_PARTS = 6  # datasets that a figure of one dataset is drawn for
 _LARGEST = 300_000  # characters of an SVG: a larger one becomes a picture of dots
 _WIDE = 4.5  # inches, from which on a figure has the page's width
-_DOTS = 160  # an inch
 _PAPER, _VARIABLES = "#ffffff", {INK: "--ink", MUTED: "--muted", FAINT: "--line"}
 _PALE_GREY = re.compile(r"#([ef][0-9a-f])\1\1")  # of bands and stripes behind what is drawn
 _FONT = re.compile(r"font: ((?:\S+ )*?)([\d.]+)px [^;]*")  # of matplotlib before 3.10
@@ -88,7 +86,7 @@ def _drawing(figure: Figure, data: pl.DataFrame, name: str, about: str = "") -> 
     short = f"{figure.short} {about}".strip()
     image = inlined(svg(drawn, name), short)
     if len(image) > _LARGEST:
-        image = picture("png", _dots(drawn), short)
+        image = picture("png", b64encode(png(drawn)).decode(), short)
     rest = f"{advised('plot', figure.name)} writes them all to a CSV file."
     numbers = grid_of(data, f"The numbers of this figure. {short}", rest)
     return Drawing(
@@ -100,12 +98,6 @@ def _drawing(figure: Figure, data: pl.DataFrame, name: str, about: str = "") -> 
         numbers,
         figure.size(data)[0] > _WIDE,
     )
-
-
-def _dots(drawn: Canvas) -> str:
-    file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=_DOTS, metadata={"Software": None})
-    return b64encode(file.getvalue()).decode()
 
 
 def inlined(text: str, label: str) -> Html:

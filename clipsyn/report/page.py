@@ -30,7 +30,7 @@ from clipsyn.report.settings import ReportSettings
 from clipsyn.report.standings import Method, backbones, main_part, methods
 from clipsyn.report.tables import Grid, grid_of_table
 from clipsyn.report.thumbnails import Thumbnails
-from clipsyn.settings import signature_of
+from clipsyn.settings import takes
 from clipsyn.show.frames import check_place, printable_frame, written_whole
 from clipsyn.show.table import Tables
 from clipsyn.store.features import FeatureStore, opened
@@ -40,8 +40,11 @@ _MOST_CELLS = 4000  # of the tables of one command
 _SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     # by section: its figures, and the commands whose tables it has
     "alone": (["accuracy-matrix"], ["zeroshot"]),
-    "combined": (["gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
-    "together": (["upset", "error-consistency", "diversity-gain", "cka"], ["oracle", "diversity"]),
+    "combined": (["chosen", "gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
+    "together": (
+        ["upset", "venn", "error-consistency", "diversity-gain", "cka"],
+        ["oracle", "diversity"],
+    ),
     "perturbed": (["severity", "corruptions"], ["robustness"]),
     "cost": (["pareto"], ["cascade"]),
     "certainty": (["reliability", "coverage"], ["selective", "representation"]),
@@ -213,17 +216,18 @@ def _pictured(example: Example, data: str, names: Sequence[str]) -> Pictured:
     right = {said.who: said.is_right for said in example.said}
     marks = "".join({True: "1", False: "0", None: "-"}[right.get(name)] for name in names)
     label = f"{example.truth}, an image of {example.dataset}/{example.split}"
-    return Pictured(example, picture("jpeg", data, label), marks)
+    return Pictured(example, picture("webp", data, label), marks)
 
 
 MADE_FROM = "clipsyn-made-from"  # the name of the page's note of what it was made from
 
 
+@takes(ReportSettings)
 def write_report(store: FeatureStore | Path | str, **settings: Any) -> Path:
     """Write one HTML page about a store, for a reader who has five minutes; returns its path.
 
-    settings: those of `clipsyn.report.settings.ReportSettings`; `output` is needed. The page
-    opens from a file and asks for nothing else. The same store and files give the same bytes.
+    The page opens from a file and asks for nothing else. The same store and files give the same
+    bytes.
     Raises UsageError for a place that cannot be written to and for files that hold no results.
 
     >>> import clipsyn
@@ -232,9 +236,6 @@ def write_report(store: FeatureStore | Path | str, **settings: Any) -> Path:
     PosixPath('report.html')
     """
     return write_page(opened(store), ReportSettings(**settings))
-
-
-vars(write_report)["__signature__"] = signature_of(ReportSettings)
 
 
 def write_page(store: FeatureStore, settings: ReportSettings, made_from: str = "") -> Path:

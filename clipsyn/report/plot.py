@@ -23,6 +23,7 @@ from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
 from clipsyn.report.settings import Drawn
+from clipsyn.settings import takes
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_published
@@ -53,6 +54,7 @@ _COLUMNS = {  # of the frame, by setting
 }
 
 
+@takes(Drawn)
 def plot(
     name: str,
     source: Source | Sequence[Source],
@@ -64,11 +66,9 @@ def plot(
     """Draw a figure of a store, a tidy frame, or files of results.
 
     name: one that `clipsyn plot` lists. source: one, or several whose numbers stand in one figure.
-    ax: matplotlib's Axes to draw on; without, on axes of their own. heading: say above what it is
-    of. selection: `datasets`,
-    `splits`, `perturbations`, `backbones`, `prompts`, `heads` and `ensembles`, names or patterns
-    with ``*``. Returns the axes. Raises UsageError that says what is lacking, UnknownName with near
-    matches.
+    ax: matplotlib's Axes to draw on; without, on axes of their own, which a notebook shows.
+    heading: say above what it is of. Returns the axes. Raises UsageError that says what is lacking,
+    UnknownName with near matches.
 
     >>> import clipsyn
     >>> ax = clipsyn.plot("accuracy-matrix", "store", perturbations="clean")

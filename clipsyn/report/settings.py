@@ -55,7 +55,7 @@ class ReportSettings(Selection):
 
 def _part(name: str) -> Any:
     like = declared(Selection)[name]
-    about = {"flag": like.flag, "letter": like.letter, "instead_of_none": "see above"}
+    about = {"flag": like.flag, "letter": like.letter, "instead_of_none": "as measured"}
     return setting(None, NAMES, like.help, **about)
 
 

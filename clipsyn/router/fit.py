@@ -20,7 +20,7 @@ from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.methods.stream import Support
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.settings import FitSettings
-from clipsyn.settings import images_of
+from clipsyn.settings import images_of, takes
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
@@ -29,6 +29,7 @@ from clipsyn.store.select import only_dataset
 _LOG = logging.getLogger("clipsyn")
 
 
+@takes(FitSettings)
 def fit_router(
     store: FeatureStore | Path | str,
     dataset: str | None = None,

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from textwrap import fill
@@ -38,7 +39,7 @@ AMOUNT, DIFFERENCE = "Blues", "PuOr"  # colour maps: of amounts, and of what lie
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#5d5d5d", "#56B4E9", "#D55E00", "#b8a800")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
-_PNG_DOTS = 300  # an inch
+_PNG_DOTS, _SCREEN_DOTS = 300, 160  # an inch
 _SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
 _LINE, _LETTER = 0.14, 0.055  # inches of a heading: high, and wide
 _TAG, _ID = r"<[^<>]+>", r'( id="|xlink:href="#|url\(#)'  # of SVG; what stands before an id
@@ -208,6 +209,14 @@ def format_of(path: Path) -> str:
     return format
 
 
+def png(figure: drawing.Figure) -> bytes:
+    """A figure as a picture for a screen."""
+    file = io.BytesIO()
+    with styled():
+        figure.savefig(file, format="png", dpi=_SCREEN_DOTS, metadata=_undated("png"))
+    return file.getvalue()
+
+
 def svg(figure: drawing.Figure, name: str) -> str:
     """A figure as the text of an SVG element, for a page; `name` begins every id in it.
 
@@ -274,6 +283,7 @@ class Figure:
         with canvas(width, height + _LINE * len(above.splitlines())) as own:
             self.draw(shown, own)
             own.figure.suptitle(above, x=0.01, ha="left", size=7, color=MUTED)
+        vars(own)["_repr_png_"] = partial(png, own.figure)  # what a notebook shows
         return own
 
 

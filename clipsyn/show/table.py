@@ -129,6 +129,15 @@ class Table:
 Tables = tuple[Table, ...]  # what one name stands for
 
 
+class Shown(dict[str, Tables]):
+    """Tables by name, which a notebook shows."""
+
+    def _repr_markdown_(self) -> str:
+        from clipsyn.show.formats import written
+
+        return written(self, "markdown")
+
+
 def paragraph(text: str) -> Table:
     return Table(notes=text)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import LeakError
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.stats.images import Images, copies_note
-from clipsyn.store.near import near, near_pairs
+from clipsyn.store.near import allowed_bits, near, near_pairs
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import printable
 
@@ -107,8 +107,9 @@ def _notes(support: SampleTable, tables: Sequence[SampleTable], shared: int) -> 
 
 
 def _near_note(support: SampleTable, left: NDArray[np.int32], table: SampleTable) -> str | None:
-    count = int(np.count_nonzero(near(table.looks, support.looks[left >= 0])))
-    if not count:
+    fitted = left >= 0
+    alike = near(table.looks, table.labels, support.looks[fitted], left[fitted])
+    if not (count := int(np.count_nonzero(alike))):
         return None
     return (
         f"{count:,} of the {len(table):,} images of {table.name} look like one of {support.name}: "
@@ -134,9 +135,10 @@ def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
     """
     names = [(table.split, name) for table in tables for name in table.ids]
     looks = np.concatenate([table.looks for table in tables])
-    like = np.arange(len(names))
-    for rows, columns in near_pairs(looks, looks):
-        np.minimum.at(like, rows, columns)
+    labels, like = np.concatenate([table.labels for table in tables]), np.arange(len(names))
+    most = allowed_bits(looks, labels, looks, labels)
+    for rows, columns, bits in near_pairs(looks, looks):
+        np.minimum.at(like, rows[bits <= most], columns[bits <= most])
     number = np.concatenate([shown.number for shown in _images(tables)])
     _, first, which = np.unique(number, return_index=True, return_inverse=True)
     equal = first[which]

@@ -395,7 +395,7 @@ class TestImages:
         page = write(store, images=folder)
         pictures = page.all("img")
         assert 0 < len(pictures) <= 160
-        assert all(it["src"].startswith("data:image/jpeg;base64,") for it in pictures)
+        assert all(it["src"].startswith("data:image/webp;base64,") for it in pictures)
         assert all("photos/test" in it["alt"] for it in pictures)
         shown = [it for it in page.all("li") if "data-right" in it]
         assert len(shown) == len(pictures)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsyn.store import near as near_module
-from clipsyn.store.near import near, near_pairs
+from clipsyn.store.near import allowed_bits, near, near_pairs
 
 
 def hashes(n: int, seed: int) -> np.ndarray:
@@ -34,14 +34,28 @@ def test_as_comparing_all_with_all(
     monkeypatch.setattr(near_module, "_PAIRS", at_once)
     every = hashes(150, seed=1)
     one, other = every[: sizes[0]], every[len(every) - sizes[1] :]
-    found = {pair for rows in near_pairs(one, other) for pair in zip(*map(list, rows), strict=True)}
+    found = {row for part in near_pairs(one, other) for row in zip(*map(list, part), strict=True)}
     expected = {
-        (i, j)
+        (i, j, (a ^ b).bit_count())
         for i, a in enumerate(one.tolist())
         for j, b in enumerate(other.tolist())
         if alike(a, b)
     }
     assert found == expected
     assert sizes != (90, 60) or len(expected) > 5
-    rows = {i for i, _ in expected}
-    assert near(one, other).tolist() == [i in rows for i in range(len(one))]
+    rows = {i for i, *_ in expected}
+    none = np.full(150, -1, np.int32)
+    found = near(one, none[: len(one)], other, none[: len(other)])
+    assert found.tolist() == [i in rows for i in range(len(one))]
+
+
+@pytest.mark.parametrize(("strangers", "bits"), [(1, 4), (2, 4), (3, 1), (400, 1)])
+def test_what_images_of_other_classes_look_like_is_no_copy(strangers: int, bits: int) -> None:
+    """Of 400 images two may look like one of another class; unlabelled ones say nothing."""
+    looks = np.random.default_rng(0).integers(1, 1 << 64, 400, np.uint64)
+    labels, theirs = np.zeros(400, np.int32), np.zeros(400, np.int32)
+    theirs[:strangers] = 1
+    assert allowed_bits(looks, labels, looks ^ np.uint64(3), theirs) == bits
+    found = near(looks, labels, looks ^ np.uint64(3), theirs)
+    assert found.all() == (bits == 4)
+    assert allowed_bits(looks, labels, looks ^ np.uint64(3), -theirs) == 4

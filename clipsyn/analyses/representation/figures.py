@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
-from clipsyn.methods.numerics.metrics import CALIBRATION_BINS
-from clipsyn.show.figure import FAINT, MUTED, Figure, Mark, Size, marks, needed
+from clipsyn.show.figure import MUTED, Figure, Mark, Size, marks, needed
 from clipsyn.show.panels import (
     Grid,
     drawn,
@@ -62,14 +61,13 @@ _METRICS = {  # what each pair of metrics is of
     "after temperature scaling": ("bin_accuracy_calibrated", "bin_confidence_calibrated"),
 }
 _PERFECT = {"perfectly calibrated": Mark(MUTED, "", "--")}
-_SHARE = {"images in the bin": Mark("#c4c4c4", "s", "")}
 
 
 def _bins(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each backbone and bin of confidence, over the images of all datasets.
 
     scaling: "as it is", or "after temperature scaling". low, high: the interval of the
-    accuracy. share: of the images of this backbone.
+    accuracy.
     """
     rows = needed(
         having(frame, "bin").drop_nulls("bin"),
@@ -83,7 +81,7 @@ def _bins(frame: pl.DataFrame) -> pl.DataFrame:
         _pooled(rows.with_columns(backbone), *metrics).with_columns(scaling=pl.lit(scaling))
         for scaling, metrics in _METRICS.items()
     ]
-    columns = "backbone", "scaling", "bin", "confidence", "accuracy", "low", "high", "n", "share"
+    columns = "backbone", "scaling", "bin", "confidence", "accuracy", "low", "high", "n"
     datasets = pl.lit(rows["dataset"].n_unique()).alias("datasets")
     names = rows.select(backbone.unique(maintain_order=True))
     ordered = names.join(pl.concat(parts), on="backbone", maintain_order="left_right")
@@ -105,7 +103,6 @@ def _pooled(rows: pl.DataFrame, accuracy: str, confidence: str) -> pl.DataFrame:
     return table.with_columns(
         accuracy=pl.col("right") / n,
         confidence=pl.col("sure") / n,
-        share=n / n.sum().over("backbone"),
         low=(pl.col("right") - pl.col("below")) / n,
         high=(pl.col("right") + pl.col("above")) / n,
     ).drop("right", "sure", "below", "above")
@@ -121,7 +118,7 @@ def _bins_size(data: pl.DataFrame) -> Size:
 
 
 def _entries(data: pl.DataFrame) -> dict[str, Mark]:
-    return marks(data["scaling"].unique(maintain_order=True).to_list()) | _PERFECT | _SHARE
+    return marks(data["scaling"].unique(maintain_order=True).to_list()) | _PERFECT
 
 
 def _draw_bins(data: pl.DataFrame, ax: Axes) -> None:
@@ -148,17 +145,14 @@ def _draw_panel(data: pl.DataFrame, ax: Axes, entries: dict[str, Mark]) -> None:
         ax.plot(x, y, **drawn(mark), ms=3, lw=1, mec="white", mew=0.3, zorder=3)
         low, high = 100 * part["low"].to_numpy(), 100 * part["high"].to_numpy()
         ax.vlines(x, low, high, color=mark.colour, lw=0.6, zorder=2)
-    first = data.filter(scaling=data["scaling"][0])
-    centres = 100 * (first["bin"].to_numpy() + 0.5) / CALIBRATION_BINS
-    ax.bar(centres, 100 * first["share"].to_numpy(), 100 / CALIBRATION_BINS, color=FAINT, zorder=1)
 
 
 reliability = Figure(
     name="reliability",
     short="How often a backbone is right, by how sure it is.",
     caption=(
-        "Accuracy of the images in each bin of confidence, with 95 % intervals, beside their mean "
-        "confidence: below the diagonal a backbone is too sure. Bars: share of images in each bin. "
+        "Accuracy of each tenth of the images, from the least to the most confident, with 95 % "
+        "intervals, against their mean confidence: below the diagonal a backbone is too sure. "
         "Temperatures were fitted on the support."
     ),
     source="representation",

@@ -34,10 +34,10 @@ from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.methods.numerics.metrics import (
     Judged,
     Score,
-    calibration_bins,
     calibration_floor,
     expected_calibration_error,
     judge,
+    reliability_bins,
 )
 from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
@@ -55,7 +55,7 @@ from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
 
 SUPPORT, CALIBRATED = "train", "_calibrated"
-COLUMNS = {"bin": pl.Int32}  # of confidence, from 0, the least, to 14; null for other metrics
+COLUMNS = {"bin": pl.Int32}  # tenth of the images, from 0, the least sure; null for other metrics
 _LOG = logging.getLogger("clipsyn")
 
 
@@ -302,9 +302,9 @@ def _by_bin(
     images: Images,
     fitted: _Temperature | None = None,
 ) -> Iterator[_Number]:
-    """Accuracy and mean confidence of each bin of the calibration error."""
+    """Accuracy and mean confidence of each tenth of the images, by confidence."""
     suffix = CALIBRATED if fitted else ""
-    for some in calibration_bins(confidence, right):
+    for some in reliability_bins(confidence, right):
         accuracy = share(f"bin_accuracy{suffix}", some.right, images.take(some.rows))
         yield _Number(accuracy, fitted, some.number)
         mean_confidence = Measured(f"bin_confidence{suffix}", Score(some.confidence, some.n), None)

@@ -12,7 +12,7 @@ from clipsyn.evaluation.selection import (
     shots_of_results,
     splits,
 )
-from clipsyn.settings import NAMES, Shots, setting
+from clipsyn.settings import NAMES, Shots, setting, takes
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -33,6 +33,7 @@ class PairedSettings(Selection):
     details: bool = details("A line for each pair, and tables of each dataset.")
 
 
+@takes(PairedSettings)
 def compare_methods(
     path: Path | str, first: str | None = None, second: str | None = None, **settings: Any
 ) -> DataFrame:

@@ -25,6 +25,7 @@ from clipsyn.evaluation.published import CompareSettings
 from clipsyn.evaluation.results.files import read_results
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import singles
+from clipsyn.settings import takes
 from clipsyn.text import few
 
 COMPARED: dict[str, Any] = {
@@ -48,6 +49,7 @@ COMPARED: dict[str, Any] = {
 _MADE_BY = "`clipsyn zeroshot STORE -o FILE.parquet` makes them"
 
 
+@takes(CompareSettings)
 def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame:
     """Zero-shot accuracies of single backbones minus published ones.
 

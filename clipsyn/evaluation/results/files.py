@@ -20,9 +20,10 @@ from clipsyn.text import advised
 
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
 _MOST = 500  # parts that a run leaves before it merges them
-_KNOWN = {"head", "metric", "value", "n"}  # never null
+_KNOWN = {"metric", "value", "n"}  # never null
 _KNOWN_OF_EVALUATE = {
     *_KNOWN,
+    "head",
     "dataset",
     "split",
     "perturbation",

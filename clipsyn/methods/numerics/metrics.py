@@ -20,6 +20,7 @@ from clipsyn.methods.numerics.blocks import in_blocks, in_cache
 from clipsyn.methods.numerics.logits import NO_PREDICTION, top_class
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017
+_PARTS = 10  # of equal size, of a reliability diagram
 
 
 class Score(NamedTuple):
@@ -68,7 +69,7 @@ def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judg
 
 
 class Bin(NamedTuple):
-    """The samples whose confidence lies in one of the bins of the calibration error."""
+    """A tenth of the samples, by confidence."""
 
     number: int  # from 0, the least confident
     n: int
@@ -77,21 +78,19 @@ class Bin(NamedTuple):
     rows: NDArray[np.intp]
 
 
-def calibration_bins(
-    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> list[Bin]:
-    """The bins that have samples: arrays (sample,).
+def reliability_bins(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> list[Bin]:
+    """Ten bins of as many samples each: arrays (sample,).
 
-    The calibration error is their mean of ``|confidence - right / n|``, weighted by n.
+    Samples of one confidence are in one bin, the lowest that they reach, so there may be fewer.
     """
-    places = _bins(confidence, bins)
-    sizes = np.bincount(places, minlength=bins)
-    right = np.bincount(places[correct], minlength=bins)
-    sums = np.bincount(places, confidence.astype(np.float64), minlength=bins)
+    if not len(confidence):
+        return []
+    edges = np.quantile(confidence, np.arange(1, _PARTS) / _PARTS, method="inverted_cdf")
+    places = np.searchsorted(edges, confidence)
+    rows = {int(number): np.flatnonzero(places == number) for number in np.unique(places)}
     return [
-        Bin(number, int(n), int(right[number]), sums[number] / n, np.flatnonzero(places == number))
-        for number, n in enumerate(sizes)
-        if n
+        Bin(number, len(of), int(correct[of].sum()), confidence[of].mean(dtype=np.float64), of)
+        for number, of in rows.items()
     ]
 
 

@@ -235,10 +235,11 @@ def test_bins_of_confidence_equal_plain_loops(store, results, suffix):
     if suffix:
         logits = logits / rows.filter(metric="temperature")["value"][0]
     bins: dict[int, list[tuple[float, bool]]] = {}
-    for row, label in zip(softmax(logits), labels, strict=True):
-        bins.setdefault(math.ceil(15 * row.max()) - 1, []).append(
-            (row.max(), row.argmax() == label)
-        )
+    said = [
+        (r.max(), r.argmax() == label) for r, label in zip(softmax(logits), labels, strict=True)
+    ]
+    for place, pair in enumerate(sorted(said)):
+        bins.setdefault(math.ceil((place + 1) * 10 / len(said)) - 1, []).append(pair)
     for metric, place in ((f"bin_confidence{suffix}", 0), (f"bin_accuracy{suffix}", 1)):
         found = rows.filter(metric=metric).sort("bin")
         assert dict(found.select("bin", "n").iter_rows()) == {b: len(it) for b, it in bins.items()}

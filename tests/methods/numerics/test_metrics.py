@@ -14,11 +14,11 @@ from clipsyn.methods.numerics import metrics
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
     accuracy,
-    calibration_bins,
     calibration_floor,
     expected_calibration_error,
     judge,
     mean_per_class_recall,
+    reliability_bins,
     scored,
     true_class_rank,
 )
@@ -219,26 +219,26 @@ def test_calibration_by_hand():
     assert math.isnan(expected_calibration_error(confidence[:0], correct[:0]).value)
 
 
-def test_bins_by_hand():
-    confidence = np.array([0.9, 0.92, 0.95, 0.55, 0.0], np.float32)
-    correct = np.array([True, False, True, False, True])
-    found = [
-        (*some[:3], round(some.confidence, 6)) for some in calibration_bins(confidence, correct, 10)
+def test_bins_of_equal_size_equal_tenths_of_the_sorted_samples():
+    rng = np.random.default_rng(0)
+    confidence, correct = rng.random(120).astype(np.float32), rng.random(120) < 0.5
+    order = np.argsort(confidence).reshape(10, 12)
+    for number, (found, rows) in enumerate(
+        zip(reliability_bins(confidence, correct), order, strict=True)
+    ):
+        assert found[:3] == (number, 12, correct[rows].sum())
+        assert found.confidence == pytest.approx(confidence[rows].mean())
+        assert set(found.rows) == {*rows}
+
+
+def test_samples_of_one_confidence_are_in_one_bin():
+    sure = np.array([0.2, 0.4] + [1.0] * 8, np.float32)
+    assert [(it.number, it.n) for it in reliability_bins(sure, sure > 0)] == [
+        (0, 1),
+        (1, 1),
+        (2, 8),
     ]
-    assert found == [(0, 1, 1, 0.0), (5, 1, 0, 0.55), (8, 1, 1, 0.9), (9, 2, 1, 0.935)]
-    assert calibration_bins(confidence[:0], correct[:0]) == []
-
-
-@pytest.mark.parametrize("n", [1, 10, 1000])
-def test_the_calibration_error_is_the_mean_gap_of_the_bins(n):
-    rng = np.random.default_rng(n)
-    confidence = rng.beta(2, 1, n)
-    correct = rng.random(n) < confidence**2
-    found = calibration_bins(confidence, correct)
-    assert sum(some.n for some in found) == n
-    gaps = sum(some.n * abs(some.confidence - some.right / some.n) for some in found)
-    ece = expected_calibration_error(confidence, correct).value
-    assert gaps / n == pytest.approx(ece, abs=1e-6)
+    assert reliability_bins(sure[:0], sure[:0] > 0) == []
 
 
 def test_judgements_of_blocks_are_those_of_the_whole(monkeypatch):
