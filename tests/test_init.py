@@ -100,7 +100,10 @@ def test_functions_tell_of_their_settings() -> None:
     told = inspect.signature(clipsyn.cascade).parameters
     assert told["order"].default == "cost"
     assert told["order"].annotation == "Literal['cost', 'greedy', 'given']"
-    assert inspect.signature(clipsyn.write_report).parameters["output"].default is inspect._empty
+    assert (
+        inspect.signature(clipsyn.write_report).parameters["output"].default
+        is inspect.Parameter.empty
+    )
     functions = [getattr(clipsyn, name) for name in clipsyn.__all__ if name != "__version__"]
     taking = [it for it in functions if hasattr(it, "__signature__")]
     assert len(taking) == len(ANALYSES) + 6

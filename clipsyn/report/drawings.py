@@ -18,8 +18,9 @@ from clipsyn.evaluation.results.view import WHERE
 from clipsyn.report import FIGURES
 from clipsyn.report.html import Html, safe
 from clipsyn.report.standings import main_part
-from clipsyn.report.tables import Grid, grid_of
+from clipsyn.report.tables import numbers_of
 from clipsyn.show.figure import FAINT, INK, MUTED, Figure, png, svg
+from clipsyn.show.table import Table
 from clipsyn.show.titles import title, where
 from clipsyn.text import advised
 
@@ -44,7 +45,7 @@ class Drawing:
     short: str
     caption: str
     image: Html
-    numbers: Grid
+    numbers: Table
     is_wide: bool
 
 
@@ -88,7 +89,7 @@ def _drawing(figure: Figure, data: pl.DataFrame, name: str, about: str = "") -> 
     if len(image) > _LARGEST:
         image = picture("png", b64encode(png(drawn)).decode(), short)
     rest = f"{advised('plot', figure.name)} writes them all to a CSV file."
-    numbers = grid_of(data, f"The numbers of this figure. {short}", rest)
+    numbers = numbers_of(data, f"The numbers of this figure. {short}", rest)
     return Drawing(
         figure.name,
         about,

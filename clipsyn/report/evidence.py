@@ -29,7 +29,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import sharing
 
 EVALUATE = "evaluate"
-PAIRED = "test"
+PAIRED = "compare"
 MEASURED = ("zeroshot", "oracle", "diversity", "robustness")  # from predictions, in seconds
 _LACKING = (UsageError, InputError, LeakError, MissingCell)  # a store that is not complete has them
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,8 +19,8 @@ from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import judge, scored
 from clipsyn.names import FeatureKey
 from clipsyn.report.standings import MOST_SHOTS, main_part
-from clipsyn.report.tables import Cell, Grid, count, words
-from clipsyn.show.table import percent
+from clipsyn.show.table import Table, percent
+from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, shortened, title, where
 from clipsyn.store.pools import PoolReader
 
@@ -47,7 +47,7 @@ class Example(NamedTuple):
     said: tuple[Said, ...]
 
 
-def unique_grid(oracle: pl.DataFrame) -> Grid | None:
+def unique_table(oracle: pl.DataFrame) -> Table | None:
     """How many images only one backbone gets right: a line a dataset, a column a backbone."""
     part = singles(main_part(oracle)).filter(pl.col("value").is_not_nan())
     images = part.filter(metric="unique_correct")
@@ -56,26 +56,22 @@ def unique_grid(oracle: pl.DataFrame) -> Grid | None:
     names = shortened(images["backbone"].unique(maintain_order=True).to_list())
     keys = [name for name in WHERE if name not in common(images, WHERE)] or ["dataset"]
     lines = []
-    for _, group in images.group_by(WHERE, maintain_order=True):
+    best: dict[tuple[int, str], tuple[()]] = {}
+    for at, (_, group) in enumerate(images.group_by(WHERE, maintain_order=True)):
         row = group.row(0, named=True)
         found = dict(group.select("backbone", "value").iter_rows())
-        most = max(found.values())
-        numbers = {
-            text: _count(found.get(name), row["n"], most) for name, text in names.short.items()
-        }
-        about = words(title(*where(row, keys)))
-        lines.append({"dataset": about, "images": count(row["n"]), **numbers})
+        line: dict[str, Any] = {"dataset": title(*where(row, keys)), "images": row["n"]}
+        for name, text in names.short.items():
+            share = found.get(name)
+            line[text] = None if share is None else round(share * row["n"])
+            line[interval_of(text)] = None if share is None else f"{percent(share)} %"
+            if share and share == max(found.values()):
+                best[at, text] = ()
+        lines.append(line)
     guess = max(part.filter(metric="unique_correct_floor")["value"], default=None)
     note = f"A backbone that guesses would have at most {percent(guess)} % of a dataset's images."
     caption = title("Images that only this backbone gets right", names.phrase)
-    return Grid(caption, lines, note)
-
-
-def _count(share: float | None, n: int, most: float) -> Cell:
-    """A number of images, and the share that they are."""
-    if share is None:
-        return count(None)
-    return count(round(share * n))._replace(note=f"{percent(share)} %", best=0 < share == most)
+    return table_of(lines, title=caption, best=best, notes=note)
 
 
 def examples(group: Predicted, most: int, chosen: Answers) -> list[Example]:

@@ -8,6 +8,7 @@ from functools import cache
 from html import escape
 from typing import Any, Self
 
+from clipsyn.show.table import NOTHING, Cell, Column, Table
 from clipsyn.text import printable
 
 
@@ -41,6 +42,22 @@ def listed(names: Sequence[str]) -> Html:
     return Html(" and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]])))
 
 
+def placed(table: Table) -> list[tuple[Column, Column | None]]:
+    """Columns with what stands smaller behind their cells, without those where nothing is known."""
+    names = {column.name for column in table.columns}
+    behind = {column.interval_of: column for column in table.columns if column.interval_of in names}
+    return [
+        (column, behind.get(column.name))
+        for column in table.columns
+        if column.interval_of not in names and any(it.text != NOTHING for it in column.cells)
+    ]
+
+
+def sorted_by(cell: Cell) -> str:
+    """What the script reads: empty for a number that is not known, which comes last."""
+    return f"{cell.value:.6g}" if isinstance(cell.value, int | float) else ""
+
+
 def rendered(name: str, **values: Any) -> Html:
     """A template of the page, filled in."""
     return Html(_environment().get_template(name).render(values))
@@ -64,5 +81,5 @@ def _environment() -> Any:
         finalize=lambda value: safe(value) if isinstance(value, str) else value,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"named": named, "listed": listed}
+    environment.filters |= {it.__name__: it for it in (named, listed, placed, sorted_by)}
     return environment

@@ -23,16 +23,15 @@ from clipsyn.report import FIGURES, provenance, tables
 from clipsyn.report.answer import answer, leading
 from clipsyn.report.drawings import Drawing, drawings, picture
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence, gather, settings_of
-from clipsyn.report.gallery import Example, chosen_answers, examples, unique_grid
+from clipsyn.report.gallery import Example, chosen_answers, examples, unique_table
 from clipsyn.report.html import Html, rendered
 from clipsyn.report.provenance import places, summary, title
 from clipsyn.report.settings import ReportSettings
 from clipsyn.report.standings import Method, backbones, main_part, methods
-from clipsyn.report.tables import Grid, grid_of_table
 from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.settings import takes
 from clipsyn.show.frames import check_place, printable_frame, written_whole
-from clipsyn.show.table import Tables
+from clipsyn.show.table import Table, Tables
 from clipsyn.store.features import FeatureStore, opened
 
 _EXAMPLES = 160  # pictures
@@ -84,7 +83,7 @@ class Folded:
     """All tables of one command, unfolded by whoever wants them."""
 
     command: str
-    grids: tuple[Grid, ...]
+    tables: Tables
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Section:
     """A section of the page, which has its words; it is left out where it has nothing to show."""
 
     id: str
-    grids: Sequence[Grid] = ()
+    tables: Sequence[Table] = ()
     drawings: Sequence[Drawing] = ()
     gallery: Gallery = Gallery()
     points: Sequence[Html] = ()
@@ -100,7 +99,7 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        there = self.grids, self.drawings, self.gallery.images, self.points, self.folded
+        there = self.tables, self.drawings, self.gallery.images, self.points, self.folded
         return not any(there)
 
 
@@ -110,16 +109,16 @@ def sections(evidence: Evidence) -> list[Section]:
     compared = [] if results is None else methods(results)
     over = "the backbone that is best on the "
     over += "support" if evidence.has_support else "images that it is measured on"
-    grids = {
+    own = {
         "alone": _alone(evidence, leading(compared)),
-        "combined": [tables.method_grid(compared, over)] if compared else [],
+        "combined": [tables.method_table(compared, over)] if compared else [],
     }
     placed = {name for figures, _ in _SHOWN.values() for name in figures}
     more = [name for name in FIGURES if name not in placed]
     every = [
         Section(
             name,
-            grids.get(name, ()),
+            own.get(name, ()),
             [*_drawn(figures, evidence)],
             folded=[one for command in commands if (one := folded(command, evidence))],
         )
@@ -128,7 +127,7 @@ def sections(evidence: Evidence) -> list[Section]:
     every += [
         _images(evidence),
         Section("caveats", points=provenance.caveats(evidence, places)),
-        Section("provenance", provenance.grids(evidence, places)),
+        Section("provenance", provenance.tables(evidence, places)),
     ]
     return [section for section in every if not section.is_empty]
 
@@ -143,7 +142,7 @@ def folded(name: str, evidence: Evidence) -> Folded | None:
     ]
     if not shown or sum(len(table) * len(table.columns) for table in shown) > _MOST_CELLS:
         return None
-    return Folded(name, tuple(map(grid_of_table, shown)))
+    return Folded(name, tuple(shown))
 
 
 def _tables(name: str, frame: pl.DataFrame, evidence: Evidence) -> Iterable[Tables]:
@@ -174,18 +173,18 @@ def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
     return main_part(results.filter(head=next(it for it in heads if it != CHOSEN)))
 
 
-def _alone(evidence: Evidence, lead: Method | None) -> list[Grid]:
+def _alone(evidence: Evidence, lead: Method | None) -> list[Table]:
     frame = evidence.frames.get("zeroshot", pl.DataFrame())
     if frame.is_empty() or not backbones(frame):  # no image of theirs is readable
         return []
-    return [tables.backbone_grid(evidence), tables.dataset_grid(evidence, lead)]
+    return [tables.backbone_table(evidence), tables.dataset_table(evidence, lead)]
 
 
 def _images(evidence: Evidence) -> Section:
     oracle = evidence.frames.get("oracle")
-    grid = None if oracle is None else unique_grid(oracle)
-    shown = _gallery(evidence) if grid and evidence.settings.images else Gallery()
-    return Section("images", [grid] if grid else [], gallery=shown)
+    table = None if oracle is None else unique_table(oracle)
+    shown = _gallery(evidence) if table and evidence.settings.images else Gallery()
+    return Section("images", [table] if table else [], gallery=shown)
 
 
 def _gallery(evidence: Evidence) -> Gallery:

@@ -15,7 +15,8 @@ from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report.evidence import EVALUATE, Evidence, without_folders
 from clipsyn.report.html import Html, paragraphs
 from clipsyn.report.standings import main_part
-from clipsyn.report.tables import Cell, Grid, count, decimal, words
+from clipsyn.show.table import Table
+from clipsyn.show.tables import table_of
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.inventory import describe
 from clipsyn.store.overlap import image_notes, sample_tables
@@ -85,25 +86,23 @@ def summary(shown: Iterable[Place]) -> str:
     return f"{counted(images, 'image')}, {' and '.join(filter(None, [clean, under]))}"
 
 
-def grids(evidence: Evidence, shown: Iterable[Place]) -> list[Grid]:
-    return [backbone_grid(evidence), dataset_grid(shown, prompts_of(evidence))]
+def tables(evidence: Evidence, shown: Iterable[Place]) -> list[Table]:
+    return [backbone_table(evidence), dataset_table(shown, prompts_of(evidence))]
 
 
-def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
+def dataset_table(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Table:
     """A line for each dataset and split."""
     lines = [
         {
-            "dataset": words(place.samples.name),
-            "images": count(len(place.samples)),
-            "labelled": count(place.labelled),
-            "classes": count(len(place.samples.class_names)),
-            "prompts": words(
-                ", ".join(prompts.get((place.samples.dataset, place.samples.split), []))
-            ),
-            "conditions": count(len(place.perturbations)),
-            "backbones": count(len(place.backbones)),
-            "masked": count(place.masked),
-            "licence of the images": words(place.samples.licence),
+            "dataset": place.samples.name,
+            "images": len(place.samples),
+            "labelled": place.labelled,
+            "classes": len(place.samples.class_names),
+            "prompts": prompts.get((place.samples.dataset, place.samples.split)),
+            "conditions": len(place.perturbations),
+            "backbones": len(place.backbones),
+            "masked": place.masked,
+            "licence of the images": place.samples.licence or None,
         }
         for place in shown
     ]
@@ -111,33 +110,34 @@ def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[
         "masked: images that some backbone could not read, or has no answer for. They keep their "
         "row and do not count."
     )
-    return Grid("Datasets", lines, note)
+    return table_of(lines, title="Datasets", notes=note)
 
 
-def backbone_grid(evidence: Evidence) -> Grid:
+def backbone_table(evidence: Evidence) -> Table:
     """A line for each backbone: where its weights come from, and what they are."""
     about = describe(evidence.store)
     lines = [
         _weights(name, about, evidence.gflops.get(name))
         for name in dict.fromkeys(key.backbone for key in evidence.keys)
     ]
-    return Grid("Backbones and their weights", lines)
+    digits = {"GFLOPs": 2, "parameters, M": 2}
+    return table_of(lines, title="Backbones and their weights", digits=digits)
 
 
-def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> dict[str, Cell]:
+def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> dict[str, Any]:
     known = about["backbones"].get(name, {})
     kinds = about["imports"].get(name, {}).get("kinds", [])
     source = portable(str(known.get("source", ""))) if known else f"imported {', '.join(kinds)}"
     parameters = known.get("image_parameters")
     return {
-        "backbone": words(name),
-        "weights from": words(source),
-        "SHA-256 of the weights": words(str(known.get("weights", ""))[:_DIGITS]),
-        "precision": words(known.get("precision")),
-        "input": count(_side(known.get("preprocess"))),
-        "GFLOPs": decimal(gflops, 2),
-        "parameters, M": decimal(parameters / 1e6 if parameters else None, 2),
-        "run on": words(known.get("device")),
+        "backbone": name,
+        "weights from": source or None,
+        "SHA-256 of the weights": str(known.get("weights", ""))[:_DIGITS] or None,
+        "precision": known.get("precision"),
+        "input": _side(known.get("preprocess")),
+        "GFLOPs": gflops,
+        "parameters, M": parameters / 1e6 if parameters else None,
+        "run on": known.get("device"),
     }
 
 

@@ -1,10 +1,9 @@
-"""Tables of the page: cells with what they are sorted by; backbones, datasets and methods."""
+"""Tables of the page: backbones, datasets, methods, and the numbers of figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import polars as pl
 
@@ -14,7 +13,6 @@ from clipsyn.evaluation.results.view import WHERE, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.report.evidence import Evidence
-from clipsyn.report.html import Html, named
 from clipsyn.report.standings import (
     HINDSIGHT,
     Method,
@@ -22,147 +20,29 @@ from clipsyn.report.standings import (
     backbones,
     main_part,
 )
-from clipsyn.show.frames import is_nan
 from clipsyn.show.means import Mean, Numbers
-from clipsyn.show.table import NOTHING, Column, Table, interval_text, number
+from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Table, percent_cell, points_cell
+from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, title, where
 
-_DIGITS = 6  # of the number that a cell is sorted by
-_SHORT = 40  # characters, with the marks of a name
 _MOST_ROWS = 150  # of the numbers below a figure
 
 
-class Cell(NamedTuple):
-    """One cell. by: the number that it is sorted by; None where it has none, `text` counts then."""
-
-    text: str
-    by: float | None = None
-    best: bool = False
-    note: str = ""  # smaller, behind the text: an interval
-    is_number: bool = False
-
-    @property
-    def kind(self) -> str:
-        """The classes of its element: texts that are short stay on one line."""
-        is_short = not self.is_number and len(self.text) < _SHORT
-        kinds = {"number": self.is_number, "best": self.best, "short": is_short}
-        return " ".join(kind for kind, applies in kinds.items() if applies)
-
-    @property
-    def sorted_by(self) -> str:
-        """What the script reads: empty for a number that is not known, which comes last."""
-        return "" if self.by is None else f"{self.by:.{_DIGITS}g}"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: lines of cells by the heads of their columns, of which the first names a line.
-
-    A column in which nothing is known is not shown.
-    """
-
-    caption: str
-    lines: Sequence[Mapping[str, Cell]]
-    note: str | Html = ""
-
-    @property
-    def heads(self) -> dict[str, bool]:
-        """Each head that is shown, and whether numbers stand below it."""
-        first = next(iter(self.lines), {})
-        known = [head for head in first if any(it[head].text != NOTHING for it in self.lines)]
-        return {head: first[head].is_number for head in known}
-
-
-def words(text: object) -> Cell:
-    """A name, or `NOTHING` for none."""
-    return Cell(NOTHING) if text in (None, "") else Cell(named(text))
-
-
-def count(value: int | None) -> Cell:
-    return _numeric(NOTHING if value is None else f"{value:,}", value)
-
-
-def decimal(value: float | None, digits: int = 1) -> Cell:
-    return _numeric(number(value, digits), value)
-
-
-def share(value: float | None, *, best: bool = False) -> Cell:
-    """A share in percent."""
-    return decimal(None if value is None else 100 * value)._replace(best=best)
-
-
-def points(gain: float | None) -> Cell:
-    """A gain in points, with its sign."""
-    cell = share(gain)
-    return cell if cell.by is None else cell._replace(text=f"{cell.by:+.1f}")
-
-
-def share_of(mean: Mean | None, *, best: bool = False, signed: bool = False) -> Cell:
+def share_of(head: str, mean: Mean | None, *, signed: bool = False) -> dict[str, Cell]:
     """A share in percent with its interval, or a gain in points."""
     if mean is None:
-        return share(None)
-    cell = points(mean.value) if signed else share(mean.value, best=best)
-    between = interval_text(mean.low, mean.high)
-    return cell._replace(note="" if between == NOTHING else between)
+        return {head: UNKNOWN, interval_of(head): UNKNOWN}
+    cell = points_cell(mean.value) if signed else percent_cell(mean.value)
+    return {head: cell, interval_of(head): Cell(mean.interval or NOTHING)}
 
 
-def _numeric(text: str, value: float | None) -> Cell:
-    by = None if value is None or is_nan(value) else float(value)
-    return Cell(text, by, is_number=True)
-
-
-def grid_of(frame: pl.DataFrame, caption: str, rest: str) -> Grid:
-    """The rows of a frame as they are; `rest` says how to get those that are too many for a page.
-
-    Columns without any value are left out.
-    """
-    shown = frame.head(_MOST_ROWS)
-    columns = {
-        name: _cells(shown[name]) for name in shown.columns if shown[name].null_count() < len(shown)
-    }
-    left = len(frame) - len(shown)
-    return Grid(caption, _lines(columns), f"{left:,} more rows: {rest}" if left else "")
-
-
-def _lines(columns: Mapping[str, Iterable[Cell]]) -> list[dict[str, Cell]]:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _cells(column: pl.Series) -> list[Cell]:
-    if column.dtype == pl.Boolean:
-        return [words({True: "yes", False: "no"}.get(value)) for value in column]
-    if column.dtype.is_integer():
-        return [count(value) for value in column]
-    if column.dtype.is_float():
-        return [decimal(value, 4) for value in column]
-    return [words(_joined(value)) for value in column.to_list()]
-
-
-def _joined(value: Any) -> Any:
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def grid_of_table(table: Table) -> Grid:
-    """A table of a command; intervals stand behind their numbers."""
-    names = {column.name for column in table.columns}
-    intervals = {it.interval_of: it for it in table.columns if it.interval_of in names}
-    shown = [column for column in table.columns if column.interval_of not in names]
-    columns = {column.label: _of_column(column, intervals.get(column.name)) for column in shown}
-    notes = " ".join(" ".join(["; ".join(table.below), table.notes]).split())
-    return Grid(table.caption, _lines(columns), notes)
-
-
-def _of_column(column: Column, intervals: Column | None) -> Iterator[Cell]:
-    for row, cell in enumerate(column.cells):
-        known = isinstance(cell.value, int | float) and not isinstance(cell.value, bool)
-        beside = intervals.cells[row].text if intervals else NOTHING
-        yield Cell(
-            cell.text if column.right else named(cell.text),
-            float(cell.value) if known and cell.value is not None else None,
-            row in column.best,
-            "" if beside == NOTHING else beside,
-            column.right,
-        )
+def numbers_of(frame: pl.DataFrame, caption: str, rest: str) -> Table:
+    """The rows of a frame as they are; `rest` says where those are that are too many for a page."""
+    left = len(frame) - _MOST_ROWS
+    floats = [name for name, kind in frame.schema.items() if kind.is_float()]
+    notes = f"{left:,} more rows: {rest}" if left > 0 else ""
+    digits = dict.fromkeys(floats, 4)
+    return table_of(frame.head(_MOST_ROWS), title=caption, digits=digits, notes=notes)
 
 
 _KNOWS = {
@@ -174,7 +54,7 @@ _KNOWS = {
 }
 
 
-def backbone_grid(evidence: Evidence) -> Grid:
+def backbone_table(evidence: Evidence) -> Table:
     """A line for each backbone: how good it is alone, and what it brings to the others."""
     alone = backbones(evidence.frames["zeroshot"])
     sets = max(it.accuracy.datasets for it in alone)
@@ -182,20 +62,28 @@ def backbone_grid(evidence: Evidence) -> Grid:
     ranges = _ranges(evidence.frames["zeroshot"])
     lines = []
     for it in alone:
-        line = {"backbone": words(it.name), "top-1, %": share_of(it.accuracy, best=it is alone[0])}
+        line: dict[str, Any] = {"backbone": it.name, **share_of("top-1, %", it.accuracy)}
         if sets > 1:
-            lowest, highest = map(share, ranges[it.name])
-            line |= {"best on": count(it.best_on), "lowest": lowest, "highest": highest}
-        line["only it right, %"] = share(brings.get((it.name, "unique_correct")))
-        line["Shapley, points"] = share(brings.get((it.name, "shapley")))
-        line["GFLOPs"] = decimal(evidence.gflops.get(it.name), 2)
+            lowest, highest = ranges[it.name]
+            line |= {"best on": it.best_on, "lowest": lowest, "highest": highest}
+        line["only it right, %"] = brings.get((it.name, "unique_correct"))
+        line["Shapley, points"] = brings.get((it.name, "shapley"))
+        line["GFLOPs"] = evidence.gflops.get(it.name)
         lines.append(line)
     over = f", means over {sets} datasets" if sets > 1 else ""
     note = (
         "Shapley: what the backbone adds to the oracle, on average over all orders in which "
         "backbones may join. Intervals are of 95 %."
     )
-    return Grid(f"Backbones alone, zero-shot{over}", lines, note)
+    return table_of(
+        lines,
+        title=f"Backbones alone, zero-shot{over}",
+        percent=("lowest", "highest", "only it right, %", "Shapley, points"),
+        digits={"GFLOPs": 2},
+        right=["top-1, %"],
+        best={(0, "top-1, %"): ()},
+        notes=note,
+    )
 
 
 def _of_oracle(frame: pl.DataFrame | None) -> dict[tuple[str, str], float]:
@@ -214,7 +102,7 @@ def _ranges(frame: pl.DataFrame) -> dict[str, tuple[float, float]]:
     return {name: (low, high) for name, low, high in ends.iter_rows()}
 
 
-def dataset_grid(evidence: Evidence, lead: Method | None) -> Grid:
+def dataset_table(evidence: Evidence, lead: Method | None) -> Table:
     """A line for each dataset: its best backbone, the oracle, and the method of the answer."""
     part = main_part(evidence.frames["zeroshot"])
     same = common(part, WHERE)
@@ -225,27 +113,26 @@ def dataset_grid(evidence: Evidence, lead: Method | None) -> Grid:
         dataset, split, perturbation = map(str, place[:3])
         lines.append(
             {
-                "dataset": words(title(*where(row, keys))),
-                "images": count(row["n"]),
-                "best backbone": words(row["backbone"]),
-                "top-1, %": share_of(_mean(row)),
-                "oracle, %": share_of(_of_metric(group.filter(ensemble=ORACLE), "acc1")),
+                "dataset": title(*where(row, keys)),
+                "images": row["n"],
+                "best backbone": row["backbone"],
+                **share_of("top-1, %", _mean(row)),
+                **share_of("oracle, %", _of_metric(group.filter(ensemble=ORACLE), "acc1")),
                 **(_of_lead(lead, (dataset, split, perturbation)) if lead else {}),
             }
         )
     about = title(*where(part.row(0, named=True), [name for name in same if name != "dataset"]))
     note = "Backbones and oracle are zero-shot; the best backbone is chosen on these very images."
-    return Grid(f"Datasets, {about}", lines, note)
+    right = ["top-1, %", "oracle, %", *([lead.name, "its gain"] if lead else [])]
+    return table_of(lines, title=f"Datasets, {about}", right=right, notes=note)
 
 
-def _of_lead(lead: Method, place: Place) -> dict[str, Cell]:
+def _of_lead(lead: Method, place: Place) -> dict[str, Any]:
     """What the answer is made of at one place."""
-    numbers = {
-        lead.name: share_of(_here(lead.accuracies, place)),
-        "its gain": share_of(_here(lead.gains, place), signed=True),
-    }
+    accuracy = share_of(lead.name, _here(lead.accuracies, place))
+    gain = share_of("its gain", _here(lead.gains, place), signed=True)
     chosen = lead.choices.get(place[0])
-    return numbers | ({"chose": words(chosen.most_common(1)[0][0])} if chosen else {})
+    return accuracy | gain | ({"chose": chosen.most_common(1)[0][0]} if chosen else {})
 
 
 def _here(numbers: Mapping[Place, Numbers], place: Place) -> Mean | None:
@@ -261,7 +148,7 @@ def _of_metric(rows: pl.DataFrame, metric: str) -> Mean | None:
     return _mean(found.row(0, named=True)) if len(found) else None
 
 
-def method_grid(methods: Iterable[Method], opponent: str) -> Grid:
+def method_table(methods: Iterable[Method], opponent: str) -> Table:
     """A line for each method, with what it gains over an opponent."""
     shown = list(methods)
     several = len({it.head for it in shown}) > 1
@@ -270,24 +157,28 @@ def method_grid(methods: Iterable[Method], opponent: str) -> Grid:
     lines = []
     for it in shown:
         fair = it.name not in HINDSIGHT
-        line = {"method": Cell(_method_name(it))} | ({"head": words(it.head)} if several else {})
-        line["fitted on"] = words((it.shots or "nothing") if fair else "test labels")
-        line["top-1, %"] = share_of(it.accuracy, best=fair and it.accuracy.value == best)
-        line["gain, points"] = share_of(it.gain, signed=True)
+        about = {"method": it.name, interval_of("method"): _KNOWS.get(it.name, NOTHING)}
+        line: dict[str, Any] = about | ({"head": it.head} if several else {})
+        line["fitted on"] = (it.shots or "nothing") if fair else "test labels"
+        line |= share_of("top-1, %", it.accuracy)
+        line |= share_of("gain, points", it.gain, signed=True)
         if sets > 1:
-            line["better on"] = count(it.better if it.gain else None)
-            line["worse on"] = count(it.worse if it.gain else None)
-            line["least gain"] = points(it.least[1] if it.least and it.gain else None)
+            line["better on"] = it.better if it.gain else None
+            line["worse on"] = it.worse if it.gain else None
+            line["least gain"] = points_cell(it.least[1] if it.least and it.gain else None)
         lines.append(line)
     note = f"gain: over {opponent}, on the same head."
     note += " Methods fitted on test labels are bounds, not choices."
     if sets > 1:
         note += " better, worse: datasets on which the gain is beyond its 95 % interval."
     over = f", means over {sets} datasets" if sets > 1 else ""
-    return Grid(f"Methods{over}", lines, note)
-
-
-def _method_name(method: Method) -> Html:
-    about = _KNOWS.get(method.name)
-    shown = named(method.name)
-    return Html(f"{shown}<small>{about}</small>") if about else shown
+    first = [
+        at for at, it in enumerate(shown) if it.name not in HINDSIGHT and it.accuracy.value == best
+    ]
+    return table_of(
+        lines,
+        title=f"Methods{over}",
+        right=["top-1, %", "gain, points", "least gain"],
+        best={(at, "top-1, %"): () for at in first},
+        notes=note,
+    )

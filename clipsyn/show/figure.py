@@ -16,7 +16,7 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from polars import DataFrame
 
@@ -283,7 +283,7 @@ class Figure:
         with canvas(width, height + _LINE * len(above.splitlines())) as own:
             self.draw(shown, own)
             own.figure.suptitle(above, x=0.01, ha="left", size=7, color=MUTED)
-        vars(own)["_repr_png_"] = partial(png, own.figure)  # what a notebook shows
+        vars(own)["_repr_png_"] = partial(png, cast("drawing.Figure", own.figure))
         return own
 
 

@@ -43,7 +43,7 @@ def allowed_bits(
         one, other = labels[rows], theirs[columns]
         differ = (one != other) & (one >= 0) & (other >= 0)
         np.minimum.at(nearest, rows[differ], bits[differ])
-    by_chance = [np.count_nonzero(nearest <= bits) for bits in range(FARTHEST + 1)]
+    by_chance = [int(np.count_nonzero(nearest <= bits)) for bits in range(FARTHEST + 1)]
     return sum(count <= max(1, len(looks) // _CHANCE) for count in by_chance) - 1
 
 

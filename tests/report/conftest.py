@@ -12,6 +12,8 @@ import pytest
 
 from clipsyn.evaluation.results.frame import Measured, frame, row
 from clipsyn.methods.numerics.metrics import Score
+from clipsyn.report.html import placed
+from clipsyn.show.table import Table
 from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
@@ -86,3 +88,20 @@ def _row(about: dict[str, Any]) -> dict[str, Any]:
         "fingerprint": "f",
     }
     return row(Measured(metric, Score(value, n), interval), **(usual | about))
+
+
+@pytest.fixture(scope="session")
+def lines() -> Callable[[Table], list[dict[str, str]]]:
+    """Function (table) -> its lines on the page: texts by head, smaller ones behind a bar."""
+
+    def of(table: Table) -> list[dict[str, str]]:
+        return [
+            {
+                column.label: column.cells[row].text
+                + (f" | {behind.cells[row].text}" if behind else "")
+                for column, behind in placed(table)
+            }
+            for row in range(len(table))
+        ]
+
+    return of

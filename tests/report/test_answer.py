@@ -11,7 +11,7 @@ import pytest
 from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.report.answer import answer, leading
 from clipsyn.report.standings import backbones, methods, oracle
-from clipsyn.report.tables import dataset_grid, method_grid
+from clipsyn.report.tables import dataset_table, method_table
 
 BOTH = ["a", "b"]
 
@@ -71,7 +71,7 @@ def without_support(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def evidence(zeroshot, results=None, sharing=None, paired=None, **gflops):
-    frames = {"zeroshot": zeroshot, "evaluate": results, "test": paired}
+    frames = {"zeroshot": zeroshot, "evaluate": results, "compare": paired}
     return SimpleNamespace(
         frames={name: frame for name, frame in frames.items() if frame is not None},
         gflops=gflops,
@@ -248,20 +248,19 @@ class TestAnswer:
 
 
 class TestTables:
-    def test_each_dataset_has_the_method_of_the_answer(self, zeroshot, results):
+    def test_each_dataset_has_the_method_of_the_answer(self, zeroshot, results, lines):
         frame = results((0.04, 0.06), 0.01, ("lda · moe", "single · a"))
-        grid = dataset_grid(evidence(zeroshot, frame), methods(frame)[0])
-        pets, food = ({head: text(it.text) for head, it in line.items()} for line in grid.lines)
-        assert (pets["chosen"], pets["its gain"], pets["chose"]) == ("54.0", "+4.0", "lda · moe")
-        assert (food["chosen"], food["its gain"], food["chose"]) == ("56.0", "+6.0", "single · a")
+        heads = "chosen", "its gain", "chose"
+        table = dataset_table(evidence(zeroshot, frame), methods(frame)[0])
+        pets, food = ([line[head].split(" |")[0] for head in heads] for line in lines(table))
+        assert pets == ["54.0", "+4.0", "lda · moe"]
+        assert food == ["56.0", "+6.0", "single · a"]
 
-    def test_what_knows_the_test_labels_says_so_whatever_the_head(self, results, rows):
+    def test_what_knows_the_test_labels_says_so_whatever_the_head(self, results, rows, lines):
         about = {"head": "lda", "shots": 16, "value": 0.9}
         more = [about | {"ensemble": "oracle", "backbones": BOTH}, about | {"backbones": ["a"]}]
         frame = pl.concat([results((0.04, 0.06), 0.01), rows(*more)], how="diagonal")
-        lines = [
-            [text(it.text) for it in it.values()] for it in method_grid(methods(frame), "").lines
-        ]
-        fitted = {line[0].split("the ")[0].split("right")[0]: line[2] for line in lines}
+        shown = lines(method_table(methods(frame), ""))
+        fitted = {line["method"].split(" |")[0]: line["fitted on"] for line in shown}
         assert fitted["oracle"] == fitted["best on test"] == "test labels"
         assert fitted["super-learner"] == "16 shots"

@@ -12,7 +12,7 @@ from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.selection import Selection
-from clipsyn.report.gallery import chosen_answers, examples, unique_grid
+from clipsyn.report.gallery import chosen_answers, examples, unique_table
 
 
 def of(store):
@@ -101,14 +101,12 @@ def test_an_image_that_some_backbone_could_not_read_does_not_count(answered):
     assert [it.id for it in shown(store)] == ["pets-0.png"]
 
 
-def test_the_table_counts_images(answered):
+def test_the_table_counts_images(answered, lines):
     answers = {"a": [0, 0, 1, 0], "b": [0, 1, 1, 1]}
-    grid = unique_grid(oracle(answered(answers, [0, 0, 0, 0])))
-    assert [*grid.heads] == ["dataset", "images", "a", "b"]
-    ((_, images, one, other),) = map(dict.values, grid.lines)
-    assert (images.by, one.by, other.by) == (4, 2, 0)
-    assert (one.note, one.best, other.best) == ("50.0 %", True, False)
+    table = unique_table(oracle(answered(answers, [0, 0, 0, 0])))
+    assert lines(table) == [{"dataset": "pets", "images": "4", "a": "2 | 50.0 %", "b": "0 | 0.0 %"}]
+    assert {column.name for column in table.columns if column.best} == {"a"}
 
 
 def test_no_table_where_there_is_no_other(answered):
-    assert unique_grid(oracle(answered({"a": [0, 1]}, [0, 0]))) is None
+    assert unique_table(oracle(answered({"a": [0, 1]}, [0, 0]))) is None

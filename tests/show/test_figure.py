@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import polars as pl
 import pytest
 from matplotlib.axes import Axes
@@ -66,18 +63,6 @@ def test_it_does_not_touch_pyplot():
     before = plt.get_fignums()
     FIGURE(DATA)
     assert plt.get_fignums() == before
-
-
-def test_drawing_that_fails_leaves_no_style_behind():
-    import matplotlib as mpl
-
-    def fail(_data: Any, _ax: Any) -> None:
-        raise ValueError("no")
-
-    before = dict(mpl.rcParams)
-    with pytest.raises(ValueError, match="no"):
-        replace(FIGURE, draw=fail)(DATA)
-    assert dict(mpl.rcParams) == before
 
 
 def test_needed_gives_the_frame_or_a_sentence():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from clipsyn.show.table import interval, interval_text, number, p_value, percent, points, shots_text
+from clipsyn.show.table import interval_text, number, p_value, percent, shots_text
 
 DASH = "\N{EN DASH}"
 NAN = math.nan
@@ -39,19 +39,6 @@ def test_intervals():
     assert interval_text(0.7124, 0.75, digits=2) == "0.71 to 0.75"
     assert interval_text(None, None) == interval_text(NAN, NAN) == DASH
     assert interval_text(None, None, digits=2) == interval_text(NAN, NAN, digits=2) == DASH
-
-
-def test_the_interval_of_a_row():
-    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    assert interval(row) == f"25.0{DASH}75.0"
-    assert interval(row, 2) == "0.25 to 0.75"
-    assert interval({}) == interval({"ci_low": None, "ci_high": None}) == DASH
-
-
-def test_gains_are_said_in_points():
-    assert points({"value": 0.031, "ci_low": -0.002, "ci_high": 0.049}) == (
-        "+3.1 points (-0.2 to 4.9)"
-    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from clipsyn.show.figure import (
     label,
     marks,
     save,
-    styled,
     svg,
 )
 
@@ -58,11 +57,6 @@ def test_markers_that_are_taken_are_left_out():
     assert "s" not in {mark.marker for mark in marks([*"abcdefghijkl"], without="s").values()}
 
 
-def test_series_keep_their_order():
-    assert list(marks(["b", "a"])) == ["b", "a"]
-    assert marks([]) == {}
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_of_a_figure_are_the_same_each_time(figure, tmp_path, format):
     one, two = tmp_path / f"one.{format}", tmp_path / f"two.{format}"
@@ -71,11 +65,6 @@ def test_files_of_a_figure_are_the_same_each_time(figure, tmp_path, format):
     assert one.read_bytes() == two.read_bytes()
     begins = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
     assert one.read_bytes().startswith(begins[format])
-
-
-def test_a_format_is_known_by_the_ending_alone(figure, tmp_path):
-    save(figure, tmp_path / "FIGURE.PNG")
-    assert (tmp_path / "FIGURE.PNG").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["figure", "figure.jpg", "svg", "figure.svg.gz", ".svg"])
@@ -102,11 +91,6 @@ def test_the_settings_of_the_user_neither_matter_nor_change(tmp_path):
         before = dict(mpl.rcParams)
         assert drawn() == expected
         assert dict(mpl.rcParams) == before
-
-
-def test_sizes_are_inches():
-    with canvas(3.35, 2) as ax:
-        assert tuple(ax.figure.get_size_inches()) == (3.35, 2)
 
 
 def test_letters_that_the_font_lacks_are_no_warning(tmp_path):
@@ -217,10 +201,3 @@ def test_a_heat_map_is_drawn_with_lines_not_as_an_image():
     with canvas() as ax:
         heat_map(ax, ["a"], ["x"], {(0, 0): 1.0}, decimals=0, label="", vmin=0, vmax=2)
     assert "<image" not in svg(ax.figure, "mine")
-
-
-def test_styled_holds_for_its_block_alone():
-    before = mpl.rcParams["font.size"]
-    with styled():
-        assert mpl.rcParams["font.size"] == 8
-    assert mpl.rcParams["font.size"] == before

@@ -13,10 +13,7 @@ from clipsyn.show.table import (
     UNKNOWN,
     Cell,
     Table,
-    interval_cell,
-    number_cell,
     one_line,
-    percent_cell,
 )
 from clipsyn.show.tables import Measure, measures_table, table_of
 from clipsyn.show.titles import shortened
@@ -77,13 +74,6 @@ def test_intervals_know_whose_they_are():
     assert alone.interval_of is None
 
 
-def test_cells_of_numbers_shares_and_intervals():
-    assert number_cell(0.256) == Cell("0.26", 0.256)
-    assert percent_cell(0.256) == Cell("25.6", pytest.approx(25.6))
-    assert number_cell(math.nan) == percent_cell(None) == interval_cell({}) == UNKNOWN
-    assert interval_cell({"ci_low": math.nan, "ci_high": 1.0}) == UNKNOWN
-
-
 @pytest.mark.parametrize(
     ("head", "line"),
     [
@@ -108,11 +98,6 @@ def test_labels_are_whole_and_tell_columns_apart():
     assert [column.head for column in table.columns][3:5] == ["1", "2"]
     same = table_of([{"oracle": 1, "backbone 1": 2}], labels={"backbone 1": "oracle"})
     assert len({column.label for column in same.columns}) == 2
-
-
-def test_a_head_that_says_nothing_has_the_name_for_its_label():
-    (column,) = table_of([{"predictor": "a"}], headers={"predictor": ""}).columns
-    assert (column.head, column.label) == ("", "predictor")
 
 
 ROWS = [{"a": 0.7124, "b": 0.10}, {"a": 0.7121, "b": 0.30}, {"a": 0.70, "b": 0.3}, {}]

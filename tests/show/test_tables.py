@@ -49,16 +49,6 @@ def test_values_become_texts(values, texts):
     assert [line.strip() for line in lines] == texts
 
 
-def test_fractions_become_percent_with_one_decimal():
-    frame = pl.DataFrame({"top-1": [0.7125, 1.0, None, math.nan]})
-    assert show(frame, percent=["top-1"], terminal=False).split()[2:] == [
-        "71.2",
-        "100.0",
-        DASH,
-        DASH,
-    ]
-
-
 def test_nothing_is_cut_off_and_no_line_ends_in_spaces():
     frame = pl.DataFrame({"text": ["word " * 60 + "end", "x"], "path": ["/" + "p" * 300, "y"]})
     text = show(frame, terminal=False)
@@ -102,40 +92,15 @@ def test_without_a_word_standard_output_decides(capsys):
     assert "\x1b" not in show(pl.DataFrame({"x": [1]}), best={(0, "x"): []})
 
 
-def test_titles_and_headers():
-    text = show(pl.DataFrame({"x": [1]}), title="Things", headers={"x": "count"}, terminal=False)
-    assert text.split("\n")[0] == "Things"
-    assert text.split("\n")[1] == "count"
-
-
 def test_rows_that_lack_a_column_have_nothing_there():
     rows = [{"a": 1.5, "b": 0.25}, {"a": 2.5}]
     assert show(rows, terminal=False).split("\n")[2:] == ["1.5  0.25", "2.5     " + DASH]
-
-
-def test_columns_have_the_decimals_that_are_asked_for():
-    rows = [{"kappa": 0.5}, {"kappa": -0.001}, {"kappa": None}]
-    lines = show(rows, digits={"kappa": 2}, terminal=False).split("\n")[2:]
-    assert [line.strip() for line in lines] == ["0.50", "0.00", DASH]
 
 
 def test_a_column_of_numbers_that_nobody_knows_lines_up_on_the_right():
     rows = [{"top-1": None, "kappa": None, "name": "x"}]
     text = show(rows, percent=["top-1"], digits={"kappa": 2}, terminal=False)
     assert text.split("\n")[2] == f"    {DASH}      {DASH}  x"
-
-
-def test_a_value_and_its_interval_stand_side_by_side():
-    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    top = Measure("top-1", "row", interval=True)
-    columns = [top, Measure("tau", "row", interval=True, percent=False, digits=2)]
-    numbers = [({}, {"row": row}), ({}, {})]
-    lines = text_of([measures_table(numbers, columns)], terminal=False).split("\n")
-    assert re.split("  +", lines[0]) == ["top-1", "95 %", "tau", "95 %"]
-    assert re.split("  +", lines[2]) == [" 50.0", f"25.0{DASH}75.0", "0.50", "0.25 to 0.75"]
-    assert lines[3].split() == [DASH] * 4
-    other = text_of([measures_table(numbers, columns, headers={interval_of("tau"): "of tau"})])
-    assert re.split("  +", other.split("\n")[0]) == ["top-1", "95 %", "tau", "of tau"]
 
 
 @pytest.mark.parametrize(

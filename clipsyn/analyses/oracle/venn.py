@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RADIUS, _AWAY = 1.0, 0.62  # of a circle, and of its centre from the middle
-_PLACES = {1: 1.05, 2: 0.66, 3: 0.0}  # of a count from the middle, by how many circles it is in
+_FAR = (0.0, 1.05, 0.66, 0.0)  # of a count from the middle, by how many circles it is in
+_RIGHT = pl.col("backbones").list.len()
 
 
 def _data(frame: pl.DataFrame) -> pl.DataFrame:
@@ -49,6 +50,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
+    from matplotlib.colors import to_rgba
     from matplotlib.patches import Circle
 
     names = data["three"][0].to_list()
@@ -56,27 +58,19 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
     angles = {name: pi / 2 + 2 * pi * place / 3 for place, name in enumerate(names)}
     for name, mark in marks(names).items():
         x, y = cos(angles[name]), sin(angles[name])
-        circle = Circle((_AWAY * x, _AWAY * y), _RADIUS, color=mark.colour, alpha=0.25, lw=0)
-        ax.add_patch(circle)
-        ax.add_patch(Circle(circle.center, _RADIUS, fill=False, ec=mark.colour, lw=1))
+        inside = to_rgba(mark.colour, 0.25)
+        ax.add_patch(Circle((_AWAY * x, _AWAY * y), _RADIUS, fc=inside, ec=mark.colour))
         up = name == names[0]
-        at = (0, 1.68) if up else (1.2 * x, -1.38)
-        ax.text(*at, label(short[name], 16), ha="center", va="bottom" if up else "top", size=8)
-    for inside, images in data.select("backbones", "images").iter_rows():
-        x, y = (sum(turn(angles[name]) for name in inside) for turn in (cos, sin))
-        away = _PLACES.get(len(inside))
-        if away is not None:
-            far = away / max((x**2 + y**2) ** 0.5, 1e-9) if len(inside) < 3 else 0
-            ax.text(far * x, far * y, f"{images:,}", ha="center", va="center", color=INK)
-    ax.text(0, -1.78, _none(data), ha="center", va="top", size=7, color=MUTED)
+        height, side = (1.68, "bottom") if up else (-1.38, "top")
+        ax.text(1.2 * x, height, label(short[name], 16), ha="center", va=side, size=8)
+    for right, images in data.filter(_RIGHT > 0).select("backbones", "images").iter_rows():
+        far = _FAR[len(right)]  # in the direction of all three it is in the middle
+        x, y = (far * sum(turn(angles[name]) for name in right) for turn in (cos, sin))
+        ax.text(x, y, f"{images:,}", ha="center", va="center", color=INK)
+    none = f"none of the three: {data.filter(_RIGHT == 0)['images'].sum():,}"
+    ax.text(0, -1.78, none, ha="center", va="top", size=7, color=MUTED)
     ax.set(xlim=(-2, 2), ylim=(-2, 1.95), aspect="equal")
     ax.set_axis_off()
-
-
-def _none(data: pl.DataFrame) -> str:
-    """How many images no circle has."""
-    none = data.filter(pl.col("backbones").list.len() == 0)["images"].sum()
-    return f"none of the three: {none:,}"
 
 
 def _about(data: pl.DataFrame) -> str:

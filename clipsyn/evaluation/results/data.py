@@ -113,20 +113,29 @@ def check_data(
 def agreeing(frames: Sequence[tuple[Any, pl.DataFrame]]) -> pl.DataFrame:
     """The rows of several sources of results, each once; source: its name, for messages.
 
-    Raises UsageError where two of them say different things under the same names.
+    Rows of columns that only one has, such as a threshold, are about something else. Raises
+    UsageError where two of them say different things under the same names.
     """
     kept: list[tuple[Any, pl.DataFrame]] = []  # of each source what those before it have not
     for source, frame in frames:
         new = frame
         for earlier, before in kept:
             names = [it for it in frame.columns if it in before.columns and it not in NUMBERS]
-            both = new.join(before, on=names, nulls_equal=True, suffix="_before")
+            plain, theirs = _without_own(new, before), before.filter(_without_own(before, new))
+            both = new.filter(plain).join(theirs, on=names, nulls_equal=True, suffix="_before")
             odd = both.filter(~pl.col("metric").str.ends_with("_seconds"), _differ())
             if not odd.is_empty():
                 raise UsageError(_contradiction(odd.row(0, named=True), earlier, source))
-            new = new.join(before, on=names, how="anti", nulls_equal=True)
+            others = new.filter(plain).join(theirs, on=names, how="anti", nulls_equal=True)
+            new = pl.concat([others, new.filter(~plain)])
         kept.append((source, new))
     return pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
+
+
+def _without_own(frame: pl.DataFrame, other: pl.DataFrame) -> pl.Expr:
+    """Whether a row has no value in a column that the other frame lacks."""
+    own = [it for it in frame.columns if it not in other.columns and it not in NUMBERS]
+    return pl.all_horizontal(pl.lit(value=True), *(pl.col(name).is_null() for name in own))
 
 
 def _differ() -> pl.Expr:

@@ -239,7 +239,7 @@ def test_bins_of_confidence_equal_plain_loops(store, results, suffix):
         (r.max(), r.argmax() == label) for r, label in zip(softmax(logits), labels, strict=True)
     ]
     for place, pair in enumerate(sorted(said)):
-        bins.setdefault(math.ceil((place + 1) * 10 / len(said)) - 1, []).append(pair)
+        bins.setdefault(place * 10 // len(said), []).append(pair)
     for metric, place in ((f"bin_confidence{suffix}", 0), (f"bin_accuracy{suffix}", 1)):
         found = rows.filter(metric=metric).sort("bin")
         assert dict(found.select("bin", "n").iter_rows()) == {b: len(it) for b, it in bins.items()}
