@@ -71,13 +71,6 @@ def test_backbones_of_a_family_err_on_the_same_images(store: FeatureStore) -> No
     assert 0.15 < np.mean(across) < 0.35
 
 
-def test_splits_have_as_many_images_of_each_class(store: FeatureStore, tiny: Any) -> None:
-    for split, count in (("train", tiny.train), ("test", tiny.test)):
-        labels = store.samples("tiny", split).labels
-        assert len(labels) == count
-        assert np.bincount(labels).tolist() == [count // tiny.classes] * tiny.classes
-
-
 def test_a_store_that_is_there_is_kept_and_another_is_the_same(
     bench: Any, tiny: Any, store: FeatureStore, tmp_path: Path
 ) -> None:
@@ -119,11 +112,6 @@ def test_plain_answers_are_those_of_the_store(
     )
 
 
-def test_a_dataset_of_two_classes_can_be_made(bench: Any) -> None:
-    images = bench.synthetic.Images.draw(50, 2, [0])
-    assert (images.confused["RN"][:, 0] == 1 - images.labels).all()
-
-
 @pytest.mark.parametrize("classes", [2, 7, 10, 43, 211])
 def test_confused_classes_are_others_of_the_group(bench: Any, classes: int) -> None:
     images = bench.synthetic.Images.draw(500, classes, [1])
@@ -132,14 +120,6 @@ def test_confused_classes_are_others_of_the_group(bench: Any, classes: int) -> N
         assert confused.min() >= 0
         assert confused.max() < classes
         assert all(len(set(row)) == len(row) for row in confused.tolist())
-
-
-def test_bounds_add_up_operations_and_bytes(bench: Any) -> None:
-    rates = bench.bounds.Rates(operations=100.0, memory=10.0, files=5.0)
-    one = bench.bounds.Bound(operations=200, files=10, why="a")
-    other = bench.bounds.Bound(memory=30, start=0.5, why="b")
-    assert (one + other).seconds(rates) == 2 + 2 + 3 + 0.5
-    assert (one + other).why == "a + b"
 
 
 def test_the_bound_of_a_probe_counts_its_evaluations(bench: Any) -> None:
@@ -169,20 +149,6 @@ def test_a_process_that_fails_says_why(bench: Any) -> None:
     assert ran.error == "no such store"
 
 
-def test_a_process_that_takes_too_long_is_ended(bench: Any) -> None:
-    ran = bench.processes.run([sys.executable, "-c", "import time; time.sleep(600)"], 0.5)
-    assert "not done after" in ran.error
-    assert ran.wall < 60
-
-
-def test_what_a_process_says_is_kept_with_its_second(bench: Any) -> None:
-    code = "import sys; print('first', file=sys.stderr); print('last', file=sys.stderr)"
-    ran = bench.processes.run([sys.executable, "-c", code], 60)
-    assert [line for _, line in ran.said] == ["first", "last"]
-    first, last = (second for second, _ in ran.said)
-    assert 0 < first <= last
-
-
 def test_estimates_are_compared_with_what_a_run_took(bench: Any) -> None:
     said = (
         (30.0, "note: gac left out"),
@@ -194,11 +160,6 @@ def test_estimates_are_compared_with_what_a_run_took(bench: Any) -> None:
     found = list(bench.estimates.estimates(ran))
     assert found == [(50.0, 1060.0), (60.0, 200.0), (80.0, 100.0)]
     assert bench.estimates.over_truth(ran) == "10.60, then 1.00-2.00"
-
-
-def test_a_run_that_says_nothing_has_no_estimate(bench: Any) -> None:
-    ran = bench.processes.Ran(wall=1.0, cpu=1.0, peak=1, output="")
-    assert bench.estimates.over_truth(ran) == ""
 
 
 def test_what_a_fit_does_is_counted(bench: Any, store: FeatureStore) -> None:

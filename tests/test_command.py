@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import logging
-import re
 import shlex
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeGuard
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import clipsyn
 from clipsyn.cli import _narrating
 from clipsyn.errors import ClipsynError
 from clipsyn.names import FeatureKey
@@ -130,32 +126,3 @@ def test_messages_quote_names_for_a_shell(name: str, tmp_path: Path) -> None:
     with pytest.raises(ClipsynError) as error:
         read(store)
     assert advised(*(word.format(store.path) for word in words)) in str(error.value)
-
-
-def test_no_message_puts_a_name_in_a_command_as_it_is() -> None:
-    files = sorted(Path(clipsyn.__file__).parent.rglob("*.py"))
-    trees = [(file, ast.parse(file.read_text())) for file in files]
-    raw = [f"{file}: {text}" for file, tree in trees for text in _texts(tree) if _is_raw(text)]
-    assert raw == []
-
-
-def _texts(tree: ast.AST) -> Iterator[str]:
-    """Texts of the source, {} for each value in them."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            yield "".join(getattr(it, "value", "") if _is_text(it) else "{}" for it in node.values)
-        elif _is_text(node):
-            yield str(node.value)
-
-
-def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
-def _is_raw(text: str) -> bool:
-    """Whether a value follows within a command: what makes lines makes them whole."""
-    alone, *parts = text.split("`")
-    return any(
-        re.match(r"clipsyn [a-z]+ .*(\{\}|%s)|clipsyn (\{\}|%s)|\{\}.*\{\}", command, re.DOTALL)
-        for command in parts[::2]
-    ) or bool(re.match(r"clipsyn [a-z]+ \{\}", alone))

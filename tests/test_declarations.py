@@ -6,14 +6,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.run.jobs import ExecutorSettings
 from clipsyn.run.recipe import STAGES
 from clipsyn.settings import (
     COSTS,
@@ -75,14 +73,6 @@ def value_of(it: Setting) -> tuple[Any, str]:
 
 
 @each
-def test_it_has_one_name_everywhere(command: str, name: str) -> None:
-    options = {it.name: it for it in main.commands[command].params}
-    assert flag(command, name) in options[name].opts
-    assert name in declared(STAGES[command])
-    assert name in inspect.signature(getattr(clipsyn, command)).parameters
-
-
-@each
 def test_it_has_one_default_everywhere(command: str, name: str) -> None:
     default = defaults(DECLARED[command])[name]
     assert (command, name) in NEEDED or by_command(command)[name] == default
@@ -110,14 +100,3 @@ def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, t
     assert settings(**typed) == in_python
     stage = STAGES[command](output="out", **given)
     assert getattr(stage.settings(), name) == getattr(in_python, name)
-
-
-@pytest.mark.parametrize("command", DECLARED)
-def test_there_is_nothing_else(command: str) -> None:
-    known = {*declared(DECLARED[command])}
-    options = {str(it.name) for it in main.commands[command].params if isinstance(it, click.Option)}
-    elsewhere = {*declared(ExecutorSettings)} if command == "evaluate" else set()
-    assert options - known | {"output"} == {"output", *elsewhere}
-    assert {*declared(STAGES[command])} - known <= {"output", "document", "section"}
-    parameters = {*inspect.signature(getattr(clipsyn, command)).parameters}
-    assert parameters - known <= {"store", "progress"}

@@ -10,12 +10,6 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.text import foreign, parse_json, parse_yaml, read_text
 
 
-def test_documents_are_read() -> None:
-    assert parse_json(b'{"a": [1, "b", null]}') == {"a": [1, "b", None]}
-    text = "a: [1, b, null]\nb: &x {c: 1}\nd: *x\n1: {a: 1}"
-    assert parse_yaml(text) == {"a": [1, "b", None], "b": {"c": 1}, "d": {"c": 1}, 1: {"a": 1}}
-
-
 @pytest.mark.parametrize("parse", [parse_json, parse_yaml])
 @pytest.mark.parametrize("text", ["[" * 99_000, '{"a":' * 50_000, "[" * 99_000 + "]" * 99_000])
 def test_nesting_ends_in_a_sentence(parse: object, text: str) -> None:

@@ -13,7 +13,6 @@ from clipsyn.errors import UsageError
 from clipsyn.names import (
     CLEAN,
     Backbone,
-    FeatureKey,
     Perturbation,
     PromptSet,
     canonical_json,
@@ -102,11 +101,6 @@ def test_a_backbone_has_a_name(name: str) -> None:
         Backbone(name, "RN50/openai")
 
 
-@pytest.mark.parametrize("name", ["a+b", "a,b", "oracle", "n"])
-def test_a_backbone_may_be_called_as_a_column_or_a_list(name: str) -> None:
-    assert Backbone(name, "RN50/openai").name == name
-
-
 PERTURBATIONS = st.builds(
     Perturbation,
     st.sampled_from(["jpeg", "gaussian_noise", "fog2"]),
@@ -181,9 +175,3 @@ def test_prompts_per_class_stand_for_themselves() -> None:
     assert prompts.prompts("cat") == ("it purrs",)
     with pytest.raises(UsageError, match="no prompts for class 'dog'"):
         prompts.prompts("dog")
-
-
-def test_keys_sort_by_dataset_first() -> None:
-    keys = [FeatureKey("b", "a", "a", "a"), FeatureKey("a", "z", "z", "z")]
-    assert sorted(keys) == keys[::-1]
-    assert str(keys[0]) == "b/a · a · a"

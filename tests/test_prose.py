@@ -125,8 +125,3 @@ def test_what_is_wrong_is_noticed() -> None:
     assert not is_there("clipsyn/nowhere.py")
     with pytest.raises(AttributeError):
         resolve("clipsyn.errors.Nothing")
-
-
-def test_prose_is_what_is_no_code_formula_or_table() -> None:
-    page = "# Title\n\nshort\n| a | table |\n```sh\ncode\n```\n$$x$$\n<!-- mark -->\nlong\n"
-    assert prose(page).split() == ["short", "long"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from clipsyn.errors import UnknownName
-from clipsyn.registry import Registry, unknown_name
+from clipsyn.registry import Registry
 
 
 def test_a_name_is_imported_on_first_use() -> None:
@@ -20,15 +20,6 @@ def test_a_name_is_imported_on_first_use() -> None:
     assert len(registry) == 2
     with pytest.raises(ModuleNotFoundError):
         registry.load("broken")
-
-
-def test_help_and_docs_list_names_by_group() -> None:
-    targets = {"sqrt": ("math:sqrt", "roots"), "pi": "math:pi", "sin": ("math:sin", "waves")}
-    registry = Registry("function", targets, groups=("waves", "roots", "rest"))
-    assert list(registry) == ["sqrt", "pi", "sin"]
-    assert registry.groups == {"waves": ["sin"], "roots": ["sqrt"], "rest": []}
-    assert registry.load("sqrt")(9) == 3
-    assert registry.homes() == {"sqrt": "math", "pi": "math", "sin": "math"}
 
 
 def test_registering_imports_nothing() -> None:
@@ -66,12 +57,3 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
     registry = Registry("shape", {"circle": "a:b", "square": "a:b"})
     with pytest.raises(UnknownName, match=r"unknown shape 'Circel': did you mean circle\?"):
         registry.load("Circel")
-
-
-def test_without_near_ones_all_are_named() -> None:
-    assert str(unknown_name("shape", "zzz", ["b", "a"])) == "unknown shape 'zzz': known: a, b."
-    many = str(unknown_name("shape", "zzz", [f"name{n:02d}" for n in range(50)], "Or a file."))
-    assert "name11, …" in many
-    assert "name12" not in many
-    assert many.endswith("Or a file.")
-    assert str(unknown_name("shape", "x", [])) == "unknown shape 'x': none is known."

@@ -57,10 +57,3 @@ def test_the_scheduler_s_shard_is_found(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert parse_shard("auto") == shard
-
-
-def test_without_a_scheduler_auto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SCHEDULERS:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="found neither"):
-        parse_shard("auto")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,15 +45,6 @@ def test_every_error_is_documented_once() -> None:
     assert sorted(documented("exception")) == sorted(f"errors.{name}" for name in ours)
 
 
-def test_the_first_page_alone_gets_the_menu() -> None:
-    app = SimpleNamespace(config=SimpleNamespace(root_doc="README"))
-    first, other = ["# First\n"], ["# Other\n"]
-    CONF["_add_contents"](app, "README", first)
-    CONF["_add_contents"](app, "docs/faq", other)
-    assert other == ["# Other\n"]
-    assert re.findall(r"^/(.*)$", first[0], re.M) == PAGES
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -75,9 +65,3 @@ def test_formulas_in_docstrings_are_shown_as_they_stand(
     lines: list[Any] = [*before]
     CONF["_keep_formulas"](None, "class", "clipsyn.NLC", None, None, lines)
     assert lines == after
-
-
-def test_operators_have_their_limits_below_them() -> None:
-    found = re.finditer(r"(\\arg)?\\(max|min)_(\w|{[^{}]*})", r"\arg\max_b \min_{w, v} x")
-    written = [CONF["_limited"](one) for one in found]
-    assert written == [r"\underset{b}{\mathrm{arg\,max}}\,", r"\underset{w, v}{\mathrm{min}}\,"]

@@ -14,13 +14,12 @@ from clipsyn.catalog import texts
 from clipsyn.catalog.texts import (
     benchmark_class_names,
     benchmark_templates,
-    find_class_names,
     imagenet_names,
     read_class_names,
     read_lines,
     resolve_prompts,
 )
-from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.names import PromptSet
 
 CLASSES = ("cat", "dog")
@@ -72,10 +71,6 @@ def test_then_clip_benchmarks(spec: str | None, dataset: str, clip_benchmark: No
     assert resolve(spec, dataset) == (expected, "")
 
 
-def test_clip_benchmark_can_be_asked_for_over_own_ones(clip_benchmark: None) -> None:
-    assert resolve("clip-benchmark", own=["{c}"])[0].name == "clip-benchmark"
-
-
 @pytest.mark.parametrize("spec", [None, "auto"])
 def test_else_one_simple_prompt_and_a_note(spec: str | None, clip_benchmark: None) -> None:
     prompt_set, note = resolve(spec, "my-own-images")
@@ -83,10 +78,6 @@ def test_else_one_simple_prompt_and_a_note(spec: str | None, clip_benchmark: Non
     assert "my-own-images" in note
     assert "a photo of a {c}." in note
     assert "prompts=" in note
-
-
-def test_simple_when_asked_for_is_no_news() -> None:
-    assert resolve("simple", own=["{c}"]) == (PromptSet("simple", ("a photo of a {c}.",)), "")
 
 
 @pytest.mark.parametrize("spec", ["own", "clip-benchmark"])
@@ -140,17 +131,6 @@ def test_prompts_per_class_from_a_file(wrapped: bool, file: Path) -> None:
     assert note == ""
 
 
-def test_a_class_name_used_twice_has_one_list_of_prompts(file: Path) -> None:
-    file.write_text('{"missile": ["a rocket"], "cat": ["it purrs"]}')
-    names = ("missile", "cat", "missile")
-    prompt_set, _ = resolve_prompts(str(file), "x", names, ())
-    assert [prompt_set.prompts(name) for name in names] == [
-        ("a rocket",),
-        ("it purrs",),
-        ("a rocket",),
-    ]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -169,16 +149,6 @@ def test_bad_files(content: str, message: str, file: Path) -> None:
         resolve(str(file))
 
 
-def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match=r"there is no prompt file 'nowhere\.json'"):
-        resolve("nowhere.json")
-
-
-def test_an_unknown_name_is_answered_with_near_matches() -> None:
-    with pytest.raises(UnknownName, match="unknown prompt set 'simpel': did you mean simple"):
-        resolve("simpel")
-
-
 # OpenAI's templates for ImageNet
 
 
@@ -193,11 +163,6 @@ def test_imagenet_has_openais_eighty(name: str, spec: str | None) -> None:
     assert resolve_prompts("openai", "imagenet-v2", ("tench",), ())[0].name == "openai"
 
 
-def test_own_templates_and_clip_benchmark_go_before_openais(clip_benchmark: None) -> None:
-    assert resolve("auto", "imagenet1k", ("{c}",))[0].templates == ("{c}",)
-    assert resolve("auto", "imagenet1k")[0].name == "clip-benchmark"
-
-
 def test_imagenets_names_are_open_clips() -> None:
     assert list(imagenet_names()) == list(open_clip.IMAGENET_CLASSNAMES)
 
@@ -208,22 +173,6 @@ def test_lines_are_stripped_and_blank_ends_dropped(tmp_path: Path) -> None:
     assert read_lines(file) == ("cat", "große Katze")
     with pytest.raises(DatasetError, match=r"cannot be read: .*No such file"):
         read_lines(tmp_path / "nowhere.txt")
-
-
-@pytest.mark.parametrize(("content", "message"), [(b"a\n\nb", "line 2"), (b"\xff\xfe", "read")])
-def test_lines_that_cannot_be_names(content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(DatasetError, match=message):
-        read_lines(tmp_path / "names.txt")
-
-
-def test_the_first_candidate_that_exists_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "b.txt").write_text("one")
-    (tmp_path / "c.json").write_text('["two"]')
-    places = [tmp_path / name for name in "abc"]
-    assert find_class_names(places, "set") == (("one",), tmp_path / "b.txt")
-    assert find_class_names(places[2:], "set") == (("two",), tmp_path / "c.json")
-    assert find_class_names(places[:1], "set") == ((), None)
 
 
 @pytest.mark.parametrize(

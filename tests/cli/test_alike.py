@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-
-def test_classes_of_one_name(
-    clipsyn: Callable[..., Any],
-    checkpoint: Path,
-    write_images: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
+def test_classes_of_one_name(clipsyn, checkpoint, write_images, tmp_path):
     photos = write_images(count=1, classes=("a", "b", "c"))
     (photos / "classnames.txt").write_text("crane\ncat\ncrane\n")
     line = ("extract", tmp_path / "store", "-b", f"local-dir:{checkpoint}", "-d", photos)

@@ -3,14 +3,11 @@ from __future__ import annotations
 import json
 import re
 
-import polars as pl
 import pytest
 from click.testing import CliRunner
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade
-from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.cli import main
-from clipsyn.evaluation.results.frame import RESULT
 
 
 @pytest.fixture
@@ -68,29 +65,9 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     assert ("log-avg", WITHIN) in {cascade[:2] for cascade in cascades}
 
 
-def test_a_given_order_is_that_of_the_backbones(run):
-    rows = json.loads(run("-o", "-", "-b", "fake/two,fake/one", "--order", "given").stdout)
-    assert ["fake/two", "fake/one"] in [row["backbones"] for row in rows]
-
-
-def test_files_of_the_numbers(run, tmp_path, tiny_store):
-    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("-o", csv, "-o", parquet)
-    expected = cascade(tiny_store)
-    assert pl.read_parquet(parquet).equals(expected)
-    numbers = {"value": pl.Float64, "threshold": pl.Float64, "stage": pl.Int32}
-    written = pl.read_csv(csv, schema_overrides=numbers)
-    assert set(written.columns) == {*RESULT, *CASCADE} - {"data"}
-    for name in numbers:
-        assert written[name].to_list() == expected[name].to_list()
-    assert f"{len(expected)} rows written to {csv}" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-d", "tyo"], 2, "unknown dataset 'tyo': did you mean toy"),
-        (["-b", "fake/three"], 2, "unknown backbone 'fake/three'"),
         (["-b", "fake/one"], 2, "a cascade needs at least two backbones"),
         (["--ensembles", "ncl"], 2, "unknown ensemble 'ncl': did you mean nlc"),
         (["--order", "given"], 2, "--order given follows --backbones"),
@@ -103,9 +80,6 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["--cost", "fake/three=1"], 2, "unknown backbone 'fake/three'"),
         (["--cost", "local=dir/x=0"], 2, "unknown backbone 'local=dir/x'"),
         (["--support", "test"], 2, "the test split"),
-        (["-s", "train", "--support", "test"], 2, "the test split"),
-        (["--support", "val"], 4, "--split val`"),
-        (["--shots", "0"], 2, "--shots"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(run, arguments, code, message):
@@ -114,18 +88,3 @@ def test_what_cannot_work_is_said_in_a_sentence(run, arguments, code, message):
     assert result.exit_code == code
     assert "Traceback" not in result.output
     assert result.stdout == ""
-
-
-@pytest.mark.parametrize("text", ["a", "a=", "=3", "a=x", "a=-1", "a=nan", "a=inf"])
-def test_what_is_no_cost(run, text):
-    result = run("--cost", text)
-    assert result.stderr.startswith("Error: --cost ")
-    assert result.exit_code == 2
-
-
-def test_an_unlabelled_dataset_is_mentioned(fakes, tiny_store, run):
-    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("photos", class_names=())])
-    result = run()
-    assert result.exit_code == 0
-    assert "photos" not in result.stdout
-    assert "not shown, for want of labels or such cells: photos" in result.stderr

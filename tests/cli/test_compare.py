@@ -66,12 +66,3 @@ def test_mistakes(fails, predictions, tiny_store, tmp_path):
     assert "unknown method 'log_avg': did you mean log-avg" in told
     assert "does not exist" in fails(2, "compare", tmp_path / "none.parquet")
     assert "--shots 16" in fails(2, "compare", predictions, "--shots", 16)
-
-
-def test_one_file_is_not_written_twice(fails, predictions, tiny_store):
-    evaluate = ("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
-    before = predictions.read_bytes()
-    told = fails(2, *evaluate, "-o", predictions)
-    assert "--output" in told
-    assert "--predictions" in told
-    assert predictions.read_bytes() == before

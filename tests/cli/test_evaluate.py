@@ -63,19 +63,6 @@ def test_results_are_added_to_the_output(run, tmp_path):
     }
 
 
-def test_lists_take_commas_and_repetition(run):
-    names = "--ensembles", "log-avg", "--ensembles", "vote-1,vote-3"
-    result = run("--heads", "zero-shot", *names, "-o", "-")
-    names = {row["ensemble"] for row in json.loads(result.stdout)}
-    assert names == {None, "oracle", "log-avg", "vote-1", "vote-3"}
-
-
-def test_parameters_of_a_method_make_it_another_one(run):
-    result = run("--ensembles", "super-learner,super-learner:simplex=true", "-o", "-", *QUICK[2:])
-    names = {row["ensemble"] for row in json.loads(result.stdout)}
-    assert names >= {"super-learner", "super-learner:simplex=true"}
-
-
 def test_the_help_names_every_head_and_ensemble():
     text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).stdout.split())
     for name in (*HEADS, *ENSEMBLES):
@@ -95,10 +82,8 @@ def test_the_help_names_every_head_and_ensemble():
             "numbers of images a class from 1 to 1,000,000, not 3,000,000,000",
         ),
         (["--heads", ""], 2, "--heads '' is empty"),
-        (["-s", "*"], 2, "nothing is left"),
         (["--support", "test"], 2, "the test split"),
         (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),
-        (["-d", "birds"], 2, "unknown dataset 'birds'"),
         (["--support", "val"], 4, "--split val"),
         (["--views", "augment-3"], 2, "unknown perturbation 'augment-3'"),
     ],
@@ -150,12 +135,3 @@ def test_all_is_what_works_for_new_classes(run):
     result = run("--base-to-new", "--shots", "1", "--seeds", "1")
     assert result.exit_code == 0, result.stderr
     assert "note: lda left out: base-to-new" in result.stderr
-
-
-def test_an_output_of_something_else_is_kept(run, tmp_path):
-    other = tmp_path / "notes.parquet"
-    pl.DataFrame({"x": [1]}).write_parquet(other)
-    result = run(*QUICK, "-o", other)
-    assert result.exit_code == 2
-    assert "holds something else than results" in result.stderr
-    assert pl.read_parquet(other).columns == ["x"]

@@ -39,9 +39,7 @@ def test_it_says_what_it_learned_from(fit: Run, tmp_path: Path) -> None:
     ]
 
 
-def test_it_says_which_classes_are_short(
-    clipsyn: Run, fakes: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_it_says_which_classes_are_short(clipsyn, fakes, tmp_path):
     source = fakes.Source(split="train", count=7, class_names=tuple("abcde"))
     source.labels[source.labels == 4] = -1
     store = fakes.fill(tmp_path / "s", [fakes.Encoder(), fakes.Encoder("fake/two")], [source])
@@ -51,9 +49,7 @@ def test_it_says_which_classes_are_short(
     assert "classes with fewer images than that: 2; classes with none: 1;" in said
 
 
-def test_it_says_that_it_took_a_sample(
-    fit: Run, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_that_it_took_a_sample(fit, tiny_store, monkeypatch):
     size = tiny_store.pool("toy", "train").bytes_a_sample
     monkeypatch.setattr(stream, "IN_MEMORY", 6 * size)
     said = fit("--ensemble", "stacking").stdout
@@ -70,11 +66,6 @@ def test_its_options_reach_the_method(fit: Run, tmp_path: Path) -> None:
     assert found.prompts["name"] == "simple"
 
 
-def test_views_are_perturbations_of_the_support(fit: Run, tmp_path: Path) -> None:
-    fit("--ensemble", "log-avg", "--head", "tip-adapter", "--views", "jpeg-3")
-    assert load_router(tmp_path / "r").support.views == ("jpeg-3",)
-
-
 def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: Path) -> None:
     fit("--ensemble", "log-avg")
     again = fit("--ensemble", "vote-1")
@@ -89,7 +80,6 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
     ("code", "options", "message"),
     [
         (2, ["--ensemble", "ncl"], "unknown ensemble 'ncl': did you mean nlc"),
-        (2, ["--head", "tip"], "unknown head 'tip'"),
         (2, ["--shots", "0"], "--shots 0: write a number from 1 on, or full"),
         (
             2,
@@ -98,14 +88,11 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
         ),
         (2, ["--shots", "some"], "--shots some: write a number from 1 on, or full"),
         (2, ["--support", "test"], "the test split of toy"),
-        (2, ["-b", "fake/six"], "unknown backbone 'fake/six'"),
         (4, ["--support", "val"], "has no samples of toy/val: run `clipsyn extract"),
         (4, ["--prompts", "openai"], "with prompts 'openai' (there are simple): run"),
     ],
 )
-def test_what_cannot_be(
-    fails: Run, tiny_store: FeatureStore, code: int, options: list[str], message: str
-) -> None:
+def test_what_cannot_be(fails, tiny_store, code, options, message):
     output = tiny_store.path.parent / "r"
     assert message in fails(code, "fit", tiny_store.path, "-d", "toy", "-o", output, *options)
     assert not output.exists()
@@ -122,11 +109,3 @@ def test_the_dataset_is_asked_for_where_there_are_several(
     assert "which dataset of" in message
     assert "there are cars, toy: name one, as in `clipsyn fit" in message
     assert "-d cars`" in message
-
-
-def test_no_labels(fails: Run, fakes: SimpleNamespace, tmp_path: Path) -> None:
-    source = fakes.Source(split="train")
-    source.labels[:] = -1
-    store = fakes.fill(tmp_path / "s", [fakes.Encoder(), fakes.Encoder("fake/two")], [source])
-    said = fails(3, "fit", store.path, "-d", "toy", "--ensemble", "greedy", "-o", tmp_path / "r")
-    assert "no labelled, readable sample to fit" in said

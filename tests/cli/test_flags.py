@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
-import numpy as np
 import pytest
 
 from clipsyn.analyses.cascade import cascade
 from clipsyn.cli import main
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import UsageError
-from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.exchange.importing.write import import_files
 from clipsyn.store.features import FeatureStore
 
 FLAGS = {"perturbations": "--perturb", "shots": "--shots", "replace": "--replace", "seed": "--seed"}
@@ -44,21 +39,6 @@ def test_each_caller_reads_the_name_that_it_used(fails, tiny_store: FeatureStore
     with pytest.raises(UsageError, match=r"^order=given follows backbones=…: name them"):
         cascade(tiny_store, order="given")
     assert fails(2, "cascade", path, "--order", "given").startswith("--order given follows --back")
-
-
-def test_an_import_names_the_arguments_or_the_flags(fails, tmp_path: Path):
-    np.save(tmp_path / "x.npy", np.eye(3, dtype=np.float32))
-    with pytest.raises(UsageError, match=r"give ids=FILE .* row_order=True if"):
-        import_files(tmp_path / "s", [tmp_path / "x.npy"], ImportSettings("d"))
-    error = fails(2, "import", tmp_path / "s", tmp_path / "x.npy", "-d", "d")
-    assert "give --ids FILE (" in error
-    assert "or --row-order if" in error
-
-
-def test_notes_have_flags_too(clipsyn, tmp_path: Path):
-    (tmp_path / "x.csv").write_text("id,prediction\na,cat\nb,dog\n")
-    result = clipsyn("import", tmp_path / "s", tmp_path / "x.csv", "-d", "d")
-    assert "classes: the 2 that occur; --classes FILE would name them all" in result.stderr
 
 
 def test_one_split_is_a_list_of_one():

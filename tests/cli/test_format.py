@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from click.testing import Result
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli.output import BENCHMARK
-from clipsyn.store.features import FeatureStore
 
 STORE, RESULTS, REFERENCE, PREDICTIONS = "STORE", "RESULTS", "REFERENCE", "PREDICTIONS"
 QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
@@ -30,9 +27,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def run(
-    clipsyn: Callable[..., Result], tiny_store: FeatureStore, tmp_path: Path
-) -> Callable[..., str]:
+def run(clipsyn, tiny_store, tmp_path):
     """Run one of COMMANDS; what it prints."""
     results, reference = tmp_path / "zeroshot.parquet", tmp_path / "theirs.csv"
     ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
@@ -67,29 +62,9 @@ def test_every_command_with_tables_writes_what_the_ending_says(run, tmp_path: Pa
         assert json.loads(run(name, "-o", "-")) == rows
 
 
-def test_tables_in_files_know_no_terminal(run, tmp_path: Path, monkeypatch):
-    for name in ("wide.md", "narrow.md"):
-        run("catalog datasets", "-o", tmp_path / name)
-        monkeypatch.setenv("COLUMNS", "40")
-    assert (tmp_path / "wide.md").read_bytes() == (tmp_path / "narrow.md").read_bytes()
-
-
 def test_another_ending_is_refused_with_those_there_are(fails, tiny_store):
     told = fails(2, "zeroshot", tiny_store.path, "-o", "accuracy.xls")
     for ending in ("accuracy.xls", ".csv", ".parquet", ".json", ".md", ".tex", BENCHMARK):
         assert ending in told
     assert ".json" in fails(2, "verify", tiny_store.path, "-o", "found.csv")
     assert "found.csv" in fails(2, "ls", tiny_store.path, "--status", "-o", "found.csv")
-
-
-@pytest.mark.parametrize("name", ["zeroshot", "evaluate"])
-def test_clip_benchmark_gets_its_columns(run, tmp_path: Path, name: str):
-    file = tmp_path / f"out{BENCHMARK}"
-    run(name, "-p", "clean", "-o", file)
-    with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    assert [(row["dataset"], row["model"], row["pretrained"]) for row in rows] == [
-        ("toy", "fake", "one"),
-        ("toy", "fake", "two"),
-    ]
-    assert all(0 <= float(row["acc1"]) <= 1 for row in rows)

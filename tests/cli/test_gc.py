@@ -53,9 +53,7 @@ def test_it_lists_and_asks(clipsyn: Any, interrupted: Path, later: Any, fakes: A
     assert clipsyn("gc", interrupted).stdout == f"nothing to remove from {interrupted}\n"
 
 
-def test_what_a_job_may_still_write_to_stays(
-    clipsyn: Any, interrupted: Path, later: Any, fakes: Any
-) -> None:
+def test_what_a_job_may_still_write_to_stays(clipsyn, interrupted, later, fakes):
     later(86_000)
     result = clipsyn("gc", interrupted, "-y")
     assert result.stdout.splitlines() == [
@@ -132,9 +130,7 @@ def test_a_web_server_lists_nothing(fails: Any, published: Path) -> None:
     assert f"{server.url} can only be read" in said
 
 
-def test_a_first_push_to_a_folder_that_was_killed(
-    clipsyn: Any, fails: Any, published: Path
-) -> None:
+def test_a_first_push_to_a_folder_that_was_killed(clipsyn, fails, published):
     """It has no index and no marker yet: so it must be named by its URL, lest others' files go."""
     (published / "index.json.gz").unlink()
     (published / "clipsyn.json").unlink()

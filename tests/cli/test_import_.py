@@ -96,13 +96,6 @@ class TestTheCommand:
         ]
         assert "--classes FILE would name them all" in result.stderr
 
-    def test_of_many_cells_a_line_for_each_perturbation(self, clipsyn: Any, tmp_path: Path) -> None:
-        names = [f"net{number}" for number in range(25)]
-        path = write(tmp_path / "long.csv", id=["a"] * 25, model=names, pred=[0] * 25)
-        lines = clipsyn("import", tmp_path / "store", path, "-d", "toy").stdout.split("\n")
-        assert lines[2].split()[:6] == ["toy", "test", "clean", "predictions", "1", "25"]
-        assert lines[3].startswith("25 cells; backbones: net0, net1,")
-
     def test_json_csv_and_parquet(self, clipsyn: Any, mine: Path, tmp_path: Path) -> None:
         files = [tmp_path / "out.csv", tmp_path / "out.parquet"]
         result = clipsyn(
@@ -113,26 +106,11 @@ class TestTheCommand:
         assert (row["backbone"], row["valid"], row["acc1"], row["was"]) == ("mine", 2, 0.5, "new")
         assert pl.read_csv(files[0]).rows() == pl.read_parquet(files[1]).rows()
 
-    def test_columns_may_be_named(self, clipsyn: Any, tmp_path: Path) -> None:
-        path = write(
-            tmp_path / "mine.csv", key=["a", "b"], guess=[0, 1], truth=[0, 1], net=["x"] * 2
-        )
-        columns = "id=key,prediction=guess,label=truth,backbone=net"
-        options = ("-d", "toy", "--columns", columns, "-o", "-")
-        (row,) = json.loads(clipsyn("import", tmp_path / "store", path, *options).stdout)
-        assert (row["backbone"], row["acc1"]) == ("x", 1.0)
-
     @pytest.mark.parametrize(
         ("columns", "options", "code", "sentence"),
         [
             ({"id": "aa", "pred": "01"}, (), 3, "1 ids occur more than once (a)"),
-            ({"id": "az", "pred": "01"}, (), 3, "1 samples are not in it (b) and 1 of its ids"),
             ({"name": "ab", "pred": "01"}, (), 3, "has no column id or sample_id"),
-            ({"id": "ab", "pred": "02"}, (), 3, "class 2 is outside 0 to 1"),
-            ({"id": "ab", "pred": "01", "label": "10"}, (), 3, "labels are others than known"),
-            ({"id": "ab", "p0": (0.5, 0.2), "p1": (0.5, 0.2)}, (), 3, "1 rows do not sum to 1"),
-            ({"id": "ab", "p0": (0.5, 0.2)}, (), 3, "2 classes need a column each"),
-            ({"id": "ab", "p0": (NAN, NAN), "p1": "01"}, (), 3, "every row is invalid"),
             ({"id": "ab", "pred": "11"}, (), 4, "add --replace, or give it another name"),
             ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
             ({"id": "ab", "pred": "01"}, ("--names", "c1"), 2, "OLD=NEW"),
@@ -140,9 +118,7 @@ class TestTheCommand:
             ({"id": "ab", "pred": "01"}, ("--columns", "ids=id"), 2, "did you mean id"),
         ],
     )
-    def test_mistakes(
-        self, imported: Any, columns: Any, options: Any, code: int, sentence: str
-    ) -> None:
+    def test_mistakes(self, imported, columns, options, code, sentence):
         assert sentence in imported(code, columns, *options)
 
 
@@ -153,31 +129,11 @@ class TestAnswers:
         assert rows == [[p, "12", "0", "3"] for p in ("clean", "contrast-5", "contrast-30")]
         assert "imported predictions: net, subject-01, vit" in said
 
-    def test_sources_are_shown(self, clipsyn: Any, answered: Path) -> None:
-        found = json.loads(clipsyn("info", answered).stdout)["imports"]["net"]["files"]
-        assert [file["file"] for file in found] == ["net.csv"]
-        group = "predictions/contrast/test/clean/net/imported"
-        assert json.loads(clipsyn("info", answered, group).stdout)["source"] == found
-
     def test_are_verified(self, clipsyn: Any, fails: Any, answered: Path) -> None:
         assert "10 groups" in clipsyn("verify", answered).stdout
         chunk = answered / "predictions/contrast/test/clean/net/imported/prediction/c.0"
         chunk.write_bytes(chunk.read_bytes()[:-2])
         assert "damage found" in fails(4, "verify", answered)
-
-    def test_are_removed(self, clipsyn: Any, answered: Path) -> None:
-        result = clipsyn("rm", answered, "-b", "net", "-y")
-        assert "removed 3 groups" in result.stdout
-        left = FeatureStore.open(answered).keys()
-        assert {key.backbone for key in left} == {"subject-01", "vit"}
-
-    def test_a_severity_of_nothing(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
-        said = fails(2, "import", tmp_path / "store", contrast, "-d", "other")
-        assert "--perturb NAME" in said
-
-    def test_of_no_dataset(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
-        said = fails(2, "import", tmp_path / "store", contrast, "-p", "contrast")
-        assert "--dataset" in said
 
 
 class TestPredictionsAreEnoughFor:
@@ -208,25 +164,13 @@ class TestPredictionsAreEnoughFor:
         assert result.exit_code == 0, result.output
         assert all(name in result.stdout for name in ("contrast", "net", "vit"))
 
-    def test_the_oracle_of_each_image(self, clipsyn: Any, answered: Path, tmp_path: Path) -> None:
-        clipsyn("oracle", answered, "-p", "contrast-5", "--samples", tmp_path / "samples.csv")
-        frame = pl.read_csv(tmp_path / "samples.csv").filter(pl.col("right").is_not_null())
-        assert frame["id"].to_list() == [f"n01_{image}.png" for image in range(24, 36)]
-
 
 class TestPredictionsAreNotEnoughFor:
     def test_the_weight_oracle(self, fails: Any, answered: Path) -> None:
         said = fails(4, "oracle", answered, "--weights")
         assert "was imported as predictions, without logits" in said
 
-    def test_fit_and_cascade(self, fails: Any, answered: Path, tmp_path: Path) -> None:
-        wanted = "no samples of contrast/train: run `clipsyn import"
-        assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
-        assert wanted in fails(4, "cascade", answered)
-
-    def test_fit_and_cascade_with_a_train_split(
-        self, clipsyn: Any, fails: Any, answered: Path, contrast: Path, tmp_path: Path
-    ) -> None:
+    def test_fit_and_cascade_with_a_train_split(self, clipsyn, fails, answered, contrast, tmp_path):
         options = ("-s", "train", "-p", "contrast")
         clipsyn("import", answered, contrast, "-d", "contrast", *options)
         wanted = "was imported as predictions, without logits: choose other cells with --backbones"
@@ -270,23 +214,11 @@ class TestLogits:
         options = ("--heads", "linear-probe", "--ensembles", "log-avg", "--shots", "4")
         assert "use the zero-shot head" in fails(3, "evaluate", scored, *options)
 
-    def test_are_enough_for_cascades_and_calibration(
-        self, clipsyn: Any, fails: Any, scored: Path
-    ) -> None:
+    def test_are_enough_for_cascades_and_calibration(self, clipsyn, fails, scored):
         assert "--cost, as one=GFLOPS" in fails(2, "cascade", scored)
         said = clipsyn("cascade", scored, "--cost", "one=1,two=2,three=3").stdout
         assert "top-1" in said
         assert "ECE" in clipsyn("representation", scored).stdout
-
-    def test_make_routers_that_predict(self, clipsyn: Any, scored: Path, tmp_path: Path) -> None:
-        router = tmp_path / "router"
-        options = ("-d", "toy", "--ensemble", "super-learner", "-o", router)
-        assert clipsyn("fit", scored, *options).exit_code == 0
-        clipsyn("predict", router, scored, "-o", tmp_path / "predicted.csv")
-        fitted, pool = load_router(router), FeatureStore.open(scored).pool("toy", "test")
-        predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
-        np.testing.assert_array_equal(predicted, fitted.predict(pool))
-        assert fitted.score(pool) > 0.7
 
 
 class TestEmbeddingsWithClasses:
@@ -343,9 +275,7 @@ class TestEmbeddingsWithClasses:
         assert len(found) == 10
         assert min(found.values()) > 0.5
 
-    def test_routers_are_fitted_and_predict(
-        self, clipsyn: Any, embedded: Path, tmp_path: Path
-    ) -> None:
+    def test_routers_are_fitted_and_predict(self, clipsyn, embedded, tmp_path):
         router = tmp_path / "router"
         options = ("-d", "toy", "--ensemble", "nlc", "--head", "lda", "-o", router)
         assert clipsyn("fit", embedded, *options).exit_code == 0
@@ -354,25 +284,6 @@ class TestEmbeddingsWithClasses:
         pool = FeatureStore.open(embedded).pool("toy", "test")
         predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
         np.testing.assert_array_equal(predicted, fitted.predict(pool))
-
-    def test_routers_of_them_encode_no_images(
-        self, clipsyn: Any, fails: Any, embedded: Path, write_images: Any, tmp_path: Path
-    ) -> None:
-        options = ("-d", "toy", "--ensemble", "log-avg", "-o", tmp_path / "router")
-        assert clipsyn("fit", embedded, *options).exit_code == 0
-        said = fails(3, "predict", tmp_path / "router", write_images())
-        assert "the embeddings of one were imported, so what makes others like them" in said
-
-    def test_other_weights_of_the_name_are_refused(
-        self, fails: Any, embedded: Path, tmp_path: Path
-    ) -> None:
-        """As far as it can be known: by their class embeddings."""
-        options = ("-d", "toy", "-s", "val", "--prompts", "simple", "-b", "one")
-        arrays = dict(np.load(tmp_path / "one.npz"))
-        np.savez(tmp_path / "other.npz", **arrays | {"class_embeddings": np.eye(3, 4)})
-        said = fails(4, "import", embedded, tmp_path / "other.npz", *options)
-        assert "class embeddings 'simple' of one for toy are in" in said
-        assert "with other content" in said
 
 
 class TestWhatPredictWrites:
@@ -383,9 +294,7 @@ class TestWhatPredictWrites:
         clipsyn("predict", router, tiny_store.path, "-o", path)
         return path
 
-    def test_is_predictions(
-        self, clipsyn: Any, tiny_store: FeatureStore, written: Path, tmp_path: Path
-    ) -> None:
+    def test_is_predictions(self, clipsyn, tiny_store, written, tmp_path):
         result = clipsyn("import", tmp_path / "other", written, "-d", "food", "-o", "-")
         (cell,) = json.loads(result.stdout)
         assert (cell["kind"], cell["images"], cell["valid"]) == ("predictions", 20, 20)
@@ -396,13 +305,3 @@ class TestWhatPredictWrites:
         assert [names[index] for index in found] == said.to_list()
         assert "note: no image of food/test has a label" in result.stderr
         assert "`clipsyn rm" in result.stderr
-
-    def test_stands_beside_the_backbones(
-        self, clipsyn: Any, tiny_store: FeatureStore, written: Path
-    ) -> None:
-        right = load_router(written.parent / "router").score(tiny_store.pool("toy", "test"))
-        line = ("import", tiny_store.path, written, "-d", "toy", "-b", "mine", "-o", "-")
-        result = clipsyn(*line)
-        (cell,) = json.loads(result.stdout)
-        assert cell["acc1"] == pytest.approx(right)
-        assert "label" not in result.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -40,29 +39,11 @@ def test_version(terminal: Any) -> None:
     assert terminal("--version").stdout == f"clipsyn, version {__version__}\n"
 
 
-def test_the_installed_command_is_the_module() -> None:
-    from importlib.metadata import PackageNotFoundError, entry_points, version
-
-    try:
-        version("clipsyn")
-    except PackageNotFoundError:
-        pytest.skip("clipsyn is not installed")
-    (script,) = entry_points(group="console_scripts", name="clipsyn")
-    assert script.load() is main
-
-
 def test_an_unknown_command_has_near_matches(fails: Any) -> None:
     assert "Did you mean 'extract'?" in fails(2, "extractt")
 
 
-@pytest.mark.parametrize("name", main.commands)
-def test_an_unknown_option_is_refused(fails: Any, name: str) -> None:
-    assert "No such option" in fails(2, name, "--no-such-option")
-
-
-def test_notes_on_an_error_are_part_of_its_line(
-    fails: Any, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notes_on_an_error_are_part_of_its_line(fails, tiny_store, monkeypatch):
     def refuse(*_: object) -> None:
         error = ClipsynError("this is wrong:")
         error.add_note("do that instead")
@@ -73,9 +54,7 @@ def test_notes_on_an_error_are_part_of_its_line(
 
 
 @pytest.mark.parametrize(("value", "colour"), [("", True), ("1", False)])
-def test_no_colour_where_none_is_wanted(
-    monkeypatch: pytest.MonkeyPatch, tiny_store: FeatureStore, value: str, colour: bool
-) -> None:
+def test_no_colour_where_none_is_wanted(monkeypatch, tiny_store, value, colour):
     """https://no-color.org: if it is set, and not empty."""
     monkeypatch.setenv("NO_COLOR", value)
     result = CliRunner().invoke(main, ["ls", f"{tiny_store.path}-absent"], color=True)
@@ -83,9 +62,7 @@ def test_no_colour_where_none_is_wanted(
     assert ("\x1b[" in result.stderr) == colour
 
 
-def test_our_own_mistakes_keep_their_traceback(
-    clipsyn: Any, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_own_mistakes_keep_their_traceback(clipsyn, tiny_store, monkeypatch):
     def err(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'polar'", name="polar")
 
@@ -94,9 +71,7 @@ def test_our_own_mistakes_keep_their_traceback(
         clipsyn("ls", tiny_store.path)
 
 
-def test_log_lines_come_once_and_only_while_a_command_runs(
-    clipsyn: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_lines_come_once_and_only_while_a_command_runs(clipsyn, capsys, monkeypatch):
     import logging
 
     logger = logging.getLogger("clipsyn")
@@ -122,15 +97,6 @@ def test_a_reader_that_stops_reading_is_no_error(tiny_store: FeatureStore) -> No
     command = f"{sys.executable} -m clipsyn ls {tiny_store.path} -o - | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[\n", "")
-
-
-def test_json_is_all_there_is_on_standard_output(terminal: Any, tiny_store: FeatureStore) -> None:
-    for command in ("ls", "ls --status", "verify", "zeroshot"):
-        done = terminal(*command.split(), tiny_store.path, "-o", "-")
-        assert done.returncode == 0, done.stderr
-        json.loads(done.stdout)
-    for kind in ("backbones", "datasets"):
-        assert json.loads(terminal("catalog", kind, "-o", "-").stdout)
 
 
 @pytest.mark.parametrize(

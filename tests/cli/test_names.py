@@ -45,21 +45,6 @@ def test_samples_and_subsets_have_columns_of_each(store: Path, tmp_path: Path) -
     assert all(any(name in column for column in columns) for name in NAMES)
 
 
-def test_a_protocol_has_results_of_each(store: Path, tmp_path: Path) -> None:
-    file = tmp_path / "results.parquet"
-    options = ("--ensembles", "log-avg", "--shots", "1", "--seeds", "2", "-p", "clean")
-    run("evaluate", store, "-o", file, *options)
-    frame = pl.read_parquet(file)
-    alone = frame.filter(pl.col("ensemble").is_null(), pl.col("backbones").list.len() == 1)
-    assert alone["backbones"].explode().unique().sort().to_list() == NAMES
-    joint = frame.filter(pl.col("ensemble") == "log-avg")["backbones"]
-    assert joint.to_list() == [NAMES] * len(joint)
-
-
-def test_a_router_is_fitted_on_them(store: Path, tmp_path: Path) -> None:
-    run("fit", store, "-d", "toy", "--ensemble", "nlc", "-o", tmp_path / "router")
-
-
 def test_a_pattern_names_what_a_comma_list_cannot(store: Path) -> None:
     shown = run("zeroshot", store, "-b", "x?y,n", "-p", "clean")
     assert "\nx,y " in shown

@@ -44,11 +44,6 @@ def test_one_group_has_its_tables(run):
     assert "toy/test · clean" in result.stdout
 
 
-def test_details_are_those_of_every_group(run):
-    words = heads(run("--details").stdout)
-    assert [head[0] for head in words[5:]] == ["backbone", "size", "images"] * 2
-
-
 def test_top_limits_the_tables(run):
     result = run("-p", "clean", "--top", 1)
     regions = result.stdout.split("\n\n")[-1]
@@ -84,21 +79,9 @@ def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
     assert pl.read_parquet(parquet).equals(expected)
 
 
-def test_files_of_the_numbers(run, tmp_path, tiny_store, read_results):
-    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("-o", csv, "-o", parquet)
-    expected = oracle(tiny_store)
-    assert pl.read_parquet(parquet).equals(expected)
-    assert read_results(csv)["value"].to_list() == expected["value"].to_list()
-    assert f"{len(expected)} rows written to {csv}" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-d", "tyo"], "unknown dataset 'tyo': did you mean toy"),
-        (["-b", "fake/three"], "unknown backbone 'fake/three'"),
-        (["-s", "val"], "unknown split 'val'"),
         (["--top", "0"], "--top"),
         (["--samples", "table.txt"], "table.txt is neither CSV nor Parquet: end its name in .csv"),
         (["--subsets", "table"], "table is neither CSV nor Parquet"),
@@ -110,18 +93,3 @@ def test_what_cannot_work_is_said_in_a_sentence(run, arguments, message):
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert result.stdout == ""
-
-
-def test_an_unlabelled_dataset_is_mentioned(fakes, tiny_store, run):
-    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("photos", class_names=())])
-    result = run()
-    assert result.exit_code == 0
-    assert "photos" not in result.stdout
-    assert "not shown, for want of labels or such cells: photos" in result.stderr
-
-
-def test_an_unlabelled_split_is_said(fakes, tmp_path, run):
-    store = fakes.fill(tmp_path / "s", sources=[fakes.Source("photos", class_names=())])
-    result = run(store=store.path)
-    assert result.exit_code == 3
-    assert "photos/test has no labels" in result.stderr

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.store.features import FeatureStore
 from clipsyn.text import recorded
 
 
@@ -50,19 +49,6 @@ def test_a_group_or_filters_choose_cells(clipsyn, path):
         assert len(cells) == (2 if group.startswith("classes") else 4)
 
 
-def test_json_has_an_object_a_cell(clipsyn, path):
-    cells = json.loads(clipsyn("info", path, "--provenance", "-o", "-").stdout)
-    assert [cell["perturbation"] for cell in cells] == ["clean", "clean", "jpeg-3", "jpeg-3"]
-    store = FeatureStore.open(path)
-    assert cells[0]["fingerprint"] == store.fingerprint(store.keys()[0])
-    assert cells[2]["commands"] == ["clipsyn extract store -p jpeg:3"]
-    assert cells[0]["weights"]["cite"] == []
-
-
-def test_cells_without_a_command_say_so(clipsyn, tiny_store):
-    assert "command: not recorded" in clipsyn("info", tiny_store.path, "--provenance").stdout
-
-
 def test_the_command_line_records_itself(clipsyn, tmp_path):
     (tmp_path / "x.csv").write_text("id,prediction,label\na,cat,cat\nb,dog,cat\n")
     words = ["import", str(tmp_path / "s"), str(tmp_path / "x.csv"), "-d", "d", "-b", "mine"]
@@ -92,15 +78,3 @@ def test_cite_prints_bibtex_and_names_what_it_does_not_know(clipsyn, path):
     assert "hendrycks2019corruptions" in result.stdout
     assert "hendrycks2019corruptions" not in one.stdout
     assert "fake/two" not in one.stderr
-
-
-def test_cite_as_json(clipsyn, path):
-    found = json.loads(clipsyn("info", path, "--bibtex", "-o", "-").stdout)
-    assert found["works"][0]["key"] == "rodriguezopazo2025synergy"
-    assert found["works"][0]["for"] == ["the method"]
-    assert len(found["unknown"]) == 3
-
-
-def test_an_empty_store_has_nothing_to_cite(fails, tmp_path):
-    FeatureStore.create(tmp_path / "s")
-    assert "holds no features yet" in fails(4, "info", tmp_path / "s", "--bibtex")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,6 @@ from typing import IO, Any
 import click
 import polars as pl
 import pytest
-from click.testing import Result
 
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination, Source
@@ -59,9 +58,7 @@ def inputs(name: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def refused(
-    clipsyn: Callable[..., Result], tmp_path: Path, monkeypatch: Any
-) -> Callable[..., None]:
+def refused(clipsyn, tmp_path, monkeypatch):
     """A line that ends in a sentence, with all files as they were."""
     monkeypatch.chdir(tmp_path)
 
@@ -91,9 +88,7 @@ def test_no_input_is_written_over(refused: Any, tmp_path: Path, command: str, ou
             refused(command, **{name: given, output: path})
 
 
-def test_a_text_that_is_the_name_of_a_file_is_no_input(
-    clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_text_that_is_the_name_of_a_file_is_no_input(clipsyn, tiny_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):  # the second time, the page is there
         line = "report", tiny_store.path, "--title", "page.html", "-o", "page.html"
@@ -102,9 +97,7 @@ def test_a_text_that_is_the_name_of_a_file_is_no_input(
 
 @each
 @pytest.mark.parametrize("marker", ["clipsyn.json", "router.json"])
-def test_nothing_is_written_into_a_store_or_router(
-    refused: Any, tmp_path: Path, command: str, output: str, marker: str
-) -> None:
+def test_nothing_is_written_into_a_store_or_router(refused, tmp_path, command, output, marker):
     (tmp_path / "it" / "deep").mkdir(parents=True)
     (tmp_path / "it" / marker).write_text("{}")
     (tmp_path / "link").symlink_to("it/deep")
@@ -129,9 +122,7 @@ def test_another_ending_is_refused(refused: Any, command: str, output: str) -> N
 
 
 @each
-def test_a_place_that_cannot_be_written_to(
-    refused: Any, tmp_path: Path, command: str, output: str
-) -> None:
+def test_a_place_that_cannot_be_written_to(refused, tmp_path, command, output):
     (tmp_path / "file").touch()
     file = f"file/new{ENDINGS[command, output][0]}"
     refused(command, codes=(2, 3, 4), **{output: file})  # or there is no such store
@@ -149,9 +140,7 @@ def test_a_device_takes_everything(clipsyn: Any, tiny_store: FeatureStore) -> No
     assert clipsyn("zeroshot", tiny_store.path, "-o", null, "-o", null).exit_code == 0
 
 
-def test_numbers_beside_a_figure_replace_no_table_of_that_name(
-    clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path
-) -> None:
+def test_numbers_beside_a_figure_replace_no_table_of_that_name(clipsyn, tiny_store, tmp_path):
     (tmp_path / "mine.csv").write_text("mine")
     line = "plot", "accuracy-matrix", tiny_store.path, "-p", "clean", "-o", tmp_path / "mine.svg"
     assert clipsyn(*line).exit_code == 0
@@ -180,9 +169,7 @@ def _full(path: Path) -> Iterator[IO[bytes]]:
         "evaluate STORE --ensembles log-avg --shots 1 --seeds 1 -o FILE.parquet",
     ],
 )
-def test_a_full_disk_leaves_the_former_file(
-    clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: Any, line: str
-) -> None:
+def test_a_full_disk_leaves_the_former_file(clipsyn, tiny_store, tmp_path, monkeypatch, line):
     file = str(tmp_path / "file")
     given = line.replace("STORE", str(tiny_store.path)).replace("FILE", file).split()
     assert clipsyn(*given).exit_code == 0

@@ -89,16 +89,6 @@ def test_another_ending_is_refused_before_anything_is_measured(fails, tmp_path):
     assert words.endswith("give a name that ends in .svg, .pdf or .png")
 
 
-def test_a_place_that_cannot_be_written_to(fails, tmp_path, tiny_store):
-    place = tmp_path / "no" / "a.svg"
-    assert "there is no folder" in fails(2, "plot", "upset", tiny_store.path, "-o", place)
-
-
-def test_near_matches_for_a_figure(fails, tmp_path, tiny_store):
-    words = fails(2, "plot", "few-shots", tiny_store.path, "-o", tmp_path / "a.svg")
-    assert words == "unknown figure 'few-shots': did you mean few-shot?"
-
-
 def test_several_perturbations_where_one_is_shown(fails, tmp_path, tiny_store):
     words = fails(2, "plot", "upset", tiny_store.path, "-o", tmp_path / "a.svg")
     assert "clean, jpeg-3" in words
@@ -109,11 +99,6 @@ def test_several_perturbations_where_one_is_shown(fails, tmp_path, tiny_store):
 @pytest.mark.parametrize("words", [["upset"], ["upset", "store"], ["-o", "a.svg"]], ids=str)
 def test_what_is_missing_is_said(fails, words):
     assert fails(2, "plot", *words).startswith("say which figure, of what and where to: `clipsyn")
-
-
-def test_the_store_of_the_environment(clipsyn, tmp_path, tiny_store):
-    line = "plot", "accuracy-matrix", "-o", tmp_path / "a.svg"
-    assert clipsyn(*line, env={"CLIPSYN_STORE": str(tiny_store.path)}).exit_code == 0
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.catalog import data_dir
 from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 
@@ -49,9 +46,7 @@ def test_a_table_from_a_store(clipsyn: Run, router: Path, tiny_store: FeatureSto
     assert lines[-1].endswith(") over 20 labelled images")
 
 
-def test_files_hold_every_row(
-    clipsyn: Run, router: Path, tiny_store: FeatureStore, tmp_path: Path
-) -> None:
+def test_files_hold_every_row(clipsyn, router, tiny_store, tmp_path):
     csv, parquet = tmp_path / "p.csv", tmp_path / "p.parquet"
     options = ("-d", "toy", "-s", "train", "-p", "jpeg:3", "-o", csv, "-o", parquet)
     result = clipsyn("predict", router, tiny_store.path, *options, "-o", "-")
@@ -67,9 +62,7 @@ def test_files_hold_every_row(
     assert frame["class_index"].to_list() == load_router(router).predict(pool).tolist()
 
 
-def test_the_index_is_shown_where_two_classes_have_one_name(
-    clipsyn: Run, fakes: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_the_index_is_shown_where_two_classes_have_one_name(clipsyn, fakes, tmp_path):
     sources = [fakes.Source(split=split, class_names=("a", "b", "a")) for split in ("train", "val")]
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
     store, path = fakes.fill(tmp_path / "s", encoders, sources), tmp_path / "r"
@@ -79,23 +72,7 @@ def test_the_index_is_shown_where_two_classes_have_one_name(
     assert lines[14].split() == ["class", "class_index", "images"]
 
 
-def test_unlabelled_and_unreadable_images(
-    clipsyn: Run, router: Path, fakes: SimpleNamespace, tmp_path: Path
-) -> None:
-    source = fakes.Source(name="mine", class_names=(), bad={2: "cut"})
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    store = fakes.fill(tmp_path / "s", encoders, [source], max_bad=1.0)
-    said = clipsyn("predict", router, store.path, "-d", "mine").stdout
-    assert "accuracy" not in said
-    assert said.splitlines()[-1] == "1 image could not be read, without a prediction"
-    row = json.loads(clipsyn("predict", router, store.path, "-d", "mine", "-o", "-").stdout)[2]
-    assert (row.pop("id"), row.pop("seen")) == ("im002.png", False)
-    assert set(row.values()) == {None}
-
-
-def test_what_cannot_be(
-    fails: Run, router: Path, tiny_store: FeatureStore, fakes: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_what_cannot_be(fails, router, tiny_store, fakes, tmp_path):
     store = tiny_store.path
     assert "is no router" in fails(3, "predict", store, store)
     assert "no samples of food" in fails(4, "predict", router, store, "-d", "food")
@@ -120,9 +97,7 @@ def real(clipsyn: Run, checkpoint: Path, write_images: Run, tmp_path: Path) -> t
     return path, photos
 
 
-def test_a_folder_of_images(
-    clipsyn: Run, real: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_images(clipsyn, real, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     router, photos = real
@@ -138,18 +113,14 @@ def test_a_folder_of_images(
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_a_folder_with_classes_of_its_own(
-    clipsyn: Run, real: tuple[Path, Path], write_images: Run
-) -> None:
+def test_a_folder_with_classes_of_its_own(clipsyn, real, write_images):
     zoo = write_images("zoo", classes=("gnu", "okapi", "quokka"), count=2)
     said = clipsyn("predict", real[0], zoo).stdout
     assert "6 images" in said
     assert said.splitlines()[-1] == ("no accuracy: the images have classes that the router has not")
 
 
-def test_embeddings_can_be_kept(
-    clipsyn: Run, real: tuple[Path, Path], tmp_path: Path, write_images: Run
-) -> None:
+def test_embeddings_can_be_kept(clipsyn, real, tmp_path, write_images):
     flat = write_images("flat") / "cat"
     kept = tmp_path / "kept"
     options = ("--keep", kept, "-p", "jpeg:2", "-o", "-")
@@ -175,49 +146,3 @@ def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(
         assert identity == fitted.cell(replace(key, split="train")).encoder()[0]
         precisions[key.backbone] = identity["precision"]
     assert precisions == {"one": "fp32", "two": "bf16"}
-
-
-def test_a_backbone_with_new_weights_is_refused_before_any_image_is_encoded(
-    fails: Run,
-    real: tuple[Path, Path],
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    other = tmp_path / "tiny"
-    other.mkdir()
-    (other / "open_clip_config.json").write_bytes(
-        (checkpoint / "open_clip_config.json").read_bytes()
-    )
-    tensors = load_file(checkpoint / "open_clip_model.safetensors")
-    tensors["visual.proj"] = tensors["visual.proj"] * 2
-    save_file(tensors, other / "open_clip_model.safetensors")
-    parse = "clipsyn.router.backbone.FittedBackbone.text"
-    text = property(lambda backbone: f"{backbone.name}=local-dir:{other}")
-    monkeypatch.setattr(parse, text)
-    kept = tmp_path / "kept"
-    assert "weights of one differ" in fails(3, "predict", real[0], real[1], "--keep", kept)
-    assert not kept.exists()
-
-
-def test_the_zoo_on_files_that_were_never_in_a_store(clipsyn: Run, tmp_path: Path) -> None:
-    """As the README does it: what a folder of images gets is what the store's split gets."""
-    store, router, photos = tmp_path / "store", tmp_path / "router", tmp_path / "photos"
-    zoo = "tiny-RN/zoo,tiny-ViT-16/zoo"
-    assert (
-        clipsyn("extract", store, "-b", zoo, "-d", "emoji-food", "-s", "train,test").exit_code == 0
-    )
-    clipsyn("fit", store, "-d", "emoji-food", "--ensemble", "log-avg", "--shots", 1, "-o", router)
-    with tarfile.open(data_dir() / "eval" / "emoji-food" / "test" / "0.tar") as archive:
-        names = [name for name in archive.getnames() if name.endswith(".webp")]
-        archive.extractall(photos, [archive.getmember(n) for n in names], filter="data")
-    of_store = json.loads(clipsyn("predict", router, store, "-o", "-").stdout)
-    of_files = json.loads(clipsyn("predict", router, photos, "-o", "-").stdout)
-    by_name = {row.pop("id"): row for row in of_store}
-    assert len(of_files) == len(by_name) == len(names)
-    for row in of_files:
-        expected = by_name[row.pop("id").removesuffix(".webp")]
-        assert row["class_index"] == expected["class_index"]
-        assert row["probability"] == pytest.approx(expected["probability"], abs=1e-3)

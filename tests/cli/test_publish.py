@@ -32,9 +32,7 @@ def lines(result: Any) -> list[str]:
     return found
 
 
-def test_push_says_the_size_first_and_pull_brings_it_back(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path, fakes: Any
-) -> None:
+def test_push_says_the_size_first_and_pull_brings_it_back(clipsyn, path, place, tmp_path, fakes):
     said = lines(clipsyn("push", path, place))
     groups = find_groups(FeatureStore.open(path), {})
     size = f"{sum(group.bytes for group in groups) / 1e6:,.1f} MB"
@@ -49,9 +47,7 @@ def test_push_says_the_size_first_and_pull_brings_it_back(
     assert clipsyn("verify", back).exit_code == 0
 
 
-def test_again_there_is_nothing_to_do(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path
-) -> None:
+def test_again_there_is_nothing_to_do(clipsyn, path, place, tmp_path):
     for command in (("push", path, place), ("pull", place, tmp_path / "back")):
         clipsyn(*command)
         said = lines(clipsyn(*command))
@@ -60,20 +56,7 @@ def test_again_there_is_nothing_to_do(
         assert re.fullmatch(f"nothing to .*: {count} are there already", said[0])
 
 
-def test_one_that_is_there_is_said_as_one(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path
-) -> None:
-    clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
-    back = tmp_path / "back"
-    clipsyn("pull", place, back)
-    clipsyn("rm", back, "-b", "fake/one", "--yes")  # the samples stay
-    (first, *_) = lines(clipsyn("pull", place, back))
-    assert re.fullmatch(r"3 groups to pull .* MB; 1 is there already", first)
-
-
-def test_dry_run_says_what_is_copied_and_does_nothing(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path, read_table: Any
-) -> None:
+def test_dry_run_says_what_is_copied_and_does_nothing(clipsyn, path, place, tmp_path, read_table):
     clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
     published = (place / "index.json.gz").read_bytes()
     push = ("push", path, place, "-s", "test")
@@ -92,9 +75,7 @@ def test_dry_run_says_what_is_copied_and_does_nothing(
     assert not (tmp_path / "back").exists()
 
 
-def test_the_card_is_of_all_that_is_published(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path, fakes: Any
-) -> None:
+def test_the_card_is_of_all_that_is_published(clipsyn, path, place, tmp_path, fakes):
     clipsyn("push", path, place, "-b", "fake/one")
     card = (place / "README.md").read_text()
     assert "4 cells over 31 images" in card
@@ -106,16 +87,6 @@ def test_the_card_is_of_all_that_is_published(
     assert "9 cells over 31 images" in (place / "README.md").read_text()
 
 
-def test_patterns_and_lists_choose_cells(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path
-) -> None:
-    clipsyn("push", path, place, "-p", "jpeg:3,cl*", "--backbones", "*/two")
-    clipsyn("pull", place, tmp_path / "back", "-p", "jpeg-3", "-s", "t*")
-    keys = FeatureStore.open(tmp_path / "back").keys()
-    assert {(key.backbone, key.perturbation) for key in keys} == {("fake/two", "jpeg-3")}
-    assert {key.split for key in keys} == {"test", "train"}
-
-
 @pytest.fixture
 def other(tmp_path: Path, fakes: Any) -> Path:
     """A store in which a backbone of a known name has other weights."""
@@ -123,9 +94,7 @@ def other(tmp_path: Path, fakes: Any) -> Path:
     return path
 
 
-def test_other_content_needs_a_flag(
-    clipsyn: Any, fails: Any, path: Path, place: Path, other: Path
-) -> None:
+def test_other_content_needs_a_flag(clipsyn, fails, path, place, other):
     clipsyn("push", path, place)
     said = fails(4, "push", other, place)
     assert "(backbone.weights)" in said
@@ -141,9 +110,7 @@ def test_other_content_needs_a_flag(
     assert clipsyn(*line.split(), "-y").exit_code == 0
 
 
-def test_damage_at_a_url_is_mended_by_the_push_that_verify_advises(
-    clipsyn: Any, fails: Any, path: Path, place: Path
-) -> None:
+def test_damage_at_a_url_is_mended_by_the_push_that_verify_advises(clipsyn, fails, path, place):
     clipsyn("push", path, place)
     chunk = next(place.glob("features/**/image_embedding/c.0.0"))
     chunk.write_bytes(b"cut")
@@ -179,9 +146,7 @@ def test_nothing_is_published_there(fails: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "kept"), [("push", "files that were sent"), ("pull", "files that were copied")]
 )
-def test_an_interruption_says_what_is_kept(
-    fails: Any, path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kept: str
-) -> None:
+def test_an_interruption_says_what_is_kept(fails, path, monkeypatch, command, kept):
     from clipsyn.remote.pull import Pull
     from clipsyn.remote.push import Push
 

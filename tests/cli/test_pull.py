@@ -18,9 +18,7 @@ def bob(tmp_path: Path, fakes: Any) -> Path:
     return fakes.fill(tmp_path / "bob", [fakes.Encoder(), fakes.Encoder("fake/two")]).path
 
 
-def test_it_says_what_each_store_adds(
-    clipsyn: Any, alice: Path, bob: Path, tmp_path: Path, fakes: Any
-) -> None:
+def test_it_says_what_each_store_adds(clipsyn, alice, bob, tmp_path, fakes):
     lab = tmp_path / "lab"
     result = clipsyn("pull", alice, bob, lab)
     assert result.exit_code == 0
@@ -39,9 +37,7 @@ def test_it_says_what_each_store_adds(
     assert again.stdout == f"{bob}: nothing new; 7 groups are there already\n"
 
 
-def test_a_dry_run_lists_the_groups_and_writes_nothing(
-    clipsyn: Any, alice: Path, bob: Path, fakes: Any
-) -> None:
+def test_a_dry_run_lists_the_groups_and_writes_nothing(clipsyn, alice, bob, fakes):
     before = fakes.contents(alice)
     _, *groups = clipsyn("pull", bob, alice, "--dry-run").stdout.splitlines()
     assert groups == [
@@ -69,9 +65,7 @@ def test_linked_files_are_the_same_files(clipsyn: Any, alice: Path, tmp_path: Pa
         assert chunk.samefile(tmp_path / "lab" / chunk.relative_to(alice))
 
 
-def test_every_conflict_is_named_and_nothing_is_merged(
-    clipsyn: Any, fails: Any, alice: Path, tmp_path: Path, fakes: Any
-) -> None:
+def test_every_conflict_is_named_and_nothing_is_merged(clipsyn, fails, alice, tmp_path, fakes):
     other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="x")]).path
     said = fails(4, "pull", alice, other, tmp_path / "lab")
     assert said.startswith(f"nothing was merged into {tmp_path / 'lab'}: classes/toy/simple/fake--")

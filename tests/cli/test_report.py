@@ -35,9 +35,3 @@ def test_a_file_without_a_name_is_refused(tiny_store, tmp_path):
     done = run(tiny_store.path, "-o", tmp_path / "page.html", "--measured", "oracle.parquet")
     assert done.exit_code == 2
     assert "ANALYSIS=FILE" in done.output
-
-
-def test_an_output_is_needed(tiny_store):
-    done = run(tiny_store.path)
-    assert done.exit_code == 2
-    assert "--output" in done.output

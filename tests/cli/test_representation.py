@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 
-import polars as pl
 import pytest
 
 from clipsyn.analyses.representation import representation
@@ -48,15 +47,6 @@ def test_the_numbers_are_those_of_python(run, tiny_store):
     assert {row["n"] for row in found if row["metric"] == "cka"} == {12}
 
 
-def test_files_of_the_numbers(run, tmp_path, tiny_store):
-    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("-o", csv, "-o", parquet)
-    expected = representation(tiny_store)
-    assert pl.read_parquet(parquet).equals(expected)
-    assert pl.read_csv(csv)["value"].to_list() == expected["value"].to_list()
-    assert f"{len(expected)} rows written to {csv}" in result.stderr
-
-
 def test_an_unlabelled_dataset_is_compared_and_mentioned(fakes, tiny_store, run):
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     photos = fakes.Source("photos", class_names=(), changed=set(range(20)))
@@ -70,22 +60,12 @@ def test_an_unlabelled_dataset_is_compared_and_mentioned(fakes, tiny_store, run)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-d", "tyo"], "unknown dataset 'tyo': did you mean toy"),
-        (["-b", "fake/three"], "unknown backbone 'fake/three'"),
-        (["-p", "jpeg-5"], "unknown perturbation 'jpeg-5': did you mean jpeg-3"),
         (["--support", "test"], "nothing is measured on: give --support another split than test"),
         (["--support", "trian"], "unknown split 'trian': did you mean train"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(fails, tiny_store, arguments, message):
     assert message in fails(2, "representation", tiny_store.path, *arguments)
-
-
-@pytest.mark.parametrize("option", ["--samples", "--neighbours"])
-def test_numbers_start_at_one(run, option):
-    result = run(option, 0)
-    assert result.exit_code == 2
-    assert option in result.stderr
 
 
 def test_one_backbone_without_labels(fails, fakes, tmp_path):

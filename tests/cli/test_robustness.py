@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 
-import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -62,20 +61,6 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     assert list(rows[0]) == list(RESULT)
 
 
-def test_files_of_the_numbers(run, tmp_path, tiny_store, read_results):
-    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("-o", csv, "-o", parquet)
-    expected = robustness(tiny_store)
-    assert pl.read_parquet(parquet).equals(expected)
-    assert read_results(csv)["metric"].to_list() == expected["metric"].to_list()
-    assert f"{len(expected)} rows written to {csv}" in result.stderr
-
-
-def test_the_reference_is_named(run):
-    assert "in % of those of fake/two" in run("--reference", "fake/two").stdout
-    assert "in % of those of fake/one" in run("--reference", "fake/one").stdout
-
-
 def test_ensembles_of_a_file_of_results(run, tmp_path, tiny_store):
     path = tmp_path / "results.parquet"
     evaluate(
@@ -99,9 +84,7 @@ def test_ensembles_of_a_file_of_results(run, tmp_path, tiny_store):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-d", "tyo"], 2, "unknown dataset 'tyo': did you mean toy"),
         (["--reference", "fake/on"], 2, "unknown reference 'fake/on': did you mean fake/one"),
-        (["-p", "jpeg-4"], 2, "unknown perturbation 'jpeg-4': did you mean jpeg-3"),
         (["-p", "clean"], 4, "has clean images only of toy/test: run `clipsyn extract "),
         (
             ["--results", "none.parquet"],
@@ -128,11 +111,3 @@ def test_a_missing_cell_is_answered_with_the_line_that_makes_it(fakes, tmp_path,
         f"run `clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
         "--dataset toy --split test --perturb fog-2`"
     ) in result.stderr
-
-
-def test_an_unlabelled_split_is_said(fakes, tmp_path, run):
-    photos = fakes.Source("photos", class_names=())
-    store = fakes.fill(tmp_path / "s", sources=[photos], perturbations=["clean", "jpeg:3"])
-    result = run(store=store.path)
-    assert result.exit_code == 3
-    assert "photos/test has no labels" in result.stderr

@@ -6,9 +6,7 @@ import errno
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -78,13 +76,7 @@ REFUSED: list[tuple[BaseException, str]] = [
 
 
 @pytest.mark.parametrize(("error", "words"), REFUSED, ids=repr)
-def test_what_the_machine_refuses(
-    fails: Callable[..., str],
-    tiny_store: FeatureStore,
-    monkeypatch: pytest.MonkeyPatch,
-    error: BaseException,
-    words: str,
-) -> None:
+def test_what_the_machine_refuses(fails, tiny_store, monkeypatch, error, words):
     def refuse(*_: object) -> None:
         raise error
 
@@ -126,9 +118,7 @@ def evil_store(tiny_store: FeatureStore) -> FeatureStore:
         "rm -b *evil*",
     ],
 )
-def test_names_of_strangers_do_not_steer_the_terminal(
-    clipsyn: Callable[..., Any], evil_store: FeatureStore, command: str
-) -> None:
+def test_names_of_strangers_do_not_steer_the_terminal(clipsyn, evil_store, command):
     name, *options = command.split()
     result = clipsyn(name, evil_store.path, *options)
     assert all(line.isprintable() for line in result.output.splitlines()), result.output
@@ -137,20 +127,7 @@ def test_names_of_strangers_do_not_steer_the_terminal(
         assert EVIL in {row["dataset"] for row in json.loads(result.stdout)}
 
 
-def test_data_keeps_names_as_they_are(
-    clipsyn: Callable[..., Any], evil_store: FeatureStore, tmp_path: Path
-) -> None:
-    import polars as pl
-
-    csv, table = tmp_path / "r.csv", tmp_path / "r.parquet"
-    clipsyn("zeroshot", evil_store.path, "-o", csv, "-o", table)
-    assert EVIL in pl.read_csv(csv)["dataset"]
-    assert EVIL in pl.read_parquet(table)["dataset"]
-
-
-def test_log_lines_and_errors_are_printable(
-    clipsyn: Callable[..., Any], fails: Callable[..., str], tiny_store: FeatureStore
-) -> None:
+def test_log_lines_and_errors_are_printable(clipsyn, fails, tiny_store):
     assert SHOWN in fails(2, "zeroshot", tiny_store.path, "-d", EVIL)
     for mistake in (fails(2, "ls", f"--{EVIL}"), fails(2, f"--{EVIL}"), fails(2, EVIL)):
         assert "evil" in mistake

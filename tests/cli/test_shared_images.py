@@ -12,10 +12,11 @@ NOTE = (
     "note: images stand in several of these sets, birds/test (20 of 20), more/test (20 of 24): "
     "means and correlations over datasets count them more than once\n"
 )
+QUICK = "--heads zero-shot --ensembles log-avg --shots 1 --seeds 1 -p clean"
 OF_EACH = [name for name in ANALYSES if not ANALYSES.load(name).over_datasets]
 OVER_DATASETS = [
     *([name] for name in ANALYSES if name not in OF_EACH),
-    ["evaluate", "--ensembles", "log-avg", "-p", "clean"],
+    ["evaluate", *QUICK.split()],
 ]
 
 

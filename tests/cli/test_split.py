@@ -25,9 +25,7 @@ def photos(write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -
     return folder
 
 
-def test_it_says_what_it_made_and_what_comes_next(
-    clipsyn: Run, photos: Path, read_table: Run
-) -> None:
+def test_it_says_what_it_made_and_what_comes_next(clipsyn, photos, read_table):
     result = clipsyn("-q", "split", "photos", "-o", "photos.csv", "--test", "0.34")
     assert result.exit_code == 0, result.output
     assert read_table(result.stdout).rows == [

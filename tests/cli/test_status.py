@@ -60,10 +60,6 @@ def test_each_look_is_a_line_of_json(tiny_store: FeatureStore) -> None:
     assert json.loads(line) == {"cells": cells, "groups": 0, "done": 0, "blocks": 0, "rate": 0.0}
 
 
-def test_a_store_that_a_job_has_yet_to_make_is_waited_for(tmp_path: Path) -> None:
-    assert watching(tmp_path / "s") == (0, "0 cells finished; nothing is being written")
-
-
 def test_what_is_no_store_is_refused(fails: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     assert "holds something else" in fails(4, "ls", tmp_path, "--watch")

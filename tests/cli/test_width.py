@@ -118,10 +118,3 @@ def test_into_a_pipe_tables_are_whole(clipsyn, store, monkeypatch):
     lines = clipsyn("ls", store).stdout.split("\n")
     assert max(map(len, lines)) > 80
     assert any(line.startswith(f"{LONG}  test   clean ") for line in lines)
-
-
-def test_json_is_not_broken_into_lines(clipsyn, store, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    whole = clipsyn("oracle", store, "-o", "-").stdout
-    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
-    assert clipsyn("oracle", store, "-o", "-").stdout == whole

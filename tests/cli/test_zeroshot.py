@@ -2,10 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -49,13 +45,6 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     assert list(rows[0]) == list(RESULT)
 
 
-def test_summary_is_one_table(run):
-    result = run("--summary")
-    lines = result.stdout.split("\n")
-    assert lines[0].split()[:4] == ["dataset", "perturbation", "n", "chance"]
-    assert [line.split()[1] for line in lines[2:4]] == ["clean", "jpeg-3"]
-
-
 def test_filters(run):
     def cells(*arguments: str) -> list[tuple[str, ...]]:
         rows = json.loads(run("-o", "-", *arguments).stdout)
@@ -81,12 +70,6 @@ def test_files_are_written_and_said_on_stderr(run, tmp_path, tiny_store, read_re
     assert read_results(csv).equals(expected.drop("data"))
     json.loads(result.stdout)
     assert f"{len(expected)} rows written to {csv}" in result.stderr
-
-
-def test_the_store_may_come_from_the_environment(run, tiny_store):
-    result = run(store=None, env={"CLIPSYN_STORE": str(tiny_store.path)})
-    assert result.exit_code == 0
-    assert "toy/test" in result.stdout
 
 
 def test_unlabelled_datasets_are_mentioned(fakes, tiny_store, run):
@@ -118,58 +101,9 @@ def test_mistakes_are_one_sentence(run, arguments, code, message):
     assert "Traceback" not in result.stderr
 
 
-def test_no_store_and_an_empty_store(run, tmp_path, fakes):
-    missing = run(store=tmp_path / "nothing")
-    assert missing.exit_code == 4
-    assert "clipsyn extract" in missing.stderr
-    path = tmp_path / "empty"
-    path.mkdir()
-    assert run(store=path).exit_code == 4
-
-
 def test_a_dataset_without_labels_alone(run, fakes, tmp_path):
     path = tmp_path / "photos"
     fakes.fill(path, sources=[fakes.Source("photos", class_names=())])
     result = run(store=path)
     assert result.exit_code == 3
     assert "has no labels" in result.stderr
-
-
-def test_a_read_only_store_will_do(run, tiny_store):
-    for path in [tiny_store.path, *tiny_store.path.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    before = sorted(tiny_store.path.rglob("*"))
-    result = run()
-    for path in [tiny_store.path, *tiny_store.path.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    assert result.exit_code == 0
-    assert sorted(tiny_store.path.rglob("*")) == before
-
-
-def test_twice_the_same_bytes(run, tmp_path):
-    one, two = tmp_path / "1.csv", tmp_path / "2.csv"
-    assert run("-o", one).stdout == run("-o", two).stdout
-    assert one.read_bytes() == two.read_bytes()
-
-
-def test_it_reads_a_copy_elsewhere(run, tiny_store, tmp_path):
-    copy = shutil.copytree(tiny_store.path, tmp_path / "elsewhere")
-    assert run(store=copy).stdout == run().stdout
-
-
-HEAVY = ("torch", "torchvision", "open_clip", "timm", "sklearn", "scipy", "PIL", "zarr")
-
-
-def test_the_command_imports_nothing_heavy(tiny_store: object, tmp_path: Path):
-    code = (
-        "import sys\n"
-        "from clipsyn.cli import main\n"
-        "main(sys.argv[1:], standalone_mode=False)\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
-    )
-    words = ["zeroshot", str(tiny_store.path), "-o", str(tmp_path / "o.csv")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
-    )
-    assert done.stderr.splitlines()[-1] == "[]"
-    assert "toy/test" in done.stdout

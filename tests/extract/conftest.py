@@ -68,9 +68,7 @@ class SavedModel:
         return f"local-dir:{self.folder}"
 
 
-def save_folder(
-    folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor], **preprocess: Any
-) -> Path:
+def save_folder(folder, config, state, **preprocess):
     """An open_clip checkpoint folder with those weights as safetensors."""
     folder.mkdir()
     content = {"model_cfg": config, "preprocess_cfg": preprocess}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -17,7 +15,7 @@ from clipsyn.images.perturb import resolve
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups, remove
+from clipsyn.store.inventory import find_groups
 from clipsyn.store.verify import damage, debris
 
 LABELS = ("clean", "jpeg:3", "fog:2")
@@ -108,35 +106,6 @@ def evaluated(store: FeatureStore, output: Path | None = None) -> pl.DataFrame:
     return evaluate(store, perturbations="*", splits="test", output=output, **common)
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Names of the arrays that are read."""
-    names: list[str] = []
-    read = arrays.read
-
-    def spy(path: Path, *arguments: Any) -> Any:
-        names.append(path.name)
-        return read(path, *arguments)
-
-    monkeypatch.setattr(arrays, "read", spy)
-    return names
-
-
-@pytest.mark.parametrize("how", ["clean", "all", "none"])
-def test_robustness_reads_predictions_alone(
-    stores: dict[str, FeatureStore], opened: list[str], tmp_path: Path, how: str
-) -> None:
-    """Also with ensembles: their numbers come from the file of results."""
-    results = tmp_path / "results.parquet"
-    evaluated(stores[how], results)
-    assert "logit" in opened or "image_embedding" in opened
-    opened.clear()
-    store = FeatureStore.open(stores[how].path)
-    assert len(robustness(store, results=results)) > len(robustness(store)) > 0
-    assert "prediction" in opened
-    assert not {"logit", "image_embedding"} & set(opened)
-
-
 # The same cells, extracted again
 
 
@@ -150,17 +119,7 @@ def test_logits_that_are_there_stay(fakes: Any, tmp_path: Path, before: str, now
     assert not any(encoder.encoded or encoder.texts for encoder in encoders)
 
 
-def test_new_perturbations_stand_beside_old_ones(fakes: Any, tmp_path: Path) -> None:
-    fill(fakes, tmp_path, logits="all", perturbations=["clean", "jpeg:3"])
-    store, _ = fill(fakes, tmp_path)
-    assert kinds(store) == {"logits": {"clean", "jpeg-3"}, "predictions": {"fog-2"}}
-    assert problems(store) == []
-    assert len(robustness(store))
-
-
-def test_logits_are_added_without_images_and_take_the_place_of_predictions(
-    fakes: Any, tmp_path: Path, stores: dict[str, FeatureStore]
-) -> None:
+def test_logits_are_added_without_images_and_take_the_place_of_predictions(fakes, tmp_path, stores):
     fill(fakes, tmp_path)
     store, encoders = fill(fakes, tmp_path, logits="all")
     assert not any(encoder.encoded or encoder.texts for encoder in encoders)
@@ -169,24 +128,9 @@ def test_logits_are_added_without_images_and_take_the_place_of_predictions(
     assert problems(store) == []
 
 
-def test_predictions_are_added_where_a_store_has_none(fakes: Any, tmp_path: Path) -> None:
-    """As in a store of format 1.1 that was made without logits."""
-    store, _ = fill(fakes, tmp_path)
-    lacking = [group for group in find_groups(store, {}) if group.kind == "predictions"]
-    remove(store, lacking)
-    assert store.predictions(FeatureKey("toy", "test", "fog-2", "fake/one"), "simple").shape == (
-        45,
-    )
-    _, encoders = fill(fakes, tmp_path)
-    assert kinds(store)["predictions"] == {"jpeg-3", "fog-2"}
-    assert not any(encoder.encoded or encoder.texts for encoder in encoders)
-
-
 @pytest.mark.parametrize("before", ["all", "clean"])
 @pytest.mark.parametrize("now", ["all", "clean"])
-def test_what_other_weights_made_is_refused_or_replaced(
-    fakes: Any, tmp_path: Path, before: str, now: str
-) -> None:
+def test_what_other_weights_made_is_refused_or_replaced(fakes, tmp_path, before, now):
     options = {"perturbations": ["jpeg:3"], "logits": now}
     fakes.fill(tmp_path / "store", perturbations=["jpeg:3"], logits=before)
     others = [fakes.Encoder(weights="others")]
@@ -199,15 +143,6 @@ def test_what_other_weights_made_is_refused_or_replaced(
         place = group.path.relative_to(store.path)
         assert fakes.unlike(group.path, tmp_path / "fresh" / place) == []
     assert problems(store) == []
-
-
-@pytest.mark.parametrize("before", ["all", "clean"])
-def test_answers_of_other_class_names_are_refused(fakes: Any, tmp_path: Path, before: str) -> None:
-    """Class names of the store are as before, so only what is made from them is stale."""
-    fakes.fill(tmp_path, perturbations=["jpeg:3"], logits=before)
-    source = fakes.Source(class_names=("cat", "dog", "crepe"))
-    with pytest.raises(StaleCell, match="class_names"):
-        fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:3"])
 
 
 def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> None:
@@ -224,47 +159,3 @@ def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> 
             Wanted([fakes.Encoder()], [fakes.Source()], [resolve("jpeg:3")], logits="all"),
             fakes.Quiet(),
         )
-
-
-@pytest.mark.parametrize("wrong", ["another class", "no class", "none", "a bad image"])
-def test_verify_computes_predictions_again(fakes: Any, tmp_path: Path, wrong: str) -> None:
-    source = fakes.Source(bad={2: "torn"})
-    store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:3"], max_bad=0.1)
-    path = store.at("predictions", *FeatureKey("toy", "test", "jpeg-3", "fake/one").names, "simple")
-    values = arrays.read(path / "prediction", range(7))
-    row, value = {"another class": (1, (values[1] + 1) % 3), "no class": (1, 3)}.get(
-        wrong, (1, 65535)
-    )
-    values[2 if wrong == "a bad image" else row] = 0 if wrong == "a bad image" else value
-    arrays.write_block(path / "prediction", 0, values)
-    fakes.rewrite(path, arrays={"prediction": arrays.listing(path / "prediction").json()})
-    (problem,) = problems(store)
-    assert problem.startswith("predictions/toy/test/jpeg-3/fake--one/simple: ")
-
-
-# What the plan says
-
-
-@pytest.mark.parametrize("how", ["clean", "all", "none"])
-def test_the_plan_has_the_bytes_of_what_is_written(fakes: Any, tmp_path: Path, how: str) -> None:
-    store = FeatureStore.create(tmp_path, 8)
-    encoders, sources = [fakes.Encoder()], [fakes.Source(count=40)]
-    perturbations = [resolve("clean"), resolve("jpeg:3")]
-    work = load_work(store, Wanted(encoders, sources, perturbations, logits=how), fakes.Quiet())
-    table, summary = work.plan().table(), work.summary()
-    fakes.fill(tmp_path, encoders, sources, ["clean", "jpeg:3"], logits=how)
-    for row in table.to_dicts():
-        for kind, names in {
-            "embeddings": ("image_embedding", "valid"),
-            "logits": ("logit",),
-            "predictions": ("prediction",),
-        }.items():
-            folder = f"toy/test/{row['perturbation']}"
-            chunks = [f for name in names for f in tmp_path.glob(f"*/{folder}/**/{name}/c.*")]
-            written = sum(file.stat().st_size - 4 for file in chunks)  # without checksums
-            assert row[f"{kind} MB"] * 1e6 == pytest.approx(written), (row, kind)
-    sizes = [sum(table[f"{kind} MB"]) for kind in ("embeddings", "logits", "predictions")]
-    assert summary.endswith(
-        f"{np.sum(sizes):,.1f} MB to store (embeddings {sizes[0]:,.1f}, logits {sizes[1]:,.1f}, "
-        f"predictions {sizes[2]:,.1f})"
-    )

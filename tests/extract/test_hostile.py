@@ -212,9 +212,7 @@ def test_unusual_images_are_read(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # PIL warns of damaged metadata
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_image_or_asks_for_too_much_has_a_reason(
-    name: str, limited_memory: Limit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_image_or_asks_for_too_much_has_a_reason(name, limited_memory, monkeypatch):
     def run(*_: object, **__: object) -> None:
         raise AssertionError("a program was run")
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from clipsyn.extract import images as module
 from clipsyn.extract.images import Batch, Images, ReducedImages, batches
-from clipsyn.images.decode import UndecodableImage
 from clipsyn.images.perturb import apply, reduce_to_canvas, resolve
 from clipsyn.names import Perturbation
 
@@ -56,30 +55,6 @@ def test_batches_are_the_rows_in_order(fakes: Any, size: int, workers: int) -> N
         assert batch.errors == {"half": {}, "whole": {}}
 
 
-def test_what_cannot_be_decoded_is_blank_and_named(fakes: Any) -> None:
-    source = fakes.Source(count=6, bad={2: "torn", 5: "empty file"})
-    ((_, batch),) = collected([images(source, 0, 6, "jpeg:1")], 10)
-    assert batch.valid["half"].tolist() == [True, True, False, True, True, False]
-    assert batch.errors["whole"] == {"im002.png": "torn", "im005.png": "empty file"}
-    assert not batch.pixels["whole"][[2, 5]].any()
-    assert batch.pixels["whole"][[0, 1, 3, 4]].any(axis=(1, 2, 3)).all()
-
-
-def test_what_one_preprocessing_refuses_is_blank_there_only(fakes: Any) -> None:
-    source = fakes.Source(count=3)
-
-    def picky(image: Image.Image) -> np.ndarray:
-        if np.array_equal(np.asarray(image), np.asarray(source.image(1))):
-            raise UndecodableImage("too narrow")
-        return halved(image)
-
-    part = Images(source, resolve("clean"), {"picky": picky, "whole": whole}, range(3))
-    ((_, batch),) = collected([part], 10)
-    assert batch.valid["picky"].tolist() == [True, False, True]
-    assert batch.valid["whole"].all()
-    assert batch.errors == {"picky": {"im001.png": "too narrow"}, "whole": {}}
-
-
 def test_decoding_runs_a_few_batches_ahead_and_no_further(fakes: Any) -> None:
     source = fakes.Source(count=100)
     decoded, lock, image = [], threading.Lock(), source.image
@@ -110,13 +85,6 @@ def test_any_other_failure_is_not_taken_for_a_bad_image(fakes: Any) -> None:
         collected([images(source, 0, 3)], 2)
 
 
-def test_sources_are_not_changed_by_perturbing(fakes: Any) -> None:
-    source = fakes.Source(count=4)
-    before = [source.image(row).tobytes() for row in range(4)]
-    collected([images(source, 0, 4, "gaussian_noise:5")], 2)
-    assert [source.image(row).tobytes() for row in range(4)] == before
-
-
 ROWS = range(20)
 
 
@@ -133,14 +101,6 @@ def test_what_is_kept_is_decoded_once(fakes: Any) -> None:
         for row in ROWS:
             assert np.array_equal(images.image(row), expected[row])
     assert source.decoded == [*ROWS]
-
-
-def test_else_it_is_decoded_each_time(fakes: Any) -> None:
-    source = fakes.Source()
-    images = reduced(source, 8, keep=False)
-    for _ in range(3):
-        images.image(3)
-    assert source.decoded == [3, 3, 3]
 
 
 def test_room_is_limited(fakes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,13 +125,6 @@ def test_who_asks_for_a_row_that_is_being_decoded_waits(fakes: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(images.image, [r for r in ROWS for _ in "abcd"]))
     assert sorted(source.decoded) == [*ROWS]
-
-
-def test_a_bad_image_is_bad_each_time(fakes: Any) -> None:
-    images = reduced(fakes.Source(bad={2: "torn"}), 8)
-    for _ in range(2):
-        with pytest.raises(UndecodableImage, match="torn"):
-            images.image(2)
 
 
 def test_the_same_rows_on_the_same_canvas_are_shared(fakes: Any) -> None:

@@ -31,9 +31,7 @@ TOWERS = ["vit", "custom-text", "eos", "bidirectional"]
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_texts_equal_open_clip_at_full_context(
-    saved: Any, monkeypatch: pytest.MonkeyPatch, tower: str
-) -> None:
+def test_texts_equal_open_clip_at_full_context(saved, monkeypatch, tower):
     monkeypatch.setattr(text_module, "BATCH", 3)
     checkpoint = saved(f"clipsyn-{tower}")
     encoder = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu")
@@ -46,9 +44,7 @@ def test_texts_equal_open_clip_at_full_context(
 
 
 @pytest.mark.parametrize(("tower", "width"), [("vit", 4), ("eos", 4), ("bidirectional", 16)])
-def test_causal_towers_see_no_more_positions_than_needed(
-    saved: Any, monkeypatch: pytest.MonkeyPatch, tower: str, width: int
-) -> None:
+def test_causal_towers_see_no_more_positions_than_needed(saved, monkeypatch, tower, width):
     encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
     seen: list[int] = []
     model = encoder._text._model
@@ -75,9 +71,7 @@ class CountingEncoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def class_embeddings(
-    encoder: Any, class_names: Sequence[str], prompts: PromptSet
-) -> NDArray[np.float32]:
+def class_embeddings(encoder, class_names, prompts):
     return ClassTexts(encoder, class_names, prompts).class_embeddings(encoder.encode_text)
 
 
@@ -142,9 +136,7 @@ def at_once(encoder: Any, names: Sequence[str], prompts: PromptSet) -> NDArray[n
 
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("batches", [1, 2, 5, 100])
-def test_parts_change_no_bit(
-    saved: Any, monkeypatch: pytest.MonkeyPatch, tower: str, batches: int
-) -> None:
+def test_parts_change_no_bit(saved, monkeypatch, tower, batches):
     monkeypatch.setattr(text_module, "BATCH", 7)
     monkeypatch.setattr(text_module, "PART", 7 * batches)
     encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
@@ -155,19 +147,3 @@ def test_parts_change_no_bit(
     got = texts.class_embeddings(encoder.encode_text)
     assert got.tobytes() == at_once(encoder, names, PROMPTS).tobytes()
     assert got[3].tobytes() == got[-1].tobytes()
-
-
-def test_parts_are_sorted_by_length_and_hold_each_text_once(
-    saved: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(text_module, "PART", 8)
-    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
-    names = [*NAMES, *NAMES]
-    parts = ClassTexts(encoder, names, PROMPTS).parts
-    joined = [text for part in parts for text in part]
-    want = {prompt for name in names for prompt in PROMPTS.prompts(name)}
-    assert sorted(joined) == sorted(want)
-    lengths = encoder.text_lengths(joined)
-    assert (np.diff(lengths) >= 0).all()
-    tokens = open_clip.get_tokenizer("clipsyn-vit")(joined)
-    assert lengths.tolist() == [int((row != 0).sum()) for row in tokens]

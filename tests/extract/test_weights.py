@@ -16,8 +16,6 @@ from safetensors.torch import save_file
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.checkpoint import (
     checkpoint_shapes,
-    misshapen,
-    require_finite,
     weights_digest,
 )
 from clipsyn.extract.encoder import load_encoder
@@ -40,9 +38,7 @@ class RunsCode:
 
 @pytest.mark.parametrize("writer", ["torch", "plain"])
 @pytest.mark.parametrize("form", ["file", "folder"])
-def test_a_pickle_that_runs_code_is_refused_unread(
-    saved: Any, tmp_path: Path, writer: str, form: str
-) -> None:
+def test_a_pickle_that_runs_code_is_refused_unread(saved, tmp_path, writer, form):
     checkpoint = saved("clipsyn-vit")
     trace = tmp_path / "code-ran"
     path = tmp_path / "open_clip_pytorch_model.bin"
@@ -62,14 +58,6 @@ def test_a_pickle_that_runs_code_is_refused_unread(
     # the file does what the test thinks: opened carelessly, it runs
     torch.load(path, weights_only=False) if writer == "torch" else pickle.loads(path.read_bytes())
     assert trace.exists()
-
-
-def test_a_newer_pickle_is_not_run_either(tmp_path: Path) -> None:
-    path = tmp_path / "newer.pt"
-    path.write_bytes(pickle.dumps(RunsCode(tmp_path / "code-ran"), protocol=5))
-    with pytest.raises(CheckpointError, match="is damaged or no checkpoint"):
-        checkpoint_shapes(path)
-    assert not (tmp_path / "code-ran").exists()
 
 
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
@@ -93,14 +81,6 @@ def test_cut_files(saved: Any, tmp_path: Path, suffix: str, keep: float) -> None
     path.write_bytes(data[: keep if keep >= 1 else int(len(data) * keep)])
     with pytest.raises(CheckpointError, match=rf"cut{suffix} is damaged or no"):
         load(f"clipsyn-rn@{path}")
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
-def test_a_file_of_another_kind(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"text{suffix}"
-    path.write_text("just a text file, renamed\n" * 50)
-    with pytest.raises(CheckpointError, match="is damaged or no"):
-        checkpoint_shapes(path)
 
 
 @pytest.mark.parametrize("content", [{}, [torch.zeros(2)], {"epoch": 3}, {"state_dict": None}])
@@ -130,12 +110,6 @@ def test_shapes_are_the_same_from_every_container(saved: Any, tmp_path: Path) ->
     assert load(f"clipsyn-vit@{parallel}").identity == load(checkpoint.by_file).identity
 
 
-def test_numpy_archives_are_left_to_open_clip(tmp_path: Path) -> None:
-    path = tmp_path / "big_vision.npz"
-    path.write_bytes(b"")
-    assert checkpoint_shapes(path) == {}
-
-
 @pytest.mark.parametrize(
     ("architecture", "weights", "tensor"),
     [
@@ -144,9 +118,7 @@ def test_numpy_archives_are_left_to_open_clip(tmp_path: Path) -> None:
         ("clipsyn-vit", "clipsyn-rn", "visual.class_embedding"),
     ],
 )
-def test_weights_of_another_architecture_name_the_tensor(
-    saved: Any, architecture: str, weights: str, tensor: str
-) -> None:
+def test_weights_of_another_architecture_name_the_tensor(saved, architecture, weights, tensor):
     file = saved(weights).pt
     saved(architecture)
     with pytest.raises(CheckpointError) as error:
@@ -173,25 +145,8 @@ def test_weights_of_another_resolution_are_not_resized(saved: Any) -> None:
         load(f"clipsyn-vit@{larger.pt}")
 
 
-def test_resized_text_positions_are_found_under_their_old_name(saved: Any) -> None:
-    model = saved("clipsyn-custom-text").model
-    assert misshapen({"positional_embedding": (16, 32)}, model) is None
-    found = misshapen({"positional_embedding": (77, 32)}, model)
-    assert (
-        found == "'text.positional_embedding' has shape (77, 32) in the file and (16, 32) in"
-        " the model"
-    )
-
-
-def test_a_logit_scale_of_one_element_fits(saved: Any) -> None:
-    model = saved("clipsyn-vit").model
-    assert misshapen({"logit_scale": (1,)}, model) is None
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_not_finite_name_the_tensor(
-    saved: Any, write_folder: Any, value: float
-) -> None:
+def test_weights_that_are_not_finite_name_the_tensor(saved, write_folder, value):
     checkpoint = saved("clipsyn-vit")
     state = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
     state["visual.ln_post.weight"][7:9] = value
@@ -200,12 +155,6 @@ def test_weights_that_are_not_finite_name_the_tensor(
         CheckpointError, match=r"^broken: 2 of 64 values of 'visual.ln_post.weight' are NaN or Inf"
     ):
         load(source)
-
-
-def test_large_finite_weights_are_fine() -> None:
-    model = torch.nn.Linear(4, 4)
-    torch.nn.init.constant_(model.weight, 3e38)  # whose sum is not finite
-    require_finite(model, "huge")
 
 
 def test_digest_by_the_definition() -> None:

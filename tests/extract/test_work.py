@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import DatasetError, StaleCell
-from clipsyn.extract import work as work_module
 from clipsyn.extract.work import Wanted, Work, load_work
 from clipsyn.images.perturb import resolve
 from clipsyn.store.features import FeatureStore
@@ -18,13 +16,7 @@ from clipsyn.store.features import FeatureStore
 
 @pytest.fixture
 def planned(fakes: Any) -> Callable[..., Work]:
-    def planned(
-        store: FeatureStore,
-        encoders: Any = None,
-        sources: Any = None,
-        *perturbations: str,
-        **more: Any,
-    ) -> Work:
+    def planned(store, encoders=None, sources=None, *perturbations, **more):
         wanted = Wanted(
             encoders or [fakes.Encoder()],
             sources or [fakes.Source()],
@@ -44,9 +36,7 @@ def test_planning_writes_nothing(tmp_path: Path, fakes: Any, planned: Callable[.
     assert not path.exists()
 
 
-def test_the_table_says_what_is_there_and_what_the_rest_costs(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
+def test_the_table_says_what_is_there_and_what_the_rest_costs(tmp_path, fakes, planned):
     store = fakes.fill(tmp_path, shard=(0, 2))  # blocks 0 and 2 of 3: 7 + 6 images
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", embed_dim=100)]
     work = planned(store, encoders, None, "clean", "jpeg:1")
@@ -82,19 +72,7 @@ def test_severities_share_a_row_of_the_table(tmp_path: Path, planned: Callable[.
     assert seeded.plan().table()["perturbation"].to_list() == ["jpeg-1,2-seed7", "jpeg-1"]
 
 
-def test_missing_logits_alone_are_needed(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
-    store = fakes.fill(tmp_path, logits="none")
-    assert not planned(store, logits="none").is_needed
-    work = planned(store)
-    assert work.is_needed
-    assert work.plan().table()["passes left"].to_list() == [0]
-
-
-def test_corrected_labels_are_needed_and_stale_nothing(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
+def test_corrected_labels_are_needed_and_stale_nothing(tmp_path, fakes, planned):
     store = fakes.fill(tmp_path)
     source = fakes.Source()
     source.labels[0] = 2
@@ -105,27 +83,13 @@ def test_corrected_labels_are_needed_and_stale_nothing(
     assert not planned(store, None, [source]).is_needed
 
 
-def test_class_embeddings_are_shared_by_splits_and_perturbations(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
-    sources = [fakes.Source(), fakes.Source(split="train")]
-    work = planned(FeatureStore(tmp_path, 8), encoders, sources, "clean", "jpeg:1")
-    assert len(list(work.cells)) == 8
-    assert len(work.classes) == 2
-
-
-def test_splits_with_other_classes_are_refused(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
+def test_splits_with_other_classes_are_refused(tmp_path, fakes, planned):
     sources = [fakes.Source(), fakes.Source(split="train", class_names=("cat", "dog"))]
     with pytest.raises(DatasetError, match=r"toy: its splits test and train .*\(3 and 2\)"):
         planned(FeatureStore(tmp_path, 8), None, sources)
 
 
-def test_unlabelled_images_are_noted(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
+def test_unlabelled_images_are_noted(tmp_path, fakes, planned):
     work = planned(FeatureStore(tmp_path, 8), None, [fakes.Source(class_names=(), notes=("odd",))])
     assert work.notes == ("odd", "toy has no class names: image embeddings only")
     (cell,) = work.cells
@@ -189,9 +153,7 @@ CHANGES: dict[str, tuple[Callable[[Any], dict[str, Any]], str, str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_has_changed_is_named_and_replaced_on_demand(
-    tmp_path: Path, fakes: Any, name: str
-) -> None:
+def test_what_has_changed_is_named_and_replaced_on_demand(tmp_path, fakes, name):
     change, field, words = CHANGES[name]
 
     def wanted(more: dict[str, Any]) -> dict[str, Any]:
@@ -212,44 +174,10 @@ def test_what_has_changed_is_named_and_replaced_on_demand(
     assert fakes.unlike(tmp_path / "store", tmp_path / "fresh") == []
 
 
-def test_a_changed_perturbation_is_named(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_perturbation_is_named(tmp_path, fakes, planned, monkeypatch):
     store = fakes.fill(tmp_path, perturbations=["jpeg:1"])
     new = resolve("jpeg:1")
     object.__setattr__(new, "version", 2)
     wanted = Wanted([fakes.Encoder()], [fakes.Source()], [new])
     with pytest.raises(StaleCell, match=r"perturbation\.version: 1 → 2"):
         load_work(store, wanted, fakes.Quiet())
-
-
-def test_changed_pixels_are_named(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = fakes.fill(tmp_path)
-    monkeypatch.setattr(work_module, "PIXELS_VERSION", 99)
-    with pytest.raises(StaleCell, match="pixels: 1 → 99"):
-        planned(store)
-
-
-def test_another_dataset_of_one_name_is_named(tmp_path: Path, fakes: Any) -> None:
-    fakes.fill(tmp_path)
-    other = fakes.Source()
-    other.ids = tuple(f"other{row}" for row in range(20))
-    with pytest.raises(StaleCell, match=r"20 added .*20 gone .*NAME=PATH"):
-        fakes.fill(tmp_path, sources=[other])
-
-
-def test_provenance_makes_nothing_stale(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
-) -> None:
-    store = fakes.fill(tmp_path)
-    encoder = fakes.Encoder()
-    encoder.provenance = {"source": "local-dir:elsewhere", "torch": "99", "device": "another"}
-    encoder.gflops = None
-    assert not planned(store, [encoder]).is_needed
-
-
-def test_a_digest_is_of_the_bytes_not_of_their_place(fakes: Any) -> None:
-    source = fakes.Source()
-    assert source.digest(3) == hashlib.sha256(source._pixels(3).tobytes()).digest()

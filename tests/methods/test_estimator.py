@@ -42,11 +42,6 @@ class Example(Estimator):
         return self
 
 
-class Demanding(Estimator):
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-
 EXAMPLES = Registry("example", {"example": f"{__name__}:Example"})
 
 
@@ -87,12 +82,6 @@ def test_a_seed_is_the_random_state_that_the_text_does_not_set():
     assert repr(from_text(ENSEMBLES, "log-avg", 7)) == "LogAverage()"
 
 
-def test_several_parameters_and_none():
-    assert repr(from_text(EXAMPLES, "example")) == "Example()"
-    several = from_text(EXAMPLES, "example:hidden=2:free=true:shape=x")
-    assert repr(several) == "Example(hidden=2, shape='x', free=True)"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -130,22 +119,6 @@ def test_unknown_names_are_answered_with_near_ones(registry, text, message):
         from_text(registry, text)
 
 
-@pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=["ensembles", "heads"])
-def test_every_parameter_of_what_is_registered_can_be_written_as_text(registry):
-    for name in registry:
-        for parameter, default in from_text(registry, name).get_params().items():
-            written = from_text(registry, f"{name}:{parameter}={default}")
-            assert written.get_params()[parameter] == default
-
-
-def test_parameters_are_got_and_set():
-    example = Example(hidden=4)
-    assert example.set_params(rate=2.0, shape="x") is example
-    assert example.get_params() == Example(rate=2.0, hidden=4, shape="x").get_params()
-    with pytest.raises(UnknownName, match="parameter of Example 'hiden': did you mean hidden"):
-        example.set_params(hiden=3)
-
-
 def test_a_clone_has_the_parameters_and_nothing_learned():
     fitted = Example(hidden=4, alpha=0.5).fit()
     assert list(fitted.learned()) == ["weights_"]
@@ -171,12 +144,6 @@ def test_the_checks_of_scikit_learn_that_need_no_table(registry, check):
     """The others fit on (sample, feature), and `check_estimator` leaves them out for that."""
     for name in registry:
         check(name, registry.load(name)())
-
-
-def test_repr_shows_what_differs_from_the_defaults():
-    assert repr(Example()) == "Example()"
-    assert repr(Example(alpha=0.5, shape="x")) == "Example(shape='x', alpha=0.5)"
-    assert repr(Demanding(3)) == "Demanding(size=3)"
 
 
 def test_scikit_learn_is_not_imported():

@@ -27,18 +27,6 @@ def pool(**changes) -> Pool:
     return Pool.of(**arguments)
 
 
-def test_backbones_of_plain_arrays_sort_in_their_order():
-    names = Pool.of(np.zeros((1, 11, 2))).backbones
-    assert list(names) == sorted(names)
-    assert len(names) == 11
-    assert Pool.of(np.zeros((1, 2, 2)), backbones=["b", "a"]).backbones == ("b", "a")
-
-
-def test_without_labels_nothing_can_be_learned():
-    assert len(Pool.of(LOGITS).labelled()) == 0
-    assert len(pool().labelled()) == 5
-
-
 def test_rows_are_taken_from_everything_at_once():
     whole = pool()
     part = whole.take(np.array([4, 0]))
@@ -99,12 +87,6 @@ def test_rounded_embeddings_are_of_unit_norm_and_unreadable_ones_of_none():
     assert pool(embeddings={"0": rounded, "1": whole}).embeddings["0"] is rounded
 
 
-def test_features_need_embeddings():
-    complaint = "no embeddings of 0, 1, 2: use an ensemble that needs logits"
-    with pytest.raises(InputError, match=complaint):
-        Pool.of(LOGITS, LABELS).features()
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -126,12 +108,6 @@ def test_features_need_embeddings():
 def test_what_does_not_fit_together_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         pool(**changes)
-
-
-def test_large_numbers_are_readable_though_their_sum_is_not():
-    logits = np.full((3, 2, 4), 3e38, np.float32)
-    logits[1, 1, 3] = np.inf
-    assert Pool.of(logits).readable.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -181,11 +157,3 @@ def test_parts_know_what_is_readable(asked_first, unreadable):
     ):
         known = [np.isfinite(sample).all() for sample in part.logits]
         assert part.readable.tolist() == known
-
-
-def test_neighbouring_backbones_share_the_memory_of_the_pool():
-    whole = pool()
-    assert np.shares_memory(whole.of_backbones(["1", "2"]).logits, whole.logits)
-    apart = whole.of_backbones(["2", "1"]).logits
-    assert not np.shares_memory(apart, whole.logits)
-    assert apart.flags.c_contiguous

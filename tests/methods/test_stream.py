@@ -42,35 +42,6 @@ def test_a_pass_is_all_samples_in_order():
     np.testing.assert_array_equal(np.concatenate([b.labels for b in blocks]), pool.labels)
 
 
-def test_blocks_in_another_order():
-    pool = pool_of()
-    last, first = stream_of(pool).blocks([5, 0])
-    np.testing.assert_array_equal(last.logits, pool.logits[35:])
-    np.testing.assert_array_equal(first.logits, pool.logits[:7])
-
-
-def test_a_pool_is_one_block():
-    pool = pool_of()
-    assert list(pool.blocks()) == [pool]
-
-
-def test_backbones_of_a_stream():
-    pool = pool_of()
-    part = stream_of(pool).of_backbones(["2", "0"])
-    assert part.backbones == ("2", "0")
-    assert part.of_backbones(["2", "0"]) is part
-    first = next(part.blocks())
-    np.testing.assert_array_equal(first.logits, pool.logits[:7, [2, 0]])
-    assert part.sample().backbones == ("2", "0")
-
-
-def test_size_is_that_of_logits_and_embeddings():
-    pool = pool_of()
-    whole = stream_of(pool)
-    arrays = [pool.logits, *pool.embeddings.values()]
-    assert whole.size == sum(array.nbytes for array in arrays)
-
-
 def test_a_sample_is_stratified_drawn_once_and_announced(monkeypatch, caplog):
     pool = pool_of(n=400)
     monkeypatch.setattr(stream, "IN_MEMORY", 100 * pool.bytes_a_sample + 1)
@@ -84,11 +55,6 @@ def test_a_sample_is_stratified_drawn_once_and_announced(monkeypatch, caplog):
     assert in_memory(pool, "Stacking") is pool
 
 
-def test_a_sample_has_every_class(monkeypatch):
-    monkeypatch.setattr(stream, "IN_MEMORY", 1)
-    assert stream_of(pool_of()).sample().labels.tolist() == [0, 1, 2, 3]
-
-
 def test_stratified_by_hand():
     labels = np.repeat([0, 1, 2, -1], [100, 50, 1, 9]).astype(np.int32)
     rows = stratified(labels, 31, seed=0)
@@ -97,14 +63,6 @@ def test_stratified_by_hand():
     assert len(stratified(labels, 1000, seed=0)) == 151
     assert (rows != stratified(labels, 31, seed=1)).any()
     np.testing.assert_array_equal(rows, stratified(labels, 31, seed=0))
-
-
-def test_equal_shares_are_cut_at_random():
-    """Ten classes of ten, 15 samples: five classes have two, not always the first five."""
-    labels = np.repeat(np.arange(10), 10).astype(np.int32)
-    drawn = {tuple(np.bincount(labels[stratified(labels, 15, seed)])) for seed in range(5)}
-    assert len(drawn) == 5
-    assert all(sorted(counts) == [1] * 5 + [2] * 5 for counts in drawn)
 
 
 def test_reading_ahead():

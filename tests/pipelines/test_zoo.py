@@ -23,8 +23,6 @@ MODELS = sorted(path for path in (DATA / "zoo").iterdir() if path.is_dir())
 # The recipe is a folder of scripts, not a package.
 sys.path.insert(0, str(ROOT / "pipelines" / "zoo"))
 import augment  # noqa: E402
-import build_eval  # noqa: E402
-import captions  # noqa: E402
 import checkpoint  # noqa: E402
 import evaluate  # noqa: E402
 import icons  # noqa: E402
@@ -103,73 +101,7 @@ def test_a_model_reaches_the_accuracy_its_file_states(folder):
 # Names and styles
 
 
-def test_skin_tones_are_told_from_names_that_end_alike():
-    names = {"cook": 0, "cook-light": 0, "cook-medium-dark": 0, "police-car": 0}
-    assert icons.is_skin_tone("cook-light", names)
-    assert icons.is_skin_tone("waving-hand-medium-skin-tone", names)
-    assert not icons.is_skin_tone("police-car-light", names)
-    assert not icons.is_skin_tone("cook", names)
-
-
-def test_a_concept_is_followed_through_the_sets():
-    def bodies(*names):
-        return {name: {"body": ""} for name in names}
-
-    sets = {
-        "noto": {
-            "icons": bodies("bear", "red-apple"),
-            "aliases": {"bear-face": {"parent": "bear"}},
-        },
-        "twemoji": {"icons": bodies("bear"), "aliases": {}},
-        "emojione": {"icons": bodies("bear-face", "flag-for-france"), "aliases": {}},
-        "fxemoji": {"icons": bodies("redapple", "acorn")},
-        "noto-v1": {"icons": bodies("apple"), "aliases": {"red-apple": {"parent": "apple"}}},
-    }
-    concepts = icons.concept_names(sets)
-    assert concepts["emojione", "bear-face"] == "bear"
-    assert concepts["emojione", "flag-for-france"] == "flag-france"
-    assert concepts["fxemoji", "redapple"] == "red-apple"
-    assert concepts["fxemoji", "acorn"] == "acorn"
-    assert concepts["noto-v1", "apple"] == "red-apple"
-
-
-def test_all_captions_hold_every_prompt_of_the_shipped_sets():
-    table = {"red-apple": "food and drink", "odd": ""}
-    texts = captions.all_captions(table, ["food and drink"], ["bag"])
-    assert len(set(texts)) == len(texts)
-    assert "an emoji of red apple" in texts
-    assert "red apple, an emoji from the group food and drink" in texts
-    assert "an emoji from the group food and drink" in texts
-    assert not any("odd, an emoji" in text for text in texts)
-
-
 # Building sets
-
-
-def sample(key, label=0):
-    return build_eval.Sample(key, np.full((8, 8, 3), label, np.uint8), label)
-
-
-def test_equal_samples_give_equal_tars_in_any_order(tmp_path):
-    samples = [sample("a_x", 1), sample("b_y", 2), sample("c_z", 3)]
-    build_eval.write_split(tmp_path / "one", samples, lossless=True)
-    build_eval.write_split(tmp_path / "two", samples[::-1], lossless=True)
-    first, second = ((tmp_path / n / "0.tar").read_bytes() for n in ("one", "two"))
-    assert first == second
-
-
-def test_fine_classes_are_drawn_on_all_three_sides():
-    rows = [
-        ("noto", "cat"), ("noto-v1", "cat"), ("fluent-emoji", "cat"),
-        ("noto", "dog"), ("fxemoji", "dog"), ("noto-v1", "dog"),
-        ("noto-v1", "fox"), ("fluent-emoji", "fox"),
-    ]  # fmt: skip
-    styles, concepts = ([row[i] for row in rows] for i in (0, 1))
-    pixels = np.zeros((len(rows), 1, 1, 4), np.uint8)
-    table = images.IconTable(styles, concepts, concepts, ["animals"] * len(rows), pixels)
-    assert build_eval.fine_classes(table, "animals", "") == ["cat"]
-    assert build_eval.fine_classes(table, "animals", "^dog") == []
-    assert build_eval.fine_classes(table, "food", "") == []
 
 
 def test_premultiplied_icons_stand_on_white():
@@ -244,12 +176,6 @@ def test_augmentation_is_seeded_and_stays_in_range():
     assert first.max() <= 1
     assert torch.equal(first, run(1))
     assert not torch.equal(first, run(2))
-
-
-def test_neutral_colour_changes_are_the_identity():
-    still = augment.Strength(colour=0.0, grey=0.0)
-    matrix = augment.colour_matrix(2, still, torch.Generator().manual_seed(0))
-    assert torch.allclose(matrix, torch.eye(3).expand(2, 3, 3), atol=1e-6)
 
 
 def test_all_configs_share_one_shape_of_text_tower():

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save
 from clipsyn.errors import (
     ClipsynError,
     DamagedStore,
-    InputError,
     UnknownName,
     UnsupportedFormat,
     UsageError,
@@ -25,7 +24,6 @@ from clipsyn.errors import (
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.ensembles.static import LogAverage
-from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
@@ -60,9 +58,7 @@ def assert_equal(before: FittedRouter, after: FittedRouter, pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_every_ensemble_predicts_the_same_to_the_bit(
-    name: str, tmp_path: Path, support: Pool, unseen: Pool
-) -> None:
+def test_every_ensemble_predicts_the_same_to_the_bit(name, tmp_path, support, unseen):
     ensemble = ENSEMBLES.load(name)().fit(support)
     before = save_router(tmp_path / "r", ensemble, support)
     after = load_router(tmp_path / "r")
@@ -72,31 +68,8 @@ def test_every_ensemble_predicts_the_same_to_the_bit(
     assert_equal(before, after, unseen)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["nlc:weight_map=softmax:hidden=7", "super-learner:simplex=true", "residual-router:penalty=30"],
-)
-def test_parameters_come_back(text: str, tmp_path: Path, support: Pool, unseen: Pool) -> None:
-    ensemble = from_text(ENSEMBLES, text).fit(support)
-    before = save_router(tmp_path / "r", ensemble, support)
-    after = load_router(tmp_path / "r")
-    assert repr(after.ensemble) == repr(ensemble) != repr(type(ensemble)())
-    assert_equal(before, after, unseen)
-
-
-@pytest.mark.parametrize("name", ENSEMBLES)
-def test_one_backbone_is_a_router_too(
-    name: str, tmp_path: Path, support: Pool, unseen: Pool
-) -> None:
-    support, unseen = (pool.of_backbones(["fake/two"]) for pool in (support, unseen))
-    save_router(tmp_path / "r", ENSEMBLES.load(name)().fit(support), support)
-    np.testing.assert_array_equal(load_router(tmp_path / "r").combine(unseen), unseen.logits[:, 0])
-
-
 @pytest.mark.parametrize("name", HEADS)
-def test_every_head_predicts_the_same_to_the_bit(
-    name: str, tmp_path: Path, support: Pool, unseen: Pool
-) -> None:
+def test_every_head_predicts_the_same_to_the_bit(name, tmp_path, support, unseen):
     head = HEADS.load(name)()
     ensemble = LogAverage().fit(head.fit_transform(support))
     before = save_router(tmp_path / "r", ensemble, support, head=head)
@@ -134,20 +107,6 @@ def test_other_programs_can_read_it(folder: Path, support: Pool) -> None:
     assert set(arrays) == {"seen", *(f"classes/{name}" for name in support.backbones)}
 
 
-def test_the_same_fit_gives_the_same_bytes(folder: Path, tmp_path: Path, support: Pool) -> None:
-    again = tmp_path / "again"
-    save_router(again, LogAverage().fit(support), support, shots=8, seed=3)
-    for name in (DESCRIPTION, ARRAYS):
-        assert (again / name).read_bytes() == (folder / name).read_bytes()
-
-
-def test_plain_arrays_will_do(tmp_path: Path) -> None:
-    pool = Pool.of(np.random.default_rng(0).normal(size=(9, 2, 3)), np.arange(9) % 3)
-    save_router(tmp_path / "r", LogAverage().fit(pool), pool)
-    found = load_router(str(tmp_path / "r"))
-    np.testing.assert_array_equal(found.predict(pool), LogAverage().fit(pool).predict(pool))
-
-
 def test_it_overwrites_a_router_only_when_told_to(folder: Path, support: Pool) -> None:
     ensemble = LogAverage().fit(support)
     with pytest.raises(UsageError, match="mine holds a router already: add replace=True"):
@@ -167,29 +126,7 @@ def test_it_never_replaces_anything_else(tmp_path: Path, support: Pool, replace:
     assert [file.name for file in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-@pytest.mark.parametrize("place", [".", "..", "../.."])
-def test_the_folder_that_one_is_in_is_left_where_it_is(
-    place: str, folder: Path, support: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inside = folder / "empty" / "inside"
-    inside.mkdir(parents=True)
-    monkeypatch.chdir(inside)
-    with pytest.raises(UsageError, match=r"^\.+\S* is the folder that you are in, or holds it: "):
-        save_router(place, LogAverage().fit(support), support, replace=True)
-    save_router("router", LogAverage().fit(support), support)
-    assert load_router(inside / "router").method == "log-avg"
-
-
-def test_an_empty_folder_is_filled(tmp_path: Path, support: Pool) -> None:
-    save_router(tmp_path / "r", LogAverage().fit(support), support)
-    (tmp_path / "empty").mkdir()
-    save_router(tmp_path / "empty", LogAverage().fit(support), support)
-    assert load_router(tmp_path / "empty").method == "log-avg"
-
-
-def test_a_failure_leaves_the_old_router_and_nothing_half_done(
-    folder: Path, support: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_leaves_the_old_router_and_nothing_half_done(folder, support, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -201,50 +138,15 @@ def test_a_failure_leaves_the_old_router_and_nothing_half_done(
     assert [file.name for file in folder.parent.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "file"])
-def test_what_is_no_router(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / kind
-    if kind == "empty":
-        path.mkdir()
-    elif kind == "file":
-        path.write_text("{}")
-    with pytest.raises(InputError, match=f"{kind} is no router: make one with `clipsyn fit"):
-        load_router(path)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '{"format": 1}'])
-def test_json_of_something_else(content: str, folder: Path) -> None:
-    (folder / DESCRIPTION).write_text(content)
-    with pytest.raises(InputError, match="describes no router: it names no format"):
-        load_router(folder)
-
-
 def test_a_newer_format(folder: Path) -> None:
     edit(folder, lambda content: content.update(format="2.0"))
     with pytest.raises(UnsupportedFormat, match=r"has format 2.0, this clipsyn reads 1.0: pip"):
         load_router(folder)
 
 
-def test_a_newer_minor_format_is_read(folder: Path, support: Pool) -> None:
-    def extend(content: dict[str, Any]) -> None:
-        content["format"] = "1.7"
-        for part in (content, content["support"], content["backbones"][0]):
-            part["colour"] = "blue"
-
-    edit(folder, extend)
-    assert load_router(folder).names == support.backbones
-
-
 def test_an_edited_description(folder: Path) -> None:
     edit(folder, lambda content: content["class_names"].reverse(), sign=False)
     with pytest.raises(DamagedStore, match="is damaged or was edited"):
-        load_router(folder)
-
-
-def test_a_cut_description(folder: Path) -> None:
-    file = folder / DESCRIPTION
-    file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(DamagedStore, match=r"router\.json is damaged"):
         load_router(folder)
 
 
@@ -282,34 +184,9 @@ def test_learned_values_cannot_stand_in_for_code(name: str, folder: Path) -> Non
         load_router(folder)
 
 
-def test_learned_values_cannot_stand_in_for_what_is_derived(folder: Path) -> None:
-    edit(folder, lambda content: content["ensemble"]["learned"].update(classes_=1))
-    with pytest.raises(DamagedStore, match="describes no router"):
-        load_router(folder)
-
-
 def test_only_registered_names_are_imported(folder: Path) -> None:
     edit(folder, lambda content: content["ensemble"].update(name="os:system"))
     with pytest.raises(UnknownName, match="unknown ensemble 'os:system'"):
-        load_router(folder)
-
-
-def test_a_parameter_that_there_is_not(folder: Path) -> None:
-    edit(folder, lambda content: content["ensemble"]["parameters"].update(depth=3))
-    with pytest.raises(DamagedStore, match="describes no router"):
-        load_router(folder)
-
-
-def test_a_missing_array(folder: Path, support: Pool) -> None:
-    binary = save({})
-    (folder / ARRAYS).write_bytes(binary)
-
-    def point(content: dict[str, Any]) -> None:
-        content["arrays"] = hashlib.sha256(binary).hexdigest()
-        content["ensemble"]["learned"]["weights_"] = {"array": "ensemble/weights_"}
-
-    edit(folder, point)
-    with pytest.raises(DamagedStore, match="describes no router"):
         load_router(folder)
 
 
@@ -324,9 +201,7 @@ def resigned(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) ->
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["super-learner", "nlc"])
-def test_numbers_that_are_not_finite(
-    name: str, value: float, tmp_path: Path, support: Pool
-) -> None:
+def test_numbers_that_are_not_finite(name, value, tmp_path, support):
     save_router(tmp_path / "r", ENSEMBLES.load(name)().fit(support), support)
     names = [
         n for n, array in load_file(tmp_path / "r" / ARRAYS).items() if array.dtype.kind == "f"
@@ -338,39 +213,6 @@ def test_numbers_that_are_not_finite(
         resigned(path, lambda arrays, spoilt=spoilt: np.put(arrays[spoilt], 0, value))
         with pytest.raises(DamagedStore, match=f"numbers in {spoilt} that are not finite"):
             load_router(path)
-
-
-def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, support: Pool) -> None:
-    ensemble = ENSEMBLES.load("super-learner")().fit(support)
-    ensemble.unused_ = np.array([np.nan])
-    with pytest.raises(UsageError, match=r"learned numbers in ensemble/unused_ .* not finite"):
-        save_router(tmp_path / "r", ensemble, support)
-    assert not (tmp_path / "r").exists()
-
-
-@pytest.mark.parametrize("scale", ["NaN", "1e999", "-1", "0", '"100"'])
-def test_a_scale_that_is_none(scale: str, folder: Path) -> None:
-    edit(folder, lambda content: content["backbones"][0].update(logit_scale="HERE"))
-    file = folder / DESCRIPTION
-    content = json.loads(file.read_text().replace('"HERE"', scale))
-    del content["fingerprint"]
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()  # as a forger would
-    file.write_text(json.dumps(content | {"fingerprint": digest}))
-    with pytest.raises(DamagedStore):
-        load_router(folder)
-
-
-def test_a_description_without_a_digest(folder: Path) -> None:
-    edit(folder, lambda content: content.pop("arrays"))
-    with pytest.raises(DamagedStore, match="is damaged or of another router"):
-        load_router(folder)
-
-
-def test_nesting_ends_in_a_sentence(folder: Path) -> None:
-    (folder / DESCRIPTION).write_text("[" * 100_000)
-    with pytest.raises(DamagedStore, match="nested too deeply"):
-        load_router(folder)
 
 
 def forged(folder: Path, kind: str) -> Iterator[tuple[str, Callable[[Path], None]]]:
@@ -404,9 +246,7 @@ def forged(folder: Path, kind: str) -> Iterator[tuple[str, Callable[[Path], None
     ("kind", "name"),
     [("ensemble", name) for name in ENSEMBLES] + [("head", name) for name in HEADS],
 )
-def test_learned_values_of_another_type_or_shape(
-    kind: str, name: str, tmp_path: Path, support: Pool, unseen: Pool
-) -> None:
+def test_learned_values_of_another_type_or_shape(kind, name, tmp_path, support, unseen):
     """Refused in a sentence that names the folder, or of no consequence for any prediction."""
     if kind == "ensemble":
         save_router(tmp_path / "r", ENSEMBLES.load(name)().fit(support), support)

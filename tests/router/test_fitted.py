@@ -14,8 +14,7 @@ from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble, Router
 from clipsyn.methods.ensembles.static import LogAverage, ProbabilityAverage
 from clipsyn.methods.heads.base import Head
-from clipsyn.methods.heads.tip import TipAdapter
-from clipsyn.methods.numerics.logits import NO_PREDICTION, softmax
+from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.pool import Pool
 from clipsyn.router.fitted import FittedRouter
 
@@ -56,9 +55,7 @@ def test_scores_are_those_of_the_ensemble_on_the_heads_logits(support: Pool, uns
 
 
 @pytest.mark.parametrize("head", [None, Doubled()])
-def test_weights_are_in_the_order_of_the_pool(
-    support: Pool, unseen: Pool, head: Head | None
-) -> None:
+def test_weights_are_in_the_order_of_the_pool(support, unseen, head):
     router = fitted(support, head=head)
     shuffled = unseen.of_backbones(("fake/two", "fake/one", "fake/three"))
     np.testing.assert_array_equal(router.weights(unseen), np.tile([1, 0, 0], (len(unseen), 1)))
@@ -73,13 +70,6 @@ def test_an_ensemble_without_weights_says_so(support: Pool, unseen: Pool) -> Non
     with pytest.raises(UsageError, match="ProbabilityAverage does not weigh backbones"):
         router.weights(unseen)
     assert router.combine_and_weigh(unseen)[1] is None
-
-
-def test_an_unreadable_image_has_no_prediction(support: Pool, unseen: Pool) -> None:
-    logits = unseen.logits.copy()
-    logits[4, 1] = np.nan
-    predicted = fitted(support).predict(unseen.with_logits(logits))
-    assert np.flatnonzero(predicted == NO_PREDICTION).tolist() == [4]
 
 
 def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support: Pool) -> None:
@@ -107,29 +97,6 @@ def test_what_the_support_was(support: Pool) -> None:
     assert (found.classes_short, found.classes_empty) == (1, 1)
     right = LogAverage().fit(part).predict(part)[labels >= 0] == labels[labels >= 0]
     assert found.accuracy == right.mean()
-
-
-def test_without_labels_there_is_no_support_accuracy(support: Pool) -> None:
-    bare = replace(support, labels=np.full(len(support), -1, np.int32))
-    found = fitted(bare).support
-    assert found.accuracy is None
-    assert found.samples == 0
-
-
-def test_its_method_has_a_name(support: Pool) -> None:
-    assert fitted(support, LogAverage()).method == "log-avg"
-    assert fitted(support, LogAverage(), TipAdapter()).method == "log-avg on tip-adapter"
-
-
-def test_a_shipped_backbone_is_found_by_name_on_any_machine(support: Pool) -> None:
-    name = "tiny-RN/zoo"
-    pool = replace(
-        support,
-        backbones=(name, *support.backbones[1:]),
-        provenance={"sources": {name: "local-dir:/home/me/data/zoo/tiny-RN", "fake/two": "x@y"}},
-    )
-    texts = {backbone.name: backbone.text for backbone in fitted(pool).backbones}
-    assert texts == {name: name, "fake/three": "fake/three", "fake/two": "fake/two=x@y"}
 
 
 Change = Callable[[Pool], Pool]
@@ -164,9 +131,7 @@ REFUSALS: dict[str, Change] = {
 
 @pytest.mark.parametrize("field", REFUSALS)
 @pytest.mark.parametrize("use", ["combine", "predict", "predict_proba", "weights", "score"])
-def test_it_refuses_another_pool_and_names_the_field(
-    field: str, use: str, support: Pool, unseen: Pool
-) -> None:
+def test_it_refuses_another_pool_and_names_the_field(field, use, support, unseen):
     given = {"size": 8}
     support = with_identity(support, "fake/one", preprocess=given)
     router = fitted(support)
@@ -212,11 +177,3 @@ def test_scores_that_are_not_finite_are_refused(value: float, support: Pool, uns
     for apply in (router.combine, router.predict, router.score, router.combine_and_weigh):
         with np.errstate(all="ignore"), pytest.raises(InputError, match="no finite scores for 23"):
             apply(unseen)
-
-
-def test_images_that_were_not_read_have_no_scores(support: Pool, unseen: Pool) -> None:
-    logits = unseen.logits.copy()
-    logits[3, 1] = np.nan
-    router = FittedRouter.of(ENSEMBLES.load("log-avg")().fit(support), support)
-    lost = np.isnan(router.combine(replace(unseen, logits=logits))).all(axis=1)
-    assert np.flatnonzero(lost).tolist() == [3]

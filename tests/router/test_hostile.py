@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
@@ -24,8 +25,8 @@ from clipsyn.store.features import FeatureStore
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
 GONE = object()
 VALUES = (
-    *(GONE, None, True, -1, 0, 10**400, 1e308, "", "x/..", "\ud800", [], [None], {}, {"x": 1}),
-    *({"float": 10**400}, {"tuple": [{}]}, {"scalar": "classes/fake/one"}),
+    *(GONE, None, True, -1, 10**400, "", "\ud800", [None], {"x": 1}),
+    *({"float": 10**400}, {"tuple": [{}]}),
 )
 
 
@@ -60,17 +61,20 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     (folder / DESCRIPTION).write_text(json.dumps(content))
 
 
+@pytest.fixture(scope="module")
+def whole(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, store = tmp_path_factory.mktemp("whole") / "router", FeatureStore.open(_filled)
+    router = fit_router(store, "toy", "super-learner", head="tip-adapter")
+    save_router(path, router.ensemble, store.pool("toy", "train"), head=router.head)
+    return path
+
+
 @pytest.fixture
-def folder(tiny_store: FeatureStore, tmp_path: Path) -> Path:
-    router = fit_router(tiny_store, "toy", "super-learner", head="tip-adapter")
-    support = tiny_store.pool("toy", "train")
-    save_router(tmp_path / "router", router.ensemble, support, head=router.head)
-    return tmp_path / "router"
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "router")
 
 
-def test_any_change_of_the_description_works_or_is_an_error_of_ours(
-    tiny_store: FeatureStore, folder: Path
-) -> None:
+def test_any_change_of_the_description_works_or_is_an_error_of_ours(tiny_store, folder):
     content = json.loads((folder / DESCRIPTION).read_text())
     for path, value in product(places(content), VALUES):
         write(folder, changed(content, path, value))

@@ -73,9 +73,7 @@ def test_tasks_share_the_gpus_that_are_seen(shared: Any, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are pinned on Linux alone")
-def test_tasks_have_cores_of_their_own_while_there_are_enough(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tasks_have_cores_of_their_own_while_there_are_enough(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7, 8})
 
     def cores(jobs: int) -> list[list[int]]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import UnknownName
 from clipsyn.extract.plan import Cost
-from clipsyn.run.recipe import STAGES, Recipe, joined, plan_recipe, run_recipe, total
+from clipsyn.run.recipe import Recipe, joined, plan_recipe, total
 from clipsyn.run.stages import Made
 
 EXTRACT = {
@@ -29,11 +28,6 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def plan(*stages: dict[str, Any], made: Made | None = None) -> list[Any]:
     recipe = Recipe.of({"store": "store", "stages": list(stages)})
     return list(plan_recipe(recipe, made))
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_every_stage_says_what_it_would_do(name: str) -> None:
-    assert callable(getattr(STAGES[name], "planned", None))
 
 
 def test_a_cell_is_made_once() -> None:
@@ -57,27 +51,6 @@ def test_other_prompts_add_answers_and_no_pass() -> None:
     assert (second.is_there, third.is_there) == (False, True)
     assert sum(third.cost) == 0
     assert total(stages) == Cost.sum([first.cost, second.cost])
-
-
-def test_other_prompts_over_a_store_that_is_there(tmp_path: Path, write_images: Any) -> None:
-    """Of a cell that the store has, its prompt sets are known."""
-    photos = write_images(count=3)
-    stage = {"stage": "extract", "backbones": ["tiny-RN/zoo"], "datasets": [str(photos)]}
-    recipe = Recipe.of({"store": "store", "stages": [stage]})
-    run_recipe(recipe, lambda *_: None)
-    (tmp_path / "mine.json").write_text('["a drawing of a {c}."]')
-    (same,) = plan(stage)
-    (simple,) = plan({**stage, "prompts": "simple"})
-    (other,) = plan({**stage, "prompts": "mine.json"})
-    assert (same.is_there, simple.is_there, other.is_there) == (True, True, False)
-    assert other.cost.passes == 0
-    assert sum(other.cost) == 6 * (2 * 4 + 2)  # six images, two classes
-
-
-def test_logits_that_are_not_stored_are_not_counted() -> None:
-    _, second = plan(EXTRACT, {**EXTRACT, "prompts": "simple", "logits": "none"})
-    assert second.cost.logits == 0
-    assert second.cost.predictions == 2 * N * 2
 
 
 def test_what_several_extractions_lack_is_told_once() -> None:
@@ -111,16 +84,3 @@ def test_files_that_are_read_and_written() -> None:
     (one,) = plan({"stage": "import", "files": ["here.csv", "gone.csv"]})
     assert one.what == "import here.csv, gone.csv; not here: gone.csv"
     assert total([one]).passes == 0
-
-
-@pytest.mark.parametrize(
-    "stage",
-    [
-        {**EXTRACT, "datasets": ["food102"]},
-        {"stage": "evaluate", "output": "r", "ensembles": ["ncl"]},
-        {"stage": "evaluate", "output": "r", "heads": ["linear-prob"]},
-    ],
-)
-def test_names_that_are_not_known_are_refused(stage: dict[str, Any]) -> None:
-    with pytest.raises(UnknownName, match="did you mean"):
-        plan(stage)

@@ -47,13 +47,6 @@ def test_the_same_again_is_skipped(run, page):
     assert page.stat().st_mtime_ns == before
 
 
-def test_other_settings_are_not(run, page):
-    run(stage(page))
-    (outcome,) = run(stage(page, title="another"))
-    assert not outcome.skipped
-    assert "<title>another</title>" in page.read_text("utf-8")
-
-
 def test_nor_is_a_corrected_label(run, page, tiny_store):
     run(stage(page))
     samples = tiny_store.samples("toy", "test")
@@ -72,12 +65,6 @@ def test_nor_are_other_results(run, page, tmp_path):
     assert again.skipped
     *_, outcome = run(few | {"shots": [2], "seeds": 1}, shown)
     assert not outcome.skipped
-
-
-def test_a_page_of_somebody_else_is_written_over(run, page):
-    page.parent.mkdir()
-    page.write_text("<!doctype html><title>mine</title>")
-    assert not run(stage(page))[0].skipped
 
 
 def test_results_that_are_not_there_are_asked_of_the_stage_before(run, page, tmp_path):

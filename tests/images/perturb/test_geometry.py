@@ -47,7 +47,7 @@ def windows(severity: int, count: int = 300) -> np.ndarray:
 
 @pytest.mark.parametrize("severity", perturb.SEVERITIES)
 def test_crops_are_as_large_and_as_oblong_as_they_say(severity):
-    left, right, top, bottom, _ = windows(severity).T
+    left, right, top, bottom, mirrored = windows(severity).T
     across, down = right - left, bottom - top
     tolerance = 0.02  # bytes, and the rim that resampling softens
     assert min(left.min(), top.min()) > -tolerance
@@ -58,35 +58,9 @@ def test_crops_are_as_large_and_as_oblong_as_they_say(severity):
     assert area.min() > 0.75 * smallest - tolerance
     assert area.min() < smallest + 0.1 * (1 - smallest)
     assert area.max() > 0.9
+    assert 0.4 < mirrored.mean() < 0.6
     assert 3 / 4 - tolerance < aspect.min() < 0.85
     assert 1 / 0.85 < aspect.max() < 4 / 3 + tolerance
-
-
-def test_half_of_the_views_are_mirrored_and_places_are_even():
-    left, right, top, bottom, mirrored = windows(5).T
-    assert 0.4 < mirrored.mean() < 0.6
-    for first, last in ((left, right), (top, bottom)):
-        room = 1 - (last - first)
-        place = first[room > 0.2] / room[room > 0.2]
-        assert abs(place.mean() - 0.5) < 0.07
-        assert place.std() == pytest.approx(12**-0.5, abs=0.05)
-
-
-def test_every_seed_is_another_view_of_the_same_image():
-    image = coordinates()
-    views = [
-        perturb.apply(perturb.resolve(f"augment:3:seed={seed}"), image, "a") for seed in range(10)
-    ]
-    assert len({view.tobytes() for view in views}) == 10
-    again = perturb.apply(perturb.resolve("augment-3-seed4"), image, "a")
-    np.testing.assert_array_equal(again, views[4])
-    other = perturb.apply(perturb.resolve("augment:3:seed=4"), image, "b")
-    assert (other != views[4]).any()
-
-
-def test_a_flat_image_stays_flat():
-    image = np.full((20, 30, 3), 77, np.uint8)
-    np.testing.assert_array_equal(augment(image, 5, np.random.default_rng(0)), image)
 
 
 def noise(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:

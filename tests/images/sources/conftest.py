@@ -48,15 +48,7 @@ def write_images(tmp_path: Path) -> WriteImages:
 def write_tars(tmp_path: Path) -> WriteTars:
     """Write shards of (member name, content) for one split; returns the dataset's folder."""
 
-    def write(
-        shards: Sequence[Sequence[tuple[str, bytes]]],
-        *,
-        split: str = "test",
-        root: str = "wds",
-        classes: Sequence[str] = (),
-        templates: Sequence[str] = (),
-        nshards: str | None = "",
-    ) -> Path:
+    def write(shards, *, split="test", root="wds", classes=(), templates=(), nshards=""):
         folder = tmp_path / root / split
         folder.mkdir(parents=True)
         for i, members in enumerate(shards):

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UnknownName
 from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import huggingface
 from clipsyn.images.sources.huggingface import HuggingFaceSource
 
 NAMES = ["cat", "dog"]
@@ -70,23 +63,6 @@ def test_every_form_gives_the_same_images(images: Path, png: Png):
     assert source.image(6).size == (12, 9)
 
 
-def test_a_split_that_is_not_there_is_said(images: Path):
-    if images.is_dir():
-        with pytest.raises(DatasetError, match=r"no split 'val'; it has test, train"):
-            open_source(str(images), "val")
-
-
-def test_many_threads_read_few_groups(images: Path, png: Png, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(huggingface, "_AT_ONCE", 2)
-    monkeypatch.setattr(huggingface, "_KEPT_GROUPS", 2)
-    source, before = open_source(str(images), "train"), threading.active_count()
-    order = np.random.default_rng(0).integers(0, 7, 200).tolist()
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(source.read, order)) == [png(row) for row in order]
-    assert len(source._kept) <= 2
-    assert threading.active_count() <= before
-
-
 def test_ids_are_a_column_or_row_numbers(png: Png, tmp_path: Path):
     frame = table(png, 0, 3)
     unnamed = frame.with_columns(
@@ -98,12 +74,6 @@ def test_ids_are_a_column_or_row_numbers(png: Png, tmp_path: Path):
     assert open_source(str(tmp_path / "b.parquet"), "x").ids == ("5", "6", "7")
     write_parquet(tmp_path / "c.parquet", frame.with_columns(id=pl.Series([1, 1, 2])))
     assert open_source(str(tmp_path / "c.parquet"), "x").ids[0] == "im0.png"
-
-
-def test_class_names_beside_the_files_win(png: Png, tmp_path: Path):
-    write_parquet(tmp_path / "set" / "test.parquet", table(png, 0, 3))
-    (tmp_path / "set" / "classnames.txt").write_text("a cat\na dog\n")
-    assert open_source(str(tmp_path / "set"), "test").class_names == ("a cat", "a dog")
 
 
 def test_without_features_or_labels(png: Png, tmp_path: Path):
@@ -137,12 +107,6 @@ def test_rows_without_an_image_are_bad_images(png: Png, tmp_path: Path):
         with pytest.raises(UndecodableImage):
             source.image(row)
     assert len({source.digest(row) for row in (1, 3)}) == 1  # that of no image
-
-
-def test_a_manifest_stays_a_manifest(png: Png, tmp_path: Path):
-    (tmp_path / "im.png").write_bytes(png(0))
-    pl.DataFrame({"path": ["im.png"], "label": ["cat"]}).write_parquet(tmp_path / "m.parquet")
-    assert open_source(str(tmp_path / "m.parquet"), "test").ids == ("im.png",)
 
 
 @pytest.mark.parametrize("keep", [0, 80, -9])
@@ -188,67 +152,10 @@ def test_columns_that_ask_for_too_much_are_refused(name: str, png: Png, tmp_path
         open_source(str(tmp_path / "a.parquet"), "x")
 
 
-def test_ids_of_other_types_are_passed_over(png: Png, tmp_path: Path):
-    frame = table(png, 0, 2, id=[[1], [2]])
-    write_parquet(tmp_path / "a.parquet", frame)
-    assert open_source(str(tmp_path / "a.parquet"), "x").ids == ("im0.png", "im1.png")
-
-
-def test_a_dataset_of_the_catalogue_may_lie_so_below_the_root(png: Png, tmp_path: Path):
-    write_parquet(tmp_path / "food101" / "data" / "test.parquet", table(png, 0, 3))
-    source = open_source("food101", "test", root=tmp_path)
-    assert isinstance(source, HuggingFaceSource)
-    assert source.licence.startswith("research use")
-
-
-def test_a_name_of_the_hub_is_no_path_and_nothing_is_asked_of_the_network(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_name_of_the_hub_is_no_path_and_nothing_is_asked_of_the_network(monkeypatch):
     def refuse(*_: object) -> None:
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     with pytest.raises(UnknownName):
         open_source("uoft-cs/cifar10", "test")
-
-
-def test_a_store_is_the_same_as_that_of_the_files(fakes, png: Png, tmp_path: Path):
-    """The same images as a folder of files and as a table: ids, labels, contents and numbers."""
-    write_parquet(tmp_path / "toy.parquet", table(png, 0, 4).drop("label"), None)
-    (tmp_path / "files" / "toy").mkdir(parents=True)
-    for row in range(4):
-        (tmp_path / "files" / "toy" / f"im{row}.png").write_bytes(png(row))
-    one = fakes.fill(
-        tmp_path / "one",
-        sources=[open_source(str(tmp_path / "toy.parquet"), "test")],
-        logits="none",
-    )
-    other = fakes.fill(
-        tmp_path / "two",
-        sources=[open_source(str(tmp_path / "files" / "toy"), "test")],
-        logits="none",
-    )
-    assert fakes.unlike(one.path, other.path) == []
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("datasets") is None, reason="the library datasets is not installed"
-)
-def test_the_library_itself(png: Png, tmp_path: Path):
-    script = (
-        "import sys, datasets as d\n"
-        "root, files = sys.argv[1], sys.argv[2:]\n"
-        "features = d.Features({'image': d.Image(), 'label': d.ClassLabel(names=['cat', 'dog'])})\n"
-        "rows = {'image': files, 'label': [n % 2 for n in range(len(files))]}\n"
-        "made = d.Dataset.from_dict(rows, features=features)\n"
-        "made.to_parquet(root + '/hub/data/train-00000-of-00001.parquet')\n"
-    )
-    files = [tmp_path / f"im{row}.png" for row in range(5)]
-    for row, file in enumerate(files):
-        file.write_bytes(png(row))
-    (tmp_path / "hub" / "data").mkdir(parents=True)
-    subprocess.run([sys.executable, "-c", script, str(tmp_path), *map(str, files)], check=True)
-    source = open_source(str(tmp_path / "hub"), "train")
-    assert [source.read(row) for row in range(5)] == [png(row) for row in range(5)]
-    assert source.labels.tolist() == [0, 1, 0, 1, 0]
-    assert source.class_names == ("cat", "dog")

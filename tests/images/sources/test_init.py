@@ -18,9 +18,7 @@ from clipsyn.images.sources.webdataset import WebdatasetSource
 Write = Callable[..., Path]
 
 
-def test_paths_by_what_lies_there(
-    write_images: Write, write_tars: Write, png: Callable[..., bytes]
-) -> None:
+def test_paths_by_what_lies_there(write_images, write_tars, png):
     folder = write_images("a/1.png", "b/1.png")
     (folder.parent / "m.csv").write_text("path\nimages/a/1.png\n")
     tars = write_tars([[("a.png", png())]])
@@ -39,9 +37,7 @@ def test_names(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_source("x=.", "test").name == "x"
 
 
-def test_a_catalogue_name_wins_over_a_folder(
-    write_images: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_catalogue_name_wins_over_a_folder(write_images, monkeypatch):
     folder = write_images("a/1.png", "b/1.png", root="mnist")
     monkeypatch.chdir(folder.parent)
     with pytest.raises(DatasetError, match="data_root="):
@@ -52,9 +48,7 @@ def test_a_catalogue_name_wins_over_a_folder(
 
 @pytest.mark.parametrize("folder", ["wds_vtab-dtd", "vtab-dtd"])
 @pytest.mark.parametrize("name", ["dtd", "vtab/dtd", "wds/vtab/dtd"])
-def test_a_webdataset_in_the_root_is_preferred(
-    name: str, folder: str, write_tars: Write, png: Callable[..., bytes]
-) -> None:
+def test_a_webdataset_in_the_root_is_preferred(name, folder, write_tars, png):
     members = [("a.png", png()), ("a.cls", b"1")]
     path = write_tars([members], root=folder, classes=("banded", "dotted"), templates=("{c}",))
     source = open_source(name, "test", root=path.parent)
@@ -65,9 +59,7 @@ def test_a_webdataset_in_the_root_is_preferred(
 
 
 @pytest.mark.parametrize("name", ["dtd", "vtab/dtd"])
-def test_a_manifest_in_the_root_comes_first(
-    name: str, write_images: Write, write_tars: Write, png: Callable[..., bytes]
-) -> None:
+def test_a_manifest_in_the_root_comes_first(name, write_images, write_tars, png):
     root = write_images("a/1.png", "b/1.png").parent
     lines = ["path,label,split", "images/a/1.png,banded,train", "images/b/1.png,dotted,test"]
     (root / "vtab-dtd.csv").write_text("\n".join(lines))
@@ -81,9 +73,7 @@ def test_a_manifest_in_the_root_comes_first(
         open_source(name, "val", root=root)
 
 
-def test_a_shipped_dataset(
-    write_tars: Write, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_shipped_dataset(write_tars, png, monkeypatch, tmp_path):
     monkeypatch.setattr("clipsyn.catalog.datasets.data_dir", lambda: tmp_path)
     with pytest.raises(DatasetError, match=r"emoji-food.*reinstall"):
         open_source("emoji-food", "test")
@@ -116,21 +106,13 @@ def test_a_missing_path(text: str) -> None:
         open_source(text, "test")
 
 
-def test_a_file_that_is_no_manifest(write_images: Write) -> None:
-    folder = write_images("1.png")
-    with pytest.raises(DatasetError, match=r"no \.csv or \.parquet manifest"):
-        open_source(str(folder / "1.png"), "test")
-
-
 @pytest.mark.parametrize("text", ["=path", "name="])
 def test_half_a_name(text: str) -> None:
     with pytest.raises(UsageError, match="write NAME=PATH"):
         open_source(text, "test")
 
 
-def test_images_without_splits_are_one_split_at_a_time(
-    write_images: Write, write_tars: Write, png: Callable[..., bytes]
-) -> None:
+def test_images_without_splits_are_one_split_at_a_time(write_images, write_tars, png):
     """Else train and test would be the same images."""
     folder = write_images("cat/1.png", "dog/1.png")
     (folder.parent / "m.csv").write_text("path\nimages/cat/1.png\n")
@@ -141,16 +123,3 @@ def test_images_without_splits_are_one_split_at_a_time(
         assert len(open_source(str(path), "train"))
         with pytest.raises(DatasetError, match="clipsyn split"):
             open_source(str(path), "train", alone=False)
-
-
-def test_several_splits_of_what_has_them(
-    write_images: Write, write_tars: Write, png: Callable[..., bytes]
-) -> None:
-    folder = write_images("train/cat/1.png", "test/cat/2.png")
-    (folder.parent / "m.csv").write_text("path,split\nimages/test/cat/2.png,test\n")
-    tars = write_tars([[("a.png", png())]])
-    (tars / "parquet").mkdir()
-    rows = pl.DataFrame({"image": [{"bytes": png(), "path": "a"}]})
-    rows.write_parquet(tars / "parquet" / "test.parquet")
-    for path in (folder, folder.parent / "m.csv", tars, tars / "parquet"):
-        assert len(open_source(str(path), "test", alone=False)) == 1

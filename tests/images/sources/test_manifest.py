@@ -22,9 +22,7 @@ Write = Callable[..., ImageSource]
 def manifest(write_images: WriteImages, tmp_path: Path) -> Write:
     """Open a CSV of the given lines, beside images 1.png to 4.png."""
 
-    def write(
-        *lines: str, split: str = "test", names: str = "", names_file: str = "classnames.txt"
-    ) -> ImageSource:
+    def write(*lines, split="test", names="", names_file="classnames.txt"):
         folder = write_images("1.png", "2.png", "3.png", "sub/4.png")
         (folder / "table.csv").write_text("\n".join(lines) + "\n")
         if names:
@@ -83,14 +81,7 @@ def test_splits_share_their_classes(manifest: Write) -> None:
     assert train.class_names == ("a", "b", "c")
 
 
-def test_ids_keep_their_zeros(manifest: Write) -> None:
-    source = manifest("id,path", "007,1.png", "08,2.png")
-    assert source.ids == ("007", "08")
-
-
-def test_paths_lie_in_the_manifests_folder_or_the_root(
-    manifest: Write, write_images: WriteImages, tmp_path: Path
-) -> None:
+def test_paths_lie_in_the_manifests_folder_or_the_root(manifest, write_images, tmp_path):
     elsewhere = write_images("9.png", root="elsewhere") / "9.png"
     table = tmp_path / "images" / "table.csv"
     for text in (str(elsewhere), "../elsewhere/9.png", "sub/../../elsewhere/9.png"):
@@ -107,14 +98,6 @@ def test_paths_lie_in_the_manifests_folder_or_the_root(
     for text in (f"{tmp_path}/link/1.png", f"{tmp_path}/images/1.png", "5.png"):
         table.write_text(f"path\n{text}\n")
         assert open_source(str(tmp_path / "link" / "table.csv"), "test").image(0).mode == "RGB"
-
-
-def test_a_catalogue_name_brings_metric_and_licence(manifest: Write, tmp_path: Path) -> None:
-    manifest("path,label", "1.png,x")
-    source = open_source(f"pets={tmp_path / 'images' / 'table.csv'}", "test")
-    assert source.metric == "mean_per_class_recall"
-    assert source.licence == "CC BY-SA 4.0"
-    assert any("1 image where its test split usually has 3,669" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("labels", [[1, 0], ["b", "a"]])
@@ -172,13 +155,6 @@ def test_a_manifest_that_is_no_table(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DatasetError, match=r"cannot be read|do not exist"):
             open_source(str(tmp_path / name), "test")
-
-
-def test_fractions_are_no_labels(write_images: WriteImages) -> None:
-    folder = write_images("1.png")
-    pl.DataFrame({"path": ["1.png"], "label": [0.5]}).write_parquet(folder / "t.parquet")
-    with pytest.raises(DatasetError, match="labels are Float64"):
-        open_source(str(folder / "t.parquet"), "test")
 
 
 def test_a_file_that_vanishes_keeps_its_row(manifest: Write, tmp_path: Path) -> None:

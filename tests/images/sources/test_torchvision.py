@@ -64,18 +64,6 @@ def test_an_array_dataset(tmp_path: Path) -> None:
     assert any("3 images where its test split usually has 10,000" in note for note in source.notes)
 
 
-def test_digest_tells_shapes_apart(write_images: WriteImages) -> None:
-    """Equal bytes of another shape are another image."""
-    from PIL import Image
-
-    folder = write_images(root="eurosat/2750/Forest")
-    flat = np.arange(12, dtype=np.uint8)
-    for name, shape in (("a.png", (2, 6)), ("b.png", (3, 4))):
-        Image.fromarray(flat.reshape(shape)).save(folder / name)
-    source = open_in(folder.parents[2], "eurosat", "all")
-    assert source.digest(0) != source.digest(1)
-
-
 def test_clevr_counts_start_at_three(tmp_path: Path, png: Callable[..., bytes]) -> None:
     base = tmp_path / "clevr" / "CLEVR_v1.0"
     (base / "images" / "val").mkdir(parents=True)
@@ -88,29 +76,6 @@ def test_clevr_counts_start_at_three(tmp_path: Path, png: Callable[..., bytes]) 
     (base / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": scenes}))
     source = open_in(tmp_path, "clevr")
     assert sorted(source.class_names[i] for i in source.labels) == ["ten", "three"]
-
-
-def test_dtd_labels_and_spoken_class_names(write_images: WriteImages) -> None:
-    root = write_images("dtd/dtd/images/polka-dotted/a.jpg", "dtd/dtd/images/zig_zag/b.jpg")
-    labels = root / "dtd" / "dtd" / "labels"
-    labels.mkdir()
-    (labels / "test1.txt").write_text("zig_zag/b.jpg\npolka-dotted/a.jpg\n")
-    source = open_in(root, "dtd")
-    assert source.name == "vtab/dtd"
-    assert source.class_names == ("polka-dotted", "zig zag")
-    assert source.labels.tolist() == [1, 0]
-
-
-def test_pairs_of_file_and_label_and_no_class_names(write_images: WriteImages) -> None:
-    test = "gtsrb/GTSRB/Final_Test/Images"
-    root = write_images(f"{test}/0.ppm", f"{test}/1.ppm")
-    table = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
-    table += "0.ppm;1;1;0;0;1;1;2\n1.ppm;1;1;0;0;1;1;0\n"
-    (root / "gtsrb" / "GT-final_test.csv").write_text(table)
-    source = open_in(root, "gtsrb")
-    assert source.labels.tolist() == [2, 0]
-    assert source.class_names == ("0", "1", "2")
-    assert any("no class names" in note for note in source.notes)
 
 
 def test_imagenet_names_are_open_clips(write_images: WriteImages) -> None:
@@ -134,15 +99,6 @@ def test_caltech_has_categories_instead_of_classes(write_images: WriteImages) ->
     assert source.labels.tolist() == [0, 1]
 
 
-def test_class_names_of_an_installed_clip_benchmark(
-    write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"land use {i}" for i in range(10)]
-    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: {"eurosat": names})
-    root = write_images("eurosat/2750/AnnualCrop/1.jpg")
-    assert list(open_in(root, "eurosat", "all").class_names) == names
-
-
 def test_a_bad_image_keeps_its_row(write_images: WriteImages) -> None:
     base = "eurosat/2750/Forest"
     root = write_images(f"{base}/1.jpg", other={f"{base}/0.jpg": b"text"})
@@ -160,18 +116,6 @@ def test_a_bad_image_keeps_its_row(write_images: WriteImages) -> None:
 def test_no_split_is_made_up(name: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no splits of .* use splits=all, or the webdataset"):
         open_in(tmp_path, name, "test")
-
-
-def test_an_unknown_split(tmp_path: Path) -> None:
-    with pytest.raises(
-        DatasetError, match="no split 'dev' in torchvision; it has train, val, test"
-    ):
-        open_in(tmp_path, "dtd", "dev")
-
-
-def test_no_root() -> None:
-    with pytest.raises(DatasetError, match=r"data_root=ROOT .*ROOT/wds_vtab-dtd"):
-        open_source("dtd", "test")
 
 
 @pytest.mark.parametrize("name", ["cub", "resisc45"])

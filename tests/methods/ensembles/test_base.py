@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 
-from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.methods.ensembles import ENSEMBLES, place_of
-from clipsyn.methods.ensembles.base import Ensemble, Router, as_pool
+from clipsyn.methods.ensembles.base import Router, as_pool
 from clipsyn.methods.ensembles.static import LogAverage
 from clipsyn.methods.numerics.logits import NO_PREDICTION, softmax
 from clipsyn.methods.pool import Pool
@@ -26,10 +24,6 @@ class Recorder(Router):
     def _weights(self, pool):
         self.pools.append(pool)
         return np.arange(1, len(pool.backbones) + 1)
-
-
-class Nothing(Ensemble):
-    learns: ClassVar[bool] = False
 
 
 def logits_of(n=12, backbones=3, classes=4, seed=0):
@@ -54,22 +48,6 @@ def test_fit_is_given_only_labelled_readable_samples_in_the_order_of_names():
     np.testing.assert_array_equal(seen.labels, labels[kept])
 
 
-def test_the_test_split_is_refused_and_named():
-    pool = Pool.of(logits_of(), labels_of(), split="test")
-    with pytest.raises(LeakError, match="Recorder was given the test split of a dataset to fit"):
-        Recorder().fit(pool)
-    with pytest.raises(LeakError):
-        LogAverage().fit(pool)  # even where nothing is learned
-
-
-@pytest.mark.parametrize("labels", [None, np.full(12, -1)])
-def test_nothing_to_learn_from_is_refused(labels):
-    with pytest.raises(InputError, match="Recorder has no labelled, readable sample"):
-        Recorder().fit(logits_of(), labels)
-    with pytest.raises(InputError, match="no labelled, readable sample"):
-        Recorder().fit(np.full((12, 3, 4), np.nan), labels_of())
-
-
 def test_a_pool_brings_its_labels():
     pool = Pool.of(logits_of(), labels_of())
     others = labels_of()[::-1]
@@ -81,31 +59,6 @@ def test_a_pool_brings_its_labels():
     assert Recorder().fit(pool, labels_of()).backbones_ == pool.backbones
     assert len(Recorder().fit(pool.take(slice(3)), labels_of()).backbones_) == 3
     assert as_pool(pool) is pool
-
-
-def test_one_backbone_is_not_fitted_and_stays_what_it_is():
-    logits = logits_of(backbones=1)
-    router = Recorder().fit(logits, labels_of())
-    np.testing.assert_array_equal(router.combine(logits), logits[:, 0])
-    np.testing.assert_array_equal(router.weights(logits), np.ones((12, 1)))
-    assert router.pools == []
-    logits[4] = np.nan
-    assert np.isnan(router.weights(logits)[4]).all()
-    assert router.predict(logits)[4] == NO_PREDICTION
-
-
-def test_an_earlier_fit_leaves_nothing_behind():
-    router = Recorder().fit(logits_of(), labels_of())
-    assert "mean_" in router.learned()
-    router.fit(logits_of(backbones=1), labels_of())
-    assert set(router.learned()) == {"backbones_", "n_classes_"}
-
-
-def test_a_refused_fit_leaves_the_earlier_one():
-    router = Recorder().fit(logits_of(), labels_of())
-    with pytest.raises(InputError):
-        router.fit(logits_of(), None)
-    assert router.combine(logits_of()).shape == (12, 4)
 
 
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
@@ -155,26 +108,6 @@ def test_combine_is_given_only_readable_samples_in_blocks(monkeypatch):
     assert np.isfinite(scores[5]).all()
 
 
-def test_what_is_not_fitted_says_so_unless_it_learns_nothing():
-    with pytest.raises(UsageError, match="Recorder is not fitted yet: call fit"):
-        Recorder().combine(logits_of())
-    with pytest.raises(UsageError, match="not fitted"):
-        Recorder().weights(logits_of())
-    assert LogAverage().combine(logits_of()).shape == (12, 4)
-
-
-def test_what_differs_is_named():
-    router = Recorder().fit(Pool.of(logits_of(), labels_of(), backbones=("a", "b", "c")))
-    other = Pool.of(logits_of(), backbones=("d", "b", "a"))
-    message = "^backbones differ: fitted on a, b, c, applied to a, b, d; fit again"
-    with pytest.raises(RouterMismatch, match=message):
-        router.combine(other)
-    with pytest.raises(
-        RouterMismatch, match=r"^number of classes differ: fitted on 4, applied to 5;"
-    ):
-        router.weights(Pool.of(logits_of(classes=5), backbones=("a", "b", "c")))
-
-
 def test_predictions_probabilities_and_score_follow_from_the_scores():
     logits = logits_of()
     logits[2] = np.nan
@@ -189,20 +122,6 @@ def test_predictions_probabilities_and_score_follow_from_the_scores():
     labels[2], labels[11] = 0, -1  # neither counts
     assert average.score(logits, labels) == 5 / 10
     assert np.isnan(average.score(logits))
-
-
-def test_ties_go_to_the_lowest_class():
-    assert LogAverage().predict(np.zeros((2, 3, 4))).tolist() == [0, 0]
-
-
-def test_no_samples_have_no_scores():
-    assert LogAverage().combine(np.zeros((0, 3, 4))).shape == (0, 4)
-    assert LogAverage().weights(np.zeros((0, 3, 4))).shape == (0, 3)
-
-
-def test_an_ensemble_without_a_formula_is_told():
-    with pytest.raises(NotImplementedError):
-        Nothing().combine(logits_of())
 
 
 def test_places_are_those_of_the_registry():

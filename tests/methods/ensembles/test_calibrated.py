@@ -3,9 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
 
 from clipsyn.methods.ensembles.calibrated import (
     HIGHEST,
@@ -60,14 +57,6 @@ def test_slopes_are_those_of_autograd():
     np.testing.assert_allclose(slopes.sum(axis=0), log_temperatures.grad.numpy(), rtol=1e-5)
 
 
-def test_blocks_change_nothing(monkeypatch):
-    logits, labels = miscalibrated(40)
-    whole = tempered_cross_entropy(logits, TRUE, labels)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 3 * 5)
-    for one, other in zip(tempered_cross_entropy(logits, TRUE, labels), whole, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_temperatures_are_those_of_torch(dtype):
     logits, labels = miscalibrated()
@@ -79,48 +68,6 @@ def test_temperatures_are_those_of_torch(dtype):
         for values in (expected, found)
     )
     np.testing.assert_allclose(reached, best, atol=1e-6)
-
-
-class Logits(ClassifierMixin, BaseEstimator):
-    """A classifier whose decision function is its input."""
-
-    def fit(self, X, y):
-        self.classes_ = np.unique(y)
-        return self
-
-    def decision_function(self, X):
-        return X
-
-    def predict(self, X):
-        return X.argmax(axis=1)
-
-
-def test_probabilities_are_those_of_scikit_learn():
-    logits, labels = miscalibrated()
-    temperatures = fit_temperatures(logits, labels)
-    for column, temperature in enumerate(temperatures):
-        frozen = FrozenEstimator(Logits().fit(logits[:, column], labels))
-        calibrated = CalibratedClassifierCV(frozen, method="temperature")
-        calibrated.fit(logits[:, column], labels)
-        np.testing.assert_allclose(
-            softmax(logits[:, column] / temperature),
-            calibrated.predict_proba(logits[:, column]),
-            atol=1e-3,
-        )
-
-
-def test_each_temperature_is_that_of_the_backbone_alone():
-    logits, labels = miscalibrated()
-    together = fit_temperatures(logits, labels)
-    alone = [fit_temperatures(logits[:, [column]], labels)[0] for column in range(3)]
-    np.testing.assert_allclose(together, alone, rtol=1e-3)
-
-
-def test_scaling_the_logits_scales_the_temperature():
-    logits, labels = miscalibrated()
-    np.testing.assert_allclose(
-        fit_temperatures(logits * 3, labels), 3 * fit_temperatures(logits, labels), rtol=1e-3
-    )
 
 
 def test_nothing_diverges():

@@ -15,8 +15,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
-from clipsyn.methods.ensembles.base import Ensemble, Router
-from clipsyn.methods.ensembles.super_learner import SuperLearner
+from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.pool import Pool
 
@@ -372,122 +371,6 @@ def does_not_depend_on_blocks(make):
         patch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 3 * 4)
         blocks = make().fit(support).combine(other)
     np.testing.assert_allclose(blocks, whole, rtol=1e-3, atol=1e-3)
-
-
-class Careless(Ensemble):
-    def fit(self, support, labels=None):
-        self.backbones_, self.n_classes_ = tuple(sorted(support.backbones)), support.n_classes
-        return self
-
-
-class Miscounted(SuperLearner):
-    @property
-    def classes_(self):
-        return np.arange(self.n_classes_ - 1)
-
-
-class Forgetful(SuperLearner):
-    def _fit(self, pool):
-        super()._fit(pool)
-        self._secret = self.__dict__.pop("weights_")
-
-    def _weights(self, pool):
-        return self._secret
-
-
-class Writing(SuperLearner):
-    def _fit(self, pool):
-        super()._fit(pool)
-        pool.logits.sort(axis=0)
-
-
-class Unseeded(SuperLearner):
-    def _fit(self, pool):
-        self.weights_ = np.random.default_rng().random(len(pool.backbones))
-
-
-class Positional(SuperLearner):
-    def _aligned(self, pool):
-        return pool
-
-
-class Cheating(SuperLearner):
-    def _combine(self, pool):
-        return super()._combine(pool) + np.eye(pool.n_classes)[pool.labels]
-
-
-class Batched(SuperLearner):
-    def _combine(self, pool):
-        scores = super()._combine(pool)
-        return scores - scores.mean(axis=0)
-
-
-class Partial(SuperLearner):
-    def _combine(self, pool):
-        return super()._combine(pool) + np.arange(pool.n_classes)
-
-
-class Unbounded(SuperLearner):
-    def _combine(self, pool):
-        with np.errstate(over="ignore"):
-            return np.exp(super()._combine(pool) * 10)
-
-
-class Whole(SuperLearner):
-    def combine(self, pool):
-        return np.nan_to_num(super().combine(pool))
-
-
-class Pupil(SuperLearner):
-    def fit(self, support, labels=None):
-        super().fit(support, labels)
-        self.seen_ = len(support)
-        return self
-
-
-class Contrary(SuperLearner):
-    def _combine(self, pool):
-        return -super()._combine(pool)
-
-
-class Sharing(SuperLearner):
-    def combine(self, pool):
-        return pool.logits[:, 0] if len(pool.backbones) == 1 else super().combine(pool)
-
-
-class Mutable(SuperLearner):
-    def _fit(self, pool):
-        super()._fit(pool)
-        self.penalty = 2.0
-
-
-@pytest.mark.parametrize(
-    ("make", "check"),
-    [
-        (Mutable, behaves_like_a_scikit_learn_estimator),
-        (Careless, learns_only_from_what_it_may),
-        (Miscounted, works_with_scikit_learns_tools),
-        (Writing, changes_none_of_its_inputs),
-        (Unseeded, does_the_same_twice),
-        (Forgetful, is_what_it_has_learned),
-        (Positional, finds_backbones_by_name),
-        (Positional, refuses_other_backbones_and_class_counts),
-        (Batched, looks_at_each_sample_alone),
-        (Batched, does_not_depend_on_blocks),
-        (Cheating, never_sees_the_labels_of_what_it_predicts),
-        (Partial, treats_all_classes_alike),
-        (Sharing, leaves_one_backbone_as_it_is),
-        (Whole, gives_unreadable_samples_no_prediction),
-        (Pupil, learns_nothing_from_unreadable_or_unlabelled_samples),
-        (Unbounded, has_finite_scores_whatever_it_is_fitted_on),
-        (Contrary, is_at_least_sensible),
-    ],
-    ids=lambda thing: thing.__name__,
-)
-def test_a_broken_promise_is_noticed(make, check):
-    check(SuperLearner)
-    with pytest.raises((AssertionError, pytest.fail.Exception, ValueError, AttributeError)):
-        check(make)
 
 
 STATIC = [name for name in ENSEMBLES if ENSEMBLES.load(name).__module__.endswith(".static")]

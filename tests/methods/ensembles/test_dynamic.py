@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from clipsyn.errors import InputError, LeakError, RouterMismatch
 from clipsyn.methods.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _largest, _search
 from clipsyn.methods.pool import Pool
 
@@ -85,13 +84,6 @@ def test_all_vote_once_where_none_is_right_nearby():
     assert KnoraUnion().fit(wrong).predict_proba(pool) == pytest.approx(expected, abs=1e-6)
 
 
-def test_selection_gains_where_backbones_are_good_in_regions():
-    support, pool = problem(200), problem(200, seed=1)
-    best = (pool.logits.argmax(axis=2) == pool.labels[:, None]).mean(axis=0).max()
-    assert OverallLocalAccuracy().fit(support).score(pool) > best + 0.1
-    assert KnoraUnion().fit(support).score(pool) > best + 0.1
-
-
 def test_equal_accuracy_nearby_goes_to_the_more_confident_backbone():
     embeddings = [[[1.0, 0.0]] * 2] * 2
     logits = np.array([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 3.0], [0.0, 1.0]]])
@@ -106,12 +98,6 @@ def test_a_k_beyond_the_support_set_uses_all_of_it(method):
     assert np.array_equal(method(500).fit(support).combine(pool), expected)
 
 
-def test_of_equal_neighbours_the_first_are_taken():
-    values = np.array([[1, 2, 1, 1, 3], [5, 5, 5, 5, 5], [0, 1, 2, 3, 4]], np.float32)
-    assert np.sort(_largest(values, 3)).tolist() == [[0, 1, 4], [0, 1, 2], [2, 3, 4]]
-    assert np.sort(_largest(values, 4)).tolist() == [[0, 1, 2, 4], [0, 1, 2, 3], [1, 2, 3, 4]]
-
-
 @pytest.mark.parametrize("count", [8, 64, 65, 300, 1000])
 @pytest.mark.parametrize("k", [1, 5, 7])
 @pytest.mark.parametrize("kinds", [1, 4, 50, 100_000])  # few: nearly all are equal
@@ -120,12 +106,6 @@ def test_the_largest_are_those_of_sorting_everything(count, k, kinds):
     values = rng.integers(-kinds, kinds, (40, count)).astype(np.float32)
     expected = [sorted(range(count), key=lambda c, row=row: (-row[c], c))[:k] for row in values]
     assert _largest(values, k).tolist() == expected
-
-
-def test_many_neighbours_are_those_of_sorting_everything():
-    values = np.random.default_rng(0).integers(0, 9, (5, 500)).astype(np.float32)
-    expected = [sorted(range(500), key=lambda c, row=row: (-row[c], c))[:499] for row in values]
-    assert _largest(values, 499).tolist() == expected
 
 
 def distinct(n, seed, *, repeats=1):
@@ -168,16 +148,6 @@ def test_a_sample_without_embedding_has_no_neighbours_and_is_nobodys(method):
     wrong = Pool.of(nobody, np.zeros(60, int), support.embeddings, backbones=NAMES)
     expected = method(4).fit(wrong).combine(pool)
     assert np.array_equal(holed[missing], expected[missing])
-
-
-def test_a_support_without_any_embedding_leaves_all_equally_trusted():
-    support, pool = problem(), problem(20, seed=1)
-    nothing = {name: np.full_like(values, np.nan) for name, values in support.embeddings.items()}
-    fitted = OverallLocalAccuracy().fit(
-        Pool.of(support.logits, support.labels, nothing, backbones=NAMES)
-    )
-    confident = softmax(pool.logits, axis=2).max(axis=2).argmax(axis=1)
-    assert fitted.weights(pool).tolist() == np.eye(3)[confident].tolist()
 
 
 @pytest.fixture
@@ -246,59 +216,3 @@ def test_a_search_in_blocks_is_the_same(monkeypatch):
     assert [set(row) for row in whole.tolist()] == [
         set(row) for row in neighbours(support, pool, 7)
     ]
-
-
-@pytest.mark.parametrize("method", BOTH)
-def test_permuting_backbones_samples_and_classes_permutes_the_result(method):
-    support, pool = problem(), problem(30, seed=1)
-    rng = np.random.default_rng(2)
-    rows, classes = rng.permutation(60), rng.permutation(4)
-
-    def moved(part):
-        part = part.of_backbones(("c", "a", "b"))
-        labels = np.argsort(classes)[part.labels]
-        return Pool.of(
-            part.logits[:, :, classes], labels, part.embeddings, backbones=part.backbones
-        )
-
-    expected = method().fit(support).combine(pool)
-    other = method().fit(moved(support.take(rows)))
-    assert other.combine(moved(pool)) == pytest.approx(expected[:, classes], abs=1e-5)
-    rows = rng.permutation(30)
-    assert other.combine(moved(pool.take(rows))) == pytest.approx(
-        expected[rows][:, classes], abs=1e-5
-    )
-
-
-@pytest.mark.parametrize("method", BOTH)
-def test_blocks_of_rows_give_what_one_block_gives(method, monkeypatch):
-    support, pool = problem(), problem(50, seed=1)
-    whole = method().fit(support).combine(pool)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 60 * 7)
-    assert method().fit(support).combine(pool) == pytest.approx(whole, abs=1e-6)
-
-
-@pytest.mark.parametrize("method", BOTH)
-@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])  # constant, usual, huge
-@pytest.mark.parametrize("samples", [1, 2, 20])
-def test_degenerate_support_gives_finite_scores(method, scale, samples):
-    support = problem(20, classes=2, scale=scale).take(np.arange(samples))
-    fitted = method().fit(support)
-    pool = problem(10, classes=2, scale=scale, seed=3)
-    assert np.isfinite(fitted.combine(pool)).all()
-    assert fitted.predict_proba(pool).sum(axis=1) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("method", BOTH)
-def test_refuses_bad_input(method):
-    support = problem(12)
-    with pytest.raises(InputError, match="there are no embeddings of a, b, c"):
-        method().fit(Pool.of(support.logits, support.labels, backbones=NAMES))
-    with pytest.raises(LeakError):
-        method().fit(problem(split="test"))
-    fitted = method().fit(support)
-    with pytest.raises(InputError, match="there are no embeddings of a, b, c"):
-        fitted.combine(Pool.of(support.logits, backbones=NAMES))
-    narrow = dict.fromkeys(NAMES, np.eye(3)[support.labels % 3])
-    with pytest.raises(RouterMismatch, match="sizes of the embeddings differ: fitted on 15"):
-        fitted.combine(Pool.of(support.logits, None, narrow, backbones=NAMES))

@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.optimize import differential_evolution
 from scipy.special import log_softmax
 
-from clipsyn.errors import InputError, LeakError
 from clipsyn.methods import stream
 from clipsyn.methods.ensembles.calibrated import CalibratedLogAverage, fit_temperatures
 from clipsyn.methods.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
@@ -65,30 +63,6 @@ def test_fitness_predicts_the_first_of_equal_classes():
     assert errors[0] == wrong(logits, labels, [1, 1])
 
 
-def test_fitness_in_blocks_is_the_same(monkeypatch):
-    logits, labels = problem(50)
-    genes = np.random.default_rng(1).normal(size=(7, 4))
-    whole = fitness_of(logits, labels, np.ones(4))(genes)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 64 * 11)
-    parts = fitness_of(logits, labels, np.ones(4))
-    assert parts(genes) == pytest.approx(whole, abs=2e-6)
-
-
-def test_samples_that_no_weights_can_change_count_too():
-    """Of a third all backbones are wrong in the same way, of a third none is."""
-    logits, labels = problem(90)
-    rows = np.arange(30)
-    logits[rows, :, (labels[:30] + 1) % 6] = 40
-    logits[rows + 30, :, labels[30:60]] = 40
-    fitness = fitness_of(logits, labels, np.ones(4))
-    assert fitness.lost >= 30
-    genes = np.random.default_rng(0).uniform(np.log(LOWEST), np.log(HIGHEST), (30, 4))
-    assert fitness(genes)[0].tolist() == [wrong(logits, labels, np.exp(gene)) for gene in genes]
-    only = slice(30, 60)
-    sure = fitness_of(logits[only], labels[only], np.ones(4))
-    assert sure(genes)[0].tolist() == [0] * 30
-
-
 @pytest.fixture
 def in_groups(monkeypatch):
     monkeypatch.setattr("clipsyn.methods.ensembles.genetic._EXACT", 0)
@@ -128,26 +102,6 @@ def test_of_as_many_classes_as_are_held_alone_cross_entropy_is_exact(in_groups):
     assert loss == pytest.approx(exact, rel=1e-5)
 
 
-def test_groups_in_blocks_of_rows_are_the_same(in_groups, monkeypatch):
-    logits, labels = many_classes()
-    whole = fitness_of(logits, labels, np.ones(4))
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 4 * 150)
-    parts = fitness_of(logits, labels, np.ones(4))
-    assert np.array_equal(parts.leads[0], whole.leads[0])
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_search_with_groups_is_as_good(in_groups, seed, monkeypatch):
-    logits, labels = many_classes(seed)
-    grouped = GeneticAlgorithm(random_state=seed).fit(logits, labels)
-    monkeypatch.setattr("clipsyn.methods.ensembles.genetic._EXACT", 10**9)
-    exact = GeneticAlgorithm(random_state=seed).fit(logits, labels)
-    found, best = (wrong(logits, labels, one.temperatures_) for one in (grouped, exact))
-    assert abs(found - best) <= 1
-    found, best = (likelihood(logits, labels, one.temperatures_) for one in (grouped, exact))
-    assert found == pytest.approx(best, rel=0.02)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_two_backbones_as_well_as_brute_force(seed):
     """Accuracy depends on the ratio of the two temperatures alone."""
@@ -159,30 +113,6 @@ def test_two_backbones_as_well_as_brute_force(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_as_good_as_differential_evolution(seed):
-    logits, labels = problem(200, backbones=5, classes=10, seed=seed)
-    fitness = fitness_of(logits, labels, np.ones(5))
-
-    def objective(columns):
-        errors, loss = fitness(columns.T)
-        return errors + 1e-3 * loss
-
-    found = differential_evolution(
-        objective,
-        [(np.log(LOWEST), np.log(HIGHEST))] * 5,
-        maxiter=60,
-        vectorized=True,
-        updating="deferred",
-        polish=False,
-        rng=seed,
-    )
-    fitted = GeneticAlgorithm(random_state=seed).fit(logits, labels)
-    ours = wrong(logits, labels, fitted.temperatures_)
-    assert ours <= wrong(logits, labels, np.exp(found.x)) + 2
-    assert ours < wrong(logits, labels, np.ones(5))
-
-
-@pytest.mark.parametrize("seed", range(3))
 def test_never_below_what_it_starts_from(seed):
     logits, labels = problem(seed=seed)
     score = GeneticAlgorithm(generations=3).fit(logits, labels).score(logits, labels)
@@ -191,14 +121,6 @@ def test_never_below_what_it_starts_from(seed):
     for backbone in range(4):
         alone = np.where(np.arange(4) == backbone, LOWEST, HIGHEST)
         assert score >= 1 - wrong(logits, labels, alone) / len(labels)
-
-
-def test_starts_from_each_backbone_nearly_alone():
-    """One is always right, the other sure of what is wrong; no vector is random."""
-    logits = np.tile(np.array([[9.0, 0.0], [0.0, 1.0]], np.float32), (6, 1, 1))
-    logits[0, 0] = [0.0, 9.0]  # not always wrong: its temperature is finite
-    fitted = GeneticAlgorithm(population=4, generations=0).fit(logits, np.ones(6, int))
-    assert fitted.temperatures_ == pytest.approx([HIGHEST, LOWEST])
 
 
 def test_of_equal_accuracy_the_lower_cross_entropy_wins():
@@ -222,35 +144,6 @@ def test_no_common_factor_has_a_lower_cross_entropy(seed):
     assert ours <= lowest + 1e-6
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_where_all_are_right_the_sharpest_temperature_stays_in_bounds(seed):
-    logits, labels = problem()
-    logits[np.arange(120), :, labels] = logits.max(axis=2) + 0.01
-    fitted = GeneticAlgorithm(random_state=seed).fit(logits, labels)
-    assert fitted.temperatures_.min() == pytest.approx(LOWEST)
-
-
-def same_answers(n=400, *, backbones=8, seed=0):
-    """Two classes: all backbones are right on the same images, and differ in how sure they are."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, n).astype(np.int32)
-    right = np.where(rng.random(n) < 0.7, 1, -1)
-    sure = rng.gamma(1, size=(n, backbones)) * np.geomspace(4, 0.1, backbones)
-    sure[right < 0, ::2] /= 10  # every other backbone knows when it is wrong
-    margins = right[:, None] * sure
-    logits = margins[:, :, None] * (labels[:, None, None] == np.arange(2))
-    return logits.astype(np.float32), labels
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_patience_counts_cross_entropy_where_accuracy_is_the_same(seed):
-    """No temperatures are more accurate than others, and the search goes on all the same."""
-    logits, labels = same_answers()
-    fitted = GeneticAlgorithm(patience=3, random_state=seed).fit(logits, labels)
-    assert fitted.evaluations_ > 64 + 3 * 62
-    assert fitted.score(logits, labels) == LogAverage().fit(logits, labels).score(logits, labels)
-
-
 def test_combines_by_the_mean_of_logits_over_temperatures():
     logits, labels = problem()
     fitted = GeneticAlgorithm().fit(logits, labels)
@@ -268,65 +161,9 @@ def test_stops_when_nothing_improves():
     assert fitted.evaluations_ == 10 + 7 * 8
 
 
-def test_the_seed_decides_everything():
-    logits, labels = problem()
-    one, two, other = (
-        GeneticAlgorithm(random_state=seed).fit(logits, labels).temperatures_ for seed in (0, 0, 1)
-    )
-    assert np.array_equal(one, two)
-    assert not np.array_equal(one, other)
-
-
-def test_the_order_of_backbones_does_not_matter():
-    logits, labels = problem()
-    names = ("a", "b", "c", "d")
-    fitted = GeneticAlgorithm().fit(Pool.of(logits, labels, backbones=names))
-    order = [2, 0, 3, 1]
-    moved = Pool.of(logits[:, order], labels, backbones=[names[b] for b in order])
-    other = GeneticAlgorithm().fit(moved)
-    assert np.array_equal(other.temperatures_, fitted.temperatures_)
-    expected = fitted.weights(Pool.of(logits, backbones=names))[:, order]
-    assert np.array_equal(other.weights(moved), expected)
-
-
-def test_permuting_samples_and_classes_finds_as_good_a_solution():
-    logits, labels = problem()
-    rng = np.random.default_rng(1)
-    rows, classes = rng.permutation(120), rng.permutation(6)
-    fitted = GeneticAlgorithm().fit(logits, labels)
-    other = GeneticAlgorithm().fit(logits[rows][:, :, classes], np.argsort(classes)[labels[rows]])
-    assert wrong(logits, labels, other.temperatures_) == pytest.approx(
-        wrong(logits, labels, fitted.temperatures_), abs=2
-    )
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels"),
-    [
-        (np.array([[[1, 2, 3], [3, 2, 1]]]), [2]),  # one sample
-        (np.zeros((4, 2, 3)), [0, 1, 2, 0]),  # constant
-        (np.ones((6, 2, 3)) * [1, 1, 0], [0, 0, 1, 1, 0, 1]),  # two classes alike, one absent
-        (np.random.default_rng(0).normal(size=(2, 5, 2)), [0, 1]),  # fewer samples than backbones
-        (np.random.default_rng(0).normal(size=(9, 3, 4)) * 300, [1] * 9),  # huge, one class
-    ],
-)
-def test_degenerate_support_gives_finite_scores(logits, labels):
-    fitted = GeneticAlgorithm(generations=5).fit(logits, labels)
-    assert np.isfinite(fitted.temperatures_).all()
-    assert np.isfinite(fitted.combine(logits)).all()
-
-
 def test_a_population_smaller_than_what_it_starts_from():
     logits, labels = problem()
     assert GeneticAlgorithm(population=3).fit(logits, labels).evaluations_ > 3
-
-
-def test_refuses_bad_input():
-    logits, labels = problem(10)
-    with pytest.raises(InputError, match="no labelled, readable sample"):
-        GeneticAlgorithm().fit(logits)
-    with pytest.raises(LeakError):
-        GeneticAlgorithm().fit(Pool.of(logits, labels, split="test"))
 
 
 @pytest.fixture

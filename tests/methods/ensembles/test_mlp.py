@@ -78,17 +78,6 @@ def test_start_is_kept_where_training_only_harms():
     assert not trained.weights["output_weight"].any()
 
 
-def test_patience_ends_the_training():
-    calls = []
-
-    def loss(rows, outputs):
-        calls.append(rows)
-        return np.ones(len(outputs)), np.zeros_like(outputs)
-
-    train(settings(steps=5000, patience=50), np.ones((1000, 2)), loss, np.zeros(1))
-    assert 50 <= len(calls) < 100
-
-
 def test_every_sample_is_seen_once_an_epoch_and_held_out_ones_never():
     seen = np.zeros(1030, int)
 

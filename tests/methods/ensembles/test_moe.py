@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
-from clipsyn.errors import InputError, LeakError
-from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.mlp import Network
 from clipsyn.methods.ensembles.moe import MixtureOfExperts
-from clipsyn.methods.estimator import from_text
 from clipsyn.methods.pool import Pool
 
 
@@ -49,25 +45,6 @@ def torch_loss(weights, x, logits, labels):
     return -(gate * probability).sum(1).log().mean()
 
 
-def test_gradient_is_that_of_autograd():
-    rng = np.random.default_rng(0)
-    x, logits = rng.normal(size=(7, 9)), rng.normal(size=(7, 3, 4)).astype(np.float32)
-    pool = Pool.of(logits, rng.integers(0, 4, 7))
-    network = Network(9, 5, np.zeros(3), 0, np.float64)
-    network.values += rng.normal(size=network.values.shape)
-    losses, slope = MixtureOfExperts()._loss(pool)(slice(None), network.forward(x))
-    network.backward(x, slope / len(x))
-    weights = {
-        key: torch.tensor(value, requires_grad=True) for key, value in network.weights.items()
-    }
-    tensors = (torch.tensor(x), torch.tensor(logits.astype(float)), torch.tensor(pool.labels))
-    loss = torch_loss(weights, *tensors)
-    loss.backward()
-    np.testing.assert_allclose(losses.mean(), loss.item(), rtol=1e-6)
-    for key, gradient in network.gradients.items():
-        np.testing.assert_allclose(gradient, weights[key].grad, rtol=1e-5, atol=1e-6)
-
-
 def test_fit_reaches_what_torch_reaches():
     """The same start and the same two batches in the same order, which come from seed 0."""
     pool = pool_of(40)
@@ -99,12 +76,6 @@ def test_scores_are_the_log_of_the_mixture():
     np.testing.assert_allclose(router.predict_proba(pool), np.exp(expected), atol=1e-5)
 
 
-def test_start_is_the_average_of_probabilities():
-    pool = pool_of()
-    router = MixtureOfExperts(learning_rate=0.0).fit(pool)
-    np.testing.assert_allclose(router.weights(pool), 1 / 3, rtol=1e-6)
-
-
 def test_gate_chooses_the_expert():
     router, test = MixtureOfExperts(learning_rate=2e-3).fit(pool_of(800)), pool_of(400, seed=1)
     gate = router.weights(test)
@@ -128,44 +99,3 @@ def test_equal_embeddings_give_every_sample_the_best_fixed_mixture():
         shares = (responsible / responsible.sum(axis=1, keepdims=True)).mean(axis=0)
     best = -np.log(true @ shares).mean()
     assert best - 1e-6 <= mean_loss(router, pool) < best + 1e-3
-
-
-def test_same_seed_gives_the_same_bytes():
-    first, again = (MixtureOfExperts(random_state=1).fit(pool_of()) for _ in range(2))
-    np.testing.assert_array_equal(first.output_weight_, again.output_weight_)
-
-
-@pytest.mark.parametrize(
-    "case", ["one sample", "one class present", "two classes", "constant", "huge", "twins"]
-)
-def test_scores_are_finite_whatever_the_support(case):
-    pool = pool_of(12, classes=2 if case == "two classes" else 5)
-    logits, labels = pool.logits.copy(), pool.labels.copy()
-    if case == "one class present":
-        labels[:] = 3
-    if case == "constant":
-        logits[:] = 1.5
-    if case == "huge":
-        logits *= 100  # probabilities of 0 in float32
-    if case == "twins":
-        logits[..., 1] = logits[..., 0]
-    pool = Pool.of(logits, labels, pool.embeddings)
-    router = MixtureOfExperts(steps=50).fit(pool.take([0]) if case == "one sample" else pool)
-    scores = router.combine(pool)
-    assert np.isfinite(scores).all()
-    assert np.isfinite(router.output_weight_).all()
-    if case == "twins":
-        np.testing.assert_array_equal(scores[:, 1], scores[:, 0])
-
-
-def test_what_cannot_be_fitted_is_refused():
-    pool = pool_of()
-    with pytest.raises(InputError, match="no embeddings"):
-        MixtureOfExperts().fit(pool.logits, pool.labels)
-    with pytest.raises(LeakError):
-        MixtureOfExperts().fit(pool_of(split="test"))
-
-
-def test_registry_knows_it_with_parameters():
-    router = from_text(ENSEMBLES, "moe:hidden=64:random_state=3")
-    assert (router.hidden, router.random_state) == (64, 3)

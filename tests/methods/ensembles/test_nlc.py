@@ -8,11 +8,8 @@ import torch
 from sklearn.base import clone
 from torch.nn import functional as F
 
-from clipsyn.errors import InputError, RouterMismatch, UnknownName
-from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.mlp import Network
 from clipsyn.methods.ensembles.nlc import NLC, WEIGHT_MAPS
-from clipsyn.methods.estimator import from_text
 from clipsyn.methods.numerics.loss import weighted_cross_entropy
 from clipsyn.methods.pool import Pool
 
@@ -44,27 +41,6 @@ def pool_of(samples=60, backbones=3, classes=5, seed=0, scale=4.0, **arguments) 
 def mean_loss(router, pool):
     losses, _ = weighted_cross_entropy(pool.logits, router.weights(pool), pool.labels)
     return float(losses.mean())
-
-
-@pytest.mark.parametrize("name", WEIGHT_MAPS)
-def test_gradient_is_that_of_autograd(name):
-    rng = np.random.default_rng(0)
-    x, logits = rng.normal(size=(7, 9)), 5 * rng.normal(size=(7, 3, 4))
-    labels = rng.integers(0, 4, 7).astype(np.int32)
-    pool = Pool.of(logits, labels)
-    object.__setattr__(pool, "logits", logits)  # float64, which a pool never holds
-    network = Network(9, 5, np.zeros(3), 0, np.float64)
-    network.values += rng.normal(size=network.values.shape)
-    losses, slope = NLC(name)._loss(pool)(slice(None), network.forward(x))
-    network.backward(x, slope / len(x))
-    weights = {
-        key: torch.tensor(value, requires_grad=True) for key, value in network.weights.items()
-    }
-    loss = torch_loss(name, weights, torch.tensor(x), torch.tensor(logits), torch.tensor(labels))
-    loss.backward()
-    np.testing.assert_allclose(losses.mean(), loss.item(), rtol=1e-10)
-    for key, gradient in network.gradients.items():
-        np.testing.assert_allclose(gradient, weights[key].grad, rtol=1e-5, atol=1e-10)
 
 
 def torch_outputs(weights, x):
@@ -167,15 +143,6 @@ def test_equal_embeddings_leave_a_super_learner():
     assert best.fun - 1e-6 <= mean_loss(router, pool) < best.fun + 2e-3
 
 
-@pytest.mark.parametrize("name", ["softplus", "divide", "softmax"])
-def test_weights_are_positive(name):
-    pool = pool_of()
-    weights = NLC(name, learning_rate=0.05).fit(pool).weights(pool)
-    assert (weights > 0).all()
-    if name == "softmax":
-        np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
-
-
 def test_linear_weights_can_be_negative():
     pool = pool_of(80)
     logits = pool.logits.copy()
@@ -200,68 +167,3 @@ def test_held_out_loss_decides_what_is_kept():
     assert np.isnan(last.held_out_loss_)
     assert mean_loss(last, support) < mean_loss(kept, support)
     assert mean_loss(kept, fresh) < mean_loss(last, fresh) - 1
-
-
-def test_same_seed_gives_the_same_bytes():
-    first, again, other = (NLC(random_state=s).fit(pool_of()) for s in (1, 1, 2))
-    for name, value in first.learned().items():
-        np.testing.assert_array_equal(value, again.learned()[name])
-    assert (first.hidden_weight_ != other.hidden_weight_).any()
-
-
-def test_order_of_the_backbones_does_not_matter():
-    pool = pool_of()
-    turned = pool.of_backbones(["2", "0", "1"])
-    first, second = NLC().fit(pool), NLC().fit(turned)
-    np.testing.assert_array_equal(first.combine(pool), second.combine(turned))
-    np.testing.assert_array_equal(first.weights(pool)[:, [2, 0, 1]], second.weights(turned))
-
-
-@pytest.mark.parametrize("name", WEIGHT_MAPS)
-@pytest.mark.parametrize(
-    "case", ["one sample", "fewer than backbones", "one class present", "two classes", "constant",
-             "huge", "twins"]
-)  # fmt: skip
-def test_scores_are_finite_whatever_the_support(name, case):
-    pool = pool_of(12, classes=2 if case == "two classes" else 5)
-    logits, labels = pool.logits.copy(), pool.labels.copy()
-    if case == "one class present":
-        labels[:] = 3
-    if case == "constant":
-        logits[:] = 1.5
-    if case == "huge":
-        logits *= 40
-    if case == "twins":
-        logits[..., 1] = logits[..., 0]
-    pool = Pool.of(logits, labels, pool.embeddings)
-    support = {"one sample": pool.take([0]), "fewer than backbones": pool.take([0, 1])}
-    router = NLC(name, steps=50).fit(support.get(case, pool))
-    scores = router.combine(pool)
-    assert np.isfinite(scores).all()
-    if case == "twins":
-        np.testing.assert_array_equal(scores[:, 1], scores[:, 0])
-
-
-def test_unreadable_samples_have_no_weights():
-    pool = pool_of()
-    logits = pool.logits.copy()
-    logits[4, 1] = np.nan
-    weights = NLC().fit(pool.with_logits(logits)).weights(pool.with_logits(logits))
-    assert np.isnan(weights[4]).all()
-    assert np.isfinite(np.delete(weights, 4, 0)).all()
-
-
-def test_what_cannot_be_fitted_is_refused():
-    pool = pool_of()
-    with pytest.raises(UnknownName, match="softplus"):
-        NLC("softpluss").fit(pool)
-    with pytest.raises(InputError, match="no embeddings"):
-        NLC().fit(pool.logits, pool.labels)
-    wider = Pool.of(pool.logits, pool.labels, [np.full((60, 50), 50**-0.5)] * 3)
-    with pytest.raises(RouterMismatch, match="width"):
-        NLC().fit(pool).weights(wider)
-
-
-def test_registry_knows_it_with_parameters():
-    router = from_text(ENSEMBLES, "nlc:weight_map=linear:steps=20:holdout=0.2")
-    assert (router.weight_map, router.steps, router.holdout) == ("linear", 20, 0.2)

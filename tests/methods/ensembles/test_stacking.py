@@ -9,10 +9,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.errors import InputError, LeakError
 from clipsyn.methods.ensembles import stacking
 from clipsyn.methods.ensembles.stacking import Stacking
-from clipsyn.methods.pool import Pool
 
 
 def problem(n=60, *, backbones=3, classes=5, seed=0, scale=2.0, bias=1.0):
@@ -54,14 +52,6 @@ def test_new_samples_are_moved_and_scaled_like_the_support_set():
     expected = theirs.predict_proba((new - seen.mean(axis=0)) / ratio)
     ours = Stacking(10.0).fit(logits[:50], labels[:50])
     assert ours.predict_proba(logits[50:]) == pytest.approx(expected, abs=1e-3)
-
-
-def test_two_classes():
-    logits, labels = problem(50, classes=2)
-    inputs = standardised(logits)
-    theirs = LogisticRegression(C=20, tol=1e-7, max_iter=5000).fit(inputs, labels)
-    ours = Stacking(10.0).fit(logits, labels)
-    assert ours.predict_proba(logits) == pytest.approx(theirs.predict_proba(inputs), abs=1e-3)
 
 
 def test_learns_what_backbones_confuse():
@@ -115,15 +105,6 @@ def test_single_precision_is_as_good_as_scikit_learn(monkeypatch, n, classes, in
     coefficients = ours.coefficients_ * ratio
     found = objective(ours.predict_proba(logits), coefficients, labels, inverse_penalty)
     assert found == pytest.approx(lowest, abs=1e-3)
-
-
-def test_large_supports_choose_the_penalty_of_small_ones(monkeypatch):
-    for seed, noise in enumerate([0.1, 0.5, 1.5]):
-        logits, labels = problem(60, seed=seed, bias=noise)
-        expected = Stacking().fit(logits, labels).inverse_penalty_
-        with monkeypatch.context() as patch:
-            patch.setattr(stacking, "LARGE", 0)
-            assert Stacking().fit(logits, labels).inverse_penalty_ == expected
 
 
 def test_no_more_folds_are_fitted_than_settle_the_choice(monkeypatch):
@@ -183,53 +164,6 @@ def test_classes_not_in_the_support_set_come_last_in_the_order_of_the_backbones(
     assert scores[:, 4] - scores[:, 5] == pytest.approx(mean[:, 4] - mean[:, 5], abs=1e-4)
 
 
-def test_permuting_backbones_samples_and_classes_permutes_the_result():
-    logits, labels = problem(50)
-    rng = np.random.default_rng(1)
-    names = ("a", "b", "c")
-    pool = Pool.of(logits, labels, backbones=names)
-    order, rows, classes = rng.permutation(3), rng.permutation(50), rng.permutation(5)
-    moved = Pool.of(
-        logits[rows][:, order][:, :, classes],
-        np.argsort(classes)[labels[rows]],
-        backbones=[names[b] for b in order],
-    )
-    expected = Stacking(10.0).fit(pool).predict_proba(pool)[rows][:, classes]
-    assert Stacking(10.0).fit(moved).predict_proba(moved) == pytest.approx(expected, abs=1e-3)
-
-
-def test_the_scale_and_level_of_logits_do_not_matter():
-    logits, labels = problem(30, classes=3)
-    level = np.random.default_rng(0).normal(size=(30, 3, 1)) * 20
-    inputs = Stacking(10.0).fit(logits, labels).predict_proba(logits)
-    other = (logits + level).astype(np.float32)
-    assert Stacking(10.0).fit(other, labels).predict_proba(other) == pytest.approx(inputs, abs=1e-3)
-
-
-def test_is_deterministic():
-    logits, labels = problem()
-    first, second = (Stacking().fit(logits, labels).learned() for _ in range(2))
-    assert first.keys() == second.keys()
-    assert all(np.array_equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels"),
-    [
-        (np.array([[[1, 2, 3], [3, 2, 1]]]), [2]),  # one sample
-        (np.random.default_rng(0).normal(size=(9, 3, 4)), [1] * 9),  # one class
-        (np.ones((6, 2, 3)) * [1, 1, 0], [0, 0, 1, 1, 0, 1]),  # two classes alike, one absent
-        (np.random.default_rng(0).normal(size=(2, 5, 2)), [0, 1]),  # fewer samples than backbones
-        (np.random.default_rng(0).normal(size=(12, 3, 4)) * 300, [0, 1, 2] * 4),  # huge
-    ],
-)
-def test_degenerate_support_gives_finite_scores(logits, labels):
-    fitted = Stacking().fit(logits, labels)
-    scores = fitted.combine(logits)
-    assert np.isfinite(scores).all()
-    assert np.isin(scores.argmax(axis=1), labels).all()
-
-
 def test_constant_logits_give_how_frequent_classes_are():
     fitted = Stacking().fit(np.zeros((8, 2, 3)), [0, 0, 0, 0, 1, 1, 1, 2])
     frequency = np.tile([0.5, 0.375, 0.125], (8, 1))
@@ -244,11 +178,3 @@ def test_one_class_seen_is_always_predicted():
     others = [0, 1, 2, 4]
     expected = softmax(mean[:, others], axis=-1)
     assert softmax(fitted.combine(logits)[:, others], -1) == pytest.approx(expected, abs=1e-5)
-
-
-def test_refuses_a_support_set_that_cannot_be_used():
-    logits, labels = problem()
-    with pytest.raises(InputError, match="no labelled, readable sample"):
-        Stacking().fit(logits)
-    with pytest.raises(LeakError):
-        Stacking().fit(Pool.of(logits, labels, split="test"))

@@ -57,24 +57,11 @@ def test_votes_are_those_of_a_plain_loop(vote, k, classes, backbones):
         np.testing.assert_allclose(np.exp(row), shares, rtol=1e-5)
 
 
-def test_a_vote_is_a_distribution():
-    for vote in (VoteTop1(), VoteTop3()):
-        pool = logits_of(scale=5.0)
-        np.testing.assert_allclose(np.exp(vote.combine(pool)).sum(axis=1), 1, rtol=1e-5)
-        np.testing.assert_allclose(vote.predict_proba(pool), np.exp(vote.combine(pool)), rtol=1e-4)
-
-
 def test_equal_votes_go_to_the_larger_mean_probability():
     # one vote each; the second backbone is surer of class 2 than the first of class 0
     logits = np.array([[[2, 0, 1], [0, 0, 9]]], np.float32)
     assert VoteTop1().predict(logits) == [2]
     assert VoteTop1().predict(logits[:, :, [2, 1, 0]]) == [0]
-
-
-def test_two_weak_votes_beat_one_that_is_certain():
-    logits = np.array([[[0.1, 0, 0], [0.1, 0, 0], [-50, 50, 0]]], np.float32)
-    assert VoteTop1().predict(logits) == [0]
-    assert LogAverage().predict(logits) == [1]
 
 
 def test_equal_logits_vote_for_the_lowest_classes():
@@ -96,11 +83,6 @@ def test_confidence_takes_the_surest_backbone(scale):
         assert row == [float(b == doubts.index(min(doubts))) for b in range(5)]
     scores = Confidence().combine(logits)
     np.testing.assert_array_equal(scores, logits[np.arange(200), weights.argmax(axis=1)])
-
-
-def test_confidences_that_are_one_in_float32_still_differ():
-    logits = np.array([[[40, 0], [50, 0], [45, 0]]], np.float32)
-    assert Confidence().weights(logits).tolist() == [[0, 1, 0]]
 
 
 @pytest.mark.parametrize("offset", [-90.0, 0.0, 60.0, 95.0])
@@ -143,14 +125,6 @@ def test_probability_average_keeps_what_underflows():
     )
 
 
-def test_the_average_of_one_backbone_many_times_is_that_backbone():
-    one = logits_of(30, 1)
-    many = np.repeat(one, 4, axis=1)
-    np.testing.assert_allclose(LogAverage().combine(many), one[:, 0], rtol=1e-6)
-    shift = ProbabilityAverage().combine(many) - one[:, 0]
-    np.testing.assert_allclose(shift, shift[:, :1].repeat(6, axis=1), atol=1e-5)
-
-
 def test_best_single_has_the_best_accuracy_on_the_support_set():
     logits = logits_of(100, 3)
     labels = logits[:, 1].argmax(axis=1)
@@ -170,24 +144,6 @@ def test_best_single_ties_go_to_the_lower_loss_then_to_the_first_name():
     assert losses[0] > losses[1]
     assert BestSingle().fit(one).best_ == "b"
     assert BestSingle().fit(one.of_backbones(["a", "c"])).best_ == "c"
-
-
-def test_best_single_needs_no_loss_where_one_is_right_most_often(monkeypatch):
-    monkeypatch.setattr("clipsyn.methods.ensembles.static._losses", None)
-    logits = logits_of(100, 3)
-    assert BestSingle().fit(logits, logits[:, 2].argmax(axis=1)).best_ == "2"
-
-
-def test_the_best_of_one_backbone_is_that_one():
-    pool = Pool.of(logits_of(5, 1), np.zeros(5, int), backbones=("only",))
-    assert BestSingle().fit(pool).best_ == "only"
-
-
-def test_best_single_counts_in_blocks(monkeypatch):
-    logits = logits_of(50, 3)
-    labels = logits[:, 2].argmax(axis=1)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 3 * 6)
-    assert BestSingle().fit(logits, labels).best_ == "2"
 
 
 @pytest.mark.parametrize(

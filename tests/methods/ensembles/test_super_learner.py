@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 
 from clipsyn.methods.ensembles.super_learner import SuperLearner, fit_weights, penalised_loss
 from clipsyn.methods.pool import Pool
@@ -80,57 +79,12 @@ def test_the_solution_is_that_of_torch(simplex, penalty, dtype):
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
-def test_the_solution_is_that_of_a_generic_solver():
-    logits, labels = sample()
-    found = fit_weights(pool_of(logits, labels), penalty=1.0)
-    generic = minimize(
-        plain_loss,
-        np.full(4, 0.25),
-        (logits, labels, 1.0),
-        method="Nelder-Mead",
-        options={"xatol": 1e-6, "fatol": 1e-10, "maxiter": 5000},
-    )
-    assert plain_loss(found, logits, labels, 1.0) == pytest.approx(generic.fun, abs=1e-6)
-    np.testing.assert_allclose(found, generic.x, atol=1e-3)
-
-
-def test_the_simplex_is_that_of_a_generic_solver():
-    logits, labels = sample()
-    found = fit_weights(pool_of(logits, labels), penalty=1.0, simplex=True)
-    assert found.min() >= 0
-    assert found.sum() == pytest.approx(1)
-    generic = minimize(
-        plain_loss,
-        np.full(4, 0.25),
-        (logits, labels, 1.0),
-        method="SLSQP",
-        bounds=[(0, 1)] * 4,
-        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
-        options={"ftol": 1e-12},
-    )
-    assert generic.success
-    assert plain_loss(found, logits, labels, 1.0) == pytest.approx(generic.fun, abs=1e-5)
-
-
 def test_a_simplex_whose_best_point_is_a_corner():
     logits, labels = sample()
     logits[:, 1:] *= -1  # all but the first speak against the truth
     found = fit_weights(pool_of(logits, labels), penalty=0.0, simplex=True)
     corner = plain_loss(np.array([1.0, 0, 0, 0]), logits, labels, 0.0)
     assert plain_loss(found, logits, labels, 0.0) == pytest.approx(corner, abs=1e-4)
-
-
-def test_better_backbones_count_more():
-    logits, labels = sample(2000)
-    weights = SuperLearner().fit(logits, labels).weights_
-    assert (np.diff(weights) < 0).all()
-
-
-def test_equal_backbones_share_their_weight():
-    logits, labels = sample()
-    twice = np.repeat(logits[:, :2], 2, axis=1)
-    weights = fit_weights(pool_of(twice, labels), penalty=1.0)
-    np.testing.assert_allclose(weights[::2], weights[1::2], atol=1e-6)
 
 
 @pytest.mark.parametrize("simplex", [False, True])
@@ -148,19 +102,3 @@ def test_a_large_penalty_is_the_log_average():
     logits, labels = sample()
     weights = fit_weights(pool_of(logits, labels), penalty=1e8)
     np.testing.assert_allclose(weights, 0.25, atol=1e-5)
-
-
-def test_combine_is_the_weighted_sum():
-    logits, labels = sample()
-    router = SuperLearner().fit(logits, labels)
-    expected = np.einsum("b,nbc->nc", router.weights_, logits)
-    np.testing.assert_allclose(router.combine(logits), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(router.weights(logits), np.tile(router.weights_, (120, 1)), 1e-6)
-
-
-def test_weights_go_with_the_names():
-    logits, labels = sample()
-    pool = Pool.of(logits, labels, backbones=("d", "a", "c", "b"))
-    router = SuperLearner().fit(pool)
-    assert router.backbones_ == ("a", "b", "c", "d")
-    np.testing.assert_allclose(router.weights(pool)[0], router.weights_[[3, 0, 2, 1]], 1e-6)

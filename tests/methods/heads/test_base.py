@@ -7,12 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import cross_fitted
-from clipsyn.methods.heads.base import Head, image_embeddings, mean_loss, repeated
-from clipsyn.methods.heads.zero_shot import ZeroShot
+from clipsyn.methods.heads.base import Head, image_embeddings, repeated
 from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.pool import Pool
 
@@ -60,19 +58,3 @@ def test_embeddings_are_float32_or_named_as_missing():
     assert image_embeddings(pool, "0").dtype == np.float32
     with pytest.raises(InputError, match="no embeddings of other"):
         image_embeddings(pool, "other")
-
-
-def test_mean_loss_is_cross_entropy():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(9, 4)) * 50, rng.integers(0, 4, 9)
-    expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
-    assert mean_loss(logits, labels) == pytest.approx(float(expected), abs=1e-12)
-
-
-def test_unreadable_rows_are_unknown_whatever_a_head_says():
-    logits = np.zeros((3, 2, 2))
-    logits[1, 0] = np.nan
-    pool = Pool.of(logits, [0, 1, 0], [np.ones((3, 1))] * 2)
-    result = Recorder().fit(pool).transform(pool).logits
-    np.testing.assert_array_equal(np.isnan(result), np.isnan(logits))
-    np.testing.assert_array_equal(ZeroShot().fit(pool).transform(pool).logits, logits)

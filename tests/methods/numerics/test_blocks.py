@@ -135,16 +135,6 @@ def test_cores_are_those_that_the_process_may_use():
         os.sched_setaffinity(0, allowed)
 
 
-def test_items_side_by_side_keep_their_order():
-    assert side_by_side(lambda item: item * 2, range(50)) == list(range(0, 100, 2))
-    assert side_by_side(str, []) == []
-
-
-def test_what_goes_wrong_with_an_item_is_raised():
-    with pytest.raises(KeyError):
-        side_by_side({}.__getitem__, ["missing"])
-
-
 def test_work_side_by_side_has_one_thread_each():
     """Its products, its blocks, and what it wants side by side itself."""
     from threadpoolctl import threadpool_info

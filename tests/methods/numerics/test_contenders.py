@@ -67,20 +67,6 @@ def test_of_classes_that_tie_the_first_is_kept(classes):
     assert tied > 300
 
 
-def test_what_is_left_out_is_below_another_class_everywhere():
-    """The definition in loops; what is kept but could go is not much."""
-    logits = logits_of(common=3.0)
-    kept = as_sets(contenders(logits), 80)
-    beaten = 0
-    for sample, classes in zip(logits, kept, strict=True):
-        for c in range(40):
-            below = any((sample[:, d] > sample[:, c]).all() for d in range(40))
-            assert below or c in classes
-            beaten += below and c in classes
-    assert beaten < 80
-    assert sum(len(set(classes)) for classes in kept) < 80 * 10
-
-
 def test_a_difference_that_rounding_can_undo_leaves_nothing_out():
     logits = np.full((1, 2, 3), 1000, np.float32)
     logits[0, :, 1] = np.nextafter(logits[0, :, 1], np.float32(2000))
@@ -105,29 +91,3 @@ def test_groups_have_ascending_samples_and_classes_padded_with_the_last():
             assert width < 2 * len(distinct)
             assert classes == distinct + distinct[-1:] * (width - len(distinct))
     assert len(as_sets(groups, 200)) == 200
-
-
-def test_the_largest_numbers_there_are():
-    logits = logits_of() * np.float32(3e37)
-    groups = contenders(logits)
-    for weights in np.eye(4, dtype=np.float32):
-        expected = np.einsum("b,nbc->nc", weights, logits).argmax(axis=1)
-        assert np.array_equal(first_by_groups(groups, logits, weights), expected)
-
-
-def test_one_class_that_all_put_first_is_the_only_one():
-    logits = logits_of()
-    logits[:, :, 17] = 50
-    (group,) = contenders(logits)
-    assert group.classes.tolist() == [[17]] * 80
-
-
-def test_blocks_of_rows_give_what_one_block_gives(monkeypatch):
-    logits = logits_of()
-    whole = as_sets(contenders(logits), 80)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 4 * 40)
-    assert as_sets(contenders(logits), 80) == whole
-
-
-def test_no_sample_has_no_group():
-    assert contenders(np.empty((0, 3, 4), np.float32)) == []

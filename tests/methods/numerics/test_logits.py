@@ -68,21 +68,6 @@ def test_invalid_rows_stay_nan_and_touch_no_other():
     assert (np.delete(predicted, [0, 41]) < 5).all()
 
 
-def test_no_images_give_no_logits():
-    logits = zero_shot_logits(np.zeros((0, 4), np.float16), np.eye(4, dtype=np.float32), 1.0)
-    assert logits.shape == (0, 4)
-    assert predictions(logits).shape == (0,)
-
-
-def test_inputs_are_left_alone():
-    rng = np.random.default_rng(4)
-    images, classes = unit(rng, 9, 8), unit(rng, 3, 8)
-    copies = images.copy(), classes.copy()
-    zero_shot_logits(images, classes, 50.0)
-    np.testing.assert_array_equal(images, copies[0])
-    np.testing.assert_array_equal(classes, copies[1])
-
-
 @pytest.mark.parametrize(("images", "classes"), [((3, 4), (2, 5)), ((3,), (2, 3)), ((3, 4), (4,))])
 def test_shapes_that_do_not_fit_are_refused(images, classes):
     with pytest.raises(ValueError, match="one width"):

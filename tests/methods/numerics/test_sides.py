@@ -60,11 +60,6 @@ def test_rounding_does_not_add_up_over_classes(share: float, tested: int) -> Non
     assert counts.sum() == tested
 
 
-def test_nothing_is_divided_into_nothing() -> None:
-    assert divided([], []) == []
-    assert divided([-1, -1], ["a", "a"]) == [UNLABELLED, UNLABELLED]
-
-
 def slowly(labels: list[int], keys: list[str], share: float) -> list[int]:
     """The same from what `sides` promises, with dictionaries."""
     said: dict[str, set[int]] = defaultdict(set)
@@ -105,29 +100,3 @@ samples = st.lists(st.tuples(st.integers(-1, 3), st.sampled_from("abcdefghijkl")
 def test_it_is_the_slow_implementation(drawn: list[tuple[int, str]], share: float) -> None:
     labels, keys = [label for label, _ in drawn], [key for _, key in drawn]
     assert divided(labels, keys, share) == slowly(labels, keys, share)
-
-
-@given(samples, st.sampled_from([0.1, 0.5, 0.9]))
-def test_what_always_holds(drawn: list[tuple[int, str]], share: float) -> None:
-    labels = [label for label, _ in drawn]
-    found = divided(labels, [key for _, key in drawn], share)
-    seen = defaultdict(set)
-    by_class = defaultdict(set)
-    for (label, key), side in zip(drawn, found, strict=True):
-        assert (label < 0) == (side == UNLABELLED)
-        if side in (TRAIN, TEST):
-            seen[key].add(side)
-            by_class[label].add(side)
-            by_class[label, side].add(key)
-    assert all(len(these) == 1 for these in seen.values())
-    for label in {*labels} - {-1}:
-        keys = by_class[label, TRAIN] | by_class[label, TEST]
-        assert by_class[label] == ({TRAIN, TEST} if len(keys) > 1 else {TRAIN} if keys else set())
-
-
-@given(samples, st.randoms(use_true_random=False))
-def test_the_order_of_the_samples_is_nothing_to_it(drawn: list[tuple[int, str]], random) -> None:
-    shuffled = random.sample(range(len(drawn)), len(drawn))
-    found = divided([label for label, _ in drawn], [key for _, key in drawn])
-    again = divided([drawn[row][0] for row in shuffled], [drawn[row][1] for row in shuffled])
-    assert again == [found[row] for row in shuffled]
