@@ -1,33 +1,57 @@
-"""A task, done: its head fitted on the draw; then each ensemble fitted, and measured on targets."""
+"""A head fitted on a draw; on top of it each ensemble fitted, and measured on the targets.
+
+`fit_head` gets the support alone, `fit_ensemble` what the head says of it, and
+`clipsyn.evaluation.shown` shows the targets to what is fitted, so that labels of a target cannot
+reach a fit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import TooFewSamples
-from clipsyn.evaluation.methods import (
-    ORACLE,
-    Combiner,
-    Method,
-    fit_chosen,
-    fit_ensemble,
-    fit_head,
-)
+from clipsyn.errors import InputError, TooFewSamples
+from clipsyn.evaluation.methods import ORACLE, is_random
 from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.frame import Measured, Row, row
 from clipsyn.evaluation.results.predictions import Predicted
-from clipsyn.evaluation.scoring import Scorer
-from clipsyn.evaluation.shown import Combined, KeptBlocks, Shown
-from clipsyn.methods.ensembles import CHOSEN
-from clipsyn.methods.heads import ZERO_SHOT
+from clipsyn.evaluation.shown import Combined, Shown
+from clipsyn.methods.chosen import choose
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS, ZERO_SHOT
+from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.fewshot import halves
 from clipsyn.methods.numerics.metrics import Score
+from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Support
+
+
+class FittedHead(NamedTuple):
+    """A fitted head, the pool that ensembles on top of it are fitted on, and the targets on it."""
+
+    head: Head
+    pool: Support
+    best: str | None  # the backbone that was best on the support
+    seconds: float
+    n: int  # samples learned from
+    shown: Sequence[Shown] = ()
+
+
+class Method(NamedTuple):
+    """A fitted ensemble and the seconds it took."""
+
+    ensemble: Ensemble
+    seconds: float
+    choice: str | None = None  # the head and the ensemble that were chosen
 
 
 class Finished(NamedTuple):
@@ -38,62 +62,81 @@ class Finished(NamedTuple):
     notes: list[str]
 
 
-def runner() -> Callable[[Task], Iterator[Finished]]:
-    """Runs tasks one after the other; those of one dataset share what is read of its targets."""
-    of_last: list[_Study] = []
+def fit_head(support: Support, text: str, seed: int | None) -> FittedHead:
+    """Fit a head on the support.
 
-    def run(task: Task) -> Iterator[Finished]:
-        if not of_last or of_last[0].comparison != task.comparison:
-            of_last.clear()  # its blocks go before those of another come
-            of_last.append(_Study(task.comparison))
-        yield from of_last[0].run(task)
+    Raises TooFewSamples where the head cannot spare samples for a combiner.
+    """
+    head = from_text(HEADS, text, seed)
+    start = time.perf_counter()
+    pool = head.fit_transform(support)
+    seconds = time.perf_counter() - start
+    n = getattr(head, "sampled_", len(support.labelled()))
+    return FittedHead(head, pool, _best(pool), seconds, n)
 
-    return run
+
+def fit_ensemble(on: FittedHead, text: str, seed: int | None) -> Method:
+    """Fit an ensemble on what a head says of the support."""
+    ensemble = from_text(ENSEMBLES, text, seed)
+    start = time.perf_counter()
+    ensemble.fit(on.pool)
+    return Method(ensemble, time.perf_counter() - start)
 
 
-class _Study:
-    """What tasks of one dataset share: blocks of its targets, and heads that learn nothing."""
+def _best(support: Support) -> str | None:
+    """The backbone that is best on the support, if there is one to choose on."""
+    if not len(support) or len(support.backbones) == 1:
+        return support.backbones[0] if len(support) else None
+    best: str = from_text(ENSEMBLES, BEST_SINGLE).fit(support).best_
+    return best
+
+
+class Study:
+    """Fits the tasks of one dataset, which share its targets, and heads fitted on the same draw."""
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self._kept = KeptBlocks()
+        self._rows: NDArray[np.intp] | None = None  # of the draw that these are of:
+        self._support: Support | None = None
+        self._heads: dict[tuple[str, int | None], FittedHead] = {}  # by name and seed
         self._unlearned: dict[str, list[Shown]] = {}  # by head: for all draws
 
     def run(self, task: Task) -> Iterator[Finished]:
         """What a task gives, one fit at a time."""
-        support, chosen = self._pool(task.rows), None
         try:
             if task.head == CHOSEN:
-                asked = self.comparison.settings
-                combiner, method = fit_chosen(support, asked.heads, asked.ensembles, task.seed)
-                chosen = _Chosen(method, *self._zero_shot(support))
+                on, chosen = self._chosen(task)
             else:
-                combiner = fit_head(support, task.head, task.seed)
+                on, chosen = self._head(task.head, task), None
         except TooFewSamples as error:
             yield Finished([], [], self._left_out(task, error))
             return
-        shown = self._shown(combiner)
         for (_, seed, _), results in task.fits().items():
-            yield self._finished(results, _Fit(combiner, results, seed, shown, chosen))
+            names = dict.fromkeys(it.ensemble for it in results)
+            methods = {
+                name: chosen or fit_ensemble(on, name, seed)
+                for name in names
+                if name and name != ORACLE
+            }
+            yield self._finished(on, methods, results)
 
-    def _zero_shot(self, support: Support) -> tuple[list[Shown], str | None]:
-        """The targets without a head, and the backbone that the support chooses there."""
-        if ZERO_SHOT not in self.comparison.settings.heads:
-            return [], None
-        combiner = fit_head(support, ZERO_SHOT, None)
-        return self._shown(combiner), combiner.best
+    def _head(self, name: str, task: Task) -> FittedHead:
+        """A head on the draw of a task, fitted once as long as tasks are of that draw."""
+        support, seed = self._read(task.rows), task.seed if is_random(name, None) else None
+        if (name, seed) not in self._heads:
+            if not self.comparison.chooses:  # nothing else asks for the last one
+                self._heads.clear()
+            on = fit_head(support, name, seed)
+            self._heads[name, seed] = on._replace(shown=self._shown(name, on.head))
+        return self._heads[name, seed]
 
-    def _finished(self, results: Sequence[Result], fit: _Fit) -> Finished:
-        finished = Finished([], [], [])
-        measured: dict[object, list[Measured]] = {}  # several draws may be of the same
-        for result in results:
-            if result.subject not in measured:
-                measured[result.subject] = [*fit.numbers(result)]
-            about = result.about | {"choice": fit.choice}
-            finished.rows.extend(row(one, **about) for one in measured[result.subject])
-            if self.comparison.settings.predictions and result.has_predictions:
-                finished.predicted.append((result.target, fit.predicted(result)))
-        return finished
+    def _read(self, rows: NDArray[np.intp]) -> Support:
+        """The support of a draw."""
+        if self._support is None or not np.array_equal(rows, self._rows):
+            self._heads.clear()
+            self._support = None  # it goes before another comes
+            self._rows, self._support = rows, self._pool(rows)
+        return self._support
 
     def _pool(self, rows: NDArray[np.intp]) -> Support:
         comparison = self.comparison
@@ -105,118 +148,110 @@ class _Study:
             pool = replace(pool, split="")  # empty; a fit would refuse the name of the test split
         return pool.of_classes(halves(pool.n_classes)[0]) if is_halved else pool
 
-    def _left_out(self, task: Task, error: TooFewSamples) -> list[str]:
-        dataset = self.comparison.cells.dataset
-        return [
-            f"{dataset}, {'all' if shots is None else shots} shots, {task.head} left out: {error}"
-            for shots in dict.fromkeys(result.shots for result in task.results)
-        ]
-
-    def _shown(self, combiner: Combiner) -> list[Shown]:
+    def _shown(self, name: str, head: Head) -> list[Shown]:
         """The targets on a head: what learns nothing shows all draws the same."""
-        if combiner.name in self._unlearned:
-            return self._unlearned[combiner.name]
-        transformed = KeptBlocks()
-        shown = [
-            Shown(number, target, combiner.head, self._kept, transformed)
-            for number, target in enumerate(self.comparison.targets)
+        if name not in self._unlearned:
+            shown = [Shown(target, head) for target in self.comparison.targets]
+            if head.learns:
+                return shown
+            self._unlearned[name] = shown
+        return self._unlearned[name]
+
+    def _chosen(self, task: Task) -> tuple[FittedHead, Method]:
+        """The head and the ensemble that the support chooses; all seconds are the ensemble's."""
+        asked, support = self.comparison.settings, self._read(task.rows)
+        fitted: dict[str, FittedHead] = {}
+        for name in asked.heads:
+            if isinstance(support, Pool) or name == ZERO_SHOT:
+                with suppress(InputError):  # the choice says so where none is left
+                    fitted[name] = self._head(name, task)
+        start = time.perf_counter()
+        heads = {name: (on.head, on.pool) for name, on in fitted.items()}
+        choice = choose(support, asked.heads, asked.ensembles, task.seed, heads)
+        seconds = time.perf_counter() - start + sum(on.seconds for on in fitted.values())
+        chosen = choice.candidates[0]
+        on = fitted.get(chosen.head) or FittedHead(
+            choice.head,
+            choice.pool,
+            _best(choice.pool),
+            0,
+            len(support.labelled()),
+            self._shown(chosen.head, choice.head),
+        )
+        return on._replace(seconds=0), Method(choice.ensemble, seconds, chosen.name)
+
+    def _left_out(self, task: Task, error: TooFewSamples) -> list[str]:
+        return [
+            f"{self.comparison.dataset}, {'all' if shots is None else shots} shots, {task.head} "
+            f"left out: {error}"
+            for shots in dict.fromkeys(result.about["shots"] for result in task.results)
         ]
-        if not combiner.head.learns:
-            self._unlearned[combiner.name] = shown
-        return shown
 
+    def _finished(
+        self, on: FittedHead, methods: Mapping[str, Method], results: Sequence[Result]
+    ) -> Finished:
+        """What is measured of the results of one fit, of a target in one pass."""
+        finished = Finished([], [], [])
+        in_order = sorted(results, key=lambda result: result.target)
+        for target, of_target in groupby(in_order, key=lambda result: result.target):
+            shown, of_shown = on.shown[target], [*of_target]
+            known = {it.ensemble for it in of_shown if it.is_gain} & {*shown.answers}
+            asked = {it.ensemble for it in of_shown} - known
+            judged = shown.judge({it: methods[it].ensemble for it in methods if it in asked})
+            measured: dict[object, list[Measured]] = {}  # several draws may be of the same
+            for result in of_shown:
+                name, subject = result.ensemble, result[:3]
+                method, said = methods.get(name or ""), judged.get(name or "")
+                if subject not in measured:
+                    measured[subject] = [*self._numbers(on, shown, result, method, said)]
+                about = result.about | {"choice": method and method.choice}
+                finished.rows.extend(row(one, **about) for one in measured[subject])
+                if self.comparison.settings.predictions and result.has_predictions:
+                    finished.predicted.append((target, _predicted(shown, result, said)))
+        return finished
 
-class _Chosen(NamedTuple):
-    """What the support has chosen, and what it is compared with: one backbone, zero-shot."""
-
-    method: Method
-    shown: list[Shown]
-    best: str | None
-
-
-class _Fit:
-    """Ensembles fitted on one head, and what they say of the targets of their results."""
-
-    def __init__(
+    def _numbers(
         self,
-        combiner: Combiner,
-        results: Sequence[Result],
-        seed: int | None,
-        shown: Sequence[Shown],
-        chosen: _Chosen | None = None,
-    ) -> None:
-        self._combiner = combiner
-        self._shown = shown
-        names = dict.fromkeys(result.ensemble for result in results)
-        self._methods = {
-            name: chosen.method if chosen else fit_ensemble(combiner, name, seed)
-            for name in names
-            if name and name != ORACLE
-        }
-        self._chosen = chosen
-        self.choice = chosen.method.choice if chosen else None
-        targets = dict.fromkeys(result.target for result in results)
-        self._combined = {at: self._judge(at, results) for at in targets}
-
-    def _judge(self, target: int, results: Sequence[Result]) -> dict[str, Combined]:
-        """What learns nothing was judged without a draw: its gains need no second pass."""
-        shown = self._shown[target]
-        names = (
-            result.ensemble
-            for result in results
-            if result.target == target and not (result.is_gain and result.ensemble in shown.answers)
-        )
-        return shown.judge(
-            {name: self._methods[name].ensemble for name in names if name in self._methods}
-        )
-
-    def numbers(self, result: Result) -> Iterator[Measured]:
-        """All that is measured of what a result is about."""
-        name, shown, scorer = result.ensemble, self._shown[result.target], self._scorer(result)
-        best = self._combiner.best
-        chosen = None if best is None else scorer.single(best)
+        on: FittedHead,
+        shown: Shown,
+        result: Result,
+        method: Method | None,
+        said: Combined | None,
+    ) -> Iterator[Measured]:
+        """All that is measured of what a result is about; said: by an ensemble."""
+        scorer = shown.scorer
+        chosen = None if on.best is None else scorer.single(on.best)
         if result.backbone:
             yield from shown.singles[result.backbone]
-        elif name is None or name == ORACLE:
+        elif method is None:
             if len(scorer.singles) > 1:
                 if not result.is_gain:
                     yield from (*scorer.oracle(), *scorer.diversity())
                 yield from scorer.over_chosen(scorer.anyone, chosen)
-        elif result.is_gain:
-            yield from scorer.over_chosen(shown.answers[name], chosen)
+        elif result.is_gain or said is None:
+            yield from scorer.over_chosen(shown.answers[str(result.ensemble)], chosen)
         else:
-            judged, seconds = self._combined[result.target][name]
             has_scores = not shown.target.reader.silent
-            yield from scorer.ensemble(judged, chosen, probabilities=has_scores)
-            if self._chosen and self._chosen.best:
-                scorer_of_zero_shot = self._chosen.shown[result.target].scorer
-                over = scorer_of_zero_shot.single(self._chosen.best)
-                yield scorer.gain("gain_over_zero_shot", scorer.answers(judged), over)
-            yield from self._seconds(name, seconds, len(judged.prediction))
+            yield from scorer.ensemble(said.judged, chosen, probabilities=has_scores)
+            plain = self._heads.get((ZERO_SHOT, None)) if method.choice else None
+            if plain:
+                over = plain.shown[result.target].scorer.single(str(plain.best))
+                yield scorer.gain("gain_over_zero_shot", scorer.answers(said.judged), over)
+            learned = getattr(method.ensemble, "sampled_", on.n)
+            yield Measured("fit_seconds", Score(on.seconds + method.seconds, learned), None)
+            n = len(said.judged.prediction)
+            yield Measured("predict_seconds", Score(said.seconds, n), None)
 
-    def predicted(self, result: Result) -> Predicted:
-        """What it predicts for the samples that count, as class indices of the dataset."""
-        target, scorer = self._shown[result.target].target, self._scorer(result)
-        if result.backbone:
-            judged = scorer.singles[result.backbone]
-            is_guess = result.backbone in target.reader.unsure
-        else:
-            judged = self._combined[result.target][str(result.ensemble)].judged
-            is_guess = bool(target.reader.silent)
-        return Predicted(
-            result.about,
-            target.rows[scorer.rows],
-            target.class_indices(judged.prediction[scorer.rows]),
-            None if is_guess else judged.confidence[scorer.rows],
-        )
 
-    def _scorer(self, result: Result) -> Scorer:
-        return self._shown[result.target].scorer
-
-    def _seconds(self, name: str, seconds: float, n: int) -> Iterator[Measured]:
-        """To fit, with the head, and to predict n samples."""
-        method = self._methods[name]
-        learned = getattr(method.ensemble, "sampled_", self._combiner.n)
-        took = self._combiner.seconds + method.seconds
-        yield Measured("fit_seconds", Score(took, learned), None)
-        yield Measured("predict_seconds", Score(seconds, n), None)
+def _predicted(shown: Shown, result: Result, said: Combined | None) -> Predicted:
+    """What it predicts for the samples that count, as class indices of the dataset."""
+    target, scorer = shown.target, shown.scorer
+    judged = said.judged if said else scorer.singles[str(result.backbone)]
+    silent = target.reader.silent
+    is_guess = bool(silent) if said else result.backbone in target.reader.unsure
+    return Predicted(
+        result.about,
+        target.rows[scorer.rows],
+        target.class_indices(judged.prediction[scorer.rows]),
+        None if is_guess else judged.confidence[scorer.rows],
+    )

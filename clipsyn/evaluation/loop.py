@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.choice import cells_by_dataset, check, learning, spelled_out, usable
-from clipsyn.evaluation.fit import Finished, runner
+from clipsyn.evaluation.cells import comparisons
+from clipsyn.evaluation.fit import Finished, Study
 from clipsyn.evaluation.methods import learns
 from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.files import ResultsFile
@@ -21,11 +21,10 @@ from clipsyn.evaluation.results.frame import RESULT, Row
 from clipsyn.evaluation.results.predictions import PredictionsFile
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.workers import in_workers
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
+from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.names import Shard, parse_shard
 from clipsyn.settings import takes
 from clipsyn.show.progress import Progress
-from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore, opened
 
 _LOG = logging.getLogger("clipsyn")
@@ -67,8 +66,8 @@ def measure(
     shard = parse_shard(settings.shard)
     if settings.shard and not settings.output:
         raise UsageError("shard=… is a share of a file of results: name it by output=…")
-    comparisons, notes = _comparisons(store, settings)
-    notes += [note for comparison in comparisons for note in comparison.notes()]
+    datasets, notes = comparisons(store, settings)
+    notes += [note for dataset in datasets for note in dataset.notes()]
     for note in dict.fromkeys(notes):
         _LOG.info("note: %s", note)
     with (
@@ -82,7 +81,7 @@ def measure(
             is_lacking = result.has_predictions and result.fingerprint not in predictions.known
             return is_lacking and predictions.path is not None
 
-        tasks = _share(_tasks(comparisons), shard)
+        tasks = _share(_tasks(datasets), shard)
         asked = _fingerprints(tasks)
         budget, left = Budget(settings), [*_only(tasks, is_new)]
         budget.count(_in_order(results.frame.filter(metric="fit_seconds"), asked).rows(named=True))
@@ -103,14 +102,14 @@ def measure(
 
 def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
     """What was asked for, as far as others have measured it; nothing is fitted."""
-    comparisons, _ = _comparisons(store, settings)
-    tasks = _tasks(comparisons)
+    datasets, _ = comparisons(store, settings)
+    tasks = _tasks(datasets)
     with ResultsFile(settings.output) as results:
         return _in_order(results.frame, _fingerprints(tasks))
 
 
-def _tasks(comparisons: Iterable[Comparison]) -> list[Task]:
-    return [task for comparison in comparisons for task in comparison.tasks()]
+def _tasks(datasets: Iterable[Comparison]) -> list[Task]:
+    return [task for dataset in datasets for task in dataset.tasks()]
 
 
 def _share(tasks: Sequence[Task], shard: Shard) -> list[Task]:
@@ -196,33 +195,24 @@ def _in_order(frame: pl.DataFrame, fingerprints: list[str]) -> pl.DataFrame:
     return joined.select(*RESULT)
 
 
-def _comparisons(
-    store: FeatureStore, settings: ProtocolSettings
-) -> tuple[list[Comparison], list[str]]:
-    """The datasets and prompt sets, and notes to say before they are worked on."""
-    every = spelled_out(settings)
-    by_name = settings.by_name
-    check(every, by_name)
-    learners = learning(every)
-    optional = settings.support is None and by_name.isdisjoint({*learners, CHOSEN})
-    split = (settings.support or "train") if learners or settings.chooses else None
-    comparisons, notes = [], []
-    for cells in cells_by_dataset(store, settings, split, optional=optional):
-        asked, left_out = usable(every, by_name, cells)
-        notes += left_out
-        notes += alike_notes(store, cells.dataset, cells.prompts, cells.backbones)
-        can_choose = cells.support is not None and not cells.silent and not settings.base_to_new
-        chooses = settings.chooses and can_choose
-        support = cells.support if chooses or learning(asked) else None
-        comparisons.append(Comparison(store.path, cells._replace(support=support), asked, chooses))
-    return comparisons, notes
-
-
 def _run(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Finished]]:
     if workers > 1:
-        yield from in_workers(runner, tasks, workers)
+        yield from in_workers(_runner, tasks, workers)
         return
-    run = runner()
+    run = _runner()
     for task in tasks:
         for finished in run(task):
             yield task, finished
+
+
+def _runner() -> Callable[[Task], Iterator[Finished]]:
+    """Runs tasks one after the other; those of one dataset share what is read of its targets."""
+    of_last: list[Study] = []
+
+    def run(task: Task) -> Iterator[Finished]:
+        if not of_last or of_last[0].comparison != task.comparison:
+            of_last.clear()  # what it keeps goes before that of another comes
+            of_last.append(Study(task.comparison))
+        yield from of_last[0].run(task)
+
+    return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError
-from clipsyn.evaluation.choice import DatasetCells
 from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.methods import ORACLE, is_random, learns, versions
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.evaluation.shown import Target
+from clipsyn.evaluation.shown import ROOM, Target
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.methods.ensembles.static import tied_votes
 from clipsyn.methods.numerics.fewshot import few_shot, halves, shortfall
@@ -31,6 +30,7 @@ from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 
 Rows = NDArray[np.intp]
+Fit = tuple[str | None, int | None, int | None]
 
 
 class Draw(NamedTuple):
@@ -39,6 +39,7 @@ class Draw(NamedTuple):
     shots: int | None  # of each class; 0 where nothing is learned, None for the whole support
     seed: int | None
     rows: Rows
+    digest: str  # of the rows
 
 
 class Result(NamedTuple):
@@ -53,30 +54,24 @@ class Result(NamedTuple):
     about: Row
 
     @property
-    def subject(self) -> tuple[int, str | None, str | None]:
-        """What is measured, whatever the draw."""
-        return self[:3]
-
-    @property
-    def shots(self) -> int | None:
-        shots: int | None = self.about["shots"]
-        return shots
-
-    @property
     def fingerprint(self) -> str:
         return str(self.about["fingerprint"])
 
     @property
-    def fit(self) -> tuple[str | None, int | None, int | None]:
+    def learns(self) -> bool:
+        return learns(self.about["head"], self.ensemble)
+
+    @property
+    def fit(self) -> Fit:
         """The unit of work, which is kept in one go: an ensemble that is fitted, and its seed.
 
         What learns nothing needs no fit on a draw; without a draw all of it sees a target, the
         last of the three, in one pass.
         """
         head, name = self.about["head"], self.ensemble
-        if self.shots == 0:
+        if self.about["shots"] == 0:
             return None, None, self.target
-        if name is None or name == ORACLE or not learns(head, name):
+        if name is None or name == ORACLE or not self.learns:
             return None, None, None
         return name, self.about["seed"] if is_random(head, name) else None, None
 
@@ -86,7 +81,7 @@ class Result(NamedTuple):
 
         So it is for what learns nothing: it predicts what it does without a draw.
         """
-        return self.shots != 0 and not learns(self.about["head"], self.ensemble)
+        return self.about["shots"] != 0 and not self.learns
 
     @property
     def has_predictions(self) -> bool:
@@ -103,9 +98,9 @@ class Task:
     rows: Rows  # of the support
     results: tuple[Result, ...]
 
-    def fits(self) -> dict[tuple[str | None, int | None, int | None], list[Result]]:
+    def fits(self) -> dict[Fit, list[Result]]:
         """The results of each fit, in order; see `Result.fit`."""
-        fits: dict[Any, list[Result]] = {}
+        fits: dict[Fit, list[Result]] = {}
         for result in self.results:
             fits.setdefault(result.fit, []).append(result)
         return fits
@@ -123,35 +118,41 @@ class Comparison:
     """
 
     store: Path
-    cells: DatasetCells
     settings: ProtocolSettings  # without the methods that cannot work on these cells
-    chooses: bool = False  # whether one of them is chosen on each draw, too
+    dataset: str
+    prompts: str
+    places: tuple[tuple[str, str], ...]  # splits and perturbations that are measured on
+    backbones: tuple[str, ...]
+    support_split: str | None  # that is fitted on, if any
+    lacking: tuple[str, ...]  # backbones without embeddings
+    silent: tuple[str, ...]  # backbones with predictions alone
+    unsure: tuple[str, ...]  # those of them without confidences
+    has_text: bool  # whether any backbone has class embeddings, or imported predictions
+    chooses: bool = False  # whether one of the methods is chosen on each draw, too
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store, self.cells, self.settings, self.chooses)
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def support(self) -> PoolReader | None:
         """What is fitted on; None where nothing is."""
-        if self.cells.support is None:
+        if self.support_split is None:
             return None
-        prompts = self.settings.support_prompts or self.cells.prompts
-        return self._reader(self.cells.support, prompts, views=self.settings.views)
+        prompts = self.settings.support_prompts or self.prompts
+        return self._reader(self.support_split, prompts, views=self.settings.views)
 
     @cached_property
     def targets(self) -> list[Target]:
-        readers = [
-            self._reader(split, self.cells.prompts, perturbation=perturbation, votes=True)
-            for split, perturbation in self.cells.places
-        ]
-        if not self.settings.base_to_new:
-            return [Target(reader) for reader in readers]
-        halved = [(reader, *halves(len(reader.samples.class_names))) for reader in readers]
-        return [
-            target
-            for reader, base, new in halved
-            for target in (Target(reader, "base", base), Target(reader, "new", new))
-        ]
+        room = ROOM / len(self.places)
+        targets = []
+        for split, perturbation in self.places:
+            reader = self._reader(split, self.prompts, perturbation=perturbation, votes=True)
+            if self.settings.base_to_new:
+                base, new = halves(len(reader.samples.class_names))
+                targets += [Target(reader, "base", base, room), Target(reader, "new", new, room)]
+            else:
+                targets.append(Target(reader, room=room))
+        return targets
 
     @cached_property
     def reader(self) -> PoolReader:
@@ -164,16 +165,17 @@ class Comparison:
 
     def tasks(self) -> list[Task]:
         """All fits, each once: draws of the same rows share the fits that no seed changes."""
-        tasks: dict[Any, Task] = {}
-        results: dict[Any, list[Result]] = {}  # of each task
+        tasks: dict[Any, tuple[Rows, list[Result]]] = {}
         for draw in self._draws():
             for head in (*self.settings.heads, *[CHOSEN] * self.chooses):
                 seed = draw.seed if is_random(head, None) else None
-                key = _digest(draw.rows), head, seed
                 for name in self._names(draw, head):
-                    tasks.setdefault(key, Task(self, head, seed, draw.rows, ()))
-                    results.setdefault(key, []).extend(self._results(draw, head, name))
-        return [replace(task, results=tuple(results[key])) for key, task in tasks.items()]
+                    _, results = tasks.setdefault((draw.digest, head, seed), (draw.rows, []))
+                    results += self._results(draw, head, name)
+        return [
+            Task(self, head, seed, rows, tuple(results))
+            for (_, head, seed), (rows, results) in tasks.items()
+        ]
 
     def notes(self) -> Iterator[str]:
         """What the support lacks, and which votes are tied; raises DatasetError for too little."""
@@ -190,15 +192,8 @@ class Comparison:
             yield from self._lacking(self.support)
 
     def _reader(self, split: str, prompts: str, **options: Any) -> PoolReader:
-        cells = self.cells
-        return PoolReader(
-            self._opened,
-            cells.dataset,
-            split,
-            backbones=cells.backbones,
-            prompts=prompts,
-            **options,
-        )
+        chosen = {"backbones": self.backbones, "prompts": prompts}
+        return PoolReader(self._opened, self.dataset, split, **chosen, **options)
 
     @cached_property
     def _opened(self) -> FeatureStore:
@@ -234,12 +229,11 @@ class Comparison:
         return read_indices(self.settings.coop, self.support.samples, wanted)
 
     def _draws(self) -> Iterator[Draw]:
-        yield Draw(0, None, np.empty(0, np.intp))
-        if self.support is None:
-            return
-        for seed in (None, *self.settings.draws):
+        nothing = np.empty(0, np.intp)
+        yield Draw(0, None, nothing, _digest(nothing))
+        for seed in (None, *self.settings.draws) if self.support else ():
             for shots, rows in self._drawn(seed).items():
-                yield Draw(shots, seed, rows)
+                yield Draw(shots, seed, rows, _digest(rows))
 
     def _drawn(self, seed: int | None) -> dict[int | None, Rows]:
         """Rows of the support by number of shots; without a seed, those of the whole support.
@@ -290,7 +284,7 @@ class Comparison:
         reader, is_fitted, support = target.reader, draw.shots != 0, None
         if is_fitted:
             of = _origin(self.reader, backbone)
-            support = {"of": of, "rows": _digest(draw.rows), "seed": draw.seed}
+            support = {"of": of, "rows": draw.digest, "seed": draw.seed}
         about = {
             "dataset": reader.samples.dataset,
             "split": reader.samples.split,

@@ -8,7 +8,7 @@ on the fold that is left out. So the choice has seen no image but those of the s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 from typing import NamedTuple
@@ -62,7 +62,11 @@ class Choice(NamedTuple):
 
 
 def choose(
-    support: Support, heads: Sequence[str], ensembles: Sequence[str], seed: int | None = None
+    support: Support,
+    heads: Sequence[str],
+    ensembles: Sequence[str],
+    seed: int | None = None,
+    known: Mapping[str, tuple[Head, Support]] | None = None,
 ) -> Choice:
     """Judge each ensemble on each head, and fit the best of them on the whole support.
 
@@ -73,20 +77,22 @@ def choose(
     it is, and so does a support in which most classes have one image, since heads that learn cannot
     be judged there.
 
-    Heads and ensembles that need more samples, text or embeddings than there are do not count. A
+    known: heads that are fitted on the support, each with the pool for ensembles. Heads and
+    ensembles that need more samples, text or embeddings than there are do not count. A
     support larger than memory is judged on a sample of it. Raises InputError where no head can be
     fitted.
     """
     sample = in_memory(support, CHOSEN).labelled()
-    sample = replace(sample, ids=tuple(map(str, range(len(sample)))))  # heads may leave some out
-    fitted = _fitted(sample, heads, seed)
+    sample = replace(sample, ids=sample.ids or tuple(map(str, range(len(sample)))))
+    row_of = {name: row for row, name in enumerate(sample.ids)}  # heads may leave some out
+    fitted = _fitted(sample, heads, seed, known if isinstance(support, Pool) and known else {})
     names = dict.fromkeys([*_possible(ensembles, sample), BEST_SINGLE])
     candidates = [Candidate(head, name) for name in names for head in fitted]
     right = np.full((len(candidates), len(sample)), np.nan)
     if repeated(sample.labels):
         for row, candidate in zip(right, candidates, strict=True):
             pool = fitted[candidate.head][1]
-            row[np.array(pool.ids, np.intp)] = _right(pool, candidate.ensemble, seed)
+            row[[row_of[name] for name in pool.ids]] = _right(pool, candidate.ensemble, seed)
     ranked = _ranked(candidates, right)
     head, pool = fitted[ranked[0].head]
     if not isinstance(support, Pool):
@@ -104,13 +110,19 @@ def _possible(ensembles: Sequence[str], sample: Pool) -> list[str]:
     ]
 
 
-def _fitted(sample: Pool, heads: Sequence[str], seed: int | None) -> dict[str, tuple[Head, Pool]]:
+def _fitted(
+    sample: Pool,
+    heads: Sequence[str],
+    seed: int | None,
+    known: Mapping[str, tuple[Head, Support]],
+) -> dict[str, tuple[Head, Pool]]:
     """The heads that can be fitted on this sample, with the pool of each for ensembles."""
     fitted, errors = {}, []
     for name in heads:
         head: Head = from_text(HEADS, name, seed)
         try:
-            fitted[name] = head, in_memory(head.fit_transform(sample), name)
+            head, pool = known.get(name) or (head, head.fit_transform(sample))
+            fitted[name] = head, in_memory(pool, name)
         except InputError as error:
             errors.append(error)
     if not fitted:

@@ -222,7 +222,7 @@ class ProtocolStage(WritingStage):
         return super().settings(output=self.beside(".parquet"), **others)
 
     def planned(self, _store: Path, _made: Made) -> Planned:
-        from clipsyn.evaluation.choice import learning, spelled_out
+        from clipsyn.evaluation.methods import learning, spelled_out
 
         settings = self.settings()
         every = spelled_out(settings)

@@ -176,7 +176,7 @@ class PoolReader:
 
         rows: ascending. A stream leaves out samples without a label, and unreadable ones.
         """
-        too_large = len(rows) * self._bytes_a_sample > streams.IN_MEMORY
+        too_large = len(rows) * self.bytes_a_sample > streams.IN_MEMORY
         return self.stream(rows) if too_large else self.read(rows)
 
     def stream(self, rows: NDArray[np.intp]) -> Stream:
@@ -184,7 +184,7 @@ class PoolReader:
         known = self.samples.labels[rows] >= 0
         rows = rows[known & ~np.isin(rows, self._unreadable)]
         about = self.read(np.empty(0, np.intp))
-        step = max(1, _STREAM_BYTES // (self._bytes_a_sample * self._chunks.rows))
+        step = max(1, _STREAM_BYTES // (self.bytes_a_sample * self._chunks.rows))
         edges = np.flatnonzero(np.diff(rows // (step * self._chunks.rows), prepend=-1))
         parts = [slice(*pair) for pair in pairwise([*edges.tolist(), len(rows)])]
 
@@ -292,7 +292,7 @@ class PoolReader:
         yield from read_ahead(read, starts)
 
     @property
-    def _bytes_a_sample(self) -> int:
+    def bytes_a_sample(self) -> int:
         """Of a pool with embeddings and views."""
         rooms = (self._room(keys, 1) for keys in (self._embedded, *self.views))
         embeddings = sum(one.nbytes for room in rooms for one in room.values())

@@ -23,6 +23,7 @@ from clipsyn.errors import (
 )
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation import loop
+from clipsyn.evaluation.cells import comparisons
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.files import ResultsFile
 from clipsyn.evaluation.results.frame import RESULT
@@ -715,8 +716,8 @@ def test_progress_counts_fits(store, fakes):
 
 def test_each_worker_has_as_much_of_each_head(store):
     settings = ProtocolSettings(heads=("zero-shot", "lda"), shots=(1, 2, 4), seeds=3)
-    comparisons, _ = loop._comparisons(store, settings)
-    tasks = [task for one in comparisons for task in one.tasks()]
+    datasets, _ = comparisons(store, settings)
+    tasks = [task for one in datasets for task in one.tasks()]
     shares = [loop._share(tasks, (number, 3)) for number in range(3)]
     places = {id(task): place for place, task in enumerate(tasks)}
     order = [[places[id(task)] for task in share] for share in shares]

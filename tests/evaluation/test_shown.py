@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from clipsyn.evaluation import shown
+from clipsyn.evaluation import plan
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.shown import Target
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
@@ -31,7 +29,7 @@ def untimed(frame: pl.DataFrame) -> pl.DataFrame:
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """No target fits into memory."""
-    monkeypatch.setattr(shown.KeptBlocks.__init__, "__defaults__", (0,))
+    monkeypatch.setattr(plan, "ROOM", 0)
 
 
 def test_large_targets_have_the_same_numbers(tiny_store, request):
@@ -66,9 +64,9 @@ def test_small_targets_are_read_once(tiny_store, read):
 def test_large_ones_are_read_for_each_fit_with_embeddings_where_it_needs_them(tiny_store, read):
     settings = {"heads": ["zero-shot"], "perturbations": "clean", "shots": ("full",)}
     evaluate(tiny_store, **SETTINGS | settings)
-    first = [("test", "clean", True)]  # the backbones, log-avg; it is not known yet how large it is
-    learned = [False, True, True, False]  # super-learner, ola, nlc, best-single
-    assert sorted(read) == sorted(first + [("test", "clean", it) for it in learned])
+    # the backbones with log-avg; super-learner, ola, nlc, best-single
+    needed = [False, False, True, True, False]
+    assert sorted(read) == sorted(("test", "clean", it) for it in needed)
 
 
 @pytest.mark.usefixtures("large")
@@ -96,21 +94,3 @@ class Turned(ZeroShot):
     wrong = (-test.logits).mean(axis=1).argmax(axis=1) == test.labels
     found = frame.filter(metric="acc1", ensemble="log-avg")["value"].item()
     assert found == pytest.approx(wrong.mean())
-
-
-def test_blocks_stay_as_long_as_there_is_room(tiny_store):
-    target = Target(PoolReader(tiny_store, "toy", "test"))
-    whole = next(target.blocks(True))
-    size = shown._bytes(whole) * len(target.reader) // len(whole)
-    kept = shown.KeptBlocks(limit=size)
-    made: list[bool] = []
-
-    def make(embeddings: bool):
-        made.append(embeddings)
-        return target.blocks(embeddings)
-
-    for number in (0, 1, 0, 1):
-        pools = list(kept.blocks(number, make, len(target.reader), embeddings=False))
-        logits = np.concatenate([pool.logits for pool in pools])
-        assert np.array_equal(logits, tiny_store.pool("toy", "test").logits)
-    assert made == [True, True, False]  # of 0 once; of 1, that has no room, without at last

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import LeakError
-from clipsyn.evaluation.methods import fit_ensemble, fit_head, is_random
+from clipsyn.evaluation.fit import fit_ensemble, fit_head
+from clipsyn.evaluation.methods import is_random
 from clipsyn.methods import stream
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.numerics.fewshot import few_shot
