@@ -28,6 +28,7 @@ from processes import Ran, clipsyn, of_checkout, run
 from shapes import IMAGENET, PAPER, Set
 from stores import make_store, perturb, save_plain
 
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.show.tables import show
@@ -192,9 +193,8 @@ def evaluations(bench: Bench) -> Iterator[Line]:
     yield line("evaluate", list(ENSEMBLES), [16], *FEW)
     three = ("nlc", "super-learner", "log-avg")
     yield line("evaluate-three", three, CURVE, "--ensembles", ",".join(three))
-    kept = [bench.place / f"{bench.store.name}-{name}" for name in ("results", "predictions")]
-    results, predictions = (file.with_suffix(".parquet") for file in kept)
-    files = ("-o", str(results), "--predictions", str(predictions))
+    results = bench.place / f"{bench.store.name}-results.parquet"
+    predictions, files = predictions_of(results), ("-o", str(results))
     yield line("evaluate-full", list(ENSEMBLES), CURVE, *files, writes=[results, predictions])
     page = ("-o", str(bench.place / "report.html"))
     both = ("--results", str(results), "--predictions", str(predictions))

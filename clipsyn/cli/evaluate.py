@@ -19,6 +19,7 @@ from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.settings import declared, defaults
+from clipsyn.text import advised
 
 
 def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
@@ -49,10 +50,8 @@ def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
         say(note, err=True)
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
-    if settings.predictions:
-        say(
-            f"predictions in {settings.predictions}: compare methods by `clipsyn compare`", err=True
-        )
+    if settings.predictions_file:
+        say(f"compare methods by `{advised('compare', settings.output)}`", err=True)
 
 
 def _results_of(output: Output) -> tuple[Path | None, Output]:
@@ -101,7 +100,6 @@ Both take parameters: nlc:weight_map=linear:hidden=64.""",
         "clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots "
         "1,16,full",
         "clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5",
-        "clipsyn evaluate store -o results.parquet --predictions predictions.parquet",
         "clipsyn evaluate store -o results.parquet --on slurm --jobs 21",
     ),
 )
@@ -160,7 +158,7 @@ def _compare_with_published(results: Path, settings: CompareSettings, output: Ou
 compare = click.command(
     "compare",
     help="""\
-Compare methods on the images of RESULTS, the file of `clipsyn evaluate --predictions`.
+Compare methods on the images of RESULTS, the file of `clipsyn evaluate -o`.
 
 Each difference in accuracy is over the same images and the same draws of the shots. It has a 95 %
 interval over images, one over draws and images together, the p-value of McNemar's test, and one
@@ -173,16 +171,16 @@ very images; HEAD+NAME is one of another head. With FIRST alone it is compared w
 With neither that is done with "chosen", which the support chose, or, where that is not there, with
 all of them.
 
-With --reference, RESULTS is the Parquet file of `clipsyn zeroshot -o` or `clipsyn evaluate -o`, and
-its zero-shot accuracies are compared with published ones: difference, interval, and a mark where
-the difference is beyond the tolerance. A number is compared where one is published for the same
-backbone, dataset and metric, and under the same prompts if the reference names them.
+With --reference, RESULTS may be the Parquet file of `clipsyn zeroshot -o`, too, and its zero-shot
+accuracies are compared with published ones: difference, interval, and a mark where the difference
+is beyond the tolerance. A number is compared where one is published for the same backbone, dataset
+and metric, and under the same prompts if the reference names them.
 
 \b
-clipsyn compare predictions.parquet
-clipsyn compare predictions.parquet nlc super-learner
-clipsyn compare predictions.parquet best-single log-avg -p 'jpeg-*'
-clipsyn compare predictions.parquet nlc --shots 16 --details -o pairs.csv
+clipsyn compare results.parquet
+clipsyn compare results.parquet nlc super-learner
+clipsyn compare results.parquet best-single log-avg -p 'jpeg-*'
+clipsyn compare results.parquet nlc --shots 16 --details -o pairs.csv
 clipsyn compare zeroshot.parquet --reference openai-zeroshot
 clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2""",
 )(

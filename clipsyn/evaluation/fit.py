@@ -206,7 +206,7 @@ class Study:
                     measured[subject] = [*self._numbers(on, shown, result, method, said)]
                 about = result.about | {"choice": method and method.choice}
                 finished.rows.extend(row(one, **about) for one in measured[subject])
-                if self.comparison.settings.predictions and result.has_predictions:
+                if self.comparison.settings.predictions_file and result.has_predictions:
                     finished.predicted.append((target, _predicted(shown, result, said)))
         return finished
 

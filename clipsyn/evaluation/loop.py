@@ -41,8 +41,8 @@ def evaluate(
     ``NAME:parameter=value``; "all" leaves out what cannot work for classes never seen, without
     embeddings, or where nothing is labelled to learn from. Methods are always fitted on clean
     images of the support. output: results are added to it as they come, by several processes if
-    need be; what it already holds from the same inputs is not computed again. predictions: the
-    same for what each method predicts (`clipsyn.evaluation.results.predictions`).
+    need be; what it already holds from the same inputs is not computed again. What each method
+    predicts is kept beside it (`clipsyn.evaluation.results.predictions`), for `compare_methods`.
 
     Returns what was asked for, new or known, as a tidy frame with the columns of `RESULT`. The
     metrics are those of `clipsyn.evaluation.scoring.Scorer`, fit_seconds (head and ensemble
@@ -72,7 +72,7 @@ def measure(
         _LOG.info("note: %s", note)
     with (
         ResultsFile(settings.output, replace=settings.replace) as results,
-        PredictionsFile(settings.predictions, replace=settings.replace) as predictions,
+        PredictionsFile(settings.predictions_file, replace=settings.replace) as predictions,
     ):
 
         def is_new(result: Result) -> bool:

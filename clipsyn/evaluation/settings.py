@@ -30,6 +30,11 @@ ALL = "all"  # stands for every head, or every ensemble
 _MOST_SHOTS = 1_000_000  # more images than any class has
 
 
+def predictions_of(results: Path) -> Path:
+    """The file of predictions that stands beside a file of results."""
+    return results.with_stem(f"{results.stem}-predictions")
+
+
 class ProtocolSettings(Selection):
     """What `clipsyn evaluate` is asked for."""
 
@@ -93,12 +98,10 @@ class ProtocolSettings(Selection):
         endings=(".parquet",),
         instead_of_none="none",
     )
-    predictions: Path | None = setting(
-        None,
-        GROWING,
-        "Parquet file to add what every method predicts for each image to; see clipsyn compare.",
-        endings=(".parquet",),
-        instead_of_none="none",
+    predictions: bool = setting(
+        True,
+        FLAG,
+        "Keep what every method predicts for each image, beside the results, for clipsyn compare.",
     )
     replace: bool = setting(False, FLAG, "Replace results of other inputs in these files.")
     budget: float = setting(
@@ -137,6 +140,11 @@ class ProtocolSettings(Selection):
     def images(self) -> tuple[int | None, ...]:
         """The numbers of shots; None is the whole support split."""
         return tuple(map(images_of, self.shots))
+
+    @property
+    def predictions_file(self) -> Path | None:
+        """Where predictions are kept, if they are."""
+        return predictions_of(self.output) if self.predictions and self.output else None
 
     @property
     def draws(self) -> range:

@@ -244,7 +244,7 @@ class ProtocolStage(WritingStage):
         from clipsyn.store.overlap import apart, image_notes, sample_tables
 
         opened, settings = FeatureStore.open(store), self.settings()
-        kept = [file for file in (settings.output, settings.predictions) if file]
+        kept = [file for file in (settings.output, settings.predictions_file) if file]
         before = [_written_at(file) for file in kept]
         frame = _evaluated(opened, settings, jobs)
         samples = sample_tables(opened, frame)

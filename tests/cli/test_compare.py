@@ -1,4 +1,4 @@
-"""`clipsyn evaluate --predictions` and `clipsyn compare`."""
+"""`clipsyn evaluate -o` and `clipsyn compare`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ QUICK = (
 
 @pytest.fixture
 def predictions(clipsyn, tiny_store, tmp_path):
-    path = tmp_path / "predictions.parquet"
-    done = clipsyn("evaluate", tiny_store.path, *QUICK, "--predictions", path)
+    path = tmp_path / "results.parquet"
+    done = clipsyn("evaluate", tiny_store.path, *QUICK, "-o", path)
     assert done.exit_code == 0, done.output
-    assert f"predictions in {path}: compare methods by `clipsyn compare`" in done.stderr
+    assert f"`clipsyn compare {path}`" in done.stderr
     return path
 
 

@@ -33,11 +33,11 @@ def run(clipsyn, tiny_store, tmp_path):
     ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
     reference.write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
     places = {STORE: tiny_store.path, RESULTS: results, REFERENCE: reference}
-    predictions = places[PREDICTIONS] = tmp_path / "predictions.parquet"
+    predictions = places[PREDICTIONS] = tmp_path / "methods.parquet"
 
     def call(name: str, *options: object) -> str:
         if PREDICTIONS in COMMANDS[name] and not predictions.exists():
-            clipsyn("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
+            clipsyn("evaluate", tiny_store.path, *QUICK, "-o", predictions)
         words = [places.get(word, word) for word in COMMANDS[name]]
         result = clipsyn(*name.removesuffix("--reference").split(), *words, *options)
         assert result.exit_code == 0, result.output

@@ -108,7 +108,7 @@ def prepared(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "answers.csv").write_text("id,prediction,label\na,cat,cat\nb,cat,dog\n")
     predictions = folder / "predictions.parquet"
-    evaluate(store, ensembles=["log-avg", "vote-1"], shots=(), predictions=predictions)
+    evaluate(store, ensembles=["log-avg", "vote-1"], shots=(), output=predictions)
     support = store.pool("toy", "train")
     save_router(folder / "ROUTER", LogAverage().fit(support), support)
     copying.push(store, folder / "PUBLISHED")

@@ -19,7 +19,6 @@ import pytest
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination, Source
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.images.split import split
 from clipsyn.report.settings import ReportSettings
 from clipsyn.show import frames
@@ -189,8 +188,6 @@ def test_functions_and_recipes_refuse_the_same(tmp_path: Path) -> None:
         ReportSettings(output=file, results=file)
     with pytest.raises(UsageError):
         ReportSettings(output=file, measured={"cascade": str(file)})
-    with pytest.raises(UsageError):
-        ProtocolSettings(output=file, predictions=file)
     with pytest.raises(UsageError):
         split(file, file, replace=True)
     (tmp_path / "clipsyn.json").touch()

@@ -13,6 +13,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.predictions import subjects
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.write import import_files
 from clipsyn.methods.numerics.fewshot import few_shot
@@ -62,8 +63,9 @@ def check(frame: pl.DataFrame, path) -> None:
 
 @pytest.mark.parametrize("heads", [["zero-shot"], ["lda"]])
 def test_results_follow_from_predictions(store, tmp_path, heads):
-    path = tmp_path / "p.parquet"
-    frame = evaluate(store, predictions=path, heads=heads, perturbations="*", **SETTINGS)
+    output = tmp_path / "r.parquet"
+    path = predictions_of(output)
+    frame = evaluate(store, output=output, heads=heads, perturbations="*", **SETTINGS)
     check(frame, path)
     names = set(subjects(path)["ensemble"])
     assert names == {None, "best-single", "log-avg", "super-learner", "nlc:steps=5"}
@@ -78,8 +80,9 @@ def test_an_image_has_what_the_method_says_of_it(store, tmp_path):
     """Fitted again by hand; unreadable and unlabelled images are left out."""
     from clipsyn.methods.ensembles.super_learner import SuperLearner
 
-    path = tmp_path / "p.parquet"
-    evaluate(store, predictions=path, **SETTINGS)
+    output = tmp_path / "r.parquet"
+    path = predictions_of(output)
+    evaluate(store, output=output, **SETTINGS)
     found = pl.read_parquet(path).filter(
         head="zero-shot", ensemble="super-learner", shots=4, seed=1
     )
@@ -96,8 +99,9 @@ def test_an_image_has_what_the_method_says_of_it(store, tmp_path):
 
 
 def test_classes_are_those_of_the_dataset_where_methods_know_some_alone(store, tmp_path):
-    path = tmp_path / "p.parquet"
-    frame = evaluate(store, predictions=path, base_to_new=True, ensembles=["log-avg"], shots=(1,))
+    output = tmp_path / "r.parquet"
+    path = predictions_of(output)
+    frame = evaluate(store, output=output, base_to_new=True, ensembles=["log-avg"], shots=(1,))
     check(frame, path)
     found = pl.read_parquet(path).filter(ensemble="log-avg")
     assert set(found.filter(classes="base")["label"]) == {0, 1}
@@ -116,8 +120,9 @@ def test_predictions_without_probabilities_have_no_confidence(tmp_path):
         part = [row for row in rows if row["model"] == name]
         pl.DataFrame(part).write_csv(tmp_path / f"{name}.csv")
         import_files(tmp_path / "quiz", [tmp_path / f"{name}.csv"], ImportSettings("quiz"))
-    path = tmp_path / "p.parquet"
-    frame = evaluate(FeatureStore.open(tmp_path / "quiz"), predictions=path, ensembles=["vote-1"])
+    output = tmp_path / "r.parquet"
+    path = predictions_of(output)
+    frame = evaluate(FeatureStore.open(tmp_path / "quiz"), output=output, ensembles=["vote-1"])
     check(frame, path)
     found = pl.read_parquet(path)
     of = {name: found.filter(pl.col("backbones") == f'["{name}"]') for name in ("sure", "mute")}
@@ -141,68 +146,66 @@ class Fits:
 
 
 def test_a_run_that_was_stopped_goes_on_from_there(store, tmp_path, monkeypatch):
-    where = {"output": tmp_path / "r.parquet", "predictions": tmp_path / "p.parquet"}
+    output, whole = tmp_path / "r.parquet", tmp_path / "whole.parquet"
     with monkeypatch.context() as patch:
-        whole = Fits(patch)
-        expected = evaluate(store, predictions=tmp_path / "whole.parquet", **SETTINGS)
+        of_whole = Fits(patch)
+        expected = evaluate(store, output=whole, **SETTINGS)
     with monkeypatch.context() as patch:
         first = Fits(patch, stop=7)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(store, **where, **SETTINGS)
+            evaluate(store, output=output, **SETTINGS)
     with monkeypatch.context() as patch:
         rest = Fits(patch)
-        frame = evaluate(store, **where, **SETTINGS)
-    assert first.count + rest.count == whole.count
+        frame = evaluate(store, output=output, **SETTINGS)
+    assert first.count + rest.count == of_whole.count
     assert_frame_equal(frame.filter(UNTIMED), expected.filter(UNTIMED))
-    same = pl.read_parquet(where["predictions"])
-    assert_frame_equal(same, pl.read_parquet(tmp_path / "whole.parquet"))
+    same = pl.read_parquet(predictions_of(output))
+    assert_frame_equal(same, pl.read_parquet(predictions_of(whole)))
     with monkeypatch.context() as patch:
         again = Fits(patch)
-        evaluate(store, **where, **SETTINGS)
+        evaluate(store, output=output, **SETTINGS)
     assert again.count == 0
-    assert_frame_equal(pl.read_parquet(where["predictions"]), same)
+    assert_frame_equal(pl.read_parquet(predictions_of(output)), same)
 
 
 def test_results_that_are_there_get_their_predictions_and_stay(store, tmp_path):
-    output, path = tmp_path / "r.parquet", tmp_path / "p.parquet"
-    evaluate(store, output=output, **SETTINGS)
+    output = tmp_path / "r.parquet"
+    evaluate(store, output=output, predictions=False, **SETTINGS)
     before = output.read_bytes()
-    frame = evaluate(store, output=output, predictions=path, **SETTINGS)
-    check(frame, path)
+    assert not predictions_of(output).exists()
+    frame = evaluate(store, output=output, **SETTINGS)
+    check(frame, predictions_of(output))
     assert output.read_bytes() == before
 
 
 def test_predictions_that_are_there_do_not_stand_for_results(store, tmp_path):
-    path = tmp_path / "p.parquet"
-    first = evaluate(store, predictions=path, **SETTINGS)
-    before = path.read_bytes()
-    assert_frame_equal(
-        evaluate(store, predictions=path, **SETTINGS).filter(UNTIMED), first.filter(UNTIMED)
-    )
-    assert path.read_bytes() == before
+    output = tmp_path / "r.parquet"
+    first = evaluate(store, output=output, **SETTINGS)
+    before = predictions_of(output).read_bytes()
+    output.unlink()
+    again = evaluate(store, output=output, **SETTINGS)
+    assert_frame_equal(again.filter(UNTIMED), first.filter(UNTIMED))
+    assert predictions_of(output).read_bytes() == before
 
 
 def test_workers_keep_the_same(store, tmp_path):
     paths = [tmp_path / f"{workers}.parquet" for workers in (1, 2)]
     for path, workers in zip(paths, (1, 2), strict=True):
-        evaluate(store, predictions=path, workers=workers, **SETTINGS)
+        evaluate(store, output=path, workers=workers, **SETTINGS)
     order = ["fingerprint", "sample_id"]
-    one, other = (pl.read_parquet(path).sort(order) for path in paths)
+    one, other = (pl.read_parquet(predictions_of(path)).sort(order) for path in paths)
     assert_frame_equal(one, other)
 
 
-def test_one_file_cannot_be_both(store, tmp_path):
-    with pytest.raises(UsageError, match="name one file"):
-        evaluate(store, output=tmp_path / "r.parquet", predictions=tmp_path / "x/../r.parquet")
-
-
 def test_other_labels_are_noticed(store, tmp_path):
-    path = tmp_path / "p.parquet"
-    evaluate(store, predictions=path, ensembles=["log-avg"], shots=())
+    output, asked = tmp_path / "r.parquet", {"ensembles": ["log-avg"], "shots": ()}
+    evaluate(store, output=output, **asked)
     samples = store.samples("toy", "test")
     samples.labels[:] = np.roll(samples.labels, 1)
     store.annotate(samples)
+    output.unlink()
     with pytest.raises(UsageError, match="already holds predictions of"):
-        evaluate(store, predictions=path, ensembles=["log-avg"], shots=())
-    frame = evaluate(store, predictions=path, ensembles=["log-avg"], shots=(), replace=True)
-    check(frame.filter(pl.col("ensemble").is_null() | (pl.col("ensemble") == "log-avg")), path)
+        evaluate(store, output=output, **asked)
+    frame = evaluate(store, output=output, replace=True, **asked)
+    known = pl.col("ensemble").is_null() | (pl.col("ensemble") == "log-avg")
+    check(frame.filter(known), predictions_of(output))

@@ -12,6 +12,7 @@ from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.report.gallery import chosen_answers, examples, unique_table
 
 
@@ -82,8 +83,9 @@ def test_confidences_are_those_of_logits_and_not_known_of_answers_alone(answered
 def test_answers_of_the_chosen_method_are_of_the_first_draw_at_the_most_shots(
     tiny_store, tmp_path, monkeypatch
 ):
-    path, group = tmp_path / "answers.parquet", of(tiny_store)
-    evaluate(tiny_store, ensembles=["log-avg"], predictions=path)
+    output, group = tmp_path / "results.parquet", of(tiny_store)
+    evaluate(tiny_store, ensembles=["log-avg"], output=output)
+    path = predictions_of(output)
     assert chosen_answers(None, group) == chosen_answers(path, group) == {}
     about = {"dataset": "toy", "split": "test", "perturbation": "clean", "prompts": group.prompts}
     about |= {"ensemble": "chosen", "sample_id": "x", "confidence": 0.5}

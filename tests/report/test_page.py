@@ -17,6 +17,7 @@ import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.report import FIGURES
 from clipsyn.report.evidence import without_folders
 from clipsyn.report.page import write_report
@@ -316,11 +317,9 @@ class TestFiles:
         assert "No curve shows accuracy by the number of labelled images" in page.words
 
     def test_predictions_give_a_test_of_each_method(self, tiny_store, tmp_path, write):
-        results, answers = tmp_path / "results.parquet", tmp_path / "answers.parquet"
-        methods = ["best-single", "log-avg", "super-learner"]
-        evaluate(
-            tiny_store, ensembles=methods, shots=[2], seeds=2, output=results, predictions=answers
-        )
+        results, methods = tmp_path / "r.parquet", ["best-single", "log-avg", "super-learner"]
+        answers = predictions_of(results)
+        evaluate(tiny_store, ensembles=methods, shots=[2], seeds=2, output=results)
         page = write(tiny_store, results=results, predictions=answers)
         pair = clipsyn.compare_methods(answers, "best-single", perturbations=["clean"])
         (fact,) = re.findall("<b>Tested image by image</b>.*?</li>", page.text)
@@ -335,10 +334,9 @@ class TestFiles:
     def test_predictions_without_the_chosen_backbone_are_compared_with_each_other(
         self, tiny_store, tmp_path, write
     ):
-        answers = tmp_path / "answers.parquet"
-        evaluate(
-            tiny_store, heads=["zero-shot"], ensembles=["log-avg", "vote-1"], predictions=answers
-        )
+        results, methods = tmp_path / "r.parquet", ["log-avg", "vote-1"]
+        answers = predictions_of(results)
+        evaluate(tiny_store, heads=["zero-shot"], ensembles=methods, output=results)
         assert "All pairs" in write(tiny_store, predictions=answers).words
 
     def test_what_was_measured_before_is_shown(self, pets, tmp_path, write):

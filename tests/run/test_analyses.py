@@ -117,10 +117,10 @@ class TestResultsBesideTheStore:
 
 def test_an_evaluation_that_lacks_predictions_alone_is_not_skipped(store, tmp_path):
     stage = {"stage": "evaluate", "ensembles": ["log-avg"], "output": tmp_path / "results"}
+    without = stage | {"predictions": False}
+    assert [one.skipped for one in run(store, without, without)] == [False, True]
     assert [one.skipped for one in run(store, stage, stage)] == [False, True]
-    stage["predictions"] = tmp_path / "predictions.parquet"
-    assert [one.skipped for one in run(store, stage, stage)] == [False, True]
-    assert len(pl.read_parquet(tmp_path / "predictions.parquet")) > 0
+    assert len(pl.read_parquet(tmp_path / "results-predictions.parquet")) > 0
 
 
 def test_a_file_that_a_setting_names_is_made_again(store: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class PairedSettings(Selection):
 def compare_methods(
     path: Path | str, first: str | None = None, second: str | None = None, **settings: Any
 ) -> DataFrame:
-    """Compare methods on the images of a file of predictions that `clipsyn evaluate` has written.
+    """Compare methods on the images of results that `clipsyn evaluate -o` has written to a file.
 
     first, second: an ensemble, a backbone, "best on test", the backbone that is best on these very
     images, or, of another head, ``HEAD+NAME``; without `second`, `first` against every other;
@@ -51,8 +51,8 @@ def compare_methods(
 
     >>> import clipsyn
     >>> store = clipsyn.FeatureStore.open("store")
-    >>> frame = clipsyn.evaluate(store, ensembles=["log-avg"], predictions="predictions.parquet")
-    >>> pair = clipsyn.compare_methods("predictions.parquet", "log-avg", "fake/one")
+    >>> frame = clipsyn.evaluate(store, ensembles=["log-avg"], output="results.parquet")
+    >>> pair = clipsyn.compare_methods("results.parquet", "log-avg", "fake/one")
     >>> pair.select("first", "second", "n", "draws").rows()
     [('log-avg', 'fake/one', 20, 0)]
     """

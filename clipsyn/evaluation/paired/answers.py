@@ -26,13 +26,14 @@ from clipsyn.text import advised
 PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
 
 
-def _words(path: Path | str) -> tuple[str, ...]:
-    """Of the command that adds predictions to the file."""
-    return "evaluate", "STORE", "--predictions", str(path)
+def words_of(path: Path | str) -> tuple[str, ...]:
+    """Of the command that adds predictions to the file, which stands beside that of results."""
+    results = Path(path).with_stem(Path(path).stem.removesuffix("-predictions"))
+    return "evaluate", "STORE", "-o", str(results)
 
 
 def _line(path: Path | str) -> str:
-    return advised(*_words(path))
+    return advised(*words_of(path))
 
 
 class Answered(NamedTuple):
@@ -58,7 +59,7 @@ class Choice:
         if settings.head not in there["head"]:
             hint = f"Looked for in {path}."
             raise unknown_name("head", settings.head, there["head"].unique(), hint)
-        self.shots = images_asked({*there["shots"]}, settings.shots, _words(path))
+        self.shots = images_asked({*there["shots"]}, settings.shots, words_of(path))
         there = there.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(self.shots))
         self._there = _labelled(there, settings.head)
         known = [*self._there["method"].unique(maintain_order=True), *self._best]

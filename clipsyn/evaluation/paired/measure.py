@@ -17,9 +17,10 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice
+from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice, words_of
 from clipsyn.evaluation.paired.measures import Difference, Seeds, Sides, difference, matched
 from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.stats.images import Images
 from clipsyn.stats.significance import holm
@@ -60,6 +61,7 @@ def measure(
     """A frame with the columns of `PAIRS`; see `clipsyn.evaluation.paired.compare_methods`."""
     if second is not None and first == second:
         raise UsageError(f"{first} is compared with itself: name another method")
+    path = beside if (beside := predictions_of(path)).exists() else path
     choice = Choice(path, settings, [name for name in (first, second) if name is not None])
     if first is None and CHOSEN in choice.methods:
         first = CHOSEN
@@ -76,7 +78,7 @@ def measure(
         names = [first, second] if first and second else choice.methods
         raise UsageError(
             f"{path} has no two of {', '.join(names)} on the same images and draws: add "
-            f"some with `{advised('evaluate', 'STORE', '--predictions', path)}`"
+            f"some with `{advised(*words_of(path))}`"
         )
     return pl.DataFrame(shown, schema=PAIRS)
 

@@ -124,7 +124,7 @@ def scan(path: Path) -> pl.LazyFrame:
 KIND = Kind(
     "predictions",
     PREDICTIONS,
-    "clipsyn evaluate STORE --predictions FILE",
+    "clipsyn evaluate STORE -o FILE",
     lambda rows, _: rows,
 )
 _ANEW = f"make it anew with `{KIND.line}`"

@@ -113,7 +113,7 @@ def test_the_interval_over_images_is_that_of_the_gain_in_results(tiny_store, tmp
     path = tmp_path / "p.parquet"
     results = evaluate(
         tiny_store,
-        predictions=path,
+        output=path,
         heads=["zero-shot"],
         ensembles=["log-avg", "super-learner"],
         shots=(2,),

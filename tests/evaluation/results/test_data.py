@@ -27,8 +27,7 @@ def measured(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = fakes.fill(folder / "store", encoders, sources, ("clean", "jpeg:3"))
     about: dict[str, Any] = {"ensembles": ["log-avg", "super-learner"], "shots": [2], "seeds": 1}
     about["perturbations"] = ["clean", "jpeg-3"]
-    output, predictions = folder / "results.parquet", folder / "predictions.parquet"
-    clipsyn.evaluate(store, output=output, predictions=predictions, **about)
+    clipsyn.evaluate(store, output=folder / "results.parquet", **about)
     for name in ("zeroshot", "robustness"):
         ANALYSES.load(name)(store).write_parquet(folder / f"{name}.parquet")
     return folder
@@ -52,7 +51,9 @@ def report(store: FeatureStore, folder: Path, **files: Any) -> Path:
 
 TAKEN: dict[str, Callable[[FeatureStore, Path], object]] = {
     "results": lambda store, at: report(store, at, results=at / "results.parquet"),
-    "predictions": lambda store, at: report(store, at, predictions=at / "predictions.parquet"),
+    "predictions": lambda store, at: report(
+        store, at, predictions=at / "results-predictions.parquet"
+    ),
     "zeroshot": lambda store, at: report(
         store, at, measured={"zeroshot": str(at / "zeroshot.parquet")}
     ),

@@ -150,9 +150,9 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, content):
     path = tmp_path / "p.parquet"
     pl.DataFrame({"x": [1]}).write_parquet(path) if content is None else path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(UsageError, match=r"predictions.*evaluate STORE --predictions"):
+    with pytest.raises(UsageError, match=r"predictions.*evaluate STORE -o"):
         PredictionsFile(path)
-    with pytest.raises(UsageError, match="evaluate STORE --predictions"):
+    with pytest.raises(UsageError, match="evaluate STORE -o"):
         scan(path)
     assert path.read_bytes() == before
 
