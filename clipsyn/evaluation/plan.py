@@ -192,8 +192,10 @@ class Comparison:
             yield from self._lacking(self.support)
 
     def _reader(self, split: str, prompts: str, **options: Any) -> PoolReader:
-        chosen = {"backbones": self.backbones, "prompts": prompts}
-        return PoolReader(self._opened, self.dataset, split, **chosen, **options)
+        names = self.backbones
+        return PoolReader(
+            self._opened, self.dataset, split, backbones=names, prompts=prompts, **options
+        )
 
     @cached_property
     def _opened(self) -> FeatureStore:
