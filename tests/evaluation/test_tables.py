@@ -154,13 +154,6 @@ def test_the_best_of_each_column_is_bold_but_never_the_oracle(tidy):
     assert {"80.0", "90.0", "85.0", "76.0"} <= set(bold)
 
 
-def test_tables_for_each_head(tidy):
-    other = tidy.with_columns(perturbation=pl.lit("jpeg-3"), head=pl.lit("lda"))
-    titles = [text.partition("\n")[0] for text in texts(pl.concat([tidy, other])).values()]
-    whole = [title for title in titles if "the whole support" in title]
-    assert ["head lda · test · jpeg-3" in title for title in whole] == [False, True]
-
-
 def test_accuracies_by_dataset_know_their_intervals(tidy):
     (table,) = tables(tidy, ProtocolSettings(), [])[BY_DATASET]
     by_name = {column.name: column for column in table.columns}

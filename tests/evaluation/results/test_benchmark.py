@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.benchmark import benchmark_csv, model_of
+from clipsyn.evaluation.results.benchmark import benchmark_csv
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.frames import unguarded
 
@@ -63,18 +63,6 @@ def test_a_row_has_what_clip_benchmark_writes():
     assert found["task"] == "zeroshot_classification"
 
 
-def test_every_condition_has_a_row_of_its_own():
-    rows = [
-        row(name, "acc1", 0.5, perturbation=label, prompts=prompts)
-        for name in ("a/x", "b/x")
-        for label in ("clean", "jpeg-3")
-        for prompts in ("own", "simple")
-    ]
-    found = read(benchmark_csv(frame(*rows)))
-    keys = {(it["model"], it["perturbation"], it["prompts"]) for it in found}
-    assert len(found) == len(keys) == 8
-
-
 def test_a_missing_number_is_an_empty_cell():
     nothing = row("a/x", "mean_per_class_recall", float("nan"))
     (found,) = read(benchmark_csv(frame(row("a/x", "acc1", 0.5), nothing)))
@@ -111,21 +99,6 @@ def test_what_clip_benchmark_does_not_measure_has_no_row():
     assert found["acc1"] == "0.5"
     with pytest.raises(UsageError, match="there are none: another format"):
         benchmark_csv(frame(*others))
-
-
-@pytest.mark.parametrize(
-    ("backbone", "pair"),
-    [
-        ("ViT-B-32/openai", ("ViT-B-32", "openai")),
-        ("hf-hub:org/repo", ("hf-hub:org/repo", "")),
-        ("mine", ("mine", "")),
-        ("ViT-B-32/runs/7.pt", ("ViT-B-32", "runs/7.pt")),
-        ("a/", ("a/", "")),
-        ("/a", ("/a", "")),
-    ],
-)
-def test_models_and_tags(backbone, pair):
-    assert model_of(backbone) == pair
 
 
 @given(

@@ -95,13 +95,6 @@ def test_foreign_files_are_refused(tmp_path):
         ResultsFile(path)
 
 
-def test_without_a_file_results_are_in_memory_only():
-    results = ResultsFile(None)
-    results.add([])
-    results.add([row()])
-    assert len(results.frame) == 1
-
-
 def test_results_are_read_with_what_is_beside_and_without_other_columns(tmp_path):
     path = tmp_path / "r.parquet"
     rows = [row(), row(seed=1, fingerprint="f2")]

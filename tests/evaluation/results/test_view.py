@@ -6,22 +6,10 @@ import pytest
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.results.view import (
-    WHERE,
     best_single,
-    having,
-    named_parts,
-    numbers_by,
     over_datasets,
     refuse_several,
 )
-
-
-def test_parts_by_name():
-    rows = [("birds", "test", "clean", "own"), ("cars", "test", "jpeg-3", "own")]
-    frame = pl.DataFrame(rows, schema=WHERE, orient="row")
-    found = named_parts(pl.concat([frame, frame]))
-    assert list(found) == ["birds/test, clean, own", "cars/test, jpeg-3, own"]
-    assert [part["dataset"].to_list() for part in found.values()] == [["birds"] * 2, ["cars"] * 2]
 
 
 def test_the_best_single_backbone_is_the_first_of_equals_and_never_nan():
@@ -37,26 +25,6 @@ def test_the_best_single_backbone_is_the_first_of_equals_and_never_nan():
     assert best(0.1, 0.5, 0.5) == ["b"]
     assert best(nan, 0.0, nan) == ["b"]
     assert best(nan, nan, nan) == ["a"]
-
-
-def test_numbers_by_columns():
-    about = {"ensemble": [None, None, "nlc"], "backbones": [["RN"], ["RN"], ["RN", "ViT"]]}
-    frame = pl.DataFrame(about | {"metric": ["acc1", "front", "acc1"], "value": [0.5, 1.0, 0.6]})
-    found = numbers_by(frame, "backbones")
-    assert [row["value"] for row in found["RN",].values()] == [0.5, 1.0]
-    assert numbers_by(frame, "ensemble")["nlc"]["acc1"]["value"] == 0.6
-    assert list(numbers_by(frame, "ensemble", "backbones")) == [
-        (None, ("RN",)),
-        ("nlc", ("RN", "ViT")),
-    ]
-
-
-def test_a_frame_without_the_columns_has_no_rows():
-    frame = pl.DataFrame({"metric": ["acc1"], "score": ["margin"]})
-    assert having(frame, "metric", "score").equals(frame)
-    lacking = having(frame, "score", "coverage")
-    assert lacking.columns == ["metric", "score", "coverage"]
-    assert lacking.filter(pl.col("coverage").is_not_null(), score="margin").is_empty()
 
 
 @pytest.mark.parametrize(
