@@ -96,7 +96,7 @@ class Study:
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self._rows: NDArray[np.intp] | None = None  # of the draw that these are of:
+        self._rows = np.empty(0, np.intp)  # of the draw that these are of:
         self._support: Support | None = None
         self._heads: dict[tuple[str, int | None], FittedHead] = {}  # by name and seed
         self._unlearned: dict[str, list[Shown]] = {}  # by head: for all draws
