@@ -19,7 +19,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.evaluation.loop": ("evaluate",),
     "clipsyn.evaluation.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),
-    "clipsyn.evaluation.published.measure": ("compare",),
+    "clipsyn.evaluation.published": ("compare",),
     "clipsyn.router.fitted": ("FittedRouter",),
     "clipsyn.router.fit": ("fit_router",),
     "clipsyn.router.artefact": ("load_router", "save_router"),

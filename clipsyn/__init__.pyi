@@ -120,7 +120,7 @@ def evaluate(
     coop: str | PathLike[str] | None = None,
     compare: str | Collection[str] = (),
     output: str | PathLike[str] | None = None,
-    predictions: str | PathLike[str] | None = None,
+    predictions: bool = True,
     replace: bool = False,
     budget: float = 10.0,
     workers: int = 1,

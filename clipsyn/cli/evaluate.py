@@ -14,8 +14,7 @@ from clipsyn.cli.options import Source, output_option, with_options
 from clipsyn.cli.output import BENCHMARK, Output, say
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.published import CompareSettings
-from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.evaluation.settings import CompareSettings, ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.settings import declared, defaults
@@ -144,8 +143,7 @@ def _compare_methods(
 
 
 def _compare_with_published(results: Path, settings: CompareSettings, output: Output) -> None:
-    from clipsyn.evaluation.published.measure import measure, unpublished
-    from clipsyn.evaluation.published.tables import tables
+    from clipsyn.evaluation.published import measure, tables, unpublished
     from clipsyn.evaluation.results.files import read_results
 
     ours = read_results(results)

@@ -8,10 +8,10 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.frame import Row, gain_metric
+from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, Row, gain_metric
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import BEST
-from clipsyn.methods.ensembles import BEST_SINGLE
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.settings import FULL
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 CLASS_ORACLE = "class-oracle"
 _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
-_WHOLE = 2**31 - 1  # stands for the whole support where shots are put in order
 _BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
 _SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few of them fit
 _SERIES = ["series", "head", "method"]
@@ -37,12 +36,12 @@ _BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, 
 def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each dataset and method, means over draws; those without a dataset are means.
 
-    Methods are the oracle, the class oracle, and the ensembles with the largest mean gain, at the
-    most shots of each dataset; `ensembles` is how many these were chosen from. Of several heads
-    zero-shot is drawn, if it is one.
+    Methods are the oracle, the class oracle, and the first ensembles by `_preference`, at the most
+    shots of each dataset; `ensembles` is how many there are. Of several heads zero-shot is drawn,
+    if it is one.
     """
-    if ZERO_SHOT in (heads := set(frame["head"])) and len(heads) > 1:
-        frame = frame.filter(head=ZERO_SHOT)
+    if ZERO_SHOT in frame["head"]:
+        frame = frame.filter(pl.col("head").is_in([ZERO_SHOT, CHOSEN]))
     rows = needed(
         frame.filter(pl.col("ensemble").ne(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
         "gain of any ensemble or oracle",
@@ -51,7 +50,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     ).rename({"ensemble": "method"})
     refuse_several(rows)
     _refuse_several_fits(rows, "head")
-    size, order = pl.col("backbones").list.len(), pl.col("shots").fill_null(_WHOLE)
+    size, order = pl.col("backbones").list.len(), SHOTS_IN_ORDER
     rows = rows.filter(size == size.max().over("dataset"))
     rows = rows.filter((order == order.max().over("dataset")) | (order == 0))
     table = rows.group_by("dataset", "method", maintain_order=True).agg(
@@ -61,11 +60,17 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
         n=pl.col("n").first(),
     )
     means = _means_over_datasets(table)
-    ensembles = means.filter(~pl.col("method").is_in([*_BARS]))
-    best = ensembles.sort("value", descending=True, maintain_order=True).head(_MOST_GAINS)
+    ensembles = sorted({*means["method"]} - _BARS.keys(), key=_preference)
     both = pl.concat([table, means] if table["dataset"].n_unique() > 1 else [table], how="diagonal")
-    shown = both.filter(pl.col("method").is_in([*_BARS, *best["method"]]))
+    shown = both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
     return shown.with_columns(ensembles=pl.lit(len(ensembles)))
+
+
+def _preference(method: str) -> tuple[int, int, str]:
+    """Which ensembles are drawn: none is picked by what is measured."""
+    usual = CHOSEN, *USUAL_ENSEMBLES
+    at = usual.index(method) if method in usual else len(usual)
+    return at, place_of(method), method
 
 
 def _means_over_datasets(table: pl.DataFrame) -> pl.DataFrame:
@@ -79,7 +84,8 @@ def _means_over_datasets(table: pl.DataFrame) -> pl.DataFrame:
 def _refuse_several_fits(rows: pl.DataFrame, *more: str) -> None:
     """Raise UsageError where a mean would be over fits on, or with, different things."""
     for column in (*more, "support", "support_prompts"):
-        values = rows[column].drop_nulls().unique(maintain_order=True).to_list()
+        known = rows[column].drop_nulls().unique(maintain_order=True)
+        values = [value for value in known if value != CHOSEN]  # which is a head, too
         if len(values) > 1:
             how = "name it with heads=…" if column == "head" else "give a file of one"
             raise UsageError(
@@ -128,7 +134,7 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
 
 def _gains_about(data: pl.DataFrame) -> str:
     ensembles = data.filter(~pl.col("method").is_in([*_BARS]))["method"].n_unique()
-    return _chosen_of(ensembles, data["ensembles"][0], "mean gain")
+    return _some_of(ensembles, data["ensembles"][0])
 
 
 def beside(dataset: str | None, data: pl.DataFrame) -> str:
@@ -153,8 +159,8 @@ def lines_of(data: pl.DataFrame) -> dict[str | None, float]:
     return lines if len(of_datasets) == len(data) else lines | {None: len(lines) + 0.3}
 
 
-def _chosen_of(shown: int, every: int, by: str) -> str:
-    return f"the {shown} of {every} ensembles with the largest {by}" if shown < every else ""
+def _some_of(shown: int, every: int) -> str:
+    return f"{shown} of {every} ensembles" if shown < every else ""
 
 
 gains = Figure(
@@ -182,7 +188,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
 
     low, high: of the means over datasets, the least and the largest of all draws. shots: null is
     the whole support. A method that learns nothing has a row for each number of shots. Ensembles
-    are those with the largest accuracy at the most shots, of `ensembles`.
+    are the first by `_preference`, of `ensembles`.
     """
     rows = needed(
         frame.filter(pl.col("ensemble").ne_missing("chance"), metric="acc1", classes="all"),
@@ -201,7 +207,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
         high=pl.col("value").max(),
         draws=pl.len(),
     )
-    curves = _strongest(_at_every_number(table))
+    curves = _first(_at_every_number(table))
     of = {"datasets": methods["dataset"].n_unique(), "of_datasets": rows["dataset"].n_unique()}
     return curves.with_columns(pl.lit(count).alias(name) for name, count in of.items())
 
@@ -234,9 +240,7 @@ def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
         "method that learned from labelled images",
         "evaluate ensembles that are fitted, with `clipsyn evaluate STORE --shots 1,4,16`",
     )
-    sets = learned.group_by("dataset", maintain_order=True).agg(
-        pl.col("shots").fill_null(_WHOLE).unique().sort()
-    )
+    sets = learned.group_by("dataset", maintain_order=True).agg(SHOTS_IN_ORDER.unique().sort())
     several = sets.filter(pl.col("shots").list.len() > 1)
     if several.is_empty():
         raise UsageError(
@@ -257,16 +261,17 @@ def _at_every_number(table: pl.DataFrame) -> pl.DataFrame:
     return both.sort("series", "shots", nulls_last=True, maintain_order=True)
 
 
-def _strongest(curves: pl.DataFrame) -> pl.DataFrame:
-    """The two references of one head, and the ensembles that are best at the most shots."""
+def _first(curves: pl.DataFrame) -> pl.DataFrame:
+    """The two references of one head, and the first ensembles, of equals on the first head."""
     heads = curves["head"].unique(maintain_order=True).to_list()
-    of_one = pl.col("head") == (ZERO_SHOT if ZERO_SHOT in heads else heads[0])
-    last = curves.group_by("series", maintain_order=True).last()
-    is_reference = pl.col("method").is_in([BEST, BEST_SINGLE])
-    ensembles = last.filter(~is_reference).sort("value", descending=True, maintain_order=True)
-    shown = pl.concat([last.filter(is_reference & of_one), ensembles.head(_MOST_CURVES)])
-    kept = shown.select("series").join(curves, on="series", maintain_order="left_right")
-    return kept.with_columns(ensembles=pl.lit(len(ensembles)))
+    of_references = ZERO_SHOT if ZERO_SHOT in heads else heads[0]
+    rows = curves.select(*_SERIES).unique(maintain_order=True).rows()
+    references = [name for name, head, it in rows if it in _REFERENCES and head == of_references]
+    others = [row for row in rows if row[2] not in _REFERENCES]
+    others.sort(key=lambda row: (_preference(row[2]), heads.index(row[1])))
+    shown = [*references, *(name for name, *_ in others[:_MOST_CURVES])]
+    kept = pl.DataFrame({"series": shown}).join(curves, on="series", maintain_order="left_right")
+    return kept.with_columns(ensembles=pl.lit(len(others)))
 
 
 def _entries(data: pl.DataFrame) -> dict[str, Mark]:
@@ -297,7 +302,7 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
 
 def _curves_about(data: pl.DataFrame) -> str:
     shown = data.filter(~pl.col("method").is_in([*_REFERENCES]))["series"].n_unique()
-    return title(_over(data), _chosen_of(shown, data["ensembles"][0], "accuracy"))
+    return title(_over(data), _some_of(shown, data["ensembles"][0]))
 
 
 def _over(data: pl.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Settings of the few-shot protocol."""
+"""Settings of the few-shot protocol, and of the comparison with published numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from clipsyn.settings import (
     NAMES,
     NUMBER,
     PATH,
+    SOURCE,
     TEXT,
     WHOLE,
+    Settings,
     Shots,
     defaults,
     images_of,
@@ -151,3 +153,21 @@ class ProtocolSettings(Selection):
         """The seeds: CoOp numbers its files from 1."""
         first = 1 if self.coop else 0
         return range(first, first + self.seeds)
+
+
+class CompareSettings(Settings):
+    """What `clipsyn compare --reference` is asked for."""
+
+    reference: str = setting(
+        "openai-zeroshot",
+        SOURCE,
+        "Published numbers: openai-zeroshot (OpenAI's nine backbones on 27 datasets, by OpenCLIP), "
+        "or a CSV file with the columns dataset, backbone, accuracy, source.",
+        metavar="NAME|FILE",
+    )
+    tolerance: float = setting(
+        0.5, NUMBER, "Points beyond which a difference is flagged.", least=0, most=100
+    )
+    details: bool = setting(
+        False, FLAG, "A line for every number, not only for those that are flagged.", display=True
+    )

@@ -12,13 +12,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
+from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER
 from clipsyn.evaluation.results.predictions import scan
 from clipsyn.evaluation.results.view import WHERE, singles
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import judge, scored
 from clipsyn.names import FeatureKey
-from clipsyn.report.standings import MOST_SHOTS, main_part
+from clipsyn.report.standings import main_part
 from clipsyn.show.table import Table, percent
 from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, shortened, title, where
@@ -155,7 +156,7 @@ def chosen_answers(path: Path | None, group: Predicted) -> Answers:
         "prompts": group.prompts,
         "ensemble": CHOSEN,
     }
-    order = pl.col("shots").fill_null(MOST_SHOTS)
+    order = SHOTS_IN_ORDER
     rows = (
         scan(path)
         .filter(**about)

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.frame import gain_metric
+from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, gain_metric
 from clipsyn.evaluation.results.view import WHERE, having, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
@@ -58,7 +58,6 @@ def _chosen_prompts(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-MOST_SHOTS = 2**31 - 1  # stands for the whole support
 HINDSIGHT = (BEST, ORACLE, INDEPENDENT)  # they know the labels that they are measured on
 Place = tuple[str, str, str]  # dataset, split, perturbation
 
@@ -216,8 +215,7 @@ def _place(name: str) -> tuple[int, int]:
 def _choices(part: pl.DataFrame) -> dict[str, Counter[str]]:
     """By dataset, what was chosen at the most shots, and in how many draws."""
     rows = having(part.filter(ensemble=CHOSEN, metric="acc1"), "choice")
-    order = pl.col("shots").fill_null(MOST_SHOTS)
-    last = rows.filter(order == order.max().over("dataset"))
+    last = rows.filter(SHOTS_IN_ORDER.max().over("dataset") == SHOTS_IN_ORDER)
     return {
         str(dataset): Counter(of_dataset["choice"].drop_nulls())
         for (dataset,), of_dataset in last.group_by("dataset", maintain_order=True)

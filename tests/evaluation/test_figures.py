@@ -86,11 +86,19 @@ def test_a_method_that_a_dataset_lacks_has_no_mean_and_is_not_drawn():
     assert data["ensembles"].unique().to_list() == [1]
 
 
-def test_the_ensembles_with_the_largest_mean_gain_are_drawn():
+def test_no_ensemble_is_picked_by_what_it_gains():
     more = [gain(d, f"e{at}", at / 100) for d in ("birds", "cars") for at in range(1, 9)]
     data = gains.data(pl.concat([GAINS.filter(pl.col("ensemble") != "nlc"), tidy(*more)]))
-    assert set(data["method"]) == {"oracle", "class-oracle", "e8", "e7", "e6"}
-    assert gains.about(data) == "the 3 of 9 ensembles with the largest mean gain"
+    assert set(data["method"]) == {"oracle", "class-oracle", "log-avg", "e1", "e2"}
+    assert gains.about(data) == "3 of 9 ensembles"
+
+
+def test_what_the_support_chooses_is_drawn_beside_the_zero_shot_head():
+    of_choice = [gain(d, "chosen", 0.1, head="chosen", shots=4, seed=0) for d in ("birds", "cars")]
+    frame = pl.concat([GAINS, tidy(*of_choice, gain("cars", "nlc", 0.3, head="lda", shots=4))])
+    data = by_method(gains.data(frame), "value")
+    assert data["birds", "chosen"] == (pytest.approx(0.1),)
+    assert data["cars", "nlc"] == (0.15,)
 
 
 def test_gains_are_bars_of_oracles_and_marks_of_ensembles():
@@ -159,8 +167,8 @@ def _drawn_gains(name, times):
     return ax
 
 
-@pytest.mark.parametrize("name", ["birds", "W" * 30, "mini-imagenet-mammals"])
-@pytest.mark.parametrize("times", [1, 0.2, 1e-2, 1e-3, 3e-4, 1e-4])
+@pytest.mark.parametrize("name", ["birds", "W" * 30])
+@pytest.mark.parametrize("times", [1, 1e-2, 1e-4])
 def test_no_text_of_gains_is_cut_or_covered(name, times):
     ax = _drawn_gains(name, times)
     whole = ax.figure.bbox
@@ -248,7 +256,7 @@ def test_datasets_with_one_number_of_shots_have_no_curve():
         few_shot.data(pl.concat(fewer))
 
 
-def test_the_six_best_ensembles_and_both_references_are_drawn():
+def test_the_first_six_ensembles_and_both_references_are_drawn():
     more = [
         row(dataset, f"e{at}", 0.5 + at / 100, shots=shots)
         for dataset in SERIES
@@ -256,8 +264,8 @@ def test_the_six_best_ensembles_and_both_references_are_drawn():
         for shots in (1, 4, None)
     ]
     data = few_shot.data(pl.concat([CURVES, tidy(*more)]))
-    assert set(data["series"]) == {BEST, "best-single", "nlc", "log-avg", "e8", "e7", "e6", "e5"}
-    assert "the 6 of 11 ensembles with the largest accuracy" in few_shot.about(data)
+    assert set(data["series"]) == {BEST, "best-single", "nlc", "log-avg", "e0", "e1", "e2", "e3"}
+    assert "6 of 11 ensembles" in few_shot.about(data)
 
 
 def test_lines_go_through_the_numbers_at_equal_steps():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from clipsyn.errors import UsageError
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.predictions import subjects
@@ -195,17 +193,3 @@ def test_workers_keep_the_same(store, tmp_path):
     order = ["fingerprint", "sample_id"]
     one, other = (pl.read_parquet(predictions_of(path)).sort(order) for path in paths)
     assert_frame_equal(one, other)
-
-
-def test_other_labels_are_noticed(store, tmp_path):
-    output, asked = tmp_path / "r.parquet", {"ensembles": ["log-avg"], "shots": ()}
-    evaluate(store, output=output, **asked)
-    samples = store.samples("toy", "test")
-    samples.labels[:] = np.roll(samples.labels, 1)
-    store.annotate(samples)
-    output.unlink()
-    with pytest.raises(UsageError, match="already holds predictions of"):
-        evaluate(store, output=output, **asked)
-    frame = evaluate(store, output=output, replace=True, **asked)
-    known = pl.col("ensemble").is_null() | (pl.col("ensemble") == "log-avg")
-    check(frame.filter(known), predictions_of(output))

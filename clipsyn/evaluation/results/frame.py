@@ -35,6 +35,7 @@ RESULT: dict[str, Any] = {
     "fingerprint": pl.String,  # of everything that decides the value
     "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
+SHOTS_IN_ORDER = pl.col("shots").fill_null(2**31 - 1)  # the whole support is more than any
 OVER_BEST_ON_TEST = "gain_over_best_on_test"  # "gain" is over the best backbone on the support
 IF_ALIKE = "correlation_if_alike"  # of gain and error inconsistency, see `Scorer.over_chosen`
 NUMBERS = ("choice", "value", "ci_low", "ci_high", "n", "fingerprint", "data")

@@ -161,7 +161,7 @@ for number in range(12):
     assert [it.name for it in tmp_path.iterdir()] == ["r.parquet"]
 
 
-@pytest.mark.parametrize("room", [2_000, 7_000, 10_000])
+@pytest.mark.parametrize("room", [2_000, 10_000])
 def test_what_does_not_fit_on_the_disk_is_said_and_made_again(tmp_path, room):
     """A file may not have more bytes: a part, or the file that has the rows of all of them."""
     script = f"""

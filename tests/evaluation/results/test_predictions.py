@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.evaluation.results import files
 from clipsyn.evaluation.results.frame import ABOUT
 from clipsyn.evaluation.results.predictions import (
     PREDICTIONS,
@@ -86,39 +85,6 @@ def test_one_file_grows_and_what_it_knows_is_not_added_again(samples, tmp_path):
     assert [it.name for it in tmp_path.iterdir()] == ["p.parquet"]
 
 
-def test_what_a_killed_run_has_added_is_read_and_kept(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_LONGEST", 0.0)
-    path = tmp_path / "p.parquet"
-    killed = PredictionsFile(path)
-    for number in range(12):
-        killed.add([(0, predicted("nlc", seed=number))], [samples])
-    assert pl.read_parquet(path).is_empty()
-    assert scan(path).collect()["seed"].to_list() == [n for n in range(12) for _ in range(4)]
-    assert len(PredictionsFile(path).known) == 12
-    assert pl.read_parquet(path)["seed"].unique().to_list() == [*range(12)]
-
-
-def test_two_runs_that_add_the_same_leave_it_once(samples, tmp_path):
-    path = tmp_path / "p.parquet"
-    one, other = PredictionsFile(path), PredictionsFile(path)
-    one.add([(0, predicted()), (0, predicted("nlc"))], [samples])
-    other.add([(0, predicted("nlc")), (0, predicted("moe"))], [samples])
-    one.__exit__()
-    other.__exit__()
-    assert sorted(subjects(path)["ensemble"]) == ["log-avg", "moe", "nlc"]
-    assert len(pl.read_parquet(path)) == 12
-
-
-def test_a_file_that_was_removed_does_not_come_back(samples, tmp_path):
-    path = tmp_path / "p.parquet"
-    PredictionsFile(path).add([(0, predicted())], [samples])
-    path.unlink()
-    with PredictionsFile(path) as file:
-        assert file.known == set()
-        file.add([(0, predicted("nlc"))], [samples])
-    assert set(pl.read_parquet(path)["ensemble"]) == {"nlc"}
-
-
 def test_other_predictions_under_the_same_names_are_refused_or_replace_them(samples, tmp_path):
     path = tmp_path / "p.parquet"
     with PredictionsFile(path) as file:
@@ -155,19 +121,3 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, content):
     with pytest.raises(UsageError, match="evaluate STORE -o"):
         scan(path)
     assert path.read_bytes() == before
-
-
-def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot write"):
-        PredictionsFile(tmp_path / "file" / "p.parquet")
-    with pytest.raises(UsageError, match="it is a folder"):
-        PredictionsFile(tmp_path)
-
-
-def test_a_name_that_is_no_text_is_refused(tmp_path):
-    path = tmp_path / "p\udcff.parquet"
-    for opened in (PredictionsFile, subjects, scan):
-        with pytest.raises(UsageError):
-            opened(path)
-    assert [*tmp_path.iterdir()] == []
