@@ -232,7 +232,9 @@ class Study:
             yield from scorer.over_chosen(shown.answers[str(result.ensemble)], chosen)
         else:
             has_scores = not shown.target.reader.silent
-            yield from scorer.ensemble(said.judged, chosen, probabilities=has_scores)
+            for one in scorer.ensemble(said.judged, chosen, probabilities=has_scores):
+                itself = one.metric == "gain" and result.ensemble == BEST_SINGLE
+                yield one._replace(interval=None) if itself else one  # nothing gains over itself
             plain = self._heads.get((ZERO_SHOT, None)) if method.choice else None
             if plain:
                 over = plain.shown[result.target].scorer.single(str(plain.best))
