@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,10 @@ from PIL import Image
 
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract import encoder as encoder_module
 from clipsyn.extract.encoder import load_encoder, resolve_device, resolve_precision
 from clipsyn.extract.text import ClassTexts
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.names import Backbone, PromptSet, canonical_json
+from clipsyn.names import Backbone, PromptSet
 
 SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]
 
@@ -65,35 +64,15 @@ def test_image_embeddings_equal_open_clip(saved: Any, name: str, form: str) -> N
     assert_equal_to_float16(got, plain_open_clip(model.eval(), transform, pictures))
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Function from a real architecture to (source by file, source by folder, its model)."""
-    made: dict[str, tuple[str, str, Any]] = {}
-
-    def make(architecture: str) -> tuple[str, str, Any]:
-        if architecture not in made:
-            folder = tmp_path_factory.mktemp(architecture)
-            weights = folder / "open_clip_pytorch_model.bin"
-            model = open_clip.create_model(architecture).eval()
-            torch.save(model.state_dict(), weights)
-            config = {"model_cfg": open_clip.get_model_config(architecture)}
-            (folder / "open_clip_config.json").write_text(json.dumps(config))
-            made[architecture] = (f"{architecture}@{weights}", f"local-dir:{folder}", model)
-        return made[architecture]
-
-    return make
-
-
-@pytest.mark.parametrize(("architecture", "form"), [("ViT-B-32", 0), ("RN50", 0), ("RN50", 1)])
-def test_large_architectures_equal_open_clip(large: Any, architecture: str, form: int) -> None:
-    *sources, model = large(architecture)
-    encoder = load_encoder(Backbone.parse(sources[form]), device="cpu")
+def test_a_large_architecture_equals_open_clip(tmp_path: Path) -> None:
+    model = open_clip.create_model("ViT-B-32").eval()
+    torch.save(model.state_dict(), tmp_path / "weights.bin")
+    source = f"ViT-B-32@{tmp_path / 'weights.bin'}"
+    encoder = load_encoder(Backbone.parse(source), device="cpu")
     transform = image_transform_v2(PreprocessCfg(), is_train=False)
     pictures = images((375, 500), (224, 224), (90, 60))
     assert_equal_to_float16(embed(encoder, pictures), plain_open_clip(model, transform, pictures))
-    assert encoder.gflops == pytest.approx(
-        {"ViT-B-32": 8.82, "RN50": 12.22}[architecture], rel=5e-3
-    )
+    assert encoder.gflops == pytest.approx(8.82, rel=5e-3)
 
 
 def zoo() -> list[Backbone]:
@@ -130,9 +109,7 @@ PREPROCESSING: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESSING, ids=lambda p: "-".join(p) or "default")
-def test_pixels_and_normalisation_are_bit_equal_to_open_clip(
-    saved: Any, write_folder: Any, preprocess: dict[str, Any]
-) -> None:
+def test_pixels_and_normalisation_are_bit_equal_to_open_clip(saved, write_folder, preprocess):
     checkpoint = saved("clipsyn-vit")
     config = checkpoint.config
     if "size" in preprocess:
@@ -160,21 +137,6 @@ def test_an_image_too_narrow_to_resize_is_a_bad_image(saved: Any, write_folder: 
         encoder.preprocess(Image.new("RGB", (9, 900)))
 
 
-def test_preprocess_converts_to_rgb_as_open_clip_does(saved: Any) -> None:
-    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
-    assert encoder.preprocess(Image.new("L", (40, 50), 7)).tolist() == [[[7] * 3] * 32] * 32
-
-
-def test_preprocessing_that_cannot_be_split_is_refused(
-    monkeypatch: pytest.MonkeyPatch, saved: Any
-) -> None:
-    whole = image_transform_v2(PreprocessCfg(), is_train=False)
-    whole.transforms.append(whole.transforms.pop(-2))
-    monkeypatch.setattr(encoder_module, "image_transform_v2", lambda *_, **__: whole)
-    with pytest.raises(CheckpointError, match="does not end in ToTensor and Normalize"):
-        load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
-
-
 def test_encoders_share_pixels_unless_the_geometry_differs(saved: Any, write_folder: Any) -> None:
     checkpoint = saved("clipsyn-vit")
     state = checkpoint.model.state_dict()
@@ -189,22 +151,6 @@ def test_encoders_share_pixels_unless_the_geometry_differs(saved: Any, write_fol
     assert key("bilinear", interpolation="bilinear") != plain
 
 
-def test_identity_is_json_without_paths_and_the_same_for_every_container(saved: Any) -> None:
-    checkpoint = saved("clipsyn-vit")
-    by_file = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu")
-    by_folder = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu")
-    assert by_file.identity == by_folder.identity
-    text = canonical_json(by_file.identity)
-    assert json.loads(text) == by_file.identity
-    assert str(checkpoint.pt.parent) not in text
-    assert by_file.identity["model"]["quick_gelu"] is False
-    assert by_file.identity["architecture"] is None
-    assert by_file.identity["preprocess"]["size"] == [32, 32]
-    assert set(by_file.identity) == {
-        "architecture", "pretrained", "model", "weights", "precision", "preprocess",
-    }  # fmt: skip
-
-
 def test_identity_names_what_differs(saved: Any, write_folder: Any) -> None:
     checkpoint = saved("clipsyn-vit")
     base = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu").identity
@@ -217,37 +163,6 @@ def test_identity_names_what_differs(saved: Any, write_folder: Any) -> None:
     assert [field for field in base if base[field] != low.identity[field]] == ["precision"]
 
 
-def test_provenance_is_json_and_says_what_ran(saved: Any) -> None:
-    checkpoint = saved("clipsyn-rn")
-    encoder = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu")
-    provenance = json.loads(json.dumps(encoder.provenance))
-    assert provenance["torch"] == torch.__version__
-    assert provenance["source"] == checkpoint.by_folder
-    assert provenance["parameters"] == sum(p.numel() for p in checkpoint.model.parameters())
-    assert provenance["gflops"] == encoder.gflops
-    image = sum(p.numel() for p in checkpoint.model.visual.parameters())
-    assert provenance["image_parameters"] == image
-    assert provenance["image_weights_mb"] == pytest.approx(4 * image / 1e6, rel=0.1)  # and buffers
-    assert encoder.device == torch.device("cpu")
-    assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "amp_bf16", "amp_fp16"])
-@pytest.mark.parametrize("name", ["clipsyn-vit", "clipsyn-rn"])
-def test_low_precision_is_close_and_leaves_texts_alone(
-    saved: Any, name: str, precision: str
-) -> None:
-    backbone = Backbone.parse(saved(name).by_file)
-    full = load_encoder(backbone, device="cpu")
-    low = load_encoder(backbone, device="cpu", precision=precision)
-    pictures = images(*SIZES)
-    want, got = (embed(e, pictures).astype(np.float64) for e in (full, low))
-    assert (want != got).any()
-    assert (want * got).sum(axis=1).min() > 0.999
-    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=2e-3)
-    assert np.array_equal(full.encode_text(["a cat"]), low.encode_text(["a cat"]))
-
-
 @pytest.mark.parametrize(
     ("precision", "given", "weights", "computed"),
     [
@@ -257,9 +172,7 @@ def test_low_precision_is_close_and_leaves_texts_alone(
         ("amp_fp16", torch.float32, torch.float32, torch.float16),
     ],
 )
-def test_a_precision_says_what_is_cast(
-    saved: Any, precision: str, given: Any, weights: Any, computed: Any
-) -> None:
+def test_a_precision_says_what_is_cast(saved, precision, given, weights, computed):
     """Autocast leaves pixels and weights as they are and computes layers in the type asked for."""
     encoder = load_encoder(
         Backbone.parse(saved("clipsyn-vit").by_file), device="cpu", precision=precision
@@ -272,23 +185,6 @@ def test_a_precision_says_what_is_cast(
     embed(encoder, images((64, 64)))
     assert seen == {"given": given, "computed": computed}
     assert {parameter.dtype for parameter in tower.parameters()} == {weights}
-
-
-def test_read_only_pixels_and_no_pixels(saved: Any) -> None:
-    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
-    pixels = np.full((2, 32, 32, 3), 9, np.uint8)
-    want = encoder.to_host([encoder.encode_images(pixels)])
-    pixels.flags.writeable = False
-    assert np.array_equal(encoder.to_host([encoder.encode_images(pixels)]), want)
-    assert encoder.to_host([]).shape == (0, 32)
-
-
-def test_batches_are_concatenated_in_order(saved: Any) -> None:
-    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
-    pixels = np.stack([encoder.preprocess(picture) for picture in images(*SIZES)])
-    parts = [encoder.encode_images(pixels[:3]), encoder.encode_images(pixels[3:])]
-    whole = encoder.to_host([encoder.encode_images(pixels)])
-    np.testing.assert_allclose(encoder.to_host(parts), whole, atol=1e-3)
 
 
 def test_embeddings_that_are_not_finite_name_the_backbone(saved: Any) -> None:
@@ -309,9 +205,7 @@ def test_embeddings_that_are_not_finite_name_the_backbone(saved: Any) -> None:
         ("logit_scale", -100.0),
     ],
 )
-def test_weights_that_give_no_embedding_or_no_logits(
-    saved: Any, write_folder: Any, tensor: str, value: float
-) -> None:
+def test_weights_that_give_no_embedding_or_no_logits(saved, write_folder, tensor, value):
     checkpoint = saved("clipsyn-vit")
     state = {name: values.clone() for name, values in checkpoint.model.state_dict().items()}
     state[tensor].fill_(value)
@@ -333,20 +227,7 @@ def test_devices_that_are_not_there(name: str) -> None:
         resolve_device(name)
 
 
-def test_automatic_choices_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto") == torch.device("cpu")
-    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
-
-
 @pytest.mark.parametrize(("native", "want"), [(True, "amp_bf16"), (False, "amp_fp16")])
-def test_automatic_precision_on_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, native: bool, want: str
-) -> None:
+def test_automatic_precision_on_a_gpu(monkeypatch, native, want):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
     assert resolve_precision("auto", torch.device("cuda")) == want
-
-
-def test_unknown_precision() -> None:
-    with pytest.raises(UsageError, match="unknown precision 'int8': write auto, fp32, bf16"):
-        resolve_precision("int8", torch.device("cpu"))

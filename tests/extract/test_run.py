@@ -16,7 +16,6 @@ import pytest
 from clipsyn.errors import BadImages
 from clipsyn.extract import images as images_module
 from clipsyn.extract import run as run_module
-from clipsyn.extract.run import RunSettings, items
 from clipsyn.images.perturb import apply, expand, resolve
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
@@ -65,9 +64,7 @@ def test_every_row_is_that_of_its_image(tmp_path: Path, fakes: Any, perturbation
     assert len(keys) == 4
 
 
-def test_an_image_is_decoded_and_perturbed_once_for_all_backbones(
-    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_decoded_and_perturbed_once_for_all_backbones(tmp_path, fakes, monkeypatch):
     calls: list[str] = []
 
     def counting(perturbation: Any, image: Any, sample_id: str) -> Any:
@@ -97,13 +94,12 @@ def test_perturbed_bytes_depend_on_nothing_but_the_image(tmp_path: Path, fakes: 
     names = [p.label for p in expand(["imagenet-c:3", "occlusion:2", "augment:3:seed=1"])]
 
     def made(name: str, perturbations: list[str], **settings: Any) -> Path:
-        source = fakes.Source(count=19, bad={3: "torn"})
-        fakes.fill(tmp_path / name, [], [source], perturbations, max_bad=0.1, **settings)
+        source = fakes.Source(count=10, bad={3: "torn"})
+        fakes.fill(tmp_path / name, [], [source], perturbations, max_bad=0.2, **settings)
         return tmp_path / name
 
     plain = made("plain", names)
-    assert fakes.unlike(plain, made("batches", names, batch_size=3, workers=5)) == []
-    assert fakes.unlike(plain, made("backwards", names[::-1], workers=1)) == []
+    assert fakes.unlike(plain, made("batches", names[::-1], batch_size=3, workers=5)) == []
     for worker in (1, 0):
         made("shards", names, shard=(worker, 2))
     assert fakes.unlike(plain, tmp_path / "shards") == []
@@ -122,7 +118,6 @@ def test_batch_size_workers_and_shards_leave_the_bytes_alone(tmp_path: Path, fak
     for name, settings in {
         "small-batches": {"batch_size": 1, "workers": 1},
         "odd-batches": {"batch_size": 3, "workers": 5},
-        "one-of-one": {"shard": (0, 1)},
     }.items():
         assert fakes.unlike(plain, made(name, **settings)) == []
     for worker in (2, 0, 1):
@@ -161,28 +156,6 @@ def test_a_stopped_run_goes_on_with_the_rest(tmp_path: Path, fakes: Any) -> None
     assert fakes.draft_folders(tmp_path / "store") == []
 
 
-def test_a_run_stopped_before_its_last_rename_is_published_by_the_next(
-    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from clipsyn.store.drafts import Draft
-
-    def stop(draft: Draft, *_: Any, **__: Any) -> bool:
-        if draft.kind == "features":
-            raise Stop
-        return publish(draft, *_, **__)
-
-    publish = Draft.publish
-    monkeypatch.setattr(Draft, "publish", stop)
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path / "store", sources=[fakes.Source(count=8)])
-    monkeypatch.undo()
-    encoder = fakes.Encoder()
-    fakes.fill(tmp_path / "store", [encoder], [fakes.Source(count=8)])
-    assert encoder.encoded == []
-    fakes.fill(tmp_path / "whole", sources=[fakes.Source(count=8)])
-    assert fakes.unlike(tmp_path / "whole", tmp_path / "store") == []
-
-
 def test_a_second_run_does_nothing(tmp_path: Path, fakes: Any) -> None:
     fakes.fill(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
@@ -191,14 +164,6 @@ def test_a_second_run_does_nothing(tmp_path: Path, fakes: Any) -> None:
     after = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     assert (encoder.encoded, source.decoded) == ([], [])
     assert before == after
-
-
-def test_only_what_is_missing_is_encoded(tmp_path: Path, fakes: Any) -> None:
-    fakes.fill(tmp_path, [fakes.Encoder()])
-    old, new = fakes.Encoder(), fakes.Encoder("fake/new")
-    fakes.fill(tmp_path, [old, new], perturbations=["clean", "jpeg:1"])
-    assert sum(old.encoded) == 20  # jpeg only
-    assert sum(new.encoded) == 40
 
 
 def test_bad_images_keep_their_rows(tmp_path: Path, fakes: Any) -> None:
@@ -234,26 +199,7 @@ def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(tmp_path: Path, 
     assert (~store.valid(fakes.key)).sum() == 4
 
 
-@pytest.mark.parametrize("shards", [1, 5])
-def test_bad_images_of_all_workers_are_counted_together(
-    tmp_path: Path, fakes: Any, shards: int
-) -> None:
-    source = fakes.Source(count=40, bad=dict.fromkeys(range(0, 40, 8), "torn"))  # one a block
-
-    def fill(max_bad: float) -> None:
-        for worker in range(shards):
-            fakes.fill(tmp_path, sources=[source], max_bad=max_bad, shard=(worker, shards))
-
-    with pytest.raises(BadImages, match="5 of 40" if shards == 5 else "of 40"):
-        fill(0.1)
-    assert FeatureStore.open(tmp_path).keys() == []
-    fill(0.125)
-    assert len(FeatureStore.open(tmp_path).keys()) == 1
-
-
-def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(
-    tmp_path: Path, fakes: Any
-) -> None:
+def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(tmp_path, fakes):
     from clipsyn.images.decode import UndecodableImage
 
     class Picky(fakes.Encoder):  # type: ignore[name-defined,misc]
@@ -288,26 +234,6 @@ def test_corrected_labels_encode_nothing_and_are_seen(tmp_path: Path, fakes: Any
     assert store.logits(fakes.key, "simple").shape == (20, 3)
 
 
-def test_unlabelled_images_get_embeddings_only(tmp_path: Path, fakes: Any) -> None:
-    store = fakes.fill(tmp_path, sources=[fakes.Source(class_names=())])
-    assert store.embeddings(fakes.key).shape == (20, 12)
-    assert store.prompt_sets(fakes.key) == []
-    assert not list(store.groups("logits"))
-    assert (store.samples("toy", "test").labels == -1).all()
-
-
-def test_without_logits_they_are_derived_and_the_same(tmp_path: Path, fakes: Any) -> None:
-    stored = fakes.fill(tmp_path / "stored", sources=[fakes.Source(bad={1: "torn"})], max_bad=1)
-    derived = fakes.fill(
-        tmp_path / "derived", sources=[fakes.Source(bad={1: "torn"})], max_bad=1, logits="none"
-    )
-    assert not list(derived.groups("logits"))
-    one, other = (store.logits(fakes.key, "simple") for store in (stored, derived))
-    assert one.tobytes() == other.tobytes()
-    one, other = (store.predictions(fakes.key, "simple") for store in (stored, derived))
-    assert one.tobytes() == other.tobytes()
-
-
 def test_while_it_is_replaced_the_old_cell_can_be_read(tmp_path: Path, fakes: Any) -> None:
     """Class embeddings too: they are the old ones until the first new cell is complete."""
     store = fakes.fill(tmp_path, chunk_rows=8)
@@ -328,48 +254,9 @@ def test_while_it_is_replaced_the_old_cell_can_be_read(tmp_path: Path, fakes: An
     assert store.logits(fakes.key, "simple").tobytes() == expected.tobytes()
 
 
-def test_class_names_used_twice_tie(tmp_path: Path, fakes: Any) -> None:
-    source = fakes.Source(class_names=("missile", "cat", "missile"))
-    store = fakes.fill(tmp_path, sources=[source])
-    logits = store.logits(fakes.key, "simple")
-    assert np.array_equal(logits[:, 0], logits[:, 2])
-    assert 2 not in store.predictions(fakes.key, "simple")
-
-
-def test_nan_from_a_backbone_stops_the_run(tmp_path: Path, fakes: Any) -> None:
-    encoder = fakes.Encoder()
-
-    def refuse(parts: Any) -> Any:
-        raise Stop("NaN")
-
-    encoder.to_host = refuse
-    with pytest.raises(Stop, match="NaN"):
-        fakes.fill(tmp_path, [encoder])
-    assert FeatureStore.open(tmp_path).keys() == []
-
-
-def test_items_come_in_one_order_and_shards_part_them(tmp_path: Path, fakes: Any) -> None:
-    from clipsyn.extract.work import Wanted, load_work
-
-    sources = [fakes.Source(count=40), fakes.Source(split="train", count=17)]
-    wanted = Wanted([fakes.Encoder()], sources, [resolve("clean"), resolve("jpeg:1")])
-    store = FeatureStore(tmp_path, 8)
-    plan = load_work(store, wanted, fakes.Quiet())
-
-    def places(shard: tuple[int, int]) -> list[tuple[FeatureKey, int]]:
-        return [(item.cells[0].key, item.block) for item in items(plan, shard)]
-
-    everything = places((0, 1))
-    assert len(everything) == len(set(everything)) == 2 * (5 + 3)
-    parts = [places((worker, 3)) for worker in range(3)]
-    assert sorted(map(len, parts)) == [5, 5, 6]
-    assert sorted(place for part in parts for place in part) == sorted(everything)
-
-
-@pytest.mark.parametrize("count", [2_000, 8_000])
-def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any, count: int) -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any) -> None:
     encoder = fakes.Encoder(size=32, embed_dim=8)
-    source = fakes.Source(count=count)
+    source = fakes.Source(count=4_000)
     source.image = lambda row: __import__("PIL.Image").Image.new("RGB", (32, 32))  # type: ignore
     source.digest = lambda row: row.to_bytes(32, "little")
     peak = 0
@@ -387,7 +274,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any, count:
         fakes.fill(tmp_path, [encoder], [source], chunk_rows=256, batch_size=64)
     finally:
         tracemalloc.stop()
-    # 4 batches ahead of 64 images of 3 kB, and a stack of each: 2 MB; all images would be 6 or 24.
+    # 4 batches ahead of 64 images of 3 kB, and a stack of each: 2 MB; all images would be 12.
     assert peak < 4e6
 
 
@@ -417,9 +304,7 @@ def most_at_once(encoders: list[Any], expected: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("gflops", "lanes", "most"), [(0.5, 3, 3), (9.0, 3, 1), (None, 3, 1)])
-def test_small_backbones_are_encoded_side_by_side(
-    tmp_path: Path, fakes: Any, gflops: float | None, lanes: int, most: int
-) -> None:
+def test_small_backbones_are_encoded_side_by_side(tmp_path, fakes, gflops, lanes, most):
     import torch
 
     threads = torch.get_num_threads()
@@ -436,9 +321,7 @@ def test_small_backbones_are_encoded_side_by_side(
     assert torch.get_num_threads() == threads
 
 
-def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(
-    tmp_path: Path, fakes: Any
-) -> None:
+def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(tmp_path, fakes):
     encoder = fakes.Encoder()
     stop_after(encoder, 4)  # the sixth and last batch starts when four are done, or five
     with pytest.raises(Stop):
@@ -449,11 +332,6 @@ def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(
     assert sum(resumed.encoded) < len(fakes.Source())
     [key] = store.keys()
     assert np.array_equal(store.embeddings(key), one_at_a_time(resumed, fakes.Source()))
-
-
-def test_settings_have_sensible_defaults() -> None:
-    assert RunSettings().shard == (0, 1)
-    assert RunSettings().max_bad == 0.001
 
 
 def provenance(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
@@ -472,9 +350,7 @@ def test_what_it_took_is_recorded(tmp_path: Path, fakes: Any) -> None:
     assert "peak_memory_mb" not in found
 
 
-def test_memory_on_a_gpu_is_the_largest_batch_and_the_weights(
-    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_on_a_gpu_is_the_largest_batch_and_the_weights(tmp_path, fakes, monkeypatch):
     needed = iter([10.0, 30.0, 20.0])
 
     def on_gpu(work: Any, device: Any) -> Any:
@@ -487,23 +363,6 @@ def test_memory_on_a_gpu_is_the_largest_batch_and_the_weights(
     store = fakes.fill(tmp_path, [encoder], [fakes.Source(count=20)])
     found = provenance(store, fakes.key)
     assert (found["encode_seconds"], found["peak_memory_mb"]) == (1.5, 37.0)
-
-
-def test_blocks_of_an_older_clipsyn_say_nothing_of_memory(
-    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder, note = fakes.Encoder(), run_module._note
-    stop_after(encoder, 2)
-    with monkeypatch.context() as older:
-        older.setattr(
-            run_module,
-            "_note",
-            lambda *of: {k: v for k, v in note(*of).items() if k != "memory"},
-        )
-        with pytest.raises(Stop):
-            fakes.fill(tmp_path, [encoder], [fakes.Source(count=40)])
-    store = fakes.fill(tmp_path, [fakes.Encoder()], [fakes.Source(count=40)])
-    assert provenance(store, fakes.key)["process_memory_mb"] > 20
 
 
 def test_what_clean_images_look_like_is_kept_with_the_samples(tmp_path: Path, fakes: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pytest
 
 from clipsyn.errors import DamagedStore
 from clipsyn.extract import text as text_module
-from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import unfinished
 
@@ -64,10 +62,8 @@ def whole(fakes: Any, source: Any, tmp_path: Path) -> bytes:
     return embedding(fakes.fill(tmp_path / "whole", sources=[source]))
 
 
-@pytest.mark.parametrize("parts", [0, 1, 5, 7])
-def test_an_interruption_loses_no_more_than_a_part(
-    fakes: Any, source: Any, whole: bytes, tmp_path: Path, parts: int
-) -> None:
+@pytest.mark.parametrize("parts", [0, 5])
+def test_an_interruption_loses_no_more_than_a_part(fakes, source, whole, tmp_path, parts):
     first, second = fakes.Encoder(), fakes.Encoder()
     with pytest.raises(Stop):
         fakes.fill(tmp_path / "s", [Stopping(first, parts)], [source])
@@ -82,16 +78,6 @@ def test_an_interruption_loses_no_more_than_a_part(
     assert quiet.counters[at][1] == quiet.counts[at] == TEXTS
 
 
-def test_parts_of_another_size_are_not_taken_for_ones_of_this(
-    fakes: Any, source: Any, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path / "s", [Stopping(fakes.Encoder(), 2)], [source])
-    monkeypatch.setattr(text_module, "PART", 24)
-    store = fakes.fill(tmp_path / "s", sources=[source])
-    assert embedding(store) == whole
-
-
 def test_a_damaged_part_is_named(fakes: Any, source: Any, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         fakes.fill(tmp_path, [Stopping(fakes.Encoder(), 2)], [source])
@@ -101,9 +87,7 @@ def test_a_damaged_part_is_named(fakes: Any, source: Any, tmp_path: Path) -> Non
         fakes.fill(tmp_path, sources=[source])
 
 
-def test_another_worker_may_finish_at_any_moment(
-    fakes: Any, source: Any, whole: bytes, tmp_path: Path
-) -> None:
+def test_another_worker_may_finish_at_any_moment(fakes, source, whole, tmp_path):
     """It encodes, publishes and clears up while this one is in the middle of a part."""
     slow = fakes.Encoder()
     encode = slow.encode_text
@@ -127,32 +111,6 @@ def test_workers_begin_at_different_texts(fakes: Any, source: Any, tmp_path: Pat
             fakes.fill(tmp_path, [Stopping(encoder, 2)], [source], shard=(number, 3))
     texts = [text for encoder in encoders for text in encoder.texts]
     assert len(texts) == len(set(texts)) == 6 * 16
-
-
-def test_replaced_class_embeddings_are_interrupted_in_the_same_way(
-    fakes: Any, source: Any, tmp_path: Path
-) -> None:
-    store = fakes.fill(tmp_path / "s", sources=[source])
-    before = embedding(store)
-    other = fakes.Encoder(weights="others")
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path / "s", [Stopping(other, 3)], [source], replace=True)
-    assert embedding(store) == before
-    again = fakes.Encoder(weights="others")
-    fakes.fill(tmp_path / "s", [again], [source], replace=True)
-    assert len(again.texts) == TEXTS - 48
-    fresh = fakes.fill(tmp_path / "fresh", [fakes.Encoder(weights="others")], [source])
-    assert embedding(store) == embedding(fresh)
-
-
-def test_the_rate_is_that_of_texts(
-    fakes: Any, source: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "clipsyn"), progress() as counters:
-        fakes.fill(tmp_path, sources=[source], progress=counters)
-    lines = [record.message for record in caplog.records]
-    assert any(f"{TEXTS} of {TEXTS} texts in " in line for line in lines), lines
-    assert any("10 of 10 images in " in line for line in lines), lines
 
 
 CHILD = """
@@ -183,17 +141,14 @@ print(len(encoder.texts))
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_process_leaves_its_parts(
-    fakes: Any, whole: bytes, tmp_path: Path, end: signal.Signals
-) -> None:
+def test_a_killed_process_leaves_its_parts(fakes: Any, whole: bytes, tmp_path: Path) -> None:
     conftest = Path(__file__).parents[1] / "conftest.py"
     command = [sys.executable, "-W", "ignore", "-c", CHILD, str(conftest), str(tmp_path / "s")]
     child = subprocess.Popen([*command, "slowly"], stderr=subprocess.DEVNULL)
     while len(list(tmp_path.glob("s/.wip/*/kept/*"))) < 3:
         assert child.poll() is None
         time.sleep(0.005)
-    child.send_signal(end)
+    child.send_signal(signal.SIGKILL)
     assert child.wait() != 0
     kept = len(list(tmp_path.glob("s/.wip/*/kept/*")))
     assert [draft.target.split("/")[0] for draft in unfinished(tmp_path / "s")] == ["classes"]

@@ -24,7 +24,6 @@ from clipsyn.catalog.datasets import collections, find_dataset
 from clipsyn.cli import main
 from clipsyn.run.recipe import (
     Made,
-    Recipe,
     find_recipe,
     plan_recipe,
     read_recipe,
@@ -40,7 +39,7 @@ ORDER = (
     "zero-shot", "linear-probe", "few-shot", "robustness", "diversity", "cascade", "prompts"
 )  # fmt: skip
 TEMPLATES = "zeroshot_classification_templates.txt"
-CLASSES = 6  # of each dataset on the zoo
+CLASSES = 4  # of each dataset on the zoo
 RATE = 100e3  # GFLOPs a second that a GPU sustains, as the README assumes
 _TABLE = re.compile("(<!-- cost -->\n\n).*?(\n\n<!-- cost end -->)", re.S)
 NINE = [backbone.name for backbone in known_backbones()["openai"]]
@@ -161,24 +160,11 @@ class TestRecipes:
         assert {stage.backbones for stage in extractions} == {("openai",)}
         assert {split for stage in extractions for split in stage.splits} == {"train", "test"}
 
-    def test_every_experiment_is_there(self) -> None:
-        recipes = [read_recipe(FOLDER / f"{name}.yaml") for name in ORDER]
-        stages = {stage.stage for recipe in recipes for stage in recipe.stages}
-        assert stages >= {"zeroshot", "oracle", "diversity", "representation", "robustness"}
-        heads = {head for stage in _evaluations(recipes) for head in stage.heads}
-        assert heads == {"zero-shot", "linear-probe", "tip-adapter", "tip-adapter-f"}
-        shots = {shots for stage in _evaluations(recipes) for shots in stage.shots}
-        assert shots == {1, 2, 4, 8, 16, "full"}
-
     @pytest.mark.parametrize("name", ORDER)
     def test_two_lines_make_a_recipe_of_the_zoo(self, name: str) -> None:
         _, changed = on_the_zoo(name)
         assert len(changed) == 2
         assert "    backbones: &backbones [tiny-RN/zoo, tiny-ViT-16/zoo]" in changed
-
-
-def _evaluations(recipes: list[Recipe]) -> Iterator[Any]:
-    return (stage for recipe in recipes for stage in recipe.stages if stage.stage == "evaluate")
 
 
 def save_few(shipped: Path, folder: Path) -> None:

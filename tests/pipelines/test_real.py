@@ -45,7 +45,7 @@ def write(path, header, rows):
 
 
 def make_up(folder):
-    """Files of the shape of both sources: 32 images a condition, or 64 in all; some are guesses."""
+    """Files of the shape of both sources: 16 images a condition, or 64 in all; some are guesses."""
     generator = random.Random(0)
     people, shapes = folder / "model-vs-human", folder / "vlm-shapebias"
     people.mkdir(parents=True)
@@ -65,7 +65,7 @@ def make_up(folder):
         return truth if generator.random() < 0.6 else generator.choice(PEOPLE.CLASSES)
 
     for experiment in PEOPLE.EXPERIMENTS:
-        shown = [c for c in PEOPLE.perturbations(experiment) for _ in range(32)]
+        shown = [c for c in PEOPLE.perturbations(experiment) for _ in range(16)]
         for subject in NAMES:
             rows = [
                 [subject.replace("-", "_"), 1, n, "NaN", answer(truth), truth, condition, image]
