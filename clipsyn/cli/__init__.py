@@ -132,14 +132,22 @@ class _Group(click.Group):
 
 
 class _Stderr(logging.Handler):
-    """Writes to what standard error is at the time: progress bars replace it for a while."""
+    """Writes to what standard error is at the time: progress bars replace it for a while.
+
+    A note is written once, though several analyses of a page have it.
+    """
 
     def __init__(self, flags: Mapping[str, str]) -> None:
         super().__init__()
         self._flags = flags
+        self._notes: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(scrubbed(with_flags(self.format(record), self._flags)), err=True)
+        text = self.format(record)
+        if text not in self._notes:
+            say(scrubbed(with_flags(text, self._flags)), err=True)
+        if text.startswith("note: "):
+            self._notes.add(text)
 
 
 @contextmanager

@@ -33,8 +33,8 @@ _MOST_SHOTS = 1_000_000  # more images than any class has
 
 
 def predictions_of(results: Path) -> Path:
-    """The file of predictions that stands beside a file of results."""
-    return results.with_stem(f"{results.stem}-predictions")
+    """The file of predictions that stands beside a file of results; itself where it has no name."""
+    return results.with_stem(f"{results.stem}-predictions") if results.name else results
 
 
 class ProtocolSettings(Selection):

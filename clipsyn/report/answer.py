@@ -15,7 +15,7 @@ import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
 from clipsyn.evaluation.methods import ORACLE
-from clipsyn.methods.ensembles import BEST_SINGLE
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.html import Html, named, paragraphs
 from clipsyn.report.standings import (
@@ -119,7 +119,7 @@ def _of_lead(
         "free": leading(free),
         "next": elsewhere(free, evidence.sharing),
         "next_alone": elsewhere(alone, evidence.sharing),
-        "hindsight": max(fair, key=lambda it: it.accuracy.value),
+        "hindsight": max(fair, key=lambda it: (it.accuracy.value, it.name != CHOSEN)),
         "tested": _tested(lead, evidence.frames.get(PAIRED)),
         "cascade": _cascade(evidence.frames.get("cascade")),
     }

@@ -116,7 +116,7 @@ class ResultsFile(RowsFile):
         """Add rows, but those whose fingerprint is known."""
         if new := [row for row in rows if row["fingerprint"] not in self.known]:
             self._take(new, pl.DataFrame(new, schema=RESULT))
-            if self._parts and self._parts.added >= _MOST:
+            if self._parts and self._parts.added - self._parts.merged >= _MOST:
                 self._parts.merge()
 
 

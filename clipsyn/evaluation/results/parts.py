@@ -70,7 +70,7 @@ class Parts:
         _check_name(path)
         self.path = path.resolve() if path.is_symlink() else path
         self.kind, self.replace = kind, replace
-        self.added = 0
+        self.added = self.merged = 0  # parts by this process
         self._id = ""
         self._token = _token()
         self._name = f"{time.time_ns():020}-{self._token}"
@@ -97,7 +97,8 @@ class Parts:
     def merge(self) -> None:
         """Move what was added, by whomever, into the file."""
         if _exists(self.path) or self._id:
-            self._until(self._merged)
+            self._until(self._merge)
+        self.merged = self.added
 
     def _write(self, part: Path, content: memoryview) -> None:
         partial = part.with_suffix(".partial")
@@ -132,7 +133,7 @@ class Parts:
             with suppress(OSError):  # it has parts
                 self.folder.rmdir()
 
-    def _merged(self) -> bool:
+    def _merge(self) -> bool:
         """Try to merge; whether there is nothing left to do."""
         self._identify()
         read, others = stamp(self.path), _others(self.path, self._id)

@@ -266,3 +266,15 @@ def test_a_link_stays_a_link(tmp_path):
     run(link, "two")
     assert link.is_symlink()
     assert there(path) == there(link) == ["one", "two"]
+
+
+def test_a_long_run_merges_once_in_so_many_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MOST", 3)
+    path, seen = tmp_path / "results.parquet", []
+    results = ResultsFile(path)
+    for number in range(10):
+        results.add([row(fingerprint=f"f{number}", seed=number)])
+        seen.append(path.stat().st_ino)
+    merges = sum(one != other for one, other in zip(seen, seen[1:], strict=False))
+    assert merges == 3
+    assert len(collect(path, RESULTS)) == 10
