@@ -136,12 +136,12 @@ def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
     names = [(table.split, name) for table in tables for name in table.ids]
     looks = np.concatenate([table.looks for table in tables])
     labels, like = np.concatenate([table.labels for table in tables]), np.arange(len(names))
-    most = allowed_bits(looks, labels, looks, labels)
-    for rows, columns, bits in near_pairs(looks, looks):
-        np.minimum.at(like, rows[bits <= most], columns[bits <= most])
     number = np.concatenate([shown.number for shown in _images(tables)])
     _, first, which = np.unique(number, return_index=True, return_inverse=True)
     equal = first[which]
+    most = allowed_bits(looks[first], labels[first], looks[first], labels[first])
+    for rows, columns, bits in near_pairs(looks, looks):
+        np.minimum.at(like, rows[bits <= most], columns[bits <= most])
     for row in np.flatnonzero(np.minimum(equal, like) < np.arange(len(names))):
         kind, of = ("exact", equal[row]) if equal[row] < row else ("near", like[row])
         yield tables[0].dataset, *names[row], kind, *names[of]
