@@ -223,6 +223,14 @@ class ContentDigest:
         )
 
 
+def differs(path: Path, values: NDArray[Any], listed: Listed | None) -> bool:
+    """Whether an array is damaged, or holds something else than `values`."""
+    try:
+        return not np.array_equal(read(path, None, listed), values)
+    except DamagedStore:
+        return True
+
+
 def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
     """The digest of whole arrays."""
     digest = ContentDigest()

@@ -194,11 +194,13 @@ def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     Attributes go first: a table left between the two is refused by readers, and the same command
     mends it.
     """
-    label = arrays.relisted(group.arrays["label"], table.labels).json()
-    listed = {**group["arrays"], "label": label}
+    label = arrays.relisted(group.arrays["label"], table.labels)
+    listed = {**group["arrays"], "label": label.json()}
     attributes = sealed({**group.attributes, **table.attributes(), "arrays": listed})
-    arrays.write_attributes(group.path, attributes, scratch)
-    _write(group, "label", table.labels, scratch)
+    if attributes != group.attributes:
+        arrays.write_attributes(group.path, attributes, scratch)
+    if arrays.differs(group.path / "label", table.labels, label):
+        _write(group, "label", table.labels, scratch)
 
 
 def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:

@@ -57,6 +57,10 @@ def _part(folder: Path, manifest: Manifest, split: Split, cell: Cell) -> Part:
             raise ValueError(f"it has no {cell.kind}")
         ids, labels = tuple(map(str, arrays["ids"])), as_labels(arrays["labels"])
         valid, confidence = arrays["valid"], arrays.get("confidences")
+        if confidence is not None:
+            if confidence.dtype.kind not in "fiu" or confidence.shape != (len(ids),):
+                raise ValueError("its confidences are not one number for each id")
+            confidence = confidence * np.float32(1)
         shapes = {labels.shape, valid.shape, arrays[cell.kind].shape[:1]}
         if shapes != {(len(ids),)} or valid.dtype != np.bool_:
             raise ValueError("its arrays have not one row for each id")
