@@ -63,13 +63,14 @@ def by_command(command: str, *words: str) -> dict[str, Any]:
 
 
 def flag(command: str, name: str) -> str:
-    return declared(DECLARED[command])[name].flag or f"--{name.replace('_', '-')}"
+    it = declared(DECLARED[command])[name]
+    return it.flag or f"--{'no-' * (it.default is True)}{name.replace('_', '-')}"
 
 
 def value_of(it: Setting) -> tuple[Any, str]:
     if it.choices:
         return ([it.choices[-1]], it.choices[-1]) if it.kind is NAMES else (it.choices[-1],) * 2
-    return VALUES[it.kind]
+    return (False, "") if it.default is True else VALUES[it.kind]
 
 
 @each
