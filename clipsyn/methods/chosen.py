@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from clipsyn.errors import InputError
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.estimator import cross_fitted, from_text
+from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head, repeated
+from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.numerics.logits import predictions
 from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Support, in_memory
 
 _FOLDS = 5
+_ENOUGH = 2_000  # samples that a method is judged on: differences of a point show
 _LEVEL = 0.05  # of all comparisons together: what is chosen by chance alone
 
 
@@ -130,14 +132,25 @@ def _fitted(
     return fitted
 
 
-def _right(pool: Pool, name: str, seed: int | None) -> NDArray[np.bool_]:
-    """(sample,) whether an ensemble is right that has not learned from the sample."""
+def _right(pool: Pool, name: str, seed: int | None) -> NDArray[np.float64]:
+    """(sample,) 1 or 0, whether an ensemble is right that has not learned from it; NaN: not judged.
+
+    Folds after the one with which enough samples are judged are left out.
+    """
     ensemble: Ensemble = from_text(ENSEMBLES, name, seed)
-    if ensemble.learns and len(pool) > 1:
-        scores = cross_fitted(ensemble, pool, Ensemble.combine, _FOLDS)
-    else:
-        scores = ensemble.fit(pool).combine(pool)
-    return np.asarray(predictions(scores) == pool.labels)
+    if not ensemble.learns or len(pool) < 2:
+        return _is_right(ensemble.fit(pool), pool)
+    right = np.full(len(pool), np.nan)
+    for held in stratified_folds(pool.labels, _FOLDS):
+        seen, unseen = (pool.take(np.flatnonzero(rows)) for rows in (~held, held))
+        right[held] = _is_right(from_text(ENSEMBLES, name, seed).fit(seen), unseen)
+        if np.count_nonzero(~np.isnan(right)) >= _ENOUGH:
+            break
+    return right
+
+
+def _is_right(ensemble: Ensemble, pool: Pool) -> NDArray[np.float64]:
+    return np.asarray(predictions(ensemble.combine(pool)) == pool.labels, np.float64)
 
 
 def _ranked(candidates: Sequence[Candidate], right: NDArray[np.float64]) -> tuple[Candidate, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import InputError
+from clipsyn.methods import chosen as module
 from clipsyn.methods.chosen import choose
 from clipsyn.methods.ensembles.super_learner import SuperLearner
 from clipsyn.methods.heads.lda import ShrinkageLDA
@@ -48,6 +49,16 @@ def test_what_chance_explains_leaves_the_order_as_it_is():
         chosen, *others = choose(support, first, ENSEMBLES, 0).candidates
         assert (chosen.head, chosen.ensemble) == (first[0], "super-learner")
         assert max(other.lead for other in others) >= 0  # none is clearly better
+
+
+def test_a_large_support_is_judged_on_enough_of_it(monkeypatch):
+    monkeypatch.setattr(module, "_ENOUGH", 10)  # of 40 in folds of 8: two
+    judged = choose(pool(10, text=1, images=0), ["zero-shot"], ENSEMBLES, 0).candidates
+    assert {it.ensemble: it.n for it in judged} == {
+        "super-learner": 16,
+        "best-single": 16,
+        "log-avg": 40,
+    }
 
 
 def test_candidates_are_judged_by_folds_that_they_have_not_seen():
