@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import clipsyn
 
@@ -101,11 +101,23 @@ html_show_copyright = html_show_sphinx = False
 html_math_renderer = "mathml"
 
 
+SETTINGS = "Settings, with their defaults:"  # of `clipsyn.settings.help_of`
+
+
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", _write_reference)
     app.connect("source-read", _add_contents)
     app.connect("autodoc-process-docstring", _keep_formulas)
+    app.connect("autodoc-process-docstring", _keep_stars)
     app.add_html_math_renderer("mathml", (_inline, None), (_alone, None))
+
+
+def _keep_stars(*about: Any) -> None:
+    """Patterns of names in the settings of a function, such as 'emoji-*', are no emphasis."""
+    lines = about[-1]
+    if SETTINGS in lines:
+        first = lines.index(SETTINGS)
+        lines[first:] = [line.replace("*", r"\*") for line in lines[first:]]
 
 
 def _write_reference(_app: Sphinx) -> None:
