@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -275,6 +276,6 @@ def test_a_long_run_merges_once_in_so_many_parts(tmp_path, monkeypatch):
     for number in range(10):
         results.add([row(fingerprint=f"f{number}", seed=number)])
         seen.append(path.stat().st_ino)
-    merges = sum(one != other for one, other in zip(seen, seen[1:], strict=False))
+    merges = sum(one != other for one, other in pairwise(seen))
     assert merges == 3
     assert len(collect(path, RESULTS)) == 10
