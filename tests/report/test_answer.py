@@ -183,7 +183,7 @@ class TestAnswer:
     def test_hindsight_is_a_footnote(self, zeroshot, results):
         said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01)))
         assert "a is the best backbone zero-shot, with 50.0 %" in text(said.footnote)
-        assert "chosen with head chosen the best combination, with 55.0 %" in text(said.footnote)
+        assert "super-learner with head zero-shot the best combination" in text(said.footnote)
 
     def test_without_a_support_nothing_is_said_of_one(self, zeroshot, results):
         frame = without_support(results((0.04, 0.06), 0.01))
