@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from clipsyn.errors import InputError
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.estimator import from_text
+from clipsyn.methods.estimator import from_text, left_out
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head, repeated
-from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.numerics.logits import predictions
 from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Support, in_memory
@@ -141,9 +140,8 @@ def _right(pool: Pool, name: str, seed: int | None) -> NDArray[np.float64]:
     if not ensemble.learns or len(pool) < 2:
         return _is_right(ensemble.fit(pool), pool)
     right = np.full(len(pool), np.nan)
-    for held in stratified_folds(pool.labels, _FOLDS):
-        seen, unseen = (pool.take(np.flatnonzero(rows)) for rows in (~held, held))
-        right[held] = _is_right(from_text(ENSEMBLES, name, seed).fit(seen), unseen)
+    for held, fitted, unseen in left_out(ensemble, pool, _FOLDS):
+        right[held] = _is_right(fitted, unseen)
         if np.count_nonzero(~np.isnan(right)) >= _ENOUGH:
             break
     return right

@@ -210,13 +210,21 @@ def cross_fitted(
     Each fold is left out of the fit of a head or an ensemble like this one, and answered by it.
     """
     answers = np.empty(0, np.float32)
-    for held in stratified_folds(pool.labels, folds, random_state=random_state):
-        seen, unseen = (pool.take(np.flatnonzero(rows)) for rows in (~held, held))
-        found = answer(type(estimator)(**estimator.get_params()).fit(seen), unseen)
+    for held, fitted, unseen in left_out(estimator, pool, folds, random_state):
+        found = answer(fitted, unseen)
         if not len(answers):
             answers = np.empty((len(pool), *found.shape[1:]), np.float32)
         answers[held] = found
     return answers
+
+
+def left_out(
+    estimator: Any, pool: Pool, folds: int, random_state: int | None = None
+) -> Iterator[tuple[NDArray[np.bool_], Any, Pool]]:
+    """Fold by fold: which samples it has, a fit like this one without them, and they."""
+    for held in stratified_folds(pool.labels, folds, random_state=random_state):
+        seen, unseen = (pool.take(np.flatnonzero(rows)) for rows in (~held, held))
+        yield held, type(estimator)(**estimator.get_params()).fit(seen), unseen
 
 
 def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
