@@ -60,7 +60,8 @@ def _part(folder: Path, manifest: Manifest, split: Split, cell: Cell) -> Part:
         if confidence is not None:
             if confidence.dtype.kind not in "fiu" or confidence.shape != (len(ids),):
                 raise ValueError("its confidences are not one number for each id")
-            confidence = confidence * np.float32(1)
+            if confidence.dtype.kind != "f":  # whole numbers cannot be NaN
+                confidence = confidence.astype(np.float32)
         shapes = {labels.shape, valid.shape, arrays[cell.kind].shape[:1]}
         if shapes != {(len(ids),)} or valid.dtype != np.bool_:
             raise ValueError("its arrays have not one row for each id")
