@@ -52,12 +52,18 @@ class Launched:
         said = self._process.communicate()[1]
         return self._process.returncode, said
 
-    def has_begun(self) -> bool:
-        """Whether blocks have been finished."""
+    def has_begun(self, task: int) -> bool:
+        """Whether its command runs; long before its first block is finished, and its last."""
+        return any("--shard" in log.read_text("utf-8") for log in self._logs_of(task))
+
+    def has_finished_blocks(self) -> bool:
         return any(self.store.glob(".wip/*/done/*"))
 
+    def _logs_of(self, task: int) -> list[Path]:
+        return list(self._logs.glob(f"*/*_{task - 1}_0_log.out"))
+
     def log(self, task: int) -> str:
-        (path,) = self._logs.glob(f"*/*_{task - 1}_0_log.out")
+        (path,) = self._logs_of(task)
         return path.read_text("utf-8")
 
     def kill(self) -> None:
@@ -109,10 +115,11 @@ def test_an_array_makes_what_one_process_makes(launch, plain, tmp_path, fakes):
 def test_a_job_that_is_queued_again_goes_on(launch, slurm, plain, tmp_path, fakes):
     """By an administrator, and by the signal that comes before preemption and the time limit."""
     launched = launch(tmp_path / "s", ASKED)
-    slurm.until(launched.has_begun)
+    slurm.until(lambda: launched.has_begun(2))
     first, second = sorted(slurm.jobs())
-    slurm("scontrol", "requeue", first)
     slurm("scancel", "--signal=USR2", second)
+    slurm.until(launched.has_finished_blocks)
+    slurm("scontrol", "requeue", first)
     status, said = launched.end()
     assert status == 0, said
     assert fakes.unlike(plain, tmp_path / "s") == []
@@ -123,7 +130,7 @@ def test_a_job_that_is_queued_again_goes_on(launch, slurm, plain, tmp_path, fake
 
 def test_a_cancelled_task_is_named_and_the_others_go_on(launch, slurm, plain, tmp_path, fakes):
     launched = launch(tmp_path / "s", ASKED)
-    slurm.until(launched.has_begun)
+    slurm.until(lambda: launched.has_begun(2))
     _, second = sorted(slurm.jobs())
     slurm("scancel", second)
     status, said = launched.end()
