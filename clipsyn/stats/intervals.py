@@ -14,6 +14,7 @@ from clipsyn.stats.images import Images, shown_by_all, variance_of_mean
 
 LEVEL = 0.95
 LEAST_WRONG = 5  # images, below which a mean loss has no interval
+_FEW = 3  # successes, or failures
 _ROUNDING = 1e-9
 _FARTHEST = 100.0  # logarithm of how far an end can be from its number
 _ALONE = 1 + _ROUNDING  # images that say as much as those of a class, where all are copies of one
@@ -30,8 +31,10 @@ UNKNOWN = Interval(math.nan, math.nan)
 def wilson_interval(successes: float, n: float, level: float = LEVEL) -> Interval:
     """Wilson (1927) score interval for a proportion; NaN for n = 0.
 
-    Unlike the normal one it stays inside 0..1 and has a width at 0 % and 100 %. n: where images
-    have copies, as many as say as much without (`Images.effective`), and successes out of these.
+    Unlike the normal one it stays inside 0..1 and has a width at 0 % and 100 %. Where successes or
+    failures are 3 or fewer, that end is Poisson's (Brown, Cai and DasGupta 2001, 4.1.1): Wilson's
+    covers 84 % there. n: where images have copies, as many as say as much without
+    (`Images.effective`), and successes out of these.
     """
     check_level(level)
     if n < 0 or not 0 <= successes <= n:
@@ -42,7 +45,20 @@ def wilson_interval(successes: float, n: float, level: float = LEVEL) -> Interva
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    low = min(centre - half, _rare(successes, level) / n)
+    high = max(centre + half, 1 - _rare(n - successes, level) / n)
+    return Interval(max(0.0, low), min(1.0, high))
+
+
+def _rare(events: float, level: float) -> float:
+    """The fewest events to expect of what happened a few times, by Byar's approximation of Poisson.
+
+    Infinite for more than `_FEW`.
+    """
+    if not 0 < events <= _FEW:
+        return math.inf
+    z = NormalDist().inv_cdf(level)
+    return events * max(0.0, 1 - 1 / (9 * events) - z / (3 * math.sqrt(events))) ** 3
 
 
 def percentiles(values: NDArray[np.float64], level: float = LEVEL) -> Interval:
