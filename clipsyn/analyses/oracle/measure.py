@@ -37,9 +37,9 @@ from clipsyn.methods.numerics.metrics import (
     independent_oracle,
     ratio,
 )
-from clipsyn.stats.differences import ratio_interval
+from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import Interval, mean_share_interval
+from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks
 
@@ -123,7 +123,7 @@ def _singles(group: Predicted, overlap: Overlap) -> Iterator[tuple[str, Measured
     for b, name in enumerate(group.backbones):
         yield name, share("acc1", int(overlap.hits()[b]), group.images)
         yield name, share("unique_correct", int(overlap.only()[b]), group.images)
-        interval = mean_share_interval([credit[overlap.places, b]], [group.images])
+        interval = difference_interval([credit[overlap.places, b]], [group.images])
         yield name, Measured("shapley", Score(float(values[b]), overlap.n), interval)
         for metric, floor in floors.items():
             yield name, estimate(metric, floor[b], overlap.n)
