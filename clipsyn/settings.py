@@ -23,6 +23,7 @@ from clipsyn.errors import UsageError
 from clipsyn.names import MARKER, MOST, ROUTER
 from clipsyn.registry import unknown_name
 
+SINGLE = "single"  # a backbone on its own, where an ensemble is named
 FULL = "full"  # the whole support split, where a number of shots is asked for
 Shots = int | Literal["full"]
 

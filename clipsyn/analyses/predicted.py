@@ -22,6 +22,7 @@ from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import Score, scored
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
+from clipsyn.settings import SINGLE
 from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import share_interval
@@ -132,7 +133,7 @@ class Predicted:
             split=self.samples.split,
             perturbation=self.perturbation,
             severity=self.severity,
-            ensemble=ensemble,
+            ensemble=ensemble or (SINGLE if len(backbones) == 1 else None),
             backbones=list(backbones),
             prompts=self.prompts,
             fingerprint=self._of_all,

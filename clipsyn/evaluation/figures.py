@@ -8,12 +8,19 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, Row, gain_metric
+from clipsyn.evaluation.results.frame import (
+    ALONE,
+    SHOTS_IN_ORDER,
+    UNFITTED,
+    Row,
+    gain_metric,
+    in_order,
+)
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
-from clipsyn.settings import FULL
+from clipsyn.settings import SINGLE
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
 from clipsyn.show.panels import drawn, key, key_height, room
 from clipsyn.show.titles import title
@@ -186,12 +193,12 @@ gains = Figure(
 def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each series and number of shots: the mean over datasets and draws.
 
-    low, high: of the means over datasets, the least and the largest of all draws. shots: null is
-    the whole support. A method that learns nothing has a row for each number of shots. Ensembles
-    are the first by `_preference`, of `ensembles`.
+    low, high: of the means over datasets, the least and the largest of all draws. A method that
+    learns nothing has a row for each number of shots. Ensembles are the first by `_preference`, of
+    `ensembles`.
     """
     rows = needed(
-        frame.filter(pl.col("ensemble").ne_missing("chance"), metric="acc1", classes="all"),
+        frame.filter(pl.col("ensemble") != "chance", metric="acc1", classes="all"),
         "accuracy of any method",
         "give what `clipsyn evaluate STORE -o FILE` wrote",
     )
@@ -215,11 +222,11 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
 def _methods(rows: pl.DataFrame) -> pl.DataFrame:
     """A row for each dataset, head, method, shots and draw; `BEST` is the best backbone on test."""
     keys = ["dataset", "head", "shots", "seed"]
-    alone = rows.filter(pl.col("ensemble").is_null())
+    alone = rows.filter(ALONE)
     best = alone.group_by(keys, maintain_order=True).agg(
         pl.col("value").fill_nan(None).max(), method=pl.lit(BEST)
     )
-    others = rows.drop_nulls("ensemble").filter(~pl.col("ensemble").is_in([*_BARS]))
+    others = rows.filter(~pl.col("ensemble").is_in([SINGLE, *_BARS]))
     columns = *keys, "method", "value"
     methods = pl.concat(
         [best.select(columns), others.rename({"ensemble": "method"}).select(columns)],
@@ -236,7 +243,7 @@ def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
     Others would make a curve jump where they come in. One number makes no curve.
     """
     learned = needed(
-        methods.filter(pl.col("shots").ne_missing(0)),
+        methods.filter(pl.col("shots") != UNFITTED),
         "method that learned from labelled images",
         "evaluate ensembles that are fitted, with `clipsyn evaluate STORE --shots 1,4,16`",
     )
@@ -254,11 +261,11 @@ def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
 
 def _at_every_number(table: pl.DataFrame) -> pl.DataFrame:
     """What learns nothing has the same accuracy at every number of shots; in their order."""
-    unlearned = table.filter(pl.col("shots").eq_missing(0))
-    learned = table.filter(pl.col("shots").ne_missing(0))
+    unlearned = table.filter(pl.col("shots") == UNFITTED)
+    learned = table.filter(pl.col("shots") != UNFITTED)
     repeated = unlearned.drop("shots").join(learned.select("shots").unique(), how="cross")
     both = pl.concat([learned, repeated.select(table.columns)])
-    return both.sort("series", "shots", nulls_last=True, maintain_order=True)
+    return both.sort("series", SHOTS_IN_ORDER, maintain_order=True)
 
 
 def _first(curves: pl.DataFrame) -> pl.DataFrame:
@@ -286,7 +293,7 @@ def _curves_size(data: pl.DataFrame) -> Size:
 
 
 def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
-    shots = data["shots"].unique().sort(nulls_last=True).to_list()
+    shots = sorted(data["shots"].unique(), key=in_order)
     entries = _entries(data)
     for (name,), part in data.group_by("series", maintain_order=True):
         mark = entries[str(name)]
@@ -294,7 +301,7 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
         at = [shots.index(number) for number in part["shots"]]
         ax.plot(at, mean, **drawn(mark), mec="white", mew=0.4)
         ax.fill_between(at, low, high, color=mark.colour, alpha=0.15, lw=0)
-    ax.set_xticks(range(len(shots)), [str(number or FULL) for number in shots])
+    ax.set_xticks(range(len(shots)), shots)
     ax.set_xlabel("labelled images a class")
     ax.set_ylabel("top-1 accuracy, %")
     key(ax, entries)

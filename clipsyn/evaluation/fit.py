@@ -33,6 +33,7 @@ from clipsyn.methods.numerics.fewshot import halves
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Support
+from clipsyn.show.table import shots_text
 
 
 class FittedHead(NamedTuple):
@@ -182,8 +183,7 @@ class Study:
 
     def _left_out(self, task: Task, error: TooFewSamples) -> list[str]:
         return [
-            f"{self.comparison.dataset}, {'all' if shots is None else shots} shots, {task.head} "
-            f"left out: {error}"
+            f"{self.comparison.dataset}, {shots_text(shots)}, {task.head} left out: {error}"
             for shots in dict.fromkeys(result.about["shots"] for result in task.results)
         ]
 

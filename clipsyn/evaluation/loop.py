@@ -14,10 +14,9 @@ import polars as pl
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.cells import comparisons
 from clipsyn.evaluation.fit import Finished, Study
-from clipsyn.evaluation.methods import learns
 from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.files import ResultsFile
-from clipsyn.evaluation.results.frame import RESULT, Row
+from clipsyn.evaluation.results.frame import RESULT, Row, in_order
 from clipsyn.evaluation.results.predictions import PredictionsFile
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.workers import in_workers
@@ -54,7 +53,7 @@ def evaluate(
     >>> frame = evaluate(store, ensembles=["super-learner"], shots=[1, 2], seeds=2)
     >>> accuracy = frame.filter(metric="acc1", head="lda", ensemble="super-learner")
     >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
-    [(1, 0), (2, 0), (1, 1), (2, 1)]
+    [('1', 0), ('2', 0), ('1', 1), ('2', 1)]
     """
     return measure(opened(store), ProtocolSettings(**settings), progress)
 
@@ -154,14 +153,14 @@ class Budget:
         for row in rows:
             if row["metric"] == "fit_seconds" and row["value"] > 60 * self._minutes:
                 method = _method(row)
-                self._slow[method] = min(_size(row), self._slow.get(method, math.inf))
+                self._slow[method] = min(in_order(row["shots"]), self._slow.get(method, math.inf))
 
     def allows(self, result: Result) -> bool:
         """Whether it was not too slow on fewer images; says so where it was."""
         row = result.about
         method, is_named = _method(row), {row["head"], row["ensemble"]} <= self._named
         fewest = self._slow.get(method, math.inf)
-        if is_named or not learns(row["head"], row["ensemble"]) or fewest >= _size(row):
+        if is_named or not result.learns or fewest >= in_order(row["shots"]):
             return True
         if method not in self._said:
             self._said.add(method)
@@ -176,10 +175,6 @@ class Budget:
 
 def _method(row: Row) -> tuple[str, ...]:
     return row["dataset"], row["prompts"], row["head"], row["ensemble"]
-
-
-def _size(row: Row) -> float:
-    return math.inf if row["shots"] is None else row["shots"]
 
 
 def _fingerprints(tasks: Iterable[Task]) -> list[str]:

@@ -16,7 +16,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.methods import ORACLE, is_random, learns, versions
 from clipsyn.evaluation.results.data import Data
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import UNFITTED, Row
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.shown import ROOM, Target
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
@@ -24,6 +24,7 @@ from clipsyn.methods.ensembles.static import tied_votes
 from clipsyn.methods.numerics.fewshot import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import fingerprint, parse_perturbation
+from clipsyn.settings import FULL, SINGLE
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
@@ -69,7 +70,7 @@ class Result(NamedTuple):
         last of the three, in one pass.
         """
         head, name = self.about["head"], self.ensemble
-        if self.about["shots"] == 0:
+        if self.about["shots"] == UNFITTED:
             return None, None, self.target
         if name is None or name == ORACLE or not self.learns:
             return None, None, None
@@ -81,7 +82,7 @@ class Result(NamedTuple):
 
         So it is for what learns nothing: it predicts what it does without a draw.
         """
-        return self.about["shots"] != 0 and not self.learns
+        return self.about["shots"] != UNFITTED and not self.learns
 
     @property
     def has_predictions(self) -> bool:
@@ -293,13 +294,13 @@ class Comparison:
             "perturbation": reader.perturbation,
             "severity": parse_perturbation(reader.perturbation).severity,
             "head": head,
-            "ensemble": ensemble,
+            "ensemble": ensemble or SINGLE,
             "backbones": [backbone] if backbone else list(reader.backbones),
             "prompts": reader.prompts,
             "classes": target.classes,
             "support": self.reader.samples.split if is_fitted else None,
             "support_prompts": self.reader.prompts if is_fitted else None,
-            "shots": draw.shots,
+            "shots": FULL if draw.shots is None else str(draw.shots),
             "seed": draw.seed,
         }
         about["data"] = self._data.of(about)

@@ -23,7 +23,7 @@ from clipsyn.catalog.references import (
 )
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.files import read_results
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import UNFITTED, Row
 from clipsyn.evaluation.results.view import singles
 from clipsyn.evaluation.settings import CompareSettings
 from clipsyn.settings import takes
@@ -91,7 +91,7 @@ def zero_shot(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col("value").is_not_nan(),
         head="zero-shot",
         classes="all",
-        shots=0,
+        shots=UNFITTED,
         perturbation="clean",
     )
     places = rows.select("dataset", "split").unique().iter_rows()

@@ -14,11 +14,11 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import ALONE, UNFITTED, Row
 from clipsyn.evaluation.results.view import Numbers
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
-from clipsyn.settings import FULL
+from clipsyn.settings import FULL, SINGLE
 from clipsyn.show import means
 from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
 from clipsyn.show.tables import Measure, measures_table
@@ -28,12 +28,7 @@ BEST = "best on test"
 INDEPENDENT = "independent"
 _KNOW_TEST = (BEST, "oracle", INDEPENDENT)
 _PLACE = ("split", "perturbation", "prompts", "classes", "dataset")
-_SHOTS = (
-    pl.when(pl.col("shots").is_null())
-    .then(pl.lit(FULL))
-    .when(pl.col("shots") > 0)
-    .then(pl.col("shots").cast(pl.String))
-)
+_SHOTS = pl.when(pl.col("shots") != UNFITTED).then("shots")
 _OF_CHOICE = (
     Measure("top-1", "acc1", interval=True),
     Measure("gain", "gain", interval=True),
@@ -68,14 +63,14 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
         ]
     ).with_columns(shots=_SHOTS)
     keys = ["head", *_PLACE, "shots"]
-    singles = wanted.filter(pl.col("ensemble").is_null())
+    singles = wanted.filter(ALONE)
     best = (
         singles.sort("value", descending=True, nulls_last=True)
         .group_by([*keys, "seed"], maintain_order=True)
         .first()
         .with_columns(ensemble=pl.lit(BEST))
     )
-    ensembles = wanted.filter(pl.col("ensemble").is_not_null())
+    ensembles = wanted.filter(pl.col("ensemble") != SINGLE)
     rows = pl.concat([ensembles.select(tidy.columns), best.select(tidy.columns)])
     return (
         rows.rename({"ensemble": "method"})

@@ -23,7 +23,7 @@ from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
 from clipsyn.report.settings import Drawn
-from clipsyn.settings import takes
+from clipsyn.settings import SINGLE, takes
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_published
@@ -135,7 +135,9 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
             raise UsageError(f"these numbers are not told apart by {setting}=…: leave it away")
         listed = pl.col(column) if column == "backbones" else pl.concat_list(column)
         known = frame.select(listed.explode()).to_series().drop_nulls().unique().to_list()
-        if column == "ensemble" and not (known := [it for it in known if it not in ORACLES]):
+        if column == "ensemble" and not (
+            known := [it for it in known if it not in (SINGLE, *ORACLES)]
+        ):
             continue
         kept: set[str] = set()
         for term in terms_of(column, terms):
@@ -145,7 +147,7 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
         if column == "perturbation" and source == "robustness":
             frame = under(frame, kept)
         elif column == "ensemble":
-            of_others = pl.col(column).is_null() | pl.col(column).is_in(ORACLES)
+            of_others = pl.col(column).is_null() | pl.col(column).is_in([SINGLE, *ORACLES])
             frame = frame.filter(pl.col(column).is_in(kept) | of_others)
         else:
             frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.evaluation.results.frame import UNFITTED
 from clipsyn.exchange.origins.made import portable
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report.evidence import EVALUATE, Evidence, without_folders
@@ -229,6 +230,6 @@ def _has_no_curve(results: pl.DataFrame) -> bool:
     """Whether there is no figure by number of labelled images."""
     if results.is_empty():
         return False
-    learned = main_part(results).filter(pl.col("shots").ne_missing(0), metric="acc1")
+    learned = main_part(results).filter(pl.col("shots") != UNFITTED, metric="acc1")
     numbers = learned.group_by("dataset").agg(pl.col("shots").n_unique())["shots"]
     return numbers.max() == 1

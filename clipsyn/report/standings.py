@@ -12,12 +12,11 @@ from typing import Any
 import polars as pl
 
 from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, gain_metric
+from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, gain_metric, in_order
 from clipsyn.evaluation.results.view import WHERE, having, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
-from clipsyn.settings import FULL, images_of
 from clipsyn.show.means import Mean, Numbers, mean_over
 from clipsyn.show.table import shots_text
 
@@ -232,6 +231,6 @@ def _shots(there: list[str]) -> str | None:
     """ "16 shots", or "4 to 16 shots" where datasets differ."""
     if not there:
         return None
-    order = sorted(there, key=lambda text: (text == FULL, int(text) if text != FULL else 0))
-    texts = [shots_text(images_of("full" if it == FULL else int(it))) for it in order]
+    order = sorted(there, key=in_order)
+    texts = [*map(shots_text, order)]
     return texts[0] if len(texts) == 1 else f"{order[0]} to {texts[-1]}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
 
+from clipsyn.settings import FULL
 from clipsyn.text import counted
 
 NOTHING = "\N{EN DASH}"  # for null and NaN
@@ -200,6 +201,6 @@ def points(row: Mapping[str, Any]) -> str:
     return f"{100 * row['value']:+.1f} points ({interval(row)})"
 
 
-def shots_text(shots: int | None) -> str:
-    """Images a class: "16 shots", or "the whole support" for None."""
-    return "the whole support" if shots is None else counted(shots, "shot")
+def shots_text(shots: str) -> str:
+    """ "16 shots", or "the whole support" for "full"."""
+    return "the whole support" if shots == FULL else counted(int(shots), "shot")

@@ -76,7 +76,7 @@ def typical_interval(frame: pl.DataFrame) -> str:
 
 def fitted_on(frame: pl.DataFrame) -> str:
     """ "16 shots": what the ensembles of a frame were fitted on; empty where nothing is fitted."""
-    shots = frame["shots"].filter(frame["shots"].is_null() | (frame["shots"] > 0))
+    shots = frame["shots"].filter(frame["shots"] != "0")
     return "" if shots.is_empty() else shots_text(shots[0])
 
 

@@ -43,7 +43,7 @@ def gains(tmp_path, tiny_store):
                 "backbones": NAMES,
                 "prompts": "simple",
                 "classes": "all",
-                "shots": 0,
+                "shots": "0",
                 "metric": "gain_over_best_on_test",
                 "value": number / 10,
                 "n": 20,

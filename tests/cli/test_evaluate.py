@@ -55,7 +55,8 @@ def test_results_are_added_to_the_output(run, tmp_path):
     assert len(pl.read_parquet(output)) > before
     csv = tmp_path / "r.csv"
     run(*QUICK, "-o", output, "-o", csv)
-    assert set(pl.read_csv(csv)["ensemble"].drop_nulls()) == {
+    assert set(pl.read_csv(csv)["ensemble"]) == {
+        "single",
         "best-single",
         "log-avg",
         "super-learner",

@@ -142,7 +142,7 @@ class TestPredictionsAreEnoughFor:
         found = {
             (row["perturbation"], *row["backbones"]): (row["value"], row["n"])
             for row in rows
-            if row["metric"] == "acc1" and row["ensemble"] is None
+            if row["metric"] == "acc1" and row["ensemble"] == "single"
         }
         assert found == {
             (label, subject): (pytest.approx(right / 12), 12)

@@ -33,7 +33,7 @@ def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
     result = run("-p", "clean")
     numbers = pl.read_csv(tmp_path / "figure.svg.csv")
     expected = package.zeroshot(tiny_store, perturbations="clean").filter(
-        pl.col("ensemble").is_null(), metric="acc1"
+        ensemble="single", metric="acc1"
     )
     assert numbers["value"].to_list() == expected["value"].to_list()
     assert result.stdout == ""

@@ -49,7 +49,11 @@ def test_filters(run):
     def cells(*arguments: str) -> list[tuple[str, ...]]:
         rows = json.loads(run("-o", "-", *arguments).stdout)
         return sorted(
-            {(r["split"], r["perturbation"], *r["backbones"]) for r in rows if not r["ensemble"]}
+            {
+                (r["split"], r["perturbation"], *r["backbones"])
+                for r in rows
+                if r["ensemble"] == "single"
+            }
         )
 
     assert cells("-s", "train", "-p", "clean") == [

@@ -12,7 +12,7 @@ from clipsyn.evaluation.results.frame import RESULT
 
 def row(dataset, head, ensemble, metric, value, **more):
     about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"classes": "all", "shots": 4, "seed": 0, "n": 100, "backbones": ["a", "b"]}
+    about |= {"classes": "all", "shots": "4", "seed": 0, "n": 100, "backbones": ["a", "b"]}
     interval = {"ci_low": value - 0.1, "ci_high": value + 0.1}
     return (
         about
@@ -29,14 +29,14 @@ def choice(dataset, accuracy, gain, **more):
 
 FRAME = pl.DataFrame(
     [
-        *choice("birds", 0.3, 0.05, shots=1),
+        *choice("birds", 0.3, 0.05, shots="1"),
         *choice("birds", 0.5, 0.1),
         *choice("birds", 0.6, -0.1, seed=1),
         *choice("cars", 0.9, 0.2),
         row("birds", "lda", "oracle", "acc1", 0.8),
         row("cars", "lda", "oracle", "acc1", 0.95),
-        row("birds", "zero-shot", "oracle", "acc1", 0.7, shots=0),
-        row("cars", "zero-shot", "oracle", "acc1", 0.75, shots=0),
+        row("birds", "zero-shot", "oracle", "acc1", 0.7, shots="0"),
+        row("cars", "zero-shot", "oracle", "acc1", 0.75, shots="0"),
         row("cars", "tip-adapter", "oracle", "acc1", 0.99),  # which birds lack
     ],
     schema=RESULT,

@@ -21,7 +21,7 @@ SERIES = ["birds", "cars"]
 
 def row(dataset, ensemble, value, *, metric="acc1", shots=0, seed=None, backbones=BOTH, **more):
     about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "n": 90, "seed": seed, "shots": shots}
+    about |= {"head": "zero-shot", "classes": "all", "n": 90, "seed": seed, "shots": str(shots)}
     about |= {"ensemble": ensemble, "metric": metric, "backbones": [*backbones]}
     return about | {"value": value, "ci_low": value - 0.02, "ci_high": value + 0.02} | more
 
@@ -49,7 +49,7 @@ GAINS = tidy(
     gain("cars", "class-oracle", 0.1),
     gain("cars", "log-avg", 0.01),
     gain("cars", "nlc", 0.05, shots=1, seed=0),
-    gain("cars", "nlc", 0.15, shots=None),  # the whole support is more than any number
+    gain("cars", "nlc", 0.15, shots="full"),  # the whole support is more than any number
 )
 
 
@@ -63,8 +63,8 @@ def by_method(data, *columns):
 
 def test_gains_are_means_over_draws_at_the_most_shots():
     data = by_method(gains.data(GAINS), "value", "ci_low", "shots", "seeds")
-    assert data["birds", "nlc"] == (pytest.approx(0.07), pytest.approx(0.05), 4, 2)
-    assert data["cars", "nlc"] == (0.15, pytest.approx(0.13), None, 1)
+    assert data["birds", "nlc"] == (pytest.approx(0.07), pytest.approx(0.05), "4", 2)
+    assert data["cars", "nlc"] == (0.15, pytest.approx(0.13), "full", 1)
     assert data["birds", "oracle"][0] == 0.2
     assert data["birds", "class-oracle"][0] == 0.12
     assert data["cars", "log-avg"][0] == 0.01
@@ -94,7 +94,7 @@ def test_no_ensemble_is_picked_by_what_it_gains():
 
 
 def test_what_the_support_chooses_is_drawn_beside_the_zero_shot_head():
-    most = ("birds", 4), ("cars", None)
+    most = ("birds", 4), ("cars", "full")
     of_choice = [gain(name, "chosen", 0.1, head="chosen", shots=shots) for name, shots in most]
     frame = pl.concat([GAINS, tidy(*of_choice, gain("cars", "nlc", 0.3, head="lda", shots=4))])
     data = by_method(gains.data(frame), "value")
@@ -192,16 +192,16 @@ def test_no_text_of_gains_is_cut_or_covered(name, times):
 
 def curves(dataset, plus=0.0):
     """Two backbones, one ensemble that learns nothing, two that learn from one or four images."""
-    yield row(dataset, None, 0.4 + plus, backbones=BOTH[:1])
-    yield row(dataset, None, 0.5, backbones=BOTH[1:])
+    yield row(dataset, "single", 0.4 + plus, backbones=BOTH[:1])
+    yield row(dataset, "single", 0.5, backbones=BOTH[1:])
     yield row(dataset, "log-avg", 0.55 + plus)
     yield row(dataset, "oracle", 0.9)
     yield row(dataset, "chance", 0.1, backbones=())
     for name, shots, seed in product(("nlc", "best-single"), (1, 4), (0, 1)):
         value = (0.4 if name == "nlc" else 0.3) + plus + 0.05 * shots + 0.02 * seed
         yield row(dataset, name, value, shots=shots, seed=seed)
-    yield row(dataset, "nlc", 0.8 + plus, shots=None)
-    yield row(dataset, "best-single", 0.6 + plus, shots=None)
+    yield row(dataset, "nlc", 0.8 + plus, shots="full")
+    yield row(dataset, "best-single", 0.6 + plus, shots="full")
 
 
 CURVES = tidy(*curves("birds"), *curves("cars", 0.2))
@@ -213,7 +213,7 @@ def curve(data, name, column="value"):
 
 def test_curves_are_means_over_datasets_and_draws():
     data = few_shot.data(CURVES)
-    assert curve(data, "nlc", "shots") == [1, 4, None]
+    assert curve(data, "nlc", "shots") == ["1", "4", "full"]
     assert curve(data, "nlc") == pytest.approx([0.56, 0.71, 0.9])
     assert curve(data, "best-single") == pytest.approx([0.46, 0.61, 0.7])
 
@@ -234,7 +234,7 @@ def test_what_learns_nothing_is_level():
 
 def test_heads_stand_in_one_figure():
     other = tidy(*curves("birds", 0.01), *curves("cars", 0.01)).with_columns(head=pl.lit("lda"))
-    other = other.with_columns(shots=pl.col("shots").replace(0, 1))
+    other = other.with_columns(shots=pl.col("shots").replace("0", "1"))
     data = few_shot.data(pl.concat([CURVES, other]))
     assert {"nlc", "nlc on lda", "log-avg", BEST} <= set(data["series"])
     assert f"{BEST} on lda" not in set(data["series"])  # it would look like the other
@@ -243,14 +243,16 @@ def test_heads_stand_in_one_figure():
 
 
 def test_datasets_with_other_numbers_of_shots_are_left_out():
-    fewer = tidy(*curves("flags")).filter(pl.col("shots").ne_missing(4))
+    fewer = tidy(*curves("flags")).filter(pl.col("shots") != "4")
     data = few_shot.data(pl.concat([fewer, CURVES]))
     assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
     assert few_shot.about(data) == "mean over 2 of 3 datasets"
 
 
 def test_datasets_with_one_number_of_shots_have_no_curve():
-    fewer = [tidy(*curves(name)).filter(pl.col("shots").is_in([0, 4])) for name in ("x", "y", "z")]
+    fewer = [
+        tidy(*curves(name)).filter(pl.col("shots").is_in(["0", "4"])) for name in ("x", "y", "z")
+    ]
     data = few_shot.data(pl.concat([*fewer, CURVES]))
     assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
     with pytest.raises(UsageError, match=r"one number of labelled images, .*--shots 1,4,16"):
@@ -262,7 +264,7 @@ def test_the_first_six_ensembles_and_both_references_are_drawn():
         row(dataset, f"e{at}", 0.5 + at / 100, shots=shots)
         for dataset in SERIES
         for at in range(9)
-        for shots in (1, 4, None)
+        for shots in (1, 4, "full")
     ]
     data = few_shot.data(pl.concat([CURVES, tidy(*more)]))
     assert set(data["series"]) == {BEST, "best-single", "nlc", "log-avg", "e0", "e1", "e2", "e3"}
@@ -291,6 +293,6 @@ def test_what_is_unknown_is_left_out_of_means():
 
 def test_nothing_that_learned():
     with pytest.raises(UsageError, match="no method that learned from labelled images to draw"):
-        few_shot.data(CURVES.filter(pl.col("shots") == 0))
+        few_shot.data(CURVES.filter(pl.col("shots") == "0"))
     with pytest.raises(UsageError, match="no accuracy of any method to draw: give what"):
         few_shot.data(CURVES.filter(metric="ece"))

@@ -188,7 +188,7 @@ def value(frame, **where):
 def compare(accuracy, pairs, names, hits, truth, **where):
     """All that the frames of one group say, against plain counting."""
     for name, row in zip(names, hits, strict=True):
-        said = value(accuracy, metric="acc1", ensemble=None, backbones=[name], **where)
+        said = value(accuracy, metric="acc1", ensemble="single", backbones=[name], **where)
         assert said == pytest.approx(row.mean())
     oracle = {"ensemble": "oracle", **where}
     assert value(accuracy, metric="acc1", **oracle) == pytest.approx(hits.any(axis=0).mean())

@@ -86,8 +86,9 @@ def _row(about: dict[str, Any]) -> dict[str, Any]:
         "prompts": "own",
         "backbones": ["a"],
         "fingerprint": "f",
-    }
-    return row(Measured(metric, Score(value, n), interval), **(usual | about))
+    } | about
+    usual.setdefault("ensemble", "single" if len(usual["backbones"]) == 1 else None)
+    return row(Measured(metric, Score(value, n), interval), **usual)
 
 
 @pytest.fixture(scope="session")

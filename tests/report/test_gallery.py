@@ -91,7 +91,7 @@ def test_answers_of_the_chosen_method_are_of_the_first_draw_at_the_most_shots(
     about |= {"ensemble": "chosen", "sample_id": "x", "confidence": 0.5}
     made = [
         about | {"shots": shots, "seed": seed, "prediction": answer}
-        for shots, seed, answer in ((4, 0, 2), (16, 1, 1), (16, 0, 0))
+        for shots, seed, answer in (("4", 0, 2), ("16", 1, 1), ("16", 0, 0))
     ]
     monkeypatch.setattr("clipsyn.report.gallery.scan", lambda _: pl.LazyFrame(made))
     assert chosen_answers(path, group) == {"x": (0, 0.5)}

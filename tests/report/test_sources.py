@@ -23,7 +23,7 @@ ROW = dict.fromkeys(RESULT) | {
     "head": "zero-shot",
     "prompts": "own",
     "classes": "all",
-    "shots": 0,
+    "shots": "0",
     "metric": "acc1",
     "value": 0.5,
     "n": 20,
@@ -35,8 +35,8 @@ def rows(*changes: dict[str, Any]) -> pl.DataFrame:
 
 
 FRAME = rows(
-    {"dataset": "birds", "backbones": ["tiny/one"]},
-    {"dataset": "birds", "backbones": ["tiny/two"], "perturbation": "jpeg-3"},
+    {"dataset": "birds", "backbones": ["tiny/one"], "ensemble": "single"},
+    {"dataset": "birds", "backbones": ["tiny/two"], "ensemble": "single", "perturbation": "jpeg-3"},
     {"dataset": "birds", "backbones": ["tiny/one", "tiny/two"], "ensemble": "nlc"},
     {"dataset": "cars", "backbones": ["tiny/one", "tiny/two"], "ensemble": "moe", "head": "lda"},
 )

@@ -42,7 +42,7 @@ def test_intervals():
 
 
 @pytest.mark.parametrize(
-    ("shots", "text"), [(1, "1 shot"), (16, "16 shots"), (None, "the whole support")]
+    ("shots", "text"), [("1", "1 shot"), ("16", "16 shots"), ("full", "the whole support")]
 )
 def test_shots(shots, text):
     assert shots_text(shots) == text

@@ -50,10 +50,10 @@ def test_what_a_mean_is_over():
 
 
 def test_what_ensembles_are_fitted_on():
-    shots = {name: pl.DataFrame({"shots": [0, name]}) for name in (16, None)}
-    assert fitted_on(shots[16]) == "16 shots"
-    assert fitted_on(shots[None]) == "the whole support"
-    assert fitted_on(pl.DataFrame({"shots": [0, 0]})) == ""
+    shots = {name: pl.DataFrame({"shots": ["0", name]}) for name in ("16", "full")}
+    assert fitted_on(shots["16"]) == "16 shots"
+    assert fitted_on(shots["full"]) == "the whole support"
+    assert fitted_on(pl.DataFrame({"shots": ["0", "0"]})) == ""
 
 
 def test_the_subject_is_one_dataset_or_their_mean():

@@ -144,7 +144,7 @@ def test_groups_hold_them_where_they_are_asked_for(store: FeatureStore) -> None:
 
 def singles(rows: list[dict[str, Any]]) -> set[str]:
     """The backbones that have results of their own."""
-    return {name for row in rows if row["ensemble"] is None for name in row["backbones"]}
+    return {name for row in rows if row["ensemble"] == "single" for name in row["backbones"]}
 
 
 class TestCommands:

@@ -36,7 +36,7 @@ Needs no image, no model and no GPU.""",
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.zeroshot(store, perturbations="clean")
 >>> frame.filter(metric="acc1").select("ensemble", "backbones", "value").row(0)
-(None, ['fake/one'], 0.35)""",
+('single', ['fake/one'], 0.35)""",
     over_datasets=False,
     benchmark=True,
 )

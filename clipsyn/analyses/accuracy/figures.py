@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import UNFITTED
 from clipsyn.evaluation.results.view import WHERE, singles
 from clipsyn.show.figure import COLUMN, PAGE, Figure, Size, heat_map, label, needed
 from clipsyn.show.frames import is_nan
@@ -24,7 +25,7 @@ _MOST = 120  # rows
 def _data(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each dataset and backbone; `best` marks the largest accuracy of a dataset."""
     rows = needed(
-        singles(frame).filter(metric="acc1", shots=0, head="zero-shot", classes="all"),
+        singles(frame).filter(metric="acc1", shots=UNFITTED, head="zero-shot", classes="all"),
         "zero-shot accuracy of any backbone",
         "give a store, or what `clipsyn zeroshot STORE -o FILE.parquet` wrote",
     ).unique([*WHERE, "backbone"], keep="first", maintain_order=True)

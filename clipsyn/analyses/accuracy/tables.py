@@ -17,6 +17,7 @@ from clipsyn.evaluation.results.view import (
     numbers_by,
     singles,
 )
+from clipsyn.settings import SINGLE
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Table, Tables, points
 from clipsyn.show.tables import Line, Measure, interval_of, measures_of, measures_table
@@ -75,7 +76,7 @@ def _summary(frame: pl.DataFrame) -> Table:
 def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> Line:
     """What a part is about, and its numbers: of a backbone by its name, of others by theirs too."""
     alone = {row["backbone"]: row for row in singles(part).filter(metric="acc1").rows(named=True)}
-    others = part.filter(pl.col("ensemble").is_not_null()).rows(named=True)
+    others = part.filter(pl.col("ensemble") != SINGLE).rows(named=True)
     about = {name: part[name][0] for name in WHERE if name not in shared}
     about |= {
         "n": max(row["n"] for row in alone.values()),
@@ -115,5 +116,5 @@ def _lead(part: pl.DataFrame, oracle: Numbers, best: str) -> str:
 
 def _has_same_images(part: pl.DataFrame) -> bool:
     """Whether the accuracies of the backbones and of the oracle are of the same images."""
-    others = part.filter(pl.col("ensemble").ne_missing("chance"), metric="acc1")
+    others = part.filter(pl.col("ensemble") != "chance", metric="acc1")
     return others["n"].n_unique() == 1

@@ -8,7 +8,9 @@ import polars as pl
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN
 from clipsyn.analyses.cascade.measures import pareto_front
+from clipsyn.evaluation.results.frame import ALONE
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
+from clipsyn.settings import SINGLE
 from clipsyn.show.figure import COLUMN, INK, Figure, Size, marks, needed
 from clipsyn.show.panels import Look, drawn, key, key_height
 from clipsyn.show.titles import ShortNames, shortened, subject, title
@@ -89,12 +91,12 @@ def _layers(data: pl.DataFrame) -> list[_Layer]:
     ensembles = data.filter(rule == WITHIN)["ensemble"].unique(maintain_order=True).to_list()
     looks = [drawn(mark) for mark in marks([*names, *ensembles]).values()]
     fixed = data.filter(rule.is_null())
-    layers = [_Layer("ensembles", fixed.drop_nulls("ensemble"), _SOME)]
+    layers = [_Layer("ensembles", fixed.filter(pl.col("ensemble") != SINGLE), _SOME)]
     for ensemble, of_ensemble in zip(ensembles, looks[len(names) :], strict=True):
         rows = of_rule[GIVEN].filter(ensemble=ensemble)
         layers.append(_Layer(f"cascade of {ensemble}", rows, of_ensemble | {"markersize": 2.5}))
     for (name, text), of_name in zip(names.items(), looks[: len(names)], strict=True):
-        alone = fixed.filter(pl.col("ensemble").is_null(), pl.col("backbones").list.first() == name)
+        alone = fixed.filter(ALONE, pl.col("backbones").list.first() == name)
         layers.append(_Layer(text, alone, of_name | {"linestyle": ""}))
     layers.append(_Layer("chosen threshold", of_rule[WITHIN], _CHOSEN))
     layers.append(_Layer("front on the support", data.filter("front"), _FRONT))

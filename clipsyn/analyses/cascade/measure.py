@@ -25,7 +25,6 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.registry import unknown_name
-from clipsyn.settings import images_of
 from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 
@@ -133,7 +132,7 @@ class _CascadeRows:
         if learned:
             settings = self.fitted.settings
             about["support"], about["support_prompts"] = settings.support, self.group.prompts
-            about["shots"], about["seed"] = images_of(settings.shots), settings.seed
+            about["shots"], about["seed"] = str(settings.shots), settings.seed
         for measured in numbers:
             yield self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 

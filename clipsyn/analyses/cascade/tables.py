@@ -12,7 +12,7 @@ import polars as pl
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import ALONE, Row
 from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
@@ -21,6 +21,7 @@ from clipsyn.evaluation.results.view import (
     numbers_by,
     singles,
 )
+from clipsyn.settings import SINGLE
 from clipsyn.show.table import Cell, Table, Tables
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import ShortNames, mean_over, shortened, title, where
@@ -133,7 +134,7 @@ class _Group:
         rows = pl.concat([part, shares]).with_columns(
             given=pl.when(pl.col("rule") == GIVEN).then("threshold"),
             members=backbones.list.sort(),
-            place=pl.when(pl.col("ensemble").is_null()).then(places),
+            place=pl.when(ALONE).then(places),
             size=backbones.list.len(),
         )
         return cls(rows.sort("place", nulls_last=True, maintain_order=True), tuple(order))
@@ -231,8 +232,8 @@ def _fixed(groups: Sequence[_Group], names: ShortNames) -> Table:
     lines: list[Line] = []
     fixed = [group.fixed for group in groups]
     for (ensemble, size, place), of in _means(fixed, "ensemble", "size", "place").items():
-        choice = ensemble or f"stage {place + 1} alone"
-        if not ensemble and of["acc1"]["choices"] == 1:
+        choice = f"stage {place + 1} alone" if ensemble == SINGLE else ensemble
+        if ensemble == SINGLE and of["acc1"]["choices"] == 1:
             choice = names.cell(of["acc1"]["backbones"][0])
         lines.append(({"choice": choice, "backbones": size}, of))
     top = _TOP._replace(interval=len(groups) == 1)
@@ -253,7 +254,8 @@ def _front(groups: Sequence[_Group], names: ShortNames, within: str) -> Table:
         run = {
             column: RUN if name in members else LEFT_OUT for name, column in names.columns.items()
         }
-        lines.append(({"ensemble": ensemble, "θ": _theta(rule, given, within)} | run, of))
+        about = {"ensemble": None if ensemble == SINGLE else ensemble}
+        lines.append((about | {"θ": _theta(rule, given, within)} | run, of))
     lines.sort(key=lambda line: line[1]["mean_gflops"]["value"])
     top = _TOP._replace(interval=len(groups) == 1)
     columns: list[Measure | str] = [*_COST, top, _ON_SUPPORT, *names.heads]

@@ -11,6 +11,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
 from clipsyn.methods.ensembles import BEST_SINGLE, place_of
+from clipsyn.settings import SINGLE
 from clipsyn.show.figure import INK, MUTED, Figure, Size, marks, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import (
@@ -56,7 +57,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
 
     Without the choice of a single backbone, which combines nothing.
     """
-    combines = pl.col("ensemble").is_not_null() & (pl.col("ensemble") != BEST_SINGLE)
+    combines = ~pl.col("ensemble").is_in([SINGLE, BEST_SINGLE])
     rows = frame.filter(combines, pl.col("dataset").is_not_null(), metric=gain_metric(frame))
     refuse_several(rows)
     by = ["dataset", "backbones"]

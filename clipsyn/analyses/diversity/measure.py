@@ -1,8 +1,8 @@
 """How differently the backbones of a store err, and whether ensembles gain by it.
 
 Reads predictions and labels; no logit, no embedding. All numbers are over the samples that every
-backbone has a prediction for. docs/analysis.md lists the metrics; `ensemble` is null. With
-`results`, a file of `clipsyn evaluate`, the rows of `gains` and of `correlations` come after these.
+backbone has a prediction for. docs/analysis.md lists the metrics. With `results`, a file of
+`clipsyn evaluate`, the rows of `gains` and of `correlations` come after these.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from clipsyn.methods.numerics.metrics import (
 )
 from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
+from clipsyn.settings import FULL
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
     UNKNOWN,
@@ -216,7 +217,7 @@ class _Temperatures:
             logits, _ = _logits(self.store, key, prompts, rows)
             (temperature,) = fit_temperatures(logits[:, None], labels[rows])
             score = Score(float(temperature), len(rows))
-            about = {"support": self.support, "support_prompts": prompts, "shots": None}
+            about = {"support": self.support, "support_prompts": prompts, "shots": FULL}
             self.fitted[key, prompts] = _Temperature(score, self.store.fingerprint(key), about)
         return self.fitted[key, prompts]
 

@@ -51,6 +51,6 @@ ensembles, under perturbation; curves by severity. Several datasets are shown by
 >>> frame = clipsyn.robustness(store)
 >>> drop = frame.filter(metric="drop", perturbation="jpeg-3")
 >>> drop.select("ensemble", "backbones", "value").row(1)
-(None, ['fake/two'], 0.0)""",
+('single', ['fake/two'], 0.0)""",
     lacking="labels, perturbed images",
 )

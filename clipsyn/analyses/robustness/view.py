@@ -15,6 +15,7 @@ from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import backbones, singles
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
+from clipsyn.settings import SINGLE
 from clipsyn.show.frames import is_nan
 from clipsyn.show.titles import ShortNames, shortened, title, where
 
@@ -73,7 +74,7 @@ class TrialRows:
     @cached_property
     def ensembles(self) -> tuple[str, ...]:
         """In the order of the registry, whatever came first into the file of results."""
-        known = set(self.frame["ensemble"].drop_nulls()) - {ORACLE.name, _REFERENCE}
+        known = set(self.frame["ensemble"].drop_nulls()) - {SINGLE, ORACLE.name, _REFERENCE}
         return tuple(sorted(known, key=lambda name: (place_of(name), name)))
 
     @property
@@ -140,7 +141,8 @@ class TrialRows:
         seeds: dict[tuple[str, str], dict[Predictor, list[Row]]] = {}
         for row in self.frame.iter_rows(named=True):
             ensemble, names = row["ensemble"], row["backbones"]
-            predictor = Predictor(ensemble, is_ensemble=True) if ensemble else Predictor(names[0])
+            alone = ensemble in (None, SINGLE)
+            predictor = Predictor(names[0] if alone else ensemble, is_ensemble=not alone)
             predictors = seeds.setdefault((row["metric"], row["perturbation"]), {})
             predictors.setdefault(predictor, []).append(row)
         return {

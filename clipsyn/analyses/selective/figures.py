@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from clipsyn.evaluation.results.frame import ALONE
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
 from clipsyn.show.figure import COLUMN, MUTED, Figure, Size, marks, needed
 from clipsyn.show.panels import Look, drawn, key, key_height, methods
@@ -24,7 +25,8 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     The score is the first that the frame has. Means over datasets, of what all have.
     """
     rows = having(frame, "score", "coverage", "wished").with_columns(
-        backbone=pl.when(pl.col("ensemble").is_null()).then(pl.col("backbones").list.first())
+        backbone=pl.when(ALONE).then(pl.col("backbones").list.first()),
+        ensemble=pl.when(~ALONE).then("ensemble"),
     )
     curves = needed(
         rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),

@@ -44,7 +44,6 @@ from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
-from clipsyn.settings import images_of
 from clipsyn.stats.intervals import (
     LEAST_WRONG,
     UNKNOWN,
@@ -69,8 +68,8 @@ _AREAS = ("aurc", "e_aurc", "augrc")
 def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     """A tidy frame with the columns of `RESULT` and `COLUMNS`.
 
-    `ensemble` is null for a backbone on its own. Raises UsageError and LeakError for a support that
-    is measured on too, or is the test split; what `fit`, `foreign_sets` and `predicted` raise.
+    Raises UsageError and LeakError for a support that is measured on too, or is the test split;
+    what `fit`, `foreign_sets` and `predicted` raise.
     """
     _check(settings)
     rows: list[Row] = []
@@ -230,7 +229,7 @@ class _Sheet:
         )
         if learned:
             about["support"], about["support_prompts"] = self.settings.support, self.group.prompts
-            about["shots"] = images_of(self.settings.shots)
+            about["shots"] = str(self.settings.shots)
             about["seed"] = self.settings.seed
         about["fingerprint"] = self._fingerprint(candidate, learned, of_foreign)
         return self.group.row(measured, candidate.backbones, candidate.ensemble) | about

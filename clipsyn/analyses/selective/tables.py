@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import METHOD, Row
 from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
@@ -21,6 +21,7 @@ from clipsyn.evaluation.results.view import (
     numbers_by,
     singles,
 )
+from clipsyn.settings import FULL, SINGLE
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import (
@@ -108,7 +109,7 @@ class _Groups:
         at = pl.format("{} at {}", "metric", "coverage")
         means = (
             self.frame.with_columns(
-                method=pl.coalesce("ensemble", pl.col("backbones").list.first()),
+                method=METHOD,
                 metric=pl.when(pl.col("coverage").is_null()).then("metric").otherwise(at),
             )
             .group_by("ensemble", "method", *_ABOUT, maintain_order=True)
@@ -141,7 +142,7 @@ class _Groups:
     def chosen_on(self) -> str:
         """ "chosen on train", "chosen on train, 16 shots": where the thresholds are from."""
         row = self.frame.filter(pl.col("wished").is_not_null()).row(0, named=True)
-        shots = "" if row["shots"] is None else f", {shots_text(row['shots'])}"
+        shots = "" if row["shots"] == FULL else f", {shots_text(row['shots'])}"
         return f"chosen on {row['support']}{shots}"
 
     def column(self, name: str) -> list[Any]:
@@ -151,8 +152,8 @@ class _Groups:
     def methods(self) -> list[tuple[Any, ...]]:
         return self.means.select("ensemble", "method").unique(maintain_order=True).rows()
 
-    def cell(self, ensemble: str | None, method: str) -> Cell:
-        return Cell(ensemble or self.short.short[method], method)
+    def cell(self, ensemble: str, method: str) -> Cell:
+        return Cell(self.short.short[method] if ensemble == SINGLE else ensemble, method)
 
 
 def _by(keys: Iterable[tuple[Any, ...]], score: str | None) -> list[tuple[Any, ...]]:

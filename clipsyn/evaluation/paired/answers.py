@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.measures import Draws
-from clipsyn.evaluation.results.files import images_asked
+from clipsyn.evaluation.results.files import shots_asked
+from clipsyn.evaluation.results.frame import ALONE, METHOD, UNFITTED
 from clipsyn.evaluation.results.kind import DAMAGE
 from clipsyn.evaluation.results.predictions import scan, subjects
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.registry import unknown_name
+from clipsyn.settings import SINGLE
 from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
 
@@ -59,8 +61,8 @@ class Choice:
         if settings.head not in there["head"]:
             hint = f"Looked for in {path}."
             raise unknown_name("head", settings.head, there["head"].unique(), hint)
-        self.shots = images_asked({*there["shots"]}, settings.shots, words_of(path))
-        there = there.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(self.shots))
+        self.shots = shots_asked({*there["shots"]}, settings.shots, words_of(path))
+        there = there.filter(pl.col("shots").is_in([UNFITTED, self.shots]))
         self._there = _labelled(there, settings.head)
         known = [*self._there["method"].unique(maintain_order=True), *self._best]
         for name in named:
@@ -79,13 +81,12 @@ class Choice:
     def is_fitted(self, method: str) -> bool:
         """Whether a method, or its head, has learned from images."""
         of = self._singles if method == BEST else self._there.filter(method=method)
-        return of["shots"].to_list() != [0] * len(of)
+        return (of["shots"] != UNFITTED).any()
 
     @cached_property
     def _singles(self) -> pl.DataFrame:
         """Backbones on their own, with the head that is asked for."""
-        alone = pl.col("ensemble").is_null()
-        return self._there.filter(alone, head=self._settings.head)
+        return self._there.filter(ALONE, head=self._settings.head)
 
     @property
     def _best(self) -> list[str]:
@@ -97,9 +98,7 @@ class Choice:
         if CHOSEN in self._there["method"]:
             yield CHOSEN
         ours = self._there.filter(head=self._settings.head)
-        ensembles = ours.filter(pl.col("ensemble").is_not_null())["method"].unique(
-            maintain_order=True
-        )
+        ensembles = ours.filter(pl.col("ensemble") != SINGLE)["method"].unique(maintain_order=True)
         yield from _chosen("ensemble", self._settings.ensembles, ensembles, self.path)
         yield from self._best
         if self._settings.backbones is not None:
@@ -175,7 +174,7 @@ def _labelled(there: pl.DataFrame, head: str) -> pl.DataFrame:
     size have their names in full.
     """
     members = pl.col("backbones")
-    name = pl.coalesce("ensemble", members.list.first())
+    name = METHOD
     other = pl.concat_str("head", pl.lit("+"), name)
     is_alone = pl.col("head").is_in([head, CHOSEN])
     named = there.with_columns(method=pl.when(is_alone).then(name).otherwise(other))

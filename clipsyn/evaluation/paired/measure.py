@@ -19,7 +19,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice, words_of
 from clipsyn.evaluation.paired.measures import Difference, Seeds, Sides, difference, matched
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import UNFITTED, Row
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.stats.images import Images
@@ -33,7 +33,7 @@ PAIRS: dict[str, Any] = {
     "head": pl.String,
     "first": pl.String,
     "second": pl.String,
-    "shots": pl.Int32,  # null for the whole support, 0 where nothing is fitted
+    "shots": pl.String,  # "full" for the whole support, "0" where nothing is fitted
     "draws": pl.Int32,  # 0 where nothing is drawn
     "n": pl.Int64,
     "distinct": pl.Int64,  # of these images, the others being copies
@@ -83,10 +83,10 @@ def measure(
     return pl.DataFrame(shown, schema=PAIRS)
 
 
-def _shots(choice: Choice, row: Row) -> int | None:
-    """Images a class that a pair is fitted on; 0 where both learn nothing."""
+def _shots(choice: Choice, row: Row) -> str:
+    """Images a class that a pair is fitted on; "0" where both learn nothing."""
     fitted = choice.is_fitted(row["first"]) or choice.is_fitted(row["second"])
-    return choice.shots if fitted else 0
+    return choice.shots if fitted else UNFITTED
 
 
 def _compared(sets: Sequence[Answered], pairs: Iterable[tuple[str, str]]) -> list[Row]:

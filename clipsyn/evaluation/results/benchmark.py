@@ -14,13 +14,14 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.view import singles
+from clipsyn.settings import FULL
 from clipsyn.show.frames import guarded
 
 _TASKS = {"zero-shot": "zeroshot_classification", "linear-probe": "linear_probe"}  # by head
 _PREFIXES = {"zero-shot": "", "linear-probe": "lp_"}  # of its metrics
 _METRICS = ("acc1", "acc5", "mean_per_class_recall")
 _ABOUT = ("dataset", "split", "perturbation", "prompts", "head", "shots", "seed", "backbone")
-_WHOLE = -1  # shots, for the whole support
+_WHOLE = "-1"  # shots, for the whole support
 _WHOLE_NAMES = ("hf-hub:", "local-dir:")  # their slashes are no tags
 
 
@@ -65,7 +66,9 @@ def _named(wide: pl.DataFrame) -> pl.DataFrame:
         pl.Series("pretrained", [pretrained for _, pretrained in pairs]),
         pl.Series("model_fullname", [" ".join(pair) for pair in pairs]),
         task=pl.col("head").replace_strict(_TASKS),
-        fewshot_k=pl.when(head="linear-probe").then(pl.col("shots").fill_null(_WHOLE)),
+        fewshot_k=pl.when(head="linear-probe").then(
+            pl.col("shots").replace(FULL, _WHOLE).cast(pl.Int32)
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.errors import MissingCell, UsageError
-from clipsyn.evaluation.results.frame import DATA, NUMBERS, RESULT
+from clipsyn.evaluation.results.frame import DATA, NUMBERS, RESULT, subject
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.features import FeatureStore
 
@@ -145,9 +145,9 @@ def _differ() -> pl.Expr:
 
 
 def _contradiction(row: Mapping[str, Any], *sources: Any) -> str:
-    what = row["ensemble"] or ", ".join(row["backbones"] or ())
     return (
-        f"{' and '.join(map(str, sources))} contradict each other: {row['metric']} of {what} on "
-        f"{row['dataset']}/{row['split']} ({row['perturbation']}, {row['prompts']}) is "
+        f"{' and '.join(map(str, sources))} contradict each other: {row['metric']} of "
+        f"{subject(row)} on {row['dataset']}/{row['split']} "
+        f"({row['perturbation']}, {row['prompts']}) is "
         f"{row['value_before']} and {row['value']}, or is of other images or labels: give one"
     )

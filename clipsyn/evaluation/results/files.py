@@ -10,11 +10,11 @@ from typing import Any, Self
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import NAMES, RESULT, Row
+from clipsyn.evaluation.results.frame import IS_SHOTS, NAMES, RESULT, UNFITTED, Row, in_order
 from clipsyn.evaluation.results.kind import DAMAGE, Kind, as_declared, conflict, subject_of
 from clipsyn.evaluation.results.parts import Parts, collect, has_parts, subjects
 from clipsyn.registry import unknown_name
-from clipsyn.settings import FULL, Shots, images_of
+from clipsyn.settings import SINGLE, Shots
 from clipsyn.show.frames import check_place, make_folder_of, read_parquet
 from clipsyn.text import advised
 
@@ -24,6 +24,8 @@ _KNOWN = {"metric", "value", "n"}  # never null
 _KNOWN_OF_EVALUATE = {
     *_KNOWN,
     "head",
+    "ensemble",
+    "shots",
     "dataset",
     "split",
     "perturbation",
@@ -143,7 +145,7 @@ def ensembles_in(
     rows = collect(path, RESULTS).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
-        pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "chance"),
+        ~pl.col("ensemble").is_in([SINGLE, "chance"]),
     )
     if rows.is_empty():
         raise UsageError(
@@ -154,8 +156,8 @@ def ensembles_in(
         hint = f"Looked for in {path}; `{advised(*words, '--heads', head)}` adds it."
         raise unknown_name("head", head, rows["head"].unique(), hint)
     rows = rows.filter(head=head)
-    images = images_asked(set(rows["shots"]), shots, words)
-    return rows.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(images))
+    images = shots_asked(set(rows["shots"]), shots, words)
+    return rows.filter(pl.col("shots").is_in([UNFITTED, images]))
 
 
 def read_results(path: Path) -> pl.DataFrame:
@@ -193,20 +195,18 @@ def all_rows(path: Path, hint: str = "") -> pl.DataFrame:
     return _checked(frame, path, _KNOWN)
 
 
-def images_asked(
-    there: set[int | None], asked: Shots | None, words: Sequence[object]
-) -> int | None:
-    """The images a class that are asked for, or the most there are; None is the whole support."""
-    fitted = sorted(there - {0}, key=lambda shots: (shots is None, shots))
+def shots_asked(there: set[str], asked: Shots | None, words: Sequence[object]) -> str:
+    """The shots that are asked for, or the most there are."""
+    fitted = sorted(there - {UNFITTED}, key=in_order)
     if asked is None:
-        return fitted[-1] if fitted else 0
-    if (images := images_of(asked)) not in fitted:
-        known = ", ".join(str(shots or FULL) for shots in fitted) or "none"
+        return fitted[-1] if fitted else UNFITTED
+    if str(asked) not in fitted:
+        known = ", ".join(fitted) or "none"
         raise UsageError(
             f"there are no ensembles with shots={asked}, but with {known}: "
             f"`{advised(*words, '--shots', asked)}` adds them"
         )
-    return images
+    return str(asked)
 
 
 def _checked(frame: pl.DataFrame, path: Path, known: Collection[str]) -> pl.DataFrame:
@@ -228,6 +228,7 @@ def _checked(frame: pl.DataFrame, path: Path, known: Collection[str]) -> pl.Data
 
 _WRONG = {
     "ci_low is above ci_high": pl.col("ci_low").fill_nan(None) > pl.col("ci_high").fill_nan(None),
-    **{f"{name} is negative": pl.col(name) < 0 for name in ("n", "shots", "seed")},
+    **{f"{name} is negative": pl.col(name) < 0 for name in ("n", "seed")},
+    "shots is no number": ~IS_SHOTS,
     "a backbone is null": pl.col("backbones").list.contains(pl.lit(None, pl.String)),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from clipsyn.methods.numerics.metrics import Score
+from clipsyn.settings import FULL, SINGLE
 from clipsyn.stats.intervals import LEAST_WRONG, Interval
 
 Row = dict[str, Any]
@@ -18,13 +20,13 @@ RESULT: dict[str, Any] = {
     "perturbation": pl.String,  # its label: clean, jpeg-3, jpeg-3-seed1
     "severity": pl.Int32,
     "head": pl.String,
-    "ensemble": pl.String,  # null for a backbone on its own; "oracle", "chance", …
+    "ensemble": pl.String,  # "single" is a backbone on its own; "oracle", "chance", …
     "backbones": pl.List(pl.String),
     "prompts": pl.String,
     "classes": pl.String,  # all, or base or new of base-to-new
     "support": pl.String,  # split that is fitted on; null where nothing is fitted
     "support_prompts": pl.String,  # prompt set that is fitted on
-    "shots": pl.Int32,  # a class; 0 where nothing is fitted, null for the whole split
+    "shots": pl.String,  # a class; "0" where nothing is fitted, "full" for the whole split
     "seed": pl.Int32,  # null where nothing is drawn
     "choice": pl.String,  # the head and the ensemble that were chosen; null but for "chosen"
     "metric": pl.String,
@@ -35,7 +37,11 @@ RESULT: dict[str, Any] = {
     "fingerprint": pl.String,  # of everything that decides the value
     "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
-SHOTS_IN_ORDER = pl.col("shots").fill_null(2**31 - 1)  # the whole support is more than any
+UNFITTED = "0"  # shots of what has learned from no image
+ALONE = pl.col("ensemble") == SINGLE
+METHOD = pl.when(ALONE).then(pl.col("backbones").list.first()).otherwise("ensemble")
+IS_SHOTS = pl.col("shots").str.contains(rf"^([0-9]{{1,9}}|{FULL})$")
+SHOTS_IN_ORDER = pl.col("shots").replace(FULL, str(2**31 - 1)).cast(pl.Int32)
 OVER_BEST_ON_TEST = "gain_over_best_on_test"  # "gain" is over the best backbone on the support
 IF_ALIKE = "correlation_if_alike"  # of gain and error inconsistency, see `Scorer.over_chosen`
 NUMBERS = ("choice", "value", "ci_low", "ci_high", "n", "fingerprint", "data")
@@ -50,10 +56,21 @@ _ZERO_SHOT = {
     "classes": "all",
     "support": None,
     "support_prompts": None,
-    "shots": 0,
+    "shots": UNFITTED,
     "seed": None,
     "choice": None,
 }
+
+
+def subject(about: Mapping[str, Any]) -> str:
+    """What a row is about: an ensemble, or the backbones."""
+    ensemble = about["ensemble"]
+    return ensemble if ensemble not in (None, SINGLE) else ", ".join(about["backbones"] or ())
+
+
+def in_order(shots: str) -> float:
+    """The key that sorts shots: the whole support is more than any number."""
+    return math.inf if shots == FULL else int(shots)
 
 
 class Measured(NamedTuple):

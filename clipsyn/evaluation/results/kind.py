@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.evaluation.results.frame import ABOUT, Row
+from clipsyn.evaluation.results.frame import ABOUT, Row, subject
 from clipsyn.show.frames import scan_parquet
 
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
@@ -67,10 +67,8 @@ def subject_of(row: Row) -> tuple[Any, ...]:
 
 def conflict(path: Path, kind: Kind, row: Row) -> ConflictingResults:
     """Two fingerprints have the names of this row."""
-    what = row["ensemble"] or row["backbones"]
-    what = what if isinstance(what, str) else ", ".join(what)
     return ConflictingResults(
-        f"{path} already holds {kind.what} of {what} on {row['dataset']}/{row['split']} "
+        f"{path} already holds {kind.what} of {subject(row)} on {row['dataset']}/{row['split']} "
         f"({row['perturbation']}, head {row['head']}) from other features, labels, prompts or "
         "settings, or on other samples (fingerprint): write to another file, or give replace=True"
     )

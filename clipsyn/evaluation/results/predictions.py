@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results import parts
 from clipsyn.evaluation.results.files import RowsFile
-from clipsyn.evaluation.results.frame import ABOUT, RESULT, Row
+from clipsyn.evaluation.results.frame import ABOUT, IS_SHOTS, RESULT, Row
 from clipsyn.evaluation.results.kind import Kind
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json
@@ -106,6 +106,8 @@ def subjects(path: Path) -> pl.DataFrame:
     with foreign(lambda why: UsageError(f"{path} holds no predictions: {why}; {_ANEW}")):
         if wrong := [name for name in _KNOWN if there[name].null_count()]:
             raise ValueError(f"{wrong[0]} is not known everywhere")
+        if not there.select(IS_SHOTS.all()).item():
+            raise ValueError("shots is no number")
         return there.with_columns(_read(there[name], kind) for name, kind in _TEXTS.items())
 
 
@@ -128,4 +130,7 @@ KIND = Kind(
     lambda rows, _: rows,
 )
 _ANEW = f"make it anew with `{KIND.line}`"
-_KNOWN = ("dataset", "split", "perturbation", "head", "prompts", "classes", "fingerprint")
+_KNOWN = (
+    *("dataset", "split", "perturbation", "head", "ensemble", "prompts", "classes", "shots"),
+    "fingerprint",
+)

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import ALONE, Row
 from clipsyn.show.frames import is_nan
 
 WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or one line, is about
@@ -44,8 +44,7 @@ def numbers_by(frame: pl.DataFrame, *columns: str) -> dict[Any, Numbers]:
 
 def singles(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows about a backbone on its own, with its name in a column `backbone`."""
-    alone = pl.col("ensemble").is_null() & (pl.col("backbones").list.len() == 1)
-    return frame.filter(alone).with_columns(backbone=pl.col("backbones").list.first())
+    return frame.filter(ALONE).with_columns(backbone=pl.col("backbones").list.first())
 
 
 def best_single(frame: pl.DataFrame) -> Row:

@@ -17,8 +17,8 @@ ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"
 
 def row(dataset, backbone, value, **more):
     about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "shots": 0, "metric": "acc1", "n": 90}
-    return about | {"backbones": [backbone], "value": value} | more
+    about |= {"head": "zero-shot", "classes": "all", "shots": "0", "metric": "acc1", "n": 90}
+    return about | {"ensemble": "single", "backbones": [backbone], "value": value} | more
 
 
 def tidy(*rows):
@@ -30,7 +30,7 @@ FRAME = tidy(
     row("birds", TWO, 0.625),
     row("birds", TWO, 0.9, metric="acc5"),
     row("birds", ONE, 0.9, ensemble="nlc"),
-    row("birds", ONE, 0.99, head="linear", shots=None),
+    row("birds", ONE, 0.99, head="linear", shots="full"),
     row("birds", ONE, 0.99, classes="base"),
     row("cars", ONE, 0.25),
     row("cars", TWO, 0.25),

@@ -37,7 +37,7 @@ def row(
     value: float,
     *,
     metric: str = "acc1",
-    ensemble: str | None = None,
+    ensemble: str = "single",
     **where,
 ) -> dict:
     return {
@@ -49,7 +49,7 @@ def row(
         "ensemble": ensemble,
         "backbones": list(backbones),
         "prompts": "simple",
-        "shots": 0,
+        "shots": "0",
         "metric": metric,
         "value": value,
         "ci_low": value - 0.02,

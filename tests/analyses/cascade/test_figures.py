@@ -15,7 +15,7 @@ BOTH = ("big/m", "small/m")  # sorted; a cascade runs the small one first
 
 
 def candidate(
-    ensemble: str | None,
+    ensemble: str,
     backbones: Sequence[str],
     numbers: tuple[float, float, float, float],
     threshold: float | None = None,
@@ -41,8 +41,8 @@ def rows(by: float = 0.0, **about) -> list[dict]:
     """Two backbones, their ensemble, and a cascade with two thresholds and one that is chosen."""
     run = BOTH[::-1]
     return [
-        *candidate(None, ["small/m"], (0.5 + by, 1, 0.55, 1), **about),
-        *candidate(None, ["big/m"], (0.6 + by, 10, 0.60, 10), **about),
+        *candidate("single", ["small/m"], (0.5 + by, 1, 0.55, 1), **about),
+        *candidate("single", ["big/m"], (0.6 + by, 10, 0.60, 10), **about),
         *candidate("log-avg", run, (0.7 + by, 11, 0.65, 11), **about),
         *candidate("log-avg", run, (0.55 + by, 3, 0.50, 3), 0.5, GIVEN, **about),
         *candidate("log-avg", run, (0.65 + by, 8, 0.64, 8), 0.9, GIVEN, **about),
@@ -59,8 +59,8 @@ def test_a_row_for_each_candidate():
         "ensemble", "rule", "threshold", "backbones", "acc1", "mean_gflops"
     )
     assert found.rows() == [
-        (None, None, None, ["small/m"], 0.5, 1),
-        (None, None, None, ["big/m"], 0.6, 10),
+        ("single", None, None, ["small/m"], 0.5, 1),
+        ("single", None, None, ["big/m"], 0.6, 10),
         ("log-avg", None, None, [*BOTH], 0.7, 11),
         ("log-avg", GIVEN, 0.5, [*BOTH], 0.55, 3),
         ("log-avg", GIVEN, 0.9, [*BOTH], 0.65, 8),
@@ -84,7 +84,7 @@ def test_other_rows_change_nothing():
 def test_means_over_datasets_are_of_what_all_have():
     alone = candidate("nlc", BOTH, (0.9, 11, 0.9, 11))
     greedy = [
-        one | {"backbones": [*BOTH]} if one["ensemble"] else one
+        one | {"backbones": [*BOTH]} if one["ensemble"] != "single" else one
         for one in rows(0.1, dataset="cars")
     ]
     found = data(*rows(), *alone, *greedy)

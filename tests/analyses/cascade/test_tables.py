@@ -21,7 +21,7 @@ NAN = float("nan")
 def rows(ensemble: str | None, backbones: tuple[str, ...], about: dict, **values: float) -> list:
     common = {"dataset": "birds", "split": "test", "perturbation": "clean", "prompts": "own"}
     common |= {"severity": 0, "head": "zero-shot", "classes": "all", "n": 40, "fingerprint": "f"}
-    common |= {"ensemble": ensemble, "backbones": list(backbones)}
+    common |= {"ensemble": ensemble or "single", "backbones": list(backbones)}
     return [
         common
         | {"metric": metric, "value": value, "ci_low": value - 0.01, "ci_high": value + 0.02}

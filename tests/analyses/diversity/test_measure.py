@@ -109,7 +109,9 @@ def test_the_frame_has_the_columns_of_a_result(results):
     assert results.schema == pl.Schema(RESULT)
     assert results.select(NAMES).is_duplicated().sum() == 0
     assert results["fingerprint"].null_count() == 0
-    assert results["ensemble"].null_count() == len(results)
+    of_one = pl.col("backbones").list.len() == 1
+    assert set(results.filter(of_one)["ensemble"]) == {"single"}
+    assert set(results.filter(~of_one)["ensemble"]) == {None}
     groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
     assert groups == [("birds", "clean"), ("birds", "jpeg-3")]
     assert set(results["metric"]) == {*PAIRWISE, *MEANS, "unique_correct"} | {
@@ -291,11 +293,11 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     frame = diversity(store, results=path)
     found = frame.filter(pl.col("dataset").is_null())
     assert set(found["ensemble"]) == {"oracle", "log-avg", "super-learner"}
-    assert set(found.filter(ensemble="super-learner")["shots"]) == {2}
+    assert set(found.filter(ensemble="super-learner")["shots"]) == {"2"}
     assert set(found["n"]) == {3}
     values = frame.filter(metric="mean_error_inconsistency")["value"].to_list()
     oracle = (
-        gains.filter(metric="gain", head="zero-shot", ensemble="oracle", shots=2)
+        gains.filter(metric="gain", head="zero-shot", ensemble="oracle", shots="2")
         .sort("dataset")["value"]
         .to_list()
     )

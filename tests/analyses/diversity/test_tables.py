@@ -25,10 +25,10 @@ def row(metric: str, value: float, backbones: Sequence[str] = NAMES, **where) ->
         "perturbation": "clean",
         "severity": 0,
         "head": "zero-shot",
-        "ensemble": None,
+        "ensemble": "single" if len(backbones) == 1 else None,
         "prompts": "own",
         "classes": "all",
-        "shots": 0,
+        "shots": "0",
         "ci_low": value - 0.125,
         "ci_high": value + 0.25,
         "n": 40,
@@ -189,7 +189,10 @@ def test_a_matrix_leaves_groups_without_a_value_out(read_table):
 
 
 def test_correlations_have_a_line_an_ensemble_in_order(read_table):
-    rows = [*correlations(ensemble="nlc", shots=16), *correlations(ensemble="oracle", value=0.125)]
+    rows = [
+        *correlations(ensemble="nlc", shots="16"),
+        *correlations(ensemble="oracle", value=0.125),
+    ]
     texts = shown(*group(), *rows)
     assert list(texts) == ["means", "pairs", "pearson", "spearman"]
     assert texts["spearman"].split("\n")[0] == (

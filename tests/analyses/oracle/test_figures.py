@@ -17,7 +17,7 @@ A, B, C = "tiny-a/zoo", "tiny-b/zoo", "tiny-c/zoo"
 
 def row(dataset, backbones, value, metric="region", ensemble="oracle", **more):
     about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "shots": 0, "n": 100}
+    about |= {"head": "zero-shot", "classes": "all", "shots": "0", "n": 100}
     about |= {"metric": metric, "ensemble": ensemble}
     return about | {"backbones": [*backbones], "value": value} | more
 
@@ -28,7 +28,7 @@ def tidy(*rows):
 
 def alone(dataset, **accuracies):
     names = {"a": A, "b": B, "c": C}
-    return [row(dataset, [names[k]], v, "acc1", None) for k, v in accuracies.items()]
+    return [row(dataset, [names[k]], v, "acc1", "single") for k, v in accuracies.items()]
 
 
 FRAME = tidy(
@@ -101,7 +101,7 @@ def test_small_regions_are_one_number():
     right = rng.random((5, 1000)) < [[0.9], [0.8], [0.7], [0.6], [0.5]]
     names = [f"tiny-{letter}/zoo" for letter in "abcde"]
     rows = [
-        row("birds", [name], of_one.mean(), "acc1", None, n=1000)
+        row("birds", [name], of_one.mean(), "acc1", "single", n=1000)
         for name, of_one in zip(names, right, strict=True)
     ]
     shares = {}

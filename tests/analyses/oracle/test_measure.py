@@ -84,7 +84,7 @@ def value(frame: pl.DataFrame, metric: str, backbones: Iterable[str], ensemble: 
     rows = frame.filter(
         pl.col("metric") == metric,
         pl.col("backbones") == pl.lit(list(backbones), pl.List(pl.String)),
-        pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
+        pl.col("ensemble") == (ensemble or "single"),
     ).to_dicts()
     assert len(rows) == 1, (metric, backbones, ensemble)
     return rows[0]

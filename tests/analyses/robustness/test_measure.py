@@ -69,7 +69,8 @@ def about(backbones: str | Sequence[str], ensemble: str | None = None) -> pl.Exp
     """Which rows are about a backbone, or an ensemble of several."""
     names = [backbones] if isinstance(backbones, str) else list(backbones)
     same = pl.col("backbones") == pl.lit(names, pl.List(pl.String))
-    return same & pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String))
+    alone = "single" if len(names) == 1 else None
+    return same & pl.col("ensemble").eq_missing(pl.lit(ensemble or alone, pl.String))
 
 
 def value(
@@ -390,7 +391,7 @@ def test_one_backbone_has_no_oracle_and_no_order(give):
     frame = robustness(give({("a", "clean"): "1110", ("a", "jpeg-1"): "1000"}))
     assert set(frame["metric"]) == {"error", "acc1", "drop", "relative_robustness", "ce", "mce"}
     assert value(frame, "mce", "all", "a")["value"] == 1
-    assert set(frame["ensemble"].drop_nulls()) == {"reference"}
+    assert set(frame["ensemble"].drop_nulls()) == {"single", "reference"}
 
 
 def test_all_wrong_on_clean_images(give):
@@ -572,8 +573,8 @@ def test_ensembles_of_a_file(birds, results):
     assert frame.select(NAMES).is_duplicated().sum() == 0
     file = pl.read_parquet(results)
     learner = frame.filter(ensemble="super-learner", seed=1)
-    assert set(learner["shots"]) == {2}  # the most there are
-    there = file.filter(ensemble="super-learner", seed=1, shots=2, metric="acc1")
+    assert set(learner["shots"]) == {"2"}  # the most there are
+    there = file.filter(ensemble="super-learner", seed=1, shots="2", metric="acc1")
     by_label = dict(there.select("perturbation", "value").iter_rows())
     for label, accuracy in by_label.items():
         row = learner.filter(metric="acc1", perturbation=label)
@@ -587,20 +588,21 @@ def test_ensembles_of_a_file(birds, results):
     assert mean["acc1"] == pytest.approx(over)
     assert mean["relative_robustness"] == pytest.approx(over / by_label["clean"])
     assert set(mean) == {"acc1", "gain_over_best_on_test", "drop", "relative_robustness", "mce"}
-    singles = frame.filter(pl.col("ensemble").is_null(), metric="acc1", perturbation="all")
+    singles = frame.filter(ensemble="single", metric="acc1", perturbation="all")
     assert mean["gain_over_best_on_test"] == pytest.approx(over - singles["value"].max())
     ((reference,),) = frame.filter(ensemble="reference")["backbones"]
     weakest = value(frame, "acc1", "jpeg", reference)["value"]
     ce = learner.filter(metric="ce", perturbation="jpeg")
     assert ce["value"][0] == pytest.approx((1 - jpeg) / (1 - weakest))
     assert ce["ci_low"][0] is None
-    assert set(frame.filter(ensemble="log-avg")["shots"]) == {0}
+    assert set(frame.filter(ensemble="log-avg")["shots"]) == {"0"}
 
 
 def test_shots_can_be_chosen(birds, results):
     frame = robustness(birds, datasets="birds", results=results, shots=1)
-    assert set(frame.filter(ensemble="super-learner")["shots"]) == {1}
+    assert set(frame.filter(ensemble="super-learner")["shots"]) == {"1"}
     assert set(frame["ensemble"].drop_nulls()) == {
+        "single",
         "reference",
         "oracle",
         "best-single",

@@ -36,7 +36,8 @@ def row(
 ) -> dict:
     about = {"dataset": "birds", "split": "test", "perturbation": "clean", "severity": 0}
     about |= {"prompts": "own", "fingerprint": "f"}
-    about |= {"backbones": list(backbones), "ensemble": ensemble}
+    alone = "single" if len(backbones) == 1 else None
+    about |= {"backbones": list(backbones), "ensemble": ensemble or alone}
     measured = Measured(metric, Score(value, 40), Interval(value - 0.01, value + 0.02))
     return made(measured, **about) | where
 
@@ -194,7 +195,7 @@ def test_gains_of_oracle_and_ensembles(read_table):
     gain = {"perturbation": "all", "oracle": "20.0", "95 % of oracle": f"19.0{DASH}22.0"}
     assert read_table(alone).row("all") == gain
     assert "Gain of the oracle over the" in alone
-    rows = [*group(), *ensemble("log-avg"), *ensemble("nlc", (0, 1), shots=16)]
+    rows = [*group(), *ensemble("log-avg"), *ensemble("nlc", (0, 1), shots="16")]
     shown = tables(frame(*rows))
     fog = read_table(shown["gains"]).row("fog")
     assert (fog["log-avg"], fog["nlc"]) == ("-10.0", "-9.5")

@@ -15,7 +15,7 @@ from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
-METHODS = ((None, NAMES[:1], 0.4), (None, NAMES[1:], 0.3), ("log-avg", NAMES, 0.2))
+METHODS = (("single", NAMES[:1], 0.4), ("single", NAMES[1:], 0.3), ("log-avg", NAMES, 0.2))
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
 
 
@@ -43,7 +43,7 @@ def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), foreign=(), **wher
                 rows.append(row("aurc_gain", gain if score == "agreement" else 0.0, **of))
             for wish in wished:
                 chosen = of | {"wished": wish, "threshold": 0.75, "support": "train"}
-                chosen |= {"shots": None, "seed": 0}
+                chosen |= {"shots": "full", "seed": 0}
                 for metric, value in (
                     ("coverage", 0.5),
                     ("acc1", 0.95 - error + off),
@@ -98,7 +98,7 @@ def test_what_it_is_about_stands_above():
     assert texts["methods"].startswith(f"{about} · by max-softmax\n")
     assert texts["scores"].startswith(f"{about}\n")
     assert texts["thresholds"].startswith(f"{about} · chosen on train · by max-softmax\n")
-    few = shown([row | ({"shots": 4} if row.get("wished") else {}) for row in group()])
+    few = shown([row | ({"shots": "4"} if row.get("wished") else {}) for row in group()])
     assert few["thresholds"].startswith(f"{about} · chosen on train, 4 shots · by max-softmax\n")
 
 
@@ -203,7 +203,12 @@ def test_nothing():
 
 @pytest.mark.parametrize("names", [("birds",), ("birds", "cars")])
 def test_notes_say_what_is_left_out_once(names):
-    rows = [one for name in names for one in group(dataset=name, wished=[]) if not one["ensemble"]]
+    rows = [
+        one
+        for name in names
+        for one in group(dataset=name, wished=[])
+        if one["ensemble"] == "single"
+    ]
     said = list(notes(frame(rows, COLUMNS), SelectiveSettings()))
     assert said == [
         "left out, for want of logits of all backbones: log-avg",
@@ -212,7 +217,7 @@ def test_notes_say_what_is_left_out_once(names):
 
 
 def test_notes_name_the_groups_that_they_are_about():
-    rows = [*group(), *(one for one in group(dataset="cars") if not one["ensemble"])]
+    rows = [*group(), *(one for one in group(dataset="cars") if one["ensemble"] == "single")]
     said = list(notes(frame(rows, COLUMNS), SelectiveSettings()))
     (sentence,) = said
     assert sentence.startswith(

@@ -53,11 +53,11 @@ def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, A
         "split": "test",
         "perturbation": "clean",
         "head": "zero-shot",
-        "ensemble": None if "/" in name else name,
+        "ensemble": "single" if "/" in name else name,
         "backbones": [name] if "/" in name else ["a/x", "b/x"],
         "prompts": "own",
         "classes": "all",
-        "shots": 0 if seed is None else 16,
+        "shots": "0" if seed is None else "16",
         "seed": seed,
     }
     row |= about

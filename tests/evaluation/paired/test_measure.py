@@ -28,7 +28,7 @@ def test_every_pair_has_a_row_for_each_dataset_and_for_the_mean(answers, drawn):
     ]
     assert frame.filter(dataset="birds")["n"].unique().item() == 50
     assert frame.filter(pl.col("dataset").is_null())["n"].unique().item() == 130
-    assert frame.filter(draws=3)["shots"].unique().item() == 16
+    assert frame.filter(draws=3)["shots"].unique().item() == "16"
 
 
 def test_numbers_are_those_of_loops_over_the_answers(answers, drawn):
@@ -162,14 +162,14 @@ def test_only_images_that_all_compared_methods_have_count(answers):
 
 def test_other_heads_and_shots(answers, drawn):
     path = answers.add(drawn(50))
-    answers.add(drawn(50, 3), head="lda", shots=16)
+    answers.add(drawn(50, 3), head="lda", shots="16")
     few = {key: one for key, one in drawn(50, 4).items() if key[0] == "nlc"}
-    answers.add(few, shots=1)
+    answers.add(few, shots="1")
     assert compare_methods(path, "nlc", "lda+nlc")["draws"].item() == 3
     assert compare_methods(path, "nlc", "lda+nlc", head="zero-shot")["head"].item() == "zero-shot"
     assert set(compare_methods(path)["second"]) == {"moe", "log-avg", "best on test"}
     few_shots = compare_methods(path, "nlc", "log-avg", shots=1)
-    assert few_shots["shots"].item() == 1
+    assert few_shots["shots"].item() == "1"
     assert few_shots["first_acc1"].item() == pytest.approx(np.mean([*few.values()]))
 
 
@@ -278,9 +278,9 @@ def test_one_name_of_several_supports_is_refused(answers, drawn):
 
 def test_shots_are_said_of_what_is_fitted(answers, drawn):
     path = answers.add(drawn(20))
-    assert compare_methods(path, "log-avg", "a/x")["shots"].item() == 0
-    assert compare_methods(path, "log-avg", "best on test")["shots"].item() == 0
-    assert compare_methods(path, "log-avg", "nlc")["shots"].item() == 16
+    assert compare_methods(path, "log-avg", "a/x")["shots"].item() == "0"
+    assert compare_methods(path, "log-avg", "best on test")["shots"].item() == "0"
+    assert compare_methods(path, "log-avg", "nlc")["shots"].item() == "16"
 
 
 def test_labels_that_were_corrected_in_between_are_refused(answers):

@@ -120,7 +120,7 @@ def test_names_of_strangers_are_shown_as_they_are(answers):
 def test_draws_and_shots_are_said(answers, drawn):
     text = shown(answers.add(drawn(30)), "nlc", "moe")["test, own, all"]
     assert text.split("\n")[0].endswith("head zero-shot · 16 shots · 3 draws")
-    frame = compare_methods(answers.path, "nlc", "moe").with_columns(shots=pl.lit(None, pl.Int32))
+    frame = compare_methods(answers.path, "nlc", "moe").with_columns(shots=pl.lit("full"))
     (table,) = tables(frame, PairedSettings())["test, own, all"]
     assert "the whole support" in table.title
 

@@ -20,8 +20,9 @@ BASE = {
     "perturbation": "clean",
     "head": "zero-shot",
     "prompts": "own",
+    "ensemble": "single",
     "classes": "all",
-    "shots": 0,
+    "shots": "0",
     "n": 3000,
 }
 
@@ -70,8 +71,8 @@ def test_a_missing_number_is_an_empty_cell():
 
 
 def test_linear_probes_have_columns_of_their_own():
-    probe = {"head": "linear-probe", "shots": 16, "seed": 2}
-    whole = {"head": "linear-probe", "shots": None, "seed": None}
+    probe = {"head": "linear-probe", "shots": "16", "seed": 2}
+    whole = {"head": "linear-probe", "shots": "full", "seed": None}
     zero, few, full = read(
         benchmark_csv(
             frame(
@@ -91,7 +92,7 @@ def test_linear_probes_have_columns_of_their_own():
 def test_what_clip_benchmark_does_not_measure_has_no_row():
     others = [
         row("a/x", "acc1", 0.9, ensemble="oracle"),
-        row("a/x", "acc1", 0.9, head="tip-adapter", shots=1),
+        row("a/x", "acc1", 0.9, head="tip-adapter", shots="1"),
         row("a/x", "acc1", 0.9, classes="base"),
         row("a/x", "nll", 0.9),
     ]

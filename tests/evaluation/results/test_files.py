@@ -23,7 +23,7 @@ def row(**changes) -> dict:
         "classes": "all",
         "support": "train",
         "support_prompts": "own",
-        "shots": None,
+        "shots": "full",
         "seed": 0,
         "choice": None,
         "metric": "acc1",
@@ -50,7 +50,7 @@ def test_rows_are_added_and_found_again(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "metric"])
 def test_results_differ_by_every_name(tmp_path, name):
-    other = {"severity": 3, "shots": 4, "seed": 5, "backbones": ["a"]}.get(name, "other")
+    other = {"severity": 3, "shots": "4", "seed": 5, "backbones": ["a"]}.get(name, "other")
     results = ResultsFile(tmp_path / "r.parquet")
     results.add([row()])
     results.add([row(**{name: other}, fingerprint="f2")])
@@ -118,13 +118,15 @@ STRING, NAMES_TYPE = pl.String, pl.List(pl.String)
         pl.lit(None, STRING).alias("metric"),
         pl.lit(None).alias("n"),
         pl.col("value").cast(STRING),
-        pl.col("shots").cast(pl.Float64),
+        pl.lit(16).alias("shots"),
         pl.lit(["a"]).alias("dataset"),
         pl.lit("a").alias("backbones"),
         pl.lit([["a"]]).alias("backbones"),
         pl.lit(["a", None], NAMES_TYPE).alias("backbones"),
         pl.lit(-1, pl.Int64).alias("n"),
-        pl.lit(-1, pl.Int32).alias("shots"),
+        pl.lit("-1").alias("shots"),
+        pl.lit(None, STRING).alias("shots"),
+        pl.lit(None, STRING).alias("ensemble"),
         pl.lit(0.7).alias("ci_low"),
         pl.lit(None, STRING).alias("fingerprint"),
         pl.lit(0).alias("seed").cast(pl.Int32),  # two rows of one name

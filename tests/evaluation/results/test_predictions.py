@@ -40,7 +40,7 @@ def predicted(name: str = "log-avg", made_from: str = "here", **changes) -> Pred
         "backbones": ["a/x", 'b/"y"'],
         "prompts": "own",
         "classes": "all",
-        "shots": 0,
+        "shots": "0",
     }
     about |= changes
     made_of = f"{name} {about['seed']} {made_from}"
@@ -121,3 +121,12 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, content):
     with pytest.raises(UsageError, match="evaluate STORE -o"):
         scan(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("shots", [None, "many", "-1"])
+def test_a_file_that_others_wrote_has_shots_everywhere(samples, tmp_path, shots):
+    path = tmp_path / "p.parquet"
+    with PredictionsFile(path) as file:
+        file.add([(0, predicted()), (0, predicted("nlc", shots=shots))], [samples])
+    with pytest.raises(UsageError, match="shots"):
+        subjects(path)

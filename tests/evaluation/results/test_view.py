@@ -15,7 +15,7 @@ from clipsyn.evaluation.results.view import (
 def test_the_best_single_backbone_is_the_first_of_equals_and_never_nan():
     def best(*accuracies: float) -> list[str]:
         rows = [
-            {"backbones": [name], "metric": "acc1", "value": value}
+            {"backbones": [name], "ensemble": "single", "metric": "acc1", "value": value}
             for name, value in zip("abc", accuracies, strict=True)
         ]
         oracle = {"backbones": [*"abc"], "ensemble": "oracle", "metric": "acc1", "value": 1.0}
