@@ -28,10 +28,12 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
 
 # How fast an example is says something of the machine and of its other work, nothing of the code.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "untimed", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("untimed")
 
-LONG = ("test_docs.py", "test_fuzz.py", "test_slurm.py", "test_verify.py", "test_kill.py")
+LONG = ("test_docs.py", "test_fuzz.py", "test_slurm.py", "test_paper.py", "test_kill.py")
 CLASSES = ("cat", "dog", "crème brûlée")
 CHUNK_ROWS = 8
 

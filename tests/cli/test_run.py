@@ -25,9 +25,10 @@ def recipe(tmp_path: Path, checkpoint: Path, write_images: Any) -> Path:
     return path
 
 
-def test_from_recipe_to_table_and_again(terminal, clipsyn, recipe, tmp_path, monkeypatch):
-    first = terminal("run", recipe)
-    assert first.returncode == 0, first.stderr
+def test_from_recipe_to_table_and_again(clipsyn, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = clipsyn("run", recipe)
+    assert first.exit_code == 0, first.stderr
     assert first.stderr.startswith("[1/2] extract\n")
     assert "[2/2] zeroshot\n" in first.stderr
     assert "zero-shot top-1 accuracy" in first.stdout
@@ -35,7 +36,6 @@ def test_from_recipe_to_table_and_again(terminal, clipsyn, recipe, tmp_path, mon
     assert (tmp_path / "runs" / "zeroshot.csv").is_file()
     assert (tmp_path / "runs" / "zeroshot.parquet").is_file()
     assert len(FeatureStore.open(tmp_path / "runs" / "store").keys()) == 1
-    monkeypatch.chdir(tmp_path)
     second = clipsyn("run", recipe)
     extract, zeroshot = second.stdout.splitlines()[-3:-1]
     assert extract.startswith("extract   already there")

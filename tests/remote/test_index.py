@@ -126,7 +126,7 @@ def test_damaged_index_is_refused_in_one_sentence(data: bytes) -> None:
 
 
 def test_a_bomb_takes_no_more_memory_than_an_index_may_have() -> None:
-    bomb = packed(bytes(8 * MOST_INDEX))
+    bomb = packed(bytes(4 * MOST_INDEX))
     tracemalloc.start()
     with pytest.raises(DamagedStore):
         Index.parse(bomb, SHOWN)

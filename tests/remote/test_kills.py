@@ -1,6 +1,6 @@
 """push and pull killed at random moments: nothing half-visible, and the same command completes.
 
-The environment variable CLIPSYN_TEST_KILLS says how many times each is killed, 10 by default.
+The environment variable CLIPSYN_TEST_KILLS says how many times each is killed, 5 by default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.copying import pull, push
 from tests.remote.server import Server
 
-KILLS = range(number_of_kills(10))
+KILLS = range(number_of_kills(5))
 CELLS = ("--backbones", "fake/one", "--perturb", "clean", "--split", "test")
 FILTERS = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 ROOT = Path(__file__).parents[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import product
 from typing import Any
 from xml.etree import ElementTree
 
@@ -151,11 +152,12 @@ def test_it_draws_on_given_axes_alone(figure, data):
     canvas.draw_without_rendering()
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_it_has_the_same_bytes_each_time(figure, frame, tmp_path, format):
-    for number in range(2):
+def test_it_has_the_same_bytes_each_time(name, figure, frame, tmp_path):
+    formats = FORMATS if name == next(iter(FIGURES)) else ["svg"]
+    for number, format in product(range(2), formats):
         save(figure(figure.data(frame)).figure, tmp_path / f"{number}.{format}")
-    assert (tmp_path / f"0.{format}").read_bytes() == (tmp_path / f"1.{format}").read_bytes()
+    for format in formats:
+        assert (tmp_path / f"0.{format}").read_bytes() == (tmp_path / f"1.{format}").read_bytes()
 
 
 def test_it_is_drawn_with_lines_and_bounded(figure, data):
@@ -233,9 +235,8 @@ def test_no_text_is_cut_off(figure, data, own):
     assert _beyond(ax.figure) == []
 
 
-@pytest.mark.parametrize("letter", ["W", "m", "i"])
-def test_no_wide_name_is_cut_off(figure, frame, letter):
-    assert _beyond(figure(figure.data(_renamed(frame, 26 * letter))).figure) == []
+def test_no_wide_name_is_cut_off(figure, frame):
+    assert _beyond(figure(figure.data(_renamed(frame, 26 * "W"))).figure) == []
 
 
 def _beyond(canvas: Canvas) -> list[float]:

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +75,11 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 def test_any_change_of_the_description_works_or_is_an_error_of_ours(tiny_store, folder):
     content = json.loads((folder / DESCRIPTION).read_text())
-    for path, value in product(places(content), VALUES):
-        write(folder, changed(content, path, value))
-        with suppress(ClipsynError):
-            predict_store(load_router(folder), tiny_store, "toy")
+    for number, path in enumerate(places(content)):
+        for value in VALUES[number % 3 :: 3]:  # at each place others
+            write(folder, changed(content, path, value))
+            with suppress(ClipsynError):
+                predict_store(load_router(folder), tiny_store, "toy")
 
 
 @pytest.mark.parametrize("name", [DESCRIPTION, ARRAYS])

@@ -66,7 +66,7 @@ COMMANDS = (
     ),
     ("evaluate", "-b", "fake/*", "--ensembles", "super-learner", "--shots", "1", "--seeds", "1"),
 )
-STORES = 60
+STORES = 20
 
 
 @pytest.fixture(scope="session")

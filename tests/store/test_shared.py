@@ -14,7 +14,7 @@ from clipsyn.store.unfinished import left_over, unfinished
 from clipsyn.store.verify import damage
 from tests.kills import killed_again_and_again
 
-KILLS = {False: 30, True: 10}  # of copies, of links
+KILLS = {False: 12, True: 6}  # of copies, of links
 SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
 
 

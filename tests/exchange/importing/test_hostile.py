@@ -139,7 +139,7 @@ def test_exports_that_were_changed(
             whole = dict(held)
         for name in sorted(whole.keys() - seen):
             seen.add(name)
-            for values in (*ARRAYS, None):
+            for values in (*ARRAYS[len(seen) % 3 :: 3], None):
                 changed = {**whole, name: values}
                 np.savez(file, **{at: array for at, array in changed.items() if array is not None})
                 attempt(tmp_path / "export", dataset=None)
@@ -148,7 +148,7 @@ def test_exports_that_were_changed(
         frame = pl.read_parquet(file)
         for name in sorted({*frame.columns} - seen):
             seen.add(name)
-            for column in COLUMNS.values():
+            for column in [*COLUMNS.values()][len(seen) % 3 :: 3]:
                 of_all = column[np.arange(len(frame)) % 4].alias(name)
                 frame.with_columns(of_all).write_parquet(file)
                 attempt(tmp_path / "export", dataset=None)
