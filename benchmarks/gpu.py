@@ -23,8 +23,8 @@ import click
 import numpy as np
 from common import Measured, interleaved, report, start, workplace
 
+from clipsyn.extract import ExtractSettings
 from clipsyn.extract.job import settings_for, tune_process_memory
-from clipsyn.extract.settings import ExtractSettings
 
 tune_process_memory()  # before torch
 import open_clip  # noqa: E402
@@ -33,10 +33,10 @@ import torch  # noqa: E402
 
 from clipsyn.extract.encoder import Encoder, resolve_precision  # noqa: E402
 from clipsyn.extract.images import Images, batches  # noqa: E402
-from clipsyn.extract.models import quiet_open_clip  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.sources import open_source  # noqa: E402
-from clipsyn.images.sources.base import ImageSource  # noqa: E402
+from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
+from clipsyn.images.sources import ImageSource  # noqa: E402
 from clipsyn.names import CLEAN, Backbone  # noqa: E402
 
 ARCHITECTURES = ("ViT-B-32", "RN50", "ViT-L-14")

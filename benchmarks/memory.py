@@ -40,8 +40,8 @@ def peak_bytes() -> int:
 
 def extraction(folder: Path, images: int) -> None:
     """Extract `images` images, then print peak bytes and seconds."""
+    from clipsyn.extract import ExtractSettings
     from clipsyn.extract.job import settings_for, tune_process_memory
-    from clipsyn.extract.settings import ExtractSettings
 
     tune_process_memory()
     import subjects

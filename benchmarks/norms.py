@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.representation.measures import compare
 from clipsyn.extract.encoder import Encoder, load_encoder
-from clipsyn.extract.models import build, locate
 from clipsyn.extract.sources import open_source
+from clipsyn.extract.weights import build, locate
 from clipsyn.methods.numerics.metrics import judge
 from clipsyn.names import Backbone, FeatureKey
 from clipsyn.show.tables import show

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from clipsyn.catalog import data_dir
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.extract.encoder import Encoder, load_encoder
-from clipsyn.extract.models import quiet_open_clip
 from clipsyn.extract.run import RunSettings, run
+from clipsyn.extract.weights import quiet_open_clip
 from clipsyn.extract.work import Wanted, load_work
-from clipsyn.images.sources.base import ImageSource
+from clipsyn.images.sources import ImageSource
 from clipsyn.names import CLEAN, Backbone, Perturbation
 from clipsyn.store.features import FeatureStore
 

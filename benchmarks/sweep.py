@@ -31,8 +31,8 @@ from common import (
     workplace,
 )
 
+from clipsyn.extract import ExtractSettings
 from clipsyn.extract.job import settings_for, tune_process_memory
-from clipsyn.extract.settings import ExtractSettings
 
 tune_process_memory()  # as the command does, for both sides; before torch
 import open_clip  # noqa: E402
@@ -41,10 +41,10 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from clipsyn.extract.encoder import Encoder  # noqa: E402
-from clipsyn.extract.models import quiet_open_clip  # noqa: E402
 from clipsyn.extract.sources import open_source  # noqa: E402
+from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.perturb import apply, resolve  # noqa: E402
-from clipsyn.images.sources.base import ImageSource  # noqa: E402
+from clipsyn.images.sources import ImageSource  # noqa: E402
 from clipsyn.names import CLEAN, Backbone, Perturbation  # noqa: E402
 
 BATCH = 64  # CLIP_benchmark's and clipsyn's default

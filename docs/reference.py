@@ -17,7 +17,7 @@ from clipsyn.cli import main
 from clipsyn.evaluation.selection import Selection
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.extract.settings import ExtractSettings
+from clipsyn.extract import ExtractSettings
 from clipsyn.report.settings import ReportSettings
 from clipsyn.settings import Settings, declared, defaults, explained
 

@@ -29,7 +29,7 @@ import zarr.codecs
 
 from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, StaleCell
-from clipsyn.extract import plan, sources
+from clipsyn.extract import job, sources
 from clipsyn.run import jobs
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
@@ -40,7 +40,7 @@ from clipsyn.store.verify import Stale, damage
 
 assert zarr.codecs
 assert safetensors.torch
-assert plan
+assert job
 assert sources
 CONFTEST = Path(__file__).with_name("conftest.py")
 

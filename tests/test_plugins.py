@@ -49,7 +49,7 @@ def darken(image, severity, rng):
 """
 BIRDS = """
 from clipsyn.catalog.datasets import DatasetInfo
-from clipsyn.images.sources.folder import open_folder
+from clipsyn.images.sources.files import open_folder
 
 BIRDS = DatasetInfo("birds", "Birds", "mean_per_class_recall", "CC0", source="birds:open_birds")
 

@@ -234,8 +234,8 @@ def _extract(
 
     There is a job for each precision, since a backbone runs in the precision it was fitted in.
     """
+    from clipsyn.extract import ExtractSettings
     from clipsyn.extract.job import load_job, run_job
-    from clipsyn.extract.settings import ExtractSettings
     from clipsyn.show.progress import progress
 
     place = str(Path(images).resolve()) if Path(images).exists() else images

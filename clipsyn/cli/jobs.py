@@ -31,8 +31,7 @@ from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
     from clipsyn.evaluation.settings import ProtocolSettings
-    from clipsyn.extract.plan import Plan
-    from clipsyn.extract.settings import ExtractSettings
+    from clipsyn.extract import ExtractSettings, Plan
     from clipsyn.run.stages import Jobs
     from clipsyn.store.features import FeatureStore
 
@@ -186,8 +185,8 @@ def jobs_of(executor: ExecutorSettings) -> Jobs:
     """What runs the work of a recipe's stage by jobs."""
 
     from clipsyn.evaluation.settings import ProtocolSettings
+    from clipsyn.extract import ExtractSettings
     from clipsyn.extract.job import plan_job
-    from clipsyn.extract.settings import ExtractSettings
     from clipsyn.store.features import FeatureStore
 
     def run(store: Path, settings: Settings) -> None:

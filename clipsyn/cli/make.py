@@ -15,12 +15,12 @@ from clipsyn.cli.options import Destination, output_option, with_options
 from clipsyn.cli.output import Output, say, say_lines, say_rows
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.extract.settings import ExtractSettings
-from clipsyn.images.settings import SplitSettings
+from clipsyn.extract import ExtractSettings
+from clipsyn.images import SplitSettings
 from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
-    from clipsyn.extract.plan import Plan
+    from clipsyn.extract import Plan
     from clipsyn.extract.work import Work
     from clipsyn.images.split import Division
     from clipsyn.run.jobs import ExecutorSettings

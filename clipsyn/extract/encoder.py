@@ -1,17 +1,19 @@
-"""A loaded CLIP: pixels or texts in, unit-norm embeddings out.
+"""A loaded CLIP: pixels or texts in, unit-norm embeddings out; and what that costs.
 
-Weights come through open_clip (`extract.models`). This module splits preprocessing, so that
+Weights come through open_clip (`extract.weights`). This module splits preprocessing, so that
 encoders share the costly part, and puts everything that decides an embedding into `identity`.
 """
 
 from __future__ import annotations
 
 import platform
+import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import open_clip
@@ -19,18 +21,20 @@ import torch
 from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract.checkpoint import weights_digest
-from clipsyn.extract.measure import measure_gflops
-from clipsyn.extract.models import ModelSource, build, locate, quiet_open_clip
 from clipsyn.extract.text import TextTower
+from clipsyn.extract.weights import ModelSource, build, locate, quiet_open_clip, weights_digest
 from clipsyn.images.decode import UndecodableImage
 from clipsyn.methods.numerics.logits import is_scale
 from clipsyn.names import Backbone, Identity, canonical_json
 from clipsyn.text import one_line
+
+_T = TypeVar("_T")
 
 PRECISIONS = ("fp32", "bf16", "amp_bf16", "amp_fp16")
 
@@ -52,17 +56,13 @@ def load_encoder(backbone: Backbone, *, device: str = "auto", precision: str = "
     resolved = resolve_precision(precision, target)
     source = locate(backbone)
     model = build(backbone, source)
-    with quiet_open_clip():
-        tokenizer = _tokenizer(backbone, source)
-    return Encoder(backbone, source, model, tokenizer, device=target, precision=resolved)
-
-
-def _tokenizer(backbone: Backbone, source: ModelSource) -> Any:
     try:
-        return open_clip.get_tokenizer(source.model_name)
+        with quiet_open_clip():
+            tokenizer = open_clip.get_tokenizer(source.model_name)
     except Exception as error:  # of open_clip or transformers
         reason = one_line(error)[:200]
         raise CheckpointError(f"'{backbone.name}' has no tokenizer here: {reason}") from error
+    return Encoder(backbone, source, model, tokenizer, device=target, precision=resolved)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -146,9 +146,13 @@ class Encoder:
         self._precision = precision
         self._convolutional = not hasattr(model.visual, "transformer")
         self._visual = self._placed(model.visual)
-        self.provenance["image_weights_mb"] = _megabytes(self._visual)
-        self._mean = _per_channel(normalize.mean, device)
-        self._std = _per_channel(normalize.std, device)
+        tensors = (*self._visual.parameters(), *self._visual.buffers())
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.provenance["image_weights_mb"] = weights / 1e6
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+            for values in (normalize.mean, normalize.std)
+        )
         self._white = torch.tensor(255.0, device=device)
         self._text = TextTower(model.to(device), tokenizer, device)
 
@@ -243,10 +247,6 @@ def _logit_scale(backbone: Backbone, model: Any) -> float:
     return scale
 
 
-def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-
 def _identity(source: ModelSource, model: Any, config: PreprocessCfg, precision: str) -> Identity:
     """The model's configuration and weights; for ARCHITECTURE/TAG its names too."""
     return {
@@ -279,7 +279,9 @@ def _provenance(
         "torch": str(torch.__version__),  # its metadata does not always say which CUDA it is for
         "open_clip": version("open_clip_torch"),
         **{package: version(package) for package in others},
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.processor() or platform.machine()})",
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "image_parameters": sum(p.numel() for p in model.visual.parameters()),
@@ -287,12 +289,101 @@ def _provenance(
     }
 
 
-def _megabytes(tower: torch.nn.Module) -> float:
-    tensors = (*tower.parameters(), *tower.buffers())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+class Used(NamedTuple):
+    seconds: float
+    memory: dict[str, float]  # MB by kind; empty where the system does not say
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.processor() or platform.machine()})"
+def measured(work: Callable[[], _T], device: torch.device | str) -> tuple[_T, Callable[[], Used]]:
+    """The result of work(), and a function that gives its cost, to call when the result is needed.
+
+    A GPU works asynchronously, so the caller's clock would measure only the call. The function
+    waits for the GPU, `measured` does not. Kinds of memory:
+
+    - peak_memory_mb, on a GPU: allocated beyond what was there before. It is of one backbone,
+      however many are loaded, without its weights.
+    - process_memory_mb, elsewhere: the largest resident size of the process so far, with all that
+      it holds.
+    """
+    target = torch.device(device)
+    if target.type == "cuda":
+        return _on_gpu(work, target)
+    begin = time.perf_counter()
+    result = work()
+    used = Used(time.perf_counter() - begin, _process_memory())
+    return result, lambda: used
+
+
+def _on_gpu(work: Callable[[], _T], device: torch.device) -> tuple[_T, Callable[[], Used]]:
+    with torch.cuda.device(device):
+        begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        begin.record()
+        result = work()
+        end.record()
+        most = torch.cuda.max_memory_allocated()
+
+    def used() -> Used:
+        end.synchronize()
+        return Used(begin.elapsed_time(end) / 1000, {"peak_memory_mb": (most - before) / 1e6})
+
+    return result, used
+
+
+def _process_memory() -> dict[str, float]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"process_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+
+
+def measure_gflops(visual: torch.nn.Module, size: int | tuple[int, int]) -> float | None:
+    """GFLOPs of an image tower for one image of that height and width, 2 per multiply-add.
+
+    None for towers that cannot run without data.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    return _count(visual, torch.empty(1, 3, height, width, device="meta"))
+
+
+def measure_cost(model: Any, size: int | tuple[int, int]) -> dict[str, float | None]:
+    """The fields of `BackboneCost` that must be measured, for one image and one full-length text.
+
+    This is the `cost` of a shipped backbone's open_clip_config.json.
+    """
+    image = sum(p.numel() for p in model.visual.parameters())
+    both = sum(p.numel() for p in model.parameters())
+    tokens = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
+    return {
+        "image_params_m": round(image / 1e6, 4),
+        "text_params_m": round((both - image) / 1e6, 4),
+        "image_gflops": measure_gflops(model.visual, size),
+        "text_gflops": _count(model, None, tokens),
+    }
+
+
+def _count(module: torch.nn.Module, *inputs: torch.Tensor | None) -> float | None:
+    """GFLOPs of one call, run on the meta device: no memory, no arithmetic.
+
+    torch's counter misses fused attention (-33 % for ViT-B-32), so both fused paths are off.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    hollow = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    training = [part for part in module.modules() if part.training]
+    module.eval()  # in training some towers drop half of their patches
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+            torch.func.functional_call(module, hollow, inputs)
+    except (NotImplementedError, RuntimeError):  # an operation without a meta kernel
+        return None
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for part in training:
+            part.training = True
+    return round(float(flops.get_total_flops()) / 1e9, 4)

@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.images.decode import UndecodableImage, returned
-from clipsyn.images.looks import look_of
+from clipsyn.images.decode import UndecodableImage, look_of, returned
 from clipsyn.images.perturb import apply, reduce_to_canvas
-from clipsyn.images.sources.base import ImageSource
+from clipsyn.images.sources import ImageSource
 from clipsyn.names import CLEAN, Perturbation
 
 Preprocess = Callable[[Image.Image], NDArray[np.uint8]]

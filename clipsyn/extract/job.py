@@ -18,12 +18,15 @@ from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
 from clipsyn.catalog.texts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.extract.plan import Plan, PlannedBackbone, PlannedSplit, planned_cells
-from clipsyn.extract.settings import ExtractSettings
+from clipsyn.extract import ExtractSettings, Plan, PlannedBackbone, PlannedSplit, planned_cells
 from clipsyn.images.perturb import expand
 from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
-from clipsyn.names import Backbone, Perturbation, listed, parse_shard
+from clipsyn.names import (
+    Perturbation,
+    listed,
+    parse_shard,
+)
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
@@ -31,7 +34,7 @@ from clipsyn.store.marker import is_vacant
 if TYPE_CHECKING:
     from clipsyn.extract.run import RunSettings
     from clipsyn.extract.work import Work
-    from clipsyn.images.sources.base import ImageSource
+    from clipsyn.images.sources import ImageSource
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("clipsyn")
@@ -46,11 +49,15 @@ def plan_job(path: Path, job: ExtractSettings) -> Plan:
     """
     tune_process_memory()
     from clipsyn.extract.encoder import resolve_device, resolve_precision
+    from clipsyn.extract.weights import look_for
 
     settings_for(job)
     resolve_precision(job.precision, resolve_device(job.device))
     datasets, splits, perturbations = _asked(job)
-    backbones = [_planned_backbone(backbone) for backbone in resolve_backbones(job.backbones)]
+    backbones = [
+        PlannedBackbone(b.name, *look_for(b), known.image_gflops if (known := cost_of(b)) else None)
+        for b in resolve_backbones(job.backbones)
+    ]
     sizes = _of_each(datasets, splits, partial(_planned_split, job))
     cells = planned_cells(backbones, sizes, perturbations, job.logits)
     done = () if is_vacant(path) else FeatureStore.open(path).keys()
@@ -93,14 +100,6 @@ def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbatio
         if not named:
             raise UsageError(f"{name}=… is empty, perhaps a variable that is not set: name one")
     return datasets, splits, perturbations
-
-
-def _planned_backbone(backbone: Backbone) -> PlannedBackbone:
-    from clipsyn.extract.models import look_for
-
-    is_here, width = look_for(backbone)
-    known = cost_of(backbone)
-    return PlannedBackbone(backbone.name, is_here, width, known.image_gflops if known else None)
 
 
 def _planned_split(job: ExtractSettings, dataset: str, split: str) -> PlannedSplit:

@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import BadImages
-from clipsyn.extract.encoder import Encoder
+from clipsyn.extract.encoder import Encoder, Used, measured
 from clipsyn.extract.images import Batch, Images, batches
-from clipsyn.extract.measure import Used, measured
 from clipsyn.extract.text import publish_classes, write_classes
 from clipsyn.extract.work import CellWork, SplitWork, Work
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
@@ -345,7 +344,7 @@ def _provenance(cell: CellWork, notes: Sequence[Note]) -> dict[str, Any]:
 
 
 def _memory(cell: CellWork, notes: Sequence[Note]) -> dict[str, float]:
-    """The most that any block needed: see `clipsyn.extract.measure`, here with the weights."""
+    """The most that any block needed: see `clipsyn.extract.encoder`, here with the weights."""
     most = _largest(note.get("memory", {}) for note in notes)  # older drafts have no such note
     if "peak_memory_mb" in most:
         most["peak_memory_mb"] += cell.encoder.provenance["image_weights_mb"]

@@ -22,9 +22,8 @@ from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_datas
 from clipsyn.catalog.texts import benchmark_class_names, imagenet_names
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.images.decode import UndecodableImage, keep_to_rasters, to_rgb
-from clipsyn.images.sources import MANIFESTS, open_path, opener
-from clipsyn.images.sources.base import UNLABELLED, ImageSource, class_indices, numbered, row_ids
-from clipsyn.images.sources.folder import open_folder
+from clipsyn.images.sources import UNLABELLED, ImageSource, class_indices, numbered, row_ids
+from clipsyn.images.sources.files import MANIFESTS, open_folder, open_path, opener
 from clipsyn.images.sources.webdataset import open_webdataset
 from clipsyn.text import advised, one_line
 

@@ -11,10 +11,10 @@ from functools import cached_property
 
 from clipsyn.catalog.texts import resolve_prompts
 from clipsyn.errors import DatasetError, StaleCell
+from clipsyn.extract import Cost, Plan, PlannedCell, PlannedSplit, stores_logits
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
-from clipsyn.extract.plan import Cost, Plan, PlannedCell, PlannedSplit, stores_logits
-from clipsyn.images.sources.base import ImageSource, sample_table
+from clipsyn.images.sources import ImageSource, sample_table
 from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet
 from clipsyn.show.progress import Progress
 from clipsyn.store.drafts import Draft, stale

@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.images.settings import KEEP, SplitSettings
-from clipsyn.images.sources.base import sample_table
-from clipsyn.images.sources.folder import FolderSource, open_undivided
-from clipsyn.images.sources.manifest import ManifestSource, open_undivided_manifest
+from clipsyn.images import KEEP, SplitSettings
+from clipsyn.images.sources import sample_table
+from clipsyn.images.sources.files import (
+    FolderSource,
+    ManifestSource,
+    open_undivided,
+    open_undivided_manifest,
+)
 from clipsyn.images.sources.webdataset import is_webdataset
 from clipsyn.methods.numerics.sides import CONFLICTING, TEST, TRAIN, UNLABELLED, sides
 from clipsyn.methods.pool import NO_LABEL

@@ -19,7 +19,7 @@ from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.report.gallery import Example
 
 if TYPE_CHECKING:
-    from clipsyn.images.sources.base import ImageSource
+    from clipsyn.images.sources import ImageSource
 
 _SIDE = 112  # pixels of a thumbnail
 _QUALITY = 75  # of its WebP, which takes 40 % of a JPEG's bytes at this size
@@ -76,7 +76,7 @@ def _by_name(sources: Iterable[ImageSource]) -> dict[str, list[tuple[ImageSource
 
 def _bare(name: str) -> str:
     """An id without the ending of an image file."""
-    from clipsyn.images.sources.folder import SUFFIXES
+    from clipsyn.images.sources.files import SUFFIXES
 
     stem, _, ending = name.rpartition(".")
     return stem if stem and f".{ending.lower()}" in SUFFIXES else name
@@ -99,8 +99,8 @@ def _webp(source: ImageSource, row: int) -> str | None:
 def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
     """Every reading of a path that has images for a dataset and split, whose names may be any."""
     from clipsyn.extract.sources import open_source
-    from clipsyn.images.sources import open_path
-    from clipsyn.images.sources.base import inside
+    from clipsyn.images.sources import inside
+    from clipsyn.images.sources.files import open_path
     from clipsyn.images.sources.webdataset import open_tar
 
     if path.suffix == ".tar":

@@ -10,7 +10,7 @@ from typing import Any
 
 from clipsyn.catalog import recipes_dir
 from clipsyn.errors import UsageError
-from clipsyn.extract.plan import Cost, Plan
+from clipsyn.extract import Cost, Plan
 from clipsyn.names import Location, is_url
 from clipsyn.registry import unknown_name
 from clipsyn.run import analyses

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.job import load_job, plan_job, run_job
-from clipsyn.extract.plan import Cost, Plan
-from clipsyn.extract.settings import ExtractSettings
 from clipsyn.names import FeatureKey
 from clipsyn.settings import PATH, PATHS, REQUIRED, TEXT, Settings, declared, setting
 from clipsyn.show.progress import progress

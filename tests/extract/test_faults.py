@@ -131,12 +131,6 @@ def test_bad_images_are_named_and_unusual_ones_are_read(tmp_path, clipsyn, tiny,
     assert scored == {10}  # of 15, five are bad
 
 
-# Datasets
-
-
-# Checkpoints
-
-
 # Stores
 
 
@@ -149,7 +143,7 @@ def filled(tmp_path, clipsyn, tiny, write_images):
     return store, line
 
 
-LOGITS = "logits/pets/test/clean/tiny/simple"
+LOGITS, LABELS = "logits/pets/test/clean/tiny/simple", "samples/pets/test/label/c.0"
 
 
 def cut(file: Path) -> None:
@@ -162,8 +156,11 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("spoil", [cut, flip, Path.unlink])
-@pytest.mark.parametrize("file", [f"{LOGITS}/prediction/c.0", "samples/pets/test/label/c.0"])
+@pytest.mark.parametrize(
+    ("spoil", "file"),
+    [(cut, f"{LOGITS}/prediction/c.0"), (flip, LABELS), (Path.unlink, LABELS)],
+    ids=["cut", "flip", "unlink"],
+)
 def test_a_damaged_chunk_stops_the_evaluation_and_names_it(filled, clipsyn, spoil, file):
     store, line = filled
     spoil(store / file)
@@ -174,6 +171,3 @@ def test_a_damaged_chunk_stops_the_evaluation_and_names_it(filled, clipsyn, spoi
     assert clipsyn("rm", store, "-d", "pets", "-y").exit_code == 0
     assert clipsyn(*line).exit_code == 0
     assert clipsyn("verify", store).exit_code == 0
-
-
-# What has changed

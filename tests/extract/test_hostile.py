@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import shutil
 import struct
@@ -108,23 +107,15 @@ def text_bomb(kind: bytes, size: int) -> bytes:
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 GOOD: dict[str, Callable[[], bytes]] = {
-    "JPEG of CMYK": lambda: saved("JPEG", "CMYK"),
     "progressive JPEG": lambda: saved("JPEG", progressive=True),
     "JPEG of two pictures": lambda: frames("MPO", 2),
     "JPEG and an archive": lambda: saved("JPEG") + archive(),
-    "JPEG and a program": lambda: saved("JPEG") + EPS.encode(),
-    "GIF and a script": lambda: saved("GIF", "P") + b"/*<script>*/=1;",
     "GIF of 200 frames": lambda: frames("GIF", 200),
     "WebP of 20 frames": lambda: frames("WEBP", 20),
     "PNG of 20 frames": lambda: frames("PNG", 20),
     "TIFF of 20 pages": lambda: frames("TIFF", 20),
-    "PNG of 16 bits": lambda: saved("PNG", "I;16"),
-    "PNG of grey and alpha": lambda: saved("PNG", "LA"),
-    "PNG of two colours": lambda: saved("PNG", "1"),
     "PNG with a text": lambda: saved("PNG", pnginfo=text("x" * 9_999)),
-    "PNG and more bytes": lambda: saved("PNG") + bytes(9_999),
     "TIFF of floats": lambda: saved("TIFF", "F"),
-    "TIFF of integers": lambda: saved("TIFF", "I"),
     "TIFF of LAB": lambda: saved("TIFF", "LAB"),
     "TIFF by hand": tiff,
     "one pixel": lambda: png(1, 1, rows=4),
@@ -137,53 +128,30 @@ EPS = """%!PS-Adobe-3.0 EPSF-3.0
 0 0 moveto 20 20 lineto stroke showpage
 %%EOF
 """
-OTHERS = (
-    "ICO",
-    "PCX",
-    "SGI",
-    "TGA",
-    "ICNS",
-    "JPEG2000",
-    "AVIF",
-    "DDS",
-    "PDF",
-    "EPS",
-    "SPIDER",
-)
+OTHERS = ("ICO", "TGA", "JPEG2000", "AVIF", "PDF", "EPS")
 BAD: dict[str, Callable[[], bytes]] = {
     "nothing": bytes,
-    "a byte": lambda: b"\x89",
     "a text": lambda: b"I am no image.\n",
-    "a page": lambda: b"<!doctype html><title>404</title>",
     "SVG": lambda: SVG,
     "EPS with a preview": lambda: (
         struct.pack("<IIIIIIIH", 0xC6D3D0C5, 32, 400, 0, 0, 0, 0, 0) + EPS.encode()
     ),
-    "FITS": lambda: b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800),
     "PSD": lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(999),
-    "XPM": lambda: b'/* XPM */ static char *x[] = {"1 1 1 1", "a c #ff0000", "a"};',
-    "HDF5": lambda: b"\x89HDF\r\n\x1a\n" + bytes(99),
-    "MPEG": lambda: b"\0\0\1\xb3" + bytes(99),
     "an archive": archive,
-    "a compressed PNG": lambda: gzip.compress(saved("PNG")),
-    "a program": lambda: b"#!/bin/sh\ntouch /tmp/ran\n",
     "0 x 0": lambda: png(0, 0),
     "PNG of 10^10 pixels": lambda: png(100_000, 100_000),
-    "PNG of 2^62 pixels": lambda: png(2**31 - 1, 2**31 - 1),
     "PNG just too large": lambda: png(MOST_PIXELS // 8192 + 1, 8192, colour=0),
     "GIF of 65535^2": lambda: gif(65535, 65535),
     "BMP of 30000^2": lambda: bmp(30_000, 30_000),
     "BMP of -2^31": lambda: bmp(30, -(2**31)),
     "JPEG of 65500^2": lambda: jpeg_size(65_500, 65_500),
     "WebP of 16384^2": lambda: webp(16_384, 16_384),
-    "WebP of 10000^2": lambda: webp(10_000, 10_000),
     "PPM of 10^18": lambda: b"P6 1000000000 1000000000 255\n" + bytes(9),
     "PPM of many digits": lambda: b"P6 " + b"9" * 5000 + b" 1 255\n" + bytes(9),
     "TIFF of 2^64": lambda: tiff(w=2**32 - 1, h=2**32 - 1),
     "TIFF with large tiles": lambda: tiff(zip=5, tw=65_520, tl=65_520, offsets=300, counts=64),
     "TIFF with bits": lambda: tiff(bits=2**31),
     "TIFF without end": lambda: tiff()[:-60],
-    "TIFF of no tags": lambda: b"II*\0\x08\0\0\0\0\0" + bytes(9),
     "1 x 100000": lambda: png(1, 100_000, rows=400_000),
     "201 x 1": lambda: png(201, 1, rows=604),
     "JPEG of 1000 scans": lambda: scans(1000),

@@ -36,8 +36,7 @@ def collected(work: list[Images], size: int, workers: int = 3) -> list[tuple[Ima
         return list(batches(work, size, pool))
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("size", [1, 3, 7, 64])
+@pytest.mark.parametrize(("size", "workers"), [(1, 4), (7, 1), (64, 4)])
 def test_batches_are_the_rows_in_order(fakes: Any, size: int, workers: int) -> None:
     source = fakes.Source(count=50)
     first, second = images(source, 0, 20), images(source, 30, 41, "gaussian_noise:2")

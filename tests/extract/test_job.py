@@ -8,25 +8,9 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import UsageError
+from clipsyn.extract import ExtractSettings
 from clipsyn.extract.job import load_job, run_job
-from clipsyn.extract.settings import ExtractSettings
 from clipsyn.store.features import FeatureStore
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"datasets": ["x"], "batch_size": 0}, "batch_size=…"),
-        ({"datasets": ["x"], "workers": -1}, "workers=…"),
-        ({"datasets": ["x"], "max_bad": 2}, "max_bad=…"),
-        ({}, "datasets=…"),
-        ({"datasets": ["x"], "speed": 1}, "unknown setting 'speed'"),
-    ],
-)
-def test_impossible_options_are_named(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        ExtractSettings(**options)
 
 
 @pytest.fixture
@@ -52,11 +36,3 @@ def test_a_job_is_planned_and_run(tmp_path: Path, options: dict[str, Any], fakes
     assert store.samples("pets", "test").class_names == ("cat", "dog")
     plan, _ = load_job(path, job, fakes.Quiet())
     assert not plan.is_needed
-
-
-def test_two_backbones_of_one_name_are_refused(tmp_path, options, saved, fakes):
-    backbones = [*options["backbones"], f"tiny={saved('clipsyn-rn').by_folder}"]
-    with pytest.raises(UsageError, match="'tiny'"):
-        load_job(
-            tmp_path / "s", ExtractSettings(**{**options, "backbones": backbones}), fakes.Quiet()
-        )

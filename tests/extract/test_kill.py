@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.kills import assert_sound, killed_again_and_again, number_of_kills
 
 __all__ = ["forker"]
 
-KILLS = number_of_kills(10)
+KILLS = number_of_kills(6)
 BOTH = ["fake/one", "fake/two"]
 SLOW = {"names": BOTH, "seconds": 0.002}
 
@@ -121,17 +121,15 @@ def blocks_of_eight(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("line", [400], indirect=True)  # seconds are left when the signal comes
-def test_a_signal_stops_the_command_line_and_it_resumes(line, clipsyn, blocks_of_eight):
+def test_a_signal_stops_the_command_line_and_it_resumes(forker, line, clipsyn, blocks_of_eight):
     options = ("--batch-size", "1", "--workers", "1", "-p", "jpeg:5")
-    command = [sys.executable, "-m", "clipsyn", *line(blocks_of_eight, *options)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not any(draft.done for draft in feature_drafts(blocks_of_eight)):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate()
-    assert process.returncode == 130
-    assert "run the same command again" in sentence(stderr)
+    process = forker.start("command", words=line(blocks_of_eight, *options))
+    while not any(draft.done for draft in feature_drafts(blocks_of_eight)):
+        assert Path(f"/proc/{process}/exe").exists(), forker.said(process)
+        time.sleep(0.01)
+    os.kill(process, signal.SIGTERM)
+    assert forker.wait(process) == 130
+    assert "run the same command again" in sentence(forker.said(process))
     done = feature_drafts(blocks_of_eight)[0].done
     assert 0 < done < 50
     result = clipsyn(*line(blocks_of_eight, *options))

@@ -11,13 +11,11 @@ import pytest
 import torch
 
 from clipsyn.catalog.backbones import cost, known_backbones
-from clipsyn.extract.measure import Used, measure_cost, measure_gflops, measured
+from clipsyn.extract.encoder import Used, measure_cost, measure_gflops, measured
 from clipsyn.names import Backbone
 
-OPENAI = [backbone.name for backbone in known_backbones()["openai"]]
 
-
-@pytest.mark.parametrize("name", OPENAI)
+@pytest.mark.parametrize("name", ["RN50/openai", "ViT-B-32/openai", "ViT-L-14-336/openai"])
 def test_the_catalogue_agrees_with_open_clips_models(name: str) -> None:
     architecture = name.partition("/")[0]
     with torch.device("meta"):

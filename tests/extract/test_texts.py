@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ import pytest
 from clipsyn.errors import DamagedStore
 from clipsyn.extract import text as text_module
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import unfinished
 
 CLASSES = tuple(f"bird {number} {'x' * (number % 7)}" for number in range(30))
 TEMPLATES = tuple(f"{number} of {{c}}" for number in range(4))
@@ -111,47 +106,3 @@ def test_workers_begin_at_different_texts(fakes: Any, source: Any, tmp_path: Pat
             fakes.fill(tmp_path, [Stopping(encoder, 2)], [source], shard=(number, 3))
     texts = [text for encoder in encoders for text in encoder.texts]
     assert len(texts) == len(set(texts)) == 6 * 16
-
-
-CHILD = """
-import importlib.util, sys, time
-spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
-fakes = importlib.util.module_from_spec(spec)
-sys.modules["fakes"] = fakes
-spec.loader.exec_module(fakes)
-from pathlib import Path
-from clipsyn.extract import text
-text.PART = 16
-path, slow = Path(sys.argv[2]), len(sys.argv) > 3
-encoder = fakes.FakeEncoder()
-encode = encoder.encode_text
-
-def encode_text(texts):
-    time.sleep(0.05 * slow)
-    return encode(texts)
-
-encoder.encode_text = encode_text
-source = fakes.FakeSource(
-    class_names=tuple(f"bird {n} {'x' * (n % 7)}" for n in range(30)),
-    templates=tuple(f"{n} of {{c}}" for n in range(4)),
-    count=10,
-)
-fakes.fill(path, [encoder], [source])
-print(len(encoder.texts))
-"""
-
-
-def test_a_killed_process_leaves_its_parts(fakes: Any, whole: bytes, tmp_path: Path) -> None:
-    conftest = Path(__file__).parents[1] / "conftest.py"
-    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(conftest), str(tmp_path / "s")]
-    child = subprocess.Popen([*command, "slowly"], stderr=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("s/.wip/*/kept/*"))) < 3:
-        assert child.poll() is None
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() != 0
-    kept = len(list(tmp_path.glob("s/.wip/*/kept/*")))
-    assert [draft.target.split("/")[0] for draft in unfinished(tmp_path / "s")] == ["classes"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == TEXTS - 16 * kept
-    assert embedding(FeatureStore.open(tmp_path / "s")) == whole

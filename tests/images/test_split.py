@@ -121,7 +121,7 @@ def test_what_is_odd_is_kept_apart_and_said(write: Write, tmp_path: Path) -> Non
     assert side["fox/1.png"] == "train"
     assert {side["cat/empty.png"], side["dog/empty.png"]} <= {"train", "test"}
     assert division.notes() == (
-        f"photos: 1 file without an image suffix skipped in '{tmp_path / 'photos'}'",
+        f"photos: 1 file without an image suffix in '{tmp_path / 'photos'}' left out",
         "copies with different labels, kept apart as conflicting: 2 (cat/both.png, dog/both.png)",
         "unlabelled copies of labelled images: 1 (again.png)",
         "files that are empty or cannot be read: 2 (cat/empty.png, dog/empty.png)",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.extract.plan import Cost
+from clipsyn.extract import Cost
 from clipsyn.run.recipe import Recipe, joined, plan_recipe, total
 from clipsyn.run.stages import Made
 

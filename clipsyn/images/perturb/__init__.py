@@ -19,7 +19,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import PluginError, UnknownName, UsageError
+from clipsyn.errors import PluginError, UsageError
 from clipsyn.names import CLEAN, Perturbation, canonical_json, parse_perturbation
 from clipsyn.registry import Plugins, unknown_name
 
@@ -37,9 +37,9 @@ def grey_levels(values: NDArray[np.float32]) -> Pixels:
 # group -> name -> (module below clipsyn.images.perturb with a function of that name, description)
 BUILT_IN = {
     "imagenet-c": {
-        "gaussian_noise": ("noise", "independent normal noise on every channel"),
-        "shot_noise": ("noise", "Poisson noise, as of few photons"),
-        "impulse_noise": ("noise", "salt and pepper, channel by channel"),
+        "gaussian_noise": ("levels", "independent normal noise on every channel"),
+        "shot_noise": ("levels", "Poisson noise, as of few photons"),
+        "impulse_noise": ("levels", "salt and pepper, channel by channel"),
         "defocus_blur": ("blur", "mean over a disc, as out of focus"),
         "glass_blur": ("blur", "pixels take the place of near ones, as behind frosted glass"),
         "motion_blur": ("blur", "the image dragged along a line, as of a moving camera"),
@@ -47,17 +47,17 @@ BUILT_IN = {
         "snow": ("weather", "falling flakes on a whitened image"),
         "frost": ("weather", "ice crystals over it; made up, not the published photographs"),
         "fog": ("weather", "a fractal cloud over it"),
-        "brightness": ("colour", "more value in HSV"),
-        "contrast": ("colour", "values moved towards the mean"),
+        "brightness": ("levels", "more value in HSV"),
+        "contrast": ("levels", "values moved towards the mean"),
         "elastic_transform": ("geometry", "an affine map and smooth displacements"),
-        "pixelate": ("noise", "coarse pixels"),
-        "jpeg": ("noise", "JPEG compression (ImageNet-C's jpeg_compression)"),
+        "pixelate": ("levels", "coarse pixels"),
+        "jpeg": ("levels", "JPEG compression (ImageNet-C's jpeg_compression)"),
     },
     "imagenet-c-extra": {
-        "speckle_noise": ("noise", "normal noise in proportion to the value"),
+        "speckle_noise": ("levels", "normal noise in proportion to the value"),
         "gaussian_blur": ("blur", "a Gaussian blur"),
         "spatter": ("weather", "drops of water (1 to 3) or mud (4 and 5) on the lens"),
-        "saturate": ("colour", "paler (1 and 2) or stronger colours (3 to 5) in HSV"),
+        "saturate": ("levels", "paler (1 and 2) or stronger colours (3 to 5) in HSV"),
     },
     "geometric": {
         "rotation": ("geometry", "turned by 5 to 45 degrees to either side"),
@@ -68,11 +68,11 @@ BUILT_IN = {
         "perspective": ("geometry", "corners moved inwards, as seen from aside"),
     },
     "photometric": {
-        "hue": ("colour", "hue turned by 5 to 50 % of the circle"),
-        "saturation": ("colour", "distance from grey times 1.5 to 6"),
-        "grayscale": ("colour", "no colour"),
-        "posterise": ("colour", "5 to 1 bits a channel"),
-        "solarise": ("colour", "values from a threshold on inverted"),
+        "hue": ("levels", "hue turned by 5 to 50 % of the circle"),
+        "saturation": ("levels", "distance from grey times 1.5 to 6"),
+        "grayscale": ("levels", "no colour"),
+        "posterise": ("levels", "5 to 1 bits a channel"),
+        "solarise": ("levels", "values from a threshold on inverted"),
     },
     "occlusion": {
         "random_erase": ("geometry", "a grey rectangle over 10 to 50 % of it"),
@@ -153,7 +153,7 @@ def expand(texts: Iterable[str]) -> list[Perturbation]:
         if head in GROUPS:
             perturbations |= dict.fromkeys(_members(head, options))
         else:
-            perturbations[_single(text)] = None
+            perturbations[resolve(text)] = None
     return list(perturbations)
 
 
@@ -170,20 +170,6 @@ def _members(group: str, options: list[str]) -> Iterator[Perturbation]:
         default = map(str, SEVERITIES if INFO[name].graded else SEVERITIES[:1])
         for severity in severities or default:
             yield resolve(":".join([name, severity, *options]))
-
-
-def _single(text: str) -> Perturbation:
-    try:
-        return resolve(text)
-    except UnknownName:
-        raise
-    except UsageError:
-        head = text.strip().partition(":")[0]
-        if head in (CLEAN.name, *INFO):
-            raise
-        # perhaps a misspelt group: near matches say more than the syntax
-        known = [CLEAN.name, *INFO, *GROUPS]
-        raise unknown_name("perturbation or group", head, known) from None
 
 
 def resolve(spec: str | Perturbation) -> Perturbation:

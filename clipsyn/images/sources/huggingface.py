@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.texts import find_class_names
 from clipsyn.errors import DatasetError
-from clipsyn.images.sources.base import (
+from clipsyn.images.sources import (
     UNLABELLED,
     EncodedSource,
-    inside,
     numbered,
-    read_at,
     row_ids,
     whole_labels,
 )
@@ -50,7 +48,6 @@ class HuggingFaceSource(EncodedSource):
     files: tuple[Path, ...] = field(kw_only=True)
     ends: NDArray[np.int64] = field(kw_only=True)  # of each file's rows among all
     column: str = field(kw_only=True)
-    folders: tuple[Path | None, ...] = field(kw_only=True)  # of images that are named and not held
     _lock: Lock = field(default_factory=Lock, init=False)
     _kept: OrderedDict[tuple[Path, int], pl.Series] = field(default_factory=OrderedDict, init=False)
 
@@ -61,12 +58,7 @@ class HuggingFaceSource(EncodedSource):
             cell = self._cell(file, index - first)
         except pl.exceptions.PolarsError as error:
             raise OSError(f"its file is damaged: {error}") from error
-        if not isinstance(cell, dict):  # bytes without a path
-            cell = {"bytes": cell}
-        content, path = cell.get("bytes"), cell.get("path")
-        if content is None and path:
-            (named,) = inside(f"'{file}'", [path], self.folders)
-            return read_at(named)
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
         if content is None:
             raise OSError("the row has no image")
         return bytes(content)
@@ -92,16 +84,21 @@ def is_huggingface(path: Path) -> bool:
 
 
 def open_huggingface(
-    path: Path, name: str, split: str, root: Path | None = None
+    path: Path, name: str, split: str, _root: Path | None = None
 ) -> HuggingFaceSource:
     """The images of a split; of a file all.
 
     Order is that of the files. Ids are a column of them, else the images' paths, else row numbers.
     Class names are those of `classnames.txt` beside the files, else of the set's own features.
-    Images that are named and not held are in the folder of the set or in `root`. Raises
-    DatasetError for a split that is not there and for files that cannot be read.
+    Raises DatasetError for a split that is not there and for files that cannot be read.
     """
-    files = [path] if path.is_file() else _files_of(path, split)
+    tables = {split: [path]} if path.is_file() else _parquet(path)
+    if split not in tables:
+        known = ", ".join(sorted(tables)) or "none"
+        raise DatasetError(
+            f"'{path}' has no split '{split}'; it has {known} (give one with splits=…)"
+        )
+    files = tables[split]
     features, schema = _parquet_features(files[0]), _schema(files[0])
     column = _image_column(schema)
     if column is None:
@@ -110,7 +107,8 @@ def open_huggingface(
             f"{', '.join(schema)}"
         )
     folder = path if path.is_dir() else path.parent
-    names, label = _classes(folder, name, features), _label_column(schema, features)
+    label = next((name for name in _LABELS if name in schema), None)
+    names = _classes(folder, name, features.get(label or ""))
     frame, ends = _small_columns(files, schema, column)
     labels = _labels(files[0], frame, label)
     return HuggingFaceSource(
@@ -123,19 +121,7 @@ def open_huggingface(
         files=tuple(files),
         ends=ends,
         column=column,
-        folders=(folder, root),
     )
-
-
-def _files_of(path: Path, split: str) -> list[Path]:
-    """The files of a split in their order."""
-    tables = _parquet(path)
-    if split not in tables:
-        known = ", ".join(sorted(tables)) or "none"
-        raise DatasetError(
-            f"'{path}' has no split '{split}'; it has {known} (give one with splits=…)"
-        )
-    return tables[split]
 
 
 def _parquet(path: Path) -> dict[str, list[Path]]:
@@ -186,36 +172,17 @@ def _fields(dtype: pl.DataType) -> dict[str, Any]:
     )
 
 
-def _label_column(schema: Mapping[str, Any], features: Mapping[str, Any]) -> str | None:
-    """A column of class indices: one that is called so, or the only one of classes."""
-    if usual := next((name for name in _LABELS if name in schema), None):
-        return usual
-    classes = [
-        name for name, feature in features.items() if _is_class_label(feature) and name in schema
-    ]
-    return classes[0] if len(classes) == 1 else None
-
-
-def _is_class_label(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-
-
-def _classes(folder: Path, name: str, features: Mapping[str, Any]) -> tuple[str, ...]:
+def _classes(folder: Path, name: str, feature: Any) -> tuple[str, ...]:
     names, source = find_class_names([folder / "classnames"], name)
-    if source is not None:
-        return names
-    label = _label_column(features, features)
-    feature = features.get(label) if label else None
-    own = feature.get("names") if isinstance(feature, dict) and _is_class_label(feature) else None
-    return tuple(map(str, own)) if isinstance(own, list) else ()
+    own = feature.get("names") if source is None and isinstance(feature, dict) else None
+    return tuple(map(str, own)) if isinstance(own, list) else names
 
 
 def _small_columns(
     files: Sequence[Path], schema: Mapping[str, Any], image: str
 ) -> tuple[pl.DataFrame, NDArray[np.int64]]:
     """What may be labels and ids, and where the rows of each file end."""
-    usual = (*_LABELS, *_IDS)
-    small = [name for name, dtype in schema.items() if dtype.is_integer() or name in usual]
+    small = [name for name in (*_LABELS, *_IDS) if name in schema]
     has_path = _fields(schema[image]).get("path") == pl.String
     path = pl.col(image).struct.field("path") if has_path else pl.lit(None, pl.String)
     frames = []

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.texts import find_class_names, read_lines
 from clipsyn.errors import DatasetError
-from clipsyn.images.sources.base import (
+from clipsyn.images.sources import (
     UNLABELLED,
     EncodedSource,
     class_indices,

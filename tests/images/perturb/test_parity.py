@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -117,6 +118,7 @@ def measured(name: str, severity: int) -> dict[str, float]:
     }
 
 
+@cache
 def photos() -> list[np.ndarray]:
     shown = [getattr(photographs, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")]
     return [square(image) for image in shown]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources.base import EncodedSource, ImageSource
+from clipsyn.images.sources import EncodedSource, ImageSource, sample_table
 
 
 class Broken(EncodedSource):
@@ -54,3 +55,14 @@ def test_many_names_used_twice_make_a_short_note() -> None:
     (note,) = table(("a",), [0], names).notes
     assert "'n0', 'n1', 'n2', 'n3', 'n4', …" in note
     assert "lowest index" in note
+
+
+def test_the_sample_table_has_every_image_s_hash(fakes: Any) -> None:
+    source, quiet = fakes.Source(count=300), fakes.Quiet()
+    table = sample_table(source, quiet)
+    assert table.ids == source.ids
+    assert np.array_equal(table.labels, source.labels)
+    assert [bytes(row) for row in table.content] == [source.digest(row) for row in range(300)]
+    assert (table.class_names, table.metric, table.licence) == (fakes.classes, "acc1", "CC0")
+    assert quiet.counters == [("toy/test: reading", 300)]
+    assert quiet.counts == [300]

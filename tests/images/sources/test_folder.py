@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources.base import ImageSource
+from clipsyn.images.sources import ImageSource
 
 WriteImages = Callable[..., Path]
 ZOO = ("cat/2.png", "cat/10.png", "dog/a.JPG", "dog/B.png", "a-b/x.png", "a/x.png", "Zebra/1.png")

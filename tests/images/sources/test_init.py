@@ -11,8 +11,7 @@ import pytest
 from clipsyn.catalog.datasets import collections
 from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.extract.sources import open_source
-from clipsyn.images.sources.folder import FolderSource
-from clipsyn.images.sources.manifest import ManifestSource
+from clipsyn.images.sources.files import FolderSource, ManifestSource
 from clipsyn.images.sources.webdataset import WebdatasetSource
 
 Write = Callable[..., Path]

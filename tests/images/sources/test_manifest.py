@@ -12,7 +12,7 @@ import pytest
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources.base import ImageSource
+from clipsyn.images.sources import ImageSource
 
 WriteImages = Callable[..., Path]
 Write = Callable[..., ImageSource]
@@ -49,9 +49,7 @@ def test_named_labels_follow_the_order_of_the_class_names(manifest: Write) -> No
     assert source.labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(
-    "names_file", ["classnames.txt", "table.csv.classnames.txt", "table.classnames.txt"]
-)
+@pytest.mark.parametrize("names_file", ["classnames.txt", "table.csv.classnames.txt"])
 def test_numbered_labels(names_file: str, manifest: Write) -> None:
     lines = ("path,label", "1.png,2", "2.png,0")
     source = manifest(*lines, names="a\nb\nc", names_file=names_file)

@@ -20,7 +20,7 @@ from clipsyn.catalog.datasets import catalogue, find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources.base import ImageSource
+from clipsyn.images.sources import ImageSource
 
 WriteImages = Callable[..., Path]
 

@@ -13,7 +13,7 @@ import pytest
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources.base import ImageSource
+from clipsyn.images.sources import ImageSource
 
 WriteTars = Callable[..., Path]
 Png = Callable[..., bytes]

@@ -1,49 +1,39 @@
 """A Backbone becomes open_clip's model: its files are located, loaded and checked.
 
-Every form of source ends in `open_clip.create_model`. Files are checked before it, so that a wrong
-name, a missing file or an unfit checkpoint gives an error of one sentence. Weights are checked
-after it.
+Nothing here runs code from a file: pickles are opened with `weights_only=True`. open_clip hands
+much of a configuration on to timm and transformers, which would fetch, or run as a program, what
+it names; so nothing passes but what is listed here. open_clip's own configurations are trusted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Annotated, Any, Literal
 
 import open_clip
+import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
+from open_clip import factory
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained_from_hf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsyn.catalog.backbones import CONFIG_FILE
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.checkpoint import (
-    checkpoint_shapes,
-    misshapen,
-    read_config,
-    require_finite,
-)
 from clipsyn.names import Backbone
 from clipsyn.registry import unknown_name
-from clipsyn.text import one_line
+from clipsyn.text import first_problem, foreign, one_line, parse_json, read_text
 
-# In open_clip's order of preference: what its own tools write.
-_WEIGHTS_FILES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
+_FIRST = "open_clip_model.safetensors"  # which open_clip takes before all others
+_RESIZING = "resize_pos_embed", "resize_text_pos_embed"
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class ModelSource:
 
     model_name: str  # with open_clip's schema: "ViT-B-32", "local-dir:…", "hf-hub:…"
     config: dict[str, Any]  # open_clip's model_cfg
-    checkpoint: Path
+    checkpoint: Path  # or the folder that it is in
     pretrained: str | None = None  # a tag or an absolute path; None with a schema
     architecture: str | None = None  # of ARCHITECTURE/TAG and ARCHITECTURE@CHECKPOINT
     tag: str | None = None
@@ -93,9 +83,7 @@ def look_for(backbone: Backbone) -> tuple[bool, int | None]:
         width = int(read_config(config)["embed_dim"]) if config else None
         return bool(config and cached(repository)), width
     if source.startswith("local-dir:") or "@" in source:
-        located = locate(backbone)
-        checkpoint_shapes(located.checkpoint)
-        return True, int(located.config["embed_dim"])
+        return True, int(locate(backbone).config["embed_dim"])
     architecture, _, tag = source.partition("/")
     width = int(_architecture(architecture)["embed_dim"])
     return _is_downloaded(_pretrained(architecture, tag)), width
@@ -145,20 +133,13 @@ def _from_folder(folder: Path) -> ModelSource:
             f"there is no folder {folder}: local-dir:PATH needs one with {CONFIG_FILE} and weights"
         )
     config = read_config(folder / CONFIG_FILE)
-    return ModelSource(f"local-dir:{folder}", config, _weights_in(folder))
-
-
-def _weights_in(folder: Path) -> Path:
-    weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".pth"})
-    for name in _WEIGHTS_FILES:
-        if folder / name in weights:
-            return folder / name
-    if len(weights) != 1:
-        held = f"several ({', '.join(p.name for p in weights)})" if weights else "none"
+    weights = [p.name for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".pth"}]
+    if len(weights) != 1 and _FIRST not in weights:
+        held = ", ".join(sorted(weights)) or "none"
         raise CheckpointError(
-            f"{folder} must hold one weights file and holds {held}: name it {_WEIGHTS_FILES[0]}"
+            f"{folder} must hold one weights file and holds {held}: name it {_FIRST}"
         )
-    return weights[0]
+    return ModelSource(f"local-dir:{folder}", config, folder)
 
 
 def _from_hub(source: str) -> ModelSource:
@@ -190,6 +171,8 @@ def _architecture(name: str) -> dict[str, Any]:
 def _from_file(architecture: str, path: Path) -> ModelSource:
     config = _architecture(architecture)
     path = path.expanduser().resolve()  # absolute: open_clip cannot take it for a tag
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint file at {path}")
     return ModelSource(architecture, config, path, str(path), architecture)
 
 
@@ -241,10 +224,9 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
     Raises CheckpointError naming the tensor for weights of another architecture or resolution
     and for NaN or Inf.
     """
-    shapes = checkpoint_shapes(source.checkpoint)
     what = f"'{backbone.name}' cannot be made of {source.checkpoint}"
-    with quiet_open_clip():
-        try:
+    try:
+        with quiet_open_clip():
             model = open_clip.create_model(
                 source.model_name,
                 source.pretrained,
@@ -254,10 +236,16 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
                 device="cpu",
                 force_quick_gelu=source.quick_gelu,
             )
-        except Exception as error:  # of open_clip, timm, transformers or torch
-            raise CheckpointError(f"{what}: {one_line(error)[:300]}") from error
-    if resized := misshapen(shapes, model):
-        raise CheckpointError(f"{what}: {resized}")
+    except Exception as error:  # of open_clip, timm, transformers or torch
+        reason = one_line(error)[:300]
+        if "weights_only" in reason or isinstance(
+            error, UnpicklingError
+        ):  # torch says how to run it
+            reason = (
+                "it is damaged, or holds objects that could run code; save the model's "
+                "state_dict() alone, best as .safetensors"
+            )
+        raise CheckpointError(f"{what}: {reason}") from error
     require_finite(model, backbone.name)
     return model.eval()
 
@@ -267,18 +255,141 @@ def quiet_open_clip() -> Iterator[None]:
     """Keep open_clip's logging off the user's terminal and out of the root logger's set-up.
 
     It logs through the root logger, whose first message would install a handler permanently. Nor
-    does transformers ask here whether code of a repository may run: it may not.
+    does transformers ask here whether code of a repository may run: it may not. And position
+    embeddings of another resolution are refused: open_clip would resize them without a message, to
+    a model that was never trained.
     """
     with suppress(ImportError):
         from transformers import dynamic_module_utils
 
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # seconds for an answer
-    before = logging.root.manager.disable
+    before, resizing = logging.root.manager.disable, [getattr(factory, it) for it in _RESIZING]
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     logging.disable(logging.CRITICAL)
+    for name in _RESIZING:
+        setattr(factory, name, lambda *_: None)
     try:
         yield
     finally:
+        for name, function in zip(_RESIZING, resizing, strict=True):
+            setattr(factory, name, function)
         logging.disable(before)
         logging.root.removeHandler(handler)
+
+
+def require_finite(model: torch.nn.Module, where: str) -> None:
+    """Raise CheckpointError naming the first tensor of the model with NaN or Inf."""
+    for name, tensor in model.state_dict().items():
+        # One NaN or Inf makes the sum NaN or Inf; only then is every value checked.
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
+            continue
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise CheckpointError(
+                f"{where}: {bad} of {tensor.numel()} values of '{name}' are NaN or Inf; the "
+                "checkpoint is of no use, fetch or train it again"
+            )
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 (hex) over name, dtype, shape and bytes of every tensor, in order of names.
+
+    Taken from the loaded model, so that it depends neither on the file's container nor on
+    its path. Reads the tensors in place: about 2 GB/s.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+_Number = Annotated[int | float, Field(ge=-(2**20), le=2**20, allow_inf_nan=False)]
+_Word = Annotated[str, Field(pattern="^([a-z][a-z0-9_]*)?$")]  # no path, no address
+_ModelName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$")]  # of the hub
+_Size = Annotated[int, Field(ge=1, le=4096)]  # pixels
+_Sizes = _Size | Annotated[list[_Size], Field(min_length=2, max_length=2)]
+_Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
+_Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
+_OfChannels = Field(min_length=3, max_length=3)
+
+
+class _Allowed(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _TokenizerOptions(_Allowed):
+    clean: _Word = ""
+    strip_sep_token: bool = False
+    language: _Word = ""
+
+
+class _Tower(_Allowed):
+    """Of images or of texts; open_clip refuses what stands in the wrong one.
+
+    Numbers and words may have any name, but for what names a model.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | _Number | _Word | list[_Number] | None]
+
+    layers: Annotated[int, Field(ge=0, le=1000)] | list[_Size] = 12
+    image_size: _Sizes = 224
+    timm_model_name: Annotated[str, Field(pattern=r"^[\w.]*$")] | None = None
+    hf_model_name: _ModelName | None = None
+    hf_tokenizer_name: _ModelName | None = None
+    tokenizer_kwargs: _TokenizerOptions = _TokenizerOptions()
+    act_kwargs: dict[Literal["approximate"], _Word] | None = None
+    norm_kwargs: dict[Literal["eps"], _Number] | None = None
+
+
+class _Model(_Allowed):
+    embed_dim: Annotated[int, Field(ge=1, le=2**16)]
+    vision_cfg: _Tower
+    text_cfg: _Tower
+    multimodal_cfg: _Tower | None = None
+    custom_text: bool = False
+    quick_gelu: bool = False
+    init_logit_scale: _Number = 0
+    init_logit_bias: _Number | None = None
+    nonscalar_logit_scale: bool = False
+
+
+class _Preprocessing(_Allowed):
+    """A value may be None, and open_clip has no use for other names than these."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    size: _Sizes | None = None
+    mode: Literal["RGB"] | None = None
+    mean: Annotated[list[_Mean], _OfChannels] | None = None
+    std: Annotated[list[_Deviation], _OfChannels] | None = None
+    interpolation: Literal["bicubic", "bilinear", "random"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+    fill_color: Annotated[int, Field(ge=0, le=255)] | None = None
+
+
+class _Config(_Allowed):
+    model_config = ConfigDict(extra="ignore")
+
+    model_cfg: _Model
+    preprocess_cfg: _Preprocessing = _Preprocessing()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The `model_cfg` of open_clip's configuration file; raises CheckpointError naming the key."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: it describes the model, {{'model_cfg': …, 'preprocess_cfg': …}}, "
+            "as open_clip's push_to_hf_hub writes it"
+        )
+    with foreign(lambda reason: CheckpointError(f"{path} cannot be read as JSON: {reason}")):
+        content = parse_json(read_text(path))
+    try:
+        _Config.model_validate(content)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} must not be used: {first_problem(error)}") from None
+    model: dict[str, Any] = content["model_cfg"]
+    return model
