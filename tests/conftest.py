@@ -308,6 +308,16 @@ def fakes() -> SimpleNamespace:
     )
 
 
+@pytest.fixture(scope="session")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What starts processes that need no imports: a `tests.forker.Forker`."""
+    from tests.forker import Forker
+
+    started = Forker(tmp_path_factory.mktemp("forker"))
+    yield started
+    started.close()
+
+
 @pytest.fixture(scope="session", name="read_table")
 def _read_table() -> Callable[..., ShownTable]:
     """Function (text, number of the table in it) -> its cells, by the names of rows and columns."""

@@ -8,11 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 US = {"uid": 0, "gid": 0, "umask": 0o022}
 
@@ -74,10 +71,3 @@ class Forker:
     def _answer(self) -> str:
         assert self._process.stdout
         return self._process.stdout.readline().strip()
-
-
-@pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
-    forker = Forker(tmp_path_factory.mktemp("forker"))
-    yield forker
-    forker.close()

@@ -19,10 +19,8 @@ from click.testing import CliRunner
 from clipsyn.cli import main
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import leftovers, unfinished
-from tests.forker import Forker, forker
+from tests.forker import Forker
 from tests.kills import assert_sound, killed_again_and_again, number_of_kills
-
-__all__ = ["forker"]
 
 KILLS = number_of_kills(6)
 BOTH = ["fake/one", "fake/two"]
