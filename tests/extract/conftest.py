@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,10 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
+
+from clipsyn.cli import main
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {
@@ -111,3 +117,19 @@ def write_folder(tmp_path: Path) -> Any:
         return f"local-dir:{save_folder(tmp_path / name, *content, **preprocess)}"
 
     return write
+
+
+@pytest.fixture
+def clipsyn() -> Iterator[Callable[..., Any]]:
+    """Function (*arguments) -> result of that command, which must be no traceback."""
+    before, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("clipsyn")
+
+    def run(*arguments: str | Path) -> Any:
+        logger.handlers.clear()  # they hold the standard error of the command before
+        result = CliRunner().invoke(main, list(map(str, arguments)))
+        assert result.exception is None or isinstance(result.exception, SystemExit), result
+        return result
+
+    yield run
+    logger.handlers.clear()
+    signal.signal(signal.SIGTERM, before)

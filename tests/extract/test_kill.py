@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import shutil
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from clipsyn.cli import main
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import leftovers, unfinished
 from tests.forker import Forker
@@ -88,20 +85,6 @@ def line(saved, write_images, request):
         return ["extract", str(store), "-b", backbone, "-d", f"pets={images}", *options]
 
     return line
-
-
-@pytest.fixture
-def clipsyn() -> Iterator[Callable[..., Any]]:
-    """Function (*arguments) -> result of that command, in this process: torch is loaded here."""
-    before, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("clipsyn")
-
-    def run(*arguments: str | Path) -> Any:
-        logger.handlers.clear()  # they hold the standard error of the command before
-        return CliRunner().invoke(main, list(map(str, arguments)))
-
-    yield run
-    logger.handlers.clear()
-    signal.signal(signal.SIGTERM, before)
 
 
 def sentence(stderr: str) -> str:
