@@ -19,15 +19,14 @@ from clipsyn.store.unfinished import leftovers, unfinished
 from tests.forker import Forker
 from tests.kills import assert_sound, killed_again_and_again, number_of_kills
 
-ASKED = ["-b", "tiny-ViT-16/zoo", "-d", "emoji-food", "-p", "clean,jpeg:3"]
 KILLS = number_of_kills(4)
 
 
 class Jobs:
     """Two processes that share an extraction, and their launcher."""
 
-    def __init__(self, forker: Forker, folder: Path) -> None:
-        self._forker, self._folder, self._started = forker, folder, 0
+    def __init__(self, forker: Forker, folder: Path, asked: list[str]) -> None:
+        self._forker, self._folder, self._asked, self._started = forker, folder, asked, 0
         self._choices = random.Random(98)
 
     def start(self, store: Path) -> int:
@@ -36,7 +35,7 @@ class Jobs:
         if not store.exists():
             FeatureStore.create(store, 8)  # many blocks
         options = ["--on", "local", "--jobs", "2", "--logs", str(self._folder / "logs")]
-        words = ["extract", str(store), *ASKED, *options]
+        words = ["extract", str(store), *self._asked, *options]
         return self._forker.start("launch", words=words, pids=self._pids)
 
     def run(self, store: Path) -> tuple[int, str]:
@@ -95,18 +94,24 @@ def can_lock(file: Path, more: int = 0) -> bool:
 
 
 @pytest.fixture
-def jobs(forker: Forker, tmp_path: Path) -> Iterator[Jobs]:
-    jobs = Jobs(forker, tmp_path)
+def asked(write_images: Any) -> list[str]:
+    """48 images, so six blocks of each perturbation."""
+    return ["-b", "tiny-ViT-16/zoo", "-d", f"pets={write_images(count=24)}", "-p", "clean,jpeg:3"]
+
+
+@pytest.fixture
+def jobs(forker: Forker, tmp_path: Path, asked: list[str]) -> Iterator[Jobs]:
+    jobs = Jobs(forker, tmp_path, asked)
     yield jobs
     jobs.kill_workers()
 
 
 def test_killed_at_random_moments_they_end_in_the_bytes_of_one_process(
-    forker: Forker, jobs: Jobs, tmp_path: Path, fakes: Any
+    forker: Forker, jobs: Jobs, tmp_path: Path, fakes: Any, asked: list[str]
 ) -> None:
     """Where the launcher is killed its processes go on, beside those of the same command."""
     whole = FeatureStore.create(tmp_path / "whole", 8).path
-    assert forker.run("command", words=["-q", "extract", str(whole), *ASKED]) == (0, "")
+    assert forker.run("command", words=["-q", "extract", str(whole), *asked])[0] == 0
     begin = time.monotonic()
     assert jobs.run(tmp_path / "timing")[0] == 0
     lasts = time.monotonic() - begin
