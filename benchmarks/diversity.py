@@ -103,11 +103,10 @@ def pairwise(samples: int, rounds: int) -> list[Measured]:
     """All five measures, and one of them, error inconsistency; for the loops the one."""
     predictions, labels = random_predictions(samples)
     lists, label_list = predictions.tolist(), labels.tolist()
-    formulas = [PAIRWISE.load(name).formula for name in PAIRWISE]
 
     def ours() -> list[NDArray[np.float64]]:
         counts = pair_counts(predictions, labels)
-        return [formula(counts) for formula in formulas]
+        return [formula(counts) for formula in PAIRWISE.values()]
 
     def loops(count: Callable[..., Shares], of: Sequence[Any], truth: object) -> NDArray[Any]:
         found = np.zeros((BACKBONES, BACKBONES))

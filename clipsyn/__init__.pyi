@@ -54,7 +54,7 @@ def cascade(
     backbones: str | Collection[str] | None = None,
     prompts: str | Collection[str] | None = None,
     ensembles: str | Collection[str] = ("log-avg",),
-    order: Literal["cost", "greedy", "given"] = "cost",
+    order: Literal["cost", "given"] = "cost",
     thresholds: Collection[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
     within_points: float = 1.0,
     costs: Mapping[str, float] = {},
@@ -153,7 +153,6 @@ def oracle(
     top: int = 10,
     weights: bool = False,
     samples: str | PathLike[str] | None = None,
-    subsets: str | PathLike[str] | None = None,
 ) -> DataFrame: ...
 def plot(
     name: str,

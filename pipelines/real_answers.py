@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clipsyn.analyses.diversity.measures import error_consistency, over_pairs
+from clipsyn.analyses.diversity.measures import error_consistency, over_pairs, pair_counts
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import ClipsynError
 from clipsyn.evaluation.selection import Selection
@@ -57,7 +57,8 @@ def _agreement(group: Predicted) -> tuple[float, float]:
     sizes = np.bincount(labels)
     shares = class_hits(right, labels) / np.maximum(sizes, 1)
     lead = independent_oracle(shares, sizes) - right.any(axis=0).mean()
-    return float(over_pairs(error_consistency(group.predictions, group.labels))), float(lead)
+    pairs = error_consistency(pair_counts(group.predictions, group.labels))
+    return float(over_pairs(pairs)), float(lead)
 
 
 def votes(store: FeatureStore) -> pl.DataFrame:

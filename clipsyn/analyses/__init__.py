@@ -28,8 +28,8 @@ class Analysis:
     """One analysis of a store.
 
     home: its package. ``measure.measure(store, settings)`` there returns a tidy frame,
-    ``tables.tables(frame, settings)`` tables by name. ``tables.notes(frame, settings)``,
-    if there is one, yields sentences to show beside the tables.
+    ``view.tables(frame, settings)`` tables by name. ``view.notes(frame, settings)``, if there is
+    one, yields sentences to show beside the tables.
     """
 
     name: str  # of the command, of the stage of a recipe, and of the Python function
@@ -72,7 +72,7 @@ class Analysis:
         """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""
         from clipsyn.show.table import Shown
 
-        return Shown(import_module(f"{self.home}.tables").tables(frame, settings))
+        return Shown(import_module(f"{self.home}.view").tables(frame, settings))
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
         """Sentences to show beside the tables."""
@@ -81,7 +81,7 @@ class Analysis:
 
         yield from image_notes(sample_tables(store, frame), shared=self.over_datasets)
         yield from filter(None, [interval_note(frame)])
-        own = getattr(import_module(f"{self.home}.tables"), "notes", None)
+        own = getattr(import_module(f"{self.home}.view"), "notes", None)
         yield from own(frame, settings) if own else ()
         if self.lacking and settings.datasets is None:
             there = {key.dataset for key in store.keys(split=set(frame["split"]))}

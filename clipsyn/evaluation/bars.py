@@ -12,7 +12,7 @@ from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import at_most_shots, method_frame
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.show.figure import COLUMN, INK, Figure, Mark, Size, needed
-from clipsyn.show.panels import key, key_height
+from clipsyn.show.panels import key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def _entries(data: pl.DataFrame) -> dict[str, Mark]:
 
 def _size(data: pl.DataFrame) -> Size:
     lines = max(2, len(lines_of(data)))
-    return COLUMN, _LINE * lines + _BELOW + key_height(_entries(data), COLUMN)
+    return COLUMN, _LINE * lines + _BELOW
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:

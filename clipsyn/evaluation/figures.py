@@ -22,7 +22,7 @@ from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, USUAL_ENSEMBLES, plac
 from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.settings import SINGLE
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
-from clipsyn.show.panels import drawn, key, key_height, room
+from clipsyn.show.panels import drawn, key, room
 from clipsyn.show.titles import title
 from clipsyn.text import few
 
@@ -110,10 +110,9 @@ def _gain_marks(data: pl.DataFrame) -> dict[str, Mark]:
 
 
 def _gains_size(data: pl.DataFrame) -> Size:
-    entries = _gain_marks(data)
     lines = max(3, data["dataset"].n_unique())
-    height = (_BAR + _MARK * len(entries.keys() - _BARS.keys())) * lines
-    return COLUMN, height + _BELOW + key_height(entries, COLUMN) + 0.2
+    height = (_BAR + _MARK * len(_gain_marks(data).keys() - _BARS.keys())) * lines
+    return COLUMN, height + _BELOW + 0.2
 
 
 def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
@@ -288,10 +287,6 @@ def _entries(data: pl.DataFrame) -> dict[str, Mark]:
     return {name: of_ensembles.get(name) or _REFERENCES[it] for name, it in methods.items()}
 
 
-def _curves_size(data: pl.DataFrame) -> Size:
-    return COLUMN, 2.2 + key_height(_entries(data), COLUMN)
-
-
 def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
     shots = sorted(data["shots"].unique(), key=in_order)
     entries = _entries(data)
@@ -333,6 +328,6 @@ few_shot = Figure(
     source="evaluate",
     data=_curves,
     draw=_draw_curves,
-    size=_curves_size,
+    size=lambda _data: (COLUMN, 2.2),
     about=_curves_about,
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.robustness.view import under
+from clipsyn.analyses.robustness.rows import under
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.results.data import agreeing, check_data

@@ -247,9 +247,9 @@ class Figure:
     to what is drawn, a row a mark, as it is written to CSV; raises UsageError that says what the
     frame lacks. draw: puts that on axes; names in it may be shown. caption: how to read it, in a
     sentence or two; the page has it below the figure and as its text for a screen reader. size: of
-    the data. tidy: whether its frame has the columns of `clipsyn.evaluation.results.frame.RESULT`;
-    `data` sees for itself what another frame has. about: of the data, what it is of; it stands
-    above the figure where that is asked for, and in its text.
+    the data, without a key. tidy: whether its frame has the columns of
+    `clipsyn.evaluation.results.frame.RESULT`; `data` sees for itself what another frame has. about:
+    of the data, what it is of; it stands above the figure where that is asked for, and in its text.
     """
 
     name: str  # "accuracy-matrix"
@@ -282,8 +282,12 @@ class Figure:
         above = fill(self.about(shown), int(width / _LETTER)) if heading else ""
         with canvas(width, height + _LINE * len(above.splitlines())) as own:
             self.draw(shown, own)
-            own.figure.suptitle(above, x=0.01, ha="left", size=7, color=MUTED)
-        vars(own)["_repr_png_"] = partial(png, cast("drawing.Figure", own.figure))
+            figure = cast("drawing.Figure", own.figure)
+            figure.suptitle(above, x=0.01, ha="left", size=7, color=MUTED)
+            if key := own.get_legend():  # it takes nothing from the room of the data
+                inches = key.get_window_extent().height / figure.dpi
+                figure.set_figheight(figure.get_figheight() + inches)
+        vars(own)["_repr_png_"] = partial(png, figure)
         return own
 
 

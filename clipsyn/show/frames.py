@@ -1,14 +1,12 @@
 """Frames as CSV, Parquet and JSON.
 
-A Parquet file of another may declare far more than it holds, and polars would make room for that
-first: `read_parquet` and `scan_parquet` are how every such file is opened.
+`read_parquet` and `scan_parquet` are how a Parquet file that another may have written is opened.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import re
 import secrets
@@ -37,107 +35,23 @@ def most_bytes(on_disk: int) -> int:
 def read_parquet(path: Path) -> pl.DataFrame:
     """A table that another may have written.
 
-    Raises OSError or polars' own error for what is none, and for more than `most_bytes`.
+    Raises OSError or polars' own error for what is none.
     """
-    check_parquet(path)
     try:
-        return pl.read_parquet(path, glob=False)
+        return scan_parquet(path).collect()
     except pl.exceptions.PanicException as error:  # which is no Exception
         raise pl.exceptions.ComputeError(f"it is damaged: {error}") from error
 
 
 def scan_parquet(path: Path) -> pl.LazyFrame:
     """Like `read_parquet`, of a table that need not fit into memory."""
-    check_parquet(path)
-    return pl.scan_parquet(path, glob=False)
-
-
-def check_parquet(path: Path) -> None:
-    """Raise as `read_parquet` does, without reading more than the sizes of pages."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path} is no file")
-    on_disk = path.stat().st_size
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            rows, declared = _declared(data)
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise pl.exceptions.ComputeError("it is no Parquet file, or damaged") from error
-    schema = pl.read_parquet_schema(path)
-    arrays = [dtype for dtype in schema.values() if isinstance(dtype, pl.Array)]
-    declared += sum(rows * math.prod(dtype.shape) * _ITEM for dtype in arrays)
-    if declared > most_bytes(on_disk):
-        raise pl.exceptions.ComputeError(
-            f"it declares {declared:,} bytes, and has {on_disk:,}, which no measured data come to"
-        )
-
-
-def _declared(data: mmap.mmap) -> tuple[int, int]:
-    """The rows of a Parquet file, and the bytes that its pages say they come to."""
-    end = len(data) - 8
-    about = _Thrift(data, end - int.from_bytes(data[end : end + 4], "little")).struct()
-    groups = about[4]
-    if data[-4:] != b"PAR1" or about[3] != sum(group[3] for group in groups):
-        raise ValueError("its rows are not those of its groups")
-    columns = [column[3] for group in groups for column in group[1]]
-    return about[3], sum(size for column in columns for size in _pages(data, column))
-
-
-def _pages(data: mmap.mmap, column: dict[int, Any]) -> Iterator[int]:
-    """Bytes of each page of a column, when it is not compressed and each value has its own."""
-    at = min(filter(None, (column[9], column.get(11))))
-    end = at + column[7]
-    while at < end:
-        reader = _Thrift(data, at)
-        page = reader.struct()
-        values = next(page[kind][1] for kind in (5, 7, 8) if kind in page)
-        yield page[2] + values * _ITEM
-        at = reader.at + max(page[3], 0)
-
-
-_ITEM = 8  # bytes of a value, at most: a text that stands there often is in memory once
-
-
-class _Thrift:
-    """What Parquet's metadata are written in, the compact protocol: a struct as {field: value}."""
-
-    def __init__(self, data: mmap.mmap, at: int) -> None:
-        self.data, self.at = data, at
-
-    def struct(self) -> dict[int, Any]:
-        fields, field = dict[int, Any](), 0
-        while head := self._byte():
-            kind = head & 15
-            field = field + (head >> 4) if head >> 4 else self._value(_NUMBERS[0])
-            fields[field] = kind == 1 if kind < 3 else self._value(kind)
-        return fields
-
-    def _value(self, kind: int) -> Any:
-        if kind in _NUMBERS:
-            value = self._varint()
-            return (value >> 1) ^ -(value & 1)
-        if kind in (7, 8):
-            length = 8 if kind == 7 else self._varint()
-            self.at += length
-            return None
-        if kind in (9, 10):
-            head = self._byte()
-            count = self._varint() if head >> 4 == 15 else head >> 4
-            return [self._value(head & 15) for _ in range(count)]
-        return self.struct() if kind == 12 else self._byte()
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while (byte := self._byte()) > 127 and shift < 63:
-            value |= (byte & 127) << shift
-            shift += 7
-        return value | byte << shift
-
-
-_NUMBERS = (4, 5, 6)  # kinds of integers, by their width
+        pl.read_parquet_schema(path)
+    except pl.exceptions.PanicException as error:
+        raise pl.exceptions.ComputeError(f"it is damaged: {error}") from error
+    return pl.scan_parquet(path, glob=False)
 
 
 def to_json(frame: pl.DataFrame) -> str:

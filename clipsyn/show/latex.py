@@ -152,7 +152,7 @@ def _stacked(column: Column) -> str:
 
 def _number(column: Column, row: int) -> str:
     cell = column.cells[row]
-    text = _text(cell) + (_room(column) if cell.text.endswith(" ") else "")
+    text = _text(cell)
     marks: dict[str, frozenset[int]] = {"textbf": column.best, "underline": column.tied}
     return next((rf"\{mark}{{{text}}}" for mark, rows in marks.items() if row in rows), text)
 
@@ -171,13 +171,6 @@ def _text(cell: Cell) -> str:
 
 def _above(mark: str) -> str:
     return f"$^{{{mark}}}$"
-
-
-def _room(column: Column) -> str:
-    """As much as the mark of other cells takes, so that digits stay in line."""
-    marks = (cell.text[-1:] for cell in column.cells if _NUMBER.fullmatch(cell.text))
-    mark = next((mark for mark in marks if mark in "*="), None)
-    return rf"\phantom{{{_above(mark)}}}" if mark else ""
 
 
 def _bracket(cell: Cell) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from clipsyn.show.figure import BEST, COLUMN, INK, PAGE, WIDE, Mark, heat_map, label, letters
+from clipsyn.show.figure import BEST, COLUMN, INK, PAGE, WIDE, Mark, heat_map, label
 from clipsyn.show.frames import is_nan
 from clipsyn.show.text import wrapped
 from clipsyn.show.titles import ShortNames, shortened, subject, title
@@ -24,10 +23,9 @@ _AROUND = 0.75  # inches, of labels above and below all
 _LETTER = 0.052  # inches, the width of one of 7 points
 _LINE = 0.13  # inches, the height of one
 _SHARE = 0.775, 0.77  # of width and height that matplotlib gives axes, the rest to their labels
-_HANDLE = 0.42  # inches, of a line of the key and what is between columns
-_LEFT = 0.5  # inches of a figure that are left of its axes
+_PLACE, _SCALE = (0.36, 0.19), 0.7  # inches, of a cell of a matrix, and of the scale beside it
+_LEFT = 0.6  # inches of a figure that are left of its axes, at most
 _LONGEST = 26  # signs of a name in the key, beyond which it is broken
-_WIDEST = 40  # letters of one of its lines, where signs are wide
 
 
 class Grid(NamedTuple):
@@ -46,11 +44,10 @@ class Grid(NamedTuple):
         """Inches of a figure of them."""
         return COLUMN if self.columns < 3 else PAGE
 
-    def size(self, entries: Iterable[str], titled: int = 1) -> tuple[float, float]:
-        """Inches of a figure, with the names in its key, and lines in the titles of panels."""
+    def size(self, titled: int = 1) -> tuple[float, float]:
+        """Inches of a figure, with lines in the titles of panels."""
         panel = 1.65 if self.columns == 1 else 1.0
-        height = (panel + _LINE * titled) * self.rows + _AROUND
-        return self.width, height + key_height(entries, self.width)
+        return self.width, (panel + _LINE * titled) * self.rows + _AROUND
 
 
 def panels(
@@ -93,6 +90,12 @@ def panels(
     return parts
 
 
+def _inches(ax: Axes) -> tuple[float, float]:
+    """Of the axes with their labels, before a layout has changed their share."""
+    box, dots = ax.bbox, ax.figure.dpi
+    return box.width / dots / _SHARE[0], box.height / dots / _SHARE[1]
+
+
 def methods(data: pl.DataFrame) -> tuple[dict[str, str], str]:
     """What each method is called, by its name, and what all names of backbones share.
 
@@ -101,6 +104,28 @@ def methods(data: pl.DataFrame) -> tuple[dict[str, str], str]:
     names = shortened(data["backbone"].drop_nulls().unique(maintain_order=True).to_list())
     ensembles = data["ensemble"].drop_nulls().unique(maintain_order=True).to_list()
     return names.short | {name: name for name in ensembles}, names.phrase
+
+
+def matrix_size(rows: Iterable[str], columns: Iterable[str]) -> tuple[float, float]:
+    """Inches of the figure of a heat map with these names."""
+    lines, names = [*map(label, rows)], [*map(label, columns)]
+    width = _PLACE[0] * len(names) + room(lines) + _SCALE
+    return max(COLUMN, width), _PLACE[1] * max(len(lines), 6) + 0.75 * room(names) + 0.2
+
+
+def accuracies(
+    ax: Axes,
+    rows: Iterable[str],
+    columns: Iterable[str],
+    shares: Mapping[tuple[int, int], float],
+    best: Iterable[tuple[int, int]],
+) -> None:
+    """A heat map of shares by (row, column), in percent; the best cells are underlined."""
+    values = {place: 100 * share for place, share in shares.items() if not is_nan(share)}
+    names = [*map(label, rows)], [*map(label, columns)]
+    heat_map(ax, *names, values, decimals=1, label="top-1 accuracy, %", vmin=0)
+    if places := [(column, row) for row, column in best]:
+        underlined(ax, places)
 
 
 def underlined(ax: Axes, cells: Iterable[tuple[float, float]]) -> None:
@@ -137,75 +162,44 @@ def drawn(mark: Mark | Look) -> Look:
     return {"color": mark.colour, "marker": mark.marker, "linestyle": mark.line}
 
 
-def key(ax: Axes, entries: Mapping[str, Mark | Look], *, titled: int = 0) -> None:
-    """What each name looks like, above the axes, in as many columns as fit.
+def key(ax: Axes, entries: Mapping[str, Mark | Look]) -> None:
+    """What each name looks like, above the axes and the titles of their panels.
 
-    titled: lines of titles between the axes and the key.
+    In as few lines as fit the width of the figure, which `Figure` makes higher by them.
     """
     from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
 
-    texts = [_broken(name) for name in entries]
-    handles = [Line2D([], [], **drawn(mark)) for mark in entries.values()]
-    width, height = _inches(ax)
-    legend = ax.legend(
-        handles,
-        [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
-        loc="lower left",
-        bbox_to_anchor=(0, 1 + _LINE * titled / (_SHARE[1] * height)),
-        ncols=_columns(texts, width),
-        alignment="left",
-        borderaxespad=0.3,
-        borderpad=0,
-        columnspacing=1.2,
-        handlelength=2.4,
-        handletextpad=0.5,
-        labelspacing=0.3,
-    )
-    for shown, text in zip(legend.get_texts(), texts, strict=True):
-        shown.set(text=text, color=INK)
-
-
-def key_height(entries: Iterable[str], width: float) -> float:
-    """Inches that the key of a figure of such a width takes."""
-    texts = [_broken(name) for name in entries]
-    lines = max((text.count("\n") + 1 for text in texts), default=1)
-    return _LINE * lines * -(-len(texts) // _columns(texts, width))
+    figure, texts = ax.figure, [_broken(name) for name in entries]
+    parts: Sequence[Any] = ax.child_axes
+    titled = max((part.get_title(loc="left").count("\n") + 1 for part in parts), default=0)
+    above = ScaledTranslation(0, _LINE * titled, figure.dpi_scale_trans)
+    for lines in range(1, len(texts) + 1):
+        legend = ax.legend(
+            [Line2D([], [], **drawn(mark)) for mark in entries.values()],
+            [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            bbox_transform=ax.transAxes + above,
+            ncols=-(-len(texts) // lines),
+            alignment="left",
+            borderaxespad=0.3,
+            borderpad=0,
+            columnspacing=1.2,
+            handlelength=2.4,
+            handletextpad=0.5,
+            labelspacing=0.3,
+        )
+        for shown, text in zip(legend.get_texts(), texts, strict=True):
+            shown.set(text=text, color=INK, parse_math=False)
+        if legend.get_window_extent().width / figure.dpi <= _inches(ax)[0] - _LEFT:
+            return
 
 
 def _broken(name: str) -> str:
     """Where it is long, after a mark that parts words, or else anywhere."""
     lines = wrapped(name, _LONGEST, "-_/ ").split("\n")
-    filled = (piece for line in lines for piece in fill(line, _LONGEST).split("\n"))
-    return "\n".join(piece for line in filled for piece in _pieces(line, _WIDEST))
-
-
-def _pieces(text: str, most: int) -> list[str]:
-    """The text in lines of so many letters, broken after a blank, or anywhere in a long word."""
-    lines = [""]
-    for letter in text:
-        if letter != " " and letters(lines[-1] + letter) > most:
-            before, blank, word = lines[-1].rpartition(" ")
-            lines[-1:] = [before + blank, word] if before else [lines[-1], ""]
-        lines[-1] += letter
-    return lines
-
-
-def _columns(texts: Sequence[str], width: float) -> int:
-    """For as few lines as fit; a column of a key is as wide as its longest name."""
-    widths = [_HANDLE + _LETTER * max(map(letters, text.split("\n"))) for text in texts]
-    for lines in range(1, len(texts)):
-        columns = -(-len(texts) // lines)
-        each, more = divmod(len(texts), columns)  # a key is filled column by column
-        ends = accumulate([each + 1] * more + [each] * (columns - more), initial=0)
-        if sum(max(widths[one:end]) for one, end in pairwise(ends)) <= width - _LEFT:
-            return columns
-    return 1
-
-
-def _inches(ax: Axes) -> tuple[float, float]:
-    """Of the axes with their labels, before a layout has changed their share."""
-    box, dots = ax.bbox, ax.figure.dpi
-    return box.width / dots / _SHARE[0], box.height / dots / _SHARE[1]
+    return "\n".join(fill(line, _LONGEST, drop_whitespace=False) for line in lines)
 
 
 _CELL, _BESIDE, _BELOW = 0.265, 0.5, 0.25  # inches

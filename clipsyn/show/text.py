@@ -1,9 +1,8 @@
 """Tables as aligned text: nothing is cut off, and on a terminal they fit its width.
 
 A table that is too wide is narrowed in this order, only as far as it must be: heads take several
-lines; long texts take several lines; the table becomes several, each of which begins with the
-columns that name the rows; names lose their middles. No column and no row is left out. Files and
-pipes have no width, so tables in them are never narrowed.
+lines; texts take several lines; the table becomes several, each of which begins with the columns
+that name the rows. Files and pipes have no width, so tables in them are never narrowed.
 """
 
 from __future__ import annotations
@@ -22,38 +21,26 @@ from clipsyn.text import cells, cut
 
 GAP = 2  # spaces between columns
 _LEAST = 40  # characters of the narrowest terminal that tables are fitted to
-_LONG = 40  # characters; longer texts may take several lines
+_LONG = 20  # characters; longer texts may take several lines
 _NARROW = 9  # characters of a head that stays on one line
-NOTE = "Narrowed to fit this terminal: a wider one, or `| less -S`, shows it whole."
 
 
 def text_of(tables: Sequence[Table], *, terminal: bool | None = None) -> str:
     """Tables below each other, with their titles and notes.
 
-    terminal: None asks standard output. `NOTE` stands below a table that is wider than it.
+    terminal: None asks standard output.
     """
     terminal = sys.stdout.isatty() if terminal is None else terminal
     return "\n\n".join(_text(table, terminal) for table in tables)
 
 
 def _text(table: Table, terminal: bool) -> str:
-    lines = _lines(table, terminal) if table.columns or table.title else []
-    lines += table.below
-    return "\n\n".join(filter(None, ["\n".join(lines), table.notes]))
-
-
-def _lines(table: Table, terminal: bool) -> list[str]:
     width = width_of(terminal)
-    columns = [_texts(column) for column in table.columns]
-    tables = fitted(columns, width)
     lines = [broken(table.title, width)] if table.title else []
-    lines.append("\n\n".join(drawn(columns, terminal) for columns in tables))
-    return lines if is_whole(columns, tables) else [*lines, NOTE]
-
-
-def _texts(column: Column) -> Texts:
-    texts = tuple(cell.text for cell in column.cells)
-    return Texts(hyphened(column.head), texts, column.right, column.best)
+    if table.columns or table.title:
+        parts = fitted([Texts.of(column) for column in table.columns], width)
+        lines.append("\n\n".join(drawn(columns, terminal) for columns in parts))
+    return "\n\n".join(filter(None, ["\n".join([*lines, *table.below]), table.notes]))
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,12 @@ class Texts:
     texts: tuple[str, ...]
     right: bool  # aligned, as numbers are
     bold: frozenset[int] = frozenset()  # rows
+    most: int | None = None  # characters, beyond which texts take several lines
+
+    @classmethod
+    def of(cls, column: Column) -> Texts:
+        texts = tuple(cell.text for cell in column.cells)
+        return cls(hyphened(column.head), texts, column.right, column.best)
 
     @property
     def body(self) -> int:
@@ -71,24 +64,11 @@ class Texts:
 
     @property
     def width(self) -> int:
-        return max(cells(self.head), self.body)
+        return min(max(cells(self.head), self.body), self.most or sys.maxsize)
 
     @property
     def least(self) -> int:
-        """The width below which a word would break."""
-        if self.right or self.body <= _LONG:
-            return self.width
-        words = max(cells("\n".join(text.split())) for text in self.texts)
-        return max(cells(self.head), words, _LONG // 2)
-
-    def of_width(self, width: int) -> Texts:
-        """The column within a width: with texts of several lines, or without their middles."""
-        if self.width <= width:
-            return self
-        if self.least <= width:
-            return replace(self, texts=tuple("\n".join(_words(t, width)) for t in self.texts))
-        head = "\n".join(cut(line, width) for line in self.head.split("\n"))
-        return replace(self, head=head, texts=_told_apart(self.texts, width))
+        return self.width if self.right else min(self.width, max(cells(self.head), _LONG))
 
 
 def width_of(terminal: bool | None) -> int | None:
@@ -107,18 +87,8 @@ def fitted(columns: Sequence[Texts], width: int | None) -> list[list[Texts]]:
     if spare >= 0:
         wanted = _shares([column.width - column.least for column in columns], spare)
         pairs = zip(columns, wanted, strict=True)
-        return [[column.of_width(column.least + more) for column, more in pairs]]
+        return [[replace(column, most=column.least + more) for column, more in pairs]]
     return _split(columns, width)
-
-
-def is_whole(columns: Sequence[Texts], tables: Sequence[Sequence[Texts]]) -> bool:
-    """Whether `fitted` has made one table of the columns, with every word of their texts."""
-    if len(tables) > 1:
-        return False
-    return all(
-        one is other or [*map(str.split, one.texts)] == [*map(str.split, other.texts)]
-        for one, other in zip(columns, tables[0], strict=True)
-    )
 
 
 def drawn(columns: Sequence[Texts], terminal: bool) -> str:
@@ -133,7 +103,7 @@ def drawn(columns: Sequence[Texts], terminal: bool) -> str:
     )
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(column.head, justify=justify, no_wrap=True)
+        table.add_column(column.head, justify=justify, max_width=column.most, overflow="fold")
     for row, texts in enumerate(zip(*(column.texts for column in columns), strict=True)):
         styles = ("bold" if row in column.bold else "" for column in columns)
         table.add_row(*(Text(*pair) for pair in zip(texts, styles, strict=True)))
@@ -152,16 +122,8 @@ def drawn(columns: Sequence[Texts], terminal: bool) -> str:
 
 
 def paragraphs(text: str, width: int | None) -> str:
-    """A text whose long lines are broken between words; the line after one continues it.
-
-    Where `NOTE` stands several times, only the last stays.
-    """
-    if width is None:
-        return text
-    lines = text.split("\n")
-    notes = [number for number, line in enumerate(lines) if line == NOTE][:-1]
-    kept = (line for number, line in enumerate(lines) if number not in notes)
-    return "\n".join(_reflowed(kept, width))
+    """A text whose long lines are broken between words; the line after one continues it."""
+    return text if width is None else "\n".join(_reflowed(iter(text.split("\n")), width))
 
 
 def broken(text: str, width: int | None) -> str:
@@ -185,18 +147,17 @@ def _reflowed(lines: Iterator[str], width: int) -> Iterator[str]:
 
 def _split(columns: Sequence[Texts], width: int) -> list[list[Texts]]:
     """Several tables: each has the first columns, which name the rows, and some of the others."""
-    numbers = [place for place, column in enumerate(columns) if column.right]
-    count = max(1, numbers[0] if numbers else 0)
-    names, others = columns[:count], columns[count:]
+    count = max(1, next((place for place, it in enumerate(columns) if it.right), 0))
+    others = columns[count:]
     room = max(width // 2, width - _total(others) - GAP if others else width)
-    shares = _shares([column.width for column in names], room - _gaps(names))
-    names = [column.of_width(share) for column, share in zip(names, shares, strict=True)]
-    tables: list[list[Texts]] = [list(names)]
+    shares = _shares([column.width for column in columns[:count]], room - _gaps(columns[:count]))
+    names = [replace(it, most=most) for it, most in zip(columns[:count], shares, strict=True)]
+    tables = [names]
     for column in others:
-        narrow = column.of_width(width - _total(names) - GAP)
+        narrow = replace(column, most=width - _total(names) - GAP)
         if _total([*tables[-1], narrow]) > width:
-            tables.append(list(names))
-        tables[-1].append(narrow)
+            tables.append(names)
+        tables[-1] = [*tables[-1], narrow]
     return tables
 
 
@@ -231,18 +192,6 @@ def _words(text: str, width: int) -> list[str]:
         for line in text.replace(" %", "\N{NO-BREAK SPACE}%").split("\n")
     )
     return [line.replace("\N{NO-BREAK SPACE}%", " %") for some in lines for line in some]
-
-
-def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:
-    """Texts without their middles; with a number where they differ in their middles alone."""
-    shown: dict[str, str] = {}
-    for text in dict.fromkeys(texts):
-        short, number = cut(text, width), 1
-        while short in shown.values():
-            number += 1
-            short = cut(text, width - len(f"#{number}")) + f"#{number}"
-        shown[text] = short
-    return tuple(shown[text] for text in texts)
 
 
 def _total(columns: Sequence[Texts]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _PHRASES = {"prompts": "prompts {}", "head": "head {}", "n": "n {:,}"}
 WIDTH = 100  # characters of a paragraph
 _MANY = 6  # backbones, beyond which columns are narrow
+MARKED, UNMARKED = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
 _NUMBERED = 12  # backbones, from which on columns have numbers
 _PLURALS = {"prompts": "prompt sets"}
 
@@ -108,6 +109,12 @@ class ShortNames(NamedTuple):
     def cell(self, name: str) -> Cell:
         """A backbone in a row: by its short name, which stands for the whole one."""
         return Cell(self.short[name], name)
+
+    def marked(self, some: Collection[str]) -> dict[str, Cell]:
+        """A cell for the column of each backbone: whether it is one of these."""
+        return {
+            column: MARKED if name in some else UNMARKED for name, column in self.columns.items()
+        }
 
     @property
     def labels(self) -> dict[str, str]:

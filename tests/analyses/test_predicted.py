@@ -13,8 +13,7 @@ import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.analyses.diversity import diversity
-from clipsyn.analyses.oracle import OracleSettings, oracle
-from clipsyn.analyses.oracle.measure import sample_table, subset_table
+from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import StaleCell, UsageError
@@ -46,22 +45,11 @@ def test_backbones_share_rows_whatever_they_lack(store: FeatureStore) -> None:
         assert lacking == list(MISSING.values())
 
 
-def subsets(store: FeatureStore, **settings: Any) -> pl.DataFrame:
-    return subset_table(store, OracleSettings(**settings))
-
-
-@pytest.mark.parametrize("analysis", [oracle, diversity, robustness, subsets])
+@pytest.mark.parametrize("analysis", [oracle, diversity, robustness])
 def test_images_count_that_all_backbones_predict(
     store: FeatureStore, analysis: Callable[..., pl.DataFrame]
 ) -> None:
     assert set(analysis(store)["n"]) == {COUNT - 3}
-
-
-def test_a_backbone_on_its_own_has_all_that_it_predicts(store: FeatureStore) -> None:
-    frame = zeroshot(store, perturbations="clean").filter(metric="acc1")
-    names = frame["backbones"].list.join(" ").fill_null("")
-    counts = dict(zip(names, frame["n"], strict=True))
-    assert counts == {"fake/one": 38, "fake/two": 38, "fake/one fake/two": 37, "": COUNT}
 
 
 def test_what_is_replaced_while_it_is_read_is_not_mixed(
@@ -80,13 +68,6 @@ def test_what_is_replaced_while_it_is_read_is_not_mixed(
     with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
         zeroshot(store)
     assert zeroshot(store).equals(zeroshot(FeatureStore.open(store.path)))
-
-
-def test_the_table_of_samples_has_them_all(store: FeatureStore) -> None:
-    table = sample_table(store, OracleSettings(perturbations="clean"))
-    assert len(table) == COUNT
-    lacking = table.with_row_index("row").filter(pl.col("right").is_null())
-    assert set(lacking["row"]) == {3, 7, 20}
 
 
 def test_other_images_under_the_same_name_are_refused(
@@ -134,18 +115,11 @@ class TestPooled:
             ("a", "b"): ("all", None, pytest.approx(oracle_right / 9), 9),
         }
 
-    @pytest.mark.parametrize("analysis", [oracle, diversity, subsets])
+    @pytest.mark.parametrize("analysis", [oracle, diversity])
     def test_every_analysis_is_over_what_all_predict(
         self, shown: FeatureStore, analysis: Callable[..., pl.DataFrame]
     ) -> None:
         assert set(analysis(shown, pooled=True)["n"]) == {9}
-
-    def test_one_condition_pooled_is_that_condition(self, shown: FeatureStore) -> None:
-        values = [
-            zeroshot(shown, perturbations="fog-2", pooled=pooled)["value"].to_list()
-            for pooled in (True, False)
-        ]
-        assert values[0] == values[1]
 
     def test_the_same_images_twice_cannot_be(self, store: FeatureStore) -> None:
         with pytest.raises(UsageError, match="the same images under several perturbations"):

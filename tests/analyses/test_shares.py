@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pytest
 
 from clipsyn.analyses.predicted import gain, oracle_gain, share
 from clipsyn.stats.differences import difference_interval
@@ -25,11 +22,3 @@ def test_a_gain_is_over_the_best_single_backbone():
     lead = right.any(axis=0).astype(int) - right[1]  # the first of equals
     assert interval == difference_interval([lead], [images])
     assert oracle_gain(right, images).interval == wilson_interval(1, 4)
-
-
-def test_nothing_is_known_without_samples():
-    nothing, none = np.zeros((2, 0), bool), Images.of(np.arange(0))
-    for measured in (share("acc1", 0, none), gain("gain", nothing[0], nothing, none)):
-        assert measured.score.n == 0
-        assert math.isnan(measured.score.value)
-        assert measured.interval == pytest.approx((math.nan, math.nan), nan_ok=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clipsyn.analyses.predicted import read_support
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.analyses.support import read_support
 from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.store.pools import PoolReader

@@ -43,7 +43,7 @@ def test_several_groups_are_means_and_details(run):
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     result = run(
-        *("-o", "-", "--ensembles", "super-learner,conf", "--order", "greedy"),
+        *("-o", "-", "--ensembles", "super-learner,conf"),
         *("--thresholds", "0.4,0.6", "--within", "5", "--cost", "fake/two=0.25"),
         *("--shots", "3", "--seed", "1"),
     )
@@ -51,7 +51,6 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     expected = cascade(
         tiny_store,
         ensembles=["super-learner", "conf"],
-        order="greedy",
         thresholds=[0.4, 0.6],
         within_points=5,
         costs={"fake/two": 0.25},

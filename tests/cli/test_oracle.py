@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from clipsyn.analyses.oracle import OracleSettings, oracle
-from clipsyn.analyses.oracle.measure import sample_table, subset_table
+from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.cli import main
 from clipsyn.evaluation.results.frame import RESULT
 
@@ -65,17 +65,14 @@ def test_weights_have_a_column_and_a_line(run):
     assert "weight" not in run().stdout
 
 
-@pytest.mark.parametrize(
-    ("option", "table"), [("--samples", sample_table), ("--subsets", subset_table)]
-)
-def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
+def test_the_table_of_samples_is_a_file(run, tmp_path, tiny_store):
     csv, parquet = tmp_path / "table.csv", tmp_path / "table.parquet"
-    expected = table(tiny_store, OracleSettings(perturbations="clean"))
-    result = run(option, csv, "-p", "clean")
+    expected = sample_table(tiny_store, OracleSettings(perturbations="clean"))
+    result = run("--samples", csv, "-p", "clean")
     assert result.exit_code == 0
     assert f"{len(expected)} rows written to {csv}" in result.stderr
     assert pl.read_csv(csv, schema=expected.schema).equals(expected)
-    assert run(option, parquet, "-p", "clean").exit_code == 0
+    assert run("--samples", parquet, "-p", "clean").exit_code == 0
     assert pl.read_parquet(parquet).equals(expected)
 
 
@@ -84,7 +81,6 @@ def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
     [
         (["--top", "0"], "--top"),
         (["--samples", "table.txt"], "table.txt is neither CSV nor Parquet: end its name in .csv"),
-        (["--subsets", "table"], "table is neither CSV nor Parquet"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(run, arguments, message):

@@ -162,7 +162,7 @@ def _full(path: Path) -> Iterator[IO[bytes]]:
     [
         "zeroshot STORE -o FILE.csv",
         "zeroshot STORE -o FILE.parquet",
-        "oracle STORE --subsets FILE.parquet",
+        "oracle STORE --samples FILE.parquet",
         "plot accuracy-matrix STORE -p clean -o FILE.svg",
         "report STORE -o FILE.html",
         "evaluate STORE --ensembles log-avg --shots 1 --seeds 1 -o FILE.parquet",

@@ -51,13 +51,6 @@ def test_tables_stand_between_their_marks(document):
     assert text.startswith("# Results\n\nBefore.\n")
 
 
-def test_the_same_tables_leave_the_same_file(document):
-    renew(document, {"accuracy": (paragraph("1"),)})
-    before = document.stat().st_mtime_ns
-    renew(document, {"accuracy": (paragraph("1"),)})
-    assert document.stat().st_mtime_ns == before
-
-
 def test_a_document_without_marks_says_which_would_do(tmp_path, document):
     with pytest.raises(UsageError, match=r"no mark for a table: .* one of these .*: gains, nlc"):
         renew(document, {"gains, nlc": (paragraph("1"),)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,6 @@ from clipsyn.show.frames import (
     make_folder_of,
     printable_frame,
     read_parquet,
-    scan_parquet,
     to_json,
     unguarded,
     write,
@@ -31,46 +29,6 @@ from clipsyn.show.frames import (
 @pytest.fixture
 def results() -> pl.DataFrame:
     return pl.DataFrame({"backbones": ["a", "b"], "value": [0.5, None], "n": [3, 4]})
-
-
-@pytest.mark.parametrize(
-    "column",
-    [
-        pl.repeat(1, 1_000_000, eager=True),
-        pl.Series([None] * 1_000_000, dtype=pl.Int64),
-        pl.Series(["z" * 4_000_000]),
-        pl.Series([[1.0] * 1_000_000]),
-        pl.Series([[None] * 1_000_000], dtype=pl.List(pl.Float32)),
-        pl.Series([None], dtype=pl.Array(pl.Float32, 1_000_000)),
-    ],
-    ids=["rows", "nulls", "text", "list", "list of nulls", "array"],
-)
-@pytest.mark.parametrize("opened", [read_parquet, scan_parquet])
-def test_a_parquet_file_that_is_far_larger_in_memory(
-    opened: Callable[[Path], object],
-    column: pl.Series,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    path = tmp_path / "bomb.parquet"
-    pl.DataFrame({"x": column}).write_parquet(path)
-    opened(path)  # by far not a gigabyte
-    monkeypatch.setattr("clipsyn.show.frames.MOST_BYTES", 1 << 20)
-    with pytest.raises(pl.exceptions.ComputeError):
-        opened(path)
-
-
-def test_a_parquet_file_that_is_as_large_as_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path, rng = tmp_path / "mine.parquet", np.random.default_rng(0)
-    frame = pl.DataFrame(
-        {"x": rng.normal(size=200_000), "y": ["same"] * 200_000, "z": [[1, 2]] * 200_000}
-    )
-    frame.write_parquet(path, row_group_size=20_000)
-    monkeypatch.setattr("clipsyn.show.frames.MOST_BYTES", 1 << 20)
-    assert read_parquet(path).equals(frame)
-    assert scan_parquet(path).collect().equals(frame)
 
 
 def test_damaged_parquet_files_are_refused(tmp_path: Path):
@@ -127,25 +85,6 @@ def test_what_is_for_programs_stays_out_of_a_csv_file(tmp_path):
     assert pl.read_parquet(tmp_path / "r.parquet").equals(frame)
 
 
-def test_nothing_asked_for_nothing_written(results, tmp_path):
-    write(results)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_folder_that_is_missing_is_one_sentence(results, tmp_path, kind):
-    with pytest.raises(UsageError, match=r"cannot write .*nowhere.*existing folder"):
-        write(results, **{kind: tmp_path / "nowhere" / "r"})
-
-
-def test_a_file_survives_a_failed_rewrite(results, tmp_path):
-    target = tmp_path / "r.csv"
-    target.mkdir()
-    with pytest.raises(UsageError, match="cannot write"):
-        write(results, csv=target)
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_folders_are_made_unless_a_file_is_in_the_way(tmp_path):
     make_folder_of(tmp_path / "a" / "b" / "r.csv")
     make_folder_of(tmp_path / "a" / "b" / "r.csv")
@@ -170,24 +109,12 @@ def test_a_spreadsheet_runs_no_text(tmp_path):
     assert unguarded(guarded(frame)).equals(frame)
 
 
-def test_other_files_hold_texts_as_they_are(tmp_path):
-    frame = pl.DataFrame({"=id": FORMULAS})
-    write(frame, parquet=tmp_path / "f.parquet")
-    assert pl.read_parquet(tmp_path / "f.parquet").equals(frame)
-    assert json.loads(to_json(frame)) == frame.to_dicts()
-
-
 def test_what_is_printed_has_no_controls():
     frame = pl.DataFrame({"a\x1b": ["b\n", "c", None], "n": [1, 2, 3]})
     assert printable_frame(frame).to_dict(as_series=False) == {
         "a\\u001b": ["b\\u000a", "c", None],
         "n": [1, 2, 3],
     }
-
-
-def test_what_is_printed_has_no_controls_in_lists():
-    shown = printable_frame(LISTS)["backbones"].to_list()
-    assert shown == [["a", 'b "c", d'], [], None, ["=e\\u001b"]]
 
 
 @pytest.mark.parametrize("name", ["", "/", "folder", "nowhere/r.csv", "n" * 300])

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipsyn.show.latex import escaped, latex_of
-from clipsyn.show.table import SOFT_HYPHEN, Cell, paragraph
+from clipsyn.show.table import Cell
 from clipsyn.show.tables import Measure, measures_table, table_of
 
 COMMANDS = {
@@ -72,11 +72,6 @@ def test_text_is_read_as_itself(text):
     assert read(escaped(text)) == text
 
 
-@pytest.mark.parametrize("two", ["''", ",,", "--", "---", "----"])
-def test_two_signs_do_not_become_one(two):
-    assert two not in escaped(two)
-
-
 def rows_of(tex: str) -> list[list[str]]:
     """The cells between the rules, of the head first."""
     body = re.search(r"\\toprule\n(.*)\\bottomrule", tex, re.DOTALL)
@@ -125,13 +120,6 @@ def test_a_table_for_a_paper():
     ]
 
 
-def test_intervals_have_the_decimals_of_their_text():
-    row = {"value": 0.5, "ci_low": -0.0004, "ci_high": 0.25}
-    tau = Measure("tau", "tau", interval=True, percent=False, digits=2)
-    table = measures_table([({}, {"tau": row})], [tau])
-    assert rows_of(latex_of({"": [table]}))[1] == ["0.50", "[0.00, 0.25]"]
-
-
 @pytest.mark.parametrize(
     ("cell", "tex"),
     [
@@ -150,43 +138,6 @@ def test_intervals_have_the_decimals_of_their_text():
 )
 def test_cells(cell, tex):
     assert rows_of(latex_of({"": [table_of([{"x": cell}])]}))[1] == [tex]
-
-
-def test_digits_stay_in_line_where_some_have_a_mark():
-    rows = [{"x": Cell("+0.6=", 0.6)}, {"x": Cell("-7.9 ", -7.9)}, {"x": Cell(f"{EN} ")}]
-    cells = [row[0] for row in rows_of(latex_of({"": [table_of(rows)]}))[1:]]
-    assert cells == ["$+$0.6$^{=}$", r"$-$7.9\phantom{$^{=}$}", r"--\phantom{$^{=}$}"]
-
-
-def test_sentences_below_have_lines_of_their_own():
-    table = table_of([{"x": 1}], below=["one\nand more", "", "[two]"], notes="notes")
-    assert "one and more\\\\\n{[}two{]}\n\nnotes" in latex_of({"": [table]})
-
-
-def test_heads_keep_their_lines():
-    heads = {"a": f"incon{SOFT_HYPHEN}\nsistency", "b": "a\n50 %"}
-    tex = latex_of({"": [table_of([{"a": 0.5, "b": "x"}], headers=heads)]})
-    assert rows_of(tex)[0] == [r"\shortstack[r]{incon-\\sistency}", r"\shortstack[l]{a\\50 \%}"]
-
-
-def test_what_stands_in_brackets_is_said_where_it_has_a_head_of_its_own():
-    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    columns = [Measure(name, "row", interval=True) for name in ("top-1", "gain")]
-    heads = {"95 % of gain": "95 % over\nimages"}
-    tex = latex_of({"": [measures_table([({}, {"row": row})], columns, headers=heads)]})
-    assert r"In brackets: 95 \% intervals, 95 \% over images." in tex
-
-
-def test_a_remark_says_the_name_of_a_table():
-    table = table_of([{"x": 1}])
-    lines = latex_of({"by shots, 50 %": [table, table]}).split("\n")
-    assert [lines[at - 1] for at, line in enumerate(lines) if line == r"\begin{table}"] == [
-        "% by shots, 50 %"
-    ] * 2
-
-
-def test_what_is_no_table_is_a_paragraph():
-    assert latex_of({"": [paragraph("50 % of it")]}).split("\n")[2:] == [r"50 \% of it"]
 
 
 @given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=3))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from clipsyn.show.formats import markdown_of
-from clipsyn.show.table import SOFT_HYPHEN, Cell, Table, paragraph
+from clipsyn.show.table import Cell, Table
 from clipsyn.show.tables import Measure, measures_table, table_of
 
 DASH = "\N{EN DASH}"
@@ -77,19 +77,6 @@ def test_a_table_has_a_head_rows_and_marks():
         "",
         "Bold: the best; in italics: as good as it in the digits shown.",
     ]
-
-
-def test_heads_stand_on_one_line():
-    heads = {"a": f"incon{SOFT_HYPHEN}\nsistency", "b": "double\nfault"}
-    page = Page(markdown_of([table_of([{"a": 1, "b": 2}], headers=heads)]))
-    assert page.rows[0] == ["inconsistency", "double fault"]
-
-
-def test_several_tables_and_paragraphs_stand_below_each_other():
-    tables = [table_of([{"a": 1}]), table_of([{"b": 2}]), paragraph("The end.")]
-    page = Page(markdown_of(tables))
-    assert page.rows == [["a"], ["1"], ["b"], ["2"]]
-    assert page.paragraphs == ["The end."]
 
 
 @given(NAMES, NAMES, NAMES)

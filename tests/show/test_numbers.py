@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from clipsyn.show.table import interval_text, number, p_value, percent, shots_text
+from clipsyn.show.table import interval_text, number, p_value
 
 DASH = "\N{EN DASH}"
 NAN = math.nan
@@ -16,14 +16,6 @@ NAN = math.nan
 )
 def test_numbers_have_two_decimals(value, text):
     assert number(value) == text
-
-
-def test_numbers_have_as_many_decimals_as_wanted():
-    assert number(0.0626, 3) == "0.063"
-    assert percent(0.0626) == "6.3"
-    assert percent(0.0626, 2) == "6.26"
-    assert percent(None) == percent(NAN) == DASH
-    assert percent(-0.0001) == "0.0"
 
 
 def test_a_tiny_p_value_is_not_written_as_zero():
@@ -39,10 +31,3 @@ def test_intervals():
     assert interval_text(0.7124, 0.75, digits=2) == "0.71 to 0.75"
     assert interval_text(None, None) == interval_text(NAN, NAN) == DASH
     assert interval_text(None, None, digits=2) == interval_text(NAN, NAN, digits=2) == DASH
-
-
-@pytest.mark.parametrize(
-    ("shots", "text"), [("1", "1 shot"), ("16", "16 shots"), ("full", "the whole support")]
-)
-def test_shots(shots, text):
-    assert shots_text(shots) == text

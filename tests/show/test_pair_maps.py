@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import polars as pl
-import pytest
 
-from clipsyn.show.figure import COLUMN, canvas
-from clipsyn.show.panels import named_pairs, pair_map, pair_map_size, pairs_subject
+from clipsyn.show.figure import canvas
+from clipsyn.show.panels import named_pairs, pair_map
 
 
 def of_pairs(values: dict[tuple[str, str], float | None]) -> pl.DataFrame:
@@ -42,27 +41,10 @@ def test_a_pair_that_is_not_known_stays_empty():
     assert numbers(ax) == {(0, 0): "0.25"}
 
 
-def test_no_number_is_minus_nothing():
-    assert numbers(drawn({("m/a", "m/b"): -0.004})) == {(0, 0): "0.00"}
-
-
 def test_the_scale_is_that_of_the_measure_and_takes_in_what_is_below():
     assert drawn({("a/m", "b/m"): 0.25}).collections[0].get_clim() == (0, 1)
     assert drawn({("a/m", "b/m"): -0.25}).collections[0].get_clim() == (-0.25, 1)
     assert drawn({("a/m", "b/m"): None}).collections[0].get_clim() == (0, 1)
-
-
-def test_what_it_is_of_names_what_backbones_share():
-    data = of_pairs({("a/tag", "b/tag"): 0.25})
-    about = pairs_subject(data, ("dataset", "split", "perturbation", "n"))
-    assert about == "birds/test · clean · n 40 · backbones */tag"
-    assert names(drawn({("a/tag", "b/tag"): 0.25}).get_xticklabels()) == ["a"]
-
-
-@pytest.mark.parametrize(("backbones", "wide"), [(2, COLUMN), (9, COLUMN), (20, 5.66)])
-def test_nine_backbones_fit_a_column(backbones, wide):
-    data = of_pairs({("0", str(number)): 0.5 for number in range(1, backbones)})
-    assert pair_map_size(data)[0] == pytest.approx(wide, abs=0.03)
 
 
 def test_rows_about_pairs_are_named_in_one_order():

@@ -45,30 +45,6 @@ def test_a_line_says_how_far_how_fast_and_how_long(
     assert caplog.messages[-1] == "toy · one: 5,000 of 10,000 images in 20.0 s"
 
 
-def test_nothing_is_foretold_before_anything_is_done(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "clipsyn")
-    with progress("cells") as counters:
-        counter = counters.add("extract", 300, done=4)
-        clock.now += 10
-        counters.advance(counter, 0)
-    assert caplog.messages == ["extract: 4/300"]
-
-
-def test_counters_are_apart(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "clipsyn")
-    with progress() as counters:
-        one, two = counters.add("one", 5), counters.add("two", 7)
-        counters.advance(two, 7)
-        counters.finish(two)
-        counters.finish(one)
-    assert [line.split(" in ")[0] for line in caplog.messages] == [
-        "two: 7 of 7 images",
-        "one: 0 of 5 images",
-    ]
-
-
 def test_what_comes_after_the_end_is_passed_over(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,16 +76,6 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     return terminal
-
-
-def test_bars_pass_it_over_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_a_terminal(monkeypatch)
-    with progress() as counters:
-        counter = counters.add("one", 5)
-        counters.finish(counter)
-        counters.advance(counter, 5)
-        counters.finish(counter)
-        assert counters._bars.tasks == []  # type: ignore[attr-defined]
 
 
 def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:

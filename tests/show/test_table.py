@@ -10,7 +10,6 @@ import pytest
 
 from clipsyn.show.table import (
     SOFT_HYPHEN,
-    UNKNOWN,
     Cell,
     Table,
     one_line,
@@ -41,17 +40,6 @@ def test_what_is_not_known_has_no_value():
 def test_rows_and_frames_make_the_same_table():
     rows = [{"a": 1, "b": 0.5, "c": "x", "d": True}, {"a": None, "b": 2, "c": None, "d": False}]
     assert table_of(rows) == table_of(pl.DataFrame(rows, infer_schema_length=None, strict=False))
-
-
-def test_whole_numbers_among_others_are_written_like_them():
-    (column,) = table_of([{"x": 1}, {"x": 0.25}]).columns
-    assert [cell.text for cell in column.cells] == ["1.00", "0.25"]
-
-
-def test_a_row_may_have_cells_of_its_own():
-    (column,) = table_of([{"p": Cell("<0.001", 0.0002)}, {"p": None}], right=["p"]).columns
-    assert column.cells == (Cell("<0.001", 0.0002), UNKNOWN)
-    assert column.right
 
 
 @pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "\u202egnp"])
@@ -118,19 +106,3 @@ def test_what_reads_like_the_best_ties_with_it():
     assert marked(table, "tied") == {(1, "a")}  # 71.2, as the best
     assert table.has_ties
     assert not compared(ROWS, best="most", percent=False, digits=4).has_ties
-
-
-def test_ties_are_among_what_was_compared():
-    rows = [{"a": 0.7124, "b": 0.7121}, {"a": 0.7122, "b": 0.1}]
-    table = compared(rows, best="most of line")
-    assert marked(table, "best") == {(0, "a"), (1, "a")}
-    assert marked(table, "tied") == {(0, "b")}
-    assert marked(compared(rows, 1, best="most"), "tied") == set()
-
-
-def test_a_caption_is_the_title_on_one_line():
-    assert Table(title="birds · clean\nmean over\na, b").caption == (
-        "birds · clean · mean over a, b"
-    )
-    assert Table(title="birds").caption == "birds"
-    assert Table().caption == ""

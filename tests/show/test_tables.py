@@ -7,15 +7,10 @@ import polars as pl
 import pytest
 
 from clipsyn.show.tables import Measure, interval_of, measures_table, show
-from clipsyn.show.text import text_of
 from clipsyn.show.titles import shortened
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def test_numbers_line_up_on_the_right_and_texts_on_the_left():
@@ -75,32 +70,10 @@ def test_a_narrow_terminal_never_cuts_numbers_or_names(monkeypatch):
     assert all(whole in text for whole in ("emoji-animals", "1,234,567", "7,654,321"))
 
 
-def test_empty_frames_show_their_head():
-    assert show(pl.DataFrame({"a": [], "b": []}), terminal=False).split("\n")[0].split() == [
-        "a",
-        "b",
-    ]
-
-
 def test_bold_is_for_terminals():
     frame = pl.DataFrame({"x": [1, 2]})
     assert BOLD.findall(show(frame, best={(1, "x"): []}, terminal=True)) == ["2"]
     assert "\x1b" not in show(frame, best={(1, "x"): []}, terminal=False)
-
-
-def test_without_a_word_standard_output_decides(capsys):
-    assert "\x1b" not in show(pl.DataFrame({"x": [1]}), best={(0, "x"): []})
-
-
-def test_rows_that_lack_a_column_have_nothing_there():
-    rows = [{"a": 1.5, "b": 0.25}, {"a": 2.5}]
-    assert show(rows, terminal=False).split("\n")[2:] == ["1.5  0.25", "2.5     " + DASH]
-
-
-def test_a_column_of_numbers_that_nobody_knows_lines_up_on_the_right():
-    rows = [{"top-1": None, "kappa": None, "name": "x"}]
-    text = show(rows, percent=["top-1"], digits={"kappa": 2}, terminal=False)
-    assert text.split("\n")[2] == f"    {DASH}      {DASH}  x"
 
 
 @pytest.mark.parametrize(
@@ -119,47 +92,12 @@ def test_the_best_cells_of_columns_and_of_lines(kind, best):
     assert {(row, column.name) for column in table.columns for row in column.best} == best
 
 
-def test_what_all_names_share_is_cut_off_and_said():
-    names = shortened(["tiny-RN/zoo", "tiny-ViT/zoo"])
-    assert names.short == {"tiny-RN/zoo": "RN", "tiny-ViT/zoo": "ViT"}
-    assert names.phrase == "backbones tiny-*/zoo"
-    assert shortened(["a", "b"]).phrase == ""
-
-
-def test_tables_can_be_read_cell_by_cell(read_table):
-    """What the tests of all tables use."""
-    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    lines = [
-        ({"backbone": "RN", "and": "ViT-16"}, {"acc1": row, "gain": row}),
-        ({"backbone": "ViT-16", "and": "ViT-8"}, {"acc1": {"value": 0.125}}),
-    ]
-    columns = [
-        Measure("top-1", "acc1", interval=True),
-        Measure("gain", "gain", "a\ngain", interval=True),
-    ]
-    about = {"title": "birds/test · clean", "headers": {"backbone": "back-\nbone"}}
-    text = text_of([measures_table(lines, columns, **about)], terminal=False)
-    table = read_table(f"{text}\na sentence that stands right below it")
-    names = ["back-bone", "and", "top-1", "95 % of top-1", "a gain", "95 % of a gain"]
-    assert table.columns == names
-    assert table.row("ViT-16")["top-1"] == table.row("ViT-16", "ViT-8")["top-1"] == "12.5"
-    assert table.column("95 % of a gain") == [f"25.0{DASH}75.0", DASH]
-    assert read_table(f"{text}\n\n{text}", 1) == table
-
-
 def test_columns_about_backbones_are_called_like_no_other():
     names = shortened(["tiny-RN/zoo", "tiny-oracle/zoo"])
     assert names.columns == {"tiny-RN/zoo": "backbone 1", "tiny-oracle/zoo": "backbone 2"}
     assert names.heads == {"backbone 1": "RN", "backbone 2": "oracle"}
     many = shortened([f"model-{letter}" for letter in "abcdefghijkl"])
     assert many.heads["backbone 12"] == "12"
-
-
-def test_a_backbone_may_be_called_as_a_column_is(read_table):
-    names = shortened(["backbone", "n"])
-    lines = [{"backbone": "x", "n": 1} | dict.fromkeys(names.columns.values(), 0.5)]
-    table = read_table(show(lines, headers=names.heads, terminal=False))
-    assert list(table.rows[0].values()) == ["x", "1", "0.5", "0.5"]
 
 
 def test_a_dozen_backbones_have_numbers_and_a_legend():

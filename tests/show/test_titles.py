@@ -3,11 +3,9 @@ from __future__ import annotations
 import polars as pl
 
 from clipsyn.show.titles import (
-    common,
     fitted_on,
     mean_over,
     subject,
-    title,
     typical_interval,
     where,
 )
@@ -23,20 +21,11 @@ ROW = {
 WHERE = ("dataset", "split", "perturbation", "prompts")
 
 
-def test_a_title_leaves_out_what_is_empty():
-    assert title("birds/test", "", "clean", None) == "birds/test · clean"
-
-
 def test_what_a_row_is_about():
     assert where(ROW, (*WHERE, "n")) == ["birds/test", "clean", "prompts own", "n 1,500"]
     assert where(ROW, ("head", "split", "prompts")) == ["head zero-shot", "test", "prompts own"]
     assert where(ROW | {"prompts": None}, WHERE) == ["birds/test", "clean"]
     assert where(ROW | {"dataset": None}, WHERE) == ["test", "clean", "prompts own"]
-
-
-def test_what_all_rows_have_in_common():
-    frame = pl.DataFrame([ROW, ROW | {"dataset": "cars"}])
-    assert common(frame, WHERE) == {"split": "test", "perturbation": "clean", "prompts": "own"}
 
 
 def test_what_a_mean_is_over():

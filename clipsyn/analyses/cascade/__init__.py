@@ -26,9 +26,8 @@ class CascadeSettings(Selection):
     order: str = setting(
         "cost",
         TEXT,
-        "Cheapest backbone first; most accuracy gained on the support per GFLOP; or as "
-        "--backbones has them.",
-        choices=("cost", "greedy", "given"),
+        "Cheapest backbone first, or as --backbones has them.",
+        choices=("cost", "given"),
     )
     thresholds: tuple[float, ...] = setting(
         (*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.99),
@@ -72,7 +71,7 @@ ensembles of all their subsets; which of them are on the Pareto front. Everythin
 chosen on the support split.""",
     examples=(
         "clipsyn cascade store",
-        "clipsyn cascade store --ensembles nlc,super-learner --order greedy --within 0.5",
+        "clipsyn cascade store --ensembles nlc,super-learner --within 0.5",
         "clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 -o "
         "out.csv",
     ),

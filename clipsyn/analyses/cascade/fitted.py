@@ -16,26 +16,26 @@ from clipsyn.analyses.cascade import GIVEN, PLAIN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade.measures import (
     average_predictions,
     cascade_curve,
-    greedy_order,
     most_accurate,
     pareto_front,
     smallest_threshold,
 )
-from clipsyn.analyses.predicted import Predicted
-from clipsyn.analyses.support import Candidate, make_ensemble, read_support, unseen_scores
+from clipsyn.analyses.predicted import (
+    Candidate,
+    Predicted,
+    make_ensemble,
+    read_support,
+    unseen_scores,
+)
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
-from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.ensembles.calibrated import fit_temperatures
-from clipsyn.methods.estimator import from_text
 from clipsyn.methods.numerics.blocks import side_by_side
-from clipsyn.methods.numerics.metrics import judge
+from clipsyn.methods.numerics.metrics import Judged, judge
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import matching
 
 MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
@@ -60,7 +60,7 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
     """
     cell = store.cell(key)
     recorded = cell.provenance
-    encoder = recorded.get("encoder") or {}
+    encoder, seconds = recorded.get("encoder") or {}, recorded.get("encode_seconds")
     published = cost(key.backbone)
     gflops = given.get(key.backbone, encoder.get("gflops"))
     if gflops is None and published:
@@ -75,68 +75,48 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
     return CellCost(
         gflops,
         parameters / 1e6 if parameters else params_m,
-        _milliseconds(cell),
+        1000 * float(seconds) / cell.group().sizes["sample"] if seconds else None,
         recorded.get("peak_memory_mb"),
         recorded.get("process_memory_mb"),
     )
 
 
-def _milliseconds(cell: Cell) -> float | None:
-    seconds = cell.provenance.get("encode_seconds")
-    if not seconds:
-        return None
-    return 1000 * float(seconds) / cell.group().sizes["sample"]
-
-
-class Answers(NamedTuple):
-    """What a candidate says of labelled samples."""
-
-    confidence: NDArray[np.float32]  # (sample,) calibrated
-    correct: NDArray[np.bool_]  # (sample,)
-
-
-class FittedCandidate(NamedTuple):
-    ensemble: Ensemble
-    temperature: float  # its scores are divided by this before the softmax
-    support: Answers  # on samples of the support that it was not fitted on
-
-
 @dataclass(frozen=True)
-class Evaluation:
-    """What every backbone and ensemble gets right of some labelled samples."""
+class Answers:
+    """What candidates say of some labelled samples: arrays (sample,)."""
 
-    answers: dict[Candidate, Answers]  # of those that were fitted
-    averages: dict[Candidate, NDArray[np.bool_]]  # see `averages`
+    correct: dict[Candidate, NDArray[np.bool_]]
+    confidence: dict[Candidate, NDArray[np.float32]]  # calibrated; not of `averages`
 
-    @cached_property
-    def correct(self) -> dict[Candidate, NDArray[np.bool_]]:
-        """(sample,) of every candidate."""
-        fitted = {candidate: answers.correct for candidate, answers in self.answers.items()}
-        return fitted | self.averages
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Of consecutive blocks of samples."""
+        first = parts[0]
+        return cls(
+            {it: np.concatenate([part.correct[it] for part in parts]) for it in first.correct},
+            {
+                it: np.concatenate([part.confidence[it] for part in parts])
+                for it in first.confidence
+            },
+        )
 
     def along(
         self, text: str, order: Sequence[str]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Confidence and correctness (stage, sample) at the stages of a cascade."""
-        stages = [self.answers[candidate] for candidate in stages_of(text, order)]
-        return np.stack([it.confidence for it in stages]), np.stack([it.correct for it in stages])
+        stages = stages_of(text, order)
+        confidence = np.stack([self.confidence[it] for it in stages])
+        return confidence, np.stack([self.correct[it] for it in stages])
 
 
-def evaluate(
-    fitted: Mapping[Candidate, FittedCandidate], order: Sequence[str], reader: PoolReader
-) -> Evaluation:
-    """What all candidates get right of the labelled samples of some cells, read in blocks."""
-    embeddings = any(it.ensemble.needs_embeddings for it in fitted.values())
-    pools = (block.labelled() for block in reader.blocks(embeddings=embeddings))
-    parts = [(answer(fitted, pool), averages(pool, order)) for pool in pools]
-    answers = {}
-    for candidate in fitted:
-        pairs = zip(*(part[candidate] for part, _ in parts), strict=True)
-        answers[candidate] = Answers(*(np.concatenate(blocks) for blocks in pairs))
-    plain = _subsets(PLAIN, order)
-    return Evaluation(
-        answers, {it: np.concatenate([part[it] for _, part in parts]) for it in plain}
-    )
+class Fitted(NamedTuple):
+    """A candidate, fitted on the support."""
+
+    ensemble: Ensemble
+    temperature: float  # its scores are divided by this before the softmax
+
+    def judged(self, scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+        return judge(scores / np.float32(self.temperature), labels)
 
 
 def candidates(order: Sequence[str], ensembles: Sequence[str]) -> list[Candidate]:
@@ -155,14 +135,13 @@ def candidates(order: Sequence[str], ensembles: Sequence[str]) -> list[Candidate
 
 def stages_of(text: str, order: Sequence[str]) -> list[Candidate]:
     """The stages of a cascade: the first backbone on its own, then an ensemble of the first k."""
-    first = Candidate(None, tuple(order[:1]))
-    return [first, *(Candidate(text, tuple(order[:k])) for k in range(2, len(order) + 1))]
+    later = (Candidate(text, tuple(order[:k])) for k in range(2, len(order) + 1))
+    return [Candidate.single(order[0]), *later]
 
 
 def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, NDArray[np.bool_]]:
     """(sample,) what the plain average of each subset that is no stage gets right."""
-    subsets = list(_subsets(PLAIN, order))
-    if not subsets:
+    if not (subsets := [*_subsets(PLAIN, order)]):
         return {}
     bits = {name: 1 << column for column, name in enumerate(pool.backbones)}
     right = average_predictions(pool.logits) == pool.labels
@@ -179,25 +158,36 @@ def _subsets(text: str, order: Sequence[str]) -> Iterator[Candidate]:
 
 
 def fit_candidates(
-    candidates: Iterable[Candidate], pool: Pool, seed: int
-) -> dict[Candidate, FittedCandidate]:
-    """Every candidate, fitted on all of the support `pool`.
+    every: Sequence[Candidate], pool: Pool, seed: int
+) -> tuple[dict[Candidate, Fitted], Answers]:
+    """Every candidate, fitted on all of the support `pool`, and what it says there.
 
-    Temperatures, and the answers on the support, are from `unseen_scores`. Where the pool is small,
-    each core fits other candidates. Raises LeakError for the test split.
+    Temperatures and answers are from `unseen_scores`. Where the pool is small, each core fits other
+    candidates. Raises LeakError for the test split.
     """
-    every = list(candidates)
+
+    def fit_one(candidate: Candidate) -> tuple[Fitted, Judged]:
+        seen = _seen(candidate, pool)
+        ensemble = make_ensemble(candidate.ensemble or PLAIN, seed).fit(seen)
+        scores = unseen_scores(ensemble, seen)
+        fitted = Fitted(ensemble, float(fit_temperatures(scores[:, None], pool.labels)[0]))
+        return fitted, fitted.judged(scores, pool.labels)
+
     small = sum(array.size for array in pool.embeddings.values()) <= _SMALL
-    fits = (side_by_side if small else map)(lambda one: _fit(one, pool, seed), every)
-    return dict(zip(every, fits, strict=True))
+    fits = dict(zip(every, (side_by_side if small else map)(fit_one, every), strict=True))
+    fitted = {candidate: one for candidate, (one, _) in fits.items()}
+    return fitted, _answers(((it, judged) for it, (_, judged) in fits.items()), pool)
 
 
-def answer(fitted: Mapping[Candidate, FittedCandidate], pool: Pool) -> dict[Candidate, Answers]:
+def answer(fitted: Mapping[Candidate, Fitted], pool: Pool) -> Answers:
     """What fitted candidates say of other labelled samples."""
-    return {
-        candidate: _answers(it.ensemble.combine(_seen(candidate, pool)), it.temperature, pool)
-        for candidate, it in fitted.items()
-    }
+    return _answers(
+        (
+            (candidate, one.judged(one.ensemble.combine(_seen(candidate, pool)), pool.labels))
+            for candidate, one in fitted.items()
+        ),
+        pool,
+    )
 
 
 def _seen(candidate: Candidate, pool: Pool) -> Pool:
@@ -205,25 +195,12 @@ def _seen(candidate: Candidate, pool: Pool) -> Pool:
     return pool.of_backbones(sorted(candidate.backbones))
 
 
-def _fit(candidate: Candidate, pool: Pool, seed: int) -> FittedCandidate:
-    seen = _seen(candidate, pool)
-    ensemble = make_ensemble(candidate.ensemble or PLAIN, seed).fit(seen)
-    scores = unseen_scores(ensemble, seen)
-    temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
-    return FittedCandidate(ensemble, temperature, _answers(scores, temperature, pool))
-
-
-def _answers(scores: NDArray[np.float32], temperature: float, pool: Pool) -> Answers:
-    judged = judge(scores / np.float32(temperature), pool.labels)
-    return Answers(judged.confidence, judged.prediction == pool.labels)
-
-
-class OnSupport(NamedTuple):
-    """What is known of a candidate from the support; the fields are names of metrics."""
-
-    support_acc1: float
-    support_mean_gflops: float
-    front: float  # 1 for a candidate on the Pareto front of these two, else 0
+def _answers(judgements: Iterable[tuple[Candidate, Judged]], pool: Pool) -> Answers:
+    answers = Answers({}, {})
+    for candidate, judged in judgements:
+        answers.correct[candidate] = judged.prediction == pool.labels
+        answers.confidence[candidate] = judged.confidence
+    return answers
 
 
 @dataclass(frozen=True)
@@ -232,13 +209,18 @@ class FittedCascades:
 
     settings: CascadeSettings
     gflops: dict[str, float]  # of each backbone, in the order they run
-    candidates: dict[Candidate, FittedCandidate]
-    support: Evaluation
+    fitted: dict[Candidate, Fitted]
+    support: Answers
     origin: Mapping[str, Any]  # which samples were learned from: see `read_support`
 
     @property
     def order(self) -> tuple[str, ...]:
         return tuple(self.gflops)
+
+    def answers(self, pool: Pool) -> Answers:
+        """Of every candidate, those of `averages` last, for labelled samples."""
+        answers = answer(self.fitted, pool)
+        return Answers(answers.correct | averages(pool, self.order), answers.confidence)
 
     def price(self, backbones: Sequence[str]) -> float:
         """GFLOPs of an image that all of these backbones see."""
@@ -253,18 +235,21 @@ class FittedCascades:
     @cached_property
     def cascades(self) -> dict[str, list[Candidate]]:
         """By ensemble: one for each threshold of the settings, and one for the threshold chosen."""
-        within = self.settings.within_points / 100
         cascades = {}
         for text in self.settings.ensembles:
-            chosen = smallest_threshold(*self.support.along(text, self.order), within)
+            along = self.support.along(text, self.order)
+            chosen = smallest_threshold(*along, self.settings.within_points / 100)
             thresholds = [(threshold, GIVEN) for threshold in self.settings.thresholds]
             thresholds.append((chosen, WITHIN))
             cascades[text] = [Candidate(text, self.order, *threshold) for threshold in thresholds]
         return cascades
 
     @cached_property
-    def on_support(self) -> dict[Candidate, OnSupport]:
-        """For every candidate; cascades come last."""
+    def on_support(self) -> dict[Candidate, dict[str, float]]:
+        """For every candidate its metrics there, and 1 for one on the Pareto front of the two.
+
+        Cascades come last.
+        """
         points = {
             candidate: (float(right.mean()), self.price(candidate.backbones))
             for candidate, right in self.support.correct.items()
@@ -276,10 +261,12 @@ class FittedCascades:
             pairs = zip(curve.accuracy.tolist(), curve.cost.tolist(), strict=True)
             points |= zip(cascades, pairs, strict=True)
         accuracies, costs = np.array(list(points.values())).T
-        front = pareto_front(costs, accuracies)
+        front = pareto_front(costs, accuracies).astype(float)
+        rows = zip(accuracies.tolist(), costs.tolist(), front.tolist(), strict=True)
+        metrics = "support_acc1", "support_mean_gflops", "front"
         return {
-            candidate: OnSupport(*point, float(in_front))
-            for (candidate, point), in_front in zip(points.items(), front, strict=True)
+            candidate: dict(zip(metrics, row, strict=True))
+            for candidate, row in zip(points, rows, strict=True)
         }
 
 
@@ -299,37 +286,23 @@ def fit(
         )
     reader = group.reader(settings.support, CLEAN.label)
     pool, _, origin = read_support(reader, measured, settings)
-    costs = {key.backbone: cell_cost(group.store, key, settings.costs) for key in group.keys}
-    gflops = {name: cost.gflops for name, cost in costs.items()}
-    order = backbone_order(pool, gflops, settings)
-    every = candidates(order, settings.ensembles)
-    fitted = fit_candidates(every, pool, settings.seed)
-    answers = {candidate: it.support for candidate, it in fitted.items()}
-    return FittedCascades(
-        settings,
-        {name: gflops[name] for name in order},
-        fitted,
-        Evaluation(answers, averages(pool, order)),
-        origin,
-    )
+    gflops = {
+        key.backbone: cell_cost(group.store, key, settings.costs).gflops for key in group.keys
+    }
+    order = backbone_order(group.backbones, gflops, settings)
+    fitted, answers = fit_candidates(candidates(order, settings.ensembles), pool, settings.seed)
+    answers = Answers(answers.correct | averages(pool, order), answers.confidence)
+    return FittedCascades(settings, {name: gflops[name] for name in order}, fitted, answers, origin)
 
 
 def backbone_order(
-    pool: Pool, gflops: Mapping[str, float], settings: CascadeSettings
+    backbones: Sequence[str], gflops: Mapping[str, float], settings: CascadeSettings
 ) -> tuple[str, ...]:
-    """The order in which a cascade runs the backbones of a support pool.
+    """The order in which a cascade runs them.
 
-    "cost": the cheapest first, equals by name. "greedy": see `greedy_order`, with the accuracy of
-    the average of the logits. "given": as the settings name the backbones.
+    "cost": the cheapest first, equals by name. "given": as the settings name them.
     """
     if settings.order == "given":
         terms = settings.backbones or ()
-        return tuple(dict.fromkeys(n for term in terms for n in matching(term, pool.backbones)))
-    by_cost = sorted(pool.backbones, key=lambda name: (gflops[name], name))
-    if settings.order == "cost":
-        return tuple(by_cost)
-    plain = from_text(ENSEMBLES, PLAIN)
-    return greedy_order(
-        {name: gflops[name] for name in by_cost},
-        lambda names: float(plain.score(pool.of_backbones(names))),
-    )
+        return tuple(dict.fromkeys(name for term in terms for name in matching(term, backbones)))
+    return tuple(sorted(backbones, key=lambda name: (gflops[name], name)))

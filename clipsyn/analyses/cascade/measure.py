@@ -17,10 +17,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.cascade import PLAIN, CascadeSettings
-from clipsyn.analyses.cascade.fitted import FittedCascades, cell_cost, evaluate, fit
+from clipsyn.analyses.cascade.fitted import Answers, FittedCascades, cell_cost, fit
 from clipsyn.analyses.cascade.measures import exit_stages
-from clipsyn.analyses.predicted import Predicted, estimate, gain, mean, predicted, share
-from clipsyn.analyses.support import Candidate, make_ensemble, versions
+from clipsyn.analyses.predicted import (
+    Candidate,
+    Predicted,
+    estimate,
+    gain,
+    make_ensemble,
+    mean,
+    predicted,
+    share,
+    versions,
+)
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.names import FeatureKey, fingerprint
@@ -65,21 +74,23 @@ class _CascadeRows:
     def __init__(self, group: Predicted, fitted: FittedCascades) -> None:
         self.group, self.fitted = group, fitted
         self.reader = group.reader()
-        self.evaluation = evaluate(fitted.candidates, fitted.order, self.reader)
-        self.best = self.evaluation.correct[Candidate.single(fitted.best)]  # (sample,)
+        embeddings = any(it.ensemble.needs_embeddings for it in fitted.fitted.values())
+        blocks = self.reader.blocks(embeddings=embeddings)
+        self.answers = Answers.joined([fitted.answers(block.labelled()) for block in blocks])
+        self.best = self.answers.correct[Candidate.single(fitted.best)]  # (sample,)
         self.images, self.n = group.images, len(self.best)
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
             single = Candidate.single(key.backbone)
             yield from self._about(single, self._costs(key), learned=False)
-        for candidate in self.evaluation.correct:
-            fitted = self.fitted.candidates.get(candidate)
+        for candidate in self.answers.correct:
+            fitted = self.fitted.fitted.get(candidate)
             learned = fitted is not None and fitted.ensemble.learns
             yield from self._about(candidate, self._fixed(candidate), learned=learned)
             yield from self._about(candidate, self._on_support(candidate), learned=True)
         for text, cascades in self.fitted.cascades.items():
-            confidence, correct = self.evaluation.along(text, self.fitted.order)
+            confidence, correct = self.answers.along(text, self.fitted.order)
             for cascade in cascades:
                 assert cascade.threshold is not None
                 leaves = exit_stages(confidence, cascade.threshold)
@@ -94,7 +105,7 @@ class _CascadeRows:
                 yield estimate(metric, value, self.n)
 
     def _fixed(self, candidate: Candidate) -> Iterator[Measured]:
-        correct = self.evaluation.correct[candidate]
+        correct = self.answers.correct[candidate]
         yield self._accuracy(correct)
         yield estimate("mean_gflops", self.fitted.price(candidate.backbones), self.n)
 
@@ -120,7 +131,7 @@ class _CascadeRows:
                 yield row | {"stage": stage + 1}
 
     def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
-        for metric, value in self.fitted.on_support[candidate]._asdict().items():
+        for metric, value in self.fitted.on_support[candidate].items():
             yield estimate(metric, value, self.n)
 
     def _about(

@@ -10,8 +10,7 @@ recommends; Wang et al., Wisdom of Committees (ICLR 2022), with the average of t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,31 +111,6 @@ def pareto_front(costs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]
 def most_accurate(accuracy: Mapping[str, float], gflops: Mapping[str, float]) -> str:
     """The backbone with the highest accuracy, the cheapest of equals."""
     return max(accuracy, key=lambda name: (accuracy[name], -gflops[name]))
-
-
-def greedy_order(
-    gflops: Mapping[str, float], accuracy: Callable[[Sequence[str]], float]
-) -> tuple[str, ...]:
-    """Backbones in the order in which each adds most accuracy per GFLOP to those before it.
-
-    gflops: of each backbone. accuracy: function (backbones) -> of their ensemble, a fraction.
-    Where none adds anything, the one that loses least is next, whatever it costs. Equals are in
-    the order of `gflops`.
-    """
-    chosen: list[str] = []
-    reached = 0.0
-    while left := [name for name in gflops if name not in chosen]:
-        accuracies = {name: accuracy([*chosen, name]) for name in left}
-        gains = {name: accuracies[name] - reached for name in left}
-        chosen.append(max(left, key=lambda name: _per_cost(gains[name], gflops[name])))
-        reached = accuracies[chosen[-1]]
-    return tuple(chosen)
-
-
-def _per_cost(gain: float, gflops: float) -> float:
-    if gain <= 0:  # divided by the cost, a loss would look the smaller the more it costs
-        return gain
-    return gain / gflops if gflops else math.inf
 
 
 def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -20,9 +20,8 @@ from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity.measures import (
     MEANS,
     PAIRWISE,
+    SHARES,
     Counts,
-    PairMeasure,
-    PairShare,
     fleiss_kappa,
     over_pairs,
     pair_counts,
@@ -108,12 +107,10 @@ def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     counts = pair_counts(predictions, labels)
     by_image = shares_by_image(predictions, labels)
     every = tuple(range(len(predictions)))
-    for name in PAIRWISE:
-        measure = PAIRWISE.load(name)
-        of_counts = isinstance(measure, PairMeasure)
-        values = measure.formula(counts) if of_counts else measure(predictions, labels)
+    for name, formula in PAIRWISE.items():
+        values = formula(counts)
         for i, j in combinations(every, 2):
-            yield (i, j), _of_pair(name, measure, counts, (values[i, j], i, j), images)
+            yield (i, j), _of_pair(name, counts, (float(values[i, j]), i, j), images)
         mean = estimate(f"mean_{name}", over_pairs(values), counts.n)
         if mean.metric in by_image:
             interval = mean_share_interval([by_image[mean.metric]], [images])
@@ -131,18 +128,13 @@ def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     yield from _significance(right, images)
 
 
-def _of_pair(
-    name: str, measure: object, counts: Counts, at: tuple[float, int, int], images: Images
-) -> Measured:
+def _of_pair(name: str, counts: Counts, at: tuple[float, int, int], images: Images) -> Measured:
     """A measure of two backbones; the interval of a kappa holds it also where it is 1."""
-    value, i, j = float(at[0]), *at[1:]
-    if isinstance(measure, PairShare) and counts.n:
+    value, i, j = at
+    if name in SHARES and counts.n:
         return share(name, round(value * counts.n), images)
-    if not isinstance(measure, PairMeasure):
-        return estimate(name, value, counts.n)
-    draws = measure.formula(plausible(counts, i, j, images.effective))[:, 0, 1]
-    known = draws[np.isfinite(draws) & np.isfinite(value)]
-    low, high = percentiles(known)
+    draws = PAIRWISE[name](plausible(counts, i, j, images.effective))[:, 0, 1]
+    low, high = percentiles(draws[np.isfinite(draws) & np.isfinite(value)])
     return Measured(name, Score(value, counts.n), Interval(min(low, value), max(high, value)))
 
 

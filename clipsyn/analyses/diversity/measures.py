@@ -12,30 +12,14 @@ Machine Learning 51 (2003).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.metrics import correctness, ratio, scored
-from clipsyn.registry import Registry
 
 _DRAWS = 1000  # of a posterior
-PAIRWISE = Registry(
-    "diversity measure",
-    {
-        "error_inconsistency": "clipsyn.analyses.diversity.measures:error_inconsistency",
-        "disagreement": "clipsyn.analyses.diversity.measures:disagreement",
-        "double_fault": "clipsyn.analyses.diversity.measures:double_fault",
-        "yules_q": "clipsyn.analyses.diversity.measures:yules_q",
-        "error_consistency": "clipsyn.analyses.diversity.measures:error_consistency",
-    },
-)
-# metric over all backbones: the measure that it is of
-MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
-    name: name for name in ("fleiss_kappa", "vote_entropy")
-}
 
 
 class Counts(NamedTuple):
@@ -60,20 +44,6 @@ class Counts(NamedTuple):
         return self.n - self.right[..., :, None] - self.only.swapaxes(-1, -2)
 
 
-@dataclass(frozen=True)
-class PairMeasure:
-    """A measure (backbone, backbone) of predictions and labels, by a formula of `Counts`."""
-
-    formula: Callable[[Counts], NDArray[np.float64]]
-
-    def __call__(self, predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-        return self.formula(pair_counts(predictions, labels))
-
-
-class PairShare(PairMeasure):
-    """One that is a share of the samples."""
-
-
 def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
     """Counts of all pairs of backbones, made pair by pair, whose rows stay in a core's cache."""
     right = correctness(predictions, labels)
@@ -89,7 +59,6 @@ def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
     return Counts(n, both.diagonal().copy(), both, same)
 
 
-@PairShare
 def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
     """Share of samples that exactly one of the two gets right: r_i + r_j - 2 r_ij.
 
@@ -98,13 +67,11 @@ def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
     return ratio(counts.only + counts.only.swapaxes(-1, -2), counts.n)
 
 
-@PairShare
 def disagreement(counts: Counts) -> NDArray[np.float64]:
     """Share of samples with two different predictions, both wrong or not; 0 on the diagonal."""
     return ratio(counts.n - counts.same, counts.n)
 
 
-@PairShare
 def double_fault(counts: Counts) -> NDArray[np.float64]:
     """Share of samples that both get wrong: 1 - r_i - r_j + r_ij (Giacinto and Roli 2001).
 
@@ -113,7 +80,6 @@ def double_fault(counts: Counts) -> NDArray[np.float64]:
     return ratio(counts.neither, counts.n)
 
 
-@PairMeasure
 def yules_q(counts: Counts) -> NDArray[np.float64]:
     """Yule's (1900) Q of right and wrong: (ad - bc) / (ad + bc); 1 on the diagonal.
 
@@ -126,7 +92,6 @@ def yules_q(counts: Counts) -> NDArray[np.float64]:
     return ratio(agree - differ, agree + differ)
 
 
-@PairMeasure
 def error_consistency(counts: Counts) -> NDArray[np.float64]:
     """Cohen's (1960) kappa of right and wrong: (o - e) / (1 - e); 1 on the diagonal.
 
@@ -139,6 +104,20 @@ def error_consistency(counts: Counts) -> NDArray[np.float64]:
     expected = right[..., :, None] * right[..., None, :] + wrong[..., :, None] * wrong[..., None, :]
     observed = counts.n * (counts.both + counts.neither)
     return ratio(observed - expected, counts.n**2 - expected)
+
+
+PAIRWISE: dict[str, Callable[[Counts], NDArray[np.float64]]] = {  # (backbone, backbone) each
+    "error_inconsistency": error_inconsistency,
+    "disagreement": disagreement,
+    "double_fault": double_fault,
+    "yules_q": yules_q,
+    "error_consistency": error_consistency,
+}
+SHARES = ("error_inconsistency", "disagreement", "double_fault")  # of the samples
+# metric over all backbones: the measure that it is of
+MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
+    name: name for name in ("fleiss_kappa", "vote_entropy")
+}
 
 
 def over_pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,7 +137,7 @@ def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
     accuracies it is a little below Cohen's kappa. NaN where r is 0 or 1.
     """
     r = counts.right.mean(axis=-1) / max(1, counts.n)
-    e = over_pairs(error_inconsistency.formula(counts))
+    e = over_pairs(error_inconsistency(counts))
     return 1 - ratio(e, 2 * r * (1 - r))
 
 

@@ -33,13 +33,6 @@ class OracleSettings(Selection):
         instead_of_none="none",
         writes="sample_table",
     )
-    subsets: Path | None = setting(
-        None,
-        OUTPUT,
-        "Write the oracle of every subset of backbones to this .csv or .parquet.",
-        instead_of_none="none",
-        writes="subset_table",
-    )
 
 
 oracle = Analysis(

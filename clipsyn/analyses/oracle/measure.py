@@ -8,7 +8,6 @@ that have a label and a prediction of every backbone. docs/analysis.md lists the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +22,6 @@ from clipsyn.analyses.oracle.measures import (
     members,
     reachable,
     subset_hits,
-    subset_sizes,
 )
 from clipsyn.analyses.predicted import Predicted, estimate, gain, oracle_gain, predicted, share
 from clipsyn.errors import UsageError
@@ -75,17 +73,6 @@ def sample_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     """
     groups = predicted(store, settings, pooled=settings.pooled)
     return pl.concat(map(_samples, groups), how="diagonal")
-
-
-def subset_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
-    """The oracle of every subset of the backbones, a row each, without the empty one.
-
-    Columns: dataset, split, perturbation, prompts, size, hits (samples), acc1, gain (over the best
-    single backbone), n; and for each backbone NAME "with NAME": whether the subset has it. Errors
-    are those of `measure`, and UsageError beyond `MOST_BACKBONES` backbones.
-    """
-    groups = predicted(store, settings, pooled=settings.pooled)
-    return pl.concat(map(_subsets, groups), how="diagonal")
 
 
 def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
@@ -200,37 +187,9 @@ def _samples(group: Predicted) -> pl.DataFrame:
             f"{name} label": index,
             f"{name} right": _nullable(hits, there & (labels >= 0)),
         }
-    return pl.DataFrame(_about(group) | columns)
+    where = (group.samples.dataset, group.samples.split, group.perturbation, group.prompts)
+    return pl.DataFrame(dict(zip(WHERE, where, strict=True)) | columns)
 
 
 def _nullable(values: NDArray[np.generic], known: NDArray[np.bool_]) -> pl.Series:
     return pl.select(pl.when(pl.Series(known)).then(pl.Series(values))).to_series()
-
-
-def _subsets(group: Predicted) -> pl.DataFrame:
-    count = len(group.keys)
-    if count > MOST_BACKBONES:
-        raise UsageError(
-            f"{group.samples.name} has {count} backbones, too many "
-            f"for all their subsets: choose up to {MOST_BACKBONES} with backbones=…"
-        )
-    right = correctness(group.predictions, group.labels)
-    hits, n = subset_hits(right), right.shape[1]
-    accuracy = ratio(hits, n)
-    subsets = np.arange(len(hits), dtype=np.uint32)
-    columns = {
-        "size": subset_sizes(count),
-        "hits": hits,
-        "acc1": accuracy,
-        "gain_over_best_on_test": accuracy - accuracy[1 << np.arange(count)].max(),
-        "n": np.full(len(hits), n),
-    }
-    has = {f"with {name}": subsets >> b & 1 == 1 for b, name in enumerate(group.backbones)}
-    return pl.DataFrame(_about(group) | columns | has)[1:]
-
-
-def _about(group: Predicted) -> dict[str, Any]:
-    """The columns that say what the others are about."""
-    samples = group.samples
-    values = (samples.dataset, samples.split, group.perturbation, group.prompts)
-    return dict(zip(WHERE, values, strict=True))

@@ -32,7 +32,6 @@ from clipsyn.errors import LeakError, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, row
 from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.methods.numerics.metrics import (
-    Judged,
     Score,
     calibration_floor,
     expected_calibration_error,
@@ -43,12 +42,7 @@ from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.settings import FULL
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import (
-    UNKNOWN,
-    Interval,
-    mean_loss_interval,
-    mean_share_interval,
-)
+from clipsyn.stats.intervals import UNKNOWN, Interval, mean_loss_interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
@@ -185,12 +179,8 @@ class _Temperature(NamedTuple):
     about: dict[str, Any]  # the support, in the columns of results
 
 
-class _Number(NamedTuple):
-    """A number about the logits of a backbone, and what it is about."""
-
-    measured: Measured
-    fitted: _Temperature | None = None  # that they were divided by
-    bin: int | None = None
+# what is measured of logits, the temperature that they were divided by, and the bin
+_Number = tuple[Measured, _Temperature | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -272,44 +262,54 @@ def _statistics(
     images: Images,
     temperatures: _Temperatures,
 ) -> Iterator[_Number]:
-    """All numbers about the logits of one backbone."""
-    labels = group.labels[rows]
-    if not group.store.cell(key).has_logits:
-        yield from _of_confidences(group, key, rows, images)
+    """All numbers about the logits of one backbone, or about its imported confidences."""
+    store, labels = group.store, group.labels[rows]
+    if not store.cell(key).has_logits:
+        right = store.predictions(key, group.prompts)[rows] == labels
+        yield from _numbers(store.confidences(key, group.prompts)[rows], right, images)
         return
-    logits, scale = _logits(group.store, key, group.prompts, rows)
+    logits, scale = _logits(store, key, group.prompts, rows)
     judged = judge(logits, labels)
-    right = judged.prediction == labels
-    for measured in (
-        *_confidence(judged.confidence, right, images),
-        *_calibration(judged, right, images, ""),
-    ):
-        yield _Number(measured)
-    yield from _by_bin(judged.confidence, right, images)
+    yield from _numbers(judged.confidence, judged.prediction == labels, images, judged.nll)
     if scale is not None:
-        yield _Number(Measured("logit_scale", Score(scale, len(rows)), None))
+        yield Measured("logit_scale", Score(scale, len(rows)), None), None, None
     if fitted := temperatures.of(key, group.prompts):
-        yield _Number(Measured("temperature", fitted.score, None), fitted)
+        yield Measured("temperature", fitted.score, None), fitted, None
         judged = judge(logits / np.float32(fitted.score.value), labels)
         right = judged.prediction == labels
-        for measured in _calibration(judged, right, images, CALIBRATED):
-            yield _Number(measured, fitted)
-        yield from _by_bin(judged.confidence, right, images, fitted)
+        yield from _numbers(judged.confidence, right, images, judged.nll, fitted)
 
 
-def _by_bin(
+def _numbers(
     confidence: NDArray[np.float32],
     right: NDArray[np.bool_],
     images: Images,
+    nll: NDArray[np.float32] | None = None,
     fitted: _Temperature | None = None,
 ) -> Iterator[_Number]:
-    """Accuracy and mean confidence of each tenth of the images, by confidence."""
-    suffix = CALIBRATED if fitted else ""
+    """By the confidences of some images, and whether they are right: all, and by tenths of them.
+
+    Accuracy and mean confidences, which a temperature does not change, are of logits as they are.
+    The calibration error is too high by chance, of which no interval knows.
+    """
+    end = CALIBRATED if fitted else ""
+    if not fitted:
+        yield share("acc1", int(np.count_nonzero(right)), images), None, None
+        for metric, chosen in (("confidence_right", right), ("confidence_wrong", ~right)):
+            values = confidence[chosen]
+            interval = mean_share_interval([values], [images.take(chosen)])
+            yield Measured(metric, mean(values), interval), None, None
+    if nll is not None:
+        interval = mean_loss_interval(nll, right, images)
+        yield Measured(f"nll{end}", mean(nll), interval), fitted, None
+    ece = expected_calibration_error(confidence, right)
+    yield Measured(f"ece{end}", ece, None), fitted, None
+    yield Measured(f"ece{end}_floor", calibration_floor(confidence), None), fitted, None
     for some in reliability_bins(confidence, right):
-        accuracy = share(f"bin_accuracy{suffix}", some.right, images.take(some.rows))
-        yield _Number(accuracy, fitted, some.number)
-        mean_confidence = Measured(f"bin_confidence{suffix}", Score(some.confidence, some.n), None)
-        yield _Number(mean_confidence, fitted, some.number)
+        accuracy = share(f"bin_accuracy{end}", some.right, images.take(some.rows))
+        yield accuracy, fitted, some.number
+        sure = Score(some.confidence, some.n)
+        yield Measured(f"bin_confidence{end}", sure, None), fitted, some.number
 
 
 def _logits(
@@ -326,46 +326,3 @@ def _logits(
     )
     pool = reader.read(rows, embeddings=False)
     return pool.logits[:, 0], pool.logit_scales.get(key.backbone)
-
-
-def _of_confidences(
-    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], images: Images
-) -> Iterator[_Number]:
-    """All but likelihoods, of predictions that were imported with their confidences."""
-    right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
-    confidence = group.store.confidences(key, group.prompts)[rows]
-    for measured in (
-        *_confidence(confidence, right, images),
-        *_calibration_error(confidence, right, ""),
-    ):
-        yield _Number(measured)
-    yield from _by_bin(confidence, right, images)
-
-
-def _confidence(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], images: Images
-) -> Iterator[Measured]:
-    """acc1, and the mean confidence where the prediction is right and where it is wrong."""
-    yield share("acc1", int(np.count_nonzero(right)), images)
-    for metric, chosen in (("confidence_right", right), ("confidence_wrong", ~right)):
-        values = confidence[chosen]
-        interval = mean_share_interval([values], [images.take(chosen)])
-        yield Measured(metric, mean(values), interval)
-
-
-def _calibration(
-    judged: Judged, right: NDArray[np.bool_], images: Images, suffix: str
-) -> Iterator[Measured]:
-    """nll, ece and its floor."""
-    interval = mean_loss_interval(judged.nll, right, images)
-    yield Measured(f"nll{suffix}", mean(judged.nll), interval)
-    yield from _calibration_error(judged.confidence, right, suffix)
-
-
-def _calibration_error(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], suffix: str
-) -> Iterator[Measured]:
-    """ece and its floor. It is too high by chance, of which no interval knows."""
-    ece = expected_calibration_error(confidence, right)
-    yield Measured(f"ece{suffix}", ece, None)
-    yield Measured(f"ece{suffix}_floor", calibration_floor(confidence), None)

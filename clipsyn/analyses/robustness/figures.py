@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from clipsyn.analyses.predicted import ALL
-from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, trial_rows
+from clipsyn.analyses.robustness.rows import ORACLE, Predictor, TrialRows, trial_rows
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.names import CLEAN as CLEAN_IMAGES
-from clipsyn.show.figure import COLUMN, INK, Figure, Mark, Size, heat_map, label, marks, needed
+from clipsyn.show.figure import INK, Figure, Mark, Size, marks, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import Grid, drawn, key, methods, panels, room, underlined
+from clipsyn.show.panels import Grid, accuracies, drawn, key, matrix_size, methods, panels
 from clipsyn.show.titles import subject, title, typical_interval, where
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 CLEAN = CLEAN_IMAGES.label
 _FEW = 4  # ensembles that are drawn as curves, beside those of backbones
-_ROW, _CELL = 0.19, 0.36  # inches
 _MOST = 60  # panels, or perturbations with rows in a matrix
 _PLACE = ("dataset", "perturbation")
 _ABOUT = ("dataset", "split", "prompts", "n")
@@ -79,42 +78,41 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     trials = _trials(frame)
     ensembles = {name for trial in trials for name in trial.ensembles}
     crowd = ensembles if len(ensembles) > _FEW else set()
-    parts = []
-    for trial in trials:
-        shown = [
-            (label, perturbation, severity)
-            for perturbation, labels in trial.severities.items()
-            for severity, label in ({0: CLEAN} | labels).items()
-        ]
-        parts.append(_rows(trial, [it for it in trial.predictors if it.name not in crowd], shown))
-    return pl.concat(parts)
+    return pl.concat(
+        _rows(
+            trial,
+            [predictor for predictor in trial.predictors if predictor.name not in crowd],
+            [
+                (label, perturbation, severity)
+                for perturbation, labels in trial.severities.items()
+                for severity, label in ({0: CLEAN} | labels).items()
+            ],
+        )
+        for trial in trials
+    )
 
 
 def _matrix(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each dataset, perturbation and method; for clean images, and for the mean."""
-    parts = []
-    for trial in _trials(frame):
-        mean = [(ALL, ALL)] if len(trial.severities) > 1 else []
-        shown = [(CLEAN, CLEAN), *_means(trial), *mean]
-        parts.append(_rows(trial, trial.predictors, [(*one, None) for one in shown]))
-    return pl.concat(parts)
-
-
-def _means(trial: TrialRows) -> Iterator[tuple[str, str]]:
-    """The label of the mean over the severities of each perturbation, and what it is drawn as.
+    """A row for each dataset, perturbation and method; for clean images, and for the mean.
 
     Raises UsageError for severities that were chosen out of more, of which a file has no mean.
     """
-    for name, labels in trial.severities.items():
-        if trial.has(name):
-            yield name, name
-        elif len(labels) == 1:  # is its own mean
-            yield next(iter(labels.values())), name
-        else:
-            raise UsageError(
-                f"the mean over {' and '.join(labels.values())} is not in the results: choose one "
-                f"severity of {name} or all with perturbations=…, or draw the store"
-            )
+    parts = []
+    for trial in _trials(frame):
+        shown = [(CLEAN, CLEAN)]
+        for name, labels in trial.severities.items():
+            label = name
+            if len(labels) == 1 and not trial.row("acc1", name):
+                (label,) = labels.values()  # is its own mean
+            if not trial.row("acc1", label):
+                raise UsageError(
+                    f"the mean over {' and '.join(labels.values())} is not in the results: choose "
+                    f"one severity of {name} or all with perturbations=…, or draw the store"
+                )
+            shown.append((label, name))
+        shown += [(ALL, ALL)] if len(trial.severities) > 1 else []
+        parts.append(_rows(trial, trial.predictors, [(*one, None) for one in shown]))
+    return pl.concat(parts)
 
 
 def _parts(data: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -142,7 +140,7 @@ def _same_severities(parts: Iterable[pl.DataFrame]) -> bool:
 def _curves_size(data: pl.DataFrame) -> Size:
     parts = _parts(data)
     lines = 1 if _same_severities(parts.values()) else 2  # with numbers below each
-    return Grid.of(len(parts)).size(methods(data)[0].values(), lines)
+    return Grid.of(len(parts)).size(lines)
 
 
 def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
@@ -158,38 +156,24 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
             panel.plot(rows["severity"], 100 * rows["value"], **drawn(mark), ms=3, lw=1)
         panel.set_xticks(sorted({*part["severity"]}))
     entries = {texts[name]: drawn(mark) for name, mark in by_method.items()}
-    key(ax, entries, titled=1)
-
-
-def _matrix_size(data: pl.DataFrame) -> Size:
-    columns, rows = _labels(methods(data)[0].values()), _labels(_parts(data))
-    width = _CELL * len(columns) + room(rows) + 0.6  # with the scale
-    below = 0.7 * room(columns) + 0.25
-    return max(COLUMN, width), _ROW * max(len(rows), 6) + below
-
-
-def _labels(names: Iterable[str]) -> list[str]:
-    return [label(name) for name in names]
+    key(ax, entries)
 
 
 def _draw_matrix(data: pl.DataFrame, ax: Axes) -> None:
     texts, _ = methods(data)
     columns, parts = list(texts), _parts(data)
-    values: dict[tuple[int, int], float] = {}
+    shares: dict[tuple[int, int], float] = {}
     best: list[tuple[int, int]] = []
     for row, part in enumerate(parts.values()):
         known = part.select(pl.coalesce("ensemble", "backbone"), "value").iter_rows()
-        values |= {(row, columns.index(name)): 100 * value for name, value in known}
+        shares |= {(row, columns.index(name)): value for name, value in known}
         singles = part.filter(pl.col("backbone").is_not_null())
         most = singles.filter(value=singles["value"].max())["backbone"]
-        best += [(columns.index(name), row) for name in most]
-    rows = _labels(parts)
-    what = "top-1 accuracy, %"
-    heat_map(ax, rows, _labels(texts.values()), values, decimals=1, label=what, vmin=0)
+        best += [(row, columns.index(name)) for name in most]
+    accuracies(ax, parts, texts.values(), shares, best)
     for row in _gaps(parts.values()):
         ax.axhline(row - 0.5, color="white", lw=2.5)
     ax.axvline(data["backbone"].drop_nulls().n_unique() - 0.5, color="white", lw=2.5)
-    underlined(ax, best)
 
 
 def _gaps(parts: Iterable[pl.DataFrame]) -> list[int]:
@@ -221,6 +205,6 @@ corruptions = Figure(
     source="robustness",
     data=_matrix,
     draw=_draw_matrix,
-    size=_matrix_size,
+    size=lambda data: matrix_size(_parts(data), methods(data)[0].values()),
     about=_about,
 )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import sqrt
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,12 +33,7 @@ from clipsyn.names import CLEAN, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import variance_of_mean
-from clipsyn.stats.intervals import (
-    Interval,
-    loss_interval,
-    mean_share_interval,
-    share_interval,
-)
+from clipsyn.stats.intervals import Interval, loss_interval, mean_share_interval, share_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 
@@ -176,11 +171,7 @@ def _comparisons(trial: Trial, condition: Condition, clean: Condition) -> Iterat
         yield names, None, estimate("kendall_tau", tau, condition.n)
 
 
-class _Results(NamedTuple):
-    """Rows of one ensemble, by perturbation."""
-
-    accuracy: dict[str, Row]
-    gain: dict[str, Row]  # over the best single backbone
+_Results = dict[tuple[str, str], Row]  # of one ensemble, by metric and perturbation
 
 
 def ensemble_rows(
@@ -236,31 +227,29 @@ def _results(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any, .
         return {key: _mean([results[key] for results in of_members]) for key in shared}
     by_ensemble = {}
     for key, part in _about(trial, frame).group_by(_FITTED, maintain_order=True):
-        accuracy, gain = (
-            {row["perturbation"]: row for row in part.filter(metric=metric).iter_rows(named=True)}
-            for metric in ("acc1", "gain_over_best_on_test")
-        )
-        if CLEAN.label in accuracy and len(accuracy) > 1:
+        rows = {(row["metric"], row["perturbation"]): row for row in part.iter_rows(named=True)}
+        if ("acc1", CLEAN.label) in rows and sum(metric == "acc1" for metric, _ in rows) > 1:
             check_data(trial.clean.store, part, path)
-            by_ensemble[key] = _Results(accuracy, gain)
+            by_ensemble[key] = rows
     return by_ensemble
 
 
 def _mean(members: Sequence[_Results]) -> _Results:
-    """Over datasets; gains are taken anew, over the backbone with the best mean."""
-    first, *others = (results.accuracy for results in members)
-    accuracy = {}
-    for label in (label for label in first if all(label in other for other in others)):
-        rows = [first[label], *(other[label] for other in others)]
-        accuracy[label] = rows[0] | {
-            "dataset": None,
-            "value": float(np.mean([row["value"] for row in rows])),
-            "ci_low": None,
-            "ci_high": None,
-            "n": sum(row["n"] for row in rows),
-            "fingerprint": fingerprint({"results": [row["fingerprint"] for row in rows]}),
-        }
-    return _Results(accuracy, {})
+    """Accuracies over datasets; gains are taken anew, over the backbone with the best mean."""
+    first, *others = members
+    means = {}
+    for key in first:
+        if key[0] == "acc1" and all(key in other for other in others):
+            rows = [results[key] for results in members]
+            means[key] = rows[0] | {
+                "dataset": None,
+                "value": float(np.mean([row["value"] for row in rows])),
+                "ci_low": None,
+                "ci_high": None,
+                "n": sum(row["n"] for row in rows),
+                "fingerprint": fingerprint({"results": [row["fingerprint"] for row in rows]}),
+            }
+    return means
 
 
 def _about(trial: Trial, frame: pl.DataFrame) -> pl.DataFrame:
@@ -276,27 +265,20 @@ def _about(trial: Trial, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _rows_of(trial: Trial, reference: str, results: _Results) -> Iterator[Row]:
     """All rows about one ensemble."""
-    rows = results.accuracy
-    known = [rows[label]["value"] if label in rows else np.nan for label in trial.labels]
+    in_file = {label: row for (metric, label), row in results.items() if metric == "acc1"}
+    known = [in_file[it]["value"] if it in in_file else np.nan for it in trial.labels]
     accuracy = np.column_stack([known, trial.accuracy[:, :-1]])  # beside all backbones
     clean, *others = trial.conditions(accuracy, 1 + trial.backbones.index(reference))
-    cells = {"cells": trial.cells, "reference": reference}
-    prints = [row["fingerprint"] for row in rows.values()]
-    derived = rows[CLEAN.label] | {
-        "ci_low": None,
-        "ci_high": None,
-        "fingerprint": fingerprint({"results": prints, **cells}),
-    }
+    prints = [row["fingerprint"] for row in in_file.values()]
+    decisive = {"results": prints, "cells": trial.cells, "reference": reference}
+    none = {"ci_low": None, "ci_high": None, "fingerprint": fingerprint(decisive)}
     for condition in (clean, *others):
         value, best = float(condition.accuracy[0]), float(condition.accuracy[1:].max())
         if np.isnan(value):
             continue
         about = {"perturbation": condition.label, "severity": condition.severity, "n": condition.n}
-        in_file = {
-            "acc1": rows.get(condition.label),
-            "gain_over_best_on_test": results.gain.get(condition.label),
-        }
         numbers = {"acc1": value, "gain_over_best_on_test": value - best}
         numbers |= {name: float(values[0]) for name, values in condition.metrics(clean).items()}
         for metric, number in numbers.items():
-            yield in_file.get(metric) or derived | about | {"metric": metric, "value": number}
+            derived = in_file[CLEAN.label] | none | about | {"metric": metric, "value": number}
+            yield results.get((metric, condition.label), derived)

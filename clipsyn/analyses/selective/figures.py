@@ -8,8 +8,8 @@ import polars as pl
 
 from clipsyn.evaluation.results.frame import ALONE
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
-from clipsyn.show.figure import COLUMN, MUTED, Figure, Size, marks, needed
-from clipsyn.show.panels import Look, drawn, key, key_height, methods
+from clipsyn.show.figure import MUTED, Figure, marks, needed
+from clipsyn.show.panels import Look, drawn, key, methods
 from clipsyn.show.titles import subject, title, typical_interval
 
 if TYPE_CHECKING:
@@ -61,10 +61,6 @@ def _key(data: pl.DataFrame) -> dict[str, Look]:
     return looks
 
 
-def _size(data: pl.DataFrame) -> Size:
-    return COLUMN, 2.4 + key_height(_key(data), COLUMN)
-
-
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
     looks = _key(data)
     for name, text in methods(data)[0].items():
@@ -100,6 +96,5 @@ coverage = Figure(
     source="selective",
     data=_data,
     draw=_draw,
-    size=_size,
     about=_about,
 )

@@ -17,7 +17,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted, mean, predicted, share
+from clipsyn.analyses.predicted import (
+    Candidate,
+    Predicted,
+    make_ensemble,
+    mean,
+    predicted,
+    share,
+    versions,
+)
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import (
     RiskCoverage,
@@ -38,19 +46,12 @@ from clipsyn.analyses.selective.replies import (
     readable,
     replies_of,
 )
-from clipsyn.analyses.support import Candidate, make_ensemble, versions
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
-from clipsyn.stats.intervals import (
-    LEAST_WRONG,
-    UNKNOWN,
-    Interval,
-    loss_interval,
-    wilson_interval,
-)
+from clipsyn.stats.intervals import LEAST_WRONG, UNKNOWN, Interval, loss_interval, wilson_interval
 from clipsyn.stats.jackknife import groups_of, jackknife_interval, standard_error
 from clipsyn.store.features import FeatureStore
 
@@ -207,7 +208,7 @@ class _Sheet:
                 ]
                 low, high = jackknife_interval(whole.auroc, np.array(without))
                 between = Interval(max(0.0, low), min(1.0, high)) if low <= high else UNKNOWN
-                about: Row = {"score": score, "foreign": foreign.dataset}
+                about: Row = {"score": score, "foreign": foreign.samples.dataset}
                 for metric, value, interval in zip(
                     ("auroc", "fpr95"), whole, (between, None), strict=True
                 ):

@@ -24,16 +24,12 @@ _ROUNDING = 1e-9  # of a number of samples
 TPR = 0.95  # share of the own images that are to be accepted
 
 
-class Confidences(NamedTuple):
-    """How sure each answer is, by three scores: arrays (sample,), from 0 to 1."""
+def confidences(scores: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """How sure each answer is, by three scores: (sample,), from 0 to 1.
 
-    max_softmax: NDArray[np.float64]  # probability of the answer
-    margin: NDArray[np.float64]  # how far it is above that of the second class
-    entropy: NDArray[np.float64]  # 1 - entropy / log(classes)
-
-
-def confidences(scores: NDArray[np.float32]) -> Confidences:
-    """Of scores (sample, class) whose softmax are probabilities; NaN for a sample with NaN.
+    max-softmax: probability of the answer. margin: how far it is above that of the second class.
+    entropy: 1 - entropy / log(classes). scores: (sample, class), whose softmax are probabilities;
+    NaN for a sample with NaN.
 
     The probabilities beside the largest are summed on their own: in single precision all that are
     above 1 - 3e-8 would be equal.
@@ -56,7 +52,8 @@ def confidences(scores: NDArray[np.float32]) -> Confidences:
     if scores.shape[1] > 1:
         in_blocks(block, scores.shape)
     confidence[:, np.isnan(scores.max(axis=1))] = np.nan
-    return Confidences(*confidence.clip(0, 1))
+    names = "max-softmax", "margin", "entropy"
+    return dict(zip(names, confidence.clip(0, 1), strict=True))
 
 
 def agreement(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted
+from clipsyn.analyses.predicted import (
+    Candidate,
+    Predicted,
+    make_ensemble,
+    read_support,
+    unseen_scores,
+)
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import agreement, confidences
-from clipsyn.analyses.support import Candidate, make_ensemble, read_support, unseen_scores
 from clipsyn.errors import MissingCell, StaleCell, UsageError
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.numerics.logits import CHUNK_ROWS, NO_PREDICTION, predictions, zero_shot_logits
@@ -33,8 +37,7 @@ _LOG = logging.getLogger("clipsyn")
 _ROWS = 4 * CHUNK_ROWS  # of a block
 
 
-@dataclass(frozen=True)
-class Replies:
+class Replies(NamedTuple):
     """What a candidate says of samples, and how sure it is."""
 
     predicted: NDArray[np.uint16]  # (sample,) NO_PREDICTION for an image that could not be read
@@ -50,20 +53,7 @@ class Replies:
     def of_scores(cls, scores: NDArray[np.float32]) -> Replies:
         """By all confidences but agreement; scores: (sample, class)."""
         contiguous = np.ascontiguousarray(scores)
-        by_name = confidences(contiguous)._asdict()
-        confidence = {name.replace("_", "-"): values for name, values in by_name.items()}
-        return cls(predictions(contiguous), confidence)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Replies]) -> Replies:
-        """Of consecutive blocks of samples."""
-        return cls(
-            np.concatenate([part.predicted for part in parts]),
-            {
-                score: np.concatenate([part.confidence[score] for part in parts])
-                for score in parts[0].confidence
-            },
-        )
+        return cls(predictions(contiguous), confidences(contiguous))
 
 
 class Cells:
@@ -162,7 +152,7 @@ def replies_of(
     replies = {}
     for name in backbones:
         known = imported.get(name)
-        replies[Candidate(None, (name,))] = known or Replies.of_scores(
+        replies[Candidate.single(name)] = known or Replies.of_scores(
             pool.logits[:, pool.backbones.index(name)]
         )
     alone = np.stack([reply.predicted for reply in replies.values()])
@@ -176,7 +166,14 @@ def replies_of(
 def joined(parts: Sequence[Mapping[Candidate, Replies]]) -> dict[Candidate, Replies]:
     """Of consecutive blocks of samples."""
     return {
-        candidate: Replies.joined([part[candidate] for part in parts]) for candidate in parts[0]
+        candidate: Replies(
+            np.concatenate([part[candidate].predicted for part in parts]),
+            {
+                score: np.concatenate([part[candidate].confidence[score] for part in parts])
+                for score in of_first.confidence
+            },
+        )
+        for candidate, of_first in parts[0].items()
     }
 
 
@@ -233,36 +230,28 @@ class Foreign:
     """The images of one foreign dataset, of the same split and perturbation as the own ones."""
 
     reader: PoolReader  # of the own ones
-    keys: Mapping[str, FeatureKey]  # by backbone
+    keys: tuple[FeatureKey, ...]  # of the backbones of the reader
     samples: SampleTable
     is_other: NDArray[np.bool_]  # (sample,) False for an image that the own dataset holds too
 
     @property
-    def dataset(self) -> str:
-        return next(iter(self.keys.values())).dataset
-
-    @property
     def fingerprints(self) -> dict[str, str]:
-        store = self.reader.store
-        return {name: store.fingerprint(key) for name, key in self.keys.items()}
+        return {key.backbone: self.reader.store.fingerprint(key) for key in self.keys}
 
     def blocks(self) -> Iterator[Pool]:
         """All samples in order, with logits of the own classes and no labels."""
-        store, n = self.reader.store, len(self.is_other)
+        store, classes, n = self.reader.store, self.reader.classes, len(self.is_other)
         for start in range(0, n, _ROWS):
             span = range(start, min(start + _ROWS, n))
-            embeddings = {name: store.embeddings(key, span) for name, key in self.keys.items()}
-            logits = [
-                zero_shot_logits(images, *self.reader.classes[name])
-                for name, images in embeddings.items()
-            ]
+            embeddings = {key.backbone: store.embeddings(key, span) for key in self.keys}
+            logits = [zero_shot_logits(of, *classes[name]) for name, of in embeddings.items()]
             yield Pool(
                 np.stack(logits, axis=1),
                 np.full(len(span), NO_LABEL, np.int32),
                 tuple(embeddings),
                 embeddings=embeddings,
-                class_embeddings={name: of for name, (of, _) in self.reader.classes.items()},
-                logit_scales={name: scale for name, (_, scale) in self.reader.classes.items()},
+                class_embeddings={name: of for name, (of, _) in classes.items()},
+                logit_scales={name: scale for name, (_, scale) in classes.items()},
             )
 
 
@@ -272,29 +261,27 @@ def foreign_sets(group: Predicted, reader: PoolReader, names: Names) -> list[For
     Raises MissingCell with the extract line for a backbone that has not seen the foreign images,
     UsageError for cells without embeddings, and what `clipsyn.store.select.select` does.
     """
-    own = group.keys[0]
-    keys = select(
+    own = group.samples
+    there = select(
         group.store,
         dataset=names,
         split=own.split,
-        perturbation=own.perturbation,
+        perturbation=group.perturbation,
         backbone=reader.backbones,
     )
     foreign = []
-    for dataset, cells in groupby(keys, key=lambda key: key.dataset):
-        if dataset != own.dataset:
-            by_backbone = {key.backbone: key for key in cells}
-            wanted = {
-                name: FeatureKey(dataset, own.split, own.perturbation, name)
-                for name in reader.backbones
-            }
-            for of_own, key in zip(reader.keys, wanted.values(), strict=True):
-                if key.backbone not in by_backbone:
-                    line = group.store.extract_line(key)
-                    raise MissingCell(f"{group.store.path} has no {key}: run `{line}`")
-                _check(group.store, of_own, key)
-            samples = group.store.samples(dataset, own.split)
-            foreign.append(Foreign(reader, wanted, samples, _is_other(group, samples)))
+    for dataset in dict.fromkeys(key.dataset for key in there if key.dataset != own.dataset):
+        keys = tuple(replace(key, dataset=dataset) for key in reader.keys)
+        for of_own, key in zip(reader.keys, keys, strict=True):
+            if key not in there:
+                line = group.store.extract_line(key)
+                raise MissingCell(f"{group.store.path} has no {key}: run `{line}`")
+            _check(group.store, of_own, key)
+        samples = group.store.samples(dataset, own.split)
+        is_other = ~held(samples.marks, own.marks)
+        if shared := np.count_nonzero(~is_other):
+            _LOG.info(f"{shared:,} images of {samples.name} stand in {own.name}: not foreign")
+        foreign.append(Foreign(reader, keys, samples, is_other))
     return foreign
 
 
@@ -313,11 +300,3 @@ def _check(store: FeatureStore, own: FeatureKey, foreign: FeatureKey) -> None:
             f"`{store.extract_line(foreign, '--replace')}`",
             tuple(changed),
         )
-
-
-def _is_other(group: Predicted, other: SampleTable) -> NDArray[np.bool_]:
-    """(sample,) of the foreign images, whether the own dataset does not hold them, too."""
-    is_other = ~held(other.marks, group.samples.marks)
-    if shared := np.count_nonzero(~is_other):
-        _LOG.info(f"{shared:,} images of {other.name} stand in {group.samples.name}: not foreign")
-    return is_other

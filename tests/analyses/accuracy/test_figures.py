@@ -7,7 +7,7 @@ import math
 import polars as pl
 import pytest
 
-from clipsyn.analyses.accuracy.figures import accuracy_matrix
+from clipsyn.analyses.accuracy.view import accuracy_matrix
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.figure import save
@@ -74,29 +74,7 @@ def test_a_cell_for_each_number_and_a_line_below_the_best():
     (line,) = ax.lines
     marked = {*zip(line.get_ydata(), line.get_xdata(), strict=True)}
     assert marked == {(0, 1), (1, 0), (1, 1), (3, 1)}
-    assert ax.figure.axes[-1].get_ylabel() == "top-1, %"
-
-
-def test_lines_are_called_by_what_differs():
-    frame = tidy(row("birds", ONE, 0.5), row("birds", ONE, 0.4, perturbation="jpeg-3"))
-    ax = accuracy_matrix(accuracy_matrix.data(frame))
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["clean", "jpeg-3"]
-
-
-def test_the_same_result_twice_is_one_cell():
-    """A store and a file of its results, drawn together."""
-    assert len(accuracy_matrix.data(pl.concat([FRAME, FRAME]))) == 7
-
-
-def test_the_size_grows_with_the_matrix():
-    many = tidy(*(row(f"d{d}", f"b{b}", 0.5) for d in range(21) for b in range(9)))
-    few = tidy(row("birds", ONE, 0.5))
-    (wide, high), (narrow, low) = (
-        accuracy_matrix.size(accuracy_matrix.data(it)) for it in (many, few)
-    )
-    assert narrow == 3.35
-    assert narrow < wide <= 6.9
-    assert low < high <= 6
+    assert ax.figure.axes[-1].get_ylabel() == "top-1 accuracy, %"
 
 
 def test_long_names_leave_room_for_the_numbers(tmp_path):
@@ -112,8 +90,3 @@ def test_a_matrix_that_nobody_could_read_is_refused():
     many = tidy(*(row(f"d{d}", ONE, 0.5) for d in range(121)))
     with pytest.raises(UsageError, match=r"121 lines cannot be read: .* datasets=… and perturb"):
         accuracy_matrix.data(many)
-
-
-def test_no_accuracy_at_all():
-    with pytest.raises(UsageError, match="no zero-shot accuracy of any backbone to draw: give a"):
-        accuracy_matrix.data(FRAME.filter(metric="acc5"))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from math import prod
 
 import polars as pl
 import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
-from clipsyn.errors import DatasetError, MissingCell
-from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
@@ -72,15 +69,6 @@ def loop_over(store: FeatureStore, key: FeatureKey, prompts: str) -> dict[str, f
     }
 
 
-def test_the_frame_has_the_columns_of_a_result(results):
-    assert results.schema == pl.Schema(RESULT)
-    assert set(results["split"]) == {"test"}
-    assert set(results["head"]) == {"zero-shot"}
-    assert set(results["shots"]) == {"0"}
-    described = ["dataset", "split", "perturbation", "prompts", "ensemble", "backbones", "metric"]
-    assert results.select(described).is_duplicated().sum() == 0
-
-
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
 def test_metrics_equal_a_plain_loop(birds, results, backbone, perturbation):
@@ -136,10 +124,6 @@ def test_the_oracle_is_right_where_anyone_is(birds, results, perturbation):
     assert accuracy["n"] == gain["n"] == 88
 
 
-def test_top_five_needs_more_than_five_classes(results):
-    assert set(results.filter(metric="acc5")["dataset"]) == {"birds"}
-
-
 def test_chance_is_one_in_so_many_classes(results):
     chance = results.filter(ensemble="chance")
     assert chance.select("dataset", "perturbation", "value").rows() == [
@@ -147,55 +131,6 @@ def test_chance_is_one_in_so_many_classes(results):
         ("birds", "jpeg-3", 1 / 7),
         ("flags", "clean", 1 / 3),
     ]
-
-
-def test_derived_logits_give_the_same_numbers(birds, fakes, tmp_path, results):
-    class Varied(fakes.Encoder):
-        def encode_images(self, pixels):
-            return super().encode_images(pixels.astype(int) - 127)
-
-    encoders = [Varied(name) for name in BACKBONES]
-    source = fakes.Source("birds", count=90, class_names=SEVEN, bad={3: "x", 41: "y"})
-    store = fakes.fill(tmp_path / "s", encoders, [source], logits="none", max_bad=0.1)
-    same = results.filter(dataset="birds", perturbation="clean").drop("fingerprint")
-    assert zeroshot(store).drop("fingerprint").equals(same)
-
-
-def test_a_single_backbone_has_no_oracle(birds):
-    frame = zeroshot(birds, backbones="rn/b")
-    assert "oracle" not in set(frame["ensemble"])
-    assert [*dict.fromkeys(map(tuple, frame["backbones"]))] == [("rn/b",), ()]
-
-
-@pytest.mark.parametrize(
-    ("filters", "cells"),
-    [
-        ({"datasets": "flags"}, 3),
-        ({"datasets": ["birds"], "splits": ["train"]}, 6),
-        ({"datasets": "b*", "perturbations": ["jpeg:3"], "splits": None}, 6),
-        ({"perturbations": ["jpeg-*"]}, 3),
-        ({"backbones": ["*/a", "rn/b"], "perturbations": ("clean",)}, 4),
-    ],
-)
-def test_filters_are_names_or_patterns(birds, filters, cells):
-    accuracies = zeroshot(birds, **filters).filter(ensemble="single", metric="acc1")
-    assert len(accuracies) == cells
-
-
-def test_clean_comes_first(results):
-    assert results.filter(dataset="birds")["perturbation"].unique(
-        maintain_order=True
-    ).to_list() == [
-        "clean",
-        "jpeg-3",
-    ]
-
-
-def test_a_combination_that_was_never_extracted_names_its_command(birds):
-    with pytest.raises(MissingCell, match="--dataset flags --split test --perturb jpeg-3"):
-        zeroshot(birds, datasets="flags", perturbations="jpeg-3")
-    with pytest.raises(MissingCell, match="--dataset flags --split train"):
-        zeroshot(birds, datasets=["birds", "flags"], splits=["train"])
 
 
 def test_unlabelled_datasets_are_an_error_only_when_asked_for(fakes, tmp_path):
@@ -244,13 +179,3 @@ def test_top5_reads_logits_a_few_blocks_at_a_time(birds, monkeypatch):
     zeroshot(birds, datasets="birds", perturbations="clean", backbones="rn/b")
     assert sum(sizes) == 90
     assert max(sizes) <= 4 * birds.chunk_rows
-
-
-def test_evaluation_imports_nothing_heavy():
-    code = (
-        "import sys, clipsyn.analyses.accuracy.measure, clipsyn.show.tables\n"
-        "heavy = {'torch', 'torchvision', 'open_clip', 'sklearn', 'scipy', 'PIL', 'zarr', 'rich'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -9,17 +9,13 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
-from clipsyn.analyses.accuracy.tables import tables
+from clipsyn.analyses.accuracy.view import tables
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
 TWO = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
@@ -121,13 +117,6 @@ def test_the_summary_has_a_line_for_each_group(results, read_table):
     assert "split test; prompts simple; backbones tiny-*/zoo" in text.split("\n")[-4]
 
 
-def test_splits_and_prompts_stand_in_columns_where_they_differ(results, read_table):
-    more = tidy(*block(0.5, 0.6, 0.7, split="train"), *block(0.5, 0.6, 0.7, prompts="cupl"))
-    table = read_table(summary(pl.concat([results, more])))
-    assert table.column("split") == ["test", "test", "test", "train", "test"]
-    assert table.column("prompts") == ["simple"] * 4 + ["cupl"]
-
-
 def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle(read_table):
     frame = tidy(
         *block(0.5, 0.6, 0.7),
@@ -140,28 +129,11 @@ def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle(read_tabl
     assert (line["oracle"], line["indep."], line["lead"]) == (DASH, DASH, DASH)
 
 
-def test_backbones_of_other_images_have_no_best_one_by_name():
-    """The oracle's gain is over the best on the images that all have, who need not be the best."""
-    uneven = [r | ({"n": 20} if r["backbones"] == [TWO[0]] else {}) for r in block(0.9, 0.8, 1)]
-    gain = f"+10.0 points (8.0{DASH}12.1) over the best single backbone"
-    assert f"{gain} on the images that all have" in by_backbone(tidy(*uneven))
-    note = "Oracle and lead are over the images that all backbones have a prediction for."
-    assert note in summary(tidy(*uneven))
-    even = tidy(*block(0.9, 0.8, 1))
-    assert f"{gain} here, tiny-RN/zoo" in by_backbone(even)
-    assert note not in summary(even)
-
-
 def test_nan_is_never_the_best(read_table):
     frame = tidy(row(["a/x"], math.nan, n=0), row(["b/x"], 0.1))
     assert read_table(summary(frame)).column("best") == ["b"]
     assert BOLD.findall(summary(frame, terminal=True)) == ["10.0"]
     assert BOLD.findall(summary(tidy(row(["a/x"], math.nan, n=0)), terminal=True)) == []
-
-
-def test_no_results_no_table():
-    assert tables(tidy(), ZeroshotSettings()) == {}
-    assert tables(tidy(), ZeroshotSettings(summary=True)) == {}
 
 
 # a table for each dataset
@@ -195,15 +167,3 @@ def test_every_group_has_a_table_of_its_backbones(results, read_table):
     assert mark == "if errors were independent within each class it would be 80.0 %"
     assert second.startswith("birds/test · jpeg-3")
     assert third.startswith("flags/test")
-
-
-def test_no_readable_image_no_gain():
-    text = by_backbone(tidy(*block(math.nan, math.nan, math.nan, n=0)), terminal=True)
-    assert "points" not in text
-    assert "nan" not in text
-
-
-def test_columns_without_a_number_are_left_out(read_table):
-    text = by_backbone(tidy(row(["a"], 0.5)))
-    assert read_table(text).columns == ["backbone", "top-1", "95 % interval", "n"]
-    assert "oracle" not in text

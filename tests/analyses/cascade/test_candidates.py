@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsyn.analyses.cascade.fitted import Answers, Evaluation, averages, candidates, stages_of
-from clipsyn.analyses.support import Candidate
+from clipsyn.analyses.cascade.fitted import Answers, averages, candidates, stages_of
+from clipsyn.analyses.predicted import Candidate
 
 ABC = ("a", "b", "c")
 
@@ -49,10 +49,11 @@ def test_a_cascade_begins_with_a_backbone_on_its_own():
         Candidate("nlc", ("a", "b")),
         Candidate("nlc", ABC),
     ]
-    answers = {
-        candidate: Answers(np.full(2, place, np.float32), np.array([place == 1, True]))
+    confidence = {
+        candidate: np.full(2, place, np.float32)
         for place, candidate in enumerate(stages_of("nlc", ABC))
     }
-    confidence, correct = Evaluation(answers, {}).along("nlc", ABC)
-    assert confidence.tolist() == [[0, 0], [1, 1], [2, 2]]
+    right = {it: np.array([of[0] == 1, True]) for it, of in confidence.items()}
+    along, correct = Answers(right, confidence).along("nlc", ABC)
+    assert along.tolist() == [[0, 0], [1, 1], [2, 2]]
     assert correct.tolist() == [[False, True], [True, True], [False, True]]

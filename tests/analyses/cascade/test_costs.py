@@ -50,11 +50,3 @@ def test_an_older_store_of_known_backbones_has_the_catalogues_costs(fakes, tmp_p
     cost = cell_cost(store, key, {})
     assert (cost.gflops, cost.image_params_m) == (8.82, 87.85)
     assert cost.encode_ms is not None
-
-
-def test_a_store_made_now_has_all_of_it(tiny_store, fakes):
-    cost = cell_cost(tiny_store, fakes.key, {})
-    assert cost.gflops == 0.5
-    assert cost.encode_ms is not None
-    assert cost.process_memory_mb is not None
-    assert cost.peak_memory_mb is None

@@ -6,10 +6,9 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN
-from clipsyn.analyses.cascade.figures import pareto
 from clipsyn.analyses.cascade.measure import CASCADE
-from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT, frame
+from clipsyn.analyses.cascade.view import pareto
+from clipsyn.evaluation.results.frame import frame
 
 BOTH = ("big/m", "small/m")  # sorted; a cascade runs the small one first
 
@@ -54,31 +53,10 @@ def data(*given: dict) -> pl.DataFrame:
     return pareto.data(frame(given, CASCADE))
 
 
-def test_a_row_for_each_candidate():
-    found = data(*rows()).select(
-        "ensemble", "rule", "threshold", "backbones", "acc1", "mean_gflops"
-    )
-    assert found.rows() == [
-        ("single", None, None, ["small/m"], 0.5, 1),
-        ("single", None, None, ["big/m"], 0.6, 10),
-        ("log-avg", None, None, [*BOTH], 0.7, 11),
-        ("log-avg", GIVEN, 0.5, [*BOTH], 0.55, 3),
-        ("log-avg", GIVEN, 0.9, [*BOTH], 0.65, 8),
-        ("log-avg", WITHIN, None, [*BOTH], 0.62, 7),
-    ]
-    assert data(*rows())["ci_low"].to_list() == pytest.approx([0.4, 0.5, 0.6, 0.45, 0.55, 0.52])
-
-
 def test_the_front_is_that_of_the_support():
     # on the support the threshold 0.5 costs more than the small backbone and is worse; on what is
     # measured it is better
     assert data(*rows())["front"].to_list() == [True, False, True, False, True, True]
-
-
-def test_other_rows_change_nothing():
-    more = rows()[0] | {"metric": "gain_over_full", "value": 0.0}
-    exits = rows()[-4] | {"metric": "exit", "stage": 1}
-    assert data(*rows(), more, exits).equals(data(*rows()))
 
 
 def test_means_over_datasets_are_of_what_all_have():
@@ -111,24 +89,3 @@ def test_the_drawing_has_a_layer_for_each_kind():
     assert points == [[[11, 70]], cascades, [[10, 60]], [[1, 50]], chosen, front]
     assert ax.get_xscale() == "log"
     assert pareto.about(data(*rows())).startswith("birds/test · clean · prompts own · n 40")
-
-
-def test_a_choice_that_costs_nothing_is_drawn():
-    free = candidate(None, ["small/m"], (0.5, 0, 0.55, 0))
-    ax = pareto(data(*free, *rows()[4:]))
-    assert ax.get_xscale() == "linear"
-    assert (0, 50) in [tuple(line.get_data()[axis][0] for axis in (0, 1)) for line in ax.lines]
-
-
-def test_several_perturbations_are_not_mixed():
-    with pytest.raises(UsageError, match="2 perturbations, clean, fog-1, and this shows one"):
-        data(*rows(), *rows(perturbation="fog-1"))
-
-
-@pytest.mark.parametrize("columns", [RESULT, RESULT | CASCADE])
-def test_a_frame_without_cascades_is_refused(columns):
-    foreign = pl.DataFrame(rows(), schema=columns).filter(
-        pl.col("metric") == ("acc1" if columns == RESULT else "x")
-    )
-    with pytest.raises(UsageError, match="no accuracy and cost of cascades to draw: give a store"):
-        pareto.data(foreign)

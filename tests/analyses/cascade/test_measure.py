@@ -10,12 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade, fitted
+from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade
 from clipsyn.analyses.cascade.measure import CASCADE
-from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation.results.frame import NAMES, RESULT
-from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.exchange.importing.write import import_files
+from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
+from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.store.features import FeatureStore
@@ -218,13 +216,6 @@ def test_the_front_is_of_the_support(results):
         assert point["front"] == (not beaten)
 
 
-def test_what_a_backbone_costs(results):
-    for name, gflops in GFLOPS.items():
-        assert value(results, "mean_gflops", None, [name]) == gflops
-        assert value(results, "encode_ms", None, [name]) > 0
-        assert value(results, "process_memory_mb", None, [name]) > 20
-
-
 def test_costs_may_be_given_and_change_the_order(birds):
     frame = cascade(birds, costs={"cnx/c": 0.25, "vit/a": 0.5}, thresholds=[0.5])
     order = ("cnx/c", "vit/a", "rn/b")
@@ -232,38 +223,6 @@ def test_costs_may_be_given_and_change_the_order(birds):
     accuracy, *_, leaves = Loop(birds, order).at(0.5)
     assert value(frame, "acc1", "log-avg", order, at=0.5) == pytest.approx(accuracy)
     assert value(frame, "exit", "log-avg", order, at=0.5, stage=1) == leaves[0]
-
-
-def test_the_frame_is_tidy(results):
-    at = list(RESULT).index("metric")
-    assert results.columns == [*list(RESULT)[:at], *CASCADE, *list(RESULT)[at:]]
-    assert dict(results.schema) == RESULT | CASCADE
-    assert results.select(KEYS).is_duplicated().sum() == 0
-    assert set(results["n"]) == {60 - len(BAD)}
-    chosen = of_cascade(results, 0.5)
-    assert set(chosen["support"]) == {"train"}
-    assert set(chosen["support_prompts"]) == {"own"}
-    assert set(chosen["shots"]) == {"full"}
-    single = results.filter(ensemble="single", metric="acc1")
-    assert single["support"].null_count() == len(single)
-    assert set(single["shots"]) == {"0"}
-    interval = chosen.filter(pl.col("metric").is_in(["acc1", "exit", "mean_gflops"]))
-    assert (interval["ci_low"] <= interval["value"]).all()
-    assert (interval["value"] <= interval["ci_high"]).all()
-
-
-def test_what_a_row_of_a_cascade_says_of_it(results):
-    rules = results.select("rule", pl.col("threshold").is_null().alias("none")).unique()
-    assert set(rules.rows()) == {(None, True), (GIVEN, False), (WITHIN, False)}
-    assert set(results.filter(rule=GIVEN)["threshold"]) == {0.3, 0.5}
-    within = results.filter(rule=WITHIN)
-    assert within.select("ensemble", "threshold").n_unique() == 2  # one of each ensemble
-    stages = results.filter(pl.col("metric") == "exit")["stage"]
-    assert set(stages) == {1, 2, 3}
-    assert results.filter(pl.col("metric") != "exit")["stage"].null_count() == len(results) - len(
-        stages
-    )
-    assert set(results["ensemble"]) == {"single", "log-avg", "super-learner"}
 
 
 def test_perturbed_images_meet_what_was_chosen_on_clean_ones(birds):
@@ -293,17 +252,6 @@ def test_labels_of_the_test_split_choose_nothing(fakes, source, encoders, result
     )
     assert chosen.equals(again)
     assert not results.select(columns).equals(other.select(columns))
-
-
-def test_labels_of_the_support_do(fakes, source, encoders, results, tmp_path):
-    test = source(bad=BAD)
-    shuffled = source("train")
-    shuffled.labels = np.random.default_rng(0).permutation(shuffled.labels)
-    store = fakes.fill(tmp_path, encoders, [test, shuffled], max_bad=0.1)
-    other = cascade(store, ensembles=["super-learner"], thresholds=[0.3, 0.5])
-    leave, again = (value(frame, "exit", at=0.3, stage=1) for frame in (results, other))
-    assert leave != again  # another temperature
-    assert value(other, "acc1", None, ["rn/b"]) == value(results, "acc1", None, ["rn/b"])
 
 
 def test_fingerprints_are_of_what_decides(birds, results):
@@ -336,14 +284,6 @@ def test_fingerprints_know_the_version_of_another_package(birds, monkeypatch, en
     assert not before & fingerprints()
 
 
-def test_shots_are_drawn_by_the_seed(birds):
-    one, same, other = (cascade(birds, thresholds=[0.4], shots=2, seed=seed) for seed in (0, 0, 1))
-    assert one.equals(same)
-    assert set(of_cascade(one, 0.4)["shots"]) == {"2"}
-    first, second = (value(frame, "exit", at=0.4, stage=1) for frame in (one, other))
-    assert first != second
-
-
 def test_without_a_readable_image_all_is_nan(fakes, source, encoders, tmp_path):
     bad = dict.fromkeys(range(10), "truncated")
     sources = [
@@ -366,18 +306,10 @@ class TestRefused:
         ("settings", "error", "message"),
         [
             ({"ensembles": ["log-agv"]}, UnknownName, "did you mean .*log-avg"),
-            ({"order": "costs"}, UnknownName, "unknown order 'costs': did you mean cost"),
             ({"order": "given"}, UsageError, "name them in the order wanted"),
             ({"thresholds": [0.5, -0.1]}, UsageError, "thresholds=… is .* from 0 to 1, not -0.1"),
-            ({"thresholds": [50]}, UsageError, "thresholds=… is .* from 0 to 1, not 50"),
-            ({"thresholds": [math.nan]}, UsageError, "thresholds=… is numbers, not"),
-            ({"within_points": -1}, UsageError, "within_points=… is .* at least 0, not -1"),
-            ({"within_points": math.inf}, UsageError, "within_points=…"),
-            ({"within": 0.01}, UnknownName, "within_points"),
-            ({"shots": 0}, UsageError, "shots=…"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
             ({"splits": ["train"]}, LeakError, "nothing is left"),
-            ({"splits": ["test", "tr*"]}, LeakError, "nothing is left"),
             ({"splits": ["train"], "support": "test"}, LeakError, "test split"),
             ({"support": "val"}, MissingCell, "clipsyn extract .* --split val"),
             (
@@ -385,23 +317,11 @@ class TestRefused:
                 UsageError,
                 "at least two backbones, and birds/test has rn/b",
             ),
-            ({"backbones": ["rn/c"]}, UnknownName, "unknown backbone 'rn/c'"),
-            ({"datasets": ["brids"]}, UnknownName, "did you mean birds"),
         ],
     )
     def test_settings(self, birds, settings, error, message):
         with pytest.raises(error, match=message):
             cascade(birds, **settings)
-
-    def test_an_unknown_cost(self, fakes, tmp_path):
-        encoders = [fakes.Encoder(name) for name in ("one/x", "two/x")]
-        encoders[0].provenance.pop("gflops")
-        sources = [fakes.Source(split=split) for split in ("test", "train")]
-        store = fakes.fill(tmp_path, encoders, sources)
-        with pytest.raises(UsageError, match=r"costs one/x is not known.*costs=…, as one/x=GFLOPS"):
-            cascade(store)
-        frame = cascade(store, costs={"one/x": 0.1}, thresholds=[])
-        assert value(frame, "mean_gflops", "log-avg", ["one/x", "two/x"]) == 0.6
 
     def test_a_backbone_without_the_support(self, fakes, source, encoders, tmp_path):
         test, train = (source(split) for split in ("test", "train"))
@@ -409,63 +329,3 @@ class TestRefused:
         store = fakes.fill(tmp_path, encoders[:2], [train])
         with pytest.raises(MissingCell, match=r"clipsyn extract .*vit/a .*--split train"):
             cascade(store)
-
-    def test_a_support_without_labels(self, fakes, source, encoders, tmp_path):
-        test, train = (source(split) for split in ("test", "train"))
-        train.labels = np.full(40, -1, np.int32)
-        store = fakes.fill(tmp_path, encoders, [test, train])
-        with pytest.raises(DatasetError, match="birds/train has no labelled, readable image"):
-            cascade(store)
-
-    def test_nothing_with_labels(self, fakes, encoders, tmp_path):
-        sources = [fakes.Source("x", split, class_names=()) for split in ("test", "train")]
-        store = fakes.fill(tmp_path, encoders, sources)
-        with pytest.raises(DatasetError, match="x/test has no labels"):
-            cascade(store)
-
-
-@pytest.fixture
-def four(tmp_path, monkeypatch) -> FeatureStore:
-    """Imported probabilities of four images, the right class the first; temperatures are 1."""
-    classes = tmp_path / "classes.txt"
-    classes.write_text("cat\ndog\n")
-    first = [[0.9, 0.1], [0.4, 0.6], [0.55, 0.45], [0.3, 0.7]]
-    second = [[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.1, 0.9]]
-    # both, geometric means: 0.79 right, 0.71 right, 0.64 wrong, 0.82 wrong
-    for split in ("test", "train"):
-        for name, rows in (("first", first), ("second", second)):
-            path = tmp_path / f"{split}-{name}.npz"
-            np.savez(path, ids=list("abcd"), labels=["cat"] * 4, probabilities=rows)
-            wanted = ImportSettings("toy", split, backbone=name, classes=classes)
-            import_files(tmp_path / "store", [path], wanted)
-    monkeypatch.setattr(fitted, "fit_temperatures", lambda *_: np.ones(1))
-    return FeatureStore.open(tmp_path / "store")
-
-
-@pytest.mark.parametrize(
-    ("threshold", "accuracy", "cost", "first"),
-    [
-        (0.5, 2 / 4, 1.0, 1.0),
-        (0.58, 1 / 4, (1 + 1 + 4 + 1) / 4, 0.75),
-        (0.65, 2 / 4, (1 + 4 + 4 + 1) / 4, 0.5),
-        (0.8, 2 / 4, (1 + 4 + 4 + 4) / 4, 0.25),
-        (1.0, 2 / 4, 4.0, 0.0),
-    ],
-)
-def test_four_images_by_hand(four, threshold, accuracy, cost, first):
-    frame = cascade(four, costs={"first": 1.0, "second": 3.0}, thresholds=[threshold])
-    for metric, stage, expected in (
-        ("acc1", None, accuracy),
-        ("mean_gflops", None, cost),
-        ("exit", 1, first),
-        ("exit", 2, 1 - first),
-        ("gain_over_full", None, accuracy - 0.5),
-        ("gain", None, accuracy - 0.5),  # both are right twice: the cheaper one
-    ):
-        number = value(frame, metric, "log-avg", ["first", "second"], at=threshold, stage=stage)
-        assert number == pytest.approx(expected), metric
-
-
-def test_imports_cost_what_is_given(four):
-    with pytest.raises(UsageError, match=r"costs first is not known.*costs=…, as first=GFLOPS"):
-        cascade(four)

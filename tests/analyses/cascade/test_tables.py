@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
-from clipsyn.analyses.cascade import tables as module
+from clipsyn.analyses.cascade import view as module
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
@@ -88,14 +88,6 @@ def tables(shown: pl.DataFrame, **settings: Any) -> dict[str, str]:
     return {name: text_of(some, terminal=False) for name, some in by_name.items()}
 
 
-def test_one_group_has_four_tables():
-    texts = tables(frame(*group()))
-    assert list(texts) == ["costs", "curve", "fixed", "front"]
-    title = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
-    title += " · best on support ViT-16"
-    assert all(texts[name].startswith(f"{title}\n") for name in list(texts)[1:])
-
-
 def test_costs_and_their_sum(read_table):
     text = tables(frame(*group()))["costs"]
     table = read_table(text)
@@ -107,13 +99,6 @@ def test_costs_and_their_sum(read_table):
     assert "process memory: the most that the process" in text
 
 
-def test_memory_of_a_gpu_is_a_sum(read_table):
-    text = tables(frame(*group(memory="peak_memory_mb")))["costs"]
-    assert read_table(text).row("all")["peak memory MB"] == "2,400"
-    assert "peak memory: of the image tower and a batch" in text
-    assert "process" not in text
-
-
 def test_seconds_are_means_and_memory_the_largest(read_table):
     other = [
         row | {"value": row["value"] + (2 if row["metric"] == "encode_ms" else -300)}
@@ -123,18 +108,6 @@ def test_seconds_are_means_and_memory_the_largest(read_table):
     ]
     line = read_table(tables(frame(*group(), *other))["costs"]).row("RN")
     assert (line["ms"], line["process memory MB"]) == ("1.5", "800")
-
-
-def test_what_is_not_known_of_any_backbone_has_no_column(read_table):
-    known = [row for row in group() if row["metric"] not in {"encode_ms", "process_memory_mb"}]
-    text = tables(frame(*known))["costs"]
-    assert read_table(text).columns == ["backbone", "GFLOPs", "parameters M"]
-    assert "memory" not in text
-    one = [
-        row for row in known if row["metric"] != "image_params_m" or NAMES[0] in row["backbones"]
-    ]
-    column = read_table(tables(frame(*one))["costs"]).column("parameters M")
-    assert column == ["10", DASH, DASH, DASH]  # no sum of what is half known
 
 
 def test_accuracy_against_cost_by_threshold(read_table):
@@ -214,23 +187,8 @@ def test_the_front_of_several_is_chosen_by_means_over_the_support(read_table):
     assert [row["GFLOPs"] for row in ensembles] == ["2.5", "3.0", "8.0"]
 
 
-def test_details_come_after_the_means():
-    two = frame(*group(), *group(perturbation="jpeg-3", severity=3))
-    texts = tables(two, details=True)
-    assert list(texts)[:5] == ["costs", "chosen", "curve", "fixed", "front"]
-    assert list(texts)[5:] == [
-        f"{kind}, birds/test, {label}, own"
-        for label in ("clean", "jpeg-3")
-        for kind in ("curve", "fixed", "front")
-    ]
-    assert texts["curve"].startswith("mean over 2 perturbations")
-    one = tables(frame(*group()))
-    assert texts["front, birds/test, clean, own"] == one["front"]
-    assert list(tables(frame(*group()), details=True)) == list(one)
-
-
 def test_orders_and_backbones_may_differ_between_groups(read_table):
-    """Another order, as greedy ones are, and one backbone fewer."""
+    """Another order, and one backbone fewer."""
     second, first = NAMES[:2]
     where = {"dataset": "flags"}
     support = chosen(0.5, 1.0, front=True)
@@ -260,13 +218,3 @@ def test_numbers_that_are_unknown_are_dashes(read_table):
     cascade = read_table(texts["curve"]).row("log-avg", "0.5")
     unknown = ["top-1", "95 % of top-1", "vs all", "vs best", "95 % of vs best"]
     assert [cascade[name] for name in unknown] == [DASH] * 5
-
-
-def test_free_backbones_have_no_share_of_nothing(read_table):
-    free = [row | ({"value": 0.0} if "mean_gflops" in row["metric"] else {}) for row in group()]
-    single = read_table(tables(frame(*free))["fixed"]).row("RN")
-    assert (single["GFLOPs"], single["%"]) == ("0", DASH)
-
-
-def test_an_empty_frame_has_no_tables():
-    assert tables(frame()) == {}

@@ -111,15 +111,6 @@ def test_the_gains_that_were_taken_are_means_over_seeds(means, write, asked, sho
         } == about
 
 
-def test_a_gain_is_known_by_what_it_is_a_mean_of(means, write):
-    path = write()
-    prints = gains(pairs_of(means, path, shots=16))["fingerprint"]
-    assert prints.n_unique() == len(prints)
-    changed = pl.read_parquet(path).with_columns(pl.concat_str("fingerprint", pl.lit("x")))
-    changed.write_parquet(path)
-    assert not set(prints) & set(gains(pairs_of(means, path, shots=16))["fingerprint"])
-
-
 def test_gains_of_other_backbones_are_not_mixed_in(means, write, tmp_path):
     alike = correlations(pairs_of(means, write()))
     others = pl.read_parquet(write(backbones=["cnx/c", "rn/b"])).with_columns(pl.col("value") * -3)
@@ -134,19 +125,6 @@ def test_fewer_than_three_datasets_have_no_correlation(means, write):
     found = correlations(pairs_of(two, write()))
     assert set(found["n"]) == {2}
     assert found["value"].is_nan().all()
-
-
-def test_equal_gains_have_no_correlation(means, write):
-    found = correlations(pairs_of(means, write(value=0.1)))
-    assert set(found["n"]) == {4}
-    assert found["value"].is_nan().all()
-
-
-def test_a_perturbation_has_its_own(means, write):
-    jpeg = means.with_columns(perturbation=pl.lit("jpeg-3"), value=-pl.col("value"))
-    found = correlations(pairs_of(pl.concat([means, jpeg]), write()))
-    assert set(found["perturbation"]) == {"clean"}  # the file has no gains of the other
-    assert found.equals(correlations(pairs_of(means, write())))
 
 
 @pytest.mark.parametrize(
@@ -185,16 +163,6 @@ def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
     pl.concat(frames).write_parquet(path)
     with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
         correlations(pairs_of(means, path))
-
-
-def test_what_is_no_file_of_results_is_refused(means, tmp_path):
-    with pytest.raises(
-        UsageError, match=r"does not exist: make it with `clipsyn evaluate STORE -o"
-    ):
-        correlations(pairs_of(means, tmp_path / "none.parquet"))
-    (tmp_path / "text.parquet").write_text("no Parquet")
-    with pytest.raises(UsageError, match="cannot be read as results"):
-        correlations(pairs_of(means, tmp_path / "text.parquet"))
 
 
 def test_the_correlation_to_expect_of_equal_datasets_is_a_mean_over_these(means, write):

@@ -7,10 +7,9 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr
 
-from clipsyn.analyses.diversity.figures import diversity_gain, error_consistency
+from clipsyn.analyses.diversity.view import diversity_gain, error_consistency
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.table import NOTHING
 from clipsyn.stats.correlation import least_squares
 
 THREE = ("a/m", "b/m", "c/m")
@@ -72,12 +71,6 @@ def test_error_consistency_is_that_of_pairs():
     assert texts == {"0.30", "-0.10"}
 
 
-def test_error_consistency_of_several_prompt_sets_is_not_mixed():
-    rows = [row("error_consistency", 0.5, THREE[:2], prompts=prompts) for prompts in ("own", "one")]
-    with pytest.raises(UsageError, match="2 prompt sets, own, one, and this shows one: name it"):
-        error_consistency.data(frame(*rows))
-
-
 def test_gains_stand_beside_the_diversity_of_their_dataset():
     found = diversity_gain.data(
         frame(*gains(), row("pearson_error_inconsistency", 0.5, dataset=None))
@@ -99,14 +92,6 @@ def test_gains_stand_beside_the_diversity_of_their_dataset():
         )
         assert (part["fit_low"] < part["fit"]).all()
         assert (part["fit_high"] > part["fit"]).all()
-
-
-def test_two_datasets_have_points_and_no_line():
-    data = diversity_gain.data(frame(*gains(DATASETS[:2])))
-    assert len(data) == 4
-    assert data["fit"].is_nan().all()
-    panel = diversity_gain(data).child_axes[0]
-    assert panel.get_title(loc="left") == f"oracle\nr {NOTHING}"
 
 
 def test_points_that_are_not_known_are_left_out():
@@ -140,20 +125,3 @@ def test_gains_of_other_backbones_are_not_compared():
     rows = [*gains(DATASETS[:3]), *gains(("geese",), backbones=list(THREE[:2]))]
     with pytest.raises(UsageError, match="other backbones than each other, so that"):
         diversity_gain.data(frame(*rows))
-
-
-def test_a_frame_without_gains_says_how_to_get_them():
-    rows = [one for one in gains() if one["metric"] != "gain"]
-    with pytest.raises(UsageError, match="run `clipsyn diversity STORE --results RESULTS -o"):
-        diversity_gain.data(frame(*rows, row("pearson_disagreement", 0.5, dataset=None)))
-
-
-def test_the_results_of_evaluate_alone_are_refused():
-    rows = [one for one in gains() if one["metric"] == "gain"]
-    with pytest.raises(UsageError, match="there is no gain of ensembles beside the diversity of"):
-        diversity_gain.data(frame(*rows))
-
-
-def test_one_dataset_has_no_correlation():
-    with pytest.raises(UsageError, match="needs 2 of them"):
-        diversity_gain.data(frame(*gains(DATASETS[:1])))

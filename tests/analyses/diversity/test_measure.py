@@ -15,14 +15,12 @@ from sklearn.metrics import cohen_kappa_score
 
 from clipsyn.analyses.diversity import diversity
 from clipsyn.analyses.diversity import measure as module
-from clipsyn.analyses.diversity.measures import MEANS, PAIRWISE
+from clipsyn.analyses.diversity.measures import PAIRWISE
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.results.frame import NAMES, RESULT
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.names import FeatureKey
-from clipsyn.stats.intervals import wilson_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
@@ -103,22 +101,6 @@ def counted(store: FeatureStore, dataset: str, perturbation: str) -> np.ndarray:
     columns = [store.predictions(key, store.prompt_sets(key)[0]) for key in keys]
     table = np.stack([*columns, labels]).astype(int)
     return table[:, (table != NO_PREDICTION).all(axis=0)]
-
-
-def test_the_frame_has_the_columns_of_a_result(results):
-    assert results.schema == pl.Schema(RESULT)
-    assert results.select(NAMES).is_duplicated().sum() == 0
-    assert results["fingerprint"].null_count() == 0
-    of_one = pl.col("backbones").list.len() == 1
-    assert set(results.filter(of_one)["ensemble"]) == {"single"}
-    assert set(results.filter(~of_one)["ensemble"]) == {None}
-    groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
-    assert groups == [("birds", "clean"), ("birds", "jpeg-3")]
-    assert set(results["metric"]) == {*PAIRWISE, *MEANS, "unique_correct"} | {
-        "unique_correct_floor",
-        "mcnemar_p",
-        "mcnemar_p_holm",
-    }
 
 
 def test_four_images_by_hand(given):
@@ -216,56 +198,6 @@ def test_the_interval_of_kappa_is_that_of_drawn_rows(birds, results):
     row = one(results, "error_consistency", BACKBONES[:2], dataset="birds", perturbation="clean")
     expected = np.quantile(kappas, [0.025, 0.975])
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected, abs=0.06)
-
-
-@pytest.mark.parametrize("predictions", [[[0, 0], [0, 0]], [[1, 1], [1, 1]]])
-def test_all_right_and_all_wrong_have_no_kappa(given, predictions):
-    """0/0: there is no chance agreement to take away."""
-    frame = given(predictions, [0, 0])
-    for metric, backbones in [
-        ("yules_q", "ab"),
-        ("error_consistency", "ab"),
-        ("mean_error_consistency", "ab"),
-        ("fleiss_kappa", "ab"),
-    ]:
-        row = one(frame, metric, backbones)
-        ends = ("ci_low", "ci_high") if "mean" not in metric and "fleiss" not in metric else ()
-        assert all(math.isnan(row[name]) for name in ("value", *ends)), metric
-    for metric in ("error_inconsistency", "disagreement"):
-        row = one(frame, metric, "ab")
-        assert (row["value"], row["ci_low"], row["ci_high"]) == (0, *wilson_interval(0, 2))
-    assert one(frame, "double_fault", "ab")["value"] == predictions[0][0]
-    assert one(frame, "mcnemar_p", "ab")["value"] == 1
-
-
-def test_one_image(given):
-    frame = given([[0], [1]], [0])
-    assert set(frame["n"]) == {1}
-    assert one(frame, "error_inconsistency", "ab")["value"] == 1
-    assert one(frame, "error_consistency", "ab")["value"] == 0  # as chance has it: o = e = 0
-    assert math.isnan(one(frame, "yules_q", "ab")["value"])
-    assert one(frame, "unique_correct", "a")["value"] == 1
-
-
-def test_no_image_that_counts(given):
-    frame = given([[None, 0], [0, None]], [0, 0])
-    assert set(frame["n"]) == {0}
-    assert frame["value"].is_nan().all()
-    intervals = frame.filter(~pl.col("metric").str.starts_with("mcnemar"))
-    assert intervals["ci_low"].is_nan().all()
-
-
-def test_a_measure_of_ones_own_has_no_interval(given, monkeypatch):
-    """What is registered as a plain function of predictions and labels."""
-    monkeypatch.setitem(PAIRWISE._targets, "mine", f"{__name__}:mine")
-    frame = given([[0, 1], [0, 0]], [0, 0])
-    row = one(frame, "mine", "ab")
-    assert (row["value"], row["ci_low"]) == (7, None)
-    assert one(frame, "mean_mine", "ab")["value"] == 7
-
-
-def mine(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return np.full((len(predictions), len(predictions)), 7.0)
 
 
 def test_the_fingerprint_is_that_of_all_backbones(birds):

@@ -90,11 +90,6 @@ def test_bars_stand_above_the_dots_of_their_backbones():
     assert [text.get_text() for text in bars.texts] == ["40.0", "30.0", "20.0", "10.0"]
 
 
-def test_the_most_accurate_backbone_is_on_top():
-    _, _, accuracies = parts(upset(upset.data(FRAME.filter(dataset="cars"))))
-    assert accuracies.get_yticklabels()[0].get_text().endswith("b")
-
-
 def test_small_regions_are_one_number():
     """Against sets that are counted one image at a time."""
     rng = np.random.default_rng(0)
@@ -119,28 +114,8 @@ def test_small_regions_are_one_number():
     assert upset.about(data) == f"all smaller regions together: {100 * rest:.1f} %"
 
 
-@pytest.mark.parametrize(
-    ("column", "setting"),
-    [("perturbation", "perturbations"), ("prompts", "prompts"), ("split", "splits")],
-)
-def test_it_shows_one_kind_of_images(column, setting):
-    other = FRAME.with_columns(pl.lit("other").alias(column))
-    with pytest.raises(UsageError, match=f"name it with {setting}=…"):
-        upset.data(pl.concat([FRAME, other]))
-
-
 def test_datasets_must_have_the_same_backbones():
     frame = pl.concat([FRAME, tidy(*alone("cars", c=0.5))])
     with pytest.raises(UsageError, match=r"datasets have other backbones, .* backbones=…"):
         upset.data(frame)
     assert len(upset.data(frame.filter(dataset="birds")))
-
-
-def test_no_region_at_all():
-    with pytest.raises(UsageError, match=r"no region of images .*: give a store, or what"):
-        upset.data(FRAME.filter(metric="acc1"))
-
-
-def test_the_caption_names_no_colour_for_pages_in_the_dark_have_another():
-    assert "black" not in upset.caption
-    assert "strong dot" in upset.caption

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from itertools import combinations, compress
+from itertools import compress
 
 import numpy as np
 import polars as pl
@@ -13,10 +13,9 @@ import pytest
 
 from clipsyn.analyses.oracle import OracleSettings, oracle
 from clipsyn.analyses.oracle import measure as module
-from clipsyn.analyses.oracle.measure import sample_table, subset_table
+from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
@@ -123,14 +122,6 @@ def right_of(store: FeatureStore, dataset: str, perturbation: str) -> list[tuple
     ]
 
 
-def test_the_frame_has_the_columns_of_a_result(results):
-    assert results.schema == pl.Schema(RESULT)
-    assert results.select(NAMES).is_duplicated().sum() == 0
-    assert results["fingerprint"].null_count() == 0
-    groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
-    assert groups == [("birds", "clean"), ("birds", "jpeg-3"), ("flags", "clean")]
-
-
 @pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
 def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
     rows = right_of(birds, "birds", perturbation)
@@ -211,32 +202,6 @@ def left_out_by_loops(rows: list[tuple[bool, ...]], labels: list[int]) -> float:
     return hits / len(rows)
 
 
-def test_every_subset_has_the_mark_of_its_backbones(given):
-    given(one_hot([[0, 0, 1, 2], [0, 1, 1, 2], [2, 2, 1, 1]]), [0, 0, 1, 1])
-    frame = oracle(None)
-    # class 0: a gets all; class 1: each gets a half, c gets all
-    assert value(frame, "acc1_independent", "ac", "oracle")["value"] == pytest.approx(1)
-    assert value(frame, "acc1_independent", "abc", "oracle")["value"] == pytest.approx(1)
-
-
-def test_the_best_pair_equals_a_search(birds, results):
-    rows = right_of(birds, "birds", "clean")
-    accuracy = {
-        tuple(BACKBONES[b] for b in pair): sum(any(row[b] for b in pair) for row in rows) / 88
-        for pair in combinations(range(3), 2)
-    }
-    pairs = results.filter(
-        pl.col("backbones").list.len() == 2,
-        dataset="birds",
-        perturbation="clean",
-        ensemble="oracle",
-        metric="acc1",
-    )
-    assert len(pairs) == 1
-    assert pairs["value"][0] == pytest.approx(max(accuracy.values()), abs=1e-12)
-    assert accuracy[tuple(pairs["backbones"][0])] == max(accuracy.values())
-
-
 def test_regions_equal_a_count(birds, results):
     rows = right_of(birds, "birds", "jpeg-3")
     expected = Counter(tuple(compress(BACKBONES, row)) for row in rows)
@@ -296,9 +261,6 @@ def test_one_backbone_one_class_one_image(given):
     assert value(frame, "gain_over_best_on_test", "a", "oracle")["value"] == 0
     assert value(frame, "acc1", "a", "weight-oracle")["value"] == 1
     assert frame.select(NAMES).is_duplicated().sum() == 0
-    assert subset_table(None, OracleSettings()).select("size", "hits", "with a").rows() == [
-        (1, 1, True)
-    ]
 
 
 def test_no_image_that_counts(given):
@@ -307,7 +269,6 @@ def test_no_image_that_counts(given):
     assert set(frame["n"]) == {0}
     for column in ("value", "ci_low", "ci_high"):
         assert frame[column].is_nan().all(), column
-    assert subset_table(None, OracleSettings())["acc1"].is_nan().all()
 
 
 def test_the_weight_oracle_mixes_logits(given):
@@ -328,15 +289,6 @@ def test_the_weight_oracle_mixes_logits(given):
     assert store.read == []
 
 
-def test_the_weight_oracle_of_a_store_is_no_worse_than_selection(results):
-    every = pl.col("backbones") == pl.lit(list(BACKBONES), pl.List(pl.String))
-    oracles = results.filter(every, metric="acc1")
-    selection = oracles.filter(ensemble="oracle")["value"].to_list()
-    weights = oracles.filter(ensemble="weight-oracle")["value"].to_list()
-    assert all(w >= s for s, w in zip(selection, weights, strict=True))
-    assert max(w - s for s, w in zip(selection, weights, strict=True)) > 0.02
-
-
 def test_what_depends_on_all_backbones_has_the_fingerprint_of_all(birds):
     def prints(metric: str, **filters) -> set[str]:
         frame = oracle(birds, datasets="flags", **filters)
@@ -353,8 +305,6 @@ def test_many_backbones_have_no_subsets(given, monkeypatch):
     given(one_hot([[0, 1], [1, 1], [2, 0]]), [0, 1])
     frame = oracle(None).filter(ensemble="oracle", metric="acc1")
     assert frame["backbones"].to_list() == [["a", "b", "c"]]
-    with pytest.raises(UsageError, match=r"toy/test has 3 backbones.*up to 2 with backbones=…"):
-        subset_table(None, OracleSettings())
 
 
 def test_no_more_regions_than_are_asked_for(given, monkeypatch):
@@ -392,49 +342,3 @@ def test_samples_without_a_label_or_a_prediction_have_nulls(given):
         (1, "class 1", None, None, None, None),
         (None, None, None, "class 2", 2, None),
     ]
-
-
-def test_groups_of_other_backbones_share_a_table(fakes, birds, tmp_path):
-    fakes.fill(tmp_path / "s", [fakes.Encoder("a"), fakes.Encoder("b")], [fakes.Source("toy")])
-    fakes.fill(tmp_path / "s", [fakes.Encoder("a")], [fakes.Source("other", count=5)])
-    store = FeatureStore.open(tmp_path / "s")
-    table = sample_table(store, OracleSettings())
-    assert len(table) == 25
-    assert table.filter(dataset="other")["b right"].null_count() == 5
-    subsets = subset_table(store, OracleSettings())
-    assert subsets.select("dataset", "size", "with a", "with b").rows() == [
-        ("other", 1, True, None),
-        ("toy", 1, True, False),
-        ("toy", 1, False, True),
-        ("toy", 2, True, True),
-    ]
-
-
-def test_all_subsets_of_a_store(birds):
-    rows = right_of(birds, "birds", "clean")
-    table = subset_table(birds, OracleSettings(datasets="birds", perturbations="clean"))
-    assert len(table) == 7
-    best = max(sum(column) for column in zip(*rows, strict=True)) / 88
-    for row in table.iter_rows(named=True):
-        chosen = [b for b, name in enumerate(BACKBONES) if row[f"with {name}"]]
-        hits = sum(any(right[b] for b in chosen) for right in rows)
-        assert (row["size"], row["hits"], row["n"]) == (len(chosen), hits, 88)
-        assert row["acc1"] == pytest.approx(hits / 88)
-        assert row["gain_over_best_on_test"] == pytest.approx(hits / 88 - best)
-    assert table.select(f"with {name}" for name in BACKBONES).is_duplicated().sum() == 0
-
-
-def test_no_name_of_a_backbone_collides_with_a_column(given):
-    names = ("a label", "a", "right", "size", "with a")
-    given(one_hot([[0, 1], [1, 1], [0, 0], [2, 2], [0, 1]]), [0, 1], names)
-    samples = sample_table(None, OracleSettings())
-    assert len(samples.columns) == 8 + 3 * len(names)
-    assert samples["right"].to_list() == [3, 3]
-    assert [samples[f"{name} right"].sum() for name in names] == [2, 1, 1, 0, 2]
-    subsets = subset_table(None, OracleSettings())
-    assert len(subsets.columns) == 9 + len(names)
-    members = subsets.select(f"with {name}" for name in names)
-    assert subsets["size"].to_list() == members.sum_horizontal().to_list()
-    alone = subsets.filter(size=1)
-    hits = [alone.filter(pl.col(f"with {name}"))["hits"].item() for name in names]
-    assert hits == [2, 1, 1, 0, 2]

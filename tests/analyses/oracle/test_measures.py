@@ -16,8 +16,7 @@ from clipsyn.analyses.oracle.measures import (
     members,
     subset_hits,
 )
-from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.methods.numerics.metrics import class_accuracy, correctness, independent_oracle
+from clipsyn.methods.numerics.metrics import class_accuracy, independent_oracle
 
 # Four images, three backbones: a alone, a and b, none, all.
 BY_HAND = np.array([[1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
@@ -44,13 +43,6 @@ def shapley_by_orders(right: np.ndarray) -> np.ndarray:
             before = order[:place]
             added[b] += oracle_of(right, (*before, b)) - oracle_of(right, before)
     return added / len(orders) / n
-
-
-def test_samples_count_that_have_a_label_and_all_predictions():
-    predictions = np.array([[0, 1, 2, NO_PREDICTION, 2], [0, 0, 2, 1, 1]], np.uint16)
-    labels = np.array([0, 1, -1, 1, 2], np.int32)
-    right = correctness(predictions, labels)
-    assert right.tolist() == [[True, True, True], [True, False, False]]
 
 
 def test_four_images_by_hand():
@@ -143,15 +135,6 @@ def test_of_equal_subsets_the_one_that_lacks_the_later_backbones():
     assert best_subsets(subset_hits(np.ones((3, 5), bool))) == [0b001, 0b011, 0b111]
 
 
-def test_without_samples_means_are_unknown():
-    right = np.zeros((2, 0), bool)
-    overlap = Overlap.of(right)
-    assert (overlap.n, overlap.none(), overlap.every()) == (0, 0, 0)
-    assert overlap.hits().tolist() == overlap.only().tolist() == [0, 0]
-    assert np.isnan(overlap.mean(overlap.credit())).all()
-    assert subset_hits(right).tolist() == [0, 0, 0, 0]
-
-
 def test_more_backbones_than_have_all_subsets(monkeypatch):
     right = random_right(70, 200)  # more than fit into a word too
     overlap = Overlap.of(right)
@@ -199,16 +182,6 @@ def test_independent_errors_are_the_mean_over_every_shuffle_within_classes():
     assert independent_oracle(*class_accuracy(right, labels)) == pytest.approx(np.mean(oracles))
 
 
-def test_independent_errors_against_a_simulation():
-    rng = np.random.default_rng(0)
-    rates, sizes = rng.uniform(size=(4, 3)), np.array([500, 3000, 1500])
-    labels = np.repeat([0, 1, 2], sizes)
-    drawn = rng.uniform(size=(20, 4, len(labels))) < rates[:, labels]
-    assert independent_oracle(rates, sizes) == pytest.approx(drawn.any(axis=1).mean(), abs=0.005)
-    shared = rng.uniform(size=len(labels)) < rates[:, labels]  # one draw for all: the same errors
-    assert shared.any(axis=0).mean() < independent_oracle(*class_accuracy(shared, labels)) - 0.05
-
-
 def test_the_best_of_each_class_against_plain_loops():
     right = random_right(4, 300)
     labels = np.random.default_rng(1).integers(0, 12, 300)
@@ -227,45 +200,9 @@ def test_the_best_of_each_class_against_plain_loops():
     assert class_choice(right, labels, left_out=True).tolist() == expected
 
 
-def test_a_table_of_class_accuracies_has_a_class_oracle_per_class():
-    percent = np.array([[80.0, 20.0, 50.0], [60.0, 40.0, 50.0]])
-    assert class_oracle(percent) == pytest.approx(170 / 3)
-    assert class_oracle(percent, np.array([1, 8, 1])) == pytest.approx(45)
-    assert independent_oracle(percent / 100) == pytest.approx((0.92 + 0.52 + 0.75) / 3)
-
-
-def test_choosing_by_class_where_there_is_nothing_to_choose():
-    """Of random backbones the best of a class is lucky on its own images, and on no others."""
-    rng = np.random.default_rng(2)
-    right, labels = rng.uniform(size=(5, 4000)) < 0.4, rng.integers(0, 1000, 4000)
-    assert class_oracle(*class_accuracy(right, labels)) > 0.6
-    assert class_choice(right, labels, left_out=True).mean() == pytest.approx(0.4, abs=0.03)
-
-
-def test_choosing_by_class_where_each_backbone_has_its_own():
-    labels = np.tile(np.arange(6), 20)
-    right = labels % 3 == np.arange(3)[:, None]
-    assert class_oracle(*class_accuracy(right, labels)) == 1
-    assert class_choice(right, labels, left_out=True).all()
-
-
 def test_a_class_of_one_sample_has_the_backbone_that_is_best_on_the_rest():
     right = np.array([[1, 0, 0, 0], [0, 1, 1, 1]], bool)
     assert class_choice(right, np.arange(4), left_out=True).tolist() == [False, True, True, True]
-
-
-def test_without_samples_no_class_says_anything():
-    right, labels = np.zeros((2, 0), bool), np.zeros(0, np.int64)
-    accuracy, sizes = class_accuracy(right, labels)
-    assert np.isnan(independent_oracle(accuracy, sizes))
-    assert np.isnan(class_oracle(accuracy, sizes))
-    assert class_choice(right, labels, left_out=True).shape == (0,)
-
-
-def test_labels_of_another_length_are_refused():
-    for measure in (class_accuracy, class_choice):
-        with pytest.raises(ValueError, match="one label a sample"):
-            measure(np.zeros((2, 4), bool), np.zeros(3, np.int64))
 
 
 def test_the_floor_is_what_a_guess_would_be_alone_right_on():
@@ -291,9 +228,3 @@ def test_a_backbone_that_guesses_gets_the_floors():
         (overlap.mean(overlap.credit())[-1], overlap.guessed_credit(classes)),
     ):
         assert measured == pytest.approx(overlap.mean(floor)[-1], abs=0.005)
-
-
-@pytest.mark.parametrize("predictions", [np.zeros(3, np.uint16), np.zeros((0, 3), np.uint16)])
-def test_predictions_of_other_shapes_are_refused(predictions):
-    with pytest.raises(ValueError, match="predictions are"):
-        correctness(predictions, np.zeros(3, np.int32))

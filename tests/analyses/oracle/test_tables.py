@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 
 import polars as pl
-import pytest
 
 from clipsyn.analyses.oracle import OracleSettings
-from clipsyn.analyses.oracle import tables as module
+from clipsyn.analyses.oracle import view as module
 from clipsyn.evaluation.results.frame import RESULT, Measured
 from clipsyn.evaluation.results.frame import row as made
 from clipsyn.methods.numerics.metrics import Score
@@ -101,13 +100,6 @@ def line(text: str, start: str) -> str:
     return only
 
 
-def test_one_group_has_three_tables():
-    shown = tables(frame(*group()))
-    assert list(shown) == ["backbones", "subsets", "regions"]
-    title = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
-    assert all(text.startswith(f"{title}\n") for text in shown.values())
-
-
 def test_backbones_and_the_oracle(read_table):
     text = tables(frame(*group()))["backbones"]
     table = read_table(text)
@@ -139,11 +131,6 @@ def test_backbones_and_the_oracle(read_table):
     assert "weighted sums" not in text
 
 
-def test_of_equal_backbones_the_first_is_the_best():
-    text = tables(frame(*group(best=0.45)))["backbones"]
-    assert "best single backbone here, RN" in text
-
-
 def test_the_best_subset_of_each_size(read_table):
     table = read_table(tables(frame(*group()))["subsets"])
     assert table.column("size") == ["1", "2", "3"]
@@ -166,27 +153,6 @@ def test_regions_are_images_and_marks(read_table):
     assert table.column("ViT-16") == [WRONG, WRONG, RIGHT, WRONG]
     assert table.column("ViT-8") == [WRONG, RIGHT, RIGHT, WRONG]
     assert "more regions" not in text
-
-
-@pytest.mark.parametrize("names", [("best", "guess", "n"), ("images", "oracle", "size")])
-def test_backbones_may_be_called_as_columns_are(names, read_table):
-    one = tables(frame(*group(names)))
-    assert [row["backbone"] for row in read_table(one["backbones"]).rows] == [
-        *names,
-        "class oracle",
-        "oracle",
-    ]
-    assert [[*row.values()][-3:] for row in read_table(one["subsets"]).rows] == [
-        [RIGHT, WRONG, WRONG],
-        [RIGHT, WRONG, RIGHT],
-        [RIGHT, RIGHT, RIGHT],
-    ]
-    two = tables(frame(*group(names), *group(names, perturbation="jpeg-3")))
-    shapley, oracle = (
-        read_table(two[name]).row("birds", "clean") for name in ("shapley", "oracle")
-    )
-    assert [*shapley.values()][2:] == ["30.0", "20.0", "25.0", "13.0"]
-    assert (oracle["n"], oracle["best"], oracle["top-1"]) == ("40", names[0], "50.0")
 
 
 def test_top_limits_regions_and_sizes_and_says_so(read_table):
@@ -238,44 +204,6 @@ def test_several_groups_have_an_overview(read_table):
     assert read["sizes"].row("birds", "jpeg-3") == about | sizes
 
 
-def test_details_come_after_the_overview():
-    two = frame(*group(), *group(perturbation="jpeg-3"))
-    shown = tables(two, details=True)
-    assert len(shown) == 5 + 2 * 3
-    assert list(shown)[5:8] == [
-        f"{kind}, birds/test, clean, own" for kind in ("backbones", "subsets", "regions")
-    ]
-    one = tables(frame(*group()))
-    assert shown["regions, birds/test, clean, own"] == one["regions"]
-
-
-def test_groups_of_other_splits_and_backbones_stand_in_one_table(read_table):
-    fewer = [r for r in group(split="train") if r["ensemble"] == "single"][:10]
-    both = NAMES[:2]
-    for metric, value in (
-        ("acc1", 0.6),
-        ("acc1_independent", 0.65),
-        ("gain_over_best_on_test", 0.1),
-        ("relative_gain_over_best_on_test", 0.2),
-        ("none_correct", 0.4),
-        ("all_correct", 0.3),
-    ):
-        fewer.append(row(metric, value, both, "oracle", split="train"))
-    fewer += class_oracle(0.55, 0.5, both, split="train")
-    shown = tables(frame(*group(weights=0.8), *fewer))
-    oracle, choices, shapley, _, sizes = (
-        read_table(text).row("birds", "train") for text in shown.values()
-    )
-    assert oracle["95 % of lead"] == f"9.0{DASH}12.0"
-    assert (oracle["lead %"], oracle["none"], oracle["all"]) == ("20.0", "40.0", "30.0")
-    assert (choices["oracle"], choices["share"]) == ("60.0", "50.0")
-    assert (choices["share left out"], choices["weights"]) == ("30.0", DASH)
-    assert (shapley["RN"], shapley["ViT-16"], shapley["ViT-8"]) == ("30.0", "20.0", DASH)
-    assert shapley["guess"] == "12.0"
-    assert (sizes["1"], sizes["2"], sizes["3"]) == ("50.0", "60.0", DASH)
-    assert "weights: share that some" in shown["choices"]
-
-
 def test_numbers_that_are_unknown_are_dashes(read_table):
     rows = [r | {"value": NAN, "ci_low": NAN, "ci_high": NAN, "n": 0} for r in group()]
     rows = [r for r in rows if r["metric"] != "region"]
@@ -310,7 +238,3 @@ def test_one_backbone_has_one_size_and_no_gain(read_table):
     (line,) = read_table(shown["subsets"]).rows
     assert line == dict.fromkeys(line, DASH) | {"size": "1", "oracle": "50.0", name[0]: RIGHT}
     assert read_table(shown["backbones"]).row(name[0])["images"] == "20"
-
-
-def test_an_empty_frame_has_no_tables():
-    assert tables(pl.DataFrame(schema=RESULT)) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.analyses.oracle.venn import venn
+from clipsyn.analyses.oracle.figures import venn
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 
@@ -55,8 +55,3 @@ def test_a_file_whose_regions_were_filtered_has_no_counts():
     """Of a file of four, backbones=a,b,c leaves the regions without d, which are not all images."""
     with pytest.raises(UsageError):
         venn.data(BIRDS.filter(~pl.col("backbones").list.contains(D)))
-
-
-def test_two_backbones():
-    with pytest.raises(UsageError):
-        venn.data(tidy("birds", 10, {"ab": 4, "a": 3, "": 3}))

@@ -3,8 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.analyses.representation.figures import cka
-from clipsyn.errors import UsageError
+from clipsyn.analyses.representation.view import cka
 from clipsyn.evaluation.results.frame import RESULT
 
 NAN = float("nan")
@@ -32,21 +31,3 @@ def test_several_datasets_are_a_mean_over_those_that_know_the_pair():
     (found,) = data(*rows)
     assert found["value"] == pytest.approx(0.35)
     assert (found["dataset"], found["datasets"], found["ci_low"]) == (None, 2, None)
-
-
-def test_no_prompt_set_is_needed_and_perturbations_are_not_mixed():
-    with pytest.raises(UsageError, match="2 perturbations, clean, jpeg-3, and this shows one"):
-        data(row(0.5), row(0.4, perturbation="jpeg-3"))
-
-
-def test_a_frame_without_it_is_refused():
-    with pytest.raises(UsageError, match="there is no CKA of any two backbones to draw: give"):
-        data(row(0.5, metric="procrustes"))
-
-
-def test_the_drawing_names_the_measure():
-    data = cka.data(pl.DataFrame([row(0.5)], schema=RESULT))
-    ax = cka(data)
-    assert [text.get_text() for text in ax.texts] == ["0.50"]
-    assert ax.figure.axes[-1].get_ylabel() == "linear CKA"
-    assert cka.about(data) == "birds/test · clean · n 40 · backbones */m"

@@ -13,16 +13,12 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize_scalar
 
 from clipsyn.analyses.representation import representation
-from clipsyn.analyses.representation.measure import COLUMNS
-from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.errors import LeakError, MissingCell, UnknownName
 from clipsyn.evaluation.results.view import backbones
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.write import import_files
 from clipsyn.methods.numerics.metrics import calibration_floor
 from clipsyn.names import FeatureKey
-from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import mean_loss_interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
@@ -136,20 +132,6 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
     return sum(abs(sum(gaps)) for gaps in bins.values()) / len(labels)
 
 
-def test_the_frame_has_the_columns_of_a_result(results):
-    assert dict(results.schema) == RESULT | COLUMNS
-    assert results.select(*NAMES, "bin").is_duplicated().sum() == 0
-    assert results["fingerprint"].null_count() == 0
-    assert set(results["perturbation"]) == {"clean"}
-    birds = results.filter(dataset="birds")
-    assert set(birds["metric"]) == {*OF_PAIRS, *OF_LOGITS, *CALIBRATED}
-    pairs = birds.filter(pl.col("metric").is_in(OF_PAIRS))
-    assert pairs.select("head", "prompts", "shots").null_count().row(0) == (9, 9, 9)
-    fitted = birds.filter(metric="temperature")
-    assert set(fitted.select("support", "support_prompts").rows()) == {("train", "simple")}
-    assert set(birds.filter(metric="nll")["support"]) == {None}
-
-
 def test_similarities_equal_a_dumb_implementation(store, results):
     arrays = {name: read(store, name)[0] for name in BACKBONES}
     for pair in PAIRS:
@@ -251,25 +233,6 @@ def test_bins_of_confidence_equal_plain_loops(store, results, suffix):
     assert others["bin"].null_count() == len(others)
 
 
-def test_intervals_are_those_of_stats(store, results):
-    _, logits, labels = read(store, "rn/b")
-    sure, right = softmax(logits).max(axis=1), softmax(logits).argmax(axis=1) == labels
-    losses = -np.log(softmax(logits)[np.arange(88), labels])
-    images = Images.distinct(88)
-    for metric, expected in {
-        "confidence_right": mean_share_interval([sure[right]], [images.take(right)]),
-        "nll": mean_loss_interval(losses, right, images),
-    }.items():
-        row = value(results.filter(dataset="birds"), metric, "rn/b")
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected, rel=1e-4)
-
-
-def test_without_labels_there_are_similarities_alone(results):
-    photos = results.filter(dataset="photos")
-    assert set(photos["metric"]) == set(OF_PAIRS)
-    assert set(photos["n"]) == {30}
-
-
 def test_images_without_a_label_count_for_similarities_alone(small, fakes):
     store = small(fakes.Source(count=20))
     table = store.samples("toy", "test")
@@ -325,46 +288,11 @@ def test_fingerprints_depend_on_what_decides(store, results):
     assert len({before[name] for name in ("cka", "nll", "temperature")}) == 3
 
 
-def test_one_backbone_has_logit_statistics_alone(store):
-    frame = representation(store, backbones="rn/b")
-    assert set(frame["metric"]) == {*OF_LOGITS, *CALIBRATED}
-    assert set(frame["dataset"]) == {"birds"}
-    with pytest.raises(UsageError, match="only one backbone there and no labels: name more"):
-        representation(store, datasets="photos", backbones="rn/b")
-
-
-def test_one_image(small, fakes):
-    frame = representation(small(fakes.Source(count=1)))
-    pairs = frame.filter(pl.col("metric").is_in(OF_PAIRS))
-    assert len(pairs) == 9
-    for column in ("value", "ci_low", "ci_high"):
-        assert pairs[column].is_nan().all(), column
-    assert set(frame.filter(metric="acc1")["value"]) <= {0, 1}
-    sure = frame.filter(pl.col("metric").str.starts_with("confidence"))
-    assert sure["value"].is_nan().sum() == 3  # each backbone is either right or wrong
-    assert sure.filter(pl.col("value").is_nan())["n"].to_list() == [0, 0, 0]
-
-
-def test_no_image_that_all_could_read(fakes, encoders, tmp_path):
-    bad = dict.fromkeys(range(4), "truncated")
-    source = fakes.Source(count=4, bad=bad)
-    frame = representation(fakes.fill(tmp_path / "s", encoders, [source], max_bad=1))
-    unknown = frame.filter(pl.col("metric") != "logit_scale")
-    assert unknown["value"].is_nan().all()
-    assert set(frame.filter(metric="cka")["n"]) == {0}
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"support": "test"}, LeakError, r"nothing is measured on: give support=… another split"),
         ({"support": "trian"}, UnknownName, "unknown split 'trian': did you mean train"),
-        ({"datasets": "brids"}, UnknownName, "unknown dataset 'brids': did you mean birds"),
-        ({"backbones": "rn/x"}, UnknownName, "unknown backbone 'rn/x'"),
-        ({"prompts": "mine"}, UnknownName, "unknown prompt set 'mine'"),
-        ({"perturbations": "fog-1"}, UnknownName, "unknown perturbation 'fog-1'"),
-        ({"samples": 1}, UsageError, "samples=… is a whole number of at least 2, not 1"),
-        ({"neighbours": 0}, UsageError, "neighbours=… is a whole number of at least 1, not 0"),
         (
             {"perturbations": "jpeg-3", "backbones": ("cnx/c", "rn/b")},
             MissingCell,
@@ -418,15 +346,6 @@ class TestImported:
         ]
         with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
             representation(store, backbones="predictions")
-
-    def test_embeddings_alone(self, tmp_path):
-        for number in range(2):
-            file = tmp_path / f"e{number}.npz"
-            values = np.random.default_rng(number).normal(size=(20, 5 + number))
-            np.savez(file, embeddings=values, ids=[f"im{r}" for r in range(20)], labels=["a"] * 20)
-            import_files(tmp_path / "new", [file], ImportSettings("toy", kind="embeddings"))
-        frame = representation(FeatureStore.open(tmp_path / "new"))
-        assert frame["metric"].to_list() == OF_PAIRS
 
 
 class TestConfidences:
@@ -486,9 +405,3 @@ class TestConfidences:
         for prompts, changed in (("long", False), ("short", True)):
             one, other = (frame.filter(prompts=prompts)["fingerprint"] for frame in (before, after))
             assert {*one}.isdisjoint(other) == changed
-
-    def test_without_them_there_is_nothing_to_say(self, tmp_path):
-        pl.DataFrame({"id": ["a"], "pred": ["x"], "label": ["x"]}).write_csv(tmp_path / "net.csv")
-        import_files(tmp_path / "s", [tmp_path / "net.csv"], ImportSettings("toy"))
-        with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
-            representation(FeatureStore.open(tmp_path / "s"))

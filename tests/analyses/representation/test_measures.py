@@ -51,21 +51,6 @@ def explicit_distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.linalg.norm(x @ rotation - y))
 
 
-def test_unbiased_hsic_is_the_mean_over_all_ordered_quadruples() -> None:
-    """The formula itself: Song et al. 2012, equation 4, counted out on five samples."""
-    x, y = normal(5, 2, 3)
-    k, l = x @ x.T, y @ y.T  # noqa: E741
-    terms = [
-        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
-        for i in range(5)
-        for j in range(5)
-        for q in range(5)
-        for r in range(5)
-        if len({i, j, q, r}) == 4
-    ]
-    assert explicit_hsic(k, l) == pytest.approx(np.mean(terms))
-
-
 @pytest.mark.parametrize("n", [4, 5, 23, 150])
 @pytest.mark.parametrize("scale", [1, 100])
 def test_cka_is_that_of_explicit_kernels(n: int, scale: float) -> None:
@@ -75,12 +60,6 @@ def test_cka_is_that_of_explicit_kernels(n: int, scale: float) -> None:
         assert found[i, j] == pytest.approx(explicit_cka(arrays[i], arrays[j]), abs=2e-4)
         assert found[j, i] == found[i, j]
     assert np.diag(found) == pytest.approx(1)
-
-
-def test_more_columns_than_samples_and_half_precision() -> None:
-    arrays = [x.astype(np.float16) for x in normal(30, 50, 80)]
-    exact = explicit_cka(*(x.astype(np.float64) for x in arrays))
-    assert compare(arrays)["cka"].value[0, 1] == pytest.approx(exact, abs=1e-4)
 
 
 def test_hsic_is_that_of_another_package() -> None:
@@ -103,17 +82,6 @@ def test_rotation_scale_and_shift_change_nothing() -> None:
     same = compare([x, moved])
     assert same["cka"].value[0, 1] == pytest.approx(1, abs=1e-5)
     assert same["procrustes"].value[0, 1] == pytest.approx(0, abs=2e-3)
-
-
-def test_independent_embeddings_have_a_cka_around_zero_whatever_their_width() -> None:
-    """The biased estimator would say 0.5 and more here."""
-    values = []
-    for seed in range(30):
-        x, y = normal(60, 100, 100, seed=seed, shared=0)
-        values.append(compare([x, y], ["cka"])["cka"].value[0, 1])
-    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(30)
-    assert max(np.abs(values)) < 0.2
-    assert min(values) < 0 < max(values)
 
 
 @pytest.mark.parametrize("widths", [(5, 5), (4, 9), (9, 4)])
@@ -184,20 +152,6 @@ def test_too_few_samples_are_nan(n: int) -> None:
     assert np.isnan(mutual_neighbours(arrays, 2)).all()
 
 
-def test_four_samples_have_a_value_but_no_interval() -> None:
-    found = compare(normal(4, 4, 6))["cka"]
-    assert np.isfinite(found.value).all()
-    assert np.isnan(found.low).all()
-
-
-def test_embeddings_that_are_all_the_same_are_nan() -> None:
-    (x,) = normal(40, 4)
-    found = compare([x, np.ones((40, 3))])
-    assert np.isnan(found["cka"].value[1]).all()
-    assert np.isnan(found["procrustes"].value[0, 1])
-    assert found["cka"].value[0, 0] == pytest.approx(1)
-
-
 def brute_neighbours(x: np.ndarray, k: int) -> list[set[int]]:
     similar = x @ x.T
     return [
@@ -241,15 +195,3 @@ def test_what_is_no_set_of_embeddings_is_refused() -> None:
         compare([x, x], ["svcca"])
     with pytest.raises(ValueError, match="at least one neighbour"):
         mutual_neighbours([x, x], 0)
-
-
-def test_no_matrix_of_all_samples_by_all_samples_is_made() -> None:
-    import tracemalloc
-
-    arrays = [x.astype(np.float16) for x in normal(6000, 8, 8)]
-    tracemalloc.start()
-    compare(arrays)
-    mutual_neighbours(arrays, 3)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6000 * 6000 * 4  # 144 MB

@@ -7,9 +7,8 @@ import math
 import polars as pl
 import pytest
 
-from clipsyn.analyses.representation.figures import reliability
 from clipsyn.analyses.representation.measure import COLUMNS
-from clipsyn.errors import UsageError
+from clipsyn.analyses.representation.view import reliability
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.stats.intervals import wilson_interval
 
@@ -58,12 +57,6 @@ def test_images_of_all_datasets_are_put_together():
     assert data["datasets"].unique().to_list() == [2]
 
 
-def test_temperature_scaling_is_another_series():
-    data = reliability.data(FRAME)
-    scaled = data.filter(scaling="after temperature scaling")
-    assert scaled.select("backbone", "bin", "n").rows() == [(A, 3, 40)]
-
-
 def test_a_part_for_each_backbone_with_its_lines():
     ax = reliability(reliability.data(FRAME))
     first, second = ax.child_axes
@@ -80,15 +73,3 @@ def test_rounding_makes_no_more_right_answers_than_images():
     """1.0 times n may come out above n when it is added up."""
     frame = tidy(*(bin_rows(f"d{n}", A, 9, n, n, 0.99) for n in (3, 7, 49, 10_000_001)))
     assert reliability.data(frame)["accuracy"].to_list() == [1.0]
-
-
-def test_several_perturbations():
-    other = FRAME.with_columns(perturbation=pl.lit("jpeg-3"))
-    with pytest.raises(UsageError, match="name it with perturbations=…"):
-        reliability.data(pl.concat([FRAME, other]))
-
-
-@pytest.mark.parametrize("frame", [FRAME.clear(), FRAME.drop("bin")], ids=["empty", "older"])
-def test_no_bin_at_all(frame):
-    with pytest.raises(UsageError, match="no accuracy by confidence of any backbone to draw: give"):
-        reliability.data(frame)

@@ -6,7 +6,7 @@ from itertools import combinations
 import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
-from clipsyn.analyses.representation.tables import tables
+from clipsyn.analyses.representation.view import tables
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 
@@ -137,14 +137,6 @@ def test_a_line_a_backbone(read_table):
     assert "median" not in text
 
 
-def test_without_a_support_there_is_nothing_after(read_table):
-    table = read_table(shown(*logits(without=AFTER))["logits"])
-    assert table.columns == [
-        *["backbone", "top-1", "95 % of top-1", "scale", "sure: right", "sure: wrong", "NLL"],
-        *["ECE", "95 % of ECE", "by chance"],
-    ]
-
-
 def test_several_groups_have_an_overview_and_a_mean_matrix(read_table):
     other = pairs(dataset="flags", cka=(0.7, 0.45, 0.35), n=20)
     texts = shown(*pairs(), *other)
@@ -199,20 +191,6 @@ def test_logits_are_means_over_datasets_and_temperature_the_median(read_table):
     assert "Only" not in text
 
 
-def test_datasets_without_a_support_are_counted():
-    text = shown(*logits(), *logits(dataset="flags", without=AFTER))["logits"]
-    assert "Only 1 of the datasets have such a split" in text
-
-
-def test_prompt_sets_and_perturbations_have_logits_of_their_own():
-    rows = [*logits(), *logits(prompts="simple"), *logits(perturbation="jpeg-3")]
-    assert list(shown(*rows)) == [
-        "logits, test, clean, own",
-        "logits, test, clean, simple",
-        "logits, test, jpeg-3, own",
-    ]
-
-
 def test_numbers_that_are_unknown_are_dashes_or_left_out(read_table):
     few = [r | UNKNOWN for r in pairs()]
     texts = shown(*few, *[r | UNKNOWN for r in logits()])
@@ -226,20 +204,3 @@ def test_numbers_that_are_unknown_are_dashes_or_left_out(read_table):
     assert list(line.values())[2:] == [DASH] * 5
     matrix = read_table(both["matrix, test, clean"])
     assert matrix.row("RN")["ViT-16"] == "0.50"
-
-
-def test_datasets_of_other_backbones_share_a_matrix(read_table):
-    few = pairs(("A", "C"), CKA[:1], dataset="flags")
-    rows = [*few, *pairs(("A", "B", "C"), dataset="pets")]
-    text = shown(*rows)["matrix, test, clean"]
-    matrix = read_table(text)
-    assert matrix.columns == ["backbone", "A", "C", "B"]
-    for line in matrix.rows:
-        for name in "ABC":
-            assert (line[name] == "") == (name == line["backbone"])
-            assert line[name] != DASH
-    assert "A pair that some datasets lack: mean over the others." in text
-
-
-def test_an_empty_frame_has_no_tables():
-    assert shown() == {}

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.robustness.figures import corruptions, severity
-from clipsyn.analyses.robustness.view import under
+from clipsyn.analyses.robustness.rows import under
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 
@@ -51,12 +51,6 @@ def frame(*more: dict, oracle: float | None = 0.9, **about) -> pl.DataFrame:
     return pl.DataFrame([*rows, *more], schema=RESULT)
 
 
-def of_ensemble(name: str, **about) -> list[dict]:
-    return [
-        row(0.7, NAMES, *where, ensemble=name, shots="1", **about) for where in accuracies("a/m")
-    ]
-
-
 def test_curves_begin_at_clean_images_and_go_by_severity():
     data = severity.data(frame())
     a = data.filter(backbone="a/m").select("perturbation", "severity", "value", "ci_low", "n")
@@ -88,28 +82,6 @@ def test_each_perturbation_has_its_panel_with_all_curves():
     )
 
 
-def test_few_ensembles_have_curves_and_many_have_not():
-    few = [one for name in ("log-avg", "vote-1", "nlc", "moe") for one in of_ensemble(name)]
-    data = severity.data(frame(*few))
-    assert set(data["ensemble"]) == {None, "oracle", "log-avg", "vote-1", "nlc", "moe"}
-    data = severity.data(frame(*few, *of_ensemble("conf")))
-    assert set(data["ensemble"]) == {None, "oracle"}
-    matrix = corruptions.data(frame(*few, *of_ensemble("conf")))
-    assert matrix["ensemble"].n_unique() == 7
-
-
-def test_seeds_of_an_ensemble_are_a_mean():
-    seeds = [
-        row(value, NAMES, ensemble="nlc", shots="1", seed=seed)
-        for seed, value in enumerate((0.6, 0.7))
-    ]
-    (clean,) = (
-        corruptions.data(frame(*seeds)).filter(perturbation="clean", ensemble="nlc").to_dicts()
-    )
-    assert clean["value"] == pytest.approx(0.65)
-    assert clean["ci_low"] is None
-
-
 def test_the_matrix_has_clean_images_means_over_severities_and_their_mean():
     data = corruptions.data(frame())
     b = data.filter(backbone="b/m").select("perturbation", "value").rows()
@@ -138,54 +110,12 @@ def test_the_best_backbones_of_each_row_are_underlined_and_no_ensemble():
     assert marks == {(0, 0), (0, 1), (0, 2), (1, 2), (0, 3)}
 
 
-def test_what_is_not_known_is_not_drawn():
-    unknown = (pl.col("perturbation") == "fog-3") & (pl.col("metric") == "acc1")
-    data = severity.data(frame().with_columns(value=pl.when(unknown).then(NAN).otherwise("value")))
-    assert data.filter(perturbation="fog")["severity"].to_list() == [0, 0, 0, 1, 1, 1]
-
-
 def test_several_datasets_are_drawn_by_their_mean():
     parts = [frame(), frame(dataset="cars"), frame(dataset=None, oracle=0.95)]
     data = severity.data(pl.concat(parts))
     assert data.select("dataset", "datasets").unique().rows() == [(None, 2)]
     assert data.filter(ensemble="oracle")["value"].unique().to_list() == [0.95]
     assert severity.about(data).startswith("mean over 2 datasets · test · prompts own")
-
-
-def only(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows about clean images and one perturbation."""
-    return frame.filter(pl.col("perturbation").str.contains(f"^({name}(-.*)?|clean|all)$"))
-
-
-def test_datasets_that_have_no_mean_stand_side_by_side():
-    both = pl.concat([only("fog", frame()), only("jpeg", frame(dataset="cars"))])
-    ax = severity(severity.data(both))
-    titles = [panel.get_title(loc="left") for panel in ax.child_axes]
-    assert titles == ["birds: fog", "cars: jpeg"]
-    assert [line.get_xdata().tolist() for line in ax.child_axes[1].lines] == [[0, 2]] * 3
-    assert severity.about(severity.data(both)).startswith("2 datasets · test · prompts own")
-    matrix = corruptions(corruptions.data(both))
-    rows = [label.get_text() for label in matrix.get_yticklabels()]
-    assert rows == ["birds: clean", "birds: fog", "cars: clean", "cars: jpeg"]
-
-
-def test_a_mean_beside_what_it_is_not_of_is_called_so():
-    parts = [
-        frame(),
-        frame(dataset="cars"),
-        frame(dataset=None),
-        only("fog", frame(dataset="dogs")),
-    ]
-    titles = [
-        panel.get_title(loc="left")
-        for panel in severity(severity.data(pl.concat(parts))).child_axes
-    ]
-    assert titles == ["mean: fog", "mean: jpeg", "dogs: fog"]
-
-
-def test_the_mean_of_one_perturbation_is_no_row():
-    data = corruptions.data(only("fog", frame()))
-    assert data["perturbation"].unique(maintain_order=True).to_list() == ["clean", "fog"]
 
 
 def shown(frame: pl.DataFrame, *chosen: str) -> list[str]:
@@ -203,16 +133,6 @@ def test_chosen_perturbations_stand_beside_clean_images():
     assert shown(frame(), "clean") == []
 
 
-def test_datasets_without_chosen_perturbations_are_left_out():
-    both = pl.concat([only("fog", frame()), only("jpeg", frame(dataset="cars"))])
-    assert under(both, ["jpeg-2"]).equals(only("jpeg", frame(dataset="cars")))
-
-
-def test_what_all_are_compared_with_stays():
-    reference = row(0.4, ["b/m"], None, None, ensemble="reference", metric="error")
-    assert under(frame(reference), ["fog"]).filter(ensemble="reference").height == 1
-
-
 def test_a_severity_alone_is_the_mean_of_its_perturbation():
     data = corruptions.data(under(frame(), ["fog-3"]))
     b = data.filter(backbone="b/m").select("perturbation", "value").rows()
@@ -225,43 +145,3 @@ def test_the_mean_of_severities_chosen_out_of_more_is_not_known():
     assert severity.data(chosen)["severity"].unique().to_list() == [0, 1, 3]
     with pytest.raises(UsageError, match="over fog-1 and fog-3 is not in the results: choose one"):
         corruptions.data(chosen)
-
-
-def test_white_lines_part_clean_images_and_the_mean_or_datasets():
-    def across(*frames: pl.DataFrame) -> list[float]:
-        lines = corruptions(corruptions.data(pl.concat(frames))).lines
-        return [line.get_ydata()[0] for line in lines if line.get_color() == "white"][:-1]
-
-    assert across(frame()) == [0.5, 2.5]
-    assert across(frame(), only("jpeg", frame(dataset="cars"))) == [3.5]
-
-
-def test_other_severities_have_their_own_scale():
-    fog, jpeg = severity(severity.data(frame())).child_axes
-    assert fog.get_xticks().tolist() == [0, 1, 3]
-    assert jpeg.get_xticks().tolist() == [0, 2]
-    assert all(panel.xaxis.get_major_ticks()[0].label1.get_visible() for panel in (fog, jpeg))
-    assert jpeg.get_xlim()[1] < 2.5
-
-
-@pytest.mark.parametrize("figure", [severity, corruptions])
-def test_prompt_sets_and_splits_are_not_mixed(figure):
-    for other, kinds in (({"prompts": "short"}, "prompt sets"), ({"split": "val"}, "splits")):
-        with pytest.raises(UsageError, match=f"there are 2 {kinds}, .* and this shows one"):
-            figure.data(pl.concat([frame(), frame(**other)]))
-
-
-@pytest.mark.parametrize("figure", [severity, corruptions])
-def test_more_than_can_be_read_is_refused(figure):
-    parts = [only("fog", frame(dataset=f"set{number}")) for number in range(61)]
-    with pytest.raises(UsageError, match="61 perturbations of 61 datasets cannot be read: choose"):
-        figure.data(pl.concat(parts))
-
-
-@pytest.mark.parametrize("figure", [severity, corruptions])
-def test_accuracies_of_another_command_are_refused(figure):
-    foreign = frame().filter(metric="acc1")
-    with pytest.raises(UsageError, match="no accuracy under perturbation to draw: give a store"):
-        figure.data(foreign)
-    with pytest.raises(UsageError, match="no accuracy under perturbation to draw: give a store"):
-        figure.data(foreign.clear())

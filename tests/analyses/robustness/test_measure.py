@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.write import import_files
 from clipsyn.stats.differences import difference_interval, ratio_interval
@@ -93,17 +93,6 @@ def numbers(
     return dict(rows.select("perturbation", "value").iter_rows())
 
 
-def test_the_frame_has_the_columns_of_a_result(eight):
-    frame = robustness(eight)
-    assert frame.schema == pl.Schema(RESULT)
-    assert frame.select(NAMES).is_duplicated().sum() == 0
-    assert frame["fingerprint"].null_count() == 0
-    settings = frame.select("perturbation", "severity").unique(maintain_order=True).rows()
-    assert settings[0] == ("clean", 0)
-    assert set(settings[1:4]) == {("fog-2", 2), ("jpeg-1", 1), ("jpeg-3", 3)}
-    assert settings[4:] == [("fog", None), ("jpeg", None), ("all", None)]
-
-
 def test_backbones_by_hand(eight):
     frame = robustness(eight)
     assert numbers(frame, "acc1", "a") == {
@@ -124,45 +113,6 @@ def test_backbones_by_hand(eight):
     assert set(frame["n"]) == {8}
 
 
-def test_corruption_errors_are_divided_by_the_weakest(eight):
-    """b is weaker on clean images; errors under jpeg are 4 + 6 of a, 4 + 4 of b."""
-    frame = robustness(eight)
-    assert value(frame, "error", "clean", "b", "reference")["value"] == pytest.approx(3 / 8)
-    assert numbers(frame, "ce", "b") == {"fog": 1, "jpeg": 1}
-    assert numbers(frame, "ce", "a") == pytest.approx({"fog": 8 / 3, "jpeg": 10 / 8})
-    assert numbers(frame, "mce", "a") == pytest.approx({"all": (8 / 3 + 10 / 8) / 2})
-    assert numbers(frame, "mce", "b") == {"all": 1}
-
-
-def test_another_reference(eight):
-    frame = robustness(eight, reference="a")
-    assert numbers(frame, "ce", "b") == pytest.approx({"fog": 3 / 8, "jpeg": 8 / 10})
-    assert frame.filter(ensemble="reference")["backbones"].to_list() == [["a"]]
-    prints = set(frame["fingerprint"])
-    assert not prints & set(robustness(eight)["fingerprint"])
-
-
-def test_the_oracle_under_perturbation(eight):
-    frame = robustness(eight)
-    accuracy = numbers(frame, "acc1", ["a", "b"], "oracle")
-    assert accuracy == pytest.approx(
-        {
-            "clean": 6 / 8,
-            "fog-2": 5 / 8,
-            "jpeg-1": 5 / 8,
-            "jpeg-3": 5 / 8,
-            "fog": 5 / 8,
-            "jpeg": 5 / 8,
-            "all": 5 / 8,
-        }
-    )
-    gain = numbers(frame, "gain_over_best_on_test", ["a", "b"], "oracle")
-    assert gain["clean"] == 0
-    assert gain["jpeg"] == pytest.approx(5 / 8 - 4 / 8)  # b is best over both severities
-    assert numbers(frame, "drop", ["a", "b"], "oracle")["all"] == pytest.approx(1 / 8)
-    assert numbers(frame, "ce", ["a", "b"], "oracle")["jpeg"] == pytest.approx(6 / 8)
-
-
 def test_which_backbone_is_best_and_by_how_much(eight):
     frame = robustness(eight)
     assert numbers(frame, "lead", "a") == pytest.approx({"clean": 1 / 8, "jpeg-1": 0})
@@ -176,12 +126,6 @@ def test_which_backbone_is_best_and_by_how_much(eight):
     assert tau.pop("jpeg-1") is not None
     assert math.isnan(value(frame, "kendall_tau", "jpeg-1", ["a", "b"])["value"])  # a tie
     assert tau == {"jpeg-3": -1, "fog-2": -1, "jpeg": -1, "fog": -1, "all": -1}
-
-
-def test_of_equal_backbones_the_first_is_best(give):
-    store = give({(b, p): "10" for b in ("a", "b") for p in ("clean", "jpeg-1")})
-    frame = robustness(store)
-    assert numbers(frame, "lead", "a") == {"clean": 0, "jpeg-1": 0, "jpeg": 0, "all": 0}
 
 
 @pytest.fixture(scope="module")
@@ -253,24 +197,6 @@ def test_a_store_against_plain_loops(birds):
     assert set(frame["n"]) == {88}  # two birds cannot be decoded
 
 
-def test_datasets_are_resampled_independently(give):
-    """Two sets have the same answers: the interval of their mean is narrower by the root of two."""
-    answers = {
-        ("a", "clean"): "1" * 60 + "0" * 40,
-        ("a", "jpeg-1"): "01" * 50,
-        ("b", "clean"): "01" * 50,
-        ("b", "jpeg-1"): "1" * 30 + "0" * 70,
-    }
-    for dataset in ("one", "two"):
-        store = give(answers, dataset)
-    frame = robustness(store).filter(about("a"), metric="drop", perturbation="jpeg-1")
-    width = dict(frame.select("dataset", pl.col("ci_high") - pl.col("ci_low")).iter_rows())
-    alone, other = width.pop("one"), width.pop("two")
-    (mean,) = width.values()
-    assert alone == pytest.approx(other, rel=0.15)
-    assert mean == pytest.approx(alone / 2**0.5, rel=0.15)
-
-
 def test_of_a_set_that_is_there_twice_the_mean_is_as_sure_as_the_set(fakes, tmp_path):
     """The images of both are drawn together, so its interval is not narrower by the root of two."""
     encoders = [fakes.Encoder(name) for name in ("cnx/d", "rn/b", "vit/a")]
@@ -287,18 +213,6 @@ def test_of_a_set_that_is_there_twice_the_mean_is_as_sure_as_the_set(fakes, tmp_
         near = pytest.approx(both[end].to_list(), abs=2e-4, nan_ok=True)
         assert both[f"{end} of mean"].to_list() == near
     assert (both["ci_high"] - both["ci_low"] > 0.05).sum() > 20
-
-
-def test_a_set_that_shares_no_image_is_drawn_apart_from_those_that_do(fakes, tmp_path):
-    """Two equal sets and another one: variances add, and the equal two count as one set."""
-    encoders = [fakes.Encoder(name) for name in ("rn/b", "vit/a")]
-    sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
-    sources += [fakes.Source("flags", count=60, changed=set(range(60)))]
-    frame = robustness(fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:1")))
-    accuracy = frame.filter(about("rn/b"), metric="acc1", perturbation="jpeg")
-    width = dict(accuracy.select("dataset", pl.col("ci_high") - pl.col("ci_low")).iter_rows())
-    expected = math.hypot(2 * width["birds"], width["flags"]) / 3
-    assert width[None] == pytest.approx(expected, rel=0.1)
 
 
 def test_intervals_are_those_of_stats(birds):
@@ -369,62 +283,6 @@ def test_several_datasets_have_their_mean(birds):
     assert frame.select(NAMES).is_duplicated().sum() == 0
 
 
-def test_datasets_of_other_perturbations_are_not_in_the_mean(give):
-    give({("a", p): "10" for p in ("clean", "jpeg-1")}, "one")
-    give({("a", p): "11" for p in ("clean", "jpeg-1")}, "two")
-    frame = robustness(give({("a", p): "00" for p in ("clean", "fog-1")}, "three"))
-    mean = frame.filter(pl.col("dataset").is_null())
-    assert numbers(mean, "acc1", "a") == {"clean": 0.75, "jpeg-1": 0.75, "jpeg": 0.75, "all": 0.75}
-
-
-def test_filters_keep_the_clean_images(birds):
-    frame = robustness(birds, datasets="birds", perturbations="jpeg:3", backbones=["rn/*"])
-    assert set(frame["perturbation"]) == {"clean", "jpeg-3", "jpeg", "all"}
-    assert {tuple(names) for names in frame["backbones"]} == {
-        ("rn/b",),
-        ("rn/c",),
-        ("rn/b", "rn/c"),
-    }
-
-
-def test_one_backbone_has_no_oracle_and_no_order(give):
-    frame = robustness(give({("a", "clean"): "1110", ("a", "jpeg-1"): "1000"}))
-    assert set(frame["metric"]) == {"error", "acc1", "drop", "relative_robustness", "ce", "mce"}
-    assert value(frame, "mce", "all", "a")["value"] == 1
-    assert set(frame["ensemble"].drop_nulls()) == {"single", "reference"}
-
-
-def test_all_wrong_on_clean_images(give):
-    frame = robustness(give({("a", "clean"): "0000", ("a", "jpeg-1"): "1000"}))
-    relative = value(frame, "relative_robustness", "all", "a")
-    assert all(math.isnan(relative[name]) for name in ("value", "ci_low", "ci_high"))
-    assert value(frame, "drop", "all", "a")["value"] == -0.25
-
-
-def test_a_reference_without_errors(give):
-    frame = robustness(give({("a", p): "1111" for p in ("clean", "jpeg-1")}))
-    assert math.isnan(value(frame, "mce", "all", "a")["value"])
-    assert value(frame, "acc1", "jpeg-1", "a")["ci_low"] == wilson_interval(4, 4).low
-
-
-def test_images_that_are_missing_under_one_perturbation(give):
-    """They still count under the others: n says so."""
-    frame = robustness(
-        give(
-            {
-                ("a", "clean"): "1110",
-                ("b", "clean"): "1000",
-                ("a", "jpeg-1"): "110.",
-                ("b", "jpeg-1"): "1.11",
-            }
-        )
-    )
-    assert value(frame, "acc1", "clean", "a")["n"] == 4
-    accuracy = value(frame, "acc1", "jpeg-1", "b")
-    assert (accuracy["value"], accuracy["n"]) == (1, 2)
-    assert value(frame, "acc1", "jpeg-1", "a")["value"] == 0.5
-
-
 def test_a_study_that_shows_each_image_once(tmp_path):
     """As in model-vs-human each condition has its own images, and the mean is over all of them."""
     shown = {"0": "110", "30": "1000", "5": "110"}
@@ -461,15 +319,6 @@ def test_a_store_without_perturbed_images(give, tiny_store):
     assert f"`{line}`" in str(error.value)
 
 
-def test_a_dataset_without_perturbed_images_is_refused_by_name_alone(give):
-    give({("a", "clean"): "10"}, "still")
-    store = give({("a", p): "10" for p in ("clean", "jpeg-1")})
-    assert set(robustness(store)["dataset"]) == {"toy"}
-    assert set(robustness(store, datasets="*")["dataset"]) == {"toy"}
-    with pytest.raises(MissingCell, match="clean images only of still/test"):
-        robustness(store, datasets=["toy", "still"])
-
-
 @pytest.mark.parametrize(
     ("lacking", "options"),
     [
@@ -497,57 +346,12 @@ def test_a_backbone_that_is_missing_somewhere(fakes, tmp_path, lacking, options)
     assert len(robustness(store, backbones="fake/one"))
 
 
-def test_a_backbone_that_is_there_on_clean_images_alone(fakes, tmp_path):
-    fakes.fill(tmp_path / "s", [fakes.Encoder("fake/two")])
-    store = fakes.fill(tmp_path / "s", [fakes.Encoder()], perturbations=["clean", "jpeg:3"])
-    with pytest.raises(MissingCell, match=r"has no toy/test · jpeg-3 · fake/two.*--perturb jpeg-3"):
-        robustness(store, perturbations="jpeg-3")
-
-
 def test_datasets_without_a_common_backbone(give):
     give({("a", p): "10" for p in ("clean", "jpeg-1")}, "one")
     store = give({("b", p): "10" for p in ("clean", "jpeg-1")}, "two")
     with pytest.raises(UsageError, match="no backbone is there for every dataset"):
         robustness(store)
     assert len(robustness(store, datasets="one"))
-
-
-def test_imported_embeddings_are_left_out(tiny_store, tmp_path):
-    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(20, 4)))
-    wanted = ImportSettings(dataset="toy", kind="embeddings", row_order=True)
-    import_files(tiny_store.path, [tmp_path / "mine.npy"], wanted)
-    frame = robustness(FeatureStore.open(tiny_store.path))
-    one, two = "fake/one", "fake/two"
-    assert {tuple(names) for names in frame["backbones"]} == {(one,), (two,), (one, two)}
-
-
-@pytest.fixture
-def mixed(fakes, tmp_path):
-    """fake/one is extracted clean with prompts of its own, and imported under jpeg-1."""
-    (tmp_path / "mine.json").write_text('["a {c}."]')
-    prompts = str(tmp_path / "mine.json")
-    fakes.fill(tmp_path / "s", [fakes.Encoder()], prompts=prompts)
-    ids = "\n".join(f"im{row:03d}.png,cat" for row in range(20))
-    (tmp_path / "more.csv").write_text(f"id,prediction\n{ids}\n")
-    wanted = ImportSettings(dataset="toy", backbone="fake/one", perturbation="jpeg-1")
-    import_files(tmp_path / "s", [tmp_path / "more.csv"], wanted)
-    return tmp_path / "s"
-
-
-def test_a_backbone_that_is_extracted_clean_and_imported_perturbed(mixed):
-    frame = robustness(FeatureStore.open(mixed))
-    assert value(frame, "acc1", "jpeg", "fake/one")["value"] == pytest.approx(7 / 20)
-
-
-def test_prompt_sets_that_some_cells_lack(fakes, mixed):
-    """Imported predictions stand beside every prompt set, extracted cells beside their own."""
-    two = fakes.Encoder("fake/two", size=12)
-    store = fakes.fill(mixed, [two], [fakes.Source(split="train")])
-    with pytest.raises(UsageError, match=r"prompts simple has no clean images.*with prompts=…"):
-        robustness(store)
-    store = fakes.fill(mixed, [two], perturbations=["clean", "jpeg:1"])
-    with pytest.raises(UsageError, match=r"prompts simple has fake/one either clean or under jpeg"):
-        robustness(store)
 
 
 ENSEMBLES = ("log-avg", "super-learner")
@@ -598,18 +402,6 @@ def test_ensembles_of_a_file(birds, results):
     assert set(frame.filter(ensemble="log-avg")["shots"]) == {"0"}
 
 
-def test_shots_can_be_chosen(birds, results):
-    frame = robustness(birds, datasets="birds", results=results, shots=1)
-    assert set(frame.filter(ensemble="super-learner")["shots"]) == {"1"}
-    assert set(frame["ensemble"].drop_nulls()) == {
-        "single",
-        "reference",
-        "oracle",
-        "best-single",
-        *ENSEMBLES,
-    }
-
-
 def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path, monkeypatch):
     monkeypatch.setattr("clipsyn.analyses.robustness.measure.check_data", lambda *_: None)
     path = tmp_path / "more.parquet"
@@ -642,21 +434,9 @@ def some(results, tmp_path):
     return write
 
 
-def test_means_over_what_the_file_lacks_are_left_out(birds, some):
-    path = some(pl.col("perturbation") != "jpeg-3")
-    frame = robustness(birds, datasets="birds", results=path).filter(ensemble="log-avg")
-    assert set(frame["perturbation"]) == {"clean", "jpeg-1", "pixelate-2", "pixelate"}
-
-
 @pytest.mark.parametrize(
     ("keep", "options", "message"),
     [
-        (pl.lit(True), {"head": "linear-prob"}, "unknown head 'linear-prob'"),
-        (
-            pl.lit(True),
-            {"shots": 16},
-            "no ensembles with shots=16, but with 1, 2: `clipsyn evaluate",
-        ),
         (
             pl.lit(True),
             {"backbones": "rn/*"},
@@ -667,22 +447,12 @@ def test_means_over_what_the_file_lacks_are_left_out(birds, some):
             {},
             r"run `clipsyn evaluate .*store --perturb 'clean,jpeg-\*,pixelate-\*' -o .*parquet`",
         ),
-        (pl.col("perturbation") != "clean", {}, "both clean and perturbed images"),
-        (pl.lit(False), {}, "no acc1 or gain_over_best_on_test of any ensemble"),
     ],
 )
 def test_results_that_do_not_fit(some, birds, keep, options, message):
     path = some(keep)
     with pytest.raises(UsageError, match=message):
         robustness(birds, datasets="birds", results=path, **options)
-
-
-def test_results_of_other_labels(birds, results, tmp_path):
-    path = tmp_path / "other.parquet"
-    other = pl.col("data").struct.with_fields(labels=pl.lit("others"))
-    pl.read_parquet(results).with_columns(other).write_parquet(path)
-    with pytest.raises(UsageError, match="has other labels"):
-        robustness(birds, datasets="birds", results=path)
 
 
 def test_results_fitted_on_several_supports(birds, results, tmp_path):

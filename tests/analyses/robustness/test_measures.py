@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from clipsyn.analyses.robustness.measures import (
-    corruption_error,
-    families,
-    kendall_tau,
-)
+from clipsyn.analyses.robustness.measures import corruption_error, families, kendall_tau
 
 
 def test_families_are_perturbations_without_their_severity():
@@ -21,21 +17,6 @@ def test_families_are_perturbations_without_their_severity():
         "jpeg": ["jpeg-1", "jpeg-5", "jpeg-10"],
     }
     assert list(families(labels)) == ["fog", "fog-seed1", "jpeg"]
-
-
-def test_another_canvas_is_another_family():
-    assert families(["jpeg-3-canvas64", "jpeg-0", "jpeg-3"]) == {
-        "jpeg": ["jpeg-0", "jpeg-3"],
-        "jpeg-canvas64": ["jpeg-3-canvas64"],
-    }
-
-
-def test_corruption_error_by_hand():
-    """Two severities; the errors of the methods sum to 0.5, 1.0 and 0."""
-    accuracy = np.array([[0.9, 0.7, 1.0], [0.6, 0.3, 1.0]])
-    np.testing.assert_allclose(corruption_error(accuracy, 1), [0.5, 1, 0])
-    np.testing.assert_allclose(corruption_error(accuracy, 0), [1, 2, 0])
-    assert np.isnan(corruption_error(accuracy, 2)).all()  # x / 0 and 0 / 0
 
 
 def test_corruption_error_of_the_published_definition():
@@ -49,11 +30,6 @@ def test_corruption_error_of_the_published_definition():
             errors = sum(1 - accuracy[resample, s, method] for s in range(5))
             of_reference = sum(1 - accuracy[resample, s, 2] for s in range(5))
             assert error[resample, method] == pytest.approx(errors / of_reference)
-
-
-def test_a_reference_that_errs_by_rounding_alone_makes_no_error():
-    accuracy = np.array([[0.5, 1 - 1e-16], [0.5, 1.0]])
-    assert np.isnan(corruption_error(accuracy, 1)).all()
 
 
 def test_kendall_tau_equals_scipy():

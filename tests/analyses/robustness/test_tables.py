@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from clipsyn.analyses.robustness import RobustnessSettings
-from clipsyn.analyses.robustness import tables as module
+from clipsyn.analyses.robustness import view as module
 from clipsyn.evaluation.results.frame import RESULT, Measured
 from clipsyn.evaluation.results.frame import row as made
 from clipsyn.methods.numerics.metrics import Score
@@ -119,13 +119,6 @@ def tables(frame: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[s
     return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
 
 
-def test_one_dataset_has_six_tables():
-    shown = tables(frame(*group()))
-    assert list(shown) == ["summary", "accuracy", "errors", "order", "gains", "severities"]
-    title = "birds/test · prompts own · n 40 · backbones tiny-*/zoo"
-    assert all(text.startswith(f"{title}\n") for text in shown.values())
-
-
 def test_the_summary_has_a_line_a_method(read_table):
     text = tables(frame(*group()))["summary"]
     table = read_table(text)
@@ -205,22 +198,6 @@ def test_gains_of_oracle_and_ensembles(read_table):
     assert (nlc["clean"], nlc["95 % of clean"], nlc["perturbed"]) == ("90.5", DASH, "50.5")
 
 
-def test_ensembles_stand_in_the_order_of_the_registry(read_table):
-    """Not in that of the file, which follows from what was fitted first."""
-    rows = [row for name in ("nlc", "mine", "best-single") for row in ensemble(name)]
-    gains = read_table(tables(frame(*group(), *rows))["gains"])
-    at = [gains.columns.index(name) for name in ("best-single", "nlc", "mine")]
-    assert at == sorted(at)
-
-
-def test_what_an_ensemble_lacks_is_a_dash(read_table):
-    rows = [r for r in ensemble("log-avg") if r["perturbation"] in ("clean", "fog-2", "fog")]
-    shown = tables(frame(*group(), *rows))
-    assert read_table(shown["gains"]).row("jpeg")["log-avg"] == DASH
-    line = read_table(shown["summary"]).row("log-avg")
-    assert line == dict.fromkeys(line, DASH) | {"": "log-avg", "clean": "90.0"}
-
-
 def test_curves_are_numbers_and_bars_on_one_scale(read_table):
     text = tables(frame(*group()))["severities"]
     table = read_table(text)
@@ -230,20 +207,6 @@ def test_curves_are_numbers_and_bars_on_one_scale(read_table):
     jpeg = {"perturbation": "jpeg", "clean": "70.0", "1": "60.0", "2": DASH, "3": "45.0"}
     assert table.row("jpeg") == jpeg | {"RN": "█▇▅", "ViT-8": "▆▅▅"}
     assert "from 0 to 80 %" in text
-
-
-def test_many_severities_are_bars_alone(read_table):
-    rows = group()
-    for level in range(10, 20):
-        where = {"perturbation": f"contrast-{level}", "severity": level}
-        for name in NAMES:
-            rows.append(row("acc1", level / 20, [name], **where))
-    for name in NAMES:
-        here = {"perturbation": "contrast", "severity": None}
-        rows += [row(m, 0.5, [name], **here) for m in ("acc1", "drop", "ce", "lead", "switch")][:4]
-    table = read_table(tables(frame(*rows))["severities"])
-    assert table.columns == ["perturbation", "RN", "ViT-8"]
-    assert table.row("contrast")["RN"] == "▇▅▅▅▆▆▇▇▇██"
 
 
 def test_several_datasets_are_shown_by_their_mean(read_table):
@@ -305,12 +268,6 @@ def test_what_is_in_no_mean_stands_beside_it(read_table):
     assert read_table(shown["datasets"]).column("dataset") == ["birds", "flags", "odd"]
 
 
-def test_datasets_without_a_mean_are_all_shown():
-    other = [r for r in group(dataset="odd") if "jpeg" not in r["perturbation"]]
-    shown = tables(frame(*group(), *other))
-    assert {"datasets", "order, birds/test, own", "order, odd/test, own"} <= set(shown)
-
-
 def test_one_backbone_has_no_order(read_table):
     shown = tables(frame(*group(NAMES[:1])))
     assert list(shown) == ["summary", "accuracy", "errors", "severities"]
@@ -343,7 +300,3 @@ def test_what_is_unknown_is_a_dash(read_table):
     assert nothing["order"].row("fog")["best"] == DASH
     severities = nothing["severities"].row("fog")
     assert [severities[column] for column in ("clean", "1", "2", "3")] == [DASH] * 4
-
-
-def test_an_empty_frame_has_no_tables():
-    assert tables(pl.DataFrame(schema=RESULT)) == {}

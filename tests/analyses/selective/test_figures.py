@@ -5,8 +5,7 @@ import pytest
 
 from clipsyn.analyses.selective.figures import coverage
 from clipsyn.analyses.selective.measure import COLUMNS
-from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT, frame
+from clipsyn.evaluation.results.frame import frame
 
 BOTH = ("a/m", "b/m")
 METHODS = {
@@ -81,14 +80,6 @@ def test_means_over_datasets_are_of_what_all_have():
     assert full == [("a/m", pytest.approx(0.55), 80), (None, pytest.approx(0.75), 80)]
 
 
-def test_a_threshold_that_answers_nothing_is_not_drawn():
-    nothing = [
-        one | {"value": float("nan")} if one.get("wished") and one["metric"] == "acc1" else one
-        for one in rows()
-    ]
-    assert data(*nothing)["wished"].is_null().all()
-
-
 def test_the_first_score_is_drawn_with_all_methods():
     ax = coverage(data(*rows()))
     a, at_a, *_, wished = ax.lines
@@ -100,15 +91,3 @@ def test_the_first_score_is_drawn_with_all_methods():
     assert texts == ["a", "b", "log-avg", "chosen for 95 %"]
     about = coverage.about(data(*rows()))
     assert about.startswith("birds/test · clean · prompts own · n 40 · score max-softmax")  # of all
-
-
-def test_several_perturbations_are_not_mixed():
-    with pytest.raises(UsageError, match="2 perturbations, clean, fog-1, and this shows one"):
-        data(*rows(), *rows(perturbation="fog-1"))
-
-
-@pytest.mark.parametrize("columns", [RESULT, RESULT | COLUMNS])
-def test_a_frame_without_coverages_is_refused(columns):
-    foreign = pl.DataFrame([row(0.5, ("oracle", BOTH))], schema=columns)
-    with pytest.raises(UsageError, match="no accuracy at any coverage to draw: give a store"):
-        coverage.data(foreign)

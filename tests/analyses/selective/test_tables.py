@@ -6,7 +6,7 @@ import pytest
 
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
-from clipsyn.analyses.selective.tables import notes, tables
+from clipsyn.analyses.selective.view import notes, tables
 from clipsyn.evaluation.results.frame import Measured, frame
 from clipsyn.evaluation.results.frame import row as made
 from clipsyn.methods.numerics.metrics import Score
@@ -92,16 +92,6 @@ def test_a_line_a_method():
     ]  # fmt: skip
 
 
-def test_what_it_is_about_stands_above():
-    texts = shown(group())
-    about = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
-    assert texts["methods"].startswith(f"{about} · by max-softmax\n")
-    assert texts["scores"].startswith(f"{about}\n")
-    assert texts["thresholds"].startswith(f"{about} · chosen on train · by max-softmax\n")
-    few = shown([row | ({"shots": "4"} if row.get("wished") else {}) for row in group()])
-    assert few["thresholds"].startswith(f"{about} · chosen on train, 4 shots · by max-softmax\n")
-
-
 def test_scores_side_by_side_and_which_differ():
     lines = cells(shown(group())["scores"])
     assert lines["RN"]["max-softmax"] == "40.00"
@@ -122,10 +112,6 @@ def test_thresholds():
     assert [line.split()[0] for line in two.split("\n") if " log-avg " in line] == ["90.0", "95.0"]
 
 
-def test_without_a_support_there_are_no_thresholds():
-    assert "thresholds" not in shown(group(wished=[]))
-
-
 def test_foreign():
     text = shown(group(foreign=["cars", "boats"]))["foreign"]
     (of,) = [line for line in text.split("\n") if line.startswith("boats") and "log-avg" in line]
@@ -140,14 +126,6 @@ def test_foreign_to_some_groups():
     lines = [line.split() for line in text.split("\n") if "log-avg" in line]
     assert [line[:3] for line in lines] == [["a", "log-avg", "70.0"], ["b", "log-avg", "70.0"]]
     assert "Means over those to which they are foreign." in text
-
-
-def test_groups_with_nothing_in_common():
-    alone = [one for one in group() if one["backbones"] == [NAMES[0]]]
-    other = [one for one in group(dataset="cars") if one["backbones"] == [NAMES[1]]]
-    both = shown(alone, other)
-    assert list(both) == ["datasets"]
-    assert cells(both["datasets"])["cars"]["RN"] == DASH
 
 
 def test_several_groups_are_means():
@@ -197,10 +175,6 @@ def test_a_backbone_without_logits_is_shown_by_what_it_has():
     assert cells(shown(rows)["scores"])["RN"]["margin"] == DASH
 
 
-def test_nothing():
-    assert shown([]) == {}
-
-
 @pytest.mark.parametrize("names", [("birds",), ("birds", "cars")])
 def test_notes_say_what_is_left_out_once(names):
     rows = [
@@ -214,21 +188,3 @@ def test_notes_say_what_is_left_out_once(names):
         "left out, for want of logits of all backbones: log-avg",
         "no threshold is chosen: there is no train split",
     ]
-
-
-def test_notes_name_the_groups_that_they_are_about():
-    rows = [*group(), *(one for one in group(dataset="cars") if one["ensemble"] == "single")]
-    said = list(notes(frame(rows, COLUMNS), SelectiveSettings()))
-    (sentence,) = said
-    assert sentence.startswith(
-        "cars/test, clean, own: left out, for want of logits of all backbones"
-    )
-
-
-def test_nothing_is_said_where_all_is_there():
-    assert list(notes(frame(group(), COLUMNS), SelectiveSettings())) == []
-
-
-def test_numbers_that_are_not_known():
-    rows = [one | {"value": float("nan")} if one["metric"] == "acc1" else one for one in group()]
-    assert cells(shown(rows)["methods"])["RN"]["100 %"] == DASH

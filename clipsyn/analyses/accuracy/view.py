@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import UNFITTED
 from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
@@ -18,10 +21,15 @@ from clipsyn.evaluation.results.view import (
     singles,
 )
 from clipsyn.settings import SINGLE
+from clipsyn.show.figure import Figure, needed
 from clipsyn.show.frames import is_nan
+from clipsyn.show.panels import accuracies, matrix_size
 from clipsyn.show.table import Table, Tables, points
 from clipsyn.show.tables import Line, Measure, interval_of, measures_of, measures_table
 from clipsyn.show.titles import ShortNames, common, shortened, title, where
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _NOTE = """\
 oracle: share of images that at least one backbone gets right. indep.: what it would be if errors
@@ -118,3 +126,56 @@ def _has_same_images(part: pl.DataFrame) -> bool:
     """Whether the accuracies of the backbones and of the oracle are of the same images."""
     others = part.filter(pl.col("ensemble") != "chance", metric="acc1")
     return others["n"].n_unique() == 1
+
+
+_MOST = 120  # rows
+
+
+def _data(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each dataset and backbone; `best` marks the largest accuracy of a dataset."""
+    rows = needed(
+        singles(frame).filter(metric="acc1", shots=UNFITTED, head="zero-shot", classes="all"),
+        "zero-shot accuracy of any backbone",
+        "give a store, or what `clipsyn zeroshot STORE -o FILE.parquet` wrote",
+    ).unique([*WHERE, "backbone"], keep="first", maintain_order=True)
+    if (count := rows.select(WHERE).n_unique()) > _MOST:
+        raise UsageError(
+            f"a matrix of {count:,} lines cannot be read: choose up to {_MOST} of them with "
+            "datasets=… and perturbations=…"
+        )
+    known = pl.col("value").fill_nan(None)
+    best = (known == known.max()).fill_null(value=False).over(WHERE)
+    return rows.select(*WHERE, "backbone", "value", "ci_low", "ci_high", "n", best=best)
+
+
+def _names(data: pl.DataFrame) -> tuple[dict[tuple[str, ...], str], dict[str, str]]:
+    """What lines are called, by dataset, split, perturbation and prompts, and what backbones are.
+
+    Lines by what differs.
+    """
+    varying = [name for name in WHERE if name not in common(data, WHERE)] or ["dataset"]
+    lines = data.select(WHERE).unique(maintain_order=True).rows(named=True)
+    rows = {tuple(line.values()): title(*where(line, varying)) for line in lines}
+    return rows, shortened(data["backbone"].unique(maintain_order=True).to_list()).short
+
+
+def _draw(data: pl.DataFrame, ax: Axes) -> None:
+    rows, columns = _names(data)
+    shares: dict[tuple[int, int], float] = {}
+    best: list[tuple[int, int]] = []
+    for *line, name, value, is_best in data.select(*WHERE, "backbone", "value", "best").rows():
+        place = [*rows].index(tuple(line)), [*columns].index(name)
+        shares[place] = value
+        best += [place] if is_best else []
+    accuracies(ax, rows.values(), columns.values(), shares, best)
+
+
+accuracy_matrix = Figure(
+    name="accuracy-matrix",
+    short="Zero-shot accuracy of every backbone on every dataset.",
+    caption="Zero-shot top-1 accuracy in percent; the best backbone of each line is underlined.",
+    source="zeroshot",
+    data=_data,
+    draw=_draw,
+    size=lambda data: matrix_size(*(names.values() for names in _names(data))),
+)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -16,17 +16,24 @@ from clipsyn.evaluation.results.frame import ALONE, Row
 from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
+    having,
     named_parts,
     numbers,
     numbers_by,
+    over_datasets,
+    refuse_several,
     singles,
 )
 from clipsyn.settings import SINGLE
+from clipsyn.show.figure import COLUMN, INK, Figure, marks, needed
+from clipsyn.show.panels import Look, drawn, key
 from clipsyn.show.table import Cell, Table, Tables
 from clipsyn.show.tables import Line, Measure, measures_table
-from clipsyn.show.titles import ShortNames, mean_over, shortened, title, where
+from clipsyn.show.titles import ShortNames, mean_over, shortened, subject, title, where
 
-RUN, LEFT_OUT = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _COSTS = (
     Measure("mean_gflops", "mean_gflops", "GFLOPs", percent=False, optional=True),
     Measure("image_params_m", "image_params_m", "parameters\nM", percent=False, optional=True),
@@ -251,11 +258,9 @@ def _front(groups: Sequence[_Group], names: ShortNames, within: str) -> Table:
     lines: list[Line] = []
     for place in np.flatnonzero(pareto_front(costs, accuracies)):
         (ensemble, rule, given, members), of = every[place]
-        run = {
-            column: RUN if name in members else LEFT_OUT for name, column in names.columns.items()
-        }
         about = {"ensemble": None if ensemble == SINGLE else ensemble}
-        lines.append((about | {"θ": _theta(rule, given, within)} | run, of))
+        about |= {"θ": _theta(rule, given, within)}
+        lines.append((about | names.marked(members), of))
     lines.sort(key=lambda line: line[1]["mean_gflops"]["value"])
     top = _TOP._replace(interval=len(groups) == 1)
     columns: list[Measure | str] = [*_COST, top, _ON_SUPPORT, *names.heads]
@@ -265,3 +270,101 @@ def _front(groups: Sequence[_Group], names: ShortNames, within: str) -> Table:
 def _theta(rule: str | None, given: float | None, within: str) -> str | None:
     """How the threshold of a cascade is shown: one that is not given is chosen in each group."""
     return within if rule == WITHIN else None if given is None else f"{given:g}"
+
+
+_METRICS = ("acc1", "mean_gflops", "support_acc1", "support_mean_gflops")
+_KINDS = ["ensemble", "rule", "threshold", "backbones"]  # what tells candidates apart
+_MARKS: Look = {"color": INK, "linestyle": ""}
+_CHOSEN: Look = _MARKS | {"marker": "*", "ms": 7, "mec": "white", "mew": 0.5}
+_FRONT: Look = _MARKS | {"marker": "o", "ms": 8, "mfc": "none", "mew": 0.9}
+_SOME: Look = _MARKS | {"color": "#808080", "marker": ".", "ms": 4, "mec": "none"}
+
+
+def _data(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each backbone, ensemble and cascade that all datasets have: means over these."""
+    rows = needed(
+        having(frame, "threshold", "rule").filter(pl.col("metric").is_in(_METRICS)),
+        "accuracy and cost of cascades",
+        "give a store, or what `clipsyn cascade STORE -o FILE.parquet` wrote",
+    )
+    refuse_several(rows)
+    threshold = pl.when(pl.col("rule") == GIVEN).then("threshold")  # others differ by dataset
+    alike = rows.with_columns(threshold=threshold, backbones=pl.col("backbones").list.sort())
+    accuracy = pl.col("metric") == "acc1"
+    means = (
+        over_datasets(alike, [*WHERE[1:], *_KINDS, "metric"])
+        .group_by(*WHERE[1:], *_KINDS, maintain_order=True)
+        .agg(
+            pl.col("dataset").first(),
+            pl.col("datasets").min(),
+            *(pl.col("value").filter(metric=name).first().alias(name) for name in _METRICS),
+            *(pl.col(name).filter(accuracy).first() for name in ("ci_low", "ci_high", "n")),
+        )
+        .filter(pl.col("datasets") == pl.col("datasets").max())
+        .drop_nulls(_METRICS)
+    )
+    front = pareto_front(means["support_mean_gflops"].to_numpy(), means["support_acc1"].to_numpy())
+    return means.with_columns(front=pl.Series(front))
+
+
+def _names(data: pl.DataFrame) -> ShortNames:
+    return shortened(sorted(data["backbones"].explode().unique()))
+
+
+def _layers(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame, Look]]:
+    """What is drawn alike, with its text in the key and its look, from the back to the front."""
+    names, rule = _names(data).short, pl.col("rule")
+    of_rule = {kind: data.filter(rule == kind).sort("mean_gflops") for kind in (GIVEN, WITHIN)}
+    ensembles = data.filter(rule == WITHIN)["ensemble"].unique(maintain_order=True).to_list()
+    looks = [drawn(mark) for mark in marks([*names, *ensembles]).values()]
+    fixed = data.filter(rule.is_null())
+    yield "ensembles", fixed.filter(pl.col("ensemble") != SINGLE), _SOME
+    for ensemble, of_ensemble in zip(ensembles, looks[len(names) :], strict=True):
+        rows = of_rule[GIVEN].filter(ensemble=ensemble)
+        yield f"cascade of {ensemble}", rows, of_ensemble | {"markersize": 2.5}
+    for (name, text), of_name in zip(names.items(), looks[: len(names)], strict=True):
+        alone = fixed.filter(ALONE, pl.col("backbones").list.first() == name)
+        yield text, alone, of_name | {"linestyle": ""}
+    yield "chosen threshold", of_rule[WITHIN], _CHOSEN
+    yield "front on the support", data.filter("front"), _FRONT
+
+
+def _draw(data: pl.DataFrame, ax: Axes) -> None:
+    looks: dict[str, Look] = {}
+    for text, rows, look in _layers(data):
+        if len(rows):
+            looks[text] = look
+            ax.plot(rows["mean_gflops"], 100 * rows["acc1"], **look)
+    front = data.filter("front").drop_nulls("ci_low")
+    if len(front):
+        limits = 100 * front["ci_low"], 100 * front["ci_high"]
+        ax.vlines(front["mean_gflops"], *limits, color=INK, lw=0.6, zorder=1)
+    if data["mean_gflops"].min() > 0:  # type: ignore[operator]
+        _logarithmic(ax)
+    ax.set(xlabel="GFLOPs an image, mean", ylabel="top-1 accuracy, %")
+    key(ax, looks)
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Costs differ by factors; the axis has numbers though it may be shorter than one of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(lambda value, _place: f"{value:g}")
+
+
+pareto = Figure(
+    name="pareto",
+    short="Accuracy against cost: backbones, ensembles of some, and cascades.",
+    caption="Top-1 accuracy against the mean cost of an image, of backbones, of ensembles of some "
+    "of them, and of cascades at each threshold; a star is the threshold that is chosen on the "
+    "support. Front on the support: what no other choice beats there in both accuracy and cost; "
+    "its accuracy is measured on other images, with 95 % intervals.",
+    source="cascade",
+    data=_data,
+    draw=_draw,
+    size=lambda _data: (COLUMN, 2.5),
+    about=lambda data: title(subject(data, (*WHERE, "n")), _names(data).phrase),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,12 +21,11 @@ from clipsyn.evaluation.results.view import (
     singles,
 )
 from clipsyn.show.frames import is_nan
-from clipsyn.show.table import Cell, Table, Tables, interval, percent, points
-from clipsyn.show.tables import Line, Measure, measures_of, measures_table, table_of
-from clipsyn.show.titles import ShortNames, common, shortened, title, where
+from clipsyn.show.table import Table, Tables, interval, percent, points
+from clipsyn.show.tables import Line, Measure, measures_table, table_of
+from clipsyn.show.titles import MARKED, ShortNames, common, shortened, title, where
 
-RIGHT, WRONG = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
-
+_BY_BACKBONE = ("shapley", "unique_correct")
 _NOTES = {
     "oracle": """\
 oracle: share of images that at least one backbone gets right, in %. indep.: what it would be
@@ -69,7 +68,7 @@ _CHOICES = (
     Measure("left out", "class-oracle acc1_left_out"),
     Measure("oracle", "oracle acc1"),
     Measure("share", "share"),
-    Measure("share left out", "share left out", head="share\nleft out"),
+    Measure("share left out", "share_left_out", head="share\nleft out"),
 )
 _WEIGHED = Measure("weights", "weight-oracle acc1")
 _BACKBONES = (
@@ -103,17 +102,25 @@ class _Group:
         return best_single(self.frame)
 
     @cached_property
-    def numbers(self) -> Numbers:
-        """What is about all backbones: "best acc1", "oracle acc1", "class-oracle acc1", ..."""
+    def numbers(self) -> dict[Any, Row]:
+        """What is about all backbones: "best acc1", "oracle acc1", "class-oracle acc1", ...
+
+        Of each backbone "shapley NAME"; the largest floor as "shapley_floor"; and the accuracy of
+        the best subset of each size, by the size.
+        """
         is_whole = pl.col("backbones").list.len() == len(self.singles)
-        whole = self.frame.filter(is_whole & (pl.col("metric") != "region"))
-        by_name = {f"{row['ensemble']} {row['metric']}": row for row in whole.rows(named=True)}
-        gain = by_name["oracle gain_over_best_on_test"]["value"]
-        for name in ("share", "share left out"):  # none where the whole gain is not positive
-            end = name.removeprefix("share").replace(" ", "_")
-            part = by_name[f"class-oracle gain_over_best_on_test{end}"]
-            by_name[name] = {"value": part["value"] / gain if gain > 0 else None}
-        return by_name | {"best acc1": self.best}
+        whole = self.frame.filter(is_whole & (pl.col("metric") != "region")).rows(named=True)
+        found: dict[Any, Row] = {f"{row['ensemble']} {row['metric']}": row for row in whole}
+        gain = found["oracle gain_over_best_on_test"]["value"]
+        for end in ("", "_left_out"):  # none where the whole gain is not positive
+            part = found[f"class-oracle gain_over_best_on_test{end}"]["value"]
+            found[f"share{end}"] = {"value": part / gain if gain > 0 else None}
+        for metric in _BY_BACKBONE:
+            found |= {f"{metric} {name}": of[metric] for name, of in self.singles.items()}
+            floors = (of[f"{metric}_floor"] for of in self.singles.values())
+            found[f"{metric}_floor"] = max(floors, key=lambda row: row["value"])
+        sizes = {len(subset): of["acc1"] for subset, of in self.subsets.items()}
+        return found | sizes | {"best acc1": self.best}
 
     @cached_property
     def subsets(self) -> dict[tuple[str, ...], Numbers]:
@@ -121,9 +128,6 @@ class _Group:
         oracles = self.frame.filter(pl.col("metric") != "region", ensemble="oracle")
         several = oracles.filter(pl.col("backbones").list.len() > 1)
         return {(self.best["backbone"],): {"acc1": self.best}, **numbers_by(several, "backbones")}
-
-    def about(self, columns: Iterable[str]) -> dict[str, Any]:
-        return {column: self.frame[column][0] for column in columns}
 
 
 def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
@@ -148,60 +152,37 @@ def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
 
 
 def _overview(frame: pl.DataFrame, groups: Sequence[_Group], top: int) -> dict[str, Table]:
+    """Tables with a line for each group."""
     names = shortened(backbones(singles(frame)))
     shared = common(frame, ("split", "prompts"))
-    keys = [name for name in WHERE if name not in shared]
-    shown = {
-        "oracle": _oracles(groups, keys, names),
-        "choices": _choices(groups, keys),
-        "shapley": _by_backbone(groups, "shapley", keys, names),
-        "unique_correct": _by_backbone(groups, "unique_correct", keys, names),
-        "sizes": _sizes(groups, keys, top),
-    }
-    about = "; ".join(filter(None, [*(f"{k} {v}" for k, v in shared.items()), names.phrase]))
-    if not about:
-        return shown
-    return {name: replace(it, notes=f"{it.notes}\n{about}.") for name, it in shown.items()}
-
-
-def _by_backbone(
-    groups: Sequence[_Group], metric: str, keys: Sequence[str], names: ShortNames
-) -> Table:
-    """A line for each group, a column for each backbone, and the floor."""
-    lines = []
+    lines: list[Line] = []
+    with_best: list[Line] = []
     for group in groups:
-        floors = [numbers[f"{metric}_floor"] for numbers in group.singles.values()]
-        numbers = {name: of[metric] for name, of in group.singles.items()}
-        numbers["most floor"] = max(floors, key=lambda row: row["value"])
-        lines.append((group.about(keys), numbers))
-    columns = (*measures_of(names, best="most of line"), Measure("guess", "most floor"))
-    return measures_table(lines, columns, names=names, notes=_NOTES[metric])
-
-
-def _oracles(groups: Sequence[_Group], keys: Sequence[str], names: ShortNames) -> Table:
-    lines = []
-    for group in groups:
+        about = {name: group.frame[name][0] for name in WHERE if name not in shared}
         best = None if is_nan(group.best["value"]) else names.cell(group.best["backbone"])
-        lines.append((group.about(keys) | {"n": group.best["n"], "best": best}, group.numbers))
-    return measures_table(lines, _ORACLES, notes=_NOTES["oracle"])
-
-
-def _choices(groups: Sequence[_Group], keys: Sequence[str]) -> Table:
-    """For each group: one backbone for all images, one for each class, one for each image."""
-    lines = [(group.about(keys), group.numbers) for group in groups]
-    if any(_WEIGHED.metric in group.numbers for group in groups):
-        return measures_table(lines, (*_CHOICES, _WEIGHED), notes=_NOTES["choices"] + _WEIGHTS)
-    return measures_table(lines, _CHOICES, notes=_NOTES["choices"])
-
-
-def _sizes(groups: Sequence[_Group], keys: Sequence[str], top: int) -> Table:
-    lines = [
-        (group.about(keys), {len(names): of["acc1"] for names, of in group.subsets.items()})
-        for group in groups
-    ]
-    sizes = sorted({size for _, numbers in lines for size in numbers})[:top]
+        lines.append((about, group.numbers))
+        with_best.append((about | {"n": group.best["n"], "best": best}, group.numbers))
+    weights = any(_WEIGHED.metric in found for _, found in lines)
+    choices = (*_CHOICES, _WEIGHED) if weights else _CHOICES
+    sizes = sorted({size for group in groups for size in map(len, group.subsets)})[:top]
+    shown = {
+        "oracle": measures_table(with_best, _ORACLES, notes=_NOTES["oracle"]),
+        "choices": measures_table(
+            lines, choices, notes=_NOTES["choices"] + (_WEIGHTS if weights else "")
+        ),
+    }
+    for metric in _BY_BACKBONE:
+        columns = [
+            Measure(column, f"{metric} {name}", best="most of line")
+            for name, column in names.columns.items()
+        ]
+        columns.append(Measure("guess", f"{metric}_floor"))
+        shown[metric] = measures_table(lines, columns, names=names, notes=_NOTES[metric])
     columns = [Measure(str(size), size) for size in sizes]
-    return measures_table(lines, columns, notes=_NOTES["sizes"])
+    shown["sizes"] = measures_table(lines, columns, notes=_NOTES["sizes"])
+    said = "; ".join(filter(None, [*(f"{k} {v}" for k, v in shared.items()), names.phrase]))
+    end = f"\n{said}." if said else ""
+    return {name: replace(table, notes=f"{table.notes}{end}") for name, table in shown.items()}
 
 
 def _details(group: _Group, top: int) -> dict[str, Table]:
@@ -273,7 +254,7 @@ def _best_subsets(group: _Group, names: ShortNames, top: int) -> Table:
         size = len(subset)
         fewer = accuracies.get(size - 1)
         step = {"value": None if fewer is None else accuracies[size] - fewer}
-        lines.append(({"size": size} | _marks(subset, names), oracle | {"step": step}))
+        lines.append(({"size": size} | names.marked(subset), oracle | {"step": step}))
     below = [
         "the best backbones of each number, chosen on these very images; indep.: if errors "
         "were, within each\nclass; step: over one backbone fewer; gain: over the best single "
@@ -289,10 +270,10 @@ def _regions(group: _Group, names: ShortNames, top: int) -> Table:
     """A line for each region, a column for each backbone."""
     regions = group.frame.filter(metric="region")
     rows = [
-        {"images": _images(row), "%": row["value"], **_marks(row["backbones"], names)}
+        {"images": _images(row), "%": row["value"], **names.marked(row["backbones"])}
         for row in regions.head(top).iter_rows(named=True)
     ]
-    lines = [f"images that these backbones ({RIGHT.text}) get right, and no others"]
+    lines = [f"images that these backbones ({MARKED.text}) get right, and no others"]
     if rest := len(regions) - len(rows):
         images = regions["n"][0] * regions["value"][top:].sum()
         lines.append(f"{rest:,} more regions with {images:,.0f} images: --top {len(regions)}")
@@ -303,10 +284,6 @@ def _regions(group: _Group, names: ShortNames, top: int) -> Table:
         right=["images"],
         below=lines,
     )
-
-
-def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, Cell]:
-    return {column: RIGHT if name in subset else WRONG for name, column in names.columns.items()}
 
 
 def _images(row: Row) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import fill
@@ -49,37 +49,28 @@ _SUPPORT = (
 )
 _HERE = (Measure("coverage", "coverage"), Measure("accuracy", "acc1"))
 _ABOUT = ("metric", "score", "wished", "foreign")  # what a number is about, within a group
-_NOTES = {
-    "methods": (
-        "AURC: mean error over all coverages, in %. E-AURC: how much of it the best order of "
-        "confidence would save. AUGRC: mean over all coverages of the share of images that are "
-        "answered wrongly, in %. To the right the accuracy of the most confident answers, in %, at "
-        "these coverages."
-    ),
-    "scores": (
-        "AURC in %, by score. By agreement many answers are equal, and their order is left to "
-        "chance."
-    ),
-    "star": (
-        " *: another AURC than by max-softmax (the 95 % interval of the difference leaves 0 out)."
-    ),
-    "thresholds": (
-        "Images are answered from a threshold of confidence on: the smallest at which the lower "
-        "bound (95 %, one-sided) of the accuracy on the support is what is wished, over 20 answers "
-        "or more. Without a threshold none reaches that, and nothing is answered. coverage: share "
-        "of images that are answered, accuracy: of these answers; on the support, and here. All in "
-        "%."
-    ),
-    "reached": (
-        " Means over those where anything is answered; reached: in how many the accuracy here is "
-        "what was wished."
-    ),
-    "foreign": (
-        "How well confidence tells the own images of a dataset from foreign ones. AUROC: chance "
-        "that an own image has more of it than a foreign one, in %; 50 is a guess. FPR: share of "
-        "the foreign images, in %, that are answered where 95 % of the own ones are."
-    ),
-    "others": " Means over those to which they are foreign.",
+_NOTES = {  # filled
+    "methods": """\
+AURC: mean error over all coverages, in %. E-AURC: how much of it the best order of confidence would
+save. AUGRC: mean over all coverages of the share of images that are answered wrongly, in %. To the
+right the accuracy of the most confident answers, in %, at these coverages.""",
+    "scores": """\
+AURC in %, by score. By agreement many answers are equal, and their order is left to chance.""",
+    "star": """
+*: another AURC than by max-softmax (the 95 % interval of the difference leaves 0 out).""",
+    "thresholds": """\
+Images are answered from a threshold of confidence on: the smallest at which the lower bound (95 %,
+one-sided) of the accuracy on the support is what is wished, over 20 answers or more. Without a
+threshold none reaches that, and nothing is answered. coverage: share of images that are answered,
+accuracy: of these answers; on the support, and here. All in %.""",
+    "reached": """
+Means over those where anything is answered; reached: in how many the accuracy here is what was
+wished.""",
+    "foreign": """\
+How well confidence tells the own images of a dataset from foreign ones. AUROC: chance that an own
+image has more of it than a foreign one, in %; 50 is a guess. FPR: share of the foreign images, in
+%, that are answered where 95 % of the own ones are.""",
+    "others": "\nMeans over those to which they are foreign.",
     "datasets": "AURC in %: mean error over all coverages.",
 }
 
@@ -124,11 +115,18 @@ class _Groups:
         values = [math.fsum(of) / len(of) if len(of) else None for of in means["value"]]
         return means.with_columns(pl.Series("value", values, pl.Float64))
 
-    def numbers(self, column: str | None = None) -> dict[tuple[Any, ...], Numbers]:
-        """Of what is about a score and this column, by method, score and the column."""
-        columns = ["score", column] if column else ["score"]
+    def numbers(self, *columns: str) -> dict[tuple[Any, ...], Numbers]:
+        """Of what is about these columns and no others, by method and their values."""
         about = [pl.col(name).is_not_null() == (name in columns) for name in _ABOUT[1:]]
         return numbers_by(self.means.filter(*about), "ensemble", "method", *columns)
+
+    def by_score(self, score: str | None, *columns: str) -> dict[tuple[Any, ...], Numbers]:
+        """`numbers` by this score, or by the first that a method has; with the score."""
+        of_one: dict[tuple[Any, ...], Numbers] = {}
+        for (ensemble, method, by, *others), found in self.numbers("score", *columns).items():
+            if score in (None, by):
+                of_one.setdefault((ensemble, method, *others), {**found, "score": {"value": by}})
+        return of_one
 
     @property
     def title(self) -> str:
@@ -154,15 +152,6 @@ class _Groups:
 
     def cell(self, ensemble: str, method: str) -> Cell:
         return Cell(self.short.short[method] if ensemble == SINGLE else ensemble, method)
-
-
-def _by(keys: Iterable[tuple[Any, ...]], score: str | None) -> list[tuple[Any, ...]]:
-    """The keys of `_Groups.numbers` with this score, or with the first that each method has."""
-    by_method: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    for key in keys:
-        if score in (None, key[2]):
-            by_method.setdefault((*key[:2], *key[3:]), key)
-    return [*by_method.values()]
 
 
 def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables]:
@@ -236,10 +225,9 @@ def _tables(groups: _Groups, settings: SelectiveSettings) -> dict[str, Table]:
 
 def _methods(groups: _Groups, score: str | None) -> Table:
     """A line a method, by this score or by the first that it has."""
-    numbers = groups.numbers()
     lines = [
-        ({"method": groups.cell(*key[:2]), "score": key[2]}, numbers[key])
-        for key in _by(numbers, score)
+        ({"method": groups.cell(*method)}, found)
+        for method, found in groups.by_score(score).items()
     ]
     first = _AREAS[0]._replace(interval=groups.is_one)
     return _table(lines, (first, *_AREAS[1:], *_AT), groups.title, _NOTES["methods"])
@@ -247,7 +235,7 @@ def _methods(groups: _Groups, score: str | None) -> Table:
 
 def _scores(groups: _Groups) -> Table:
     """AURC: a line a method, a column a score."""
-    numbers, scores = groups.numbers(), groups.column("score")
+    numbers, scores = groups.numbers("score"), groups.column("score")
     lines = [
         (
             {"method": groups.cell(*method)},
@@ -274,15 +262,17 @@ def _starred(row: Mapping[str, Any]) -> Cell:
 
 def _thresholds(groups: _Groups, score: str | None) -> Table:
     """A line a wished accuracy and method."""
-    numbers, wishes = groups.numbers("wished"), groups.column("wished")
+    numbers, wishes = groups.by_score(score, "wished"), groups.column("wished")
     lines = []
-    for key in sorted(_by(numbers, score), key=lambda key: wishes.index(key[3])):
-        ensemble, method, by, wished = key
-        about = {"wished": percent_cell(wished), "method": groups.cell(ensemble, method)}
-        beside: dict[str, Any] = {"reached": f"{numbers[key]['acc1']['reached']} of {groups.count}"}
+    for ensemble, method, wished in sorted(numbers, key=lambda of: wishes.index(of[2])):
+        found = numbers[ensemble, method, wished]
+        about: dict[str, Any] = {"wished": percent_cell(wished)}
+        about["method"] = groups.cell(ensemble, method)
         if groups.is_one:
-            beside = {"threshold": number_cell(numbers[key]["coverage"]["threshold"], 3)}
-        lines.append((about | {"score": by} | beside, numbers[key]))
+            about |= {"threshold": number_cell(found["coverage"]["threshold"], 3)}
+        else:
+            about |= {"reached": f"{found['acc1']['reached']} of {groups.count}"}
+        lines.append((about, found))
     here = (measure._replace(interval=groups.is_one) for measure in _HERE)
     columns: tuple[Measure | str, ...] = ("threshold", *_SUPPORT, *here, "reached")
     note = _NOTES["thresholds"] + ("" if groups.is_one else _NOTES["reached"])
@@ -291,7 +281,7 @@ def _thresholds(groups: _Groups, score: str | None) -> Table:
 
 def _foreign(groups: _Groups) -> Table:
     """A line a foreign dataset and method; AUROC and FPR by each score."""
-    numbers, scores = groups.numbers("foreign"), groups.column("score")
+    numbers, scores = groups.numbers("score", "foreign"), groups.column("score")
     columns = [
         Measure(f"{metric} {score}", f"{metric} {score}", f"{text}\n{score}")
         for metric, text in (("auroc", "AUROC"), ("fpr95", "FPR"))
@@ -320,12 +310,11 @@ def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
     methods: dict[Any, str] = {}
     lines, scores = [], set()
     for groups in (_Groups(part, short) for part in named_parts(frame).values()):
-        row, numbers = groups.frame.filter(metric="acc1").row(0, named=True), groups.numbers()
+        row, found = groups.frame.filter(metric="acc1").row(0, named=True), groups.by_score(None)
         methods |= {method: groups.cell(*method).text for method in groups.methods()}
-        first = _by(numbers, None)
-        scores |= {key[2] for key in first}
+        scores |= {of["score"]["value"] for of in found.values()}
         about = {name: row[name] for name in (*WHERE, "n") if name not in shared}
-        lines.append((about, {key[:2]: numbers[key]["aurc"] for key in first}))
+        lines.append((about, {method: of["aurc"] for method, of in found.items()}))
     names = ShortNames({str(at): text for at, text in enumerate(methods.values())}, "")
     columns = [
         Measure(column, method, label=method[1], digits=2, best="least of line")
@@ -342,11 +331,12 @@ def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
 
 
 def _table(lines: Sequence[Line], columns: Sequence[Measure | str], about: str, note: str) -> Table:
-    """A score that all lines share stands in the title."""
-    scores = {cells["score"] for cells, _ in lines if "score" in cells}
+    """A score that all lines share stands in the title, others in lines."""
+    scores = {found["score"]["value"] for _, found in lines if "score" in found}
     if len(scores) == 1:
         about = title(about, f"by {scores.pop()}")
-        lines = [({k: v for k, v in cells.items() if k != "score"}, of) for cells, of in lines]
+    elif scores:
+        lines = [({**cells, "score": found["score"]["value"]}, found) for cells, found in lines]
     return measures_table(
         lines,
         columns,
