@@ -37,9 +37,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
 class Registry:
     """Maps a name to ``"module:attribute"``, resolved on first use.
 
-    Registering a name twice is an error, and the error for an unknown name gives near matches. A
-    target given as a pair with one of the `groups` is listed in that group by help and
-    documentation.
+    The error for an unknown name gives near matches. A target given as a pair with one of the
+    `groups` is listed in that group by help and documentation.
 
     Names that other packages offer (`plugins`) can be loaded too. Iteration leaves them out, so
     that "all" does not depend on what else is installed.
@@ -57,19 +56,9 @@ class Registry:
         self._targets: dict[str, str] = {}
         self.groups: dict[str, list[str]] = {group: [] for group in groups}  # names of each
         for name, target in (targets or {}).items():
-            if isinstance(target, str):
-                self.register(name, target)
-            else:
-                self.register(name, *target)
-
-    def register(self, name: str, target: str, group: str = "") -> None:
-        if name in self._targets:
-            raise ValueError(f"{self.kind} '{name}' is registered twice")
-        if target.count(":") != 1:
-            raise ValueError(f"{self.kind} '{name}': '{target}' is not 'module:attribute'")
-        self._targets[name] = target
-        if group:
-            self.groups[group].append(name)
+            self._targets[name] = target if isinstance(target, str) else target[0]
+            if not isinstance(target, str):
+                self.groups[target[1]].append(name)
 
     def load(self, name: str) -> Any:
         """The object that `name` stands for.

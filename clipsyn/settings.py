@@ -29,11 +29,15 @@ Shots = int | Literal["full"]
 
 
 class Kind(NamedTuple):
-    """What a setting takes; `read` gives the value as it is kept, or raises ValueError."""
+    """What a setting takes; `read` gives the value as it is kept, or raises ValueError.
+
+    item: reads one of several that a command line lists; None where it takes one value.
+    """
 
     words: str
     read: Callable[[Any], Any]
     python: str  # the type, as a type checker is told it
+    item: Callable[[str], Any] | None = None
 
 
 def _flag(value: Any) -> bool:
@@ -60,26 +64,27 @@ def _text(value: Any) -> str:
     return value
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(map(_text, _several(value)))
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    return tuple(map(_number, _several(value)))
-
-
 def _several(value: Any) -> Iterable[Any]:
     if isinstance(value, str | Mapping) or not isinstance(value, Collection):
         raise ValueError
     return value
 
 
-def _costs(value: Any) -> dict[str, float]:
-    if not isinstance(value, Mapping):
-        raise ValueError
-    return {_text(name): _number(cost) for name, cost in value.items()}
+def _tuple_of(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda value: tuple(map(read, _several(value)))
+
+
+def _dict_of(read: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    def pairs(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise ValueError
+        return {_text(name): read(other) for name, other in value.items()}
+
+    return pairs
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else _tuple_of(_text)(value)
 
 
 def _path(value: Any) -> Path:
@@ -88,22 +93,23 @@ def _path(value: Any) -> Path:
     return Path(value)
 
 
-def _paths(value: Any) -> tuple[Path, ...]:
-    return tuple(map(_path, _several(value)))
-
-
-def _pairs(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise ValueError
-    return {_text(name): _text(other) for name, other in value.items()}
-
-
 def _shots(value: Any) -> Shots:
-    return "full" if value == FULL else _whole(value)
+    """A command line's text may be a number, too."""
+    if value == FULL:
+        return "full"
+    return int(value) if isinstance(value, str) and value.isdecimal() else _whole(value)
 
 
-def _curve(value: Any) -> tuple[Shots, ...]:
-    return tuple(dict.fromkeys(map(_shots, _several(value))))
+def _pair(text: str, name_ends: Callable[[str, str], tuple[str, str, str]] = str.partition) -> Any:
+    name, _, value = (part.strip() for part in name_ends(text, "="))
+    if not (name and value):
+        raise ValueError
+    return name, value
+
+
+def _cost(text: str) -> tuple[str, float]:
+    name, number = _pair(text, str.rpartition)  # a name may have =
+    return name, float(number)
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -112,21 +118,26 @@ FLAG = Kind("true or false", _flag, "bool")
 WHOLE = Kind("a whole number", _whole, "int")
 NUMBER = Kind("a number", _number, "float")
 TEXT = Kind("a text", _text, "str")
-NAMES = Kind("names, or patterns with *", _names, "str | Collection[str]")
-TEXTS = Kind("texts", _names, "str | Collection[str]")  # which the command line leaves as they are
-NUMBERS = Kind("numbers", _numbers, "Collection[float]")
-COSTS = Kind("numbers by name", _costs, "Mapping[str, float]")
-PAIRS = Kind("texts by name", _pairs, "Mapping[str, str]")
+NAMES = Kind("names, or patterns with *", _names, "str | Collection[str]", str)
+TEXTS = NAMES._replace(words="texts")  # which the command line leaves as they are
+NUMBERS = Kind("numbers", _tuple_of(_number), "Collection[float]", float)
+COSTS = Kind("numbers by name", _dict_of(_number), "Mapping[str, float]", _cost)
+PAIRS = Kind("texts by name", _dict_of(_text), "Mapping[str, str]", _pair)
 PATH = Kind("a path", _path, _PATH)
-PATHS = Kind("paths", _paths, f"Collection[{_PATH}]")
+PATHS = Kind("paths", _tuple_of(_path), f"Collection[{_PATH}]")
 SOURCE = Kind("a name or a path", _text, "str")
-FILES = Kind("paths by name", _pairs, "Mapping[str, str]")
+FILES = PAIRS._replace(words="paths by name")
 READ = (PATH, PATHS, SOURCE, FILES)  # what may name a file that is read
 OUTPUT = Kind("a path of a file to write", _path, _PATH)
 GROWING = Kind("a path of a file to add to", _path, _PATH)  # whose folder is made
 WRITTEN = (OUTPUT, GROWING)
 SHOTS = Kind("full or a number of images a class", _shots, _SHOTS)
-CURVE = Kind("full or numbers of images a class", _curve, f"Collection[{_SHOTS}]")
+CURVE = Kind(
+    "full or numbers of images a class",
+    lambda value: tuple(dict.fromkeys(map(_shots, _several(value)))),
+    f"Collection[{_SHOTS}]",
+    _shots,
+)
 
 
 @dataclass(eq=False, repr=False)

@@ -18,7 +18,7 @@ from clipsyn.evaluation.selection import Selection
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.extract import ExtractSettings
-from clipsyn.report.settings import ReportSettings
+from clipsyn.report import ReportSettings
 from clipsyn.settings import Settings, declared, defaults, explained
 
 WIDTH = 100

@@ -1,4 +1,4 @@
-"""`import clipsyn`: instant, and every public name leads somewhere."""
+"""`import clipsyn`: instant, every public name leads somewhere, and shows itself."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from pathlib import Path
 from runpy import run_path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 import clipsyn
+from clipsyn import Pool
 from clipsyn.analyses import ANALYSES
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
+from clipsyn.router.fit import fit_router
 from clipsyn.store.features import FeatureStore
+
+# `import clipsyn`: instant, and every public name leads somewhere
+
 
 STUB = Path(clipsyn.__file__).with_suffix(".pyi")
 HEAVY = {"numpy", "zarr", "polars", "scipy", "sklearn", "torch", "safetensors", "pydantic", "click"}
@@ -113,10 +119,6 @@ def test_functions_tell_of_their_settings() -> None:
         assert all(f"`{one}`" in it.__doc__ for one in {*settings} - {"progress", "ax", "heading"})
 
 
-def test_dir_lists_the_api_alone() -> None:
-    assert dir(clipsyn) == sorted(clipsyn.__all__)
-
-
 @pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=lambda registry: registry.kind)
 def test_every_ensemble_and_head_is_public(registry) -> None:
     for name in registry:
@@ -128,3 +130,47 @@ def test_there_is_nothing_else() -> None:
     with pytest.raises(AttributeError, match="module 'clipsyn' has no attribute 'nlc'"):
         _ = clipsyn.nlc
     assert imported("from clipsyn import *") >= {"numpy"}
+
+
+# What an interpreter and a notebook show of a store, a pool, a router, tables and figures
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_a_store(tiny_store: FeatureStore):
+    assert repr(tiny_store) == f"FeatureStore('{tiny_store.path}')"
+    shown = tiny_store._repr_html_()
+    assert "<td>toy</td><td>test</td><td>jpeg-3</td><td>2</td>" in shown
+    assert shown.count("<tr>") == 5  # the head, two splits, two perturbations
+
+
+def test_a_pool_is_shown_by_its_shape_and_not_its_numbers():
+    logits = np.array([[[1, 0], [0, 1]], [[1, 0], [1, 0]]], np.float32)
+    pool = Pool.of(logits, [0, 1], backbones=["one", EVIL], split="test")
+    assert repr(pool) == "<Pool test · clean: 2 samples, 2 backbones, 2 classes>"
+    shown = pool._repr_html_()
+    assert "<td>one</td><td>50.0</td>" in shown
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>0.0</td>" in shown
+    assert EVIL not in shown
+
+
+def test_a_pool_without_labels_has_no_accuracy():
+    pool = Pool.of(np.zeros((2, 1, 2)), backbones=["one"])
+    assert "<td>one</td><td></td>" in pool._repr_html_()
+
+
+def test_a_router(tiny_store: FeatureStore):
+    router = fit_router(tiny_store, "toy", "log-avg")
+    assert repr(router) == (
+        "<FittedRouter log-avg: 2 backbones, 3 classes, fitted on 11 images of toy/train>"
+    )
+    assert "<td>fake/one</td>" in router._repr_html_()
+
+
+def test_tables_and_figures(tiny_store: FeatureStore):
+    settings = clipsyn.zeroshot.settings()
+    tables = clipsyn.zeroshot.tables(clipsyn.zeroshot(tiny_store), settings)
+    assert "| fake/one |" in tables._repr_markdown_()
+    picture = clipsyn.plot("accuracy-matrix", tiny_store)._repr_png_()
+    assert picture.startswith(b"\x89PNG")

@@ -1,8 +1,9 @@
-"""`clipsyn.names`: names read, fingerprints that follow what decides the numbers."""
+"""`clipsyn.names`: names, places and shares are read; fingerprints follow what decides numbers."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,20 @@ from hypothesis import strategies as st
 from clipsyn.errors import UsageError
 from clipsyn.names import (
     CLEAN,
+    Address,
     Backbone,
     Perturbation,
     PromptSet,
     canonical_json,
     differences,
     fingerprint,
+    is_url,
     parse_perturbation,
+    parse_shard,
 )
+
+# `clipsyn.names`: names read, fingerprints that follow what decides the numbers
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
@@ -175,3 +182,111 @@ def test_prompts_per_class_stand_for_themselves() -> None:
     assert prompts.prompts("cat") == ("it purrs",)
     with pytest.raises(UsageError, match="no prompts for class 'dog'"):
         prompts.prompts("dog")
+
+
+# `clipsyn evaluate`
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://bucket/store", True),
+        ("https://host/store", True),
+        ("file:///data/store", True),
+        ("ftp://host/store", True),  # a URL, though one that is refused
+        ("store", False),
+        ("/data/store", False),
+        ("./s3:/bucket", False),
+        ("C://data", False),
+        ("://x", False),
+        (Path("store"), False),
+        ("", False),
+    ],
+)
+def test_a_url_has_a_scheme_of_two_letters_and_more(text: str | Path, expected: bool) -> None:
+    assert is_url(text) is expected
+
+
+def test_an_address_is_shown_without_user_and_query() -> None:
+    address = Address.parse("https://me:s%40cret@host:8080/a/b/?token=hidden#top")
+    assert address.shown == "https://host:8080/a/b"
+    assert address.user == "me:s@cret"
+    assert address.url == "https://host:8080/a/b?token=hidden"
+    assert "cret" not in address.url
+
+
+def test_a_file_url_is_a_folder() -> None:
+    assert Address.parse("file:///data/my%20store/").folder == Path("/data/my store")
+    assert Address.parse("file://localhost/data").folder == Path("/data")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ftp://me:secret@host/x", "ftp://host/x: a store is read from file, http, https"),
+        ("file://data/store", "a file URL has three slashes"),
+        ("s3:///store", "names no host or bucket"),
+        ("http://[::1/x", "this is no URL"),
+        ("http://me:secret@host:80x/", "this is no URL"),
+    ],
+)
+def test_other_urls_are_refused_in_a_sentence_without_secrets(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Address.parse(text)
+    assert said in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+# Which of several workers this one is
+
+
+SCHEDULERS = (
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_COUNT",
+    "SLURM_ARRAY_TASK_MIN",
+    "SLURM_ARRAY_TASK_STEP",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "RANK",
+    "WORLD_SIZE",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"), [(None, (0, 1)), ("1/1", (0, 1)), ("2/8", (1, 8)), ("8/8", (7, 8))]
+)
+def test_shards_count_from_one(text: str | None, shard: tuple[int, int]) -> None:
+    assert parse_shard(text) == shard
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", "", "1.0/3"])
+def test_impossible_shards_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"write I/N with 1 <= I <= N"):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "shard"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "4"}, (2, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, (0, 3)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8"}, (7, 8)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "9",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "SLURM_ARRAY_TASK_MIN": "3",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            (3, 4),
+        ),
+    ],
+)
+def test_the_scheduler_s_shard_is_found(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], shard: tuple[int, int]
+) -> None:
+    for name in SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert parse_shard("auto") == shard

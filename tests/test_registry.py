@@ -30,12 +30,6 @@ def test_registering_imports_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_name_is_registered_once() -> None:
-    registry = Registry("shape", {"sqrt": "math:sqrt"})
-    with pytest.raises(ValueError, match="shape 'sqrt' is registered twice"):
-        registry.register("sqrt", "cmath:sqrt")
-
-
 def test_the_name_of_a_class_is_found_without_importing_the_others() -> None:
     registry = Registry("shape", {"broken": "no_such_module:x", "mine": f"{__name__}:Mine"})
     assert registry.name_of(Mine) == "mine"
@@ -45,12 +39,6 @@ def test_the_name_of_a_class_is_found_without_importing_the_others() -> None:
 
 class Mine:
     pass
-
-
-@pytest.mark.parametrize("target", ["math.sqrt", "math:a:b", ""])
-def test_a_target_is_a_module_and_an_attribute(target: str) -> None:
-    with pytest.raises(ValueError, match="is not 'module:attribute'"):
-        Registry("shape").register("sqrt", target)
 
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:

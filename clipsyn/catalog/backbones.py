@@ -60,13 +60,12 @@ def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
     """Read the backbones that a command was given, in order, duplicates dropped.
 
     Each text is a comma list of backbone ids (`Backbone.parse`), collections (`openai`, `zoo`),
-    names of the shipped zoo (`tiny-RN/zoo`) and .txt files with one such entry a line. An
-    ARCHITECTURE without a tag takes the next entry for its tag, as in ``ViT-B-32,openai``.
+    names of the shipped zoo (`tiny-RN/zoo`) and .txt files with one such entry a line.
     Raises UsageError for what cannot be read, and if two different sources have one name.
     """
     backbones: dict[str, Backbone] = {}
     for text in texts:
-        for entry in _entries(text):
+        for entry in listed([text], "backbones=…"):
             for backbone in _backbones(entry):
                 other = backbones.setdefault(backbone.name, backbone)
                 if other != backbone:
@@ -77,26 +76,6 @@ def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
     if not backbones:
         raise UsageError("no backbone was given: write for instance ViT-B-32/openai or zoo")
     return list(backbones.values())
-
-
-def _entries(text: str) -> Iterator[str]:
-    """Cut a comma list, rejoining ``ARCHITECTURE,TAG``."""
-    tokens = [*listed([text], "backbones=…")]
-    while tokens:
-        token = tokens.pop(0)
-        if not _is_architecture(token):
-            yield token
-        elif tokens:
-            yield f"{token}/{tokens.pop(0)}"
-        else:
-            raise _unknown(token)
-
-
-def _is_architecture(token: str) -> bool:
-    """Whether a token is an architecture without its tag: no alias, path, schema or collection."""
-    bare = token.rpartition("=")[2]
-    marked = any(mark in bare for mark in "/:@") or bare.endswith(".txt")
-    return bool(bare) and not marked and bare not in COLLECTIONS
 
 
 def _unknown(token: str) -> UsageError:
@@ -113,7 +92,8 @@ def _backbones(entry: str) -> Iterable[Backbone]:
     folder = _zoo_folders().get(source)
     if folder is not None:
         return [Backbone(alias or source, f"local-dir:{folder}")]
-    if source.endswith("/zoo") and source.count("/") == 1:
+    is_bare = bool(source) and not any(mark in source for mark in "/:@,")
+    if is_bare or (source.endswith("/zoo") and source.count("/") == 1):
         raise _unknown(source)
     return [Backbone.parse(entry)]
 
@@ -125,8 +105,7 @@ def _from_list(path: Path) -> Iterator[Backbone]:
     ):
         lines = read_text(path).splitlines()
     for line in lines:
-        named = line.partition("#")[0]
-        for entry in _entries(named) if named.strip() else ():
+        if entry := line.partition("#")[0].strip():
             if entry.endswith(".txt"):
                 raise UsageError(f"{path} lists another list, {entry}: lists do not nest")
             yield from _backbones(entry)

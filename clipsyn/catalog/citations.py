@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +13,6 @@ from typing import Any
 METHOD, SOFTWARE, ENCODERS = "rodriguezopazo2025synergy", "clipsyn", "ilharco2021openclip"
 _ABOUT = ("weights", "datasets", "perturbations")
 _SPECIAL = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_"}
-_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"'}
 _RAW = frozenset({"url", "doi", "eprint"})  # fields that BibTeX styles take as they are
 
 
@@ -111,15 +109,8 @@ def _surname(author: str) -> str:
 
 
 def _tex(name: str, text: str) -> str:
-    """A field as every BibTeX reads it: accents as commands, capitals of a title kept."""
+    """A field as BibTeX reads it in UTF-8, capitals of a title kept."""
     if name in _RAW:
         return text
-    spelt = "".join(map(_character, text))
+    spelt = "".join(_SPECIAL.get(character, character) for character in text)
     return f"{{{spelt}}}" if name == "title" else spelt
-
-
-def _character(character: str) -> str:
-    apart = unicodedata.normalize("NFD", character)
-    if apart[1:] in _ACCENTS:
-        return f"{{\\{_ACCENTS[apart[1:]]}{apart[0]}}}"
-    return _SPECIAL.get(character, character)

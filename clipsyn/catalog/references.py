@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,34 +52,26 @@ def find_reference(text: str) -> tuple[Published, ...]:
 def _read(path: Path) -> tuple[Published, ...]:
     with foreign(lambda reason: UsageError(f"reference {path} cannot be read: {reason}")):
         lines = read_text(path).splitlines()
-        rows = list(_rows(lines))
-    if not rows:
-        raise UsageError(f"reference {path} has no numbers: write {', '.join(COLUMNS)} and rows")
-    if lacking := ", ".join(name for name in COLUMNS if name not in rows[0][1]):
+        kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+        reader = csv.DictReader((line for _, line in kept), strict=True)
+        rows = [(kept[reader.line_num - 1][0], row) for row in reader]
+    lacking = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if lacking or not rows:
         raise UsageError(
-            f"reference {path} has no column {lacking}: it needs {', '.join(COLUMNS)}, and may "
-            "have metric and prompts"
+            f"reference {path} has no {'column ' + ', '.join(lacking) if lacking else 'numbers'}: "
+            f"write {', '.join(COLUMNS)}, and perhaps metric and prompts, and rows below"
         )
-    seen: dict[tuple[object, ...], int] = {}
-    numbers = []
+    numbers: dict[tuple[object, ...], tuple[int, Published]] = {}
     for line, row in rows:
         one = _published(row, f"reference {path}, line {line}")
-        before = seen.setdefault((one.dataset, one.backbone, one.metric, one.prompts), line)
+        about = one.dataset, one.backbone, one.metric, one.prompts
+        before, _ = numbers.setdefault(about, (line, one))
         if before != line:
             raise UsageError(
                 f"reference {path} has {one.metric} of {one.backbone} on {one.dataset} twice, in "
                 f"lines {before} and {line}: leave one of them out"
             )
-        numbers.append(one)
-    return tuple(numbers)
-
-
-def _rows(lines: list[str]) -> Iterator[tuple[int, Mapping[str, str | None]]]:
-    """The rows by the number of their line."""
-    kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
-    reader = csv.DictReader((line for _, line in kept), strict=True)
-    for row in reader:
-        yield kept[reader.line_num - 1][0], row
+    return tuple(one for _, one in numbers.values())
 
 
 def _published(row: Mapping[str, str | None], where: str) -> Published:
@@ -89,24 +82,14 @@ def _published(row: Mapping[str, str | None], where: str) -> Published:
     metric = given["metric"] or (info.metric if info else METRICS[0])
     if metric not in METRICS:
         raise UsageError(f"{where}: metric '{metric}' is neither {' nor '.join(METRICS)}")
-    return Published(
-        dataset_name(given["dataset"]),
-        backbone_name(given["backbone"]),
-        metric,
-        _fraction(given["accuracy"], where),
-        given["source"],
-        tuple(given["prompts"].split()),
-    )
-
-
-def _fraction(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"{where}: accuracy '{text}' is no fraction: write 0.612 for 61.2 %")
-    return value
+    names = dataset_name(given["dataset"]), backbone_name(given["backbone"])
+    with suppress(ValueError):
+        if 0 <= (accuracy := float(given["accuracy"])) <= 1:
+            return Published(
+                *names, metric, accuracy, given["source"], tuple(given["prompts"].split())
+            )
+    said = f"accuracy '{given['accuracy']}' is no fraction: write 0.612 for 61.2 %"
+    raise UsageError(f"{where}: {said}")
 
 
 def dataset_name(name: str) -> str:

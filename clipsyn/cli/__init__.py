@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import click
 
 from clipsyn import __version__
-from clipsyn.analyses import ANALYSES
-from clipsyn.cli.options import overwriting_nothing
-from clipsyn.cli.output import say
-from clipsyn.cli.sentences import flags_of, sentences, with_flags
+from clipsyn.analyses import ANALYSES, Analysis
+from clipsyn.cli.options import STORE, command, options_of, output_option
+from clipsyn.cli.output import BENCHMARK, Output, say, say_written, sentences, speak_of
 from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
@@ -26,8 +27,8 @@ _SECTIONS = {  # of help, what most need first: where each command is, and what 
         "split": ("make:split", "Divide labelled images into train and test."),
         "import": ("make:import_", "Bring predictions made elsewhere into a store."),
         "pull": ("share:pull", "Copy cells of other stores, or published ones, into a store."),
-        "rm": ("remove:rm", "Remove cells from a store."),
-        "gc": ("remove:gc", "Remove what dead jobs have left, or cached stores."),
+        "rm": ("store:rm", "Remove cells from a store."),
+        "gc": ("store:gc", "Remove what dead jobs have left, or cached stores."),
         "run": ("run:run", "Run the stages of a recipe."),
     },
     "Look": {
@@ -51,8 +52,8 @@ _SECTIONS = {  # of help, what most need first: where each command is, and what 
         "cascade": _ANALYSIS,
     },
     "Show and share": {
-        "report": ("show:report", "Write a page to read about a store."),
-        "plot": ("show:plot", "Draw a figure of a store or of results."),
+        "report": ("share:report", "Write a page to read about a store."),
+        "plot": ("share:plot", "Draw a figure of a store or of results."),
         "export": ("share:export", "Write cells as files for other tools."),
         "push": ("share:push", "Publish cells of a store at a URL."),
     },
@@ -61,42 +62,39 @@ _COMMANDS = {name: about for section in _SECTIONS.values() for name, about in se
 _SECTIONS["Measure"] |= {name: _ANALYSIS for name in ANALYSES if name not in _COMMANDS}
 
 
-class _Commands(MutableMapping[str, click.Command]):
+class _Commands(UserDict[str, Any]):
     """Commands by name. One is imported, and its options made, when it is asked for."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, click.Command | None] = dict.fromkeys([*_COMMANDS, *ANALYSES])
-
-    def __getitem__(self, name: str) -> click.Command:
-        command = self._made[name]
-        if command is None:
-            command = self._made[name] = _command(name)
-            command.callback = overwriting_nothing(command.callback)  # type: ignore[arg-type]
-        return command
-
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._made[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            made = (
+                analysis_command(ANALYSES.load(name))
+                if name in ANALYSES
+                else resolve_name(f"clipsyn.cli.{_COMMANDS[name][0]}")
+            )
+            made.short_help = _line(name)
+            self.data[name] = made
+        return self.data[name]
 
 
-def _command(name: str) -> click.Command:
-    command: click.Command
-    if name in ANALYSES:
-        from clipsyn.cli.declared import command_of
+def analysis_command(analysis: Analysis) -> click.Command:
+    """`clipsyn NAME STORE`, with an option for each setting of the analysis."""
+    output = output_option(*([BENCHMARK] if analysis.benchmark else []))
+    help = "\n".join([f"{analysis.about}\n\n\b", *analysis.examples])
 
-        command = command_of(ANALYSES.load(name))
-    else:
-        command = resolve_name(f"clipsyn.cli.{_COMMANDS[name][0]}")
-    command.short_help = _line(name)
-    return command
+    @command(analysis.name, [STORE, *options_of(analysis.settings), output], help)
+    def run(store: Path, *, output: Output, **values: Any) -> None:
+        from clipsyn.store.features import FeatureStore
+
+        opened, settings = FeatureStore.open(store), analysis.settings(**values)
+        frame = analysis.measure(opened, settings)
+        output.show(frame, lambda shown: analysis.tables(shown, settings))
+        for note in analysis.notes(opened, frame, settings):
+            say(note, err=True)
+        for path, rows in analysis.write_files(opened, settings):
+            say_written(rows, path)
+
+    return run
 
 
 def _line(name: str) -> str:
@@ -109,7 +107,7 @@ class _Group(click.Group):
 
     def __init__(self, *args: Any, **about: Any) -> None:
         super().__init__(*args, **about)
-        self.commands = _Commands()
+        self.commands = _Commands(dict.fromkeys([*_COMMANDS, *ANALYSES]))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """By section, without the options of analyses: the list needs a line of each."""
@@ -137,23 +135,20 @@ class _Stderr(logging.Handler):
     A note is written once, though several analyses of a page have it.
     """
 
-    def __init__(self, flags: Mapping[str, str]) -> None:
-        super().__init__()
-        self._flags = flags
-        self._notes: set[str] = set()
+    _notes: frozenset[str] = frozenset()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         if text not in self._notes:
-            say(scrubbed(with_flags(text, self._flags)), err=True)
+            say(scrubbed(text), err=True)
         if text.startswith("note: "):
-            self._notes.add(text)
+            self._notes |= {text}
 
 
 @contextmanager
-def _narrating(level: int, flags: Mapping[str, str]) -> Iterator[None]:
+def _narrating(level: int) -> Iterator[None]:
     """Log lines of clipsyn go to standard error, once: open_clip may set up the root logger."""
-    logger, handler = logging.getLogger("clipsyn"), _Stderr(flags)
+    logger, handler = logging.getLogger("clipsyn"), _Stderr()
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
@@ -179,7 +174,8 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     if quiet and verbose:
         raise click.UsageError("give one of -q and -v")
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    context.with_resource(_narrating(level, flags_of(context)))
+    speak_of(main.commands.get(context.invoked_subcommand or ""))
+    context.with_resource(_narrating(level))
     context.with_resource(recorded(context.meta[_WORDS]))
     # Before numpy. After a product OpenBLAS's threads keep spinning for milliseconds, on cores
     # that other threads could use: an eighth of the time of fitting NLC on two cores.

@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.declared import settings_command
-from clipsyn.cli.options import Destination, Source, output_option
-from clipsyn.cli.output import Output, say, say_lines
+from clipsyn.cli.options import (
+    STORE,
+    Destination,
+    Source,
+    command,
+    flag,
+    option,
+    options_of,
+    output_option,
+)
+from clipsyn.cli.output import Output, say, say_lines, say_notes
 from clipsyn.errors import RouterMismatch, UsageError
 from clipsyn.router.settings import FitSettings
 from clipsyn.text import advised, counted
@@ -28,7 +36,31 @@ if TYPE_CHECKING:
     from clipsyn.show.table import Tables
 
 
-def _fit(store: Path, *, output: Path, replace: bool, **values: Any) -> None:
+_RUNNERS_UP = 5
+_SHOWN = 10  # rows, and classes
+_ROUTER = option(
+    ["-o", "--output"],
+    type=Destination(makes_folder=""),
+    required=True,
+    help="The folder to write.",
+)
+_REPLACE = flag(["--replace"], help="Replace a router that is there.")
+
+
+@command("fit", [STORE, *options_of(FitSettings), _ROUTER, _REPLACE])
+def fit(store: Path, output: Path, replace: bool, **values: Any) -> None:
+    """Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
+
+    The labelled images choose the head and the ensemble, unless they are named.
+
+    What is written predicts without STORE, and refuses what it was not fitted on. See
+    docs/fitting.md for the names of ensembles and heads.
+
+    \b
+    clipsyn fit store -d emoji-food --shots 16 -o router
+    clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router
+    clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o router
+    """
     from clipsyn.router.artefact import check_vacant, write
     from clipsyn.router.fit import fit_router
     from clipsyn.store.features import FeatureStore
@@ -88,72 +120,46 @@ def _outcome(router: FittedRouter) -> str:
     return "; ".join(lines)
 
 
-fit = settings_command(
-    "fit",
-    FitSettings,
-    _fit,
-    about="""\
-Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
-
-The labelled images choose the head and the ensemble, unless they are named.
-
-What is written predicts without STORE, and refuses what it was not fitted on. See
-docs/fitting.md for the names of ensembles and heads.""",
-    examples=(
-        "clipsyn fit store -d emoji-food --shots 16 -o router",
-        "clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router",
-        "clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o "
-        "router",
-    ),
-    more=[
-        click.option(
-            "-o",
-            "--output",
-            type=Destination(makes_folder=""),
-            required=True,
-            help="The folder to write.",
+@command(
+    "predict",
+    [
+        click.Argument(["router"], type=click.Path(path_type=Path)),
+        click.Argument(["images"], type=Source()),
+        option(
+            ["-d", "--dataset"],
+            help="Of a store.  [default: what the router was fitted on, or the only one]",
         ),
-        click.option("--replace", is_flag=True, help="Replace a router that is there."),
+        option(
+            ["-s", "--split"],
+            default="test",
+            show_default=True,
+            help="Of a store, or of the images.",
+        ),
+        option(
+            ["-p", "--perturb"],
+            default="clean",
+            show_default=True,
+            help="Of a store, or what is done to the images first.",
+        ),
+        option(
+            ["--keep"],
+            type=Destination(makes_folder=""),
+            help="A store for the embeddings of the images; without it they are dropped.",
+        ),
+        option(
+            ["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+        ),
+        option(
+            ["--max-bad"],
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Share of the images that may be impossible to decode; they get no prediction.",
+        ),
+        flag(["--plugins"], help="Let the router use an ensemble or head of another package."),
+        output_option(),
     ],
 )
-
-_RUNNERS_UP = 5
-_SHOWN = 10  # rows, and classes
-
-
-@click.command()
-@click.argument("router", type=click.Path(path_type=Path))
-@click.argument("images", type=Source())
-@click.option(
-    "-d", "--dataset", help="Of a store.  [default: what the router was fitted on, or the only one]"
-)
-@click.option(
-    "-s", "--split", default="test", show_default=True, help="Of a store, or of the images."
-)
-@click.option(
-    "-p",
-    "--perturb",
-    default="clean",
-    show_default=True,
-    help="Of a store, or what is done to the images first.",
-)
-@click.option(
-    "--keep",
-    type=Destination(makes_folder=""),
-    help="A store for the embeddings of the images; without it they are dropped.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--max-bad",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Share of the images that may be impossible to decode; they get no prediction.",
-)
-@click.option(
-    "--plugins", is_flag=True, help="Let the router use an ensemble or head of another package."
-)
-@output_option()
 def predict(
     router: Path,
     images: str,
@@ -260,8 +266,7 @@ def _extract(
             backbones[cell.key.backbone].check(loaded)
         with progress() as counters:
             run_job(work, how, counters)
-    for note in work.splits[0].source.notes:
-        say(f"note: {note}", fg="yellow", err=True)
+    say_notes(work.splits[0].source.notes)
     return next(work.cells).key
 
 

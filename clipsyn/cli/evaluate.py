@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import click
 
-from clipsyn.cli.declared import settings_command, settings_options
-from clipsyn.cli.jobs import evaluation, executor_options, pop_executor_settings
-from clipsyn.cli.options import Source, output_option, with_options
-from clipsyn.cli.output import BENCHMARK, Output, say
+from clipsyn.cli.options import STORE, Source, command, option, options_of, output_option
+from clipsyn.cli.output import BENCHMARK, Output, say, say_notes
+from clipsyn.cli.run import EXECUTOR, evaluation_by_jobs, pop_executor_settings
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.settings import CompareSettings, ProtocolSettings
@@ -19,38 +19,6 @@ from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.settings import declared, defaults
 from clipsyn.text import advised
-
-
-def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
-    from clipsyn.evaluation.loop import gather, measure
-    from clipsyn.evaluation.report import tables
-    from clipsyn.evaluation.results.frame import interval_note
-    from clipsyn.show.progress import progress
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.overlap import apart, image_notes, sample_tables
-
-    executor = pop_executor_settings(values)
-    results, output = _results_of(output)
-    settings = ProtocolSettings(output=results, **values)
-    opened = FeatureStore.open(store)
-    if executor.is_here:
-        with progress("fits") as counters:
-            frame = measure(opened, settings, counters)
-    elif evaluation(opened, settings, executor).run():
-        frame = gather(opened, settings)
-    else:
-        return
-    if settings.shard:
-        say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
-        return
-    samples = sample_tables(opened, frame)
-    output.show(frame, lambda shown: tables(shown, settings, apart(samples)))
-    for note in filter(None, [*image_notes(samples), interval_note(frame)]):
-        say(note, err=True)
-    if settings.output:
-        say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
-    if settings.predictions_file:
-        say(f"compare methods by `{advised('compare', settings.output)}`", err=True)
 
 
 def _results_of(output: Output) -> tuple[Path | None, Output]:
@@ -69,42 +37,91 @@ _LISTED = "\n".join(
     for group, names in _METHODS.items()
 )
 
-evaluate = settings_command(
+
+@command(
     "evaluate",
-    ProtocolSettings,
-    _evaluate,
-    without=("output",),
-    more=[
+    [
+        STORE,
+        *options_of(ProtocolSettings, without=("output",)),
         output_option(
             BENCHMARK,
             grows=".parquet",
             about=". Results are added to a .parquet, which is not computed again",
         ),
-        *executor_options,
+        *EXECUTOR,
     ],
-    about=f"""\
-Fit ensembles, on several heads, on a few labelled images a class of STORE, and measure them.
-
-All methods get the same images. Accuracy, mean per class, NLL, ECE, Brier score and the gain over
-the best single backbone, each with a 95 % interval, and seconds to fit and predict.
-
-Heads turn embeddings into logits, ensembles the logits of several backbones into one.
-
-\b
-{_LISTED}
-
-Both take parameters: nlc:weight_map=linear:hidden=64.""",
-    examples=(
-        "clipsyn evaluate store -o results.parquet",
-        "clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots "
-        "1,16,full",
-        "clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5",
-        "clipsyn evaluate store -o results.parquet --on slurm --jobs 21",
-    ),
 )
+def evaluate(store: Path, output: Output, **values: Any) -> None:
+    """Fit ensembles, on several heads, on a few labelled images a class of STORE, and measure them.
+
+    All methods get the same images. Accuracy, mean per class, NLL, ECE, Brier score and the gain
+    over the best single backbone, each with a 95 % interval, and seconds to fit and predict.
+
+    Heads turn embeddings into logits, ensembles the logits of several backbones into one.
+
+    \b
+    METHODS
+
+    Both take parameters: nlc:weight_map=linear:hidden=64.
+
+    \b
+    clipsyn evaluate store -o results.parquet
+    clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots 1,16,full
+    clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5
+    clipsyn evaluate store -o results.parquet --on slurm --jobs 21
+    """
+    from clipsyn.evaluation.loop import gather, measure
+    from clipsyn.evaluation.report import tables
+    from clipsyn.evaluation.results.frame import interval_note
+    from clipsyn.show.progress import progress
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.overlap import apart, image_notes, sample_tables
+
+    executor = pop_executor_settings(values)
+    results, output = _results_of(output)
+    settings = ProtocolSettings(output=results, **values)
+    opened = FeatureStore.open(store)
+    if executor.is_here:
+        with progress("fits") as counters:
+            frame = measure(opened, settings, counters)
+    elif evaluation_by_jobs(opened, settings, executor):
+        frame = gather(opened, settings)
+    else:
+        return
+    if settings.shard:
+        say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
+        return
+    samples = sample_tables(opened, frame)
+    output.show(frame, lambda shown: tables(shown, settings, apart(samples)))
+    for note in filter(None, [*image_notes(samples), interval_note(frame)]):
+        say(note, err=True)
+    if settings.output:
+        say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
+    if settings.predictions_file:
+        say(f"compare methods by `{advised('compare', settings.output)}`", err=True)
 
 
-def _compare(
+evaluate.help = cleandoc(evaluate.help or "").replace("METHODS", _LISTED)
+
+
+@command(
+    "compare",
+    [
+        click.Argument(["results"], type=click.Path(path_type=Path)),
+        click.Argument(["first"], required=False),
+        click.Argument(["second"], required=False),
+        *options_of(PairedSettings),
+        option(
+            ["--reference"],
+            type=Source(),
+            metavar="NAME|FILE",
+            help=declared(CompareSettings)["reference"].help,
+        ),
+        *options_of(CompareSettings, without=("reference", "details")),
+        output_option(),
+    ],
+)
+def compare(
     results: Path,
     first: str | None,
     second: str | None,
@@ -114,8 +131,39 @@ def _compare(
     tolerance: float,
     **values: Any,
 ) -> None:
+    """Compare methods on the images of RESULTS, the file of `clipsyn evaluate -o`.
+
+    Each difference in accuracy is over the same images and the same draws of the shots. It has a 95
+    % interval over images, one over draws and images together, the p-value of McNemar's test, and
+    one that is corrected for all pairs of methods (Holm), whichever are shown. What is then no
+    difference is marked as a tie. Means over datasets draw an image that stands in several in all
+    of them together.
+
+    FIRST and SECOND are ensembles, backbones, or "best on test", the backbone that is best on these
+    very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every
+    ensemble. With neither that is done with "chosen", which the support chose, or, where that is
+    not there, with all of them.
+
+    With --reference, RESULTS may be the Parquet file of `clipsyn zeroshot -o`, too, and its
+    zero-shot accuracies are compared with published ones: difference, interval, and a mark where
+    the difference is beyond the tolerance. A number is compared where one is published for the same
+    backbone, dataset and metric, and under the same prompts if the reference names them.
+
+    \b
+    clipsyn compare results.parquet
+    clipsyn compare results.parquet nlc super-learner
+    clipsyn compare results.parquet best-single log-avg -p 'jpeg-*'
+    clipsyn compare results.parquet nlc --shots 16 --details -o pairs.csv
+    clipsyn compare zeroshot.parquet --reference openai-zeroshot
+    clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2
+    """
     if reference is None:
-        _compare_methods(results, first, second, PairedSettings(**values), output)
+        from clipsyn.evaluation.paired.measure import measure as compared
+        from clipsyn.evaluation.paired.tables import tables
+
+        settings = PairedSettings(**values)
+        frame = compared(results, settings, first, second)
+        output.show(frame, lambda shown: tables(shown, settings))
         return
     usual = defaults(PairedSettings)
     others = [name for name, value in values.items() if value != usual[name] and name != "details"]
@@ -128,20 +176,6 @@ def _compare(
     )
 
 
-def _compare_methods(
-    predictions: Path,
-    first: str | None,
-    second: str | None,
-    settings: PairedSettings,
-    output: Output,
-) -> None:
-    from clipsyn.evaluation.paired.measure import measure
-    from clipsyn.evaluation.paired.tables import tables
-
-    frame = measure(predictions, settings, first, second)
-    output.show(frame, lambda shown: tables(shown, settings))
-
-
 def _compare_with_published(results: Path, settings: CompareSettings, output: Output) -> None:
     from clipsyn.evaluation.published import measure, tables, unpublished
     from clipsyn.evaluation.results.files import read_results
@@ -149,54 +183,4 @@ def _compare_with_published(results: Path, settings: CompareSettings, output: Ou
     ours = read_results(results)
     frame = measure(ours, settings)
     output.show(frame, lambda shown: tables(shown, settings))
-    for note in unpublished(ours, frame):
-        say(f"note: {note}", fg="yellow", err=True)
-
-
-compare = click.command(
-    "compare",
-    help="""\
-Compare methods on the images of RESULTS, the file of `clipsyn evaluate -o`.
-
-Each difference in accuracy is over the same images and the same draws of the shots. It has a 95 %
-interval over images, one over draws and images together, the p-value of McNemar's test, and one
-that is corrected for all pairs of methods (Holm), whichever are shown. What is then no difference
-is marked as a tie. Means over datasets draw an image that stands in several in all of them
-together.
-
-FIRST and SECOND are ensembles, backbones, or "best on test", the backbone that is best on these
-very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every ensemble.
-With neither that is done with "chosen", which the support chose, or, where that is not there, with
-all of them.
-
-With --reference, RESULTS may be the Parquet file of `clipsyn zeroshot -o`, too, and its zero-shot
-accuracies are compared with published ones: difference, interval, and a mark where the difference
-is beyond the tolerance. A number is compared where one is published for the same backbone, dataset
-and metric, and under the same prompts if the reference names them.
-
-\b
-clipsyn compare results.parquet
-clipsyn compare results.parquet nlc super-learner
-clipsyn compare results.parquet best-single log-avg -p 'jpeg-*'
-clipsyn compare results.parquet nlc --shots 16 --details -o pairs.csv
-clipsyn compare zeroshot.parquet --reference openai-zeroshot
-clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2""",
-)(
-    with_options(
-        _compare,
-        [
-            click.argument("results", type=click.Path(path_type=Path)),
-            click.argument("first", required=False),
-            click.argument("second", required=False),
-            *settings_options(PairedSettings),
-            click.option(
-                "--reference",
-                type=Source(),
-                metavar="NAME|FILE",
-                help=declared(CompareSettings)["reference"].help,
-            ),
-            *settings_options(CompareSettings, without=("reference", "details")),
-            output_option(),
-        ],
-    )
-)
+    say_notes(unpublished(ours, frame))

@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import cell_filters, json_option, output_option, store_argument
-from clipsyn.cli.output import STDOUT, Output, say, say_document, say_json, say_lines, say_tables
-from clipsyn.cli.sentences import with_flags
+from clipsyn.cli.options import STORE, cell_filters, command, flag, json_option, output_option
+from clipsyn.cli.output import (
+    STDOUT,
+    Output,
+    say,
+    say_document,
+    say_json,
+    say_lines,
+    say_notes,
+    say_tables,
+    with_flags,
+)
 from clipsyn.errors import UsageError
-from clipsyn.text import counted, printable
+from clipsyn.text import counted, few, printable
 
 if TYPE_CHECKING:
     from clipsyn.exchange.origins.made import Made, Run
-    from clipsyn.show.table import Cell, Tables
-
-Names = tuple[str, ...] | None
+    from clipsyn.show.table import Tables
 
 
-def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None) -> list[Made]:
-    """Where the cells come from that pass the filters, or that a group is of."""
-    from clipsyn.exchange.origins.made import made
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import cells_of_group
-    from clipsyn.store.select import select
-
-    opened = FeatureStore.open(store)
-    return made(opened, cells_of_group(opened, group) if group else select(opened, **filters))
-
-
-def say_citations(cells: Sequence[Made], output: Output) -> None:
+def _say_citations(cells: Sequence[Made], output: Output) -> None:
     """What to cite for cells, as BibTeX; what nothing is known for, on standard error."""
     from clipsyn.exchange.origins.cite import citations
 
     found = citations(cells)
-    if output.json(found.json()):
-        return
-    say_document(found.bibtex())
-    for sentence in found.unknown:
-        say(f"note: {sentence}", fg="yellow", err=True)
+    if not output.json(found.json()):
+        say_document(found.bibtex())
+        say_notes(found.unknown)
 
 
-def say_provenance(cells: Sequence[Made], output: Output) -> None:
+def _say_provenance(cells: Sequence[Made], output: Output) -> None:
     """How cells were made, and of which weights and images, each once."""
     from clipsyn.exchange.origins.card import images_table, weights_table
     from clipsyn.exchange.origins.made import distinct_runs
@@ -63,36 +57,25 @@ def say_provenance(cells: Sequence[Made], output: Output) -> None:
 def _cells(made: Sequence[Made]) -> str:
     if len(made) == 1:
         return str(made[0].key)
-    counts = {
-        field: len({getattr(cell.key, field) for cell in made})
+    counts = (
+        counted(len({getattr(cell.key, field) for cell in made}), field)
         for field in ("backbone", "dataset", "perturbation")
-    }
-    said = ", ".join(counted(count, field) for field, count in counts.items())
-    return f"{len(made):,} cells: {said}"
+    )
+    return f"{len(made):,} cells: {', '.join(counts)}"
 
 
 def _run(run: Run, made: Sequence[Made]) -> Iterator[str]:
     yield from run.commands or ("command: not recorded",)
-    whens = sorted(_spoken(cell.when) for cell in made if cell.when)
+    whens = sorted(cell.when for cell in made if cell.when)
     when = " to ".join(dict.fromkeys((whens[0], whens[-1]))) if whens else "date: not recorded"
     hosts = list(dict.fromkeys(host for cell in made for host in cell.run.hosts))
-    yield f"{when}{f' on {_several(hosts)}' if hosts else ''}"
+    yield f"{when} on {few(hosts)}" if hosts else when
     if run.made_by:
         yield f"made by: {run.made_by}"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions)
     yield versions or "versions: not recorded"
     if run.device:
         yield f"device: {run.device}"
-
-
-def _spoken(when: str) -> str:
-    """A date as people write it; one of another form as it is."""
-    day, mark, time = when.removesuffix("+00:00").partition("T")
-    return f"{day} {time} UTC" if mark and when.endswith("+00:00") else when
-
-
-def _several(hosts: Sequence[str]) -> str:
-    return ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
 
 
 _FLAGS = {"download": "--download"}  # of `clipsyn extract`
@@ -106,11 +89,10 @@ _HEADERS = {
 }
 
 
-@click.command()
-@click.argument(
-    "kind", type=click.Choice(["backbones", "datasets", "perturbations"]), metavar="KIND"
-)
-@output_option()
+_KIND = click.Choice(["backbones", "datasets", "perturbations"])
+
+
+@command("catalog", [click.Argument(["kind"], type=_KIND, metavar="KIND"), output_option()])
 def catalog(kind: str, output: Output) -> None:
     """List what clipsyn knows by name: KIND is backbones, datasets or perturbations.
 
@@ -134,11 +116,24 @@ def catalog(kind: str, output: Output) -> None:
     clipsyn catalog datasets -o -
     """
     listed = {"backbones": _backbones, "datasets": _datasets, "perturbations": _perturbations}
-    listed[kind](output)
+    rows, shown, note = listed[kind]()
+
+    def tables(_rows: object) -> dict[str, Tables]:
+        from clipsyn.show.tables import table_of
+
+        return {"": (table_of(shown, headers=_HEADERS, right=[*_HEADERS]),)}
+
+    output.show(rows, tables)
+    if note and STDOUT not in output.files:
+        say(note, err=True)
 
 
-def _backbones(output: Output) -> None:
+Rows = list[dict[str, Any]]  # as they are written to a file, or as a table shows them
+
+
+def _backbones() -> tuple[Rows, Rows, str]:
     from clipsyn.catalog.backbones import cost, known_backbones
+    from clipsyn.show.table import UNKNOWN, Cell
 
     rows = [
         {"backbone": backbone.name, "collection": collection, **asdict(facts)}
@@ -146,46 +141,25 @@ def _backbones(output: Output) -> None:
         for backbone in members
         if (facts := cost(backbone.name)) is not None
     ]
-    output.show(rows, _costs)
-    if STDOUT not in output.files:
-        say("GFLOPs are for one image or one text, 2 per multiply-add; M is millions.", err=True)
+
+    def cell(value: str | float | None) -> Cell:
+        """Three significant digits: costs range over four orders of magnitude."""
+        if value is None:
+            return UNKNOWN
+        return Cell(f"{value:.3g}" if isinstance(value, float) else str(value), value)
+
+    shown = [{name: cell(value) for name, value in row.items()} for row in rows]
+    note = "GFLOPs are for one image or one text, 2 per multiply-add; M is millions."
+    return rows, shown, note
 
 
-def _costs(rows: list[dict[str, Any]]) -> dict[str, Tables]:
-    from clipsyn.show.tables import table_of
-
-    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
-    return {"": (table_of(shown, headers=_HEADERS, right=list(_HEADERS)),)}
-
-
-def _cell(value: str | float | None) -> Cell:
-    """Three significant digits: costs range over four orders of magnitude."""
-    from clipsyn.show.table import UNKNOWN, Cell
-
-    if value is None:
-        return UNKNOWN
-    return Cell(f"{value:.3g}" if isinstance(value, float) else str(value), value)
-
-
-def _datasets(output: Output) -> None:
+def _datasets() -> tuple[Rows, Rows, str]:
     from clipsyn.catalog.datasets import available
 
     rows = [
         {**asdict(info), "where": info.where, "get": with_flags(info.get, _FLAGS)}
         for info in available()
     ]
-    output.show(rows, _facts)
-    if STDOUT not in output.files:
-        say(
-            "torchvision, webdataset: found under --data-root; `-o -` adds aliases, all splits, "
-            "how to get the images, and what to watch out for.",
-            err=True,
-        )
-
-
-def _facts(rows: list[dict[str, Any]]) -> dict[str, Tables]:
-    from clipsyn.show.tables import table_of
-
     shown = [
         {
             "dataset": row["name"],
@@ -195,13 +169,17 @@ def _facts(rows: list[dict[str, Any]]) -> dict[str, Tables]:
         }
         for row in rows
     ]
-    return {"": (table_of(shown),)}
+    note = (
+        "torchvision, webdataset: found under --data-root; `-o -` adds aliases, all splits, "
+        "how to get the images, and what to watch out for."
+    )
+    return rows, shown, note
 
 
-def _perturbations(output: Output) -> None:
+def _perturbations() -> tuple[Rows, Rows, str]:
     from clipsyn.images.perturb import available
 
-    rows: list[dict[str, Any]] = [
+    rows: Rows = [
         {
             "group": info.group,
             "perturbation": name,
@@ -211,22 +189,20 @@ def _perturbations(output: Output) -> None:
         }
         for name, info in available().items()
     ]
-    output.show(rows, _effects)
+    return rows, [{k: v for k, v in row.items() if k != "version"} for row in rows], ""
 
 
-def _effects(rows: list[dict[str, Any]]) -> dict[str, Tables]:
-    from clipsyn.show.tables import table_of
-
-    return {"": (table_of([{k: v for k, v in row.items() if k != "version"} for row in rows]),)}
-
-
-@click.command()
-@store_argument
-@click.argument("group", required=False)
-@click.option("--provenance", is_flag=True, help="Who made the cells, of what, on whose terms.")
-@click.option("--bibtex", is_flag=True, help="What to cite for the cells.")
-@cell_filters("With --provenance or --bibtex, as all filters: of which cells.")
-@json_option
+@command(
+    "info",
+    [
+        STORE,
+        click.Argument(["group"], required=False),
+        flag(["--provenance"], help="Who made the cells, of what, on whose terms."),
+        flag(["--bibtex"], help="What to cite for the cells."),
+        *cell_filters("With --provenance or --bibtex, as all filters: of which cells."),
+        json_option,
+    ],
+)
 def info(
     store: Path,
     group: str | None,
@@ -251,22 +227,25 @@ def info(
     clipsyn info store --bibtex -d food101 -b 'ViT-*'
     """
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import describe, describe_group
+    from clipsyn.store.inventory import cells_of_group, describe, describe_group
+    from clipsyn.store.select import select
 
+    opened = FeatureStore.open(store)
     chosen = {name: names for name, names in filters.items() if names}
     if provenance and bibtex:
         raise UsageError("give one of --provenance and --bibtex")
     if provenance or bibtex:
         if group and chosen:
             raise UsageError("a GROUP is of one place: leave the filters away, or the GROUP")
-        cells = made_of(store, filters, group)
-        (say_citations if bibtex else say_provenance)(cells, output)
+        from clipsyn.exchange.origins.made import made
+
+        keys = cells_of_group(opened, group) if group else select(opened, **filters)
+        (_say_citations if bibtex else _say_provenance)(made(opened, keys), output)
         return
     if chosen:
         raise UsageError(
             "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
         )
-    opened = FeatureStore.open(store)
     described = describe_group(opened, group) if group else describe(opened)
     if not output.json(described):
         say_json(described)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.declared import settings_command, settings_options
-from clipsyn.cli.jobs import executor_options, extraction, pop_executor_settings, stop_on_sigterm
-from clipsyn.cli.options import Destination, output_option, with_options
-from clipsyn.cli.output import Output, say, say_lines, say_rows
-from clipsyn.cli.sentences import flags_of, with_flags
+from clipsyn.cli.options import STORE, Destination, command, flag, option, options_of, output_option
+from clipsyn.cli.output import Output, say, say_lines, say_notes, say_rows
+from clipsyn.cli.run import (
+    EXECUTOR,
+    by_jobs,
+    pop_executor_settings,
+    say_sizes,
+    stop_on_sigterm,
+    tasks_of,
+)
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.images import SplitSettings
@@ -22,13 +26,28 @@ from clipsyn.text import advised, line_of
 if TYPE_CHECKING:
     from clipsyn.extract import Plan
     from clipsyn.extract.work import Work
-    from clipsyn.images.split import Division
     from clipsyn.run.jobs import ExecutorSettings
 
 _LOG = logging.getLogger("clipsyn")
 
 
-def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
+_DRY_RUN = flag(
+    ["--dry-run"], help="Show the plan and stop; without weights or images, from the catalogue."
+)
+
+
+@command("extract", [STORE, *options_of(ExtractSettings), *EXECUTOR, _DRY_RUN])
+def extract(store: Path, dry_run: bool, **values: Any) -> None:
+    """Run backbones over images into STORE: image embeddings, class embeddings and logits.
+
+    What is there is skipped; what was interrupted goes on where it stopped.
+
+    \b
+    clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test
+    clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root /data
+    clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
+    clipsyn extract store -b openai -d paper -s test --on slurm --jobs 16 --slurm gpus=1
+    """
     from clipsyn.extract.job import load_job, plan_job, run_job
     from clipsyn.show.progress import progress
 
@@ -59,12 +78,11 @@ def _extract_by_jobs(
     from clipsyn.extract.job import plan_job
 
     plan = plan_job(store, job.of_any_device())
-    work = extraction(store, job, executor, plan)
     if dry_run:
         _show_plan(plan)
-        for task in work.tasks():
+        for task in tasks_of("extract", store, job, executor):
             say(f"{task}: {line_of(task.words)}")
-    elif work.run():
+    elif by_jobs("extract", store, job, executor):
         _LOG.info(f"{store} is up to date: next, `{advised('ls', store)}`")
 
 
@@ -72,7 +90,7 @@ def _show(work: Work, *, as_result: bool) -> None:
     """What is there and what will be made: on standard output if that is all the command does."""
     from clipsyn.show.tables import show
 
-    _say_notes(work.notes)
+    say_notes(work.notes)
     text = f"{show(work.plan().table().drop('classes', 'found'))}\n{work.summary()}"
     if as_result or _LOG.isEnabledFor(logging.INFO):
         say_lines(text, err=not as_result)
@@ -87,20 +105,6 @@ def _show_plan(plan: Plan) -> None:
         say_lines(paragraph)
 
 
-def say_sizes(plan: Plan) -> None:
-    """What is missing, and the backbones."""
-    from clipsyn.show.tables import show
-
-    _say_notes(dict.fromkeys(split.missing for split in plan.splits if split.missing))
-    say_lines(f"{show(plan.backbone_table())}\n")
-
-
-def _say_notes(notes: Iterable[str]) -> None:
-    flags = flags_of(click.get_current_context().find_root())
-    for note in notes:
-        say(f"note: {with_flags(note, flags)}", fg="yellow", err=True)
-
-
 def _say_alike(work: Work) -> None:
     """Which classes the backbones cannot tell apart, by the class embeddings that are there."""
     from clipsyn.store.alike import alike_notes
@@ -110,7 +114,7 @@ def _say_alike(work: Work) -> None:
         group = classes.draft.identity["dataset"], classes.prompts.name
         backbones.setdefault(group, []).append(classes.encoder.backbone.name)
     for (dataset, prompts), names in backbones.items():
-        _say_notes(alike_notes(work.store, dataset, prompts, names))
+        say_notes(alike_notes(work.store, dataset, prompts, names))
 
 
 def _outcome(work: Work) -> str:
@@ -122,119 +126,76 @@ def _outcome(work: Work) -> str:
     return f"{store} is up to date: next, `{advised('zeroshot' if labelled else 'ls', store)}`"
 
 
-extract = settings_command(
-    "extract",
-    ExtractSettings,
-    _extract,
-    about="""\
-Run backbones over images into STORE: image embeddings, class embeddings and logits.
-
-What is there is skipped; what was interrupted goes on where it stopped.""",
-    examples=(
-        "clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test",
-        "clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root "
-        "/data",
-        "clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run",
-        "clipsyn extract store -b openai -d paper -s test --on slurm --jobs 16 --slurm gpus=1",
-    ),
-    more=[
-        *executor_options,
-        click.option(
-            "--dry-run",
-            is_flag=True,
-            help="Show the plan and stop; without weights or images, from the catalogue.",
+@command(
+    "split",
+    [
+        click.Argument(["images"], type=click.Path(path_type=Path)),
+        option(
+            ["-o", "--output"],
+            type=Destination(".csv", ".parquet"),
+            required=True,
+            help="The manifest to write, .csv or .parquet.",
         ),
+        *options_of(SplitSettings),
+        flag(["--replace"], help="Replace a manifest that is there."),
     ],
 )
+def split(images: Path, output: Path, replace: bool, **values: Any) -> None:
+    """Divide the labelled images of IMAGES, a folder or a manifest, into train and test.
 
+    Writes a manifest for `clipsyn extract`, with the column split, and its class names beside it.
+    Each class has the same share in test. Of images of the same content the first is taken; kept,
+    they are on the same side. Unlabelled images (no label in a manifest, beside the class folders
+    in a folder) are kept apart as the split unlabelled; images with several labels as conflicting.
+    See docs/datasets.md.
 
-def _split(images: Path, *, output: Path, replace: bool, **values: Any) -> None:
+    \b
+    clipsyn split photos -o photos.csv
+    clipsyn split labels.csv -o split.csv --test 0.3 --seed 1 --unlabelled unsorted
+    """
+    from clipsyn.images.split import SPLITS
     from clipsyn.images.split import split as divided
 
     division = divided(images, output, replace=replace, **values)
-    for note in division.notes():
-        say(f"note: {note}", fg="yellow", err=True)
-    rows = _rows(division)
-    say_rows(rows)
-    names = ",".join(row["split"] for row in rows if row["split"] != "conflicting")
+    say_notes(division.notes())
+    sides = {name: division.labels[division.side == side] for side, name in SPLITS.items()}
+    say_rows(
+        [
+            {
+                "split": name,
+                "images": len(labels),
+                "classes": len({*labels[labels >= 0].tolist()}) or None,
+            }
+            for name, labels in sides.items()
+            if len(labels)
+        ]
+    )
+    names = ",".join(name for name in sides if len(sides[name]) and name != "conflicting")
     root = division.root_beyond(output.parent)
     line = ["extract", "STORE", "-d", str(output), "-s", names]
     line += ["--data-root", str(root)] if root else []
     say(f"written to {output}: next, `{advised(*line)}`")
 
 
-def _rows(division: Division) -> list[dict[str, Any]]:
-    """Images and classes of each split that has any."""
-    from clipsyn.images.split import SPLITS
-
-    rows = []
-    for side, name in SPLITS.items():
-        labels = division.labels[division.side == side]
-        classes = len({*labels[labels >= 0].tolist()})
-        if len(labels):
-            rows.append({"split": name, "images": len(labels), "classes": classes or None})
-    return rows
+_FILES = click.Argument(["files"], type=click.Path(path_type=Path), nargs=-1, required=True)
 
 
-split = click.command(
-    "split",
-    help="""\
-Divide the labelled images of IMAGES, a folder or a manifest, into train and test.
+@command("import", [STORE, _FILES, *options_of(ImportSettings), output_option()])
+def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any) -> None:
+    """Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 
-Writes a manifest for `clipsyn extract`, with the column split, and its class names beside it. Each
-class has the same share in test. Of images of the same content the first is taken; kept, they are
-on the same side. Unlabelled images (no label in a manifest, beside the class folders in a folder)
-are kept apart as the split unlabelled; images with several labels as conflicting. See
-docs/datasets.md.
+    FILES are CSV, Parquet, npy, npz or pt, folders of them, folders of clip-retrieval, or what
+    `clipsyn export` has written. Rows are found by id, never by place (but for --row-order), among
+    the samples of the dataset; a new dataset gets its samples from the file. All commands that need
+    only predictions then show them beside extracted backbones.
 
-\b
-clipsyn split photos -o photos.csv
-clipsyn split labels.csv -o split.csv --test 0.3 --seed 1 --unlabelled unsorted""",
-)(
-    with_options(
-        _split,
-        [
-            click.argument("images", type=click.Path(path_type=Path)),
-            click.option(
-                "-o",
-                "--output",
-                type=Destination(".csv", ".parquet"),
-                required=True,
-                help="The manifest to write, .csv or .parquet.",
-            ),
-            *settings_options(SplitSettings),
-            click.option("--replace", is_flag=True, help="Replace a manifest that is there."),
-        ],
-    )
-)
-
-_FILES = click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
-
-
-def _import(store: Path, files: tuple[Path, ...], *, output: Output, **values: Any) -> None:
+    \b
+    clipsyn import store mine.csv -d emoji-food -b mine
+    clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt
+    clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
+    clipsyn import store contrast.csv -d contrast -p contrast
+    """
     from clipsyn.exchange.importing.write import import_files, imported_table
 
     imported = import_files(store, files, ImportSettings(**values))
     output.show(imported, lambda shown: {"": (imported_table(shown),)})
-
-
-import_ = settings_command(
-    "import",
-    ImportSettings,
-    _import,
-    about="""\
-Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
-
-FILES are CSV, Parquet, npy, npz or pt, folders of them, folders of clip-retrieval, or what
-`clipsyn export` has written. Rows are found by id, never by place (but for --row-order), among the
-samples of the dataset; a new dataset gets its samples from the file. All commands that need only
-predictions then show them beside extracted backbones.""",
-    examples=(
-        "clipsyn import store mine.csv -d emoji-food -b mine",
-        "clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt",
-        "clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order",
-        "clipsyn import store contrast.csv -d contrast -p contrast",
-    ),
-    arguments=[_FILES],
-    more=[output_option()],
-)

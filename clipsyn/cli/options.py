@@ -1,11 +1,11 @@
-"""Options that several commands share: the store, lists of names, and where numbers go."""
+"""Options and arguments, made of declared settings or shared by several commands."""
 
 from __future__ import annotations
 
+import math
 import os
-import re
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,24 @@ import click
 from clipsyn.cli.output import JSON, NUMBERS, STDOUT, TABLES, Output
 from clipsyn.errors import UsageError
 from clipsyn.names import Location, is_url, listed
-from clipsyn.settings import refuse_overwriting
-
-Command = Callable[..., Any]
-AGES = {"m": 60, "h": 3_600, "d": 86_400}  # seconds, by the letter of a unit
+from clipsyn.settings import (
+    FILES,
+    FLAG,
+    GROWING,
+    NUMBER,
+    PATH,
+    REQUIRED,
+    SOURCE,
+    TEXTS,
+    WHOLE,
+    WRITTEN,
+    Setting,
+    Settings,
+    check_outside,
+    declared,
+    defaults,
+    refuse_overwriting,
+)
 
 
 class StorePath(click.Path):
@@ -31,9 +45,6 @@ class StorePath(click.Path):
 
 class Source(click.types.StringParamType):
     """A name, or a file that is read."""
-
-
-store_argument = click.argument("store", type=StorePath(), envvar="CLIPSYN_STORE")
 
 
 class Destination(click.Path):
@@ -57,8 +68,6 @@ class Destination(click.Path):
             flag = flag_of(param) if param else self.name
             raise UsageError(f"{flag} {path}: give a name that ends in {said_of(self.endings)}")
         if self.makes_folder is not None and path.name.endswith(self.makes_folder):
-            from clipsyn.settings import check_outside
-
             check_outside(path)
         else:
             from clipsyn.show.frames import check_place
@@ -67,13 +76,11 @@ class Destination(click.Path):
         return path
 
 
-def overwriting_nothing(command: Command) -> Command:
-    """The command, which runs when no file that it writes is one that it reads, or another."""
+class Command(click.Command):
+    """Runs when no file that it writes is one that it reads, or another that it writes."""
 
-    @wraps(command)
-    def checked(*values: Any, **named: Any) -> Any:
-        context = click.get_current_context()
-        given = {it: context.params[it.name or ""] for it in context.command.params}
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {it: ctx.params[it.name or ""] for it in self.params}
         files = {it: path for it, path in given.items() if isinstance(it.type, click.Path | Source)}
         written = [
             (flag_of(it), path)
@@ -86,9 +93,7 @@ def overwriting_nothing(command: Command) -> Command:
         folders = {Path(path).resolve() for path in sources}
         inside = [it for _, it in written if folders & {*it.resolve().parents}]
         refuse_overwriting(written, [*files.values(), *inside])
-        return command(*values, **named)
-
-    return checked
+        return super().invoke(ctx)
 
 
 def _paths(value: Any) -> Sequence[Path]:
@@ -98,6 +103,14 @@ def _paths(value: Any) -> Sequence[Path]:
     return [value] if value else []
 
 
+def command(
+    name: str, params: Sequence[click.Parameter], help: str | None = None
+) -> Callable[[Callable[..., Any]], Command]:
+    """The function becomes a command, whose help is its docstring unless given."""
+    about = {} if help is None else {"help": help}
+    return click.command(name, cls=Command, params=[*params], **about)
+
+
 def flag_of(parameter: click.Parameter) -> str:
     """The long spelling of an option; what help calls an argument."""
     if isinstance(parameter, click.Option):
@@ -105,82 +118,46 @@ def flag_of(parameter: click.Parameter) -> str:
     return parameter.human_readable_name
 
 
-def names_of(
+def _listed(
     _context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[str, ...] | None:
     """The names of an option that is repeated or has commas; None without any."""
     return listed(texts, flag_of(parameter)) or None
 
 
-def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option that is repeated or has commas: the command gets a tuple, or None without it."""
-    return click.option(*names, multiple=True, callback=names_of, **settings)
+option = click.Option
+flag = partial(click.Option, is_flag=True)
+STORE = click.Argument(["store"], type=StorePath(), envvar="CLIPSYN_STORE")
+YES = flag(["-y", "--yes"], help="Do not ask.")
+REPEATED = "Names or patterns, repeated or with commas, as all filters."
 
 
-def cell_filters(
-    help: str = "Names or patterns, repeated or with commas, as all filters.",
-    *,
-    prompts: bool = False,
-) -> Callable[[Command], Command]:
+def cell_filters(first: str = REPEATED, *, prompts: bool = False) -> list[click.Parameter]:
     """Options that choose cells: the command gets each under the name of its dimension.
 
-    help: of the first. prompts: whether prompt sets can be chosen, too.
+    first: the help of the first. prompts: whether prompt sets can be chosen, too.
     """
-    options = [
-        list_option("-d", "--dataset", help=help),
-        list_option("-s", "--split", help="For instance train."),
-        list_option("-p", "--perturb", "perturbation", help="clean, or for instance 'jpeg-*'."),
-        list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai."),
-    ]
-    if prompts:
-        about = "Class embeddings and logits of these prompt sets alone."
-        options.append(list_option("--prompts", help=about))
-    return partial(with_options, options=options)
-
-
-def dry_run_option(done: str) -> Callable[[Command], Command]:
-    """--dry-run; done: what is done without it, such as copied."""
-    about = f"Say what would be {done}, and stop."
-    return click.option("--dry-run", is_flag=True, help=about)
-
-
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-
-
-def older_than_option(about: str, default: str) -> Callable[[Command], Command]:
-    """--older-than, as seconds."""
-    return click.option(
-        "--older-than",
-        callback=_seconds,
-        default=default,
-        show_default=True,
-        metavar="AGE",
-        help=f"{about}: 30m, 12h, 7d. 0 is whatever its age.",
-    )
-
-
-def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> int:
-    """Of minutes, hours or days."""
-    match = re.fullmatch(r"([0-9]{1,6})([mhd])", age)
-    if match is None and age != "0":
-        raise click.BadParameter(f"'{age}' is no age: write 30m, 12h, 7d or 0", context, parameter)
-    return int(match[1]) * AGES[match[2]] if match else 0
+    filters = {
+        ("-d", "--dataset"): first,
+        ("-s", "--split"): "For instance train.",
+        ("-p", "--perturb", "perturbation"): "clean, or for instance 'jpeg-*'.",
+        ("-b", "--backbones", "backbone"): "For instance ViT-B-32/openai.",
+        ("--prompts",): "Class embeddings and logits of these prompt sets alone.",
+    }
+    every = [option(it, multiple=True, callback=_listed, help=filters[it]) for it in filters]
+    return [*every] if prompts else [*every[:-1]]
 
 
 def output_option(
-    *more: str,
-    endings: Sequence[str] = (*NUMBERS, *TABLES),
-    grows: str = "",
-    about: str = "",
-) -> Callable[[Command], Command]:
+    *more: str, endings: Sequence[str] = (*NUMBERS, *TABLES), grows: str = "", about: str = ""
+) -> click.Option:
     """-o FILE, repeated: the command gets an `Output` called `output`.
 
     endings, more: that names of files may have. grows: which of them is added to. about: more help.
     """
     endings = (*endings, *more)
-    return click.option(
-        "-o",
-        "--output",
+    return option(
+        ["-o", "--output"],
         type=Destination(*endings, makes_folder=grows or None),
         metavar="FILE",
         multiple=True,
@@ -203,7 +180,93 @@ def said_of(endings: Sequence[str]) -> str:
 json_option = output_option(endings=JSON)
 
 
-def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):  # so that --help has them in this order
-        command = option(command)
-    return command
+def options_of(settings: type[Settings], without: Sequence[str] = ()) -> list[click.Parameter]:
+    """An option for each setting, in order: the command gets each value under its name."""
+    return [_option(name, it) for name, it in declared(settings).items() if name not in without]
+
+
+def _option(name: str, it: Setting) -> click.Option:
+    own, is_required = _flag(name, it), it.default is REQUIRED
+    default = None if is_required else it.default
+    decls = [*filter(None, [it.letter]), own, name]
+    about: dict[str, Any] = {"help": it.help, "default": default, "required": is_required}
+    if it.metavar:
+        about["metavar"] = it.metavar
+    if it.variable:
+        about["envvar"] = it.variable
+    if it.kind is FLAG:
+        if default:
+            decls[-2] += f"/--no-{own.removeprefix('--')}"
+        return option(decls, is_flag=True, show_default=bool(default), **about)
+    if default is None and not is_required and it.kind not in (PATH, *WRITTEN):
+        about["help"] += f"  [default: {it.instead_of_none}]"
+    if it.kind.item is None:
+        return option(decls, type=_type(it), show_default=default is not None, **about)
+    about["default"] = (",".join(map(str, default)),) if default else ()
+    kind = Source() if it.kind is FILES else str
+    read = partial(_list, it)
+    return option(
+        decls, multiple=True, type=kind, callback=read, show_default=bool(default), **about
+    )
+
+
+def _flag(name: str, it: Setting) -> str:
+    return it.flag or f"--{name.replace('_', '-')}"
+
+
+def _type(it: Setting) -> Any:
+    if it.choices:
+        return click.Choice(it.choices)
+    if it.kind in WRITTEN:
+        return Destination(*it.endings, makes_folder="" if it.kind is GROWING else None)
+    if it.kind is PATH:
+        return click.Path(path_type=Path)
+    bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]
+    if it.kind is WHOLE:
+        return click.IntRange(*(None if it is None else int(it) for it in bounds))  # type: ignore[arg-type]
+    if it.kind is NUMBER:
+        return click.FloatRange(bounds[0], bounds[1])
+    return Source() if it.kind is SOURCE else str
+
+
+def _list(
+    it: Setting, context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> Any:
+    """What an option that is repeated or has commas gives; its default without any name."""
+    names = texts if it.kind is TEXTS else _listed(context, parameter, texts)
+    if not names:
+        return it.default
+    said = f"{flag_of(parameter)} {','.join(names)}"
+    assert it.kind.item
+    try:
+        items = [it.kind.item(name) for name in names]
+    except ValueError as error:
+        raise UsageError(f"{said}: write {it.metavar or it.kind.words}") from error
+    if not isinstance(items[0], tuple):
+        return tuple(items)
+    if len(pairs := dict(items)) < len(items):
+        raise UsageError(f"{said} gives a name twice: give it once")
+    return pairs
+
+
+def words_of(settings: Settings) -> list[str]:
+    """The words of a command line that give these settings; raises UsageError if none do."""
+    usual, words = defaults(type(settings)), list[str]()
+    for name, it in declared(type(settings)).items():
+        value = getattr(settings, name)
+        if value != usual[name]:
+            words += _words(it, _flag(name, it), value)
+    return words
+
+
+def _words(it: Setting, flag: str, value: Any) -> list[str]:
+    if it.kind is FLAG:
+        return [flag if value else f"--no-{flag.removeprefix('--')}"]
+    if it.kind.item is None and value is not None:
+        return [f"{flag}={value}"]  # one word, though the value may begin with a hyphen
+    if value is None and it.instead_of_none == "all":
+        value = ("*",)
+    if not value:
+        raise UsageError(f"{flag} cannot be {value!r} for jobs: name what is wanted")
+    texts = value if not isinstance(value, dict) else [f"{key}={it}" for key, it in value.items()]
+    return [f"{flag}={text}" for text in texts]

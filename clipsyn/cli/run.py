@@ -1,31 +1,147 @@
-"""`clipsyn run`."""
+"""`clipsyn run`, and commands whose work several jobs share: `--on local`, `--on slurm`."""
 
 from __future__ import annotations
 
 import logging
-from functools import partial
+import signal
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from clipsyn.cli.jobs import executor_options, jobs_of, pop_executor_settings, stop_on_sigterm
-from clipsyn.cli.make import say_sizes
-from clipsyn.cli.options import with_options
-from clipsyn.cli.output import say, say_lines, say_rows
-from clipsyn.errors import UsageError
+from clipsyn.cli.options import command, flag, options_of, words_of
+from clipsyn.cli.output import say, say_lines, say_notes, say_rows
+from clipsyn.errors import ClusterError, Interrupted, UsageError
+from clipsyn.run.jobs import LOCAL, Ended, ExecutorSettings, Task, check_all, run_local, shares
+from clipsyn.settings import Settings, declared
+from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
+    from clipsyn.evaluation.settings import ProtocolSettings
+    from clipsyn.extract import Plan
     from clipsyn.run.recipe import Recipe
-    from clipsyn.run.stages import Outcome
+    from clipsyn.store.features import FeatureStore
 
 _LOG = logging.getLogger("clipsyn")
+_QUEUED_AGAIN = -1  # with which submitit ends a process whose job goes on later
+EXECUTOR = options_of(ExecutorSettings)
 
 
-@click.command()
-@click.argument("recipe", required=False)
-@click.option("--dry-run", is_flag=True, help="Show what each stage would do and stop.")
-@partial(with_options, options=executor_options)
+def pop_executor_settings(values: dict[str, Any]) -> ExecutorSettings:
+    """Where the work runs; its options are taken out of `values`."""
+    return ExecutorSettings(**{name: values.pop(name) for name in declared(ExecutorSettings)})
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a node of the cluster calls: a command of ours, in a process of its own."""
+
+    words: tuple[str, ...]
+
+    def __call__(self) -> None:
+        from clipsyn.cli import main
+
+        say(line_of(self.words), err=True)
+        try:
+            main([*self.words], prog_name="clipsyn")
+        except SystemExit as ended:
+            if ended.code == _QUEUED_AGAIN:
+                raise
+            if ended.code:
+                raise ClusterError(f"exit status {ended.code}") from None
+
+    def checkpoint(self) -> Any:
+        """What submitit calls when the job must make way: it goes on from what is done."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def tasks_of(name: str, store: Path, settings: Settings, executor: ExecutorSettings) -> list[Task]:
+    """The shares of the command `clipsyn NAME STORE` with these settings."""
+    if getattr(settings, "shard", None):
+        raise UsageError("jobs get their shares themselves: leave shard=… out")
+    return shares([name, str(store), *words_of(settings)], executor.jobs or 1)
+
+
+def by_jobs(name: str, store: Path, settings: Settings, executor: ExecutorSettings) -> bool:
+    """Run a command by jobs; False where it was submitted alone.
+
+    Raises ClusterError if a task failed.
+    """
+    stop_on_sigterm()
+    tasks, ended = tasks_of(name, store, settings, executor), list[Ended]()
+    folder = executor.logs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def on_end(one: Ended) -> None:
+        ended.append(one)
+        _LOG.log(logging.WARNING if one.failure else logging.INFO, str(one))
+
+    if executor.on == LOCAL:
+        _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
+        run_local(tasks, folder, on_end)
+        check_all(ended)
+        return True
+    from clipsyn.run.slurm import submit, wait
+
+    jobs = submit(tasks, lambda task: Call(task.words), executor, folder.absolute())
+    number = jobs[0].job.job_id.partition("_")[0]
+    _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
+    more = advised("ls", store, "--status")
+    _LOG.info(f"`scancel {number}` ends it, `{more}` shows more")
+    if executor.of_a_job("detach"):
+        return False
+    try:
+        wait(jobs, on_end)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(
+            f"no longer waiting: SLURM job {number} goes on, and `scancel {number}` ends it"
+        ) from None
+    check_all(ended)
+    return True
+
+
+def evaluation_by_jobs(
+    store: FeatureStore, settings: ProtocolSettings, executor: ExecutorSettings
+) -> bool:
+    """All of which add to one file; raises for what cannot work before any is started."""
+    from clipsyn.evaluation.loop import gather
+
+    if not settings.output:
+        raise UsageError("jobs add to one file of results: name it by output=…")
+    gather(store, settings)
+    return by_jobs("evaluate", store.path, settings, executor)
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends the command as Ctrl-C does, unless who runs it sees to the signal."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")
+
+
+def say_sizes(plan: Plan) -> None:
+    """What is missing, and the backbones."""
+    from clipsyn.show.tables import show
+
+    say_notes(dict.fromkeys(split.missing for split in plan.splits if split.missing))
+    say_lines(f"{show(plan.backbone_table())}\n")
+
+
+@command(
+    "run",
+    [
+        click.Argument(["recipe"], required=False),
+        flag(["--dry-run"], help="Show what each stage would do and stop."),
+        *EXECUTOR,
+    ],
+)
 def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     """Run the stages of RECIPE in order; what is already there is skipped.
 
@@ -44,10 +160,13 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     clipsyn run path/to/recipe.yaml
     clipsyn run path/to/recipe.yaml --on slurm --jobs 16 --slurm gpus=1
     """
-    from clipsyn.run.recipe import find_recipe, run_recipe
+    from clipsyn.run.recipe import find_recipe, read_recipe, run_recipe, shipped_recipes
 
     if recipe is None:
-        _list_shipped()
+        shipped = shipped_recipes().items()
+        say_rows(
+            [{"recipe": name, "what it does": read_recipe(it).description} for name, it in shipped]
+        )
         return
     executor, checked = pop_executor_settings(values), find_recipe(recipe)
     if executor.of_a_job("detach"):
@@ -61,20 +180,31 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
         if _LOG.isEnabledFor(logging.INFO):
             say(f"[{number}/{len(checked.stages)}] {name}", err=True, bold=True)
 
-    outcomes = run_recipe(checked, started, None if executor.is_here else jobs_of(executor))
+    def by_executor(store: Path, settings: Settings) -> None:
+        from clipsyn.evaluation.settings import ProtocolSettings
+        from clipsyn.store.features import FeatureStore
+
+        if isinstance(settings, ProtocolSettings):
+            evaluation_by_jobs(FeatureStore.open(store), settings, executor)
+        else:
+            by_jobs("extract", store, settings, executor)
+
+    outcomes = run_recipe(checked, started, None if executor.is_here else by_executor)
     for outcome in outcomes:
         if outcome.report:
             say_lines(outcome.report)
-    _summarise(checked.store, outcomes)
-
-
-def _list_shipped() -> None:
-    from clipsyn.run.recipe import read_recipe, shipped_recipes
-
-    shipped = shipped_recipes().items()
     say_rows(
-        [{"recipe": name, "what it does": read_recipe(path).description} for name, path in shipped]
+        [
+            {
+                "stage": outcome.stage,
+                "": "already there" if outcome.skipped else "done",
+                "seconds": round(outcome.seconds, 1),
+                "what": outcome.did,
+            }
+            for outcome in outcomes
+        ]
     )
+    say(f"store: {checked.store}")
 
 
 def _show_plan(recipe: Recipe) -> None:
@@ -94,17 +224,3 @@ def _show_plan(recipe: Recipe) -> None:
         say_lines(f"in all: {total(stages)}")
         say_lines(joined(plans).unchecked())
     say(f"store: {recipe.store}")
-
-
-def _summarise(store: Path, outcomes: list[Outcome]) -> None:
-    rows = [
-        {
-            "stage": outcome.stage,
-            "": "already there" if outcome.skipped else "done",
-            "seconds": round(outcome.seconds, 1),
-            "what": outcome.did,
-        }
-        for outcome in outcomes
-    ]
-    say_rows(rows)
-    say(f"store: {store}")

@@ -1,55 +1,152 @@
-"""Commands that copy cells: pull, push and export."""
+"""Commands that show and share: report, plot, pull, push and export."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import cell_filters, dry_run_option, store_argument
-from clipsyn.cli.output import say, say_rows
+from clipsyn.cli.options import (
+    STORE,
+    Destination,
+    StorePath,
+    cell_filters,
+    command,
+    flag,
+    option,
+    options_of,
+)
+from clipsyn.cli.output import say, say_rows, say_written
 from clipsyn.cli.store import by_kind
 from clipsyn.errors import UsageError
 from clipsyn.exchange.exporting import LAYOUTS
+from clipsyn.names import Address, is_url
+from clipsyn.report import FIGURES, Drawn, ReportSettings
 from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
-    from clipsyn.remote.push import Push
     from clipsyn.store.folders import Place
-    from clipsyn.store.merge import StoreDiff
 
 
-class LocalStore(click.Path):
-    """A store in a folder; a URL, most likely the other argument, is refused."""
+@command("report", [STORE, *options_of(ReportSettings)])
+def report(store: Path, **values: Any) -> None:
+    """Write one HTML page about STORE, for a reader who has five minutes.
 
-    name = "store"
+    The answer comes first: the method that the support chooses, what it gains over the best single
+    backbone and over zero-shot, and at what cost; then what needs no labels; then the limit. Then
+    figures, tables that can be sorted, images to look at, caveats, and where the weights come from.
+    The page opens from a file, without a network.
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from clipsyn.names import Address, is_url
+    Clean images are what the answer is about, where the store has any; --perturb names others. A
+    store that is not complete, or holds imported predictions alone, gets what can be said of it.
 
-        if is_url(value):
-            shown = Address.parse(value).shown
-            raise UsageError(
-                f"{shown} stands where a folder is wanted: `clipsyn push STORE URL` publishes a "
-                "store, `clipsyn pull URL STORE` brings one"
-            )
-        return Path(os.fsdecode(super().convert(value, param, ctx)))
+    \b
+    clipsyn report store -o report.html
+    clipsyn report store --results results.parquet --images photos -o report.html
+    clipsyn report store -d 'emoji-*' --measured cascade=cascade.parquet -o report.html
+    """
+    from clipsyn.report.page import write_page
+    from clipsyn.store.features import FeatureStore
+
+    page = write_page(FeatureStore.open(store), ReportSettings(**values))
+    say(f"{page}: {page.stat().st_size / 1e3:,.0f} kB, open it in a browser")
 
 
-@click.command()
-@click.argument("store", type=LocalStore())
-@click.argument("url")
-@cell_filters(prompts=True)
-@dry_run_option("copied")
-@click.option("--replace", is_flag=True, help="Also where other content is published.")
-@click.option(
-    "--single-writer", is_flag=True, help="At a place that heeds no conditions: nobody else pushes."
+@command(
+    "plot",
+    [
+        click.Argument(["name"], metavar="NAME", required=False),
+        click.Argument(
+            ["sources"], metavar="SOURCE...", nargs=-1, type=StorePath(), envvar="CLIPSYN_STORE"
+        ),
+        option(
+            ["-o", "--output"],
+            type=Destination(".svg", ".pdf", ".png"),
+            help="The file to write.",
+        ),
+        flag(["--heading"], help="Say above the figure what it is of."),
+        *options_of(Drawn),
+    ],
+)
+def plot(
+    name: str | None,
+    sources: tuple[Path, ...],
+    output: Path | None,
+    heading: bool,
+    **selection: Any,
+) -> None:
+    """Draw the figure NAME of SOURCE, a store or the Parquet file that a command wrote by -o.
+
+    The ending of the output says the format: .svg, .pdf or .png. Beside figure.svg stand
+    figure.svg.csv, the numbers that are drawn, and figure.svg.txt, the caption. Of several SOURCEs
+    the numbers stand in one figure.
+
+    Without filters all that is in a file is drawn, and of a store what its analysis takes. For
+    other settings of the analysis, draw the file that its command wrote. Without a NAME the figures
+    are listed, with the command whose numbers each shows.
+
+    \b
+    clipsyn plot
+    clipsyn plot accuracy-matrix store -p clean -o accuracy.pdf
+    clipsyn plot gains results.parquet store -p clean -o gains.svg
+    """
+    if name is None and output is None:
+        figures = [FIGURES.load(figure) for figure in FIGURES]
+        say_rows(
+            [{"figure": it.name, "of": it.source, "what it shows": it.short} for it in figures]
+        )
+        return
+    if not (name and sources and output):
+        raise UsageError(
+            "say which figure, of what and where to: `clipsyn plot NAME STORE -o figure.pdf`; "
+            "`clipsyn plot` says which figures there are"
+        )
+    import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
+
+    from clipsyn.report.plot import frame_of
+    from clipsyn.show import frames
+    from clipsyn.show.figure import save
+
+    figure = FIGURES.load(name)
+    data = figure.data(frame_of(figure, sources, Drawn(**selection)))
+    save(figure(data, heading=heading).figure, output)
+    beside, text = (output.with_name(f"{output.name}.{end}") for end in ("csv", "txt"))
+    frames.write(data, csv=beside)
+    with frames.written_whole(text) as file:
+        file.write(f"{figure.text(data)}\n".encode())
+    say(f"{output}: {figure.text(data)}", err=True)
+    say_written(len(data), beside)
+
+
+def _check_folder(store: str) -> None:
+    """Raise UsageError for a URL, most likely the other argument."""
+    if is_url(store):
+        shown = Address.parse(store).shown
+        raise UsageError(
+            f"{shown} stands where a folder is wanted: `clipsyn push STORE URL` publishes a "
+            "store, `clipsyn pull URL STORE` brings one"
+        )
+
+
+_DRY_RUN = flag(["--dry-run"], help="Say what would be copied, and stop.")
+_FOLDER = click.Argument(["store"], type=click.Path())
+
+
+@command(
+    "push",
+    [
+        _FOLDER,
+        click.Argument(["url"]),
+        *cell_filters(prompts=True),
+        _DRY_RUN,
+        flag(["--replace"], help="Also where other content is published."),
+        flag(["--single-writer"], help="At a place that heeds no conditions: nobody else pushes."),
+    ],
 )
 def push(
-    store: Path, url: str, dry_run: bool, replace: bool, single_writer: bool, **filters: Any
+    store: str, url: str, dry_run: bool, replace: bool, single_writer: bool, **filters: Any
 ) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
 
@@ -62,10 +159,13 @@ def push(
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
+    from clipsyn.exchange.origins.card import card
+    from clipsyn.remote.publishing import address_of
     from clipsyn.remote.push import Push
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
 
+    _check_folder(store)
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
     shown = plan.remote.shown
     if dry_run:
@@ -79,26 +179,22 @@ def push(
     if plan.groups and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters, single_writer=single_writer)
-        _write_card(plan, url)
+        published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
+        plan.describe(card(published, where=shown))
         say(f"pushed: `{advised('ls', shown)}` shows what is there")
 
 
-def _write_card(plan: Push, url: str) -> None:
-    from clipsyn.exchange.origins.card import card
-    from clipsyn.remote.publishing import address_of
-    from clipsyn.store.features import FeatureStore
-
-    published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
-    plan.describe(card(published, where=plan.remote.shown))
-
-
-@click.command()
-@click.argument("sources", nargs=-1, required=True)
-@click.argument("store", type=LocalStore())
-@click.option("--link", is_flag=True, help="Of folders: give files a second name, not copies.")
-@cell_filters(prompts=True)
-@dry_run_option("copied")
-def pull(sources: Sequence[str], store: Path, link: bool, dry_run: bool, **filters: Any) -> None:
+@command(
+    "pull",
+    [
+        click.Argument(["sources"], nargs=-1, required=True),
+        _FOLDER,
+        flag(["--link"], help="Of folders: give files a second name, not copies."),
+        *cell_filters(prompts=True),
+        _DRY_RUN,
+    ],
+)
+def pull(sources: Sequence[str], store: str, link: bool, dry_run: bool, **filters: Any) -> None:
     """Copy cells of SOURCES into STORE, which is made if it is not there.
 
     SOURCES are stores in folders, or the URLs or folders that stores were pushed to. Cells bring
@@ -114,17 +210,17 @@ def pull(sources: Sequence[str], store: Path, link: bool, dry_run: bool, **filte
     clipsyn pull https://example.org/clip store
     clipsyn pull s3://lab/clip store --backbones 'tiny-*' --perturb clean --dry-run
     """
+    _check_folder(store)
     folders = [Path(source) for source in sources if _is_folder(source)]
     if folders:
-        _merge(store, folders, filters, dry_run, link)
+        _merge(Path(store), folders, filters, dry_run, link)
     for source in sources:
         if not _is_folder(source):
-            _pull(source, store, filters, dry_run)
+            _pull(source, Path(store), filters, dry_run)
 
 
 def _is_folder(source: str) -> bool:
     """Whether it is a store in a folder, and no published one."""
-    from clipsyn.names import is_url
     from clipsyn.store.marker import is_published, is_store
 
     return not is_url(source) and is_store(Path(source)) and not is_published(source)
@@ -157,7 +253,11 @@ def _merge(
             say(conflict.said)
     plan.check()
     for offer in plan.offers:
-        _say_offer(offer)
+        new = f"{by_kind(offer.counts())} ({offer.size / 1e6:,.1f} MB)" if offer.take else ""
+        there = counted(offer.there, "group is", "groups are")
+        say(f"{offer.store}: {new or 'nothing new'}; {there} there already")
+        for note in offer.notes():
+            say(note)
     groups = sum(len(offer.take) for offer in plan.offers)
     if dry_run:
         for offer in plan.offers:
@@ -167,20 +267,6 @@ def _merge(
         with progress("groups") as counters:
             plan.carry_out(counters, link=link)
         say(f"added {counted(groups, 'group')} to {into}")
-
-
-def _say_offer(offer: StoreDiff) -> None:
-    if offer.take:
-        kinds = by_kind(offer.counts())
-        say(f"{offer.store}: {kinds} ({offer.size / 1e6:,.1f} MB); {_there(offer)}")
-    else:
-        say(f"{offer.store}: nothing new; {_there(offer)}")
-    for note in offer.notes():
-        say(note)
-
-
-def _there(offer: StoreDiff) -> str:
-    return f"{counted(offer.there, 'group is', 'groups are')} there already"
 
 
 def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:
@@ -211,17 +297,21 @@ def _say_size(groups: int, size: int, there: int, what: str) -> None:
         say(f"nothing {what}: {already}")
 
 
-@click.command()
-@store_argument
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option(
-    "--layout",
-    type=click.Choice(LAYOUTS),
-    default=LAYOUTS[0],
-    show_default=True,
-    help="Whose files: see above.",
+@command(
+    "export",
+    [
+        STORE,
+        click.Argument(["output"], type=click.Path(path_type=Path)),
+        option(
+            ["--layout"],
+            type=click.Choice(LAYOUTS),
+            default=LAYOUTS[0],
+            show_default=True,
+            help="Whose files: see above.",
+        ),
+        *cell_filters(),
+    ],
 )
-@cell_filters()
 def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | None) -> None:
     """Write cells of STORE into the new folder OUTPUT, for other tools or as a data set.
 

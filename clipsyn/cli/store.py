@@ -1,30 +1,29 @@
-"""`clipsyn ls` and `verify`: what a store holds, how far work on it is, and if it is whole."""
+"""`clipsyn ls`, `verify`, `rm` and `gc`: what a store holds, whether it is whole, and what goes."""
 
 from __future__ import annotations
 
-import json
-import sys
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import json_option, output_option, store_argument
-from clipsyn.cli.output import (
-    JSON,
-    STDOUT,
-    Output,
-    say,
-    say_document,
-    say_lines,
-    say_over,
+from clipsyn.cli.options import (
+    STORE,
+    YES,
+    StorePath,
+    cell_filters,
+    command,
+    flag,
+    json_option,
+    option,
+    output_option,
 )
-from clipsyn.errors import DamagedStore, StoreError, UsageError
+from clipsyn.cli.output import JSON, Output, say, say_lines
+from clipsyn.errors import DamagedStore, UsageError
 from clipsyn.names import Location
 from clipsyn.text import advised, counted, printable
 
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from clipsyn.show.table import Tables
-    from clipsyn.store.unfinished import StoreProgress, Unfinished
+    from clipsyn.store.unfinished import Leftover
 
-_EVERY = 2.0  # seconds
 _SHOWN = 30  # copies; a file has them all
 _COUNTED = {
     "samples": "sample tables",
@@ -69,24 +67,16 @@ def _say_status(store: Path, output: Output) -> None:
         for what, found in problems.items():
             for problem in found:
                 say(f"{what}: {problem}")
-        _say_unfinished(store, drafts, left)
+        for draft in drafts:
+            say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
+        if drafts or left:
+            say(f"leftovers in .wip of commands that were killed, or are running: {left}")
+            again = "the command that began an unfinished group goes on with it if it is run again"
+            say(f"{again}; `{advised('gc', store)}` drops all that if it was killed long ago")
     if damaged or stale:
         raise DamagedStore(
             f"parts of {store} are lost, stale or may not be read: "
             f"`{advised('verify', store)}` reads it all"
-        )
-
-
-def _say_unfinished(store: Path, drafts: list[Unfinished], left: int) -> None:
-    for draft in drafts:
-        say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
-    if drafts:
-        say("the command that started them goes on with them if it is run again;")
-        say(f"`{advised('gc', store)}` drops them if it was killed long ago")
-    if left:
-        say(
-            f"leftovers in .wip of commands that were killed, or are running: {left}; gc drops "
-            "them too"
         )
 
 
@@ -95,58 +85,21 @@ def by_kind(groups: Mapping[str, int]) -> str:
     return ", ".join(f"{_COUNTED[kind]} {count:,}" for kind, count in groups.items())
 
 
-def _watch(store: Path, output: Output) -> None:
-    """Say what there is whenever it has changed, until Ctrl-C; on a terminal, in one line."""
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.marker import is_vacant
-    from clipsyn.store.unfinished import Watch
-
-    if not is_vacant(store):
-        FeatureStore.open(store)  # raises where it is something else
-    elif not store.absolute().parent.is_dir():
-        raise StoreError(f"{store} cannot be made by any job: there is no folder {store.parent}")
-    watched, before = Watch(store), None
-    with suppress(KeyboardInterrupt):
-        while True:
-            seen = watched.look(time.monotonic())
-            if STDOUT in output.files:
-                say_document(json.dumps(asdict(seen)))
-            elif (line := describe(seen)) != before:
-                (say_over if sys.stdout.isatty() else say)(line)
-                before = line
-            time.sleep(_EVERY)
-    if sys.stdout.isatty():
-        say("")
-
-
-def describe(seen: StoreProgress) -> str:
-    """One line."""
-    cells = f"{counted(seen.cells, 'cell')} finished"
-    if not seen.groups:
-        return f"{cells}; nothing is being written"
-    groups = f"{counted(seen.groups, 'group')} unfinished"
-    line = f"{cells}; {groups}, {seen.done:,} of {seen.blocks:,} blocks done"
-    if seen.left is None:
-        return line
-    left = timedelta(seconds=round(seen.left))
-    return f"{line}, {60 * seen.rate:,.0f} a minute, {left} left for these"
-
-
-@click.command()
-@store_argument
-@click.option("--status", is_flag=True, help="What is finished, unfinished, lost or stale.")
-@click.option("--watch", is_flag=True, help="How the work of all jobs goes on, until Ctrl-C.")
-@click.option("--copies", is_flag=True, help="Images that equal, or look like, an earlier one.")
-@output_option()
-def ls(store: Path, status: bool, watch: bool, copies: bool, output: Output) -> None:
+@command(
+    "ls",
+    [
+        STORE,
+        flag(["--status"], help="What is finished, unfinished, lost or stale."),
+        flag(["--copies"], help="Images that equal, or look like, an earlier one."),
+        output_option(),
+    ],
+)
+def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation.
 
     With --status: what is finished, what an interrupted command left to do, and what readers
     refuse. The exit status is 4 if a part of a group is missing or may not be read, or if a cell
     was made from others than are there now; `verify` also reads the rest.
-
-    With --watch: again and again how many blocks all jobs have done, and how long the rest of what
-    they have begun takes.
 
     With --copies: each image with the content of an earlier one of its dataset, or that looks like
     it (difference hashes of 64 bits, at most 4 of them other; different pictures of one simple
@@ -157,14 +110,12 @@ def ls(store: Path, status: bool, watch: bool, copies: bool, output: Output) -> 
     clipsyn ls store --status
     clipsyn ls store --copies -o copies.csv
     """
-    if status + watch + copies > 1:
-        raise UsageError("give one of --status, --watch and --copies")
-    if status or watch:
+    if status and copies:
+        raise UsageError("give one of --status and --copies")
+    if status:
         if other := [file for file in output.files if not file.name.lower().endswith(JSON)]:
-            raise UsageError(
-                f"--status and --watch write JSON alone: leave out --output {other[0]}"
-            )
-        (_say_status if status else _watch)(store, output)
+            raise UsageError(f"--status writes JSON alone: leave out --output {other[0]}")
+        _say_status(store, output)
         return
     if copies:
         output.show(_copies(store), _copies_tables)
@@ -248,10 +199,10 @@ def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"imported {kind}: {', '.join(map(printable, imported))}"
 
 
-@click.command()
-@store_argument
-@json_option
-@click.option("--deep", is_flag=True, help="Also compute logits and predictions again.")
+@command(
+    "verify",
+    [STORE, json_option, flag(["--deep"], help="Also compute logits and predictions again.")],
+)
 def verify(store: Path, output: Output, deep: bool) -> None:
     """Re-read every chunk of STORE, and whether each group is whole and where it belongs.
 
@@ -288,3 +239,144 @@ def verify(store: Path, output: Output, deep: bool) -> None:
             f"`{advised('rm', store, '--dataset', '…', '--backbones', '…')}` and make them again"
         )
         raise DamagedStore(f"damage found in {store} (see above, {len(problems)} in all): {mend}")
+
+
+_AGES = {"m": 60, "h": 3_600, "d": 86_400}  # seconds, by the letter of a unit
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, age: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})([mhd])", age)
+    if match is None and age != "0":
+        raise UsageError(f"--older-than '{age}' is no age: write 30m, 12h, 7d or 0")
+    return int(match[1]) * _AGES[match[2]] if match else 0
+
+
+@command(
+    "gc",
+    [
+        click.Argument(["store"], type=StorePath(), envvar="CLIPSYN_STORE", required=False),
+        flag(["--cache"], help="Copies here of what was read at URLs, not STORE."),
+        option(
+            ["--older-than"],
+            callback=_seconds,
+            default="1d",
+            show_default=True,
+            metavar="AGE",
+            help="Only what nobody has written to, or read, for so long: 30m, 12h, 7d. 0 is "
+            "whatever its age.",
+        ),
+        flag(["--dry-run"], help="Say what would be removed, and stop."),
+        YES,
+    ],
+)
+def gc(store: Path | None, cache: bool, older_than: int, dry_run: bool, yes: bool) -> None:
+    """Remove from STORE what jobs that were killed have left, having listed it and asked.
+
+    A group that is not finished could be completed by the command that began it. A job that runs
+    writes to its groups again and again, so it loses nothing as long as a block takes it less
+    than --older-than.
+
+    At the URL of a bucket, or in a folder that was pushed to, these are groups that the index does
+    not name: sent by a push that was killed, or replaced. A push that runs loses nothing as long as
+    it takes less than --older-than; who still reads a group that was replaced is told so.
+
+    With --cache: groups of arrays that were read at URLs, kept here so that they travel once, in
+    the folder CLIPSYN_CACHE or ~/.cache/clipsyn. Nothing goes from there by itself.
+
+    \b
+    clipsyn gc store --dry-run
+    clipsyn gc store --older-than 0  all that is unfinished, where no job is running
+    clipsyn gc s3://lab/clip --dry-run
+    clipsyn gc --cache --older-than 30d
+    """
+    if cache:
+        _empty_cache(older_than, dry_run, yes)
+        return
+    if store is None:
+        raise UsageError("name a STORE, or add --cache")
+    found, collect = _left_over(store)
+    dead = [one for one in found if one.age >= older_than]
+    for one in dead:
+        say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {_ago(one.age)}")
+    if young := len(found) - len(dead):
+        say(f"{young:,} more were last written to less than {_ago(older_than)}: they stay")
+    if not dead:
+        say(f"nothing to remove from {store}")
+    elif not dry_run:
+        what = counted(len(dead), "unfinished group or leftover", "unfinished groups and leftovers")
+        _confirm(what, store, yes)
+        say(f"removed {collect(dead):,} of {what} from {store}")
+
+
+def _confirm(what: str, place: Path, yes: bool) -> None:
+    if not yes:
+        click.confirm(f"Remove {what} from {place}?", abort=True)
+
+
+def _empty_cache(older_than: int, dry_run: bool, yes: bool) -> None:
+    from clipsyn.remote.cache import Cache
+
+    cache = Cache.of_user()
+    old = [group for group in cache.groups() if time.time() - group.used >= older_than]
+    size, what = sum(group.bytes for group in old) / 1e6, counted(len(old), "group")
+    if not old:
+        say(f"nothing to remove from {cache.root}")
+        return
+    say(f"{what} in {cache.root}, {size:,.1f} MB, last read {_ago(time.time() - old[0].used)}")
+    if not dry_run:
+        _confirm(what, cache.root, yes)
+        removed = cache.prune(older_than)
+        size = sum(group.bytes for group in removed) / 1e6
+        say(f"removed {counted(len(removed), 'group')}, {size:,.1f} MB, from {cache.root}")
+
+
+def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], int]]:
+    """What lies in a store that nobody needs, and what removes it."""
+    from clipsyn.store import unfinished
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.marker import is_store, place_of
+
+    place = place_of(store)
+    if isinstance(store, Location) and not is_store(place):
+        place = store  # a first push to it may have been killed
+    if isinstance(place, Location):
+        from clipsyn.remote import publishing
+
+        return publishing.left_over(place), partial(publishing.collect, place)
+    path = FeatureStore.open(place).path
+    return unfinished.left_over(path), partial(unfinished.collect, path)
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("day", _AGES["d"]), ("hour", _AGES["h"]), ("minute", _AGES["m"])):
+        if (count := int(seconds // length)) > 0:
+            return f"{counted(count, unit)} ago"
+    return "moments ago"
+
+
+@command("rm", [STORE, *cell_filters(prompts=True), YES])
+def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
+    """Remove from STORE what every given filter matches, having listed it and asked.
+
+    \b
+    clipsyn rm store --backbones tiny-RN/zoo         its features, logits and class embeddings
+    clipsyn rm store --dataset emoji-food            everything of that dataset
+    """
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import find_groups, remove
+    from clipsyn.store.select import names_meant, nothing_matches
+
+    opened = FeatureStore.open(store)
+    opened.check_writable()
+    if not any(filters.values()):
+        raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
+    places = [group.place for group in find_groups(opened, {})]
+    groups = find_groups(opened, names_meant(places, filters, str(store)))
+    if not groups:
+        raise nothing_matches(str(store))
+    for group in groups:
+        say(str(group.path.relative_to(store)))
+    what = counted(len(groups), "group")
+    _confirm(what, store, yes)
+    remove(opened, groups)
+    say(f"removed {what} from {store}")

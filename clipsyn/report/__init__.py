@@ -1,8 +1,16 @@
-"""What people look at: figures by name, and the page."""
+"""What people look at, figures by name and the page, and what they are asked for."""
 
 from __future__ import annotations
 
-from clipsyn.registry import Registry
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.evaluation import selection
+from clipsyn.evaluation.selection import Selection
+from clipsyn.registry import Registry, unknown_name
+from clipsyn.settings import FILES, NAMES, OUTPUT, PATH, REQUIRED, TEXT, Settings, declared, setting
 
 FIGURES = Registry(
     "figure",
@@ -24,3 +32,70 @@ FIGURES = Registry(
         "cka": "clipsyn.analyses.representation.view:cka",
     },
 )
+
+
+class ReportSettings(Selection):
+    """What `clipsyn report` is asked for."""
+
+    output: Path = setting(
+        REQUIRED, OUTPUT, "The page to write.", letter="-o", metavar="FILE.html", endings=(".html",)
+    )
+    title: str | None = setting(
+        None, TEXT, "What stands above the page.", instead_of_none="what was run"
+    )
+    pooled: bool = selection.pooled()
+    results: Path | None = selection.results(
+        "Results of `clipsyn evaluate -o`: which combination of backbones is best."
+    )
+    predictions: Path | None = setting(
+        None,
+        PATH,
+        "Every method's answers, kept by `clipsyn evaluate`: which methods differ, and how surely.",
+        instead_of_none="none",
+    )
+    measured: Mapping[str, str] = setting(
+        {},
+        FILES,
+        "What the command of an analysis has written as Parquet, such as "
+        "cascade=cascade.parquet; repeated or with commas.",
+        metavar="ANALYSIS=FILE",
+    )
+    images: Path | None = setting(
+        None,
+        PATH,
+        "Folder, tar or manifest of the images, or the folder of several datasets: show those "
+        "that only one backbone gets right.",
+        instead_of_none="none",
+    )
+
+    def _check(self) -> None:
+        for name in self.measured:
+            if name not in ANALYSES:
+                raise unknown_name("analysis", name, ANALYSES)
+
+
+def _part(name: str) -> Any:
+    like = declared(Selection)[name]
+    about = {"flag": like.flag, "letter": like.letter, "instead_of_none": "as measured"}
+    return setting(None, NAMES, like.help, **about)
+
+
+def _of_results(what: str) -> Any:
+    return setting(None, NAMES, f"{what} in results of evaluate.", instead_of_none="all")
+
+
+class Drawn(Settings):
+    """The numbers that a figure shows: names or patterns with ``*``; None takes all."""
+
+    datasets: tuple[str, ...] | None = _part("datasets")
+    splits: tuple[str, ...] | None = _part("splits")
+    perturbations: tuple[str, ...] | None = _part("perturbations")
+    backbones: tuple[str, ...] | None = _part("backbones")
+    prompts: tuple[str, ...] | None = _part("prompts")
+    heads: tuple[str, ...] | None = _of_results("Heads")
+    ensembles: tuple[str, ...] | None = _of_results("Ensembles")
+
+    @property
+    def given(self) -> dict[str, tuple[str, ...]]:
+        """Those that are not None."""
+        return {name: terms for name, terms in vars(self).items() if terms is not None}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,39 @@ from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.names import CLEAN, FeatureKey
+from clipsyn.report import ReportSettings
 from clipsyn.report.plot import read_frame, selected
-from clipsyn.report.settings import ReportSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import sharing
+from clipsyn.store.samples import SampleTable
 
 EVALUATE = "evaluate"
 PAIRED = "compare"
 MEASURED = ("zeroshot", "oracle", "diversity", "robustness")  # from predictions, in seconds
 _LACKING = (UsageError, InputError, LeakError, MissingCell)  # a store that is not complete has them
+
+
+@dataclass(frozen=True)
+class ShownSplit:
+    """One dataset and split, and the cells of it that are shown."""
+
+    samples: SampleTable
+    keys: tuple[FeatureKey, ...]
+    masked: int  # images that some backbone has no answer for
+    imported: frozenset[str]  # backbones
+
+    @property
+    def labelled(self) -> int:
+        return int((self.samples.labels >= 0).sum())
+
+    @property
+    def backbones(self) -> list[str]:
+        return list(dict.fromkeys(key.backbone for key in self.keys))
+
+    @property
+    def perturbations(self) -> list[str]:
+        return list(dict.fromkeys(key.perturbation for key in self.keys))
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,24 @@ class Evidence:
     def main_settings(self) -> ReportSettings:
         """The settings of what the answer is about: clean images, where there are any."""
         return _about("zeroshot", self.keys, self.settings)
+
+    @cached_property
+    def splits(self) -> list[ShownSplit]:
+        """Every dataset and split that is shown, in order."""
+        cells: dict[tuple[str, str], list[FeatureKey]] = defaultdict(list)
+        for key in self.keys:
+            cells[key.dataset, key.split].append(key)
+        return [_shown_split(self.store, where, keys) for where, keys in cells.items()]
+
+    @cached_property
+    def prompts(self) -> dict[tuple[str, str], list[str]]:
+        """The prompt sets that numbers are of, by dataset and split."""
+        sets: dict[tuple[str, str], list[str]] = defaultdict(list)
+        if (frame := self.frames.get("zeroshot")) is not None:
+            every = frame.select("dataset", "split", "prompts").unique().sort("prompts")
+            for dataset, split, prompts in every.rows():
+                sets[dataset, split].append(prompts)
+        return sets
 
 
 def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
@@ -173,3 +216,12 @@ def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[s
 def _sharing(store: FeatureStore, keys: Iterable[FeatureKey]) -> dict[str, frozenset[str]]:
     places = dict.fromkeys((key.dataset, key.split) for key in keys)
     return sharing([store.samples(*place) for place in places])
+
+
+def _shown_split(
+    store: FeatureStore, where: tuple[str, str], keys: Iterable[FeatureKey]
+) -> ShownSplit:
+    every = [store.cell(key) for key in keys]
+    masked = max(cell.counts()[1] for cell in every)
+    imported = frozenset(cell.key.backbone for cell in every if cell.imported_as)
+    return ShownSplit(store.samples(*where), tuple(cell.key for cell in every), masked, imported)

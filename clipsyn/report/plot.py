@@ -21,8 +21,7 @@ from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.files import all_rows
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.registry import unknown_name
-from clipsyn.report import FIGURES
-from clipsyn.report.settings import Drawn
+from clipsyn.report import FIGURES, Drawn
 from clipsyn.settings import SINGLE, takes
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore

@@ -1,9 +1,14 @@
-"""How backbones and methods stand over all datasets: means over them, with intervals."""
+"""How backbones and methods stand over all datasets, and the answer that this gives.
+
+The answer is about the best use of the labels there are, what needs none, and the limit. Nothing in
+it was chosen on the images that it is measured on, but for the limit and the note on hindsight,
+which say so. Its words are the template `answer.html`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -11,16 +16,22 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.cascade import PLAIN, WITHIN
 from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, gain_metric, in_order
 from clipsyn.evaluation.results.view import WHERE, having, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
+from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
+from clipsyn.show.frames import is_nan
 from clipsyn.show.means import Mean, Numbers, mean_over
-from clipsyn.show.table import shots_text
+from clipsyn.show.table import interval_text, p_value, shots_text
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
+PREFERRED = "log-avg"  # of what needs no labels
+HINDSIGHT = (BEST, ORACLE, INDEPENDENT)  # they know the labels that they are measured on
+Place = tuple[str, str, str]  # dataset, split, perturbation
 
 
 def main_part(frame: pl.DataFrame, *, of_means: bool = False) -> pl.DataFrame:
@@ -57,16 +68,25 @@ def _chosen_prompts(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-HINDSIGHT = (BEST, ORACLE, INDEPENDENT)  # they know the labels that they are measured on
-Place = tuple[str, str, str]  # dataset, split, perturbation
-
-
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """A backbone or a method: its accuracies by place, of which there is at least one."""
+    """A backbone with zero-shot logits, or a method: a head and an ensemble, at the most shots.
+
+    accuracies: by place, of which there is at least one. best_on: datasets on which a backbone is
+    the best. gains: over the backbone that is best on the support, on the same head.
+    over_zero_shot: over the one that is best there with zero-shot logits. What is not known has no
+    entry. shots: None where it learns nothing. choices: by dataset, what was chosen, and for how
+    many draws.
+    """
 
     name: str
     accuracies: Mapping[Place, Numbers]
+    head: str = "zero-shot"
+    shots: str | None = None
+    best_on: int = 0
+    gains: Mapping[Place, Numbers] = field(default_factory=dict)
+    over_zero_shot: Mapping[Place, Numbers] = field(default_factory=dict)
+    choices: Mapping[str, Counter[str]] = field(default_factory=dict)
 
     @cached_property
     def accuracy(self) -> Mean:
@@ -77,29 +97,6 @@ class Standing:
     def on(self, datasets: Collection[str]) -> float:
         """The mean accuracy of some datasets."""
         return fmean(acc for (name, *_), (acc, *_) in self.accuracies.items() if name in datasets)
-
-
-@dataclass(frozen=True, eq=False)
-class Backbone(Standing):
-    """A backbone on its own, with zero-shot logits."""
-
-    best_on: int  # datasets
-
-
-@dataclass(frozen=True, eq=False)
-class Method(Standing):
-    """A head and an ensemble on it, at the most shots.
-
-    gains: over the backbone that is best on the support, on the same head. over_zero_shot: over
-    the one that is best there with zero-shot logits. What is not known has no entry. shots: None
-    where it learns nothing. choices: by dataset, what was chosen, and for how many draws.
-    """
-
-    head: str
-    shots: str | None
-    gains: Mapping[Place, Numbers] = field(default_factory=dict)
-    over_zero_shot: Mapping[Place, Numbers] = field(default_factory=dict)
-    choices: Mapping[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def is_fair(self) -> bool:
@@ -151,7 +148,7 @@ class Method(Standing):
         return min(gains, key=lambda it: it[1], default=None)
 
 
-def backbones(frame: pl.DataFrame) -> list[Backbone]:
+def backbones(frame: pl.DataFrame) -> list[Standing]:
     """Those of a frame with zero-shot accuracies, best first.
 
     One that lacks a dataset has another mean than the others, so it comes after those that have
@@ -162,21 +159,21 @@ def backbones(frame: pl.DataFrame) -> list[Backbone]:
     best = pl.col("value") == pl.col("value").max().over(WHERE)
     first = known.with_columns(best=best).group_by("backbone").agg(pl.col("best").sum())
     found = [
-        Backbone(name, _by_place(known.filter(backbone=name)), times)
+        Standing(name, _by_place(known.filter(backbone=name)), best_on=times)
         for name, times in first.sort("backbone").iter_rows()
     ]
     return sorted(found, key=lambda it: (-it.accuracy.datasets, -it.accuracy.value))
 
 
-def oracle(frame: pl.DataFrame) -> Method | None:
+def oracle(frame: pl.DataFrame) -> Standing | None:
     """The oracle of all backbones, on zero-shot logits."""
     rows = main_part(frame).filter(ensemble=ORACLE, metric="acc1")
     most = pl.col("backbones").list.len()
     found = _by_place(rows.filter(most == most.max().over(WHERE)))
-    return Method(ORACLE, found, "zero-shot", None) if found else None
+    return Standing(ORACLE, found) if found else None
 
 
-def methods(results: pl.DataFrame) -> list[Method]:
+def methods(results: pl.DataFrame) -> list[Standing]:
     """Those of results of `clipsyn evaluate`: the chosen one, then by heads and the registry."""
     part = main_part(results)
     accuracies, gains, over_zero_shot = (
@@ -185,21 +182,21 @@ def methods(results: pl.DataFrame) -> list[Method]:
     )
     choices = _choices(part)
     found = [
-        Method(
+        Standing(
             str(name),
             there,
             str(head),
             _shots(rows["shots"].drop_nulls().unique().to_list()),
-            _by_place(gains.get((head, name), rows.clear())),
-            _by_place(over_zero_shot.get((head, name), rows.clear())),
-            choices if name == CHOSEN else {},
+            gains=_by_place(gains.get((head, name), rows.clear())),
+            over_zero_shot=_by_place(over_zero_shot.get((head, name), rows.clear())),
+            choices=choices if name == CHOSEN else {},
         )
         for (head, name), rows in accuracies.items()
         if (there := _by_place(rows))
     ]
     heads = part["head"].unique(maintain_order=True).to_list()
 
-    def place(it: Method) -> tuple[Any, ...]:
+    def place(it: Standing) -> tuple[Any, ...]:
         return not it.is_choice, heads.index(it.head), _place(it.name), it.name
 
     return sorted(found, key=place)
@@ -234,3 +231,111 @@ def _shots(there: list[str]) -> str | None:
     order = sorted(there, key=in_order)
     texts = [*map(shots_text, order)]
     return texts[0] if len(texts) == 1 else f"{order[0]} to {texts[-1]}"
+
+
+def leading(compared: Sequence[Standing]) -> Standing | None:
+    """The method that the answer is about: never chosen on the images that it is measured on.
+
+    What the support has chosen, else what needs no labels, else the first in their order.
+    """
+
+    def place(method: Standing) -> tuple[bool, bool, bool]:
+        return not method.is_choice, method.shots is not None, method.name != PREFERRED
+
+    return min((it for it in compared if it.is_fair), key=place, default=None)
+
+
+Times = list[tuple[str, int]]  # names, with the number of datasets, the most first
+
+
+def elsewhere(
+    candidates: Sequence[Standing], sharing: Mapping[str, Collection[str]]
+) -> tuple[Mean, Times] | None:
+    """For each dataset the candidate that is best on those that share no image with it.
+
+    sharing: by dataset the others that hold an image of it. Returns the mean accuracy of what is
+    chosen, and how often each is. Candidates that some dataset lacks have other means and are left
+    out. None where none is left, or a dataset without which there is none.
+    """
+    places = {place for it in candidates for place in it.accuracies}
+    whole = [it for it in candidates if it.accuracies.keys() == places]
+    datasets = {dataset for dataset, *_ in places}
+    others = {it: datasets - {it, *sharing.get(it, ())} for it in datasets}
+    if not whole or not all(others.values()):
+        return None
+    chosen = {name: max(whole, key=lambda it: it.on(others[name])) for name in datasets}
+    mean = mean_over(chosen[place[0]].accuracies[place] for place in sorted(places))
+    assert mean
+    return mean, Counter(chosen[it].name for it in sorted(datasets)).most_common()
+
+
+def answer(evidence: Evidence) -> dict[str, Any]:
+    """What the template says: with results of ensembles, of backbones alone, or of none."""
+    frame, results = evidence.frames.get("zeroshot"), evidence.frames.get(EVALUATE)
+    alone = [] if frame is None else backbones(frame)
+    compared = [] if results is None or not alone else methods(results)
+    lead = leading(compared)
+    limits = [it for it in compared if it.name == ORACLE]
+    if frame is not None and not limits:
+        limits = [*filter(None, [oracle(frame)])]
+    return {
+        "alone": alone,
+        "lead": lead,
+        "limit": max(limits, key=lambda it: it.accuracy.value, default=None),
+        "has_support": evidence.has_support,
+        "cost": _cost([evidence.gflops.get(it.name) for it in alone]),
+        **(_of_lead(lead, compared, alone, evidence) if lead else {}),
+    }
+
+
+def _of_lead(
+    lead: Standing, compared: Sequence[Standing], alone: Sequence[Standing], evidence: Evidence
+) -> dict[str, Any]:
+    free = [it for it in compared if it.is_fair and it.shots is None]
+    fair = [it for it in compared if it.is_fair and it.accuracy.datasets == lead.accuracy.datasets]
+    return {
+        "free": leading(free),
+        "next": elsewhere(free, evidence.sharing),
+        "next_alone": elsewhere(alone, evidence.sharing),
+        "hindsight": max(fair, key=lambda it: (it.accuracy.value, it.name != CHOSEN)),
+        "tested": _tested(lead, evidence.frames.get(PAIRED)),
+        "cascade": _cascade(evidence.frames.get("cascade")),
+    }
+
+
+def _tested(lead: Standing, paired: pl.DataFrame | None) -> dict[str, Any] | None:
+    """What the test image by image says of the method and the backbone chosen on the support."""
+    if paired is None:
+        return None
+    rows = main_part(paired, of_means=True).filter(
+        first=BEST_SINGLE, second=lead.name, head=lead.head
+    )
+    if rows.is_empty():
+        return None
+    row = rows.row(0, named=True)
+    kind = "ci" if is_nan(row["both_low"]) else "both"
+    return row | {
+        "points": f"{-100 * row['difference']:.1f}",
+        "interval": interval_text(-row[f"{kind}_high"], -row[f"{kind}_low"]),
+        "over": "images" if kind == "ci" else "draws and images",
+        "p": p_value(row["p_holm"]),
+    }
+
+
+def _cost(gflops: Sequence[float | None]) -> dict[str, float] | None:
+    """Of all backbones, the best first; None where one is not known."""
+    known = [value for value in gflops if value is not None]
+    if len(known) < max(len(gflops), 2) or known[0] <= 0:
+        return None
+    return {"total": sum(known), "times": sum(known) / known[0]}
+
+
+def _cascade(frame: pl.DataFrame | None) -> dict[str, Any] | None:
+    if frame is None:
+        return None
+    part = main_part(frame).filter(rule=WITHIN, ensemble=PLAIN)
+    accuracy, cost = (
+        mean_over(part.filter(metric=metric).select("value", "ci_low", "ci_high").iter_rows())
+        for metric in ("acc1", "mean_gflops")
+    )
+    return {"accuracy": accuracy, "gflops": cost.value} if accuracy and cost else None

@@ -1,8 +1,8 @@
-"""Tables of the page: backbones, datasets, methods, and the numbers of figures."""
+"""Tables of the page: backbones, datasets, methods, numbers of figures, and where all is from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,21 +11,18 @@ from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import WHERE, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
+from clipsyn.exchange.origins.made import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.report.evidence import Evidence
-from clipsyn.report.standings import (
-    HINDSIGHT,
-    Method,
-    Place,
-    backbones,
-    main_part,
-)
+from clipsyn.report.standings import HINDSIGHT, Place, Standing, backbones, main_part
 from clipsyn.show.means import Mean, Numbers
 from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Table, percent_cell, points_cell
 from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, title, where
+from clipsyn.store.inventory import describe
 
 _MOST_ROWS = 150  # of the numbers below a figure
+_DIGITS = 12  # of a digest, enough to tell two apart
 
 
 def share_of(head: str, mean: Mean | None, *, signed: bool = False) -> dict[str, Cell]:
@@ -59,13 +56,12 @@ def backbone_table(evidence: Evidence) -> Table:
     alone = backbones(evidence.frames["zeroshot"])
     sets = max(it.accuracy.datasets for it in alone)
     brings = _of_oracle(evidence.frames.get("oracle"))
-    ranges = _ranges(evidence.frames["zeroshot"])
     lines = []
     for it in alone:
         line: dict[str, Any] = {"backbone": it.name, **share_of("top-1, %", it.accuracy)}
         if sets > 1:
-            lowest, highest = ranges[it.name]
-            line |= {"best on": it.best_on, "lowest": lowest, "highest": highest}
+            values = [value for value, *_ in it.accuracies.values()]
+            line |= {"best on": it.best_on, "lowest": min(values), "highest": max(values)}
         line["only it right, %"] = brings.get((it.name, "unique_correct"))
         line["Shapley, points"] = brings.get((it.name, "shapley"))
         line["GFLOPs"] = evidence.gflops.get(it.name)
@@ -95,14 +91,7 @@ def _of_oracle(frame: pl.DataFrame | None) -> dict[tuple[str, str], float]:
     return {(name, metric): value for name, metric, value in means.iter_rows()}
 
 
-def _ranges(frame: pl.DataFrame) -> dict[str, tuple[float, float]]:
-    rows = singles(main_part(frame)).filter(pl.col("value").is_not_nan(), metric="acc1")
-    value = pl.col("value")
-    ends = rows.group_by("backbone").agg(low=value.min(), high=value.max())
-    return {name: (low, high) for name, low, high in ends.iter_rows()}
-
-
-def dataset_table(evidence: Evidence, lead: Method | None) -> Table:
+def dataset_table(evidence: Evidence, lead: Standing | None) -> Table:
     """A line for each dataset: its best backbone, the oracle, and the method of the answer."""
     part = main_part(evidence.frames["zeroshot"])
     same = common(part, WHERE)
@@ -127,7 +116,7 @@ def dataset_table(evidence: Evidence, lead: Method | None) -> Table:
     return table_of(lines, title=f"Datasets, {about}", right=right, notes=note)
 
 
-def _of_lead(lead: Method, place: Place) -> dict[str, Any]:
+def _of_lead(lead: Standing, place: Place) -> dict[str, Any]:
     """What the answer is made of at one place."""
     accuracy = share_of(lead.name, _here(lead.accuracies, place))
     gain = share_of("its gain", _here(lead.gains, place), signed=True)
@@ -148,9 +137,8 @@ def _of_metric(rows: pl.DataFrame, metric: str) -> Mean | None:
     return _mean(found.row(0, named=True)) if len(found) else None
 
 
-def method_table(methods: Iterable[Method], opponent: str) -> Table:
+def method_table(shown: Sequence[Standing], opponent: str) -> Table:
     """A line for each method, with what it gains over an opponent."""
-    shown = list(methods)
     several = len({it.head for it in shown}) > 1
     sets = max(it.accuracy.datasets for it in shown)
     best = max((it.accuracy.value for it in shown if it.name not in HINDSIGHT), default=0)
@@ -182,3 +170,54 @@ def method_table(methods: Iterable[Method], opponent: str) -> Table:
         best={(at, "top-1, %"): () for at in first},
         notes=note,
     )
+
+
+def image_table(evidence: Evidence) -> Table:
+    """A line for each dataset and split: its images, and what is shown of them."""
+    lines = [
+        {
+            "dataset": place.samples.name,
+            "images": len(place.samples),
+            "labelled": place.labelled,
+            "classes": len(place.samples.class_names),
+            "prompts": evidence.prompts.get((place.samples.dataset, place.samples.split)),
+            "conditions": len(place.perturbations),
+            "backbones": len(place.backbones),
+            "masked": place.masked,
+            "licence of the images": place.samples.licence or None,
+        }
+        for place in evidence.splits
+    ]
+    note = (
+        "masked: images that some backbone could not read, or has no answer for. They keep their "
+        "row and do not count."
+    )
+    return table_of(lines, title="Datasets", notes=note)
+
+
+def weights_table(evidence: Evidence) -> Table:
+    """A line for each backbone: where its weights come from, and what they are."""
+    about = describe(evidence.store)
+    lines = [
+        _weights(name, about, evidence.gflops.get(name))
+        for name in dict.fromkeys(key.backbone for key in evidence.keys)
+    ]
+    digits = {"GFLOPs": 2, "parameters, M": 2}
+    return table_of(lines, title="Backbones and their weights", digits=digits)
+
+
+def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> dict[str, Any]:
+    known = about["backbones"].get(name, {})
+    kinds = about["imports"].get(name, {}).get("kinds", [])
+    source = portable(str(known.get("source", ""))) if known else f"imported {', '.join(kinds)}"
+    parameters, size = known.get("image_parameters"), (known.get("preprocess") or {}).get("size")
+    return {
+        "backbone": name,
+        "weights from": source or None,
+        "SHA-256 of the weights": str(known.get("weights", ""))[:_DIGITS] or None,
+        "precision": known.get("precision"),
+        "input": size[0] if isinstance(size, list) and size else size,  # pixels of a side
+        "GFLOPs": gflops,
+        "parameters, M": parameters / 1e6 if parameters else None,
+        "run on": known.get("device"),
+    }

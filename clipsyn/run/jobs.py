@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from clipsyn.settings import (
     Settings,
     setting,
 )
-from clipsyn.text import printable
 
 HERE, LOCAL, SLURM = "here", "local", "slurm"
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
@@ -43,8 +40,6 @@ _OF_A_JOB = {  # names of --slurm that are no options of sbatch
 }
 _LOOK = 0.1  # seconds
 _NAMES = {it.value: it.name for it in signal.Signals}  # not of all real-time signals
-_STATUS_ALONE = re.compile(r"^srun: .*Exited with exit code \d+$")
-_READ = 64 << 10  # bytes at the end of a log in which its last words are looked for
 
 
 class ExecutorSettings(Settings):
@@ -102,24 +97,16 @@ class ExecutorSettings(Settings):
         text = self.slurm.get(name)
         if text is None or name not in _OF_A_JOB:
             return None
-        return _OF_A_JOB[name].accepted(f"slurm=… {name}", _value(text))
+        try:
+            value = json.loads(text)  # a number, true or false
+        except ValueError:
+            value = text
+        return _OF_A_JOB[name].accepted(f"slurm=… {name}", value)
 
     @property
     def of_sbatch(self) -> dict[str, str]:
         """The other options."""
         return {name: text for name, text in self.slurm.items() if name not in _OF_A_JOB}
-
-
-def _value(text: str) -> Any:
-    """What a text stands for: true or false, a number, or itself."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            pass
-    return text
 
 
 @dataclass(frozen=True)
@@ -143,15 +130,21 @@ class Ended:
     failure: str = ""
     status: int = 0
 
+    def __str__(self) -> str:
+        if not self.failure:
+            return f"{self.task} is done"
+        reason = f": {said}" if (said := self.reason()) else ""
+        return f"{self.task} failed ({self.failure}), {self.log}{reason}"
+
     def reason(self) -> str:
         """The last error in the log, or its last line that is more than an exit status."""
-        last = ""
-        for line in _last_lines(self.log):
-            if line.startswith("Error: "):
-                return line.removeprefix("Error: ")
-            if not _STATUS_ALONE.search(line):
-                last = last or line
-        return last
+        try:
+            lines = self.log.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        told = [line.strip() for line in lines if line.strip() and "Exited with exit" not in line]
+        errors = [line for line in told if line.startswith("Error: ")]
+        return (errors or told or [""])[-1].removeprefix("Error: ")
 
 
 OnTaskEnd = Callable[[Ended], None]
@@ -179,54 +172,23 @@ def check_all(ended: Sequence[Ended]) -> None:
     )
 
 
-def describe(ended: Ended) -> str:
-    """One line about a task that has ended."""
-    if not ended.failure:
-        return f"{ended.task} is done"
-    said = f": {reason}" if (reason := ended.reason()) else ""
-    return printable(f"{ended.task} failed ({ended.failure}), {ended.log}{said}")
-
-
-def _last_lines(log: Path) -> Sequence[str]:
-    """The lines at the end of a log that say something, the last first."""
-    lines: deque[str] = deque()
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _READ))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return lines
-    lines.extendleft(line.strip() for line in text.splitlines() if line.strip())
-    return lines
-
-
-def run_local(
-    tasks: Sequence[Task], folder: Path, on_end: OnTaskEnd, look: Callable[[], None]
-) -> None:
+def run_local(tasks: Sequence[Task], folder: Path, on_end: OnTaskEnd) -> None:
     """Run all tasks at once, each with its own cores; returns when all have ended.
 
-    folder: of their logs. look: called again and again meanwhile. Where this is interrupted, all
-    tasks are, and end as they do after SIGTERM.
+    folder: of their logs. Where this is interrupted, all tasks are, and end as they do after
+    SIGTERM.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _processes() as running:
+    running: dict[subprocess.Popen[bytes], Ended] = {}
+    try:
         for task in tasks:
             log = folder / f"task-{task.number}.log"
             running[_started(task, log)] = Ended(task, log)
         while running:
             time.sleep(_LOOK)
-            look()
             for process in [it for it in running if it.poll() is not None]:
                 on_end(_ended(running.pop(process), process.returncode))
-
-
-@contextmanager
-def _processes() -> Iterator[dict[subprocess.Popen[bytes], Ended]]:
-    """Those that run; none of them outlives an error."""
-    running: dict[subprocess.Popen[bytes], Ended] = {}
-    try:
-        yield running
-    finally:
+    finally:  # none of them outlives an error
         for process in running:
             process.terminate()
         for process in running:
@@ -234,7 +196,9 @@ def _processes() -> Iterator[dict[subprocess.Popen[bytes], Ended]]:
 
 
 def _started(task: Task, log: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | _gpu(task) | _same_code()
+    # the clipsyn that runs here, wherever it was imported from
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    environment = os.environ | _gpu(task) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with log.open("ab") as file:
         process = subprocess.Popen(
             [*COMMAND, *task.words],
@@ -266,13 +230,8 @@ def _gpu(task: Task) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": seen[(task.number - 1) % len(seen)]} if seen else {}
 
 
-def _same_code() -> dict[str, str]:
-    """The clipsyn that runs here, wherever it was imported from."""
-    root = str(Path(__file__).parents[2])
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-
-
 def _ended(it: Ended, code: int) -> Ended:
     if code < 0:
-        return Ended(it.task, it.log, f"killed by {_NAMES.get(-code, f'signal {-code}')}", 1)
-    return Ended(it.task, it.log, f"exit status {code}" if code else "", code)
+        name = _NAMES.get(-code, f"signal {-code}")
+        return replace(it, failure=f"killed by {name}", status=1)
+    return replace(it, failure=f"exit status {code}" if code else "", status=code)

@@ -13,12 +13,10 @@ from clipsyn.errors import UsageError
 from clipsyn.extract import Cost, Plan
 from clipsyn.names import Location, is_url
 from clipsyn.registry import unknown_name
-from clipsyn.run import analyses
-from clipsyn.run.stages import OTHER_STAGES, Jobs, Made, Outcome, Planned, Stage
+from clipsyn.run.stages import STAGES, Jobs, Made, Outcome, Planned, Stage
 from clipsyn.settings import declared
 from clipsyn.text import parse_yaml, read_text
 
-STAGES = {**OTHER_STAGES, **analyses.STAGES}
 FIELDS = ("description", "store", "stages")
 
 

@@ -99,7 +99,7 @@ def _parameters(tasks: Sequence[Task], settings: ExecutorSettings) -> dict[str, 
     return {name: value for name, value in asked.items() if value is not None} | fixed
 
 
-def wait(submitted: Sequence[Submitted], on_end: OnTaskEnd, look: Callable[[], None]) -> None:
+def wait(submitted: Sequence[Submitted], on_end: OnTaskEnd) -> None:
     """Return when all jobs have ended, however often SLURM queues one again meanwhile."""
     running = {one.job.job_id: one for one in submitted}
     gone: dict[str, float] = {}  # since when a job without a result is not in the queue
@@ -117,7 +117,6 @@ def wait(submitted: Sequence[Submitted], on_end: OnTaskEnd, look: Callable[[], N
             if ended:
                 del running[name]
                 on_end(ended)
-        look()
         if running:
             time.sleep(pause)
             pause = min(1.2 * pause, _LONGEST)

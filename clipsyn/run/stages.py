@@ -1,20 +1,25 @@
-"""Stages of a recipe: what each has, and those that fill a store and evaluate."""
+"""Stages of a recipe: what each has, what it would do, and when it is skipped."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from clipsyn import __version__
+from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.job import load_job, plan_job, run_job
-from clipsyn.names import FeatureKey
-from clipsyn.settings import PATH, PATHS, REQUIRED, TEXT, Settings, declared, setting
+from clipsyn.names import FeatureKey, fingerprint
+from clipsyn.report import ReportSettings
+from clipsyn.settings import OUTPUT, PATH, PATHS, REQUIRED, TEXT, Settings, declared, setting
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import counted
@@ -59,10 +64,6 @@ class Made:
         for key in plan.keys:
             self.prompts.setdefault(key, set()).add(prompts)
 
-    def under_others(self, prompts: str) -> set[FeatureKey]:
-        """Cells that are made, but not under these prompts."""
-        return {key for key, names in self.prompts.items() if prompts not in names}
-
 
 Jobs = Callable[[Path, Settings], None]  # does what settings ask for on a store
 
@@ -81,16 +82,36 @@ class Stage(Settings):
         values = {name: getattr(self, name) for name in declared(self.declares)}
         return self.declares(**{**values, **others})
 
+    def written(self) -> list[Path]:
+        """The files that it makes."""
+        return []
+
     def planned(self, store: Path, made: Made) -> Planned:
         """What it would do, told without loading weights, downloading or writing.
 
         made: by the stages before it. Raises as the stage would for names that are not known.
         """
-        raise NotImplementedError
+        results = getattr(self, "results", None)
+        reads = [f"reads {results}"] if results else []
+        return Planned(self.stage, ", ".join([*reads, *map(_is_written, self.written())]))
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
         """Do it. jobs: does the work, if it can be shared, instead of this process."""
         raise NotImplementedError
+
+    def made_from(self, store: FeatureStore, names: Iterable[str], **more: Any) -> str:
+        """Changes whenever these settings, the files that are read, the store or clipsyn do."""
+        values = {name: getattr(self, name) for name in names}
+        asked = json.loads(json.dumps({"stage": self.stage, **values}, default=str))
+        paths = [name for name, it in declared(self.declares).items() if it.kind is PATH]
+        read = [getattr(self, name) for name in paths if name != "images"]  # those of the store
+        read += getattr(self, "measured", {}).values()
+        files = [content(Path(path)) for path in read if path]
+        return fingerprint({"settings": asked, "files": files, "store": digest(store), **more})
+
+
+def _is_written(path: Path) -> str:
+    return f"{'renews' if path.exists() else 'writes'} {path}"
 
 
 class WritingStage(Stage):
@@ -127,23 +148,14 @@ class WritingStage(Stage):
             renew(self.document, {start + name: it for name, it in shown.items()})
 
 
-StageClass = TypeVar("StageClass", bound=Stage)
-
-
-def stage_class(name: str, settings: type[Settings], base: type[StageClass]) -> type[StageClass]:
-    """A subclass of `base` for ``stage: NAME``, with a field for each setting it has not."""
-    fields = {name: it for name, it in declared(settings).items() if name not in declared(base)}
-    return type(f"{name.title()}Stage", (base,), {**fields, "declares": settings, "stage": name})
-
-
 class ExtractStage(Stage):
     def planned(self, store: Path, made: Made) -> Planned:
-        return planned_extraction(store, self.settings(), made)
+        return _planned_extraction(store, self.settings(), made)
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
         settings = self.settings()
         if jobs:  # no weights are loaded here
-            before = planned_extraction(store, settings.of_any_device(), Made()).what
+            before = _planned_extraction(store, settings.of_any_device(), Made()).what
             jobs(store, settings)
             return Outcome("extract", False, f"by jobs: {before}")
         with progress() as counters:
@@ -163,11 +175,12 @@ class ExtractStage(Stage):
         return Outcome("extract", False, did)
 
 
-def planned_extraction(store: Path, settings: ExtractSettings, made: Made) -> Planned:
+def _planned_extraction(store: Path, settings: ExtractSettings, made: Made) -> Planned:
     plan = plan_job(store, settings)
     every = plan.keys
     stored = every.intersection(plan.done)
-    answered = every & made.under_others(settings.prompts)
+    under_others = {key for key, names in made.prompts.items() if settings.prompts not in names}
+    answered = every & under_others
     answered |= _without_answers(store, stored - {*made.prompts}, settings.prompts)
     plan = replace(plan, done={*plan.done, *made.prompts})
     answers = plan.cost_of_answers(answered)
@@ -200,7 +213,7 @@ class ImportStage(Stage):
             raise UsageError("files=… is empty: it takes at least one")
         super()._check()
 
-    def planned(self, _store: Path, _made: Made) -> Planned:
+    def planned(self, store: Path, made: Made) -> Planned:
         gone = [str(path) for path in self.files if not path.exists()]
         lacking = f"; not here: {', '.join(gone)}" if gone else ""
         return Planned("import", f"import {', '.join(map(str, self.files))}{lacking}")
@@ -220,7 +233,7 @@ class ProtocolStage(WritingStage):
     def settings(self, **others: Any) -> Any:
         return super().settings(output=self.beside(".parquet"), **others)
 
-    def planned(self, _store: Path, _made: Made) -> Planned:
+    def planned(self, store: Path, made: Made) -> Planned:
         from clipsyn.evaluation.methods import learning, spelled_out
 
         settings = self.settings()
@@ -233,10 +246,11 @@ class ProtocolStage(WritingStage):
             f"heads {', '.join(every.heads)}; {counted(ensembles, 'ensemble')}; "
             f"shots {', '.join(map(str, settings.shots))}; {counted(settings.seeds, 'seed')}: "
             f"up to {heads * ensembles * draws:,} fits for each dataset and prompt set, "
-            f"{written(settings.output)}",
+            f"{_is_written(settings.output)}",
         )
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
+        from clipsyn.evaluation.loop import gather, measure
         from clipsyn.evaluation.report import tables
         from clipsyn.show.formats import written as as_text
         from clipsyn.show.frames import printable_frame
@@ -245,7 +259,12 @@ class ProtocolStage(WritingStage):
         opened, settings = FeatureStore.open(store), self.settings()
         kept = [file for file in (settings.output, settings.predictions_file) if file]
         before = [_written_at(file) for file in kept]
-        frame = _evaluated(opened, settings, jobs)
+        if jobs:  # their results are put together here
+            jobs(opened.path, settings)
+            frame = gather(opened, settings)
+        else:
+            with progress("fits") as counters:
+                frame = measure(opened, settings, counters)
         samples = sample_tables(opened, frame)
         shown = tables(printable_frame(frame), settings, apart(samples))
         self.renew(shown, self.section)
@@ -254,27 +273,126 @@ class ProtocolStage(WritingStage):
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)
 
 
-def _evaluated(opened: FeatureStore, settings: ProtocolSettings, jobs: Jobs | None) -> DataFrame:
-    from clipsyn.evaluation.loop import gather, measure
-
-    if jobs:  # their results are put together here
-        jobs(opened.path, settings)
-        return gather(opened, settings)
-    with progress("fits") as counters:
-        return measure(opened, settings, counters)
-
-
 def _written_at(file: Path) -> int | None:
     return file.stat().st_mtime_ns if file.exists() else None
 
 
-def written(path: Path) -> str:
-    """Whether a file is made or renewed, in words."""
-    return f"{'renews' if path.exists() else 'writes'} {path}"
+class AnalysisStage(WritingStage):
+    """Skipped where its files are there, made with the same settings from the same store and files.
+
+    The note OUTPUT.made-from says what they were made from.
+    """
+
+    analysis: ClassVar[Analysis]
+
+    def written(self) -> list[Path]:
+        named = {getattr(self, name) for name, it in self.analysis.declared.items() if it.writes}
+        return [self.beside(".csv"), self.beside(".parquet"), *sorted(filter(None, named))]
+
+    def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
+        from clipsyn.evaluation.results.frame import RESULT
+        from clipsyn.show.formats import written as as_text
+        from clipsyn.show.frames import make_folder_of, printable_frame, write
+
+        opened, settings = FeatureStore.open(store), self.settings()
+        csv, table, *_ = self.written()
+        decisive = [name for name, it in self.analysis.declared.items() if not it.display]
+        made_from = self.made_from(opened, ["output", *decisive], columns=[*RESULT])
+        note = self.beside(".made-from")
+        is_current = all(map(Path.exists, self.written())) and _noted(note) == made_from
+        frame = _read(table) if is_current else None
+        skipped = frame is not None
+        if frame is None:
+            make_folder_of(table)
+            frame = self.analysis.measure(opened, settings)
+            write(frame, csv=csv, parquet=table)
+            self.analysis.write_files(opened, settings)
+            note.write_text(made_from)
+        shown = self.analysis.tables(printable_frame(frame), settings)
+        self.renew(shown, self.section or self.stage)
+        said = self.analysis.notes(opened, frame, settings)
+        report = "\n\n".join([*filter(None, [as_text(shown, "text")]), *said])
+        return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
 
-OTHER_STAGES: dict[str, type[Stage]] = {
-    "extract": stage_class("extract", ExtractSettings, ExtractStage),
-    "import": stage_class("import", ImportSettings, ImportStage),
-    "evaluate": stage_class("evaluate", ProtocolSettings, ProtocolStage),
+class ReportStage(Stage):
+    """Skipped where the page was made with the same settings from the same store and files.
+
+    The note OUTPUT.made-from says what it was made from.
+    """
+
+    output: Path = setting(REQUIRED, OUTPUT, "The page to write.")
+
+    def written(self) -> list[Path]:
+        return [self.output]
+
+    def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
+        from clipsyn.report.page import write_page
+        from clipsyn.show.frames import make_folder_of
+
+        opened, note = (
+            FeatureStore.open(store),
+            self.output.with_name(f"{self.output.name}.made-from"),
+        )
+        made_from = self.made_from(opened, self._declared)
+        skipped = self.output.exists() and _noted(note) == made_from
+        if not skipped:
+            make_folder_of(self.output)
+            write_page(opened, self.settings())
+            note.write_text(made_from)
+        return Outcome("report", skipped, f"{self.output}, open it in a browser")
+
+
+def digest(store: FeatureStore) -> str:
+    """Changes whenever anything in the store that a table could depend on does."""
+    from clipsyn.store.inventory import find_groups, group_digest
+
+    groups = {str(group.path): group_digest(store, group) for group in find_groups(store, {})}
+    return fingerprint({"clipsyn": __version__, "groups": groups})
+
+
+def content(path: Path) -> str:
+    """Digest of a file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}; an evaluate stage before this one makes it"
+        ) from None
+
+
+def _read(table: Path) -> DataFrame | None:
+    """None for a file that is damaged."""
+    import polars as pl
+
+    from clipsyn.show.frames import read_parquet
+
+    try:
+        return read_parquet(table)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
+def _noted(note: Path) -> str | None:
+    return note.read_text("utf-8", "replace") if note.exists() else None
+
+
+StageClass = TypeVar("StageClass", bound=Stage)
+
+
+def _stage(name: str, settings: type[Settings], base: type[StageClass]) -> type[StageClass]:
+    """A subclass of `base` for ``stage: NAME``, with a field for each setting it has not."""
+    fields = {name: it for name, it in declared(settings).items() if name not in declared(base)}
+    return type(f"{name.title()}Stage", (base,), {**fields, "declares": settings, "stage": name})
+
+
+STAGES: dict[str, type[Stage]] = {
+    "extract": _stage("extract", ExtractSettings, ExtractStage),
+    "import": _stage("import", ImportSettings, ImportStage),
+    "evaluate": _stage("evaluate", ProtocolSettings, ProtocolStage),
+    "report": _stage("report", ReportSettings, ReportStage),
 }
+for _name in ANALYSES:
+    _analysis: Analysis = ANALYSES.load(_name)
+    STAGES[_name] = _class = _stage(_name, _analysis.settings, AnalysisStage)
+    _class.analysis = _analysis

@@ -7,7 +7,6 @@ as large as a paper's caption when the figure is placed at its own size.
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,8 +41,6 @@ _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1
 _PNG_DOTS, _SCREEN_DOTS = 300, 160  # an inch
 _SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
 _LINE, _LETTER = 0.14, 0.055  # inches of a heading: high, and wide
-_TAG, _ID = r"<[^<>]+>", r'( id="|xlink:href="#|url\(#)'  # of SVG; what stands before an id
-_HEAD = r">\s*<metadata>.*?</defs>"  # a licence, which is empty, and rules for the whole page
 _SETTINGS = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
@@ -217,18 +214,12 @@ def png(figure: drawing.Figure) -> bytes:
     return file.getvalue()
 
 
-def svg(figure: drawing.Figure, name: str) -> str:
-    """A figure as the text of an SVG element, for a page; `name` begins every id in it.
-
-    So figures of different names stand in one page, and none has rules of style for the others.
-    """
+def svg(figure: drawing.Figure) -> str:
+    """A figure as the text of an SVG."""
     file = io.StringIO()
     with styled():
         figure.savefig(file, format="svg", metadata=_undated("svg"))
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(_TAG, lambda tag: re.sub(_ID, rf"\1{name}-", tag[0]), text)
-    return re.sub(_HEAD, r' stroke-linejoin="round">', text, count=1, flags=re.DOTALL)
+    return file.getvalue()
 
 
 def _undated(format: str) -> dict[str, Any]:

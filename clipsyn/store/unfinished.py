@@ -1,4 +1,4 @@
-"""What lies under `.wip`: drafts of running and of dead jobs, and how the work of all jobs goes on.
+"""What lies under `.wip`: drafts of running and of dead jobs.
 
 A running job writes into its drafts again and again. So what nobody has written to for a day is
 taken for dead: that needs no lock, and it holds for jobs on other machines, whatever the file
@@ -10,14 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.store import arrays, files
 from clipsyn.store.drafts import discard, is_draft, lying
-from clipsyn.store.features import FeatureStore
-from clipsyn.store.marker import is_store
 
 
 @dataclass(frozen=True)
@@ -120,46 +118,3 @@ def collect(store: Path, found: Collection[Leftover]) -> int:
                 discard(store, one.path) if one.path.is_dir() else one.path.unlink()
                 count += 1
     return count
-
-
-@dataclass(frozen=True)
-class StoreProgress:
-    """What one look has seen. done, blocks: of the groups that are or were being written."""
-
-    cells: int  # finished
-    groups: int  # being written, or left by a job that has ended
-    done: int
-    blocks: int
-    rate: float  # blocks a second, since the first look
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until all blocks are done; None where the rate does not tell."""
-        return (self.blocks - self.done) / self.rate if self.rate else None
-
-
-@dataclass
-class Watch:
-    """Looks at a store again and again.
-
-    A group that is published, or dropped, between two looks counts as done: `blocks` never shrinks.
-    """
-
-    store: Path
-    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)  # target -> done, total
-    _first: tuple[float, int] | None = None  # when, and how many blocks were done then
-
-    def look(self, now: float) -> StoreProgress:
-        """now: seconds on any clock."""
-        drafts = {draft.target: (draft.done, draft.total) for draft in unfinished(self.store)}
-        gone = {target: (total, total) for target, (_, total) in self._seen.items()}
-        self._seen = gone | drafts
-        done = sum(done for done, _ in self._seen.values())
-        self._first = self._first or (now, done)
-        start, before = self._first
-        rate = max(0, done - before) / (now - start) if now > start else 0.0
-        blocks = sum(total for _, total in self._seen.values())
-        return StoreProgress(self._cells(), len(drafts), done, blocks, rate)
-
-    def _cells(self) -> int:
-        return len(FeatureStore.open(self.store).keys()) if is_store(self.store) else 0

@@ -1,7 +1,11 @@
+"""`clipsyn evaluate` and `compare`."""
+
 from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -9,9 +13,12 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.paired import compare_methods
+from clipsyn.evaluation.paired.measure import PAIRS
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.methods.ensembles import ENSEMBLES
-from clipsyn.methods.heads import HEADS
+
+# `clipsyn evaluate`
+
 
 QUICK = ["--ensembles", "log-avg,super-learner", "--shots", "1,full", "--seeds", "2"]
 
@@ -62,12 +69,6 @@ def test_results_are_added_to_the_output(run, tmp_path):
         "super-learner",
         "oracle",
     }
-
-
-def test_the_help_names_every_head_and_ensemble():
-    text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).stdout.split())
-    for name in (*HEADS, *ENSEMBLES):
-        assert name in text, name
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,110 @@ def test_all_is_what_works_for_new_classes(run):
     result = run("--base-to-new", "--shots", "1", "--seeds", "1")
     assert result.exit_code == 0, result.stderr
     assert "note: lda left out: base-to-new" in result.stderr
+
+
+# `clipsyn evaluate -o` and `clipsyn compare`
+
+
+FEW = (
+    "--heads",
+    "zero-shot",
+    "--ensembles",
+    "log-avg,super-learner",
+    "--shots",
+    "1",
+    "--seeds",
+    "3",
+)
+
+
+@pytest.fixture
+def predictions(clipsyn, tiny_store, tmp_path):
+    path = tmp_path / "results.parquet"
+    done = clipsyn("evaluate", tiny_store.path, *FEW, "-o", path)
+    assert done.exit_code == 0, done.output
+    assert f"`clipsyn compare {path}`" in done.stderr
+    return path
+
+
+def test_it_compares_two_methods(clipsyn, predictions):
+    done = clipsyn("compare", predictions, "super-learner", "log-avg")
+    assert done.exit_code == 0, done.output
+    assert "super-learner less log-avg · test · clean" in done.stdout
+    assert "1 shot · 3 draws" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_numbers_are_those_of_python(clipsyn, predictions, tmp_path):
+    csv, parquet = tmp_path / "p.csv", tmp_path / "pairs.parquet"
+    done = clipsyn("compare", predictions, "log-avg", "-o", "-", "-o", csv, "-o", parquet)
+    expected = compare_methods(predictions, "log-avg")
+    found = json.loads(done.stdout)
+    assert list(found[0]) == list(PAIRS)
+    assert [row["difference"] for row in found] == expected["difference"].to_list()
+    assert pl.read_parquet(parquet).equals(expected)
+    assert len(pl.read_csv(csv)) == len(expected)
+
+
+def test_what_cannot_be_compared(fails, predictions, tiny_store, tmp_path):
+    told = fails(2, "compare", predictions, "log_avg")
+    assert "unknown method 'log_avg': did you mean log-avg" in told
+    assert "does not exist" in fails(2, "compare", tmp_path / "none.parquet")
+    assert "--shots 16" in fails(2, "compare", predictions, "--shots", 16)
+
+
+# `clipsyn compare --reference`, from a store to the table and its files
+
+
+@pytest.fixture
+def results(clipsyn: Any, tiny_store: Any, tmp_path: Path) -> Path:
+    """Zero-shot accuracies of two backbones on a dataset that no one has published."""
+    path = tmp_path / "zeroshot.parquet"
+    assert clipsyn("zeroshot", tiny_store.path, "-o", path).exit_code == 0
+    return path
+
+
+def reference(results: Path, **accuracies: float) -> Path:
+    path = results.with_name("theirs.csv")
+    lines = [f"toy,fake/{name},{value},A talk" for name, value in accuracies.items()]
+    path.write_text("\n".join(["dataset,backbone,accuracy,source", *lines]), "utf-8")
+    return path
+
+
+def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -> None:
+    frame = pl.read_parquet(results).filter(
+        pl.col("backbones") == ["fake/one"], metric="acc1", perturbation="clean", split="test"
+    )
+    value = frame["value"][0]
+    theirs = reference(results, one=round(value - 0.02, 4))
+    done = clipsyn("compare", results, "--reference", theirs, "-o", tmp_path / "c.csv", "-o", "-")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)
+    assert (row["backbone"], row["beyond"], row["source"]) == ("fake/one", True, "A talk")
+    assert row["difference"] == pytest.approx(0.02, abs=1e-4)
+    assert "note: no number is published for fake/two: not compared" in done.stderr
+    assert pl.read_csv(tmp_path / "c.csv")["published"].to_list() == [round(value - 0.02, 4)]
+    text = clipsyn("compare", results, "--reference", theirs, "--tolerance", "5").stdout
+    assert "1 of 1 numbers are within 5 points of the published ones." in text
+
+
+def test_what_cannot_be_compared_is_one_sentence(fails, results, tiny_store, tmp_path):
+    line = ("compare", results, "--reference")
+    said = fails(2, *line, "openai-zeroshot")
+    assert "openai-zeroshot has no number of a backbone of the results (fake/one, fake/two)" in said
+    assert said.endswith("another --reference may")
+    for file, why in ((tiny_store.path, "is a folder"), (tmp_path / "gone", "does not exist")):
+        assert why in fails(2, "compare", file, "--reference", "openai-zeroshot")
+    assert "did you mean openai-zeroshot" in fails(2, "compare", results, "--reference", "openai")
+    theirs = reference(results, one=0.5)
+    other = tmp_path / "other.parquet"
+    pl.DataFrame({"x": [1]}).write_parquet(other)
+    assert "holds no results, for want of" in fails(2, "compare", other, "--reference", theirs)
+    other.write_text("no parquet")
+    assert "cannot be read as results" in fails(2, "compare", other, "--reference", theirs)
+
+
+def test_options_of_methods_are_not_for_published_numbers(fails: Any, results: Path) -> None:
+    line = ("compare", results, "--reference", "openai-zeroshot")
+    assert "--ensembles is about methods" in fails(2, *line, "--ensembles", "nlc")
+    assert "FIRST and SECOND is about methods" in fails(2, "compare", results, "nlc", *line[2:])

@@ -1,20 +1,29 @@
-"""`clipsyn extract`, with a tiny checkpoint and real image files."""
+"""`clipsyn extract` and `split`, with a tiny checkpoint and real image files."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from clipsyn import catalog
+from clipsyn.catalog.datasets import collections
 from clipsyn.names import FeatureKey
+from clipsyn.show.table import NOTHING
 from clipsyn.store.features import FeatureStore
+
+# `clipsyn extract`, with a tiny checkpoint and real image files
 
 
 @pytest.fixture
@@ -151,3 +160,180 @@ def _python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]
         check=False,
         env=os.environ | {"PYTHONPATH": root},
     )
+
+
+# `clipsyn extract --dry-run` without weights or images: from the catalogue, and it says so
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without a network, and without weights in its cache."""
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> None:
+        pytest.fail(f"the network was asked for {host}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CLIPSYN_DATA", raising=False)
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+@pytest.mark.usefixtures("bare")
+def test_the_plan_needs_no_weights_and_no_images(clipsyn: Any, tmp_path: Path) -> None:
+    result = clipsyn("extract", tmp_path / "s", "-b", "openai", "-d", "food101", "--dry-run")
+    assert result.exit_code == 0
+    assert not (tmp_path / "s").exists()
+    lines = files(catalog).joinpath("backbones.csv").read_text("utf-8").splitlines()
+    nine = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    found = rows(result.stdout)
+    for row in nine:
+        width, cost = f"{int(row['embed_dim']):,}", f"{float(row['image_gflops']):.1f}"
+        assert [row["name"], width, cost, "not", "here"] in found
+    images, classes = 25_250, 101
+    gflops = f"{images * sum(float(row['image_gflops']) for row in nine):,.0f}"
+    embeddings = sum(images * (2 * int(row["embed_dim"]) + 1) for row in nine)
+    logits, predictions = 9 * images * 4 * classes, 9 * images * 2
+    (row,) = (row for row in found if row[:1] == ["food101"])
+    assert row[1:8] == ["test", "clean", "25,250", "101", "9", "0", gflops]
+    shown = [float(size) * 1e6 for size in row[8:11]]
+    assert shown == pytest.approx([embeddings, logits, predictions], rel=2e-3)
+    assert row[11:] == ["not", "here"]
+    sizes = [f"{size / 1e6:,.1f}" for size in (embeddings, logits, predictions)]
+    megabytes = f"{(embeddings + logits + predictions) / 1e6:,.1f}"
+    assert (
+        f"9 of 9 cells to make: {9 * images:,} images through a backbone, {gflops} GFLOPs, "
+        f"{megabytes} MB to store (embeddings {sizes[0]}, logits {sizes[1]}, "
+        f"predictions {sizes[2]})"
+    ) in result.stdout
+    assert "not here: the weights of 9 of 9 backbones and the images of food101/test" in (
+        result.stdout
+    )
+    assert (
+        "note: dataset 'food101' does not ship: say where it is with --data-root ROOT"
+        in result.stderr
+    )
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_nobody_knows_is_not_guessed(clipsyn: Any, tmp_path: Path) -> None:
+    line = ("extract", tmp_path / "s", "-b", "hf-hub:a/b", "-d", "caltech101", "-s", "all")
+    result = clipsyn(*line, "--dry-run")
+    found = rows(result.stdout)
+    nothing = "\N{EN DASH}"
+    assert ["hf-hub:a/b", nothing, nothing, "not", "here"] in found
+    unknown = ["vtab/caltech101", "all", "clean", nothing, "102", "1", "0", *[nothing] * 4]
+    assert [*unknown, "not", "here"] in found
+    assert result.stdout.count("an unknown number of") == 3
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_is_here_is_counted_here(clipsyn, checkpoint, write_images, tmp_path):
+    line = ("extract", tmp_path / "s", "-b", f"tiny=local-dir:{checkpoint}", "-d", write_images())
+    assert clipsyn(*line).exit_code == 0
+    more = ("-p", "clean,jpeg:2,jpeg:3", "-d", "cifar10")
+    result = clipsyn(*line, *more, "--dry-run")
+    found = [row[:7] for row in rows(result.stdout)]
+    assert ["photos", "test", "clean", "8", "2", "1", "1"] in found
+    assert ["photos", "test", "jpeg-2,3", "8", "2", "2", "0"] in found
+    assert ["cifar10", "test", "jpeg-2,3", "10,000", "10", "2", "0"] in found
+    assert "5 of 6 cells to make: 30,016 images through a backbone" in result.stdout
+    assert "not here: the images of cifar10/test (" in result.stdout
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_dry_run_downloads_no_images(clipsyn, monkeypatch, tmp_path):
+    asked = []
+
+    def food(root: str, *, download: bool, **_: Any) -> None:
+        asked.append(download)
+        raise RuntimeError("Dataset not found.")
+
+    monkeypatch.setattr("torchvision.datasets.Food101", food)
+    line = ("extract", tmp_path / "s", "-b", "zoo", "-d", "food101", "--data-root", tmp_path)
+    assert clipsyn(*line, "--download", "--dry-run").exit_code == 0
+    assert asked == [False]
+
+
+# `clipsyn extract` names all missing datasets at once, before anything is loaded
+
+
+def test_every_missing_dataset_is_named(clipsyn: Callable[..., Any], tmp_path: Path) -> None:
+    line = ("extract", tmp_path / "s", "-b", "openai", "-d", "paper,emoji-food")
+    result = clipsyn(*line, "--data-root", tmp_path)
+    assert result.exit_code == 3
+    names = collections()["paper"]
+    assert f"Error: {len(names)} of {len(names) + 1} datasets cannot be read" in result.stderr
+    for name in names:
+        assert f"note: {name}: " in result.stderr
+    assert ", ".join(names) in result.stderr.splitlines()[-1]
+    assert "emoji-food" not in result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+# `clipsyn extract` says which classes its backbones cannot tell apart
+
+
+def test_classes_of_one_name(clipsyn, checkpoint, write_images, tmp_path):
+    photos = write_images(count=1, classes=("a", "b", "c"))
+    (photos / "classnames.txt").write_text("crane\ncat\ncrane\n")
+    line = ("extract", tmp_path / "store", "-b", f"local-dir:{checkpoint}", "-d", photos)
+    said = "photos (prompts simple): 2 of 3 classes cannot be told apart by tiny"
+    assert f"note: {said}" in clipsyn(*line).stderr
+    assert said in clipsyn("zeroshot", tmp_path / "store").stderr
+
+
+# `clipsyn split`: what it says, and that extraction takes what it writes
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def folder(write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two classes and two images beside them, in the working directory."""
+    folder = write_images(count=6)
+    for name in ("new.png", "newer.png"):
+        (folder / name).write_bytes((folder / "cat" / "0.png").read_bytes() + name.encode())
+    monkeypatch.chdir(folder.parent)
+    return folder
+
+
+def test_it_says_what_it_made_and_what_comes_next(clipsyn, folder, read_table):
+    result = clipsyn("-q", "split", "folder", "-o", "folder.csv", "--test", "0.34")
+    assert result.exit_code == 0, result.output
+    assert read_table(result.stdout).rows == [
+        {"split": "train", "images": "8", "classes": "2"},
+        {"split": "test", "images": "4", "classes": "2"},
+        {"split": "unlabelled", "images": "2", "classes": NOTHING},
+    ]
+    assert result.stdout.splitlines()[-1] == (
+        "written to folder.csv: next, `clipsyn extract STORE -d folder.csv -s "
+        "train,test,unlabelled`"
+    )
+    assert result.stderr == ""
+
+
+def test_what_it_writes_is_extracted(clipsyn: Run, folder: Path, checkpoint: Path) -> None:
+    assert clipsyn("split", "folder", "-o", "folder.csv", "--seed", "3").exit_code == 0
+    options = ("-d", "folder.csv", "-s", "train,test,unlabelled", "-b", f"local-dir:{checkpoint}")
+    result = clipsyn("extract", "store", *options)
+    assert result.exit_code == 0, result.output
+    store = FeatureStore.open("store")
+    written = pl.read_csv("folder.csv")
+    for split in ("train", "test", "unlabelled"):
+        table = store.samples("folder", split)
+        assert table.class_names == ("cat", "dog")
+        assert list(table.ids) == written.filter(split=split)["id"].to_list()
+    assert clipsyn("zeroshot", "store", "-s", "test").exit_code == 0
+
+
+def test_refusals_name_flags(fails: Run, clipsyn: Run, folder: Path) -> None:
+    clipsyn("split", "folder", "-o", "folder.csv")
+    assert fails(2, "split", "folder", "-o", "folder.csv") == (
+        "folder.csv is there already: add --replace, or choose another output"
+    )
+    assert "there is no folder or manifest 'fotos'" in fails(3, "split", "fotos", "-o", "f.csv")
+    assert clipsyn("split", "folder", "-o", "folder.csv", "--replace").exit_code == 0

@@ -241,8 +241,6 @@ def _command_lines(command: click.Command, base: Mapping[str, Any]) -> Iterator[
     yield _arguments(command, base)
     for place, parameter in enumerate(command.params):
         assert parameter.name
-        if parameter.name == "watch":  # never ends by itself
-            continue
         if isinstance(parameter, click.Option) and parameter.is_flag:
             yield _arguments(command, {**base, parameter.name: True})
             continue

@@ -1,4 +1,4 @@
-"""`clipsyn import`, and every command on a store of imports alone."""
+"""`clipsyn import` and `export`, and every command on a store of imports alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.exchange.exporting import LAYOUTS
 from clipsyn.names import FeatureKey
-from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
+
+# `clipsyn import`, and every command on a store of imports alone
+
 
 HEADER = ("MODEL", "prediction", "label", "severity", "id")
 CATEGORIES = ("bear", "cat", "dog")
@@ -96,16 +99,6 @@ class TestTheCommand:
         ]
         assert "--classes FILE would name them all" in result.stderr
 
-    def test_json_csv_and_parquet(self, clipsyn: Any, mine: Path, tmp_path: Path) -> None:
-        files = [tmp_path / "out.csv", tmp_path / "out.parquet"]
-        result = clipsyn(
-            *("import", tmp_path / "store", mine, "-d", "toy", "-o", "-"),
-            *("-o", files[0], "-o", files[1]),
-        )
-        (row,) = json.loads(result.stdout)
-        assert (row["backbone"], row["valid"], row["acc1"], row["was"]) == ("mine", 2, 0.5, "new")
-        assert pl.read_csv(files[0]).rows() == pl.read_parquet(files[1]).rows()
-
     @pytest.mark.parametrize(
         ("columns", "options", "code", "sentence"),
         [
@@ -128,12 +121,6 @@ class TestAnswers:
         rows = [line.split()[2:6] for line in said.split("\n")[2:5]]
         assert rows == [[p, "12", "0", "3"] for p in ("clean", "contrast-5", "contrast-30")]
         assert "imported predictions: net, subject-01, vit" in said
-
-    def test_are_verified(self, clipsyn: Any, fails: Any, answered: Path) -> None:
-        assert "10 groups" in clipsyn("verify", answered).stdout
-        chunk = answered / "predictions/contrast/test/clean/net/imported/prediction/c.0"
-        chunk.write_bytes(chunk.read_bytes()[:-2])
-        assert "damage found" in fails(4, "verify", answered)
 
 
 class TestPredictionsAreEnoughFor:
@@ -166,28 +153,12 @@ class TestPredictionsAreEnoughFor:
 
 
 class TestPredictionsAreNotEnoughFor:
-    def test_the_weight_oracle(self, fails: Any, answered: Path) -> None:
-        said = fails(4, "oracle", answered, "--weights")
-        assert "was imported as predictions, without logits" in said
-
     def test_fit_and_cascade_with_a_train_split(self, clipsyn, fails, answered, contrast, tmp_path):
         options = ("-s", "train", "-p", "contrast")
         clipsyn("import", answered, contrast, "-d", "contrast", *options)
         wanted = "was imported as predictions, without logits: choose other cells with --backbones"
         assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
         assert wanted in fails(4, "cascade", answered)
-
-    def test_any_ensemble_but_votes(self, clipsyn: Any, answered: Path) -> None:
-        assert "vote-1 " in clipsyn("evaluate", answered).stdout
-        result = clipsyn("evaluate", answered, "--ensembles", "all")
-        assert result.exit_code == 0
-        assert "vote-1 " in result.stdout
-        assert "conf left out: there are no confidences" in result.stderr
-        assert "vote-3, log-avg, prob-avg left out: there are predictions alone" in result.stderr
-
-    def test_representation(self, fails: Any, answered: Path) -> None:
-        said = fails(4, "representation", answered)
-        assert "was imported as predictions, without embeddings: choose other cells with" in said
 
 
 class TestLogits:
@@ -205,14 +176,6 @@ class TestLogits:
         rows = json.loads(clipsyn("evaluate", scored, *options).stdout)
         accuracy = {row["ensemble"]: row["value"] for row in rows if row["metric"] == "acc1"}
         assert min(accuracy["log-avg"], accuracy["super-learner"]) > 0.7
-
-    def test_are_not_for_embeddings(self, fails: Any, scored: Path) -> None:
-        said = fails(3, "evaluate", scored, "--ensembles", "nlc", "--shots", "4")
-        assert (
-            "there are no embeddings of one, three, two: use an ensemble that needs logits" in said
-        )
-        options = ("--heads", "linear-probe", "--ensembles", "log-avg", "--shots", "4")
-        assert "use the zero-shot head" in fails(3, "evaluate", scored, *options)
 
     def test_are_enough_for_cascades_and_calibration(self, clipsyn, fails, scored):
         assert "--cost, as one=GFLOPS" in fails(2, "cascade", scored)
@@ -249,12 +212,6 @@ class TestEmbeddingsWithClasses:
                 assert done.exit_code == 0, done.output
         return tmp_path / "store"
 
-    def test_are_listed_and_whole(self, clipsyn: Any, embedded: Path) -> None:
-        said = clipsyn("ls", embedded).stdout
-        assert "simple" in said
-        assert "imported embeddings: one, two" in said
-        assert clipsyn("verify", embedded, "--deep").exit_code == 0
-
     @pytest.mark.parametrize("command", ["zeroshot", "oracle", "diversity", "representation"])
     def test_are_analysed(self, clipsyn: Any, embedded: Path, command: str) -> None:
         result = clipsyn(command, embedded)
@@ -274,16 +231,6 @@ class TestEmbeddingsWithClasses:
         }
         assert len(found) == 10
         assert min(found.values()) > 0.5
-
-    def test_routers_are_fitted_and_predict(self, clipsyn, embedded, tmp_path):
-        router = tmp_path / "router"
-        options = ("-d", "toy", "--ensemble", "nlc", "--head", "lda", "-o", router)
-        assert clipsyn("fit", embedded, *options).exit_code == 0
-        clipsyn("predict", router, embedded, "-o", tmp_path / "predicted.csv")
-        fitted = load_router(router)
-        pool = FeatureStore.open(embedded).pool("toy", "test")
-        predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
-        np.testing.assert_array_equal(predicted, fitted.predict(pool))
 
 
 class TestWhatPredictWrites:
@@ -305,3 +252,39 @@ class TestWhatPredictWrites:
         assert [names[index] for index in found] == said.to_list()
         assert "note: no image of food/test has a label" in result.stderr
         assert "`clipsyn rm" in result.stderr
+
+
+# `clipsyn export`, and what `clipsyn import` makes of it
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_store_goes_out_and_comes_back(clipsyn, tiny_store, tmp_path, layout):
+    out = tmp_path / "out"
+    said = clipsyn("export", tiny_store.path, out, "--layout", layout, "-s", "test")
+    assert said.stdout == f"4 cells written to {out}, with README.md and export.json\n"
+    result = clipsyn("import", tmp_path / "again", out)
+    assert result.exit_code == 0, result.output
+    again = FeatureStore.open(tmp_path / "again")
+    assert again.keys() == tiny_store.keys(split=["test"])
+    table = clipsyn("zeroshot", tmp_path / "again", "-o", "-").stdout
+    assert (
+        json.loads(table)[0]["value"]
+        == json.loads(clipsyn("zeroshot", tiny_store.path, "-s", "test", "-o", "-").stdout)[0][
+            "value"
+        ]
+    )
+
+
+def test_what_cannot_be(fails, tiny_store, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x").touch()
+    assert "is there already" in fails(2, "export", tiny_store.path, tmp_path / "there")
+    assert "did you mean" in fails(2, "export", tiny_store.path, tmp_path / "n", "-b", "fake/tow")
+    assert "is no feature store" in fails(4, "export", tmp_path / "none", tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+
+
+def test_an_export_is_not_imported_with_options(clipsyn, fails, tiny_store, tmp_path):
+    clipsyn("export", tiny_store.path, tmp_path / "out")
+    said = fails(2, "import", tmp_path / "again", tmp_path / "out", "-d", "mine")
+    assert said.endswith("says itself what it holds: leave --dataset away")

@@ -1,11 +1,10 @@
-"""What every command may not write to: its inputs, stores, routers, and another of its outputs.
-
-Commands and options are found in the command line itself, so that a new one is tried too.
-"""
+"""What every command writes, by the ending of a name, and may not write to."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,18 @@ import click
 import polars as pl
 import pytest
 
+from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination, Source
+from clipsyn.cli.output import BENCHMARK
 from clipsyn.errors import UsageError
 from clipsyn.images.split import split
-from clipsyn.report.settings import ReportSettings
+from clipsyn.report import ReportSettings
 from clipsyn.show import frames
 from clipsyn.store.features import FeatureStore
+
+# What every command may not write to: its inputs, stores, routers, and another of its outputs
+
 
 OUTPUTS = [
     (name, str(it.name))
@@ -139,13 +143,6 @@ def test_a_device_takes_everything(clipsyn: Any, tiny_store: FeatureStore) -> No
     assert clipsyn("zeroshot", tiny_store.path, "-o", null, "-o", null).exit_code == 0
 
 
-def test_numbers_beside_a_figure_replace_no_table_of_that_name(clipsyn, tiny_store, tmp_path):
-    (tmp_path / "mine.csv").write_text("mine")
-    line = "plot", "accuracy-matrix", tiny_store.path, "-p", "clean", "-o", tmp_path / "mine.svg"
-    assert clipsyn(*line).exit_code == 0
-    assert (tmp_path / "mine.csv").read_text() == "mine"
-
-
 @contextmanager
 def _full(path: Path) -> Iterator[IO[bytes]]:
     """What a full disk does: Python says it one way, polars another."""
@@ -193,3 +190,64 @@ def test_functions_and_recipes_refuse_the_same(tmp_path: Path) -> None:
     (tmp_path / "clipsyn.json").touch()
     with pytest.raises(UsageError):
         frames.write(pl.DataFrame({"a": [1]}), csv=tmp_path / "new.csv")
+
+
+# `-o FILE`: what every command writes, by the ending of the name
+
+
+STORE, RESULTS, REFERENCE, PREDICTIONS = "STORE", "RESULTS", "REFERENCE", "PREDICTIONS"
+QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
+COMMANDS = {
+    **{name: [STORE] for name in ANALYSES},
+    "compare --reference": [RESULTS, "--reference", REFERENCE],
+    "evaluate": [STORE, *QUICK],
+    "compare": [PREDICTIONS],
+    "ls": [STORE],
+    "catalog backbones": [],
+    "catalog datasets": [],
+    "catalog perturbations": [],
+}
+
+
+@pytest.fixture
+def run(clipsyn, tiny_store, tmp_path):
+    """Run one of COMMANDS; what it prints."""
+    results, reference = tmp_path / "zeroshot.parquet", tmp_path / "theirs.csv"
+    ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
+    reference.write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
+    places = {STORE: tiny_store.path, RESULTS: results, REFERENCE: reference}
+    predictions = places[PREDICTIONS] = tmp_path / "methods.parquet"
+
+    def call(name: str, *options: object) -> str:
+        if PREDICTIONS in COMMANDS[name] and not predictions.exists():
+            clipsyn("evaluate", tiny_store.path, *QUICK, "-o", predictions)
+        words = [places.get(word, word) for word in COMMANDS[name]]
+        result = clipsyn(*name.removesuffix("--reference").split(), *words, *options)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return call
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_with_tables_writes_what_the_ending_says(run, tmp_path: Path, name: str):
+    files = {end: tmp_path / f"out.{end}" for end in ("csv", "parquet", "json", "md", "tex")}
+    text = run(name, *(word for file in files.values() for word in ("-o", file)))
+    assert "─" in text
+    assert "| ---" in files["md"].read_text()
+    assert r"\toprule" in files["tex"].read_text()
+    rows = json.loads(files["json"].read_text())
+    with files["csv"].open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows) > 0
+    assert len(pl.read_parquet(files["parquet"])) == len(rows)
+    if name != "evaluate":  # whose seconds differ
+        assert run(name) == text
+        assert json.loads(run(name, "-o", "-")) == rows
+
+
+def test_another_ending_is_refused_with_those_there_are(fails, tiny_store):
+    told = fails(2, "zeroshot", tiny_store.path, "-o", "accuracy.xls")
+    for ending in ("accuracy.xls", ".csv", ".parquet", ".json", ".md", ".tex", BENCHMARK):
+        assert ending in told
+    assert ".json" in fails(2, "verify", tiny_store.path, "-o", "found.csv")
+    assert "found.csv" in fails(2, "ls", tiny_store.path, "--status", "-o", "found.csv")

@@ -1,13 +1,27 @@
-"""`clipsyn run`: stages announced, one summary at the end."""
+"""`clipsyn run`, and work that several processes share."""
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from clipsyn.cli import main
+from clipsyn.cli.options import words_of
+from clipsyn.cli.run import Call, stop_on_sigterm
+from clipsyn.errors import ClusterError, UsageError
+from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.unfinished import leftovers, unfinished
+
+# `clipsyn run`: stages announced, one summary at the end
 
 
 @pytest.fixture
@@ -55,18 +69,6 @@ def test_a_recipe_that_ships_is_run_by_its_name_in_any_folder(
     assert "broken.yaml: stages is missing" in fails(2, "run", "broken")
 
 
-def test_a_name_is_no_file(fails, clipsyn, recipe, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe.rename(tmp_path / "quikstart")
-    said = fails(2, "run", "quikstart")
-    assert said == (
-        "unknown recipe 'quikstart': did you mean quickstart? Or give a file, such as "
-        "./recipe.yaml."
-    )
-    assert clipsyn("run", "./quikstart").exit_code == 0
-    assert fails(2, "run", "x" * 300)
-
-
 def test_without_a_recipe_those_that_ship_are_listed(clipsyn: Any) -> None:
     result = clipsyn("run")
     assert result.exit_code == 0
@@ -89,3 +91,188 @@ def test_a_dry_run_shows_every_stage_and_writes_nothing(clipsyn, recipe, tmp_pat
     again = clipsyn("run", recipe, "--dry-run").stdout
     assert "already there: 0 of 1 cells to make: 0 images" in again
     assert "renews runs/zeroshot.csv" in again
+
+
+# Work that several processes share, as it is asked for on the command line and in recipes
+
+
+NAME = st.text("abcXYZ019-_./*@é ", min_size=1, max_size=9).filter(
+    lambda text: text.strip() == text
+)
+NAMES = st.lists(NAME, min_size=1, max_size=3, unique=True).map(tuple)
+
+
+def read_back(command: str, words: list[str]) -> dict[str, Any]:
+    """What the command gets of these words."""
+    context = main.commands[command].make_context(command, ["store", *words])
+    return context.params
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "datasets": NAMES,
+            "splits": NAMES,
+            "perturbations": NAMES,
+            "shots": st.lists(st.just("full") | st.integers(1, 64), min_size=1).map(tuple),
+            "seeds": st.integers(1, 9),
+            "support": st.none() | NAME,
+            "base_to_new": st.booleans(),
+            "budget": st.floats(0, 1e6),
+            "output": NAME.map(lambda name: Path(f"{name.replace('/', '_')}.parquet")),
+            "workers": st.integers(1, 9),
+        },
+    )
+)
+def test_words_of_an_evaluation_give_the_same_settings(values: dict[str, Any]) -> None:
+    settings = ProtocolSettings(**values)
+    given = read_back("evaluate", words_of(settings))
+    again = {name: given[name] for name in declared(ProtocolSettings)}
+    again["output"] = next(iter(given["output"].files), None)
+    assert ProtocolSettings(**again) == settings
+
+
+def test_all_of_a_list_is_a_star_and_none_of_it_cannot_be_said() -> None:
+    assert words_of(ProtocolSettings(perturbations=None)) == ["--perturb=*"]
+    with pytest.raises(UsageError, match=r"--ensembles cannot be \(\) for jobs"):
+        words_of(ProtocolSettings(ensembles=()))
+
+
+@pytest.fixture
+def asked(checkpoint: Path, write_images: Any) -> list[str]:
+    photos = str(write_images())
+    cells = ["-d", f"photos={photos}", "-p", "clean,jpeg:3"]
+    return ["-b", f"tiny=local-dir:{checkpoint}", *cells]
+
+
+def test_a_dry_run_shows_the_tasks_and_starts_none(clipsyn, asked, tmp_path):
+    options = ["--on", "slurm", "--jobs", 2, "--dry-run"]
+    result = clipsyn("extract", tmp_path / "s", *asked, *options)
+    assert result.exit_code == 0
+    assert "2 of 2 cells to make" in result.stdout
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("task 2 of 2: "))
+    assert line.endswith("--shard=2/2")
+    assert not (tmp_path / "s").exists()
+
+
+def test_without_slurm_it_says_where_to_run(fails, asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = ["--on", "slurm", "--jobs", "1"]
+    said = fails(1, "extract", tmp_path / "s", *asked, *options)
+    assert said.startswith("there is no sbatch here: run this on a machine that submits to SLURM")
+
+
+def test_without_submitit_it_names_the_extra(fails, asked, tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    said = fails(1, "extract", tmp_path / "s", *asked, "--on", "slurm", "--jobs", "1")
+    assert "pip install 'clipsyn[slurm]'" in said
+
+
+class TestEvaluate:
+    OPTIONS = ("--ensembles", "log-avg,super-learner,nlc", "--shots", "1,2", "--seeds", "2")
+
+    def test_processes_add_up_to_what_one_process_measures(self, clipsyn, tiny_store, tmp_path):
+        plain, shared = tmp_path / "plain.parquet", tmp_path / "shared.parquet"
+        clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", plain)
+        options = ["--on", "local", "--jobs", 2, "--logs", tmp_path / "logs"]
+        result = clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", shared, *options)
+        assert result.exit_code == 0, result.output
+        assert numbers(shared).equals(numbers(plain))
+        assert "super-learner" in result.stdout
+        logs = [path.read_text() for path in (tmp_path / "logs").glob("*/*.log")]
+        assert len(logs) == 2
+
+    def test_the_shares_are_all_and_none_twice(self, clipsyn, tiny_store, tmp_path):
+        plain, shared = tmp_path / "plain.parquet", tmp_path / "shared.parquet"
+        clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", plain)
+        sizes = []
+        for number in (1, 2):
+            share = ("--shard", f"{number}/2")
+            clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", shared, *share)
+            sizes.append(len(numbers(shared)))
+        assert 0 < sizes[0] < sizes[1] == len(numbers(plain))
+        assert numbers(shared).equals(numbers(plain))
+
+    def test_jobs_need_a_file(self, fails: Any, tiny_store: FeatureStore) -> None:
+        said = fails(2, "evaluate", tiny_store.path, "--on", "local", "--jobs", "2")
+        assert said == "jobs add to one file of results: name it by --output"
+        assert "name it by --output" in fails(2, "evaluate", tiny_store.path, "--shard", "1/2")
+
+
+def numbers(path: Path) -> pl.DataFrame:
+    """The rows of a file of results without those that are times, in one order."""
+    rows = pl.read_parquet(path).filter(~pl.col("metric").str.ends_with("_seconds"))
+    return rows.sort("fingerprint", "metric", "classes")
+
+
+def test_a_recipe_shares_its_stages(clipsyn, checkpoint, write_images, tmp_path, fakes):
+    recipe = """
+store: {store}
+stages:
+  - {{stage: extract, backbones: [tiny=local-dir:{checkpoint}], datasets: [photos={photos}]}}
+  - {{stage: evaluate, ensembles: [log-avg], support: null, output: {store}-results}}
+  - {{stage: zeroshot, output: {store}-zeroshot}}
+"""
+    photos = write_images()
+    outputs = {}
+    for name, options in (("one", ()), ("many", ("--on", "local", "--jobs", 2))):
+        store = tmp_path / name
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(recipe.format(store=store, checkpoint=checkpoint, photos=photos))
+        where = ("--logs", tmp_path / "logs") if options else ()
+        result = clipsyn("run", file, *options, *where)
+        assert result.exit_code == 0, result.output
+        outputs[name] = numbers(Path(f"{store}-results.parquet")).drop("fingerprint")
+        assert Path(f"{store}-zeroshot.csv").is_file()
+    assert all(f"task {number} of 2 is done" in result.stderr for number in (1, 2))
+    assert len([*(tmp_path / "logs").glob("extract-*/task-*.log")]) == 2
+    assert fakes.unlike(tmp_path / "one", tmp_path / "many") == []
+    assert not unfinished(tmp_path / "many")
+    assert not leftovers(tmp_path / "many")
+    assert outputs["one"].equals(outputs["many"])
+
+
+def test_a_recipe_waits_for_its_jobs(fails: Any) -> None:
+    said = fails(2, "run", "quickstart", "--on", "slurm", "--jobs", "2", "--slurm", "detach=true")
+    assert said == "a stage needs what the one before has made: leave detach out of --slurm"
+
+
+class TestCommand:
+    """What a node calls."""
+
+    def test_it_runs_the_command_in_its_process(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Call(("catalog", "perturbations"))()
+        said = capsys.readouterr()
+        assert "jpeg" in said.out
+        assert said.err.startswith("clipsyn catalog perturbations")
+
+    def test_it_raises_what_slurm_sees_as_failure(self, tmp_path: Path) -> None:
+        with pytest.raises(ClusterError, match="exit status 4"):
+            Call(("ls", str(tmp_path / "none")))()
+
+    def test_it_lets_submitit_end_what_is_queued_again(self, monkeypatch):
+        def interrupted(*_: Any) -> None:
+            sys.exit(-1)
+
+        monkeypatch.setattr("clipsyn.cli.output.say_tables", interrupted)
+        with pytest.raises(SystemExit) as raised:
+            Call(("catalog", "perturbations"))()
+        assert raised.value.code == -1
+
+    def test_it_leaves_sigterm_to_who_runs_it(self) -> None:
+        def ours(*_: object) -> None:
+            """Of submitit: it waits for another signal."""
+
+        before = signal.signal(signal.SIGTERM, ours)
+        try:
+            stop_on_sigterm()
+            assert signal.getsignal(signal.SIGTERM) is ours
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            stop_on_sigterm()
+            assert signal.getsignal(signal.SIGTERM) not in (ours, signal.SIG_DFL)
+        finally:
+            signal.signal(signal.SIGTERM, before)

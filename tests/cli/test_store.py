@@ -1,14 +1,22 @@
-"""`clipsyn ls`, `info`, `verify`, `rm`, on a store of 20 images in blocks of seven."""
+"""`clipsyn ls`, `verify`, `rm` and `gc`, and how any command meets what is no store."""
 
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clipsyn.store import unfinished
 from clipsyn.store.features import FeatureStore
+from tests.remote.copying import push
+from tests.remote.server import serving
+
+# `clipsyn ls`, `info`, `verify`, `rm`, on a store of 20 images in blocks of seven
+
 
 READERS = ("ls", "info", "ls --status", "verify")
 
@@ -59,15 +67,6 @@ class TestAnyCommand:
         clipsyn(*command.split(), path)
         assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
-    def test_as_its_users_call_it(self, terminal: Any, path: Path) -> None:
-        done = terminal("ls", path)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "jpeg-3" in done.stdout
-        done = terminal("ls", "nowhere")
-        assert (done.returncode, done.stdout) == (4, "")
-        expected = "nowhere is no feature store: make one with `clipsyn extract nowhere …`"
-        assert done.stderr == f"Error: {expected}\n"
-
 
 class TestLs:
     def test_a_line_for_each_dataset_split_and_perturbation(self, clipsyn: Any, path: Path) -> None:
@@ -116,37 +115,6 @@ class TestLs:
         assert f"fill it with `clipsyn extract {tmp_path / 'new'}" in said
         assert json.loads(clipsyn("ls", tmp_path / "new", "-o", "-").stdout) == []
 
-    def test_bad_images_are_counted(self, clipsyn: Any, tmp_path: Path, fakes: Any) -> None:
-        source = fakes.Source(bad={3: "cut short", 4: "empty"})
-        fakes.fill(tmp_path / "bad", sources=[source], max_bad=0.5)
-        (row,) = json.loads(clipsyn("ls", tmp_path / "bad", "-o", "-").stdout)
-        assert (row["images"], row["bad"]) == (20, 2)
-
-
-class TestInfo:
-    def test_the_whole_store(self, clipsyn: Any, path: Path) -> None:
-        found = json.loads(clipsyn("info", path).stdout)
-        assert found["format"] == "2.0"
-        assert set(found["backbones"]) == {"fake/one", "fake/two"}
-        assert found["backbones"]["fake/one"]["source"] == "local-dir:checkpoints/fake/one"
-        assert len(found["backbones"]["fake/one"]["weights"]) == 64
-        assert found["datasets"]["toy/train"]["images"] == 11
-        assert found["datasets"]["toy/test"]["classes"] == 3
-
-    def test_one_group(self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any) -> None:
-        group = tiny_store.features_path(fakes.key).relative_to(path)
-        found = json.loads(clipsyn("info", path, group).stdout)
-        assert found["arrays"] == {
-            "image_embedding": ["float16", 20, 12],
-            "valid": ["bool", 20],
-        }
-        assert found["fingerprint"] == tiny_store.fingerprint(fakes.key)
-        assert found["identity"]["backbone"]["precision"] == "fp32"
-
-    def test_no_such_group(self, fails: Any, path: Path) -> None:
-        said = fails(4, "info", path, "features/yot")
-        assert f"no group features/yot: see `clipsyn ls {path}`" in said
-
 
 class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
@@ -173,7 +141,7 @@ class TestStatus:
         (interrupted / ".wip" / "new-abc").mkdir()
         said = clipsyn("ls", "--status", interrupted).stdout
         assert "unfinished: features/toy/test/clean/fake--one, 1 of 3 blocks done" in said
-        assert f"`clipsyn gc {interrupted}` drops them" in said
+        assert f"`clipsyn gc {interrupted}` drops all that" in said
         assert "commands that were killed, or are running: 1" in said
         found = json.loads(clipsyn("ls", "--status", interrupted, "-o", "-").stdout)
         assert found["unfinished"] == [
@@ -253,11 +221,6 @@ class TestRm:
             "predictions without logits 0\n"
         )
 
-    def test_patterns(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
-        clipsyn("rm", path, "-b", "*/one", "-p", "jpeg-*", "-y")
-        assert tiny_store.keys(backbone=["fake/one"], perturbation=["jpeg-3"]) == []
-        assert len(tiny_store.keys()) == 6
-
     def test_a_filter_is_needed(self, fails: Any, path: Path) -> None:
         assert "rm needs a filter" in fails(2, "rm", path)
         assert "rm needs a filter" in fails(2, "rm", path, "--yes")
@@ -269,3 +232,132 @@ class TestRm:
         monkeypatch.setattr(Path, "rename", refuse)
         said = fails(4, "rm", path, "-b", "fake/one", "-y")
         assert "you may not write there" in said
+
+
+# `clipsyn gc`: what it lists, what it leaves, what it removes
+
+
+DRAFT = "features/toy/test/clean/fake--one, 1 of 3 blocks done"
+
+
+@pytest.fixture
+def killed(tmp_path: Path, fakes: Any) -> Path:
+    """A store of which a job has left a draft and a file."""
+    path = fakes.fill(tmp_path / "store", shard=(0, 3)).path
+    (path / ".wip" / "zarr.json.0a.partial").write_bytes(bytes(10))
+    return path
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Function (seconds): so much time has passed."""
+    now = time.time()
+
+    def wait(seconds: float) -> None:
+        monkeypatch.setattr(unfinished.time, "time", lambda: now + seconds)
+
+    return wait
+
+
+def test_it_lists_and_asks(clipsyn: Any, killed: Path, later: Any, fakes: Any) -> None:
+    before = fakes.contents(killed)
+    later(3 * 86_400 + 60)
+    result = clipsyn("gc", killed, input="n\n")
+    assert result.exit_code == 1
+    draft, partial, *_ = result.stdout.splitlines()
+    assert draft == f"{DRAFT}: 0.0 MB, last written to 3 days ago"
+    assert partial.startswith(".wip/zarr.json.0a.partial, of a command that was writing or remov")
+    assert f"Remove 2 unfinished groups and leftovers from {killed}? [y/N]" in result.output
+    assert len(fakes.draft_folders(killed)) == 2
+    said = clipsyn("gc", killed, input="y\n").stdout.splitlines()
+    assert said[-1].endswith(f"removed 2 of 2 unfinished groups and leftovers from {killed}")
+    assert fakes.draft_folders(killed) == []
+    assert fakes.contents(killed) == before
+    assert clipsyn("gc", killed).stdout == f"nothing to remove from {killed}\n"
+
+
+def test_what_a_job_may_still_write_to_stays(clipsyn, killed, later, fakes):
+    later(86_000)
+    result = clipsyn("gc", killed, "-y")
+    assert result.stdout.splitlines() == [
+        "2 more were last written to less than 1 day ago: they stay",
+        f"nothing to remove from {killed}",
+    ]
+    assert len(fakes.draft_folders(killed)) == 2
+    assert (
+        clipsyn("gc", killed, "-y", "--older-than", "23h")
+        .stdout.splitlines()[0]
+        .endswith("last written to 23 hours ago")
+    )
+    assert fakes.draft_folders(killed) == []
+
+
+def test_age_0_is_all(clipsyn: Any, killed: Path, fakes: Any) -> None:
+    said = clipsyn("gc", killed, "--older-than", "0", "--dry-run").stdout
+    assert said.count("last written to moments ago") == 2
+    assert len(fakes.draft_folders(killed)) == 2
+    assert clipsyn("gc", killed, "--older-than", "0", "--yes").exit_code == 0
+    assert fakes.draft_folders(killed) == []
+
+
+@pytest.mark.parametrize("age", ["1", "-1d", "1w", "٣d", "9999999d"])
+def test_what_is_no_age(fails: Any, killed: Path, age: str) -> None:
+    assert f"'{age}' is no age: write 30m, 12h, 7d or 0" in fails(
+        2, "gc", killed, f"--older-than={age}"
+    )
+
+
+@pytest.fixture
+def published(tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    """A folder to which one backbone was pushed; the push of another was killed."""
+    place = tmp_path / "published"
+    push(tiny_store, place, {"backbone": ["fake/two"]})
+    index = (place / "index.json.gz").read_bytes()
+    push(tiny_store, place)
+    (place / "index.json.gz").write_bytes(index)
+    return place
+
+
+def test_what_a_killed_push_has_sent(clipsyn: Any, published: Path, later: Any) -> None:
+    url = published.as_uri()
+    count = len(list(published.glob("*/**/fake--one/**/manifest.json")))
+    assert clipsyn("gc", url, "-y").stdout.splitlines() == [
+        f"{count} more were last written to less than 1 day ago: they stay",
+        f"nothing to remove from {url}",
+    ]
+    later(2 * 86_400 + 60)
+    result = clipsyn("gc", published, input="n\n")
+    assert result.exit_code == 1
+    first = result.stdout.splitlines()[0]
+    assert re.fullmatch(
+        r"classes/toy/simple/fake--one/[0-9a-f]{16}, which no index names: \d\.\d MB, last written "
+        "to 2 days ago",
+        first,
+    )
+    assert (
+        f"Remove {count} unfinished groups and leftovers from {published}? [y/N]" in result.output
+    )
+    assert "removed" not in clipsyn("gc", url, "--dry-run").stdout
+    assert len(list(published.glob("*/**/fake--one/**/manifest.json"))) == count
+    assert clipsyn("gc", url, "-y").stdout.splitlines()[-1] == (
+        f"removed {count} of {count} unfinished groups and leftovers from {url}"
+    )
+    assert list(published.glob("*/**/fake--one/*")) == []
+    assert clipsyn("verify", url).exit_code == 0
+    assert clipsyn("gc", url).stdout == f"nothing to remove from {url}\n"
+
+
+def test_a_web_server_lists_nothing(fails: Any, published: Path) -> None:
+    with serving(published) as server:
+        said = fails(2, "gc", server.url, "-y")
+    assert f"{server.url} can only be read" in said
+
+
+def test_a_first_push_to_a_folder_that_was_killed(clipsyn, fails, published):
+    """It has no index and no marker yet: so it must be named by its URL, lest others' files go."""
+    (published / "index.json.gz").unlink()
+    (published / "clipsyn.json").unlink()
+    assert "holds something else than a feature store" in fails(4, "gc", published)
+    assert clipsyn("gc", published.as_uri(), "-y", "--older-than", "0").exit_code == 0
+    left = sorted(path.name for path in published.rglob("*") if path.is_file())
+    assert left == ["clipsyn.json.lock", "index.json.gz.lock"]

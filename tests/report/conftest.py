@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.evaluation.results.frame import Measured, frame, row
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.report.html import placed
+from clipsyn.report.page import placed
 from clipsyn.show.table import Table
 from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore

@@ -1,23 +1,57 @@
-"""What the answer says, of results made by hand."""
+"""What the answer says, of results made by hand; means over datasets against numbers by hand."""
 
 from __future__ import annotations
 
+import math
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import polars as pl
 import pytest
 
 from clipsyn.evaluation.results.frame import gain_metric
-from clipsyn.report.answer import answer, leading
-from clipsyn.report.standings import backbones, methods, oracle
+from clipsyn.report.page import rendered
+from clipsyn.report.standings import (
+    Standing,
+    answer,
+    backbones,
+    elsewhere,
+    leading,
+    main_part,
+    methods,
+    oracle,
+)
 from clipsyn.report.tables import dataset_table, method_table
+from clipsyn.show.means import mean_over
+
+# What the answer says, of results made by hand
+
 
 BOTH = ["a", "b"]
 
 
 def text(html: str) -> str:
-    return re.sub("<[^>]*>", "", html)
+    return " ".join(re.sub("<[^>]*>", "", html).split())
+
+
+def told(evidence) -> SimpleNamespace:
+    """The parts of the answer as the page has them."""
+    html = rendered("answer.html", **answer(evidence))
+    headline, *_ = re.findall('<p class="headline">(.*?)</p>', html, re.DOTALL)
+    _, _, facts = html.partition('<ul class="facts">')
+    bars = re.findall(
+        r'<li class="(\w+)">\s*<span class="what">(.*?)</span>.*?class="value".*?width="([\d.]+)%"',
+        html,
+        re.DOTALL,
+    )
+    return SimpleNamespace(
+        html=html,
+        headline=text(headline),
+        facts=[text(it) for it in re.findall("<li>(.*?)</li>", facts, re.DOTALL)],
+        bars=[(text(what), kind, float(percent)) for kind, what, percent in bars],
+        footnote=" ".join(map(text, re.findall('<p class="note">(.*?)</p>', html, re.DOTALL))),
+    )
 
 
 @pytest.fixture
@@ -145,25 +179,24 @@ class TestLeading:
 
 class TestAnswer:
     def test_the_choice_has_its_gains_with_intervals_and_its_cost(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4, b=6))
+        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4, b=6))
         # 0.01 * sqrt(2) / 2 = 0.0071 on both sides of 0.05
-        assert text(said.headline) == (
+        assert said.headline == (
             "lda · moe, chosen by cross-validation on 16 labelled images of each class, has 55.0 % "
             "on average over 2 datasets: 5.0 points (4.3\N{EN DASH}5.7) over the best single "
             "backbone under the same head, 7.0 points (6.3\N{EN DASH}7.7) over zero-shot, for at "
             "most 10 GFLOPs an image."
         )
-        shown = [(bar.what, bar.kind, float(bar.percent)) for bar in said.bars]
-        assert shown == [
+        assert said.bars == [
             ("best single backbone", "single", 50),
             ("chosen by the labels", "combined", 55),
-            ("a perfect choice for each image", "oracle", 75),
+            ("a perfect choice for each image oracle", "oracle", 75),
         ]
 
     def test_where_choices_differ_they_are_counted(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01, ("lda · moe", "single · a"))))
-        assert text(said.headline).startswith("The choice by cross-validation on 16 labelled")
-        assert "lda · moe (1 time), single · a (1 time)" in " ".join(map(text, said.facts))
+        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01, ("lda · moe", "single · a"))))
+        assert said.headline.startswith("The choice by cross-validation on 16 labelled")
+        assert "lda · moe (1 time), single · a (1 time)" in " ".join(said.facts)
 
     @pytest.mark.parametrize(
         ("gains", "first"),
@@ -173,11 +206,11 @@ class TestAnswer:
         ],
     )
     def test_a_gain_within_chance_and_a_loss_are_no_advice(self, gains, first, zeroshot, results):
-        said = answer(evidence(zeroshot, results(gains, 0.1)))
-        assert text(said.headline).startswith(first)
+        said = told(evidence(zeroshot, results(gains, 0.1)))
+        assert said.headline.startswith(first)
 
     def test_what_needs_no_label_comes_next(self, zeroshot, results):
-        facts = " ".join(map(text, answer(evidence(zeroshot, results((0.04, 0.06), 0.1))).facts))
+        facts = " ".join(told(evidence(zeroshot, results((0.04, 0.06), 0.1))).facts)
         assert "Without labels, log-avg has 51.0 %: 1.0 points (-6.1 to 8.1) over" in facts
         assert "which may be chance." in facts
         # b is the best on food, a on pets: each is chosen for the other
@@ -185,19 +218,19 @@ class TestAnswer:
         assert "a (1 time), b (1 time), has 45.0 %" in facts
 
     def test_hindsight_is_a_footnote(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01)))
-        assert "a is the best backbone zero-shot, with 50.0 %" in text(said.footnote)
-        assert "super-learner with head zero-shot the best combination" in text(said.footnote)
+        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01)))
+        assert "a is the best backbone zero-shot, with 50.0 %" in said.footnote
+        assert "super-learner with head zero-shot the best combination" in said.footnote
 
     def test_without_a_support_nothing_is_said_of_one(self, zeroshot, results):
         frame = without_support(results((0.04, 0.06), 0.01))
-        said = answer(evidence(zeroshot, frame))
-        assert text(said.headline).startswith(
+        said = told(evidence(zeroshot, frame))
+        assert said.headline.startswith(
             "log-avg of all 2 backbones, which needs no labels, has 51.0 % on average over 2 "
             "datasets: 1.0 points (0.3\N{EN DASH}1.7) over the backbone that is best on these very"
         )
         assert "support" not in " ".join([said.headline, *said.facts, said.footnote])
-        assert next(bar.what for bar in said.bars) == "best backbone, in hindsight"
+        assert said.bars[0][0] == "best backbone, in hindsight a"
 
     def test_the_limit_is_that_of_the_head_with_the_highest(self, zeroshot, results, rows):
         union = {
@@ -208,7 +241,7 @@ class TestAnswer:
             "shots": "16",
         }
         frame = pl.concat([results((0.04, 0.06), 0.1), rows(union)], how="diagonal")
-        facts = " ".join(map(text, answer(evidence(zeroshot, frame)).facts))
+        facts = " ".join(told(evidence(zeroshot, frame)).facts)
         assert "with head lda, is right on 90.0 %" in facts
 
     def test_the_test_is_of_the_method_of_the_answer(self, zeroshot, results):
@@ -218,43 +251,108 @@ class TestAnswer:
         row |= {"both_low": float("nan"), "both_high": float("nan"), "p_holm": 0.01}
         row |= {"comparisons": 6}
         frame = results((0.04, 0.06), 0.01, (None, None))
-        said = answer(evidence(zeroshot, frame, paired=pl.DataFrame([row])))
-        facts = " ".join(map(text, said.facts))
+        said = told(evidence(zeroshot, frame, paired=pl.DataFrame([row])))
+        facts = " ".join(said.facts)
         assert "Tested image by image, log-avg leads by 1.5 points (1.0" in facts
         assert "after Holm's correction for 6 comparisons: no tie" in facts
 
     def test_large_costs_are_written_out(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=341.2, b=1000))
+        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01), a=341.2, b=1000))
         assert "1,341 GFLOPs" in said.headline
-        assert "take 3.9 times as much as a alone" in " ".join(map(text, said.facts))
+        assert "take 3.9 times as much as a alone" in " ".join(said.facts)
 
     def test_no_cost_is_said_where_one_is_not_known(self, zeroshot, results):
-        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4))
+        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4))
         assert "GFLOPs" not in said.headline
 
     def test_backbones_alone_get_an_answer_and_a_command(self, zeroshot):
-        said = answer(evidence(zeroshot))
-        assert "a is the best backbone alone, with 50.0 %" in text(said.headline)
-        assert "75.0 %" in text(said.headline)
+        said = told(evidence(zeroshot))
+        assert "a is the best backbone alone, with 50.0 %" in said.headline
+        assert "75.0 %" in said.headline
         assert "clipsyn evaluate" in said.facts[-1]
-        assert [bar.kind for bar in said.bars] == ["single", "oracle"]
+        assert [kind for _, kind, _ in said.bars] == ["single", "oracle"]
 
     def test_one_backbone_has_no_oracle(self, zeroshot):
-        said = answer(evidence(zeroshot.filter(pl.col("backbones") == ["a"])))
+        said = told(evidence(zeroshot.filter(pl.col("backbones") == ["a"])))
         assert "no other" in said.headline
-        assert [bar.kind for bar in said.bars] == ["single"]
+        assert [kind for _, kind, _ in said.bars] == ["single"]
 
     def test_without_numbers_there_is_none(self):
-        said = answer(evidence(None))
+        said = told(evidence(None))
         assert "Nothing here has both labels and predictions" in said.headline
-        assert (said.facts, said.bars, said.footnote) == ((), (), None)
+        assert (said.facts, said.bars, said.footnote) == ([], [], "")
 
     def test_names_are_escaped(self, zeroshot):
         is_a = pl.col("backbones") == ["a"]
         odd = pl.when(is_a).then(pl.lit(["<b>&"])).otherwise(pl.col("backbones"))
-        said = answer(evidence(zeroshot.with_columns(backbones=odd)))
-        assert "&lt;b&gt;&amp;" in said.headline
-        assert "<b>&" not in said.headline
+        said = told(evidence(zeroshot.with_columns(backbones=odd)))
+        assert "&lt;b&gt;&amp;" in said.html
+        assert "<b>&" not in said.html
+
+
+# each dataset without labels is judged with what was chosen on the others
+
+HALF = 0.01  # width of the intervals
+
+
+def standings(table):
+    """Of accuracies by name and dataset."""
+    return [
+        Standing(
+            name, {(it, "test", "clean"): (acc, acc - HALF, acc + HALF) for it, acc in of.items()}
+        )
+        for name, of in table.items()
+    ]
+
+
+# chosen without pets: b (0.04, a 0.035); without food: a (0.05, b 0.035); without cars: a (0.045)
+TABLE = {
+    "a": {"pets": 0.06, "food": 0.03, "cars": 0.04},
+    "b": {"pets": 0.00, "food": 0.01, "cars": 0.07},
+}
+
+
+def test_each_dataset_has_the_one_that_is_best_on_the_others():
+    found = elsewhere(standings(TABLE), {})
+    assert found[1] == [("a", 2), ("b", 1)]
+    assert found[0].value == pytest.approx((0.00 + 0.03 + 0.04) / 3)
+    # of independent numbers: the squares of the distances add up
+    assert found[0].high - found[0].value == pytest.approx(HALF * np.sqrt(3) / 3)
+
+
+def test_datasets_that_share_images_are_left_out_together():
+    sharing = {"pets": {"cars"}, "cars": {"pets"}}
+    found = elsewhere(standings(TABLE), sharing)
+    assert found[1] == [("a", 3)]  # by food, both, food
+    assert elsewhere(standings(TABLE), sharing | {"pets": {"cars", "food"}}) is None
+
+
+def test_one_candidate_is_always_the_one_and_of_equals_the_first():
+    assert elsewhere(standings({"a": TABLE["a"]}), {})[1] == [("a", 3)]
+    assert elsewhere(standings({"b": TABLE["a"], "a": TABLE["a"]}), {})[1] == [("b", 3)]
+
+
+def test_nothing_is_left_out_where_nothing_would_be_left():
+    assert elsewhere(standings({"a": {"pets": 0.1}}), {}) is None
+    assert elsewhere([], {}) is None
+
+
+def test_what_some_dataset_lacks_is_no_candidate():
+    assert elsewhere(standings(TABLE | {"c": {"pets": 1}}), {})[1] == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plain_loop_says_the_same(seed):
+    table = np.random.default_rng(seed).normal(0.5, 0.1, (4, 5)).round(4)
+    datasets = [f"d{at}" for at in range(5)]
+    rows = {
+        f"m{at}": dict(zip(datasets, row.tolist(), strict=True)) for at, row in enumerate(table)
+    }
+    total = 0
+    for at in range(5):
+        rest = [[table[method][other] for other in range(5) if other != at] for method in range(4)]
+        total += table[int(np.argmax(np.mean(rest, axis=1)))][at]
+    assert elsewhere(standings(rows), {})[0].value == pytest.approx(total / 5)
 
 
 class TestTables:
@@ -274,3 +372,62 @@ class TestTables:
         fitted = {line["method"].split(" |")[0]: line["fitted on"] for line in shown}
         assert fitted["oracle"] == fitted["best on test"] == "test labels"
         assert fitted["super-learner"] == "16 shots"
+
+
+# Means over datasets, against numbers worked out by hand
+
+
+def test_the_mean_of_one_dataset_is_its_number():
+    assert mean_over([(0.5, 0.4, 0.7)]) == (0.5, 0.4, pytest.approx(0.7), 1)
+
+
+def test_distances_to_the_bounds_add_up_as_squares():
+    mean = mean_over([(0.5, 0.2, 0.9), (0.7, 0.3, 1.0)])
+    # (0.5 + 0.7) / 2; below sqrt(0.3^2 + 0.4^2) / 2 = 0.25, above sqrt(0.4^2 + 0.3^2) / 2
+    assert mean == (pytest.approx(0.6), pytest.approx(0.35), pytest.approx(0.85), 2)
+
+
+def test_an_interval_is_not_known_where_that_of_a_dataset_is_not():
+    assert mean_over([(0.5, 0.4, 0.6), (0.7, None, None)]) == (pytest.approx(0.6), None, None, 2)
+    assert mean_over([(0.5, math.nan, math.nan)]) == (0.5, None, None, 1)
+
+
+def test_datasets_without_a_number_are_left_out():
+    assert mean_over([(math.nan, None, None), (0.4, 0.3, 0.5)]) == (0.4, 0.3, 0.5, 1)
+    assert mean_over([(math.nan, None, None)]) is None
+    assert mean_over([]) is None
+
+
+class TestMainPart:
+    def test_clean_images_are_the_main_ones(self, rows):
+        frame = rows({"value": 1}, {"value": 2, "perturbation": "jpeg-3"})
+        assert main_part(frame)["value"].to_list() == [1]
+
+    def test_without_them_all_perturbations_together(self, rows):
+        frame = rows({"value": 1, "perturbation": "fog-1"}, {"value": 2, "perturbation": "all"})
+        assert main_part(frame)["value"].to_list() == [2]
+
+    def test_and_else_each(self, rows):
+        labels = "fog-1", "fog-2"
+        frame = rows(*({"value": 1, "perturbation": label} for label in labels))
+        assert main_part(frame)["perturbation"].to_list() == [*labels]
+
+    def test_the_prompt_set_that_most_datasets_have(self, rows):
+        sets = {"one": "az", "two": "z", "three": "b"}
+        frame = rows(
+            *(
+                {"value": 1, "dataset": dataset, "prompts": prompts}
+                for dataset, names in sets.items()
+                for prompts in names
+            )
+        )
+        chosen = dict(main_part(frame).select("dataset", "prompts").rows())
+        assert chosen == {"one": "z", "two": "z", "three": "b"}
+
+    def test_of_equals_the_first_by_name(self, rows):
+        frame = rows({"value": 1, "prompts": "z"}, {"value": 2, "prompts": "a"})
+        assert main_part(frame)["value"].to_list() == [2]
+
+    def test_means_of_datasets_and_halves_of_classes_are_no_part(self, rows):
+        frame = rows({"value": 1}, {"value": 2, "dataset": None}, {"value": 3, "classes": "new"})
+        assert main_part(frame)["value"].to_list() == [1]

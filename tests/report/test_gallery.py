@@ -1,19 +1,29 @@
-"""Images to look at, against plain loops; how many of them only one backbone gets right."""
+"""Images to look at, against plain loops; the right pictures, and nothing but their pixels."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import shutil
+import tarfile
+from base64 import b64decode
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
+from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.selection import Selection
 from clipsyn.evaluation.settings import predictions_of
-from clipsyn.report.gallery import chosen_answers, examples, unique_table
+from clipsyn.report.gallery import Example, Thumbnails, chosen_answers, examples, unique_table
+
+PLACE = ("photos", "test")
 
 
 def of(store):
@@ -112,3 +122,124 @@ def test_the_table_counts_images(answered, lines):
 
 def test_no_table_where_there_is_no_other(answered):
     assert unique_table(oracle(answered({"a": [0, 1]}, [0, 0]))) is None
+
+
+# pictures
+
+
+@pytest.fixture
+def photos(write_images) -> Path:
+    return write_images()
+
+
+def example(id: str, content: bytes, place: tuple[str, str] = PLACE) -> Example:
+    return Example(*place, id, content, "cat", ())
+
+
+def digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def pixels(data: str | None) -> np.ndarray:
+    assert data
+    return np.asarray(Image.open(io.BytesIO(b64decode(data)))).astype(int)
+
+
+def close_to(data: str | None, path: Path) -> bool:
+    """Noise does not survive JPEG whole, but it stays like itself and unlike other noise."""
+    shown, there = pixels(data), np.asarray(Image.open(path)).astype(int)
+    return bool(np.corrcoef(shown.ravel(), there.ravel())[0, 1] > 0.5)
+
+
+def packed(photos: Path, tar: Path, arcname: str) -> Path:
+    with tarfile.open(tar, "w") as archive:
+        archive.add(photos, arcname)
+    return tar
+
+
+class TestPlaces:
+    def shows(self, path: Path, photos: Path, id: str = "dog/1.png") -> bool:
+        file = photos / "dog" / "1.png"
+        return close_to(Thumbnails(path, [PLACE]).of(example(id, digest(file))), file)
+
+    def test_a_folder(self, photos):
+        assert self.shows(photos, photos)
+
+    def test_the_folder_of_several_datasets(self, photos):
+        assert self.shows(photos.parent, photos)
+
+    def test_a_tar_of_it(self, photos, tmp_path):
+        assert self.shows(packed(photos, tmp_path / "a.tar", "."), photos)
+
+    def test_a_tar_that_has_the_folder_before_each_name(self, photos, tmp_path):
+        assert self.shows(packed(photos, tmp_path / "a.tar", "data/photos"), photos)
+
+    def test_a_manifest(self, photos, tmp_path):
+        manifest = tmp_path / "list.csv"
+        manifest.write_text(
+            "path,label,id\nphotos/dog/1.png,dog,mine\nphotos/cat/1.png,cat,yours\n"
+        )
+        assert self.shows(manifest, photos, "mine")
+
+    def test_no_images_at_all(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UsageError, match="has no images of photos/test"):
+            Thumbnails(tmp_path / "empty", [PLACE])
+
+
+def test_another_image_of_the_same_name_is_not_shown(photos):
+    there = Thumbnails(photos, [PLACE])
+    assert there.of(example("dog/1.png", digest(photos / "dog" / "2.png"))) is None
+
+
+def test_of_two_with_the_same_name_the_right_one_is(photos, tmp_path):
+    tar = packed(photos, tmp_path / "a.tar", "photos")
+    for label in ("cat", "dog"):
+        file = photos / label / "1.png"
+        assert close_to(Thumbnails(tar, [PLACE]).of(example(f"{label}/1.png", digest(file))), file)
+
+
+def test_an_image_that_nobody_has_read_is_known_by_its_id(photos):
+    there = Thumbnails(photos, [PLACE])
+    assert close_to(there.of(example("dog/1.png", bytes(32))), photos / "dog" / "1.png")
+    assert there.of(example("dog/9.png", bytes(32))) is None
+
+
+def test_ids_never_lead_out_of_the_folder(photos, tmp_path):
+    shutil.copy(photos / "cat" / "0.png", tmp_path / "secret.png")
+    there = Thumbnails(photos, [PLACE])
+    for id in ("../secret.png", str(tmp_path / "secret.png"), "dog/../../secret.png"):
+        assert there.of(example(id, digest(tmp_path / "secret.png"))) is None
+
+
+def test_names_never_lead_out_of_the_folder(photos, tmp_path):
+    """Dataset and split are a store's, which a stranger may have made."""
+    (tmp_path / "given").mkdir()
+    shutil.copytree(photos, tmp_path / "secret" / "test")
+    packed(photos, tmp_path / "secret" / "test" / "0.tar", ".")
+    places = [
+        *[(name, "test") for name in (str(photos), "../photos", f"x={photos}", "a\0b")],
+        *[("given", name) for name in (str(photos), "../photos", "../secret/test")],
+    ]
+    with pytest.raises(UsageError):
+        Thumbnails(tmp_path / "given", places)
+
+
+def test_a_picture_is_small_and_has_nothing_of_its_file(photos):
+    file = photos / "dog" / "1.png"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 300, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    image.save(file, exif=exif)
+    data = Thumbnails(photos, [PLACE]).of(example("dog/1.png", digest(file)))
+    assert data
+    shown = Image.open(io.BytesIO(b64decode(data)))
+    assert shown.size == (67, 112)
+    assert not shown.getexif()
+    assert b"where I live" not in b64decode(data)
+
+
+def test_a_damaged_image_is_left_out(photos):
+    file = photos / "dog" / "1.png"
+    file.write_bytes(file.read_bytes()[:40])
+    assert Thumbnails(photos, [PLACE]).of(example("dog/1.png", digest(file))) is None

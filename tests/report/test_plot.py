@@ -161,7 +161,7 @@ def test_it_has_the_same_bytes_each_time(name, figure, frame, tmp_path):
 
 
 def test_it_is_drawn_with_lines_and_bounded(figure, data):
-    text = svg(figure(data).figure, "any")
+    text = svg(figure(data).figure)
     assert "<image" not in text
     assert len(text) < 200_000
 
@@ -181,7 +181,7 @@ def test_other_numbers_are_another_figure(figure, data):
     """What is in the CSV is what is drawn: no number comes from anywhere else."""
     numbers = data.select(pl.col(pl.Float64)).columns or ["images"]
     changed = data.with_columns(pl.col(numbers) * 0.5)
-    assert svg(figure(data).figure, "any") != svg(figure(changed).figure, "any")
+    assert svg(figure(data).figure) != svg(figure(changed).figure)
 
 
 def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data):
@@ -265,7 +265,7 @@ def test_a_foreign_frame_has_a_sentence_or_is_drawn(figure, frames):
 def test_names_of_strangers_are_text(figure, frame):
     evil = _renamed(frame, EVIL)
     ax = figure(figure.data(evil))
-    text = svg(ax.figure, "any")
+    text = svg(ax.figure)
     ElementTree.fromstring(text)
     assert "<script" not in text
     assert "\u202e" not in text

@@ -12,9 +12,8 @@ import clipsyn
 from clipsyn.errors import StoreError, UnknownName, UsageError
 from clipsyn.evaluation.results.files import ResultsFile
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.report import FIGURES
+from clipsyn.report import FIGURES, Drawn
 from clipsyn.report.plot import frame_of, plot, selected
-from clipsyn.report.settings import Drawn
 from clipsyn.show.figure import Figure
 
 ROW = dict.fromkeys(RESULT) | {
@@ -63,13 +62,6 @@ def test_a_store_is_measured_in_part(figure, tiny_store):
     assert frame_of(figure, tiny_store, drawn).equals(expected)
 
 
-def test_analyses_keep_their_own_defaults(tiny_store):
-    """Representation is of clean images unless others are asked for."""
-    frame = frame_of(FIGURES.load("reliability"), tiny_store)
-    assert set(frame["perturbation"]) == {"clean"}
-    assert set(frame["split"]) == {"test"}
-
-
 def test_a_frame_and_a_file_of_it_are_the_same(figure, tmp_path):
     FRAME.write_parquet(tmp_path / "results.parquet")
     assert frame_of(figure, FRAME).equals(FRAME)
@@ -85,11 +77,6 @@ def test_of_several_sources_the_rows_of_all(figure, tiny_store):
         *clipsyn.zeroshot(tiny_store)["value"],
     ]
     assert frame["extra"].null_count() == len(frame) - len(FRAME)
-
-
-def test_no_source_at_all(figure):
-    with pytest.raises(UsageError, match="nothing to draw accuracy-matrix of: give a store"):
-        frame_of(figure, [])
 
 
 def test_filters_hold_for_every_source(figure, tiny_store):
@@ -182,11 +169,6 @@ def test_a_name_that_is_not_there():
         selected(FRAME, {"datasets": ("bird",)}, "zeroshot")
     with pytest.raises(UsageError, match="no dataset is asked for"):
         selected(FRAME, {"datasets": ()}, "zeroshot")
-
-
-def test_a_frame_that_does_not_know_the_filter():
-    with pytest.raises(UsageError, match="not told apart by datasets=…: leave it away"):
-        selected(FRAME.drop("dataset"), {"datasets": ("birds",)}, "zeroshot")
 
 
 # Python

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +19,6 @@ from clipsyn.show.figure import (
     label,
     marks,
     save,
-    svg,
 )
 
 
@@ -74,28 +71,6 @@ def test_the_settings_of_the_user_neither_matter_nor_change(tmp_path):
         before = dict(mpl.rcParams)
         assert drawn() == expected
         assert dict(mpl.rcParams) == before
-
-
-# SVG for a page
-
-
-def test_svg_for_a_page_is_one_element_without_rules_for_others(figure):
-    text = svg(figure, "mine")
-    root = ElementTree.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert not [it for it in root.iter() if it.tag.endswith(("style", "script", "metadata"))]
-    assert text == svg(figure, "mine")
-
-
-def test_ids_begin_with_the_name_and_are_found_again(figure):
-    text = svg(figure, "mine")
-    ids = re.findall(r'\bid="([^"]+)"', text)
-    assert len(set(ids)) == len(ids) > 10
-    assert all(one.startswith("mine-") for one in ids)
-    used = re.findall(r'xlink:href="#([^"]+)"|url\(#([^)]+)\)', text)
-    assert used
-    assert {one or other for one, other in used} <= {*ids}
-    assert not {*ids} & {*re.findall(r'\bid="([^"]+)"', svg(figure, "other"))}
 
 
 # axes of others

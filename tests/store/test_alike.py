@@ -15,9 +15,9 @@ from clipsyn.analyses.oracle import oracle
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.write import import_files
+from clipsyn.report import ReportSettings
 from clipsyn.report.evidence import gather
-from clipsyn.report.provenance import caveats, places
-from clipsyn.report.settings import ReportSettings
+from clipsyn.report.page import caveats
 from clipsyn.store.alike import alike, alike_notes
 from clipsyn.store.features import FeatureStore
 
@@ -84,8 +84,8 @@ def test_backbones_with_equal_predictions_are_named_once_by_each_command(
     def evidence() -> None:
         shown = gather(tiny_store, ReportSettings(output=tmp_path / "page.html"))
         caplog.clear()
-        for paragraph in caveats(shown, places(shown)):
-            logging.getLogger("clipsyn").info(paragraph)
+        for note in caveats(shown)["notes"]:
+            logging.getLogger("clipsyn").info(note)
 
     for command in (
         lambda: import_files(tiny_store.path, files, ImportSettings(dataset="toy")),

@@ -1,7 +1,8 @@
-"""The command line as cells record it: exact, but for secrets."""
+"""`clipsyn.text`: command lines as cells record them, names and documents of others."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import threading
@@ -13,11 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsyn.cli import _narrating
-from clipsyn.errors import ClipsynError
+from clipsyn.errors import ClipsynError, DatasetError, UsageError
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import choose, select
-from clipsyn.text import advised, line_of, recorded, running, scrubbed
+from clipsyn.text import (
+    advised,
+    counted,
+    foreign,
+    line_of,
+    parse_json,
+    parse_yaml,
+    printable,
+    printable_lines,
+    read_text,
+    recorded,
+    running,
+    scrubbed,
+)
+
+# The command line as cells record it: exact, but for secrets
 
 
 @pytest.mark.parametrize(
@@ -53,12 +69,6 @@ def test_bytes_that_are_no_text_can_be_stored():
     line_of(["extract", "caf\udce9"]).encode()
 
 
-def test_a_thousand_files_are_counted_not_listed():
-    line = line_of(["import", "store", *(f"file-{number}.csv" for number in range(1000))])
-    assert len(line) < 2100
-    assert line.endswith("… (1002 words)")
-
-
 def test_it_is_seen_by_threads_and_gone_afterwards():
     assert running() is None
     seen: list[str | None] = []
@@ -81,7 +91,7 @@ def test_a_line_for_people_has_no_secrets() -> None:
 
 
 def test_what_is_logged_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    with _narrating(logging.INFO, {}):
+    with _narrating(logging.INFO):
         logging.getLogger("clipsyn").warning("note: %s is old", "hf-hub:org/repo?token=h1dden")
     said = capsys.readouterr().err
     assert "hf-hub:org/repo" in said
@@ -126,3 +136,92 @@ def test_messages_quote_names_for_a_shell(name: str, tmp_path: Path) -> None:
     with pytest.raises(ClipsynError) as error:
         read(store)
     assert advised(*(word.format(store.path) for word in words)) in str(error.value)
+
+
+# What reaches a terminal from names that others chose
+
+
+UNSAFE = [
+    *map(chr, range(0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\udcff",
+]
+
+
+def test_an_unsafe_character_is_written_out() -> None:
+    for character in UNSAFE:
+        assert printable(f"a{character}b") == f"a\\u{ord(character):04x}b"
+
+
+@pytest.mark.parametrize("text", ["", "crème brûlée", "犬", "👩\u200d🚀", "[red]", "a\\nb", "كلب"])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert printable(text) == printable_lines(text) == text
+
+
+def test_lines_keep_breaks_tabs_and_colours_and_nothing_else() -> None:
+    ours = "\x1b[1mbest\x1b[0m\n\tn"
+    assert printable_lines(ours) == ours
+    assert printable_lines("\x1b]0;title\x07\r\x1b[2J") == (
+        "\\u001b]0;title\\u0007\\u000d\\u001b[2J"
+    )
+
+
+def test_a_number_with_what_it_is_of() -> None:
+    said = [counted(count, "group") for count in (0, 1, 2, 1200)]
+    assert said == ["0 groups", "1 group", "2 groups", "1,200 groups"]
+    assert [counted(count, "is", "are") for count in (1, 3)] == ["1 is", "3 are"]
+
+
+def test_json_stays_json_of_the_same() -> None:
+    value = {"name": "".join(UNSAFE)}
+    shown = printable_lines(json.dumps(value, ensure_ascii=False))
+    assert json.loads(shown) == value
+    assert printable(shown) == shown
+
+
+# JSON and YAML from others
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_yaml])
+@pytest.mark.parametrize("text", ["[" * 99_000, '{"a":' * 50_000, "[" * 99_000 + "]" * 99_000])
+def test_nesting_ends_in_a_sentence(parse: object, text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse(text)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "{a: 1, 'a': 1}", "x: [{1: a, 1: b}]"])
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"the key '.' stands twice.* line "):
+        parse_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "!!python/object:os.system {}", "2024-13-45", "!!bool x", "!!int ''", "9" * 5000],
+)
+def test_what_is_no_yaml_is_a_value_error_on_one_line(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_yaml(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_never_ends_is_no_text() -> None:
+    with pytest.raises(ValueError):
+        read_text(Path("/dev/zero"))
+
+
+def test_what_a_foreign_parser_raises_is_one_error_on_one_line() -> None:
+    with pytest.raises(DatasetError, match=r"^mine: it is\.$"), foreign(told):
+        raise Unlisted("it is.\nand more")
+    with pytest.raises(DatasetError, match="mine: EOFError"), foreign(told):
+        raise EOFError
+    with pytest.raises(UsageError, match="ours"), foreign(told):
+        raise UsageError("ours")
+
+
+class Unlisted(Exception):
+    """Of no kind that anybody would list."""
+
+
+def told(reason: str) -> DatasetError:
+    return DatasetError(f"mine: {reason}")

@@ -1,4 +1,4 @@
-"""Stages that measure a store: what each writes, when it is skipped, what it says of bad input."""
+"""Stages that measure a store or write a page: what each writes, and when it is skipped."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.run.analyses import digest
 from clipsyn.run.recipe import Recipe, run_recipe
-from clipsyn.run.stages import Outcome
+from clipsyn.run.stages import Outcome, digest
 from clipsyn.store.features import FeatureStore
+
+# Stages that measure a store: what each writes, when it is skipped, what it says of bad input
+
 
 SETTINGS = {"cascade": {"costs": {"fake/one": 0.5, "fake/two": 2}}}
 NAMES = sorted(ANALYSES)
@@ -167,3 +169,66 @@ def test_two_evaluations_write_into_one_document(store: Path, tmp_path: Path) ->
     first, second = page.read_text().split("<!-- clipsyn end -->\n", 1)
     assert ["log-avg" in part for part in (first, second)] == [True, False]
     assert ["vote-1" in part for part in (first, second)] == [False, True]
+
+
+# The stage that writes a page: when it is skipped, and when it is made again
+
+
+@pytest.fixture
+def make(tiny_store, tmp_path):
+    """Function (stages) -> their outcomes; the page goes to a folder that is not there yet."""
+
+    def make(*stages: dict[str, Any]) -> list[Outcome]:
+        recipe = Recipe.of({"store": tiny_store.path, "stages": list(stages)})
+        return run_recipe(recipe, lambda _number, _name: None)
+
+    return make
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    return tmp_path / "new" / "report.html"
+
+
+def page_stage(page: Path, **fields: Any) -> dict[str, Any]:
+    return {"stage": "report", "output": page, **fields}
+
+
+def test_it_says_where_the_page_is(make, page):
+    (outcome,) = make(page_stage(page))
+    assert not outcome.skipped
+    assert str(page) in outcome.did
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_same_again_is_skipped(make, page):
+    make(page_stage(page))
+    before = page.stat().st_mtime_ns
+    (outcome,) = make(page_stage(page))
+    assert outcome.skipped
+    assert page.stat().st_mtime_ns == before
+
+
+def test_nor_is_a_corrected_label(make, page, tiny_store):
+    make(page_stage(page))
+    samples = tiny_store.samples("toy", "test")
+    labels = samples.labels.copy()
+    labels[0] = (labels[0] + 1) % 3
+    vars(samples)["labels"] = labels
+    tiny_store.annotate(samples)
+    assert not make(page_stage(page))[0].skipped
+
+
+def test_nor_are_other_results(make, page, tmp_path):
+    few = {"stage": "evaluate", "output": tmp_path / "results", "ensembles": ["super-learner"]}
+    shown = page_stage(page, results=tmp_path / "results.parquet")
+    make(few | {"shots": [1], "seeds": 1}, shown)
+    *_, again = make(few | {"shots": [1], "seeds": 1}, shown)
+    assert again.skipped
+    *_, outcome = make(few | {"shots": [2], "seeds": 1}, shown)
+    assert not outcome.skipped
+
+
+def test_results_that_are_not_there_are_asked_of_the_stage_before(make, page, tmp_path):
+    with pytest.raises(UsageError, match="an evaluate stage before this one makes it"):
+        make(page_stage(page, results=tmp_path / "none.parquet"))

@@ -1,0 +1,357 @@
+"""The commands of analyses: the numbers of Python, tables of what was asked for, or a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.analyses.cascade import GIVEN, WITHIN
+from clipsyn.analyses.oracle import OracleSettings
+from clipsyn.analyses.oracle.measure import sample_table
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.data import with_data
+from clipsyn.evaluation.results.frame import RESULT
+
+NAMES = ["fake/one", "fake/two"]
+ODD_NAMES = ["a+b", "best", "n", "oracle", "x,y"]
+
+
+@pytest.fixture
+def run(clipsyn, tiny_store):
+    """Run an analysis on the tiny store; returns click's result."""
+
+    def call(name: str, *arguments: object, store: object = tiny_store.path):
+        return clipsyn(name, store, *arguments)
+
+    return call
+
+
+@pytest.fixture
+def two(fakes) -> list[object]:
+    return [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+
+
+def heads(text: str) -> list[str]:
+    """The first word above every rule of a table."""
+    lines = text.split("\n")
+    return [lines[n - 1].split()[0] for n, line in enumerate(lines) if re.fullmatch("─+", line)]
+
+
+ASKED = {  # options, and the same as arguments of Python
+    "zeroshot": ([], {}),
+    "oracle": (
+        ["--weights", "-b", "fake/*", "-s", "train"],
+        {"splits": "train", "weights": True},
+    ),
+    "diversity": (["-s", "train", "-b", "fake/*"], {"splits": "train"}),
+    "robustness": (
+        ["-s", "train", "-b", "fake/*", "-p", "jpeg:3", "--reference", "fake/one"],
+        {"splits": "train", "reference": "fake/one"},
+    ),
+    "representation": (
+        ["--samples", 12, "--neighbours", 3, "--seed", 1, "--support", "train"],
+        {"samples": 12, "neighbours": 3, "seed": 1},
+    ),
+    "cascade": (
+        [
+            *("--ensembles", "super-learner,conf", "--thresholds", "0.4,0.6"),
+            *("--within", "5", "--cost", "fake/two=0.25", "--shots", "3", "--seed", "1"),
+        ],
+        {
+            "ensembles": ["super-learner", "conf"],
+            "thresholds": [0.4, 0.6],
+            "within_points": 5,
+            "costs": {"fake/two": 0.25},
+            "shots": 3,
+            "seed": 1,
+        },
+    ),
+    "selective": ([], {}),
+}
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_the_numbers_are_those_of_python(run, tiny_store, tmp_path, read_results, name):
+    options, settings = ASKED[name]
+    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
+    result = run(name, *options, "-o", "-", "-o", csv, "-o", parquet)
+    assert result.exit_code == 0, result.stderr
+    expected = ANALYSES.load(name)(tiny_store, **settings)
+    rows = json.loads(result.stdout)
+    assert list(rows[0]) == expected.columns
+    assert [row["value"] for row in rows] == expected["value"].fill_nan(None).to_list()
+    assert pl.read_parquet(parquet).equals(expected, null_equal=True)
+    assert len(pl.read_csv(csv, infer_schema_length=None)) == len(expected)
+    assert f"{len(expected)} rows written to {csv}" in result.stderr
+    if name == "zeroshot":
+        assert read_results(csv).equals(expected.drop("data"))
+    if name == "cascade":
+        cascades = {(row["ensemble"], row["rule"], row["threshold"]) for row in rows}
+        assert ("conf", GIVEN, 0.4) in cascades
+        assert ("log-avg", WITHIN) in {cascade[:2] for cascade in cascades}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("oracle", [], ["dataset"] * 5),
+        ("oracle", ["-p", "clean"], ["backbone", "size", "images"]),
+        ("diversity", [], ["dataset", "backbone", "backbone"]),
+        ("diversity", ["-p", "clean"], ["dataset", "backbone"]),
+        ("robustness", [], ["clean", *["perturbation"] * 5]),
+        ("representation", [], ["backbone"] * 3),
+        ("representation", ["-p", "clean,jpeg-3"], ["dataset", *["backbone"] * 4]),
+        ("cascade", [], ["backbone", "ensemble", "choice", "ensemble"]),
+    ],
+)
+def test_tables_of_one_group_and_of_several(run, name, options, expected):
+    result = run(name, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert heads(result.stdout) == expected
+    assert "toy" in result.stdout
+
+
+def test_zeroshot_has_a_table_for_each_dataset_and_perturbation(run):
+    text = run("zeroshot").stdout
+    titles = re.findall(r"^\S+/\S+ · .*$", text, re.MULTILINE)
+    groups = [["toy/test", "clean"], ["toy/test", "jpeg-3"]]
+    assert [title.split(" · ")[:2] for title in titles] == groups
+    columns = ["backbone", "top-1", "95 % interval", "mean per class", "n"]
+    assert re.split(r" {2,}", text.split("\n")[1]) == columns
+    assert "over the best single backbone" in text
+
+
+def test_filters(run):
+    def cells(*arguments: str) -> list[tuple[str, ...]]:
+        rows = json.loads(run("zeroshot", "-o", "-", *arguments).stdout)
+        singles = [row for row in rows if row["ensemble"] == "single"]
+        return sorted({(r["split"], r["perturbation"], *r["backbones"]) for r in singles})
+
+    train = [("train", "clean", name) for name in NAMES]
+    assert cells("-s", "train", "-p", "clean") == train
+    assert len(cells("-s", "test,train")) == len(cells("-s", "test", "-s", "train")) == 8
+    assert cells("-b", "*/two", "-p", "jpeg:3") == [("test", "jpeg-3", "fake/two")]
+    assert len(cells("-d", "toy", "-d", "t*")) == 4
+
+
+def test_options_of_tables(run):
+    regions = run("oracle", "-p", "clean", "--top", 1).stdout.split("\n\n")[-1]
+    assert re.search(r"^\d more regions with \d+ images: --top \d$", regions, re.MULTILINE)
+    assert "weighted sums of logits" in run("oracle", "--weights", "-p", "clean").stdout
+    assert len(heads(run("cascade", "-p", "*", "--details").stdout)) == 5 + 2 * 3
+
+
+def test_the_table_of_samples_is_a_file(run, tmp_path, tiny_store):
+    csv, parquet = tmp_path / "table.csv", tmp_path / "table.parquet"
+    expected = sample_table(tiny_store, OracleSettings(perturbations="clean"))
+    assert (
+        f"{len(expected)} rows written to {csv}"
+        in run("oracle", "--samples", csv, "-p", "clean").stderr
+    )
+    assert pl.read_csv(csv, schema=expected.schema).equals(expected)
+    run("oracle", "--samples", parquet, "-p", "clean")
+    assert pl.read_parquet(parquet).equals(expected)
+
+
+# results of evaluate beside a store
+
+
+@pytest.fixture
+def gains(tmp_path, tiny_store):
+    """Function (datasets, changes of columns) -> a file of gains of log-avg, 0.1, 0.2, …"""
+
+    def write(*datasets: str, **changes):
+        about = {
+            "split": "test",
+            "perturbation": "clean",
+            "head": "zero-shot",
+            "n": 20,
+            "ensemble": "log-avg",
+            "backbones": NAMES,
+            "prompts": "simple",
+            "classes": "all",
+            "shots": "0",
+            "metric": "gain_over_best_on_test",
+        }
+        rows = [
+            dict.fromkeys(RESULT)
+            | about
+            | {"dataset": name, "value": number / 10, "fingerprint": name}
+            | changes
+            for number, name in enumerate(datasets, 1)
+        ]
+        frame = with_data(tiny_store, pl.DataFrame(rows, schema=RESULT))
+        frame.write_parquet(tmp_path / "gains.parquet")
+        return tmp_path / "gains.parquet"
+
+    return write
+
+
+def test_diversity_is_correlated_with_gains(run, fakes, tiny_store, gains, two):
+    assert "it takes three datasets" in run("diversity", "--results", gains("toy")).stderr
+    six = tuple(f"class {c}" for c in range(6))
+    others = [fakes.Source("maps", count=20), fakes.Source("photos", count=20, class_names=six)]
+    fakes.fill(tiny_store.path, two, others)
+    result = run("diversity", "-p", "clean", "--results", gains("toy", "maps", "photos"))
+    assert heads(result.stdout) == ["dataset", "backbone", "ensemble", "ensemble"]
+    assert "Pearson's r with the gain · test · clean" in result.stdout
+
+
+def test_ensembles_stand_beside_backbones_under_perturbations(run, tmp_path, tiny_store):
+    path, ensembles = tmp_path / "results.parquet", ["log-avg", "super-learner"]
+    about = {"perturbations": "*", "heads": ["zero-shot"], "shots": (1, 2), "seeds": 2}
+    evaluate(tiny_store, ensembles=ensembles, output=path, **about)
+    shown = run("robustness", "--results", path).stdout
+    assert "Ensembles: head zero-shot, 2 shots, means over seeds." in shown
+    assert re.search(r"^super-learner +\d", shown, re.MULTILINE)
+    assert "zero-shot, 1 shot, means" in run("robustness", "--results", path, "--shots", "1").stdout
+
+
+# what is left out, and what cannot work
+
+
+def test_several_datasets_are_shown_by_their_mean_and_what_is_left_out_is_named(
+    fakes, tiny_store, run, two
+):
+    more = fakes.Source("more", changed=set(range(20)))
+    fakes.fill(tiny_store.path, two, [more], ("clean", "jpeg:3"))
+    fakes.fill(tiny_store.path, two, [fakes.Source("still", class_names=())])
+    result = run("robustness")
+    assert heads(result.stdout) == ["dataset", "clean", *["perturbation"] * 5]
+    assert "mean over 2 datasets · split test" in result.stdout
+    assert "not shown, for want of labels, perturbed images or such cells: still" in result.stderr
+    for name in ("zeroshot", "diversity"):
+        result = run(name)
+        assert "still" not in result.stdout
+        assert re.search("not shown, for want of labels.*: .*still", result.stderr)
+    assert "no logit statistics, for want of labels: still" in run("representation").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("zeroshot -d tyo", 2, "unknown dataset 'tyo': did you mean toy"),
+        ("zeroshot -b fake/three", 2, "unknown backbone 'fake/three': did you mean"),
+        ("zeroshot -p jpeg:4", 2, "unknown perturbation 'jpeg-4': did you mean jpeg-3"),
+        ("zeroshot -p jpeg:x", 2, "is no perturbation"),
+        ("zeroshot -s val", 2, "unknown split 'val'"),
+        ("zeroshot --prompts nothing", 2, "unknown prompt set 'nothing'"),
+        ("zeroshot -o nowhere/at/all.csv", 2, "cannot write nowhere/at/all.csv"),
+        ("oracle --top 0", 2, "--top"),
+        ("oracle --samples table.txt", 2, "table.txt is neither CSV nor Parquet"),
+        ("diversity -b fake/one", 2, "only one backbone here, fake/one, and it takes two to"),
+        ("diversity --results none.parquet", 2, "none.parquet does not exist: make it with"),
+        ("diversity --results GAINS --head zero", 2, "unknown head 'zero': did you mean zero-shot"),
+        ("diversity --results GAINS --shots 4", 2, "no ensembles with --shots 4, but with none"),
+        ("diversity --results OTHERS", 2, f"has no gains of {', '.join(NAMES)} on toy/test"),
+        ("diversity --results SCORES", 2, "has no gain or gain_over_best_on_test"),
+        ("robustness --reference fake/on", 2, "unknown reference 'fake/on': did you mean fake/one"),
+        ("robustness -p clean", 4, "has clean images only of toy/test: run `clipsyn extract "),
+        ("representation --support test", 2, "give --support another split than test"),
+        ("representation --support trian", 2, "unknown split 'trian': did you mean train"),
+        ("cascade -b fake/one", 2, "a cascade needs at least two backbones"),
+        ("cascade --ensembles ncl", 2, "unknown ensemble 'ncl': did you mean nlc"),
+        ("cascade --order given", 2, "--order given follows --backbones"),
+        ("cascade --order price", 2, "--order"),
+        ("cascade --thresholds 0.5,x", 2, "--thresholds 0.5,x: write"),
+        ("cascade --thresholds -1", 2, "--thresholds is numbers from 0 to 1, not -1"),
+        ("cascade --within -1", 2, "--within"),
+        ("cascade --cost fake/one", 2, "--cost fake/one: write NAME=GFLOPS"),
+        ("cascade --cost fake/one=1,fake/one=2", 2, "gives a name twice"),
+        ("cascade --cost fake/three=1", 2, "unknown backbone 'fake/three'"),
+        ("cascade --cost local=dir/x=0", 2, "unknown backbone 'local=dir/x'"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(run, gains, line, code, message):
+    changes = {"GAINS": {}, "OTHERS": {"backbones": ["a", "b"]}, "SCORES": {"metric": "acc1"}}
+    words = [gains("toy", **changes[it]) if it in changes else it for it in line.split()]
+    result = run(*words)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_a_store_without_labels(run, fakes, tmp_path):
+    path = tmp_path / "photos"
+    fakes.fill(path, sources=[fakes.Source("photos", class_names=())])
+    assert "has no labels" in run("zeroshot", store=path).stderr
+    result = run("representation", store=path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "only one backbone there and no labels" in result.stderr
+
+
+def test_a_missing_cell_is_answered_with_the_line_that_makes_it(fakes, tmp_path, run):
+    fakes.fill(tmp_path / "s", [fakes.Encoder()], perturbations=["clean", "fog:1", "fog:2"])
+    two = fakes.Encoder("fake/two", size=12)
+    store = fakes.fill(tmp_path / "s", [two], perturbations=["clean", "fog:1"])
+    result = run("robustness", store=store.path)
+    assert result.exit_code == 4
+    assert (
+        f"run `clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
+        "--dataset toy --split test --perturb fog-2`"
+    ) in result.stderr
+
+
+# names, and images that stand in several datasets
+
+
+@pytest.fixture(scope="module")
+def odd(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Backbones may be called whatever a path can hold: every analysis tells them apart."""
+    path: Path = tmp_path_factory.mktemp("names") / "store"
+    sources = [fakes.Source(split=split, count=30) for split in ("train", "test")]
+    fakes.fill(path, [fakes.Encoder(name) for name in ODD_NAMES], sources, ["clean", "jpeg:3"])
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in ANALYSES if name != "selective"])
+def test_it_has_rows_of_each_backbone(run, name, odd, tmp_path):
+    run(name, "-o", tmp_path / "out.parquet", store=odd)
+    frame = pl.read_parquet(tmp_path / "out.parquet")
+    named = frame["backbones"].explode(empty_as_null=False).unique().sort()
+    assert named.to_list() == ODD_NAMES
+
+
+def test_a_pattern_names_what_a_comma_list_cannot(run, odd, tmp_path):
+    shown = run("zeroshot", "-b", "x?y,n", "-p", "clean", store=odd).stdout
+    assert "\nx,y " in shown
+    assert "\na+b " not in shown
+    run("oracle", "--samples", tmp_path / "samples.csv", store=odd)
+    columns = pl.read_csv(tmp_path / "samples.csv").columns
+    assert all(any(name in column for column in columns) for name in ODD_NAMES)
+
+
+NOTE = (
+    "note: images stand in several of these sets, birds/test (20 of 20), more/test (20 of 24): "
+    "means and correlations over datasets count them more than once\n"
+)
+QUICK = "--heads zero-shot --ensembles log-avg --shots 1 --seeds 1 -p clean"
+
+
+@pytest.fixture(scope="module")
+def shared(fakes, tmp_path_factory):
+    """Birds are in more, too; cars are not."""
+    path = tmp_path_factory.mktemp("shared") / "store"
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [fakes.Source("birds"), fakes.Source("more", count=24)]
+    sources += [fakes.Source("cars", changed=set(range(20)))]
+    sources += [fakes.Source(test.name, "train", changed=test.changed) for test in sources]
+    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    return path
+
+
+@pytest.mark.parametrize("name", [*ANALYSES, "evaluate"])
+def test_images_in_several_datasets_are_said_where_means_are_over_them(run, shared, name):
+    words = [name, *(QUICK.split() if name == "evaluate" else [])]
+    is_over = name == "evaluate" or ANALYSES.load(name).over_datasets
+    assert (NOTE in run(*words, store=shared).stderr) is is_over
+    apart = run(*words, "-d", "birds,cars", store=shared)
+    assert apart.exit_code == 0
+    assert "several of these sets" not in apart.stderr

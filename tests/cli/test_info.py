@@ -1,0 +1,143 @@
+"""`clipsyn info` and `catalog`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.catalog.backbones import resolve_backbones
+from clipsyn.catalog.datasets import catalogue
+from clipsyn.cli.info import catalog
+from clipsyn.text import recorded
+
+# `clipsyn info --provenance` and `--bibtex`
+
+
+@pytest.fixture
+def made(fakes, tmp_path: Path) -> Path:
+    """Two backbones under two conditions, the second by another command."""
+    store = tmp_path / "store"
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    with recorded(["extract", "store", "-b", "fakes"]):
+        fakes.fill(store, encoders)
+    with recorded(["extract", "store", "-p", "jpeg:3"]):
+        fakes.fill(store, encoders, perturbations=["jpeg:3"])
+    return store
+
+
+def test_provenance_lists_each_command_and_what_it_made(clipsyn, made):
+    shown = clipsyn("info", made, "--provenance").stdout
+    cells = "2 cells: 2 backbones, 1 dataset, 1 perturbation"
+    assert f"1. {cells}\n   clipsyn extract store -b fakes\n" in shown
+    assert f"2. {cells}\n   clipsyn extract store -p jpeg:3\n" in shown
+    assert "clipsyn 0.1.0" in shown
+
+
+def test_tables_name_weights_and_images(clipsyn, made, read_table):
+    shown = clipsyn("info", made, "--provenance").stdout
+    weights, images = read_table(shown), read_table(shown, 1)
+    assert weights.row("fake/one")["weights from"] == "local-dir:one"
+    assert len(weights.row("fake/two")["SHA-256"]) == 12
+    assert images.row("toy/test")["licence"] == "CC0"
+
+
+def test_a_group_or_filters_choose_cells(clipsyn, made):
+    one = clipsyn("info", made, "features/toy/test/jpeg-3/fake--two", "--provenance").stdout
+    assert one.startswith("1. toy/test · jpeg-3 · fake/two\n   clipsyn extract store -p jpeg:3\n")
+    assert clipsyn("info", made, "--provenance", "-p", "jpeg:3", "-b", "*two").stdout == one
+    for group in ("classes/toy/simple/fake--two", "samples/toy/test"):
+        cells = json.loads(clipsyn("info", made, group, "--provenance", "-o", "-").stdout)
+        assert {cell["dataset"] for cell in cells} == {"toy"}
+        assert len(cells) == (2 if group.startswith("classes") else 4)
+
+
+def test_the_command_line_records_itself(clipsyn, tmp_path):
+    (tmp_path / "x.csv").write_text("id,prediction,label\na,cat,cat\nb,dog,cat\n")
+    words = ["import", str(tmp_path / "s"), str(tmp_path / "x.csv"), "-d", "d", "-b", "mine"]
+    clipsyn(*words)
+    (cell,) = json.loads(clipsyn("info", tmp_path / "s", "--provenance", "-o", "-").stdout)
+    assert cell["commands"] == [f"clipsyn {' '.join(words)}"]
+
+
+def test_filters_and_groups_that_cannot_be(fails, made):
+    said = fails(2, "info", made, "-b", "fake/one")
+    assert said == "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
+    assert "one of" in fails(2, "info", made, "--provenance", "--bibtex")
+    assert "one place" in fails(2, "info", made, "samples/toy/test", "--provenance", "-d", "toy")
+    assert "no group features/yot" in fails(4, "info", made, "features/yot", "--provenance")
+    assert "did you mean" in fails(2, "info", made, "--provenance", "-b", "fake/onee")
+
+
+def test_cite_prints_bibtex_and_names_what_it_does_not_know(clipsyn, made):
+    result = clipsyn("info", made, "--bibtex")
+    assert result.stdout.startswith("% for the method\n@inproceedings{")
+    assert result.stderr.splitlines() == [
+        "note: no citation is known for the weights fake/one (local-dir:one): see their source",
+        "note: no citation is known for the weights fake/two (local-dir:two): see their source",
+        "note: no citation is known for the dataset toy: see its source",
+    ]
+    one = clipsyn("info", made, "--bibtex", "-b", "fake/one", "-p", "clean")
+    assert "hendrycks2019corruptions" in result.stdout
+    assert "hendrycks2019corruptions" not in one.stdout
+    assert "fake/two" not in one.stderr
+
+
+# `clipsyn catalog`
+
+
+def test_json_lists_every_backbone() -> None:
+    result = CliRunner().invoke(catalog, ["backbones", "-o", "-"], catch_exceptions=False)
+    assert result.exit_code == 0
+    rows = {row["backbone"]: row for row in json.loads(result.stdout)}
+    nine = [backbone.name for backbone in resolve_backbones(["openai"])]
+    assert list(rows)[:9] == nine
+    assert rows["ViT-L-14-336/openai"] == {
+        "backbone": "ViT-L-14-336/openai",
+        "collection": "openai",
+        "image_size": 336,
+        "embed_dim": 768,
+        "image_params_m": 304.29,
+        "text_params_m": 123.65,
+        "image_gflops": 381.92,
+        "text_gflops": 13.3,
+    }
+    assert {row["collection"] for name, row in rows.items() if name not in nine} <= {"zoo"}
+
+
+def test_the_table_has_every_dataset_with_its_facts() -> None:
+    result = CliRunner().invoke(catalog, ["datasets"], catch_exceptions=False)
+    assert result.exit_code == 0
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert {info.name for info in catalogue()} <= set(rows)
+    assert "27000" not in rows["vtab/eurosat"]
+    for fact in ("47", "1880", "acc1", "research only", "torchvision"):
+        assert fact in rows["vtab/dtd"].replace(",", "")
+    assert "shipped" in rows["emoji-food"]
+    assert "--data-root" in result.stderr
+
+
+def test_json_has_aliases_splits_and_warnings() -> None:
+    result = CliRunner().invoke(catalog, ["datasets", "-o", "-"], catch_exceptions=False)
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert list(rows) == [info.name for info in catalogue()]
+    assert "dtd" in rows["vtab/dtd"]["aliases"]
+    assert rows["vtab/eurosat"]["splits"]["all"] == {"n": 27000, "args": {}}
+    assert "no splits" in rows["sun397"]["warning"]
+    assert rows["cub"]["where"] == "webdataset"
+
+
+def test_the_whole_store_and_one_group(clipsyn, fails, tiny_store, fakes):
+    path = tiny_store.path
+    found = json.loads(clipsyn("info", path).stdout)
+    assert found["format"] == "2.0"
+    assert set(found["backbones"]) == {"fake/one", "fake/two"}
+    assert found["backbones"]["fake/one"]["source"] == "local-dir:checkpoints/fake/one"
+    assert found["datasets"]["toy/train"]["images"] == 11
+    group = tiny_store.features_path(fakes.key).relative_to(path)
+    found = json.loads(clipsyn("info", path, group).stdout)
+    assert found["arrays"] == {"image_embedding": ["float16", 20, 12], "valid": ["bool", 20]}
+    assert found["fingerprint"] == tiny_store.fingerprint(fakes.key)
+    assert f"see `clipsyn ls {path}`" in fails(4, "info", path, "features/yot")

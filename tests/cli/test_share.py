@@ -1,0 +1,314 @@
+"""`clipsyn push` and `pull`, and that commands say the same of a store at a URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from tests.cli.test_imports import imported
+from tests.remote.publish import published
+from tests.remote.server import Server, serving
+
+# `clipsyn push` and `pull` as their users call them
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def path(tiny_store: FeatureStore) -> Path:
+    return tiny_store.path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "published"
+
+
+def lines(result: Any) -> list[str]:
+    found: list[str] = result.stdout.splitlines()
+    return found
+
+
+def test_push_says_the_size_first_and_pull_brings_it_back(clipsyn, path, place, tmp_path, fakes):
+    said = lines(clipsyn("push", path, place))
+    groups = find_groups(FeatureStore.open(path), {})
+    size = f"{sum(group.bytes for group in groups) / 1e6:,.1f} MB"
+    shown = place.as_uri()
+    assert said[0] == f"{len(groups)} groups to push to {shown}, {size}; none is there yet"
+    assert said[1] == f"pushed: `clipsyn ls {shown}` shows what is there"
+    back = tmp_path / "back"
+    said = lines(clipsyn("pull", shown, back))
+    assert said[0] == f"{len(groups)} groups to pull from {shown}, {size}; none is there yet"
+    assert said[1] == f"pulled: `clipsyn ls {back}` shows what is there"
+    assert fakes.unlike(path, back) == []
+    assert clipsyn("verify", back).exit_code == 0
+
+
+def test_again_there_is_nothing_to_do(clipsyn, path, place, tmp_path):
+    for command in (("push", path, place), ("pull", place, tmp_path / "back")):
+        clipsyn(*command)
+        said = lines(clipsyn(*command))
+        count = len(find_groups(FeatureStore.open(path), {}))
+        assert len(said) == 1
+        assert re.fullmatch(f"nothing to .*: {count} are there already", said[0])
+
+
+def test_dry_run_says_what_is_copied_and_does_nothing(clipsyn, path, place, tmp_path, read_table):
+    clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
+    published = (place / "index.json.gz").read_bytes()
+    push = ("push", path, place, "-s", "test")
+    pull = ("pull", place, tmp_path / "back")
+    for command, counts in (
+        (push, [(1, 1), (0, 1), (2, 2), (4, 0)]),
+        (pull, [(1, 0)] * 2 + [(2, 0)]),
+    ):
+        said = clipsyn(*command, "--dry-run").stdout
+        table = read_table(said)
+        shown = list(zip(table.column("groups"), table.column("there"), strict=True))
+        assert shown == [(str(groups), str(there)) for groups, there in counts]
+        total = sum(groups for groups, _ in counts)
+        assert said.splitlines()[-1].startswith(f"{total} groups to {command[0]} ")
+    assert (place / "index.json.gz").read_bytes() == published
+    assert not (tmp_path / "back").exists()
+
+
+def test_the_card_is_of_all_that_is_published(clipsyn, path, place, tmp_path, fakes):
+    clipsyn("push", path, place, "-b", "fake/one")
+    card = (place / "README.md").read_text()
+    assert "4 cells over 31 images" in card
+    assert f"clipsyn ls {place.as_uri()}" in card
+    clipsyn("push", path, place)
+    assert "8 cells over 31 images" in (place / "README.md").read_text()
+    more = fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]).path
+    clipsyn("push", more, place)
+    assert "9 cells over 31 images" in (place / "README.md").read_text()
+
+
+@pytest.fixture
+def other(tmp_path: Path, fakes: Any) -> Path:
+    """A store in which a backbone of a known name has other weights."""
+    path: Path = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")]).path
+    return path
+
+
+def test_other_content_needs_a_flag(clipsyn, fails, path, place, other):
+    clipsyn("push", path, place)
+    said = fails(4, "push", other, place)
+    assert "(backbone.weights)" in said
+    assert "add --replace to put yours in its place" in said
+    assert "as with --backbones" in said
+    result = clipsyn("push", other, place, "--replace")
+    assert "other content of 3 of them is replaced" in result.stdout
+    assert lines(clipsyn("push", other, place))[0].startswith("nothing to push")
+    said = fails(4, "pull", place, path)
+    assert "other content than at" in said
+    (line,) = re.findall("`clipsyn (rm [^`]*)`", said)
+    assert line == f"rm {path} -d toy --prompts simple -b fake/one"
+    assert clipsyn(*line.split(), "-y").exit_code == 0
+
+
+def test_damage_at_a_url_is_mended_by_the_push_that_verify_advises(clipsyn, fails, path, place):
+    clipsyn("push", path, place)
+    chunk = next(place.glob("features/**/image_embedding/c.0.0"))
+    chunk.write_bytes(b"cut")
+    assert f"`clipsyn push STORE {place.as_uri()}`" in fails(4, "verify", place.as_uri())
+    assert "1 of them are published damaged" in clipsyn("push", path, place).stdout
+    assert clipsyn("verify", place.as_uri()).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("push", "s3://lab/clip", "store"), ("pull", "store", "s3://lab/clip")]
+)
+def test_arguments_in_the_other_order(fails: Any, command: tuple[str, ...]) -> None:
+    said = fails(2, *command)
+    assert said.startswith("s3://lab/clip stands where a folder is wanted")
+
+
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_an_interruption_says_what_is_kept(fails, path, monkeypatch, command):
+    from clipsyn.remote.pull import Pull
+    from clipsyn.remote.push import Push
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Push, "plan", interrupt)
+    monkeypatch.setattr(Pull, "plan", interrupt)
+    said = fails(130, command, path if command == "push" else path.as_uri(), path)
+    assert said == "interrupted; what is finished is kept, run the same command again"
+
+
+# `clipsyn pull` from stores in folders: what it says, and how it ends
+
+
+@pytest.fixture
+def alice(tmp_path: Path, fakes: Any) -> Path:
+    return fakes.fill(tmp_path / "alice", perturbations=("clean", "jpeg:3")).path
+
+
+@pytest.fixture
+def bob(tmp_path: Path, fakes: Any) -> Path:
+    return fakes.fill(tmp_path / "bob", [fakes.Encoder(), fakes.Encoder("fake/two")]).path
+
+
+def test_it_says_what_each_store_adds(clipsyn, alice, bob, tmp_path, fakes):
+    lab = tmp_path / "lab"
+    result = clipsyn("pull", alice, bob, lab)
+    assert result.exit_code == 0
+    first, second, last = result.stdout.splitlines()
+    assert first.startswith(
+        f"{alice}: sample tables 1, class embeddings 1, image embeddings 2, logits 1, predictions "
+        "without logits 1 ("
+    )
+    assert first.endswith(" MB); 0 groups are there already")
+    assert second.startswith(f"{bob}: class embeddings 1, image embeddings 1, logits 1 (")
+    assert second.endswith("; 4 groups are there already")
+    assert last == f"added 9 groups to {lab}"
+    assert "cells: 3; backbones: fake/one, fake/two" in clipsyn("ls", lab).stdout
+    assert clipsyn("verify", lab, "--deep").exit_code == 0
+    again = clipsyn("pull", bob, lab)
+    assert again.stdout == f"{bob}: nothing new; 7 groups are there already\n"
+
+
+def test_a_dry_run_lists_the_groups_and_writes_nothing(clipsyn, alice, bob, fakes):
+    before = fakes.contents(alice)
+    _, *groups = clipsyn("pull", bob, alice, "--dry-run").stdout.splitlines()
+    assert groups == [
+        "classes/toy/simple/fake--two",
+        "features/toy/test/clean/fake--two",
+        "logits/toy/test/clean/fake--two/simple",
+    ]
+    assert fakes.contents(alice) == before
+
+
+def test_filters_choose_what_comes_along(clipsyn: Any, fails: Any, alice: Path, bob: Path) -> None:
+    lab = alice.parent / "lab"
+    clipsyn("pull", alice, bob, lab, "-b", "*/two", "-p", "clean")
+    assert clipsyn("ls", lab).stdout.splitlines()[-1] == "cells: 1; backbones: fake/two"
+    assert clipsyn("verify", lab, "--deep").exit_code == 0
+    said = fails(2, "pull", alice, lab, "-b", "fake/two")
+    assert f"unknown backbone 'fake/two': did you mean fake/one? `clipsyn ls {alice}`" in said
+    said = fails(4, "pull", alice, bob, lab, "-b", "fake/two", "-p", "jpeg:3")
+    assert "nothing in STORE matches" in said
+
+
+def test_every_conflict_is_named_and_nothing_is_merged(clipsyn, fails, alice, tmp_path, fakes):
+    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="x")]).path
+    said = fails(4, "pull", alice, other, tmp_path / "lab")
+    assert said.startswith(f"nothing was merged into {tmp_path / 'lab'}: classes/toy/simple/fake--")
+    assert "(backbone.weights: " in said
+    assert "(and 2 more); give one of the two another name" in said
+    assert not (tmp_path / "lab").exists()
+    listed = clipsyn("pull", alice, other, tmp_path / "lab").stdout.splitlines()
+    assert [line.split(" is made")[0] for line in listed] == [
+        "classes/toy/simple/fake--one",
+        "features/toy/test/clean/fake--one",
+        "logits/toy/test/clean/fake--one/simple",
+    ]
+
+
+def test_what_cannot_be(fails: Any, clipsyn: Any, alice: Path, tmp_path: Path) -> None:
+    assert "Missing argument 'SOURCES...'" in fails(2, "pull", alice)
+    assert "cannot be merged into itself" in fails(2, "pull", alice, alice)
+    assert "there is no published store at" in fails(4, "pull", tmp_path / "absent", alice)
+
+
+# Every command that reads a store says the same of one at a URL; those that write refuse it
+
+
+QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
+READING: dict[str, list[str]] = {
+    **{name: ["STORE"] for name in ANALYSES},
+    "ls": ["STORE"],
+    "info": ["STORE"],
+    "info --provenance": ["STORE", "--provenance"],
+    "ls --status": ["STORE"],
+    "verify": ["STORE", "--deep"],
+    "evaluate": ["STORE", *QUICK],
+    "plot": ["accuracy-matrix", "STORE", "-o", "OUT.svg"],
+    "report": ["STORE", "-o", "OUT.html"],
+    "fit": ["STORE", "-d", "toy", "--ensemble", "log-avg", "-o", "OUT"],
+    "export": ["STORE", "OUT"],
+}
+WRITING: dict[str, list[str]] = {
+    "extract": ["STORE", "-b", "local-dir:checkpoint", "-d", "photos"],
+    "import": ["STORE", "answers.csv", "-d", "new"],
+    "rm": ["STORE", "-d", "toy", "-y"],
+}
+
+
+@pytest.fixture(scope="module")
+def server(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(published(_filled, tmp_path_factory.mktemp("served") / "published")) as server:
+        yield server
+
+
+def words(name: str, arguments: list[str], store: object, out: Path) -> list[str]:
+    places = {"STORE": str(store), "OUT": str(out)}
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    return [*name.split(" "), *arguments]
+
+
+@pytest.mark.parametrize("name", READING)
+def test_a_command_says_the_same_of_a_url(clipsyn, tiny_store, server, tmp_path, name):
+    said = []
+    for where, store in (("local", tiny_store.path), ("remote", server.url)):
+        (tmp_path / where).mkdir()
+        result = clipsyn(*words(name, READING[name], store, tmp_path / where / "out"))
+        assert result.exit_code == 0, result.output
+        text = result.stdout.replace(str(tmp_path / where), "OUT").replace(str(store), "STORE")
+        said.append([line for line in text.splitlines() if "MB" not in line])
+    assert said[0] == said[1]
+    assert "s3cret" not in "".join(said[1])
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_commands_that_write_refuse_a_url(fails, server, tmp_path, name):
+    said = fails(4, *words(name, WRITING[name], server.url, tmp_path / "out"))
+    assert said.startswith(f"{server.url} is only read: `clipsyn pull {server.url} STORE` makes")
+
+
+def test_a_list_of_a_store_at_a_url_needs_no_arrays(server: Server) -> None:
+    assert not imported(["ls", server.url]) & {"numpy", "polars", "zarr"}
+
+
+def test_a_router_predicts_a_store_at_a_url(clipsyn, tiny_store, server, tmp_path):
+    router = tmp_path / "router"
+    clipsyn("fit", tiny_store.path, "-d", "toy", "--ensemble", "log-avg", "-o", router)
+    ours = clipsyn("predict", router, tiny_store.path).stdout
+    result = clipsyn("predict", router, server.url)
+    assert result.stdout == ours, result.output
+
+
+def test_secrets_of_a_url_reach_no_output(clipsyn, fails, server, tmp_path):
+    url = server.url.replace("//", "//me:s3cret@") + "?token=h1dden"
+    page = tmp_path / "page.html"
+    said = clipsyn("report", url, "-o", page).output + clipsyn("verify", url).output
+    said += fails(4, "rm", url, "-d", "toy", "-y") + page.read_text()
+    for name in ("zeroshot", "ls", "info"):
+        said += clipsyn("-v", name, url).output
+    assert "s3cret" not in said
+    assert "h1dden" not in said
+
+
+def test_the_cache_is_listed_and_cleared(clipsyn, fails, server, own_cache):
+    assert f"nothing to remove from {own_cache}" in clipsyn("gc", "--cache").stdout
+    clipsyn("zeroshot", server.url)
+    assert "nothing to remove" in clipsyn("gc", "--cache", "--older-than", "1d", "-y").stdout
+    listed = clipsyn("gc", "--cache", "--older-than", "0", "--dry-run").stdout
+    assert int(listed.split()[0]) > 5
+    assert f"from {own_cache}" in clipsyn("gc", "--cache", "--older-than", "0", "-y").stdout
+    assert "nothing to remove" in clipsyn("gc", "--cache", "--older-than", "0").stdout
+    assert "--cache" in fails(2, "gc")

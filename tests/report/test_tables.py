@@ -1,0 +1,136 @@
+"""Tables of the page: as frames have them, and the same numbers as commands print."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.report import ReportSettings
+from clipsyn.report.evidence import MEASURED, Evidence, gather
+from clipsyn.report.page import folded, sorted_by
+from clipsyn.report.tables import image_table, numbers_of, share_of, weights_table
+from clipsyn.show.means import Mean
+from clipsyn.show.table import NOTHING, Cell
+from clipsyn.show.tables import table_of
+
+FRAME = pl.DataFrame(
+    {
+        "name": ["a<b", None],
+        "value": [0.12345, math.nan],
+        "n": [1000, 2],
+        "best": [True, False],
+        "backbones": [["x", "y"], ["z"]],
+        "empty": pl.Series([None, None], dtype=pl.Float64),
+    }
+)
+
+
+def test_a_frame_is_shown_as_it_is(lines):
+    first, second = lines(numbers_of(FRAME, "numbers", ""))
+    heads = "name", "value", "n", "best", "backbones"
+    assert first == dict(zip(heads, ("a<b", "0.1235", "1,000", "yes", "x, y"), strict=True))
+    assert second == dict(zip(heads, (NOTHING, NOTHING, "2", "no", "z"), strict=True))
+
+
+def test_what_is_too_much_for_a_page_is_counted():
+    table = numbers_of(pl.concat([FRAME] * 100), "numbers", "the rest is elsewhere")
+    assert len(table) == 150
+    assert table.notes == "50 more rows: the rest is elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("value", "by"), [(1234, "1234"), (2.3451234567, "2.34512"), (None, ""), (1e12, "1e+12")]
+)
+def test_a_number_is_sorted_by_itself_and_what_is_not_known_by_nothing(value, by):
+    assert sorted_by(Cell("-", value)) == by
+
+
+def test_an_interval_belongs_to_its_number():
+    first, second = share_of("x", Mean(0.5, 0.4, 0.6, 2)).values()
+    assert (first.text, second.text) == ("50.0", "40.0\N{EN DASH}60.0")
+    assert [it.text for it in share_of("x", None).values()] == [NOTHING, NOTHING]
+    gain, _ = share_of("x", Mean(-0.012, None, None, 1), signed=True).values()
+    assert gain.text == "-1.2"
+
+
+@pytest.fixture
+def evidence(answered) -> Evidence:
+    draw = np.random.default_rng(3)
+    labels = draw.integers(0, 3, 40)
+    for dataset in ("pets", "food"):
+        for label in ("clean", "fog-1"):
+            answers = {name: draw.integers(0, 3, 40) for name in ("a/x", "b/x")}
+            store = answered(answers, labels, dataset=dataset, perturbation=label)
+    return gather(store, ReportSettings(output="x.html"))
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_every_number_of_a_command_is_there(name, evidence, lines):
+    analysis = ANALYSES.load(name)
+    settings = analysis.settings(**({"summary": True} if name == "zeroshot" else {}))
+    expected = [
+        cell.text
+        for tables in analysis.tables(evidence.frames[name], settings).values()
+        for table in tables
+        for column in table.columns
+        for cell in column.cells
+        if cell.text != NOTHING
+    ]
+    shown = [
+        text for table in folded(name, evidence)[1] for it in lines(table) for text in it.values()
+    ]
+    texts = (part for text in shown for part in text.split(" | "))
+    assert sorted(expected) == sorted(text for text in texts if text != NOTHING)
+    assert expected
+
+
+def test_what_was_not_measured_has_none(evidence):
+    assert folded("cascade", evidence) is None
+
+
+def test_tables_too_large_for_a_page_stay_away(evidence, monkeypatch):
+    monkeypatch.setattr("clipsyn.report.page._MOST_CELLS", 5)
+    assert folded("zeroshot", evidence) is None
+
+
+def test_an_interval_without_its_number_stays_a_column(lines):
+    table = table_of(pl.DataFrame({"a": ["x"], "95 % of b": ["1 to 2"]}))
+    assert lines(table) == [{"a": "x", "95 % of b": "1 to 2"}]
+
+
+class TestProvenance:
+    def test_datasets(self, answered, lines):
+        known = np.array([True, False, True])
+        answered({"a": [0, 1, 2], "b": [0, 0, 2]}, [0, -1, 1], valid={"b": known})
+        store = answered({"a": [0, 1, 2]}, [0, -1, 1], perturbation="fog-1")
+        evidence = gather(store, ReportSettings(output="x.html"))
+        (line,) = lines(image_table(evidence))
+        assert line == {
+            "dataset": "pets/test",
+            "images": "3",
+            "labelled": "2",
+            "classes": "3",
+            "prompts": "imported",
+            "conditions": "2",
+            "backbones": "2",
+            "masked": "1",
+        }
+
+    def test_weights_of_extracted_backbones(self, tiny_store, fakes, lines):
+        evidence = gather(tiny_store, ReportSettings(output="x.html"))
+        line = lines(weights_table(evidence))[0]
+        assert line["backbone"] == "fake/one"
+        encoder = fakes.Encoder()
+        assert encoder.backbone.source == "local-dir:checkpoints/fake/one"
+        assert line["weights from"] == "local-dir:one"
+        assert encoder.identity["weights"].startswith(line["SHA-256 of the weights"])
+        assert len(line["SHA-256 of the weights"]) == 12
+        assert (line["precision"], line["input"], line["GFLOPs"]) == ("fp32", "8", "0.50")
+
+    def test_imported_backbones_have_none(self, answered, lines):
+        evidence = gather(answered({"a": [0, 1]}, [0, 1]), ReportSettings(output="x.html"))
+        assert lines(weights_table(evidence))[0]["weights from"] == "imported predictions"
