@@ -87,13 +87,13 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
     ("code", "options", "message"),
     [
         (2, ["--ensemble", "ncl"], "unknown ensemble 'ncl': did you mean nlc"),
-        (2, ["--shots", "0"], "--shots 0: write a number from 1 on, or full"),
+        (2, ["--shots", "0"], "images a class of at least 1, not 0"),
         (
             2,
             ["--seed", "-1"],
             "'--seed': -1 is not in the range 0<=x<=1000000000",
         ),
-        (2, ["--shots", "some"], "--shots some: write a number from 1 on, or full"),
+        (2, ["--shots", "some"], "images a class, not 'some'"),
         (2, ["--support", "test"], "the test split of toy"),
         (4, ["--support", "val"], "has no samples of toy/val: run `clipsyn extract"),
         (4, ["--prompts", "openai"], "with prompts 'openai' (there are simple): run"),

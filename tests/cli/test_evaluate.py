@@ -76,8 +76,8 @@ def test_results_are_added_to_the_output(run, tmp_path):
     [
         (["--ensembles", "log_avg"], 2, "unknown ensemble 'log_avg'"),
         (["--heads", "tip"], 2, "unknown head 'tip'"),
-        (["--shots", "many"], 2, "--shots many: write numbers from 1 on, or full"),
-        (["--shots", "0"], 2, "--shots 0: write numbers from 1 on, or full, such as 1,2,4,full"),
+        (["--shots", "many"], 2, "--shots many: write full or numbers"),
+        (["--shots", "0"], 2, "--shots is full or numbers of images a class from 1"),
         (
             ["--shots", "3000000000"],
             2,

@@ -302,7 +302,7 @@ def folder(write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_it_says_what_it_made_and_what_comes_next(clipsyn, folder, read_table):
-    result = clipsyn("-q", "split", "folder", "-o", "folder.csv", "--test", "0.34")
+    result = clipsyn("-q", "split", "photos", "-o", "photos.csv", "--test", "0.34")
     assert result.exit_code == 0, result.output
     assert read_table(result.stdout).rows == [
         {"split": "train", "images": "8", "classes": "2"},
@@ -310,30 +310,30 @@ def test_it_says_what_it_made_and_what_comes_next(clipsyn, folder, read_table):
         {"split": "unlabelled", "images": "2", "classes": NOTHING},
     ]
     assert result.stdout.splitlines()[-1] == (
-        "written to folder.csv: next, `clipsyn extract STORE -d folder.csv -s "
+        "written to photos.csv: next, `clipsyn extract STORE -d photos.csv -s "
         "train,test,unlabelled`"
     )
     assert result.stderr == ""
 
 
 def test_what_it_writes_is_extracted(clipsyn: Run, folder: Path, checkpoint: Path) -> None:
-    assert clipsyn("split", "folder", "-o", "folder.csv", "--seed", "3").exit_code == 0
-    options = ("-d", "folder.csv", "-s", "train,test,unlabelled", "-b", f"local-dir:{checkpoint}")
+    assert clipsyn("split", "photos", "-o", "photos.csv", "--seed", "3").exit_code == 0
+    options = ("-d", "photos.csv", "-s", "train,test,unlabelled", "-b", f"local-dir:{checkpoint}")
     result = clipsyn("extract", "store", *options)
     assert result.exit_code == 0, result.output
     store = FeatureStore.open("store")
-    written = pl.read_csv("folder.csv")
+    written = pl.read_csv("photos.csv")
     for split in ("train", "test", "unlabelled"):
-        table = store.samples("folder", split)
+        table = store.samples("photos", split)
         assert table.class_names == ("cat", "dog")
         assert list(table.ids) == written.filter(split=split)["id"].to_list()
     assert clipsyn("zeroshot", "store", "-s", "test").exit_code == 0
 
 
 def test_refusals_name_flags(fails: Run, clipsyn: Run, folder: Path) -> None:
-    clipsyn("split", "folder", "-o", "folder.csv")
-    assert fails(2, "split", "folder", "-o", "folder.csv") == (
-        "folder.csv is there already: add --replace, or choose another output"
+    clipsyn("split", "photos", "-o", "photos.csv")
+    assert fails(2, "split", "photos", "-o", "photos.csv") == (
+        "photos.csv is there already: add --replace, or choose another output"
     )
     assert "there is no folder or manifest 'fotos'" in fails(3, "split", "fotos", "-o", "f.csv")
-    assert clipsyn("split", "folder", "-o", "folder.csv", "--replace").exit_code == 0
+    assert clipsyn("split", "photos", "-o", "photos.csv", "--replace").exit_code == 0
