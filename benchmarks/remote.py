@@ -26,8 +26,8 @@ import numpy as np
 from common import Measured, fresh_python, interleaved, ratio, report, spread, start, workplace
 
 from clipsyn.names import FeatureKey
-from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import INDEX, Index
+from clipsyn.remote.published import Cache
 from clipsyn.remote.push import Push
 from clipsyn.remote.transfer import FILES
 from clipsyn.show.progress import progress

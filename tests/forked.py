@@ -82,7 +82,7 @@ def _encoder(name: str, weights: str, seconds: float) -> Any:
     return encoder
 
 
-def merge(into: str, stores: Sequence[str], link: bool = False, seconds: float = 0.0) -> None:
+def merge(into: str, stores: Sequence[str], seconds: float = 0.0) -> None:
     """seconds: what a file costs."""
     copy = files.copy_file
 
@@ -91,7 +91,7 @@ def merge(into: str, stores: Sequence[str], link: bool = False, seconds: float =
         copy(*arguments)
 
     files.copy_file = slowly
-    plan_merge(Path(into), [Path(store) for store in stores]).carry_out(fakes.Quiet(), link=link)
+    plan_merge(Path(into), [Path(store) for store in stores]).carry_out(fakes.Quiet())
 
 
 def correct(path: str, split: str, rounds: int) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.unfinished import unfinished
+from clipsyn.store.inventory import find_groups, unfinished
 from clipsyn.store.verify import Stale, damage, debris
 
 Strike = Callable[[Path, float], bool]

@@ -34,10 +34,9 @@ from clipsyn.settings import SINGLE, Shots, images_of
 from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import share_interval
-from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
-from clipsyn.store.overlap import learnable
+from clipsyn.store.overlap import alike_notes, learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups

@@ -186,7 +186,7 @@ def predict(
     from clipsyn.router.artefact import load_router
     from clipsyn.router.predict import predict_store
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.marker import is_published, is_store
+    from clipsyn.store.files import is_published, is_store
     from clipsyn.store.select import only_dataset
 
     fitted = load_router(router, plugins=plugins)

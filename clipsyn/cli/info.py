@@ -25,13 +25,13 @@ from clipsyn.errors import UsageError
 from clipsyn.text import counted, few, printable
 
 if TYPE_CHECKING:
-    from clipsyn.exchange.origins.made import Made, Run
+    from clipsyn.exchange.origins import Made, Run
     from clipsyn.show.table import Tables
 
 
 def _say_citations(cells: Sequence[Made], output: Output) -> None:
     """What to cite for cells, as BibTeX; what nothing is known for, on standard error."""
-    from clipsyn.exchange.origins.cite import citations
+    from clipsyn.exchange.origins import citations
 
     found = citations(cells)
     if not output.json(found.json()):
@@ -41,8 +41,8 @@ def _say_citations(cells: Sequence[Made], output: Output) -> None:
 
 def _say_provenance(cells: Sequence[Made], output: Output) -> None:
     """How cells were made, and of which weights and images, each once."""
-    from clipsyn.exchange.origins.card import images_table, weights_table
-    from clipsyn.exchange.origins.made import distinct_runs
+    from clipsyn.exchange.card import images_table, weights_table
+    from clipsyn.exchange.origins import distinct_runs
 
     if output.json([cell.json() for cell in cells]):
         return
@@ -227,7 +227,7 @@ def info(
     clipsyn info store --bibtex -d food101 -b 'ViT-*'
     """
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import cells_of_group, describe, describe_group
+    from clipsyn.store.inventory import describe, describe_group
     from clipsyn.store.select import select
 
     opened = FeatureStore.open(store)
@@ -235,12 +235,12 @@ def info(
     if provenance and bibtex:
         raise UsageError("give one of --provenance and --bibtex")
     if provenance or bibtex:
-        if group and chosen:
-            raise UsageError("a GROUP is of one place: leave the filters away, or the GROUP")
-        from clipsyn.exchange.origins.made import made
+        if group:
+            raise UsageError("--provenance and --bibtex take filters, no GROUP")
+        from clipsyn.exchange.origins import made
 
-        keys = cells_of_group(opened, group) if group else select(opened, **filters)
-        (_say_citations if bibtex else _say_provenance)(made(opened, keys), output)
+        cells = made(opened, select(opened, **filters))
+        (_say_citations if bibtex else _say_provenance)(cells, output)
         return
     if chosen:
         raise UsageError(

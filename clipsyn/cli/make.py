@@ -18,7 +18,7 @@ from clipsyn.cli.run import (
     stop_on_sigterm,
     tasks_of,
 )
-from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.images import SplitSettings
 from clipsyn.text import advised, line_of
@@ -107,7 +107,7 @@ def _show_plan(plan: Plan) -> None:
 
 def _say_alike(work: Work) -> None:
     """Which classes the backbones cannot tell apart, by the class embeddings that are there."""
-    from clipsyn.store.alike import alike_notes
+    from clipsyn.store.overlap import alike_notes
 
     backbones: dict[tuple[str, str], list[str]] = {}
     for classes in work.classes:
@@ -195,7 +195,7 @@ def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any)
     clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
     clipsyn import store contrast.csv -d contrast -p contrast
     """
-    from clipsyn.exchange.importing.write import import_files, imported_table
+    from clipsyn.exchange.importing import import_files, imported_table
 
     imported = import_files(store, files, ImportSettings(**values))
     output.show(imported, lambda shown: {"": (imported_table(shown),)})

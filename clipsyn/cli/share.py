@@ -21,13 +21,13 @@ from clipsyn.cli.options import (
 from clipsyn.cli.output import say, say_rows, say_written
 from clipsyn.cli.store import by_kind
 from clipsyn.errors import UsageError
-from clipsyn.exchange.exporting import LAYOUTS
+from clipsyn.exchange import LAYOUTS
 from clipsyn.names import Address, is_url
 from clipsyn.report import FIGURES, Drawn, ReportSettings
 from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
-    from clipsyn.store.folders import Place
+    from clipsyn.store.schema import Place
 
 
 @command("report", [STORE, *options_of(ReportSettings)])
@@ -142,12 +142,9 @@ _FOLDER = click.Argument(["store"], type=click.Path())
         *cell_filters(prompts=True),
         _DRY_RUN,
         flag(["--replace"], help="Also where other content is published."),
-        flag(["--single-writer"], help="At a place that heeds no conditions: nobody else pushes."),
     ],
 )
-def push(
-    store: str, url: str, dry_run: bool, replace: bool, single_writer: bool, **filters: Any
-) -> None:
+def push(store: str, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
 
     Cells bring their samples and class embeddings along. What is published already stays, and what
@@ -159,7 +156,7 @@ def push(
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
-    from clipsyn.exchange.origins.card import card
+    from clipsyn.exchange.card import card
     from clipsyn.remote.publishing import address_of
     from clipsyn.remote.push import Push
     from clipsyn.show.progress import progress
@@ -169,7 +166,7 @@ def push(
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
     shown = plan.remote.shown
     if dry_run:
-        sizes = {group.place: group.bytes for group in plan.groups}
+        sizes = {group.place: plan.store.tree.size(group.path) for group in plan.groups}
         _say_table(sizes, [group.place for group in plan.there])
     _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
     if plan.replaced:
@@ -178,7 +175,7 @@ def push(
         say(f"{len(plan.damaged):,} of them are published damaged, and are mended")
     if plan.groups and not dry_run:
         with progress("MB") as counters:
-            plan.carry_out(counters, single_writer=single_writer)
+            plan.carry_out(counters)
         published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
         plan.describe(card(published, where=shown))
         say(f"pushed: `{advised('ls', shown)}` shows what is there")
@@ -189,12 +186,11 @@ def push(
     [
         click.Argument(["sources"], nargs=-1, required=True),
         _FOLDER,
-        flag(["--link"], help="Of folders: give files a second name, not copies."),
         *cell_filters(prompts=True),
         _DRY_RUN,
     ],
 )
-def pull(sources: Sequence[str], store: str, link: bool, dry_run: bool, **filters: Any) -> None:
+def pull(sources: Sequence[str], store: str, dry_run: bool, **filters: Any) -> None:
     """Copy cells of SOURCES into STORE, which is made if it is not there.
 
     SOURCES are stores in folders, or the URLs or folders that stores were pushed to. Cells bring
@@ -213,7 +209,7 @@ def pull(sources: Sequence[str], store: str, link: bool, dry_run: bool, **filter
     _check_folder(store)
     folders = [Path(source) for source in sources if _is_folder(source)]
     if folders:
-        _merge(Path(store), folders, filters, dry_run, link)
+        _merge(Path(store), folders, filters, dry_run)
     for source in sources:
         if not _is_folder(source):
             _pull(source, Path(store), filters, dry_run)
@@ -221,7 +217,7 @@ def pull(sources: Sequence[str], store: str, link: bool, dry_run: bool, **filter
 
 def _is_folder(source: str) -> bool:
     """Whether it is a store in a folder, and no published one."""
-    from clipsyn.store.marker import is_published, is_store
+    from clipsyn.store.files import is_published, is_store
 
     return not is_url(source) and is_store(Path(source)) and not is_published(source)
 
@@ -241,9 +237,7 @@ def _pull(url: str, store: Path, filters: Mapping[str, Any], dry_run: bool) -> N
         say(f"pulled: `{advised('ls', store)}` shows what is there")
 
 
-def _merge(
-    into: Path, stores: Sequence[Path], filters: Mapping[str, Any], dry_run: bool, link: bool
-) -> None:
+def _merge(into: Path, stores: Sequence[Path], filters: Mapping[str, Any], dry_run: bool) -> None:
     from clipsyn.show.progress import progress
     from clipsyn.store.merge import plan_merge
 
@@ -265,13 +259,13 @@ def _merge(
                 say(group.name)
     elif groups:
         with progress("groups") as counters:
-            plan.carry_out(counters, link=link)
+            plan.carry_out(counters)
         say(f"added {counted(groups, 'group')} to {into}")
 
 
 def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:
     """A line for each dataset, split and perturbation; classes have no split."""
-    from clipsyn.store.folders import KINDS
+    from clipsyn.store.schema import KINDS
 
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for place in sorted({*sizes, *there}):
@@ -325,7 +319,7 @@ def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | 
     clipsyn export store embeddings -d emoji-food -b tiny-RN/zoo
     clipsyn export store for-the-hub --layout huggingface -p clean
     """
-    from clipsyn.exchange.exporting.export import export as write
+    from clipsyn.exchange.export import export as write
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.select import select

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from clipsyn.show.table import Tables
-    from clipsyn.store.unfinished import Leftover
+    from clipsyn.store.inventory import Leftover
 
 _SHOWN = 30  # copies; a file has them all
 _COUNTED = {
@@ -46,9 +46,8 @@ _COUNTED = {
 def _say_status(store: Path, output: Output) -> None:
     """Say what is finished, unfinished and refused; raises DamagedStore if anything is refused."""
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.folders import KINDS
-    from clipsyn.store.inventory import find_groups
-    from clipsyn.store.unfinished import leftovers, unfinished
+    from clipsyn.store.inventory import find_groups, left_over
+    from clipsyn.store.schema import KINDS
     from clipsyn.store.verify import Stale, debris, refused
 
     opened = FeatureStore.open(store)
@@ -59,7 +58,9 @@ def _say_status(store: Path, output: Output) -> None:
     stale = [problem for problem in readers if isinstance(problem, Stale)]
     damaged = damaged or [problem for problem in readers if problem not in stale]
     finished = {kind: sum(group.kind == kind for group in groups) for kind in KINDS}
-    drafts, left = unfinished(store), len(leftovers(store))
+    lying = left_over(store)
+    drafts = [one for one in lying if one.target]
+    left = len(lying) - len(drafts)
     problems: dict[str, Sequence[str]] = {"damaged": damaged, "stale": stale}
     shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
     if not output.json({"finished": finished, **problems, "unfinished": shown, "leftovers": left}):
@@ -120,7 +121,10 @@ def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     if copies:
         output.show(_copies(store), _copies_tables)
         return
-    rows = _cell_rows(store)
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import cell_rows
+
+    rows = cell_rows(FeatureStore.open(store))
     if rows or output.files:
         output.show(rows, _tables)
     else:
@@ -152,17 +156,6 @@ def _copies_tables(frame: DataFrame) -> dict[str, Tables]:
     counts = frame["copy"].value_counts(sort=True).rows()
     said = ", ".join(f"{count:,} {kind}" for kind, count in counts) or "none"
     return {"": (table_of(frame.head(_SHOWN), below=(f"copies: {said}",)),)}
-
-
-def _cell_rows(store: Path) -> list[dict[str, Any]]:
-    if isinstance(store, Location) and not store.is_folder:
-        from clipsyn.remote.cache import rows_at
-
-        return rows_at(store)
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import cell_rows
-
-    return cell_rows(FeatureStore.open(store))
 
 
 def _tables(rows: list[dict[str, Any]]) -> dict[str, Tables]:
@@ -314,7 +307,7 @@ def _confirm(what: str, place: Path, yes: bool) -> None:
 
 
 def _empty_cache(older_than: int, dry_run: bool, yes: bool) -> None:
-    from clipsyn.remote.cache import Cache
+    from clipsyn.remote.published import Cache
 
     cache = Cache.of_user()
     old = [group for group in cache.groups() if time.time() - group.used >= older_than]
@@ -332,9 +325,9 @@ def _empty_cache(older_than: int, dry_run: bool, yes: bool) -> None:
 
 def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], int]]:
     """What lies in a store that nobody needs, and what removes it."""
-    from clipsyn.store import unfinished
+    from clipsyn.store import inventory
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.marker import is_store, place_of
+    from clipsyn.store.files import is_store, place_of
 
     place = place_of(store)
     if isinstance(store, Location) and not is_store(place):
@@ -344,7 +337,7 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
 
         return publishing.left_over(place), partial(publishing.collect, place)
     path = FeatureStore.open(place).path
-    return unfinished.left_over(path), partial(unfinished.collect, path)
+    return inventory.left_over(path), partial(inventory.collect, path)
 
 
 def _ago(seconds: float) -> str:

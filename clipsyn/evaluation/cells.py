@@ -14,8 +14,8 @@ from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.names import FeatureKey
-from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import alike_notes
 from clipsyn.store.select import groups
 
 _LOG = logging.getLogger("clipsyn")

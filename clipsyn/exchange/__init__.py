@@ -1,1 +1,3 @@
-"""What other tools wrote, in and out; where the cells of a store come from."""
+"""What other tools wrote, into cells and out of them again, and where cells come from."""
+
+LAYOUTS = ("npz", "huggingface")  # of an export

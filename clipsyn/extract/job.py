@@ -29,7 +29,7 @@ from clipsyn.names import (
 )
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.marker import is_vacant
+from clipsyn.store.files import is_vacant
 
 if TYPE_CHECKING:
     from clipsyn.extract.run import RunSettings

@@ -19,9 +19,8 @@ from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet
 from clipsyn.show.progress import Progress
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS
 from clipsyn.store.samples import SampleTable, changed_samples
-from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.store.schema import ANSWERS, IDENTITY_VERSION
 from clipsyn.text import advised
 
 

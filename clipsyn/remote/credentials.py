@@ -17,13 +17,17 @@ from clipsyn.names import Address
 from clipsyn.text import one_line
 
 _HUB = "huggingface.co"
-_MACHINE_ROLES = (
+_AWS_ROLES = (  # what lets obstore ask who the machine is
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_SKIP_SIGNATURE",
 )
-_VENDOR = Path("/sys/class/dmi/id/sys_vendor")  # of a cloud's machine, which has a role of its own
-_GOOGLE_KEYS = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT")
+_GOOGLE_KEYS = (
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SKIP_SIGNATURE",
+)
 _NO_AZURE_KEYS = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT", "AZURE_CONFIG_DIR")
 
 
@@ -50,18 +54,18 @@ def _hub_token() -> str | None:
 def settings_of(scheme: str) -> dict[str, Any]:
     """Settings for obstore beside what it reads from the environment.
 
-    Where there are no keys a bucket is read as everyone may read it, except where the machine has a
-    role of its own.
+    Where there are no keys a bucket is read as everyone may read it. A machine with a role of its
+    own is asked for it where AWS_SKIP_SIGNATURE=false is set, or that of GOOGLE or AZURE.
     """
     if scheme == "s3":
         return _s3_settings()
     if scheme == "gs":
         gcloud = Path.home() / ".config" / "gcloud" / "application_default_credentials.json"
         keys = gcloud.exists() or any(name.startswith(_GOOGLE_KEYS) for name in os.environ)
-        return {} if keys or _made_by("Google") else {"skip_signature": True}
+        return {} if keys else {"skip_signature": True}
     if scheme == "az":
         keys = any(n.startswith("AZURE_") and n not in _NO_AZURE_KEYS for n in os.environ)
-        return {} if keys or _made_by("Microsoft") else {"skip_signature": True}
+        return {} if keys else {"skip_signature": True}
     return {}
 
 
@@ -72,11 +76,7 @@ def _s3_settings() -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if named or (_has_profiles() and not told.get("AWS_ACCESS_KEY_ID")):
         settings = _profile_settings(named)
-    elif not (
-        told.get("AWS_ACCESS_KEY_ID")
-        or any(map(told.get, _MACHINE_ROLES))
-        or _made_by("Amazon EC2")
-    ):
+    elif not any(map(told.get, ("AWS_ACCESS_KEY_ID", *_AWS_ROLES))):
         settings = {"skip_signature": True}
     if not (told.get("AWS_REGION") or told.get("AWS_DEFAULT_REGION")):
         settings = {"region": "us-east-1"} | settings
@@ -104,9 +104,7 @@ def _profile_settings(named: str | None) -> dict[str, Any]:
         if named is None:
             return {"skip_signature": True}
         raise UsageError(
-            f"the AWS profile '{named}' is read by AWS's own library: run `pip install boto3`, or "
-            'put the keys into the environment by `eval "$(aws configure export-credentials '
-            '--format env)"`'
+            f"the AWS profile '{named}' is read by AWS's own library: run `pip install boto3`"
         ) from None
     try:
         session = Session(profile_name=named)
@@ -121,10 +119,3 @@ def _profile_settings(named: str | None) -> dict[str, Any]:
             "`aws configure list`"
         ) from None
     return {"credential_provider": provider, **region}
-
-
-def _made_by(vendor: str) -> bool:
-    try:
-        return vendor in _VENDOR.read_text()
-    except OSError:
-        return False

@@ -28,8 +28,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.store import files
 from clipsyn.store.files import METADATA
-from clipsyn.store.folders import KINDS, Place, folder_name
-from clipsyn.store.schema import MOST_CHUNK_ROWS, check_format
+from clipsyn.store.schema import KINDS, MOST_CHUNK_ROWS, Place, check_format, folder_name
 from clipsyn.text import first_problem, one_line, parse_json
 
 INDEX, MANIFEST = "index.json.gz", "manifest.json"

@@ -2,43 +2,166 @@
 
 Only what is read travels: the manifest and the metadata of a group when it is first looked at, and
 of its arrays the chunks that hold the rows asked for, many at a time. A file is kept when its size
-and SHA-256 are those of the manifest, whose own SHA-256 the index has. What the cache has of the
-metadata is compared with the manifest again, for a cache is a folder like others: of chunks the
-metadata of their group have the checksums.
+and SHA-256 are those of the manifest, whose own SHA-256 the index has. The cache is a plain folder:
+
+    groups/<SHA-256 of the manifest>/   files of one group, as they are published
+    indexes/<SHA-256 of the URL>        the index that was read last, and its ETag
+    .wip/                               what is being written or removed
+
+A group's folder is called after its content, so it is the same for every store that has the group,
+and never old. What is there of its metadata is compared with the manifest again; of chunks the
+metadata have the checksums. Nothing goes by itself: `clipsyn gc --cache` removes it, and who still
+reads it brings it again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
+import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
-from clipsyn.remote.cache import Cache
-from clipsyn.remote.folder import MissingObject
-from clipsyn.remote.index import MANIFEST, Entry, Index, Manifest
+from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index, Manifest
 from clipsyn.remote.transfer import FILES, bring, is_there
-from clipsyn.remote.transport import Remote
-from clipsyn.store import arrays
-from clipsyn.store.groups import replaced_meanwhile
-from clipsyn.store.layout import Listed
-from clipsyn.store.tree import FileStamp
+from clipsyn.remote.transport import MissingObject, Remote
+from clipsyn.store import arrays, files
+from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
+from clipsyn.store.layout import Layout
+from clipsyn.text import advised
 
+_ABANDONED = 24 * 3600  # seconds after which nobody is writing a file any more
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it
 
 
-class Published:
-    """The tree of a store at a URL (`clipsyn.store.tree`), as it was when it was opened."""
+class CachedGroup(NamedTuple):
+    """One group in the cache."""
+
+    digest: str
+    bytes: int
+    used: float  # seconds since 1970
+
+
+class Cache:
+    """Made when something is kept. Several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._groups = root / "groups"
+        self.scratch = root / ".wip"
+
+    @classmethod
+    def of_user(cls) -> Cache:
+        """The cache that the environment says, or the user's own."""
+        own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return cls(Path(os.environ.get("CLIPSYN_CACHE") or Path(own) / "clipsyn"))
+
+    # Groups
+
+    def folder(self, digest: str) -> Path:
+        """Where the files of a group are, once they were brought."""
+        return self._groups / digest
+
+    def use(self, digest: str) -> None:
+        """Say that a group is read now, if it is there."""
+        with suppress(OSError):  # of another user who shares the cache
+            os.utime(self.folder(digest))
+
+    def forget(self, digest: str) -> bool:
+        """Remove a group, in one step for who reads it; whether all of it is gone."""
+        trash = self.scratch / secrets.token_hex(8)
+        with suppress(OSError):
+            self.scratch.mkdir(exist_ok=True)
+            self.folder(digest).rename(trash)
+            shutil.rmtree(trash)
+            return True
+        return False
+
+    def groups(self) -> list[CachedGroup]:
+        """Every group, those used last first."""
+        found = []
+        for entry in files.entries(self._groups):
+            with suppress(FileNotFoundError):
+                used = entry.stat().st_mtime
+                found.append(CachedGroup(entry.name, files.size(Path(entry)), used))
+        return sorted(found, key=lambda group: (-group.used, group.digest))
+
+    def prune(self, unused: float) -> list[CachedGroup]:
+        """Remove the groups that nobody has read for so many seconds; returns those that went."""
+        before = time.time() - unused
+        old = [group for group in self.groups() if group.used <= before]
+        removed = [group for group in old if self.forget(group.digest)]
+        for entry in files.entries(self.scratch):  # of processes that were killed
+            with suppress(OSError):
+                if entry.stat().st_mtime < time.time() - _ABANDONED:
+                    shutil.rmtree(entry) if entry.is_dir() else Path(entry).unlink()
+        return removed
+
+    # Indexes
+
+    def index(self, remote: Remote, location: Location) -> Index:
+        """The index of a published store: the one that was read last, if that is current.
+
+        Raises StoreError where there is none.
+        """
+        file = self.root / "indexes" / hashlib.sha256(location.url.encode()).hexdigest()
+        try:
+            etag, _, data = file.read_bytes().partition(b"\n")
+        except OSError:
+            etag = data = b""
+        known = etag.decode(errors="replace") if data else None
+        try:
+            answer = remote.get(INDEX, known, MOST_INDEX)
+        except MissingObject:
+            raise StoreError(
+                f"{location} is no published store, for it has no {INDEX}: make it one with "
+                f"`{advised('push', 'STORE', location)}`"
+            ) from None
+        if known and answer.etag == known:
+            return Index.parse(data, remote.shown)
+        index = Index.parse(answer.data, remote.shown)
+        if answer.etag:
+            self.write(file, answer.etag.encode() + b"\n" + answer.data)
+        return index
+
+    # Files
+
+    def write(self, file: Path, data: bytes) -> None:
+        """Without waiting for the disk: what a power cut leaves is found by its checksum."""
+        partial = self.scratch / secrets.token_hex(8)
+        with self.writing():
+            for folder in (file.parent, self.scratch):
+                folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(file)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say what can be done where the cache cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"the cache {self.root} cannot be written ({error.strerror}): set CLIPSYN_CACHE to "
+                "a folder that can, or make room with `clipsyn gc --cache`"
+            ) from error
+
+
+class Published(Tree):
+    """The tree of a store at a URL (`clipsyn.store.groups`), as it was when it was opened."""
 
     def __init__(self, location: Location, remote: Remote, index: Index, cache: Cache) -> None:
         self._location = location
@@ -48,8 +171,7 @@ class Published:
         self._entries = {entry.name: entry for entry in index.entries.values()}
         self._manifests: dict[str, Manifest] = {}
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)  # of groups
-        self._lock = Lock()
-        self._running: dict[tuple[str, str], Future[None]] = {}
+        self._threads = ThreadPoolExecutor(FILES)
         self._checked: set[str] = set()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -84,9 +206,6 @@ class Published:
         if entry is None:
             return None
         return {**entry.facts, "fingerprint": entry.fingerprint, "content": entry.content}
-
-    def listed(self) -> Collection[Entry]:
-        return self._index.entries.values()
 
     @cached_property
     def _names(self) -> _Names:
@@ -127,14 +246,14 @@ class Published:
     def attributes(self, path: Path) -> Mapping[str, Any]:
         return self._with_group(path, lambda entry, folder: arrays.read_attributes(folder))
 
-    def read(self, path: Path, array: str, rows: range | None, listed: Listed) -> NDArray[Any]:
+    def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
         def look(entry: Entry, folder: Path) -> NDArray[Any]:
             self._bring_rows(entry, folder, array, rows, listed)
             return arrays.read(folder / array, rows, listed)
 
         return self._with_group(path, look)
 
-    def damage(self, path: Path, array: str, listed: Listed) -> list[str]:
+    def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
         """What lies at the URL now is read, once for each group, whatever the cache has of it."""
         entry = self._entry(path)
         if entry and entry.name not in self._checked:
@@ -211,7 +330,7 @@ class Published:
     # Files
 
     def _bring_rows(
-        self, entry: Entry, folder: Path, array: str, rows: range | None, listed: Listed
+        self, entry: Entry, folder: Path, array: str, rows: range | None, listed: Layout
     ) -> None:
         at = os.fspath(folder / array)  # paths would take a millisecond
         names = [name for name in listed.files(rows) if not os.access(f"{at}/{name}", os.F_OK)]
@@ -222,23 +341,9 @@ class Published:
         for name in missing:
             if name not in manifest.files:
                 raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
-        for future in [self._start(entry, manifest, name) for name in missing]:
-            future.result()
-
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(FILES)
-
-    def _start(self, entry: Entry, manifest: Manifest, name: str) -> Future[None]:
-        """Fetch a file in another thread; one that is on its way is not fetched twice."""
-        key = entry.manifest, name
-        with self._lock:
-            if key in self._running:
-                return self._running[key]
-            future = self._threads.submit(self._fetch, entry, manifest, name)
-            self._running[key] = future
-        future.add_done_callback(lambda _: self._running.pop(key, None))
-        return future
+        fetches = [self._threads.submit(self._fetch, entry, manifest, name) for name in missing]
+        for fetch in fetches:
+            fetch.result()
 
     def _fetch(self, entry: Entry, manifest: Manifest, name: str) -> None:
         file = self._cache.folder(entry.manifest) / name

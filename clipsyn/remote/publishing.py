@@ -2,7 +2,7 @@
 
 Groups that no index names were sent by killed pushes, or replaced. A push names what it has sent
 when all of it is there, so a group without a name may be of one that runs. As in a store on a disk
-(`clipsyn.store.unfinished`) age tells them apart, by the last time that a file of the group was
+(`clipsyn.store.inventory`) age tells them apart, by the last time that a file of the group was
 written: a push writes to every group that it will name, and looks again when it has named it.
 """
 
@@ -11,62 +11,42 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
-from clipsyn.names import (
-    MARKER,
-    Address,
-    Location,
-    canonical_json,
-    differences,
-    fingerprint,
-    is_url,
-)
-from clipsyn.remote.folder import Changed, Denied, MissingObject, Object
+from clipsyn.errors import StaleCell, StoreError, UsageError
+from clipsyn.names import MARKER, Address, Location, is_url
 from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index
 from clipsyn.remote.transfer import GROUPS
-from clipsyn.remote.transport import Remote
-from clipsyn.store import unfinished
-from clipsyn.store.files import METADATA, PARTIAL
-from clipsyn.store.folders import KINDS
+from clipsyn.remote.transport import Changed, Denied, MissingObject, Object, Remote
+from clipsyn.store import inventory
+from clipsyn.store.files import PARTIAL
 from clipsyn.store.groups import Group
-from clipsyn.store.unfinished import Leftover
-from clipsyn.text import advised, parse_json
+from clipsyn.store.inventory import Leftover
+from clipsyn.store.schema import KINDS
+from clipsyn.text import advised
 
 _TRIES = 50
 _MOST_PAUSE = 2.0  # seconds
-_FACTS = ("class_names", "metric", "licence", "logit_scale")  # read beside the arrays
-_COMPARED = ("kind", "fingerprint", "arrays", *_FACTS)
 _DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
 
 
-@dataclass
-class Sent:
-    """What a listing says of the folder of a published group."""
+Sent = dict[str, list[Object]]  # the folder of a published group -> what a listing says of it
 
-    bytes: int = 0  # of all files
-    written: float = 0.0  # the last time that one was
-    manifest: Object | None = None
 
-    def add(self, one: Object) -> None:
-        self.bytes += one.bytes
-        self.written = max(self.written, one.written)
-        if one.path.endswith(f"/{MANIFEST}"):
-            self.manifest = one
+def is_whole(sent: Sent, entry: Entry) -> bool:
+    """Whether a listing has the manifest of a group, and all bytes of its files."""
+    found = sent.get(entry.folder, [])
+    ends = [one.bytes for one in found if one.path.endswith(f"/{MANIFEST}")]
+    return len(ends) == 1 and sum(one.bytes for one in found) == entry.bytes + ends[0]
 
-    def has_all_of(self, entry: Entry) -> bool:
-        return self.manifest is not None and self.bytes == entry.bytes + self.manifest.bytes
 
-    def is_as_sent(self, entry: Entry) -> bool:
-        """Whether it is whole, and nothing was written after the manifest, which comes last."""
-        last = self.manifest.written if self.manifest else 0
-        return self.has_all_of(entry) and self.written <= last
+def is_as_sent(sent: Sent, entry: Entry) -> bool:
+    """Whether it is whole, and nothing was written after the manifest, which comes last."""
+    written = {one.path: one.written for one in sent.get(entry.folder, [])}
+    return is_whole(sent, entry) and max(written.values()) <= written[f"{entry.folder}/{MANIFEST}"]
 
 
 def address_of(place: str) -> str:
@@ -96,65 +76,28 @@ def read_index(remote: Remote) -> tuple[Index | None, str | None]:
 
 def not_published(remote: Remote) -> StoreError:
     """The error for a place without an index."""
-    if remote.exists(METADATA):
-        return StoreError(
-            f"{remote.shown} holds a store that was not published: give its path where it "
-            "is a folder here, or publish it by `clipsyn push`"
-        )
     return StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
 
 
-def published_attributes(remote: Remote, entry: Entry) -> Mapping[str, Any]:
-    """The attributes of a published group."""
-    path = f"{entry.folder}/{METADATA}"
-    answer = remote.get(path)
-    try:
-        attributes = parse_json(answer.data)["attributes"]
-        canonical_json(attributes)  # or they could not be compared: JSON has no NaN
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedStore(f"{remote.shown}/{path} is damaged: {error}") from error
-    return attributes if isinstance(attributes, dict) else {}
+def differing(ours: Group, theirs: Entry) -> str:
+    """In which field a group and what is published at its place differ."""
+    same = ours["fingerprint"] == theirs.fingerprint
+    return "labels, terms or numbers of one identity" if same else "identity"
 
 
-def content_of(group: Group) -> str:
-    """A digest of what readers see of a group.
-
-    It is the same wherever and whenever the same numbers were made: dates, devices, versions and
-    the names of imported files are no part of it.
-    """
-    seen = {name: group[name] for name in _COMPARED if name in group.attributes}
-    return fingerprint(seen)
-
-
-def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Names of the fields in which the attributes of two groups of one place differ.
-
-    Of groups of one identity these are facts, and arrays with other values.
-    """
-    fields = [name for name, _, _ in differences(ours.get("identity"), theirs.get("identity"))]
-    if fields:
-        return fields
-    fields = [name for name in _FACTS if ours.get(name) != theirs.get(name)]
-    changes = differences(ours.get("arrays"), theirs.get("arrays"))
-    return fields + sorted({f"values of {name.partition('.')[0]}" for name, _, _ in changes})
-
-
-def sent_groups(remote: Remote, below: Iterable[str] = KINDS) -> defaultdict[str, Sent]:
-    """What lies where the files of published groups do, by the folder of each group.
-
-    below: kinds, or folders below them.
-    """
-    found: defaultdict[str, Sent] = defaultdict(Sent)
+def sent_groups(remote: Remote, below: Iterable[str] = KINDS) -> Sent:
+    """What lies where the files of published groups do; below: kinds, or folders below them."""
+    found: Sent = {}
     for prefix in below:
         depth = 2 + len(KINDS[prefix.partition("/")[0]])
         for one in remote.list(prefix):
             parts = one.path.split("/")
             if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
-                found["/".join(parts[:depth])].add(one)
+                found.setdefault("/".join(parts[:depth]), []).append(one)
     return found
 
 
-def sent_of(remote: Remote, entries: Collection[Entry]) -> defaultdict[str, Sent]:
+def sent_of(remote: Remote, entries: Collection[Entry]) -> Sent:
     """As `sent_groups`, of the datasets of these groups alone."""
     return sent_groups(remote, sorted({"/".join(one.name.split("/")[:2]) for one in entries}))
 
@@ -164,15 +107,13 @@ def add_to_index(
     marker: Mapping[str, Any],
     entries: Collection[Entry],
     making_way: Collection[str] = (),
-    *,
-    single_writer: bool = False,
 ) -> None:
     """Write these groups into the index, in one step, and look whether they are in it.
 
     Where others write at the same time, what they have written stays. Of two that publish the same
     group the first stays; of two with other content under one name the second raises StaleCell.
     making_way: manifests of groups that others take the place of. marker: the content of
-    clipsyn.json, for a store that is new. single_writer: nobody else writes meanwhile.
+    clipsyn.json, for a store that is new.
     """
     written = False
     for attempt in range(_TRIES):
@@ -194,7 +135,7 @@ def add_to_index(
             )
         data = there.with_entries(added).dumps()
         try:
-            write(remote, INDEX, data, etag, single_writer=single_writer)
+            remote.put_if(INDEX, data, etag)
             written = True
         except Changed:
             time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
@@ -202,14 +143,6 @@ def add_to_index(
         f"{remote.shown}/{INDEX} was changed by others {_TRIES} times in a row: run the same "
         "command again, what was sent is kept"
     )
-
-
-def write(remote: Remote, path: str, data: bytes, etag: str | None, *, single_writer: bool) -> None:
-    """As `Remote.put_if`, but for a single writer without a condition."""
-    if single_writer:
-        remote.put(path, data)
-    else:
-        remote.put_if(path, data, etag)
 
 
 def _is_there(index: Index, entry: Entry, making_way: Collection[str]) -> bool:
@@ -241,8 +174,7 @@ def check_conditions(remote: Remote) -> None:
 def _unconditional(remote: Remote, why: str) -> StoreError:
     return StoreError(
         f"{remote.shown} does not heed the conditions of a write ({why}), so of two who push at "
-        "the same time one would lose cells: push to another place, or add single_writer=True "
-        "while nobody else pushes"
+        "the same time one would lose cells: push to another place, or to a folder, and copy that"
     )
 
 
@@ -255,9 +187,12 @@ def left_over(location: Location) -> list[Leftover]:
     remote = writable(location.url)
     found = {
         folder: Leftover(
-            location / folder, f"{folder}, which no index names", sent.written, sent.bytes
+            location / folder,
+            f"{folder}, which no index names",
+            max(one.written for one in objects),
+            sum(one.bytes for one in objects),
         )
-        for folder, sent in sent_groups(remote).items()
+        for folder, objects in sent_groups(remote).items()
     }
     if not (found or remote.exists(INDEX)):
         raise not_published(remote)
@@ -265,7 +200,7 @@ def left_over(location: Location) -> list[Leftover]:
     nameless = [found[folder] for folder in sorted({*found} - named)]
     if not location.is_folder:
         return nameless
-    there = unfinished.left_over(Address.parse(location.url).folder)
+    there = inventory.left_over(Address.parse(location.url).folder)
     # locks stay, for others may hold them
     return nameless + [one for one in there if one.path.name.endswith(PARTIAL)]
 
@@ -299,4 +234,4 @@ def collect(location: Location, found: Collection[Leftover]) -> int:
     with ThreadPoolExecutor(GROUPS) as threads:
         count = sum(threads.map(remove, groups))
     files = [one for one in found if not isinstance(one.path, Location)]
-    return count + (unfinished.collect(Address.parse(location.url).folder, files) if files else 0)
+    return count + (inventory.collect(Address.parse(location.url).folder, files) if files else 0)

@@ -20,10 +20,8 @@ from clipsyn.names import fingerprint
 from clipsyn.remote.index import MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.publishing import (
     address_of,
-    content_of,
     differing,
     not_published,
-    published_attributes,
     read_index,
 )
 from clipsyn.remote.transfer import Meter, bring, is_there, lanes
@@ -32,20 +30,12 @@ from clipsyn.show.progress import Progress
 from clipsyn.store import arrays, files
 from clipsyn.store.drafts import make_groups, scratch
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, KINDS, ORDER
+from clipsyn.store.files import is_store, is_vacant
 from clipsyn.store.groups import Group
-from clipsyn.store.marker import is_store, is_vacant
 from clipsyn.store.merge import made_in_two_ways
+from clipsyn.store.schema import ANSWERS, KINDS, ORDER
 from clipsyn.store.select import Filters, choose
 from clipsyn.text import advised
-
-_FLAGS = {  # of `clipsyn rm`
-    "dataset": "-d",
-    "split": "-s",
-    "perturbation": "-p",
-    "backbone": "-b",
-    "prompts": "--prompts",
-}
 
 
 @dataclass(frozen=True)
@@ -115,7 +105,7 @@ def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]
     for entry in chosen:
         if not files.exists(path / entry.name):
             missing.append(entry)
-        elif content_of(group := store.group(path / entry.name)) != entry.content:
+        elif (group := store.group(path / entry.name)).content != entry.content:
             raise _conflict(remote, group, entry)
     _check_cells(remote, store, missing)
     return missing
@@ -139,14 +129,14 @@ def _check_cells(remote: Remote, store: FeatureStore, missing: Sequence[Entry]) 
 
 
 def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
-    fields = differing(published_attributes(remote, entry), group.attributes)
+    field = differing(group, entry)
+    flags = {"prompts": "--prompts"} | {name: f"-{name[0]}" for name in KINDS["features"]}
     named = zip(KINDS[entry.kind], entry.place[1:], strict=True)
-    filters = [word for dimension, name in named for word in (_FLAGS[dimension], name)]
+    filters = [word for dimension, name in named for word in (flags[dimension], name)]
     return StaleCell(
-        f"{group.name} in {group.store} has other content than at {remote.shown} "
-        f"({', '.join(fields)}): pull into another store, or remove yours with "
-        f"`{advised('rm', group.store, *filters)}` first",
-        tuple(fields),
+        f"{group.name} in {group.store} has other content than at {remote.shown} ({field}): pull "
+        f"into another store, or remove yours with `{advised('rm', group.store, *filters)}` first",
+        (field,),
     )
 
 
@@ -214,7 +204,7 @@ class _Bringing:
 
     def _check_faster(self, target: Path, entry: Entry) -> None:
         """Raise StaleCell unless another process has brought the same group."""
-        if content_of(self.store.group(target)) != entry.content:
+        if self.store.group(target).content != entry.content:
             raise StaleCell(
                 f"another command has written other content to {entry.name} in {self.store.path} "
                 "meanwhile: run the same command again to see what differs"

@@ -17,21 +17,19 @@ from pathlib import Path
 
 from clipsyn.errors import DamagedStore, StaleCell, UsageError
 from clipsyn.names import MARKER
-from clipsyn.remote.folder import Changed
 from clipsyn.remote.index import MANIFEST, Entry, Manifest
 from clipsyn.remote.publishing import (
     add_to_index,
     check_conditions,
-    content_of,
     differing,
-    published_attributes,
+    is_as_sent,
+    is_whole,
     read_index,
     sent_of,
     writable,
-    write,
 )
 from clipsyn.remote.transfer import Meter, lanes
-from clipsyn.remote.transport import Remote
+from clipsyn.remote.transport import Changed, Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
@@ -74,7 +72,7 @@ class Push:
         for group in _chosen(store, filters):
             if (entry := there.get(group.place)) is None:
                 new.append(group)
-            elif entry.content == content_of(store.group(group.path)):
+            elif entry.content == store.group(group.path).content:
                 same.append((group, entry))
             else:
                 other.append((group, entry))
@@ -90,14 +88,14 @@ class Push:
                 ("kind",),
             )
         found = sent_of(remote, [entry for _, entry in same])
-        bad = [one for one in same if not found[one[1].folder].is_as_sent(one[1])]
+        bad = [(group, entry) for group, entry in same if not is_as_sent(found, entry)]
         return cls(
             store,
             remote,
             new,
             [group for group, _ in other],
             [group for group, _ in bad],
-            [group for group, entry in same if found[entry.folder].is_as_sent(entry)],
+            [group for group, entry in same if is_as_sent(found, entry)],
             {entry.manifest for _, entry in (*other, *bad)},
         )
 
@@ -109,36 +107,29 @@ class Push:
     @property
     def size(self) -> int:
         """Bytes to send, less what an interrupted push has sent."""
-        return sum(group.bytes for group in self.groups)
+        return sum(self.store.tree.size(group.path) for group in self.groups)
 
-    def carry_out(self, progress: Progress, *, single_writer: bool = False) -> None:
-        """Send everything and write the index; what it replaced is left to `clipsyn gc`.
-
-        single_writer: nobody else pushes, so a place will do that heeds no conditions of a write.
-        """
+    def carry_out(self, progress: Progress) -> None:
+        """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
         meter = Meter(progress, "sending", self.size)
         with lanes() as (groups, pool):
             sending = _Sending(self.store, self.remote, meter, pool)
             entries = list(groups.map(sending.send, self.groups))
-        self._write_marker(single_writer)
-        if not single_writer:
-            check_conditions(self.remote)
-        marker, gone = self.store.marker(), self.making_way
-        add_to_index(self.remote, marker, entries, gone, single_writer=single_writer)
+        if not self.remote.exists(MARKER):
+            with suppress(Changed):  # another publisher was faster
+                data = files.read_file(self.store.path / MARKER)
+                self.remote.put_if(MARKER, data, None)
+        check_conditions(self.remote)
+        marker = self.store.tree.marker(self.store.path)
+        add_to_index(self.remote, marker, entries, self.making_way)
         found = sent_of(self.remote, entries)
         for entry in entries:
-            if not found[entry.folder].has_all_of(entry):
+            if not is_whole(found, entry):
                 raise DamagedStore(
                     f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did "
                     "`clipsyn gc` run?): run the same command again, which sends them"
                 )
         meter.finish()
-
-    def _write_marker(self, single_writer: bool) -> None:
-        if not self.remote.exists(MARKER):
-            data = files.read_file(self.store.path / MARKER)
-            with suppress(Changed):  # another publisher was faster
-                write(self.remote, MARKER, data, None, single_writer=single_writer)
 
     def is_all(self) -> bool:
         """Whether what is published now is the store, the whole of it."""
@@ -178,14 +169,12 @@ def _conflict(
 ) -> StaleCell:
     """The error for groups that are published with other content; it says how the first differs."""
     group, entry = other[0]
-    theirs = published_attributes(remote, entry)
-    fields = differing(theirs, store.group(group.path).attributes)
+    field = differing(store.group(group.path), entry)
     more = f", and {len(other) - 1:,} other groups differ, too" if len(other) > 1 else ""
     return StaleCell(
-        f"{entry.name} is published at {remote.shown} with other content "
-        f"({', '.join(fields)}){more}: add replace=True to put yours in its place, or push other "
-        "cells, as with backbones=…",
-        tuple(fields),
+        f"{entry.name} is published at {remote.shown} with other content ({field}){more}: add "
+        "replace=True to put yours in its place, or push other cells, as with backbones=…",
+        (field,),
     )
 
 
@@ -234,7 +223,7 @@ class _Sending:
             manifest=manifest.digest,
             bytes=manifest.bytes,
             fingerprint=stored["fingerprint"],
-            content=content_of(stored),
+            content=stored.content,
             facts=stored.facts,
         )
         return entry, manifest

@@ -1,11 +1,12 @@
 """The bytes of a published store, over HTTP, in a bucket or in a folder; alone imports obstore.
 
-Nothing that is said or raised here has a credential in it: what obstore says of a failed request
-has the whole URL, so it is not passed on.
+Nothing that is said or raised here has a credential in it: of what obstore says of a failed request
+URLs and the answers of servers are left out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -14,39 +15,59 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.names import Address
 from clipsyn.remote.credentials import http_headers, settings_of
-from clipsyn.remote.folder import Answer, Changed, Denied, Folder, MissingObject, Object
-from clipsyn.store.files import MOST_METADATA
+from clipsyn.store import files
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_TRIES = 3  # of a read, each with obstore's own retries
-_RETRIES = 6  # of obstore, in one try, of requests that the server refuses for now
+_TRIES = 3  # of an answer that is cut off; obstore tries again what a server refuses for now
+_RETRIES = 6  # of obstore
 _PAUSE = 0.2  # seconds before the second try
 _SILENCE = 30  # seconds without a byte, after which nobody waits for an answer
 _LEAST_RATE = 1_000  # bytes a second, of an answer that has begun
-_CLASSES = {"http": "HTTPStore", "https": "HTTPStore"} | {
+_LOCK = 60  # seconds; an index is written in less
+_COPIED = 1 << 20  # bytes at a time
+_CLASSES = {
+    "http": "HTTPStore",
+    "https": "HTTPStore",
     "s3": "S3Store",
     "gs": "GCSStore",
     "az": "AzureStore",
 }
 _CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")  # beginnings of variables
-_REASONS = (  # obstore has one class for all of these -> what went wrong
-    (r"dns error|failed to lookup", "its host is not known: check the URL"),
-    (r"connection refused", "nothing answers there: check the URL"),
-    (r"certificate", "its certificate is not trusted"),
-    (r"Account must be specified", "set AZURE_STORAGE_ACCOUNT_NAME"),
-    (r"without LOCATION", "the bucket is in another region: set AWS_REGION"),
-    (r"Content-Length", "the server does not say how many bytes it sends"),
-    (r"timed ?out", "the server does not answer in time: try again later"),
-)
-_STATUS = re.compile(r"status(?: code)?: (\d{3})")
-_CODE = re.compile(r"<Code>(\w{1,40})</Code>")  # the word of S3, Google and Azure for a refusal
+
+
+class Answer(NamedTuple):
+    """The bytes of an object, and a mark that changes with them."""
+
+    data: bytes
+    etag: str | None
+
+
+class Object(NamedTuple):
+    """What a listing says of one object."""
+
+    path: str
+    bytes: int
+    written: float  # seconds since 1970, by the clock of the server
+
+
+class MissingObject(StoreError):
+    """There is no object of that path."""
+
+
+class Changed(StoreError):
+    """The object is another than the writer has seen."""
+
+
+class Denied(StoreError):
+    """Whoever asks lacks the right, or has not said who they are."""
 
 
 class Remote:
@@ -64,7 +85,7 @@ class Remote:
     def __repr__(self) -> str:
         return f"Remote({self.shown!r})"
 
-    def get(self, path: str, known: str | None = None, most: int = MOST_METADATA) -> Answer:
+    def get(self, path: str, known: str | None = None, most: int = files.MOST_METADATA) -> Answer:
         """The bytes of an object and its ETag; no bytes if `known` is its ETag still.
 
         Raises DamagedStore for an object of more than `most` bytes, before it is read; StoreError
@@ -121,9 +142,10 @@ class Remote:
             raise Changed(
                 f"{what} was changed by another writer: run the same command again"
             ) from None
+        except Denied as error:
+            raise Denied(f"{what} cannot be {done}: {error}") from None
         except _Unreadable as error:
-            failed = Denied if isinstance(error, _Refused) else StoreError
-            raise failed(f"{what} cannot be {done}: {error}") from None
+            raise StoreError(f"{what} cannot be {done}: {error}") from None
         except OSError as error:
             raise StoreError(f"{what} cannot be used: {error.strerror or error}") from None
 
@@ -132,17 +154,13 @@ class _Unreadable(Exception):
     """Why a request failed."""
 
 
-class _Refused(_Unreadable):
-    """Whoever asks lacks the right."""
-
-
 class _Cut(_Unreadable):
     """An answer that ended before its end."""
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Tell apart what obstore raises, without what it says, but for codes of clouds."""
+def _failures(kind: type[_Unreadable] = _Unreadable) -> Iterator[None]:
+    """Tell apart what obstore raises."""
     from obstore import exceptions
 
     try:
@@ -153,10 +171,16 @@ def _failures() -> Iterator[None]:
         raise MissingObject from None
     except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
         raise Changed from None
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        raise _refused(str(error)) from None
     except exceptions.BaseError as error:
-        raise _reason(str(error)) from None
+        refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+        if isinstance(error, refused) or re.search(r"status code: 40[13]\b", str(error)):  # a list
+            raise Denied(
+                "you may not: the credentials that the environment or the configuration has lack "
+                "the right, or there are none"
+            ) from None
+        # the end of its first line, without what the server has sent, as of keys, and without URLs
+        said = str(error).partition("\n")[0].partition("<")[0].rpartition(" - ")[2]
+        raise kind(re.sub(r"\w+://\S+", "…", said).strip() or type(error).__name__) from None
 
 
 class _Objects:
@@ -193,28 +217,29 @@ class _Objects:
             time.sleep(_PAUSE * attempt)
         return self._read(path, known, most, target)
 
-    @_failures()
     def _read(self, path: str, known: str | None, most: int, target: BinaryIO) -> str | None:
         from obstore.exceptions import NotModifiedError
 
         options: Any = {"if_none_match": known} if known else None
-        try:
-            result = self._store.get(path, options=options)
-        except NotModifiedError:
-            if known is None:
-                raise _Unreadable("the server answers 304 to who knows nothing yet") from None
-            return known
+        with _failures():
+            try:
+                result = self._store.get(path, options=options)
+            except NotModifiedError:
+                if known is None:
+                    raise _Unreadable("the server answers 304 to who knows nothing yet") from None
+                return known
         if result.meta["size"] > most:
             raise DamagedStore(f"{self._address.shown}/{path} has more than {most:,} bytes")
         target.seek(0)
         target.truncate()
         since, come = time.monotonic(), 0
-        for part in result.stream(min_chunk_size=1):  # what has come, however little
-            come += target.write(part)
-            if time.monotonic() - since > _SILENCE:
-                if come < _SILENCE * _LEAST_RATE:
-                    raise _Unreadable("the server sends next to nothing: try again later")
-                since, come = time.monotonic(), 0
+        with _failures(_Cut):
+            for part in result.stream(min_chunk_size=1):  # what has come, however little
+                come += target.write(part)
+                if time.monotonic() - since > _SILENCE:
+                    if come < _SILENCE * _LEAST_RATE:
+                        raise _Unreadable("the server sends next to nothing: try again later")
+                    since, come = time.monotonic(), 0
         return result.meta["e_tag"]
 
     def exists(self, path: str) -> bool:
@@ -292,32 +317,75 @@ def _connected(
     )
 
 
-def _reason(said: str) -> _Unreadable:
-    if status := _STATUS.search(said):
-        answer = f"the server answers {status[1]} {_code(said)}".rstrip()
-        return _refused(said) if status[1] in ("401", "403") else _Unreadable(answer)
-    for pattern, reason in _REASONS:
-        if re.search(pattern, said, re.IGNORECASE):
-            return _Unreadable(reason)
-    return _Cut("the connection was cut: try again")
-
-
-def _refused(said: str) -> _Refused:
-    code = _code(said)
-    return _Refused(
-        f"you may not{f' (the server says {code})' if code else ''}: the credentials that the "
-        "environment or the configuration has lack the right, or there are none"
-    )
-
-
-def _code(said: str) -> str:
-    found = _CODE.search(said)
-    return found[1] if found else ""
-
-
 def _checked(path: str) -> str:
     """`path`, if it is one below the root: others come from a damaged or hostile store."""
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", path):
         raise UsageError(f"{path!r} is no path in a published store")
     return path
+
+
+class Folder:
+    """A folder that does what a bucket does; the ETag of a file is the SHA-256 of its content."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, path: str, known: str | None, most: int, target: BinaryIO) -> str:
+        """Write a file into `target`; returns its ETag."""
+        hasher, file = hashlib.sha256(), self._root / path
+        try:
+            with files.opened(file, most) as (descriptor, _):
+                while part := os.read(descriptor, _COPIED):
+                    hasher.update(part)
+                    target.write(part)
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingObject from None
+        return hasher.hexdigest()
+
+    def exists(self, path: str) -> bool:
+        return (self._root / path).is_file()
+
+    def put(self, path: str, data: bytes) -> None:
+        file = self._root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_file(file, data, scratch=self._scratch())
+
+    def put_if(self, path: str, data: bytes, etag: str | None) -> str:
+        from filelock import FileLock, Timeout
+
+        target, there = io.BytesIO(), None
+        try:
+            with FileLock(self._scratch() / f"{path.replace('/', '--')}.lock", timeout=_LOCK):
+                with suppress(MissingObject):
+                    there = self.read(path, None, files.MOST_METADATA, target)
+                if there != etag:
+                    raise Changed
+                self.put(path, data)
+        except Timeout:
+            raise Changed from None
+        return hashlib.sha256(data).hexdigest()
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove files, and folders in which nothing is left."""
+        for path in paths:
+            file = self._root / path
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # another file is there, or another process was faster
+                for folder in file.relative_to(self._root).parents[:-1]:
+                    (self._root / folder).rmdir()
+
+    def list(self, prefix: str) -> Iterator[Object]:
+        for folder, names, entries in os.walk(self._root / prefix):
+            names[:] = sorted(name for name in names if name != files.WIP)
+            for name in sorted(entries):
+                file = Path(folder) / name
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    status = file.lstat()
+                    path = file.relative_to(self._root).as_posix()
+                    yield Object(path, status.st_size, status.st_mtime)
+
+    def _scratch(self) -> Path:
+        scratch = self._root / files.WIP
+        scratch.mkdir(parents=True, exist_ok=True)
+        return scratch

@@ -222,6 +222,6 @@ def _shown_split(
     store: FeatureStore, where: tuple[str, str], keys: Iterable[FeatureKey]
 ) -> ShownSplit:
     every = [store.cell(key) for key in keys]
-    masked = max(cell.counts()[1] for cell in every)
+    masked = max(cell.facts.get("bad", 0) for cell in every)
     imported = frozenset(cell.key.backbone for cell in every if cell.imported_as)
     return ShownSplit(store.samples(*where), tuple(cell.key for cell in every), masked, imported)

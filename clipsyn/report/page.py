@@ -40,9 +40,8 @@ from clipsyn.show.figure import Figure, png, svg
 from clipsyn.show.frames import check_place, printable_frame, written_whole
 from clipsyn.show.table import NOTHING, Cell, Column, Table, Tables
 from clipsyn.show.titles import title, where
-from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore, opened
-from clipsyn.store.overlap import image_notes, sample_tables
+from clipsyn.store.overlap import alike_notes, image_notes, sample_tables
 from clipsyn.text import advised, printable
 
 if TYPE_CHECKING:

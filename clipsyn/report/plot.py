@@ -25,7 +25,7 @@ from clipsyn.report import FIGURES, Drawn
 from clipsyn.settings import SINGLE, takes
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.marker import is_published
+from clipsyn.store.files import is_published
 from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
 

@@ -11,7 +11,7 @@ from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import WHERE, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
-from clipsyn.exchange.origins.made import portable
+from clipsyn.exchange.origins import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.standings import HINDSIGHT, Place, Standing, backbones, main_part

@@ -23,11 +23,11 @@ from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.stats.intervals import Interval, share_interval
 from clipsyn.store.features import FeatureStore, opened
-from clipsyn.store.folders import PROMPTS as UNKNOWN
 from clipsyn.store.layout import Blocks
 from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
+from clipsyn.store.schema import PROMPTS as UNKNOWN
 
 WEIGHT = "weight "  # begins the name of a column, before a backbone
 _BLOCK_BYTES = 256 << 20  # of logits held at a time
@@ -127,7 +127,9 @@ class _Images:
             if stored and wanted not in stored and stored != [UNKNOWN]:
                 raise RouterMismatch("prompts", wanted, tuple(stored))
             if stored and not cell.imported_as:  # else no more than the name is known
-                prompts = self.store.prompts_identity(self.samples.dataset, wanted, name)
+                prompts = self.store.classes(self.samples.dataset, wanted, name)["identity"][
+                    "prompts"
+                ]
                 self.router.check_prompts(prompts)
 
     def labels(self) -> NDArray[np.int32] | None:

@@ -14,7 +14,7 @@ from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.job import load_job, plan_job, run_job
 from clipsyn.names import FeatureKey, fingerprint
@@ -219,7 +219,7 @@ class ImportStage(Stage):
         return Planned("import", f"import {', '.join(map(str, self.files))}{lacking}")
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
-        from clipsyn.exchange.importing.write import import_files
+        from clipsyn.exchange.importing import import_files
 
         frame = import_files(store, self.files, self.settings())
         new = int((frame["was"] != "there").sum())
@@ -347,7 +347,7 @@ def digest(store: FeatureStore) -> str:
     """Changes whenever anything in the store that a table could depend on does."""
     from clipsyn.store.inventory import find_groups, group_digest
 
-    groups = {str(group.path): group_digest(store, group) for group in find_groups(store, {})}
+    groups = {str(group.path): group_digest(store, group.path) for group in find_groups(store, {})}
     return fingerprint({"clipsyn": __version__, "groups": groups})
 
 

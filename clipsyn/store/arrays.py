@@ -7,9 +7,7 @@ import, and a missing chunk, which zarr reads as fill values, is damage to us.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
-from clipsyn.names import fingerprint
 from clipsyn.store import files
 from clipsyn.store.layout import (
     TEXT,
     Blocks,
     Layout,
-    Listed,
     blocks_of,
     checksum,
     parse_layout,
@@ -39,8 +35,6 @@ from clipsyn.text import parse_json
 
 METADATA = files.METADATA
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
-_UNASKED = 64 << 20  # bytes that are allocated without a look at the files
-_MOST_MISSING = 1000  # times the chunks that are there: of no more each is named
 
 
 def create_group(
@@ -88,7 +82,7 @@ def write_attributes(
     files.write_file(path / METADATA, json.dumps(metadata, indent=2).encode(), scratch=scratch)
 
 
-def layout(path: Path, listed: Listed | None = None) -> Layout:
+def layout(path: Path, listed: Layout | None = None) -> Layout:
     """The layout of the array at `path`; raises DamagedStore if it is not the one listed."""
     metadata = _metadata(path)
     try:
@@ -112,7 +106,7 @@ def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | No
     write_chunk(path / spec.file(block), np.asarray(values, spec.numpy), spec.rows, scratch)
 
 
-def read(path: Path, rows: range | None = None, listed: Listed | None = None) -> NDArray[Any]:
+def read(path: Path, rows: range | None = None, listed: Layout | None = None) -> NDArray[Any]:
     """The array at `path`, or the `rows` of it, checked against its checksums.
 
     With `listed` it must also be the array that its group lists, block by block. Raises
@@ -120,7 +114,6 @@ def read(path: Path, rows: range | None = None, listed: Listed | None = None) ->
     """
     spec = layout(path, listed)
     rows = range(spec.shape[0]) if rows is None else rows
-    _check_files_hold(path, spec, len(rows))
     out = np.empty((len(rows), *spec.shape[1:]), spec.numpy)
     blocks = blocks_of(rows, spec.rows)
 
@@ -128,33 +121,20 @@ def read(path: Path, rows: range | None = None, listed: Listed | None = None) ->
         _read_chunk_into(out, rows, path, spec, block)
 
     if len(blocks) < 2:
-        for block in blocks:
-            fill(block)
+        list(map(fill, blocks))
     else:
         with ThreadPoolExecutor(min(_READ_THREADS, len(blocks))) as pool:
-            for _ in pool.map(fill, blocks):
-                pass
+            list(pool.map(fill, blocks))
     return out
 
 
-def _check_files_hold(path: Path, spec: Layout, rows: int) -> None:
-    """Raise DamagedStore, before memory is taken, for more rows than the files can hold."""
-    needed = rows * spec.row_bytes
-    if needed > _UNASKED and needed > (there := files.size(path)):
-        raise DamagedStore(
-            f"{path / METADATA} says {spec.shape}, and its files have {there:,} bytes: chunks are "
-            "missing, or it was altered"
-        )
-
-
-def listing(path: Path) -> Listed:
+def listing(path: Path) -> Layout:
     """The entry for an array that this module has written: its layout and all checksums.
 
     Raises DamagedStore for a missing chunk. Checksums are read from the chunks, not computed.
     """
     spec = layout(path)
-    sums = tuple(stored_checksum(path / name) for name in spec.files())
-    return Listed(spec.shape, spec.dtype, spec.rows, sums)
+    return replace(spec, checksums=tuple(stored_checksum(path / name) for name in spec.files()))
 
 
 def is_written(path: Path) -> bool:
@@ -164,18 +144,17 @@ def is_written(path: Path) -> bool:
     return all(files.exists(path / name) for name in layout(path).files())
 
 
-def relisted(listed: Listed, values: NDArray[Any]) -> Listed:
+def relisted(listed: Layout, values: NDArray[Any]) -> Layout:
     """The list entry of an array of the same layout with other values."""
     parts = map(listed.blocks.range, range(listed.blocks.count))
     sums = (checksum(values[rows.start : rows.stop], listed.rows) for rows in parts)
     return replace(listed, checksums=tuple(sums))
 
 
-def damage(path: Path, listed: Listed | None = None) -> list[str]:
+def damage(path: Path, listed: Layout | None = None) -> list[str]:
     """One sentence for every block of the array at `path` that is not what was written."""
     try:
         spec = layout(path, listed)
-        _check_files_hold(path, spec, spec.shape[0] // _MOST_MISSING)
     except StoreError as error:
         return [str(error)]
     blocks = spec.blocks
@@ -197,46 +176,6 @@ def damage(path: Path, listed: Listed | None = None) -> list[str]:
             block: one for part in pool.map(look, range(lanes)) for block, one in part.items()
         }
     return [problems[block] for block in sorted(problems)]
-
-
-class ContentDigest:
-    """SHA-256 over the arrays of a cell, whose rows may come in any parts."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, tuple[Any, str, tuple[int, ...]]] = {}
-        self._rows: Counter[str] = Counter()
-
-    def add(self, name: str, rows: NDArray[Any]) -> None:
-        little = rows.astype(rows.dtype.newbyteorder("<"), order="C", copy=False)
-        of_array = hashlib.sha256(), rows.dtype.name, rows.shape[1:]
-        self._parts.setdefault(name, of_array)[0].update(little.reshape(-1).view("u1").data)
-        self._rows[name] += len(rows)
-
-    def hexdigest(self) -> str:
-        """Of names, types, shapes and bytes."""
-        parts = self._parts.items()
-        return fingerprint(
-            {
-                name: [dtype, self._rows[name], *width, hasher.hexdigest()]
-                for name, (hasher, dtype, width) in parts
-            }
-        )
-
-
-def differs(path: Path, values: NDArray[Any], listed: Listed | None) -> bool:
-    """Whether an array is damaged, or holds something else than `values`."""
-    try:
-        return not np.array_equal(read(path, None, listed), values)
-    except DamagedStore:
-        return True
-
-
-def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
-    """The digest of whole arrays."""
-    digest = ContentDigest()
-    for name, array in values.items():
-        digest.add(name, array)
-    return digest.hexdigest()
 
 
 def group_blocks(path: Path) -> int:
@@ -277,5 +216,5 @@ def _read_chunk_into(out: NDArray[Any], rows: range, path: Path, spec: Layout, b
 
 
 def _read_chunk(path: Path, spec: Layout, block: int, chunk: NDArray[Any]) -> None:
-    expected = spec.checksums[block] if isinstance(spec, Listed) else None
+    expected = None if spec.checksums is None else spec.checksums[block]
     read_chunk(path / spec.file(block), chunk, expected, spec.file_bytes)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +20,11 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import NO_CLASS, predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, Identity, differences
-from clipsyn.store.contents import Contents, did_you_mean, source_of
-from clipsyn.store.folders import ANSWERS, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
-from clipsyn.store.schema import HELD
+from clipsyn.store.schema import ANSWERS, HELD, PROMPTS, below, folder_name
 
-_HOLDERS = {  # what a cell that holds an array is imported as
-    "prediction": "predictions",
-    "confidence": "confidences",
-    "logit": "logits",
-    "image_embedding": "embeddings",
-}
+if TYPE_CHECKING:
+    from clipsyn.store.features import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Cell:
     `prompts` is needed where the cell was imported with several prompt sets.
     """
 
-    store: Contents
+    store: FeatureStore
     key: FeatureKey
 
     # What it is
@@ -135,7 +129,9 @@ class Cell:
     @property
     def size(self) -> int:
         """Bytes on disk, with the logits and predictions of all prompt sets."""
-        return sum(map(self.store.tree.size, (self._features, *self._answers.values())))
+        tree = self.store.tree
+        answers = [path / name for path in self._answers.values() for name in tree.folders(path)]
+        return sum(map(tree.size, (self._features, *answers)))
 
     @cached_property
     def _features(self) -> Path:
@@ -157,17 +153,14 @@ class Cell:
             chosen = PROMPTS if PROMPTS in self.sets else prompts or min(self.sets)
             if chosen not in self.sets:
                 has = ", ".join(self.sets)
-                raise MissingCell(
-                    f"{self.key} was imported with the prompts {has}, not '{prompts}'"
-                )
+                raise MissingCell(f"{self.key} was imported with prompts {has}, not '{prompts}'")
             return self.store.group(self.sets[chosen])
         if not self.store.tree.exists(self._features):
             for kind, folder in self._answers.items():
                 if self.store.tree.exists(folder):
                     raise self._lost(kind, "features")
-            near = did_you_mean(self.key, self.store.keys())
             raise MissingCell(
-                f"{self.store.path} has no {self.key}{near}: run `{self._extract_line()}`"
+                f"{self.store.path} has no {self.key}: run `{self.store.extract_line(self.key)}`"
             )
         return self.store.group(self._features)
 
@@ -177,14 +170,11 @@ class Cell:
         self._check_is_current(group)
         if array in group.arrays:
             return self._check_sizes(group)
-        if group.imported:
-            raise MissingCell(
-                f"{self.key} was imported as {HELD[group.kind]}, without {_HOLDERS[array]}: choose "
-                f"other cells with backbones=…, or import {_HOLDERS[array]} under another name"
-            )
+        what = f"{array.replace('image_', '')}s"
+        made = f"{'imported' if group.imported else 'extracted'} as {HELD[group.kind]}"
         raise MissingCell(
-            f"{self.key} was extracted, so it has logits and no confidences beside them: the "
-            "largest softmax of its logits says how sure each prediction is"
+            f"{self.key} was {made}, without {what}: choose other cells with backbones=…, or "
+            f"import {what} under another name"
         )
 
     def stored(self, kind: str, prompts: str) -> Group | None:
@@ -204,10 +194,15 @@ class Cell:
         if stored and not store.tree.exists(self._classes(prompts)):
             raise self._lost(kind, f"class embeddings of prompts '{prompts}'")
         classes = store.classes(key.dataset, prompts, key.backbone)
-        self._check_class_names(prompts, classes)
+        if classes["identity"]["class_names"] != self._samples["class_names"]:
+            made = f"class embeddings of {key.dataset} for {key.backbone}"
+            raise self._stale(f"{made} are of other class names", "class_names", prompts=prompts)
         self._check_sizes(classes, features)
-        if stored is None:
-            self._check_encoders(prompts, features, classes)
+        if stored is None:  # else it was made from both; other weights may have the same name
+            ours, theirs = (group["identity"]["backbone"] for group in (features, classes))
+            if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
+                both = f"image and class embeddings of {key} are not of the same backbone"
+                raise self._stale(both, *changes, prompts=prompts)
             return None
         for name, source in (("features", features), ("classes", classes)):
             if stored["identity"][name] != source["fingerprint"]:
@@ -217,21 +212,13 @@ class Cell:
 
     # Its numbers
 
-    def known(self, fact: str) -> Any:
-        """What an index says of it, so that it need not be read; None where there is none."""
-        return (self.store.tree.facts(self.path) or {}).get(fact)
-
-    def counts(self) -> tuple[int, int]:
-        """Images of its perturbation, and how many of these have no embedding or prediction."""
-        if (images := self.known("images")) is not None:
-            return images, self.known("bad") or 0
-        facts = self.group().facts
-        return facts["images"], facts["bad"]
-
     @property
-    def width(self) -> int:
-        """Of its embeddings."""
-        return int(self.known("embed") or self.group().sizes["embed"])
+    def facts(self) -> Mapping[str, Any]:
+        """What a table of cells shows of it, from an index where there is one."""
+        if (known := self.store.tree.facts(self.path)) is not None:
+            return known
+        group = self.group()
+        return {**group.facts, "fingerprint": group["fingerprint"]}
 
     def valid(self, prompts: str | None = None) -> NDArray[np.bool_]:
         """(sample,) whether there is an embedding or a prediction."""
@@ -268,11 +255,6 @@ class Cell:
         """(sample,) probability of the predicted class, as it was imported without logits."""
         return self.holding("confidence", prompts).read("confidence")
 
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Library versions, device, date and costs, as they were recorded."""
-        return self.group().attributes.get("provenance") or {}
-
     def encoder(self) -> tuple[Identity, str]:
         """What of the backbone decides the embeddings, and where its weights were loaded from.
 
@@ -285,7 +267,7 @@ class Cell:
             width = group.sizes["embed"]
             return {"imported": self.key.backbone, "embed": width}, self.key.backbone
         decisive = {**group["identity"]["backbone"], "pixels": group["identity"]["pixels"]}
-        return decisive, source_of(group, self.key.backbone)
+        return decisive, group.source or self.key.backbone
 
     def _derived_logits(self, prompts: str, rows: range | None) -> NDArray[np.float32]:
         features = self.holding("image_embedding")
@@ -356,28 +338,13 @@ class Cell:
             raise DamagedStore(f"{self.key} in {self.store.path} predicts classes that are none")
         return predicted
 
-    def _check_class_names(self, prompts: str, classes: Group) -> None:
-        if classes["identity"]["class_names"] != self._samples["class_names"]:
-            made = f"class embeddings of {self.key.dataset} for {self.key.backbone}"
-            raise self._stale(f"{made} are of other class names", "class_names", prompts=prompts)
-
-    def _check_encoders(self, prompts: str, features: Group, classes: Group) -> None:
-        """Refuse embeddings of images and of classes that other weights of one name have made."""
-        ours, theirs = features["identity"]["backbone"], classes["identity"]["backbone"]
-        if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
-            both = f"image and class embeddings of {self.key} are not of the same backbone"
-            raise self._stale(both, *changes, prompts=prompts)
-
-    def _extract_line(self, *options: str) -> str:
-        return self.store.extract_line(self.key, *options)
-
     def _stale(self, what: str, *fields: str, prompts: str = "") -> StaleCell:
         options = ("--prompts", prompts) if prompts else ()
-        line = self._extract_line(*options, "--replace")
+        line = self.store.extract_line(self.key, *options, "--replace")
         return StaleCell(f"{what} ({', '.join(fields)}): run `{line}`", fields)
 
     def _lost(self, kind: str, what: str) -> DamagedStore:
         return DamagedStore(
             f"{self.store.path} has {kind} of {self.key}, but the {what} that they were made from "
-            f"are lost: put them back, or run `{self._extract_line()}`"
+            f"are lost: put them back, or run `{self.store.extract_line(self.key)}`"
         )

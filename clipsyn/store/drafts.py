@@ -32,13 +32,12 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
-from clipsyn.store.folders import place
+from clipsyn.store.files import WIP
 from clipsyn.store.groups import Group, sealed
 from clipsyn.store.layout import Blocks, read_chunk, write_chunk
-from clipsyn.store.schema import LOOK, ArraySpec, arrays_of
+from clipsyn.store.schema import LOOK, ArraySpec, arrays_of, place
 from clipsyn.text import parse_json
 
-WIP = ".wip"
 _NEW, _TRASH = "new-", "trash-"
 _PUBLISH_LOOKS = 20  # of 50 ms
 _EMPTY_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
@@ -361,12 +360,6 @@ def scratch(store: Path) -> Path:
     (store / WIP).mkdir(exist_ok=True)
     files.check_folder(store / WIP)
     return store / WIP
-
-
-def lying(store: Path) -> list[Path]:
-    """All that lies under `.wip`."""
-    files.check_folder(store / WIP)
-    return [Path(entry) for entry in files.entries(store / WIP)]
 
 
 def _trash(store: Path) -> Path:

@@ -1,44 +1,54 @@
-"""The feature store: cells under their names, trusted by their fingerprints.
+"""The feature store: which cells it holds and where, under their names.
 
-Reading never writes. `docs/store.md` specifies the format, `store.folders` lists the folders.
+Reading never writes. `docs/store.md` specifies the format, `store.schema` lists the folders.
 """
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell
+from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell, StoreError
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.methods.pool import Pool
-from clipsyn.names import CLEAN, FeatureKey, Identity, Location, parse_perturbation
+from clipsyn.names import CLEAN, MARKER, FeatureKey, Identity, Location, parse_perturbation
 from clipsyn.store import files
 from clipsyn.store.cell import Cell
-from clipsyn.store.contents import Contents, did_you_mean
-from clipsyn.store.drafts import Draft, scratch
-from clipsyn.store.marker import (
-    is_store,
-    is_vacant,
-    place_of,
-    read_marker,
-    write_marker,
-    written_at,
-)
+from clipsyn.store.drafts import Draft, make_groups, scratch
+from clipsyn.store.files import is_store, is_vacant, place_of, written_at
+from clipsyn.store.groups import ON_DISK, Group, Tree
 from clipsyn.store.samples import SampleTable, add_looks, correct
+from clipsyn.store.schema import (
+    ANSWERS,
+    FORMAT_VERSION,
+    IMPORTED,
+    KINDS,
+    below,
+    folder_name,
+    name_of_folder,
+)
 from clipsyn.text import advised, html_table
 
 if TYPE_CHECKING:
     from clipsyn.store.writer import CellWriter
 
-_LOOKS = 4
+_SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
+_MOST_KNOWN = 1024
+
+Refuse = Callable[[StoreError], None]
 
 
-class FeatureStore(Contents):
+class FeatureStore:
     """A folder of cells, here or at a URL. Open one with `open`, make one with `create`.
 
     >>> from clipsyn import FeatureStore
@@ -49,22 +59,34 @@ class FeatureStore(Contents):
     <Pool toy · test · clean · simple: 20 samples, 2 backbones, 3 classes>
     """
 
+    def __init__(self, path: Path, chunk_rows: int, tree: Tree = ON_DISK) -> None:
+        self.path = path
+        self.chunk_rows = chunk_rows
+        self.tree = tree
+        self._known: dict[Path, Group] = {}
+        self._sound: set[Path] = set()  # folders above groups, none of them a link
+
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
         """Open the store at a path or URL.
 
         URLs are of published stores: file, http, https, s3, gs and az. Of these only what is read
-        travels, and is kept in a cache on this machine.
-
-        Raises StoreError if no store is there, UnsupportedFormat if it is newer.
+        travels, and is kept in a cache on this machine. Raises StoreError if no store is there.
         """
-        path = place_of(path)
+        path, tree = place_of(path), ON_DISK
         if isinstance(path, Location):
             from clipsyn.remote.published import open_published  # above: it reads as this does
 
             tree = open_published(path)
+        try:
             return cls(path, int(tree.marker(path)["chunk_rows"]), tree)
-        return cls(path, int(read_marker(path)["chunk_rows"]))
+        except (FileNotFoundError, NotADirectoryError):
+            if is_store(path):  # made by another process between the two looks
+                return cls.open(path)
+            what = f"is no feature store: make one with `{advised('extract', path, '…')}`"
+            if not is_vacant(path):
+                what = "holds something else than a feature store: give another path"
+            raise StoreError(f"{path} {what}") from None
 
     @classmethod
     def create(cls, path: Path | str, chunk_rows: int = CHUNK_ROWS) -> FeatureStore:
@@ -73,7 +95,12 @@ class FeatureStore(Contents):
         if isinstance(path, Location):
             raise written_at(path)
         if not is_store(path) and is_vacant(path):
-            write_marker(path, chunk_rows)
+            about = {"store_id": secrets.token_hex(16), "chunk_rows": chunk_rows}
+            content = json.dumps({"format": FORMAT_VERSION, **about}, indent=2).encode()
+            with files.writing(path):
+                path.mkdir(parents=True, exist_ok=True)
+                files.write_file(path / MARKER, content, scratch=scratch(path))
+                make_groups(path, path)
         return cls.open(path)
 
     def __repr__(self) -> str:
@@ -90,54 +117,170 @@ class FeatureStore(Contents):
         if isinstance(self.path, Location):
             raise written_at(self.path)
 
-    def marker(self) -> dict[str, Any]:
-        """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
-        return self.tree.marker(self.path)
+    # Where things are
+
+    def at(self, kind: str, *names: str) -> Path:
+        """The folder of a group, or of all groups below the names that are given."""
+        return self.path.joinpath(kind, *map(folder_name, names))
+
+    def samples_path(self, dataset: str, split: str) -> Path:
+        return self.at("samples", dataset, split)
+
+    def classes_path(self, dataset: str, prompts: str, backbone: str) -> Path:
+        return self.at("classes", dataset, prompts, backbone)
+
+    def features_path(self, key: FeatureKey) -> Path:
+        return self.at("features", *key.names)
+
+    # What there is
+
+    def groups(
+        self, kind: str, refuse: Refuse | None = None
+    ) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Names and path of every folder of a group, or of what is left of one, sorted.
+
+        `refuse` is told of folders that cannot be read; without it they are an error.
+        """
+        paths = [self.path / kind]
+        for _ in KINDS[kind]:
+            paths = [path / name for path in paths for name in self._folders(path, refuse)]
+        for path in paths:
+            yield tuple(map(name_of_folder, below(self.path, path)[1:])), path
+
+    def _folders(self, path: Path, refuse: Refuse | None) -> list[str]:
+        try:
+            return self.tree.folders(path)
+        except StoreError as error:
+            if refuse is None:
+                raise
+            refuse(error)
+            return []
+
+    def group(self, path: Path) -> Group:
+        """The group in a folder of the store; raises DamagedStore if another one belongs there.
+
+        Every reader of a store comes through here. Groups are remembered for as long as their file
+        stays the same.
+        """
+        seen = self.tree.seen(path)
+        known = self._known.get(path)
+        if known and seen and known.seen == seen:
+            return known
+        if self.tree is ON_DISK and path.parent not in self._sound:
+            files.check_folders(self.path, path.parent)
+            self._sound.add(path.parent)
+        group = Group(self.path, path, self.tree.attributes(path), seen, self.tree)
+        if seen and time.time_ns() - seen[1] > _SETTLED_NS:
+            if len(self._known) >= _MOST_KNOWN:  # the oldest goes
+                self._known.pop(next(iter(self._known)), None)
+            self._known[path] = group
+        return group
+
+    def is_imported(self, path: Path) -> bool:
+        """Whether the group in a folder was made elsewhere; of a damaged one, what it still says.
+
+        Who reads it is told of the damage.
+        """
+        if (facts := self.tree.facts(path)) is not None:
+            return "imported" in facts
+        try:
+            return self.group(path).imported
+        except DamagedStore:
+            with suppress(DamagedStore):
+                identity = self.tree.attributes(path).get("identity")
+                return isinstance(identity, dict) and identity.get("source") == IMPORTED
+            return False
+
+    def keys(self, **filters: Collection[str] | None) -> list[FeatureKey]:
+        """Keys of the finished cells, and of those a part of which is lost, sorted.
+
+        filters: dataset, split, perturbation or backbone -> names; None is no filter.
+        """
+        there = {names[:4] for kind in ("features", *ANSWERS) for names, _ in self.groups(kind)}
+        keys = (FeatureKey(*names) for names in sorted(there))
+        wanted = {field: names for field, names in filters.items() if names is not None}
+        return [
+            key for key in keys if all(getattr(key, field) in wanted[field] for field in wanted)
+        ]
+
+    def names_in(self, folder: Path) -> list[str]:
+        """The names of the folders in a folder of the store, sorted; [] if it does not exist."""
+        return sorted(map(name_of_folder, self.tree.folders(folder)))
+
+    def extract_line(self, key: FeatureKey, *options: str) -> str:
+        """The command that makes a cell: an import, if the backbone has imported cells alone."""
+        cells = ["--dataset", key.dataset, "--split", key.split]
+        if key.perturbation != "clean":
+            cells += ["--perturb", key.perturbation]
+        cells += options
+        source = self._sources.get(key.backbone, key.backbone)
+        if source is None:
+            return advised("import", self.made_in, "FILE…", "--backbone", key.backbone, *cells)
+        return advised("extract", self.made_in, "--backbones", source, *cells)
+
+    @property
+    def made_in(self) -> str:
+        """The store that a command can write to: of your own, for what lies at a URL."""
+        return "STORE" if isinstance(self.path, Location) else str(self.path)
+
+    @cached_property
+    def _sources(self) -> dict[str, str | None]:
+        """[NAME=]SOURCE of every backbone, as it was when it was extracted; None of imports."""
+        sources: dict[str, str | None] = {}
+        for (*_, backbone), path in self.groups("features"):
+            if sources.get(backbone) is None and not self.is_imported(path):
+                source = self.group(path).source
+                sources[backbone] = backbone if source == backbone else f"{backbone}={source}"
+        return dict.fromkeys((key.backbone for key in self.keys()), None) | sources
 
     # Reading
 
     def samples(self, dataset: str, split: str) -> SampleTable:
-        """The sample table of a split; raises MissingCell if there is none.
-
-        Labels that another command is correcting are read again.
-        """
+        """The sample table of a split; raises MissingCell if there is none."""
         path = self.samples_path(dataset, split)
         if not self.tree.exists(path):
-            elsewhere = self._only_imported(dataset=dataset)
-            verb = ("import", self.made_in, "FILE…") if elsewhere else ("extract", self.made_in)
-            there = [FeatureKey(name, part, "", "") for (name, part), _ in self.groups("samples")]
-            near = did_you_mean(FeatureKey(dataset, split, "", ""), there)
-            raise MissingCell(
-                f"{self.path} has no samples of {dataset}/{split}{near}: run "
-                f"`{advised(*verb, '--dataset', dataset, '--split', split)}`"
-            )
+            line = advised("extract", self.made_in, "--dataset", dataset, "--split", split)
+            raise MissingCell(f"{self.path} has no samples of {dataset}/{split}: run `{line}`")
         try:
             return SampleTable.read(dataset, split, self.group(path))
-        except (DamagedStore, StaleCell):
+        except (DamagedStore, StaleCell):  # another command may be correcting labels
             with files.locked(path, shared=True):
-                return self._samples_again(dataset, split)
-
-    def _samples_again(self, dataset: str, split: str) -> SampleTable:
-        """Several times, since not every file system has locks."""
-        path = self.samples_path(dataset, split)
-        for _ in range(_LOOKS):
-            try:
+                time.sleep(0.05)  # not every file system has locks
                 return SampleTable.read(dataset, split, self.group(path))
-            except (DamagedStore, StaleCell):
-                time.sleep(0.05)
-        return SampleTable.read(dataset, split, self.group(path))
 
     def no_labels(self, *places: tuple[str, str]) -> DatasetError:
         """The error for splits, dataset and split of each, none of whose samples has a label."""
-        dataset, split = places[0]
-        advice = "extract a labelled folder or a manifest with a label column"
-        if self.group(self.samples_path(dataset, split)).attributes.get("imported"):
-            advice = (
-                f"`{advised('rm', self.made_in, '-d', dataset, '-s', split)}`, then import files "
-                "with a column of true classes"
-            )
         names = ", ".join("/".join(place) for place in places)
-        return DatasetError(f"{names} has no labels, so nothing can be learned or judged: {advice}")
+        return DatasetError(
+            f"{names} has no labels, so nothing can be learned or judged: extract a labelled "
+            "folder or a manifest with a label column, or import a column of true classes; what "
+            f"is there goes by `{advised('rm', self.made_in, '-d', places[0][0])}`"
+        )
+
+    def classes(self, dataset: str, prompts: str, backbone: str) -> Group:
+        """The class embeddings of a backbone; raises MissingCell where there are none."""
+        path = self.classes_path(dataset, prompts, backbone)
+        if not self.tree.exists(path):
+            sets = [name for name, _ in self.groups("classes") if name[::2] == (dataset, backbone)]
+            there = f" (there are {', '.join(names[1] for names in sets)})" if sets else ""
+            wanted = "--backbones", self._sources.get(backbone) or backbone, "--prompts", prompts
+            raise MissingCell(
+                f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
+                f"'{prompts}'{there}: run "
+                f"`{advised('extract', self.made_in, '--dataset', dataset, *wanted)}`"
+            )
+        return self.group(path)
+
+    def confidences(self, key: FeatureKey, prompts: str) -> NDArray[np.float32]:
+        """(sample,) probability of the predicted class, as it was imported without logits."""
+        return self.cell(key).confidences(prompts)
+
+    def class_embeddings(
+        self, dataset: str, prompts: str, backbone: str
+    ) -> tuple[NDArray[np.float32], float]:
+        """(class, embed) unit norm, and the backbone's logit scale."""
+        classes = self.classes(dataset, prompts, backbone)
+        return classes.read("class_embedding"), classes["logit_scale"]
 
     def pool(self, dataset: str, split: str, **which: Any) -> Pool:
         """Several backbones on the same samples, in memory.
@@ -186,25 +329,6 @@ class FeatureStore(Contents):
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
         return self.cell(key).predictions(prompts)
 
-    def confidences(self, key: FeatureKey, prompts: str) -> NDArray[np.float32]:
-        """(sample,) probability of the predicted class, as it was imported without logits."""
-        return self.cell(key).confidences(prompts)
-
-    def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
-        return str(self.classes(dataset, prompts, backbone)["fingerprint"])
-
-    def prompts_identity(self, dataset: str, prompts: str, backbone: str) -> Identity:
-        """Name, templates and texts per class that class embeddings were made from."""
-        identity: Identity = self.classes(dataset, prompts, backbone)["identity"]["prompts"]
-        return identity
-
-    def class_embeddings(
-        self, dataset: str, prompts: str, backbone: str
-    ) -> tuple[NDArray[np.float32], float]:
-        """(class, embed) unit norm, and the backbone's logit scale."""
-        classes = self.classes(dataset, prompts, backbone)
-        return classes.read("class_embedding"), classes["logit_scale"]
-
     # Changing
 
     def writer(
@@ -221,12 +345,10 @@ class FeatureStore(Contents):
 
         samples: those of the store (`samples`), or new ones (`SampleTable.of`), which are written
         too. prompts: the prompt set of logits or predictions, if it is known. made_by: a note on
-        what made the numbers. replace: instead of other content under that name.
-
-        Used in a ``with`` block. The cell is visible when the block has ended, and an exception in
-        it leaves the store as it was. Rows may come in blocks, so memory need not hold them all.
-
-        Raises StaleCell where the name is taken, DatasetError where the store has other samples.
+        what made the numbers. replace: instead of other content under that name. In a ``with``
+        block: the cell is visible when it has ended, and an exception leaves the store as it was.
+        Rows may come in blocks. Raises StaleCell where the name is taken, DatasetError where the
+        store has other samples.
 
         >>> import numpy as np
         >>> from clipsyn import FeatureStore, SampleTable

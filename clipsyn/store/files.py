@@ -13,12 +13,17 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.names import MARKER, Address, Location, is_url
+from clipsyn.settings import check_outside
+from clipsyn.text import advised
 
 PARTIAL = ".partial"
+WIP = ".wip"  # the folder of what is being written
+_INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
 METADATA = "zarr.json"  # of a group or an array
 _MODE = 0o666  # of a new file, less what the umask forbids: as everywhere
 _COPIED = 1 << 20  # bytes at a time
@@ -153,18 +158,12 @@ def size(path: Path) -> int:
 
 def _size(folder: str) -> int:
     """Of texts, not paths: a list of thousands of cells asks for it."""
-    try:
-        with os.scandir(folder) as scan:
-            return sum(map(_size_of, scan))
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-
-
-def _size_of(entry: os.DirEntry[str]) -> int:
-    try:
-        return _size(entry.path) if entry.is_dir() else entry.stat().st_size
-    except FileNotFoundError:
-        return 0
+    total = 0
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as scan:
+        for entry in scan:
+            with suppress(FileNotFoundError):
+                total += _size(entry.path) if entry.is_dir() else entry.stat().st_size
+    return total
 
 
 def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
@@ -278,3 +277,49 @@ def writing(store: Path) -> Iterator[None]:
             f"cannot write to {store}: {_ADVICE[error.errno]}, then run the same command again; "
             "finished blocks are kept"
         ) from error
+
+
+# Where stores are
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether a store can be made there: the folder is missing, or holds unfinished files alone.
+
+    Raises StoreError for a URL, UsageError for a path within another store.
+    """
+    if isinstance(path, Location):
+        raise written_at(path)
+    check_outside(path)
+    if not exists(path):
+        return True
+    return path.is_dir() and all(entry.name == WIP for entry in entries(path))
+
+
+def is_store(path: Path) -> bool:
+    return exists(path / MARKER)
+
+
+def place_of(path: Path | str) -> Path:
+    """Where a store is: a Location if it is a published one, at a URL or in a folder."""
+    location = None
+    if isinstance(path, Location) or is_url(path):
+        location = path if isinstance(path, Location) else Location.of(str(path))
+        if not location.is_folder:
+            return location
+    folder = Address.parse(location.url).folder if location else Path(path)
+    if exists(folder / _INDEX):
+        return location or Location.of(folder.resolve().as_uri())
+    return folder
+
+
+def is_published(path: Path | str) -> bool:
+    """Whether the store there is read as a published one: it need not be there."""
+    return isinstance(place_of(path), Location)
+
+
+def written_at(location: Location) -> StoreError:
+    """The error for writing to a published store."""
+    return StoreError(
+        f"{location} is only read: `{advised('pull', location, 'STORE')}` makes a store of your "
+        f"own, and `{advised('push', 'STORE', location)}` publishes what you add to it"
+    )

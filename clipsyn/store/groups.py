@@ -1,4 +1,4 @@
-"""A group of a store as readers see it, trusted by its attributes.
+"""Groups of a store as readers see them, and the tree of folders in which they lie.
 
 Every reader gets groups and their arrays here. So it never gets a group that was moved,
 attributes that were altered or are not what the schema says, or a chunk that belongs to another
@@ -7,7 +7,8 @@ group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +17,93 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DamagedStore, StaleCell
-from clipsyn.names import fingerprint
-from clipsyn.store import arrays
-from clipsyn.store.attributes import misfit
-from clipsyn.store.folders import ANSWERS, below, folder_name
-from clipsyn.store.layout import Listed
-from clipsyn.store.schema import HELD, IMPORTED, LOOK, ArraySpec, arrays_of
-from clipsyn.store.tree import ON_DISK, FileStamp, Tree
+from clipsyn.errors import DamagedStore, StaleCell, UnsupportedFormat
+from clipsyn.methods.numerics.logits import NO_CLASS, is_scale
+from clipsyn.names import MARKER, fingerprint
+from clipsyn.store import arrays, files
+from clipsyn.store.layout import Layout
+from clipsyn.store.schema import (
+    ANSWERS,
+    HELD,
+    IMPORTED,
+    LOOK,
+    MOST_CHUNK_ROWS,
+    ArraySpec,
+    arrays_of,
+    below,
+    check_format,
+    folder_name,
+)
 
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
+FileStamp = tuple[int, int]
 _SIZES = {"byte": 32}  # of a SHA-256; all other dimensions may have any length
+_SEEN = ("kind", "fingerprint", "arrays", "class_names", "metric", "licence", "logit_scale")
+_LARGEST = 1e30  # of numbers: their products fit float64
+
+
+class Tree:
+    """What readers ask of the place where a store lies: this one is a folder on a file system.
+
+    `clipsyn.remote.published` has the other, which brings groups of a published store into a cache
+    when they are read. Paths are those of the store: what lies at a URL is read from elsewhere.
+    """
+
+    lanes = 4  # how many threads a reader of many chunks does best with
+
+    def expect(self, paths: Iterable[Path]) -> None:
+        """Groups at these folders, and below them, will be looked at."""
+
+    def marker(self, store: Path) -> dict[str, Any]:
+        """What `clipsyn.json` says: format version, id of the store, rows of a chunk.
+
+        That there is none passes as OSError; raises UnsupportedFormat if it cannot be read or is
+        newer.
+        """
+        try:
+            marker: dict[str, Any] = json.loads(files.read_file(store / MARKER))
+            version, rows = str(marker["format"]), marker["chunk_rows"]
+            if type(rows) is not int or not 1 <= rows <= MOST_CHUNK_ROWS:
+                raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UnsupportedFormat(f"{store / MARKER} cannot be read: {error}") from error
+        check_format(str(store), version)
+        return marker
+
+    def exists(self, path: Path) -> bool:
+        """Whether a folder, of a group or above groups, is there."""
+        return files.exists(path)
+
+    def folders(self, path: Path) -> list[str]:
+        """Names of the folders in one, sorted; none where there is no folder."""
+        return files.folders(path)
+
+    def size(self, path: Path) -> int:
+        """Bytes of all files under a folder."""
+        return files.size(path)
+
+    def seen(self, path: Path) -> FileStamp | None:
+        """A value that changes when the group is replaced; None where there is no metadata."""
+        return files.file_at(path / arrays.METADATA)
+
+    def facts(self, path: Path) -> Mapping[str, Any] | None:
+        """What a table of cells shows of a group, where that is known without reading it."""
+        return None
+
+    def attributes(self, path: Path) -> Mapping[str, Any]:
+        """Of a group; raises DamagedStore where there is none."""
+        return arrays.read_attributes(path)
+
+    def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
+        """As `arrays.read`, of an array of a group."""
+        return arrays.read(path / array, rows, listed)
+
+    def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
+        """As `arrays.damage`, of an array of a group."""
+        return arrays.damage(path / array, listed)
+
+
+ON_DISK = Tree()
 
 
 def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,8 +140,8 @@ class Group:
 
     def __post_init__(self) -> None:
         try:
-            wrong = self._altered() or misfit(self.attributes, self.kind) or self._inconsistent()
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            wrong = self._altered() or _misfit(self.attributes, self.kind) or self._inconsistent()
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             wrong = f"its attributes cannot be ({error})"
         if wrong:
             raise DamagedStore(f"{self.path / arrays.METADATA} is damaged: {wrong}")
@@ -93,6 +170,16 @@ class Group:
         """Whether it was made elsewhere."""
         return bool(self["identity"].get("source") == IMPORTED)
 
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Library versions, device, date and costs, as they were recorded."""
+        return self.attributes.get("provenance") or {}
+
+    @property
+    def source(self) -> str | None:
+        """Where the weights of its encoder were loaded from, if that was recorded."""
+        return (self.provenance.get("encoder") or {}).get("source")
+
     @cached_property
     def specs(self) -> tuple[ArraySpec, ...]:
         """What its arrays should be."""
@@ -100,9 +187,9 @@ class Group:
         return tuple(spec for spec in specs if spec.name != LOOK or LOOK in self["arrays"])
 
     @cached_property
-    def arrays(self) -> Mapping[str, Listed]:
+    def arrays(self) -> Mapping[str, Layout]:
         """Its arrays, as it lists them."""
-        return {spec.name: Listed.parse(self["arrays"][spec.name]) for spec in self.specs}
+        return {spec.name: Layout.parse(self["arrays"][spec.name]) for spec in self.specs}
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
@@ -129,6 +216,14 @@ class Group:
         width = {"embed": self.sizes["embed"]} if self.kind == "features" else {}
         held = {"imported": HELD[self.kind]} if self.imported else {}
         return {"images": images, "bad": bad, **width, **held}
+
+    @property
+    def content(self) -> str:
+        """A digest of what readers see of it, wherever and whenever the same numbers were made.
+
+        Dates, devices, versions and the names of imported files are no part of it.
+        """
+        return fingerprint({name: self[name] for name in _SEEN if name in self.attributes})
 
     def read(self, array: str, rows: range | None = None) -> NDArray[Any]:
         """An array, or some rows of it.
@@ -173,3 +268,109 @@ class Group:
             if (there.shape, there.dtype, len(expected)) != (expected, spec.dtype, len(spec.dims)):
                 return f"array {name} is {there.dtype} {there.shape}, not {spec.dtype} {spec.dims}"
         return None
+
+
+# What attributes are, so that readers need not look again: dotted names, ? behind one that may be
+# missing or null, each with its type or a function that says whether a value fits.
+
+
+def _texts(value: Any) -> bool:
+    """Of thousands of classes, so not one by one."""
+    return type(value) is list and set(map(type, value)) <= {str}
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
+
+
+def _mappings(value: Any) -> bool:
+    return type(value) is list and all(type(item) is dict for item in value)
+
+
+_EVERY_GROUP: dict[str, Any] = {
+    "kind": str,
+    "identity": dict,
+    "arrays": dict,
+    "place": lambda value: _texts(value) and len(value) > 1,
+    "provenance?": dict,
+    "provenance?.workers?": _mappings,
+    "provenance?.encoder?": dict,
+    "provenance?.encoder?.source?": str,
+    "provenance?.encoder?.device?": str,
+    **{f"provenance?.encoder?.{name}?": _number for name in ("gflops", "image_parameters")},
+    **{f"provenance?.{name}?": str for name in ("finished", "written", "made_by")},
+    **{
+        f"provenance?.{name}?": _number
+        for name in ("encode_seconds", "peak_memory_mb", "process_memory_mb")
+    },
+}
+_ENCODER = {
+    "identity.backbone": dict,
+    "identity.backbone.weights": str,
+    "identity.backbone.precision": str,
+    "identity.backbone.preprocess": dict,
+    "identity.backbone.architecture?": str,
+    "identity.backbone.pretrained?": str,
+}
+_TEXT = {
+    "identity.class_names": _texts,
+    "identity.prompts": dict,
+    "identity.prompts.name": str,
+    "identity.prompts.templates?": _texts,
+    "identity.prompts.per_class?": lambda value: (
+        type(value) is dict and all(map(_texts, value.values()))
+    ),
+    "logit_scale": lambda value: _number(value) and is_scale(value),
+}
+_ANSWERS = {f"identity.{name}": str for name in ("features", "classes", "prompts")}
+_IMPORTED_CELL = {
+    **{f"identity.{name}": str for name in ("samples", "content", "backbone")},
+    "identity.class_names?": _texts,
+    "identity.prompts?": str,
+    "identity.confidences?": bool,
+    "invalid": lambda value: (
+        type(value) is dict
+        and all(type(count) is int and 0 <= count < _LARGEST for count in value.values())
+    ),
+    "source": lambda value: (
+        _mappings(value) and all(type(item.get("file")) is str for item in value)
+    ),
+}
+_FORMS: dict[tuple[str, bool], dict[str, Any]] = {  # by kind, and whether it was imported
+    ("samples", False): {
+        **dict.fromkeys(("identity.samples", "metric", "licence"), str),
+        "class_names": _texts,
+        "imported?": bool,
+    },
+    ("classes", False): {**_ENCODER, **_TEXT},
+    ("classes", True): {"identity.backbone": str, **_TEXT},
+    ("features", False): {
+        "identity.samples": str,
+        **_ENCODER,
+        "errors?": lambda value: type(value) is dict and set(map(type, value.values())) <= {str},
+    },
+    ("features", True): _IMPORTED_CELL,
+    **{(kind, False): _ANSWERS for kind in ANSWERS},
+    **{(kind, True): _IMPORTED_CELL for kind in ANSWERS},
+}
+
+
+def _misfit(attributes: Mapping[str, Any], kind: str) -> str | None:
+    """In words, what the attributes of a group in a folder of that kind are not; None if all fit.
+
+    What they say of `arrays` is compared when these are parsed.
+    """
+    imported = kind != "samples" and attributes["identity"].get("source") == IMPORTED
+    for path, form in (_EVERY_GROUP | _FORMS[kind, imported]).items():
+        value: Any = attributes
+        for name in path.split("."):
+            value = value.get(name.removesuffix("?"))
+            if value is None and name.endswith("?"):
+                break
+        else:
+            if type(value) is not form if isinstance(form, type) else not form(value):
+                return f"{path.replace('?', '')} is missing, or not what it should be"
+    if attributes["kind"] != kind:
+        return f"its kind is {attributes['kind'][:40]}, in a folder of {kind}"
+    names = attributes.get("class_names") or attributes["identity"].get("class_names") or ()
+    return f"it has {len(names):,} classes, more than any" if len(names) > NO_CLASS else None

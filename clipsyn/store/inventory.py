@@ -1,59 +1,39 @@
-"""The groups of a store, what they are, and how some of them are removed."""
+"""What a store holds, whole: its groups, its cells as rows, and what lies unfinished in `.wip`.
+
+A running job writes into its drafts again and again. So what nobody has written to for a day is
+taken for dead: that needs no lock, and it holds for jobs on other machines, whatever the file
+system.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from clipsyn.errors import DamagedStore, MissingCell
-from clipsyn.names import FeatureKey, fingerprint
-from clipsyn.store.contents import Refuse, encoder_of
-from clipsyn.store.drafts import discard
-from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import writing
-from clipsyn.store.folders import KINDS, ORDER, Place, place
+from clipsyn.errors import MissingCell, StoreError
+from clipsyn.names import FeatureKey, by_severity
+from clipsyn.store import arrays, files
+from clipsyn.store.drafts import discard, is_draft
+from clipsyn.store.features import FeatureStore, Refuse
 from clipsyn.store.groups import Group
-from clipsyn.store.listing import rows_of
-from clipsyn.store.schema import HELD
+from clipsyn.store.schema import HELD, KINDS, ORDER, Place
 from clipsyn.text import advised
 
 
-@dataclass(frozen=True)
-class GroupPath:
-    """One group, or what is left of it: its kind, its names by dimension, its path.
-
-    It is an `IndexEntry` that reads the group when it is asked for more.
-    """
+class GroupPath(NamedTuple):
+    """One group, or what is left of it: its kind, its names by dimension, its path."""
 
     kind: str
     names: Mapping[str, str]
     path: Path
-    store: FeatureStore
 
     @property
     def place(self) -> Place:
         return (self.kind, *self.names.values())
-
-    @property
-    def bytes(self) -> int:
-        """Of its files; less while another command is removing it."""
-        return self.store.tree.size(self.path)
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self._group["fingerprint"])
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        return self._group.facts
-
-    @cached_property
-    def _group(self) -> Group:
-        return self.store.group(self.path)
 
 
 def find_groups(
@@ -72,7 +52,7 @@ def find_groups(
         for names, path in store.groups(kind, refuse):
             named = dict(zip(dimensions, names, strict=True))
             if all(named[dimension] in wanted for dimension, wanted in filters.items()):
-                groups.append(GroupPath(kind, named, path, store))
+                groups.append(GroupPath(kind, named, path))
     return groups
 
 
@@ -81,26 +61,43 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
 
     Perturbations come in order of severity. `imported` is what an imported cell holds, None for
     one that was extracted; `embed` is None where there are no embeddings. Of a dataset that shows
-    each image under one condition alone, `images` counts those of the cell's.
+    each image under one condition alone, `images` counts those of the cell's. Raises DamagedStore
+    for what is left of a lost cell.
     """
-    entries = store.tree.listed()
-    try:
-        return rows_of(find_groups(store, {}) if entries is None else entries)
-    except DamagedStore:
-        lost = map(store.cell, store.keys())
-        for cell in lost:
-            cell.group()  # says what is lost, and what to do
-        raise
+    sets: dict[tuple[str, Path], list[str]] = {}  # one list for many cells
+    rows = []
+    for cell in map(store.cell, sorted(store.keys(), key=_in_order)):
+        facts, source = cell.facts, (cell.key.backbone, cell.prompts_from)
+        if source not in sets:
+            sets[source] = cell.prompt_sets()
+        rows.append(
+            {
+                **vars(cell.key),
+                "imported": cell.imported_as,
+                "prompts": sets[source] if cell.has_predictions else [],
+                "images": facts.get("images", 0),
+                "bad": facts.get("bad", 0),
+                "embed": facts.get("embed"),
+                "bytes": cell.size,
+                "fingerprint": facts["fingerprint"],
+            }
+        )
+    return rows
+
+
+def _in_order(key: FeatureKey) -> tuple[Any, ...]:
+    """Sorts perturbations by their severity."""
+    return key.dataset, key.split, by_severity(key.perturbation), key.backbone
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
     """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
-    marker = store.marker()
+    marker = store.tree.marker(store.path)
     backbones: dict[str, Any] = {}
     for (*_, backbone), path in store.groups("features"):
         if backbone not in backbones and not store.is_imported(path):
             group = store.group(path)
-            identity, encoder = group["identity"]["backbone"], encoder_of(group)
+            identity, encoder = group["identity"]["backbone"], group.provenance.get("encoder") or {}
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
@@ -141,24 +138,10 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     return {**group.attributes, "arrays": shapes}
 
 
-def cells_of_group(store: FeatureStore, name: str) -> list[FeatureKey]:
-    """The cells that a group, by its path within the store, is or belongs to."""
-    describe_group(store, name)  # says what is wrong with a name
-    kind, *names = place(store.path, store.path / name)
-    named = dict(zip(KINDS[kind], names, strict=True))
-    named.pop("prompts", None)
-    return store.keys(**{dimension: [text] for dimension, text in named.items()})
-
-
-def group_digest(store: FeatureStore, group: GroupPath) -> str:
+def group_digest(store: FeatureStore, path: Path) -> str:
     """A digest that changes with anything a reader sees of the group, labels included."""
-    if facts := store.tree.facts(group.path):
-        return str(facts["content"])
-    stored = store.group(group.path)
-    seen = {name: stored[name] for name in stored.attributes.keys() - {"provenance", "digest"}}
-    if group.kind == "samples":
-        seen["labels"] = stored.read("label").tolist()
-    return fingerprint(seen)
+    facts = store.tree.facts(path)
+    return str(facts["content"]) if facts else store.group(path).content
 
 
 def remove(store: FeatureStore, groups: Collection[GroupPath]) -> None:
@@ -167,7 +150,92 @@ def remove(store: FeatureStore, groups: Collection[GroupPath]) -> None:
     Sources go after what is made from them, so that stopping midway leaves no half of a cell.
     """
     store.check_writable()
-    with writing(store.path):
+    with files.writing(store.path):
         for group in sorted(groups, key=lambda group: -ORDER.index(group.kind)):
             with suppress(FileNotFoundError):  # another command was faster
                 discard(store.path, group.path)
+
+
+# Under `.wip`
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A draft, or a file or folder beside drafts, and when somebody has last written to it."""
+
+    path: Path
+    what: str
+    written: float  # seconds since 1970
+    bytes: int
+    target: str = ""  # where a draft will be, and how many of its blocks are done
+    done: int = 0
+    total: int = 0
+
+    @property
+    def age(self) -> float:
+        """Seconds."""
+        return time.time() - self.written
+
+
+def left_over(store: Path) -> list[Leftover]:
+    """All that lies under `.wip`, drafts first; what vanishes while we look is left out."""
+    files.check_folder(store / files.WIP)
+    lying = [Path(entry) for entry in files.entries(store / files.WIP)]
+    found = []
+    for path in sorted(lying, key=lambda path: (not is_draft(path), path)):
+        with suppress(FileNotFoundError):
+            found.append(_look_at(store, path))
+    return found
+
+
+def unfinished(store: Path) -> list[Leftover]:
+    """Every draft in the store, sorted by target."""
+    return sorted(filter(lambda one: one.target, left_over(store)), key=lambda one: one.target)
+
+
+def _look_at(store: Path, path: Path) -> Leftover:
+    """That it is gone passes as OSError, unless it was a draft when its files were read."""
+    size = files.size(path) if path.is_dir() else path.lstat().st_size
+    written, name = _written(path), path.relative_to(store)
+    try:
+        if is_draft(path):
+            total = arrays.group_blocks(path / "group")
+            done = len(list((path / "done").glob("[0-9]*")))
+            target = files.read_file(path / "target").decode()
+            if is_draft(path):  # still: it may have been finished meanwhile
+                what = f"{target}, {done} of {total} blocks done"
+                return Leftover(path, what, written, size, target, done, total)
+    except (StoreError, FileNotFoundError):
+        if is_draft(path):
+            return Leftover(path, f"{name}, a draft that is damaged", written, size)
+    what = f"{name}, of a command that was writing or removing a group"
+    return Leftover(path, what, written, size)
+
+
+def _written(path: Path) -> float:
+    """When something below the path was last made, written to, renamed or removed.
+
+    That is the time of the change of its status: a copy of an old file is new.
+    """
+    return max(path.lstat().st_ctime for path in (path, *_below(path)))
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for entry in files.entries(path) if path.is_dir() else ():
+        yield Path(entry)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry))
+
+
+def collect(store: Path, found: Collection[Leftover]) -> int:
+    """Remove them; returns how many. What somebody has written to since they were found stays."""
+    count = 0
+    with files.writing(store):
+        for one in found:
+            with suppress(FileNotFoundError):  # finished or removed by another command
+                if _written(one.path) > one.written:
+                    continue
+                # a draft goes as a whole, lest a marker outlive its block
+                discard(store, one.path) if one.path.is_dir() else one.path.unlink()
+                count += 1
+    return count

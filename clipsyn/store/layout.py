@@ -58,14 +58,37 @@ class Layout:
     shape: tuple[int, ...]
     dtype: str  # Zarr's name of it
     rows: int  # of one chunk
+    checksums: tuple[int, ...] | None = None  # of each chunk, where a published group lists them
 
     def __post_init__(self) -> None:
         """Raise ValueError for lengths that are none, and for chunks that memory may not hold."""
-        _check_lengths((*self.shape, self.rows))
+        lengths = (*self.shape, self.rows)
+        if not all(type(length) is int and 1 <= length < _LONGEST for length in lengths):
+            raise ValueError(f"{str(lengths)[:40]} are no lengths")
         if self.dtype not in _TYPES or not self.shape:
             raise ValueError(f"no array of a store is {str(self.dtype)[:40]} {self.shape}")
         if self.rows * self.row_bytes > _LARGEST:
             raise ValueError(f"a chunk of {self.rows:,} rows of {self.row_bytes:,} bytes")
+
+    @classmethod
+    def parse(cls, value: Any) -> Layout:
+        """The entry for an array in the attributes of a published group; raises DamagedStore."""
+        try:
+            digits = bytes.fromhex(value["checksums"])
+            checksums = struct.unpack(f">{len(digits) // 4}I", digits)
+            listed = cls(tuple(value["shape"]), value["dtype"], value["rows"], checksums)
+            if len(checksums) != listed.blocks.count:
+                raise ValueError(f"{len(checksums):,} checksums of {listed.blocks.count:,} chunks")
+        except (KeyError, TypeError, ValueError, struct.error) as error:
+            raise DamagedStore(f"the list of its arrays is damaged: {error!r}") from error
+        return listed
+
+    def json(self) -> dict[str, Any]:
+        """What `parse` reads."""
+        sums = self.checksums or ()
+        digits = struct.pack(f">{len(sums)}I", *sums).hex()
+        shape = list(self.shape)
+        return {"shape": shape, "dtype": self.dtype, "rows": self.rows, "checksums": digits}
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -96,31 +119,6 @@ class Layout:
         return ".".join(["c", str(block), *["0"] * (len(self.shape) - 1)])
 
 
-@dataclass(frozen=True)
-class Listed(Layout):
-    """The entry for one array in the attributes of a published group."""
-
-    checksums: tuple[int, ...]  # of each chunk, padded: crc32c
-
-    @classmethod
-    def parse(cls, value: Any) -> Listed:
-        """Parse JSON; raises DamagedStore."""
-        try:
-            digits = bytes.fromhex(value["checksums"])
-            checksums = struct.unpack(f">{len(digits) // 4}I", digits)
-            listed = cls(tuple(value["shape"]), value["dtype"], value["rows"], checksums)
-            if len(checksums) != listed.blocks.count:
-                raise ValueError(f"{len(checksums):,} checksums of {listed.blocks.count:,} chunks")
-        except (KeyError, TypeError, ValueError, struct.error) as error:
-            raise DamagedStore(f"the list of its arrays is damaged: {error!r}") from error
-        return listed
-
-    def json(self) -> dict[str, Any]:
-        digits = struct.pack(f">{len(self.checksums)}I", *self.checksums).hex()
-        shape = list(self.shape)
-        return {"shape": shape, "dtype": self.dtype, "rows": self.rows, "checksums": digits}
-
-
 def parse_layout(metadata: Mapping[str, Any]) -> Layout:
     """The layout that the metadata of an array say; ValueError or LookupError if it is not ours."""
     shape, dtype = tuple(metadata["shape"]), metadata["data_type"]
@@ -135,11 +133,6 @@ def parse_layout(metadata: Mapping[str, Any]) -> Layout:
     ):
         raise ValueError("it is cut, ordered or compressed in another way than docs/store.md says")
     return Layout(shape, dtype, rows)
-
-
-def _check_lengths(values: tuple[Any, ...]) -> None:
-    if not all(type(value) is int and 1 <= value < _LONGEST for value in values):
-        raise ValueError(f"{str(values)[:40]} are no lengths")
 
 
 def blocks_of(rows: range, each: int) -> range:

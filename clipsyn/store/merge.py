@@ -10,8 +10,6 @@ place: the first of several processes wins. One that was interrupted is left to 
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,21 +25,12 @@ from clipsyn.show.progress import Progress
 from clipsyn.store import arrays, files
 from clipsyn.store.drafts import describe_changes, make_groups, new_folder
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, ORDER, PROMPTS, Place
-from clipsyn.store.groups import Group, replaced_meanwhile
-from clipsyn.store.marker import is_store, place_of, written_at
+from clipsyn.store.files import is_store, place_of, written_at
+from clipsyn.store.groups import ON_DISK, Group, replaced_meanwhile
+from clipsyn.store.schema import ANSWERS, ORDER, PROMPTS, Place
 from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
-from clipsyn.store.tree import ON_DISK
 from clipsyn.text import advised, counted, few
 
-_SEEN = ("arrays", "class_names", "metric", "licence", "logit_scale")  # beside the identity
-_NO_LINK = (  # why a file may only be copied: another file system or owner, no links, too many
-    errno.EXDEV,
-    errno.EPERM,
-    errno.EACCES,
-    errno.EOPNOTSUPP,
-    errno.EMLINK,
-)
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
 
 
@@ -110,7 +99,7 @@ class _Union:
         offer, same = StoreDiff(store.path), set[Place]()
         for place, group in groups.items():
             first = self._first.get(place)
-            if first and any(first.attributes.get(n) != group.attributes.get(n) for n in _SEEN):
+            if first and first.content != group.content:
                 offer.other_numbers.append(group.name)
             elif not (first or same.issuperset(_sources(place, group))):
                 offer.left_out.append(group.name)
@@ -182,19 +171,18 @@ def _made(place: Place, imported: bool) -> Iterator[tuple[Place, str]]:
             yield place[1:], f"imported as {kind}"
 
 
-def copy_group(group: Group, store: Path, *, link: bool = False) -> None:
+def copy_group(group: Group, store: Path) -> None:
     """Copy a group of another store, unless it has come to its place meanwhile.
 
-    link: files get a second name instead of being copied, where the file system can do it. Of such
-    a file only the checksum at its end is read. Raises DamagedStore or StaleCell where the group is
-    not, or no longer, what it was said to be, and StaleCell where other content is at the place.
+    Raises DamagedStore or StaleCell where the group is not, or no longer, what it was said to be,
+    and StaleCell where other content is at the place.
     """
     target = store / group.name
     with files.writing(store):
         copy = new_folder(store)
         try:
             with files.locked(group.path, shared=True):  # labels may be being corrected
-                _fill(copy, group, link)
+                _fill(copy, group)
             make_groups(store, target.parent)
             if not files.rename_unless_taken(copy, target):
                 _check_same(group, target)
@@ -208,7 +196,7 @@ def copy_group(group: Group, store: Path, *, link: bool = False) -> None:
             shutil.rmtree(copy, ignore_errors=True)
 
 
-def _fill(copy: Path, group: Group, link: bool) -> None:
+def _fill(copy: Path, group: Group) -> None:
     """Raise for a group that is not, or no longer, as it was written."""
     sizes = {arrays.METADATA: files.MOST_METADATA}  # the most that each file has
     for name, listed in group.arrays.items():
@@ -217,35 +205,16 @@ def _fill(copy: Path, group: Group, link: bool) -> None:
         sizes |= {f"{name}/{file}": listed.file_bytes for file in listed.files()}
     try:
         for file, most in sizes.items():
-            if not (link and _linked(group.path / file, copy / file)):
-                files.copy_file(group.path / file, copy / file, most)
+            files.copy_file(group.path / file, copy / file, most)
         is_same = arrays.read_attributes(copy) == group.attributes
     except (FileNotFoundError, DamagedStore):
         if files.exists(copy):
             raise _fault(group) from None
         raise
-    if not (is_same and all(_is_sound(copy / name, group, name, link) for name in group.arrays)):
+    damage = (arrays.damage(copy / name, listed) for name, listed in group.arrays.items())
+    if not is_same or any(damage):
         raise _fault(group)
-    _sync(copy, files_too=not link)
-
-
-def _linked(source: Path, path: Path) -> bool:
-    """Give a file a second name; False where that cannot be."""
-    try:
-        os.link(source, path)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        return False
-    return True
-
-
-def _is_sound(path: Path, group: Group, name: str, link: bool) -> bool:
-    listed = group.arrays[name]
-    try:
-        return arrays.listing(path) == listed if link else not arrays.damage(path, listed)
-    except DamagedStore:
-        return False
+    _sync(copy)
 
 
 def _fault(group: Group) -> StoreError:
@@ -272,13 +241,10 @@ def _check_same(group: Group, target: Path) -> None:
         )
 
 
-def _sync(folder: Path, *, files_too: bool) -> None:
-    """Make a folder survive a power cut; linked files have been synced when they were written."""
+def _sync(folder: Path) -> None:
+    """Make a folder and what lies in it survive a power cut."""
     for entry in files.entries(folder):
-        if entry.is_dir():
-            _sync(Path(entry), files_too=files_too)
-        elif files_too:
-            files.sync(Path(entry))
+        (_sync if entry.is_dir() else files.sync)(Path(entry))
     files.sync(folder)
 
 
@@ -303,13 +269,13 @@ class Plan:
             first.fields,
         )
 
-    def carry_out(self, progress: Progress, *, link: bool = False) -> None:
-        """Copy or link all groups, sources before what is made from them; again after a kill."""
+    def carry_out(self, progress: Progress) -> None:
+        """Copy all groups, sources before what is made from them; again after a kill."""
         self.check()
         store = FeatureStore.create(self.into, self.chunk_rows)
         groups = [group for offer in self.offers for group in offer.take]
         counter = progress.add("merging", len(groups))
-        copy = partial(copy_group, store=store.path, link=link)
+        copy = partial(copy_group, store=store.path)
         with ThreadPoolExecutor(_THREADS) as pool:
             for kind in ORDER:
                 for _ in pool.map(copy, [group for group in groups if group.kind == kind]):

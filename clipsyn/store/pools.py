@@ -26,10 +26,10 @@ from clipsyn.methods.stream import Stream
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import PROMPTS
-from clipsyn.store.groups import replaced_meanwhile
+from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.layout import Blocks
 from clipsyn.store.samples import SampleTable
+from clipsyn.store.schema import PROMPTS
 from clipsyn.store.select import Names, prompt_sets, select
 
 _LOG = logging.getLogger("clipsyn")
@@ -111,13 +111,11 @@ class PoolReader:
                 key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys
             },
             "views": [self.store.fingerprint(key) for key in views],
-            "classes": {
-                key.backbone: self.store.classes_fingerprint(
-                    key.dataset, self.prompts, key.backbone
-                )
-                for key in self._with_text
-            },
+            "classes": {key.backbone: self._classes(key)["fingerprint"] for key in self._with_text},
         }
+
+    def _classes(self, key: FeatureKey) -> Group:
+        return self.store.classes(key.dataset, self.prompts, key.backbone)
 
     def _check_same(self) -> None:
         """Raise StaleCell if a group that `origin` names was replaced."""
@@ -162,9 +160,7 @@ class PoolReader:
         return {
             "backbones": {name: identity for name, (identity, _) in encoders.items()},
             "sources": {name: source for name, (_, source) in encoders.items()},
-            "prompts": self.store.prompts_identity(
-                self.samples.dataset, self.prompts, self._with_text[0].backbone
-            )
+            "prompts": self._classes(self._with_text[0])["identity"]["prompts"]
             if self._with_text
             else {},
             "views": [view[0].perturbation for view in self.views],

@@ -1,25 +1,21 @@
-"""Rows of a cell that callers give a writer: as they are stored, and in blocks on their way there.
+"""Rows of a cell that callers give a writer, as they are stored, and the digest over them.
 
 InputError says what is wrong with them.
 """
 
 from __future__ import annotations
 
-import secrets
+import hashlib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.errors import InputError, UsageError
+from clipsyn.errors import InputError
 from clipsyn.methods.numerics.logits import LARGEST_LOGIT, NO_CLASS, NO_PREDICTION
-from clipsyn.names import FeatureKey, Identity
-from clipsyn.store.arrays import ContentDigest
-from clipsyn.store.drafts import Draft
-from clipsyn.store.samples import SampleTable
-from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
+from clipsyn.names import fingerprint
 
 
 def matrix(where: str, what: str, rows: ArrayLike) -> NDArray[Any]:
@@ -106,77 +102,33 @@ def _described(values: NDArray[Any]) -> str:
     return f"{values.dtype} {values.shape}"
 
 
-class Rows:
-    """Rows that are appended to a draft.
+class ContentDigest:
+    """SHA-256 over the arrays of a cell, whose rows may come in any parts."""
 
-    A digest of all rows is a part of the cell's identity, so the draft gets its own at the end.
-    """
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[Any, str, tuple[int, ...]]] = {}
+        self._rows: Counter[str] = Counter()
 
-    def __init__(self, draft: Draft) -> None:
-        token = secrets.token_hex(10)
-        self.draft = replace(draft, identity={**draft.identity, "writing": token}, id=token)
-        self.count = self.invalid = 0
-        self._waiting: list[Mapping[str, NDArray[Any]]] = []  # what the next block begins with
-        self._digest = ContentDigest()
+    def add(self, name: str, rows: NDArray[Any]) -> None:
+        little = rows.astype(rows.dtype.newbyteorder("<"), order="C", copy=False)
+        of_array = hashlib.sha256(), rows.dtype.name, rows.shape[1:]
+        self._parts.setdefault(name, of_array)[0].update(little.reshape(-1).view("u1").data)
+        self._rows[name] += len(rows)
 
-    @property
-    def width(self) -> int | None:
-        """Of the embeddings, if it holds some."""
-        return self.draft.sizes.get("embed")
-
-    def append(self, draft: Draft, values: Mapping[str, NDArray[Any]], name: str) -> None:
-        """Take the next rows of every array; `draft` is of the cell that they are rows of."""
-        self._check_alike(draft, name)
-        count, total = len(values["valid"]), self.draft.sizes["sample"]
-        if self.count + count > total:
-            raise InputError(
-                f"{name}: {self.count + count:,} rows, where there are {total:,} samples"
-            )
-        self.invalid += count - int(np.count_nonzero(values["valid"]))
-        for array, rows in values.items():
-            self._digest.add(array, rows)
-        start, blocks = 0, self.draft.blocks
-        while start < count:
-            block = self.count // blocks.rows
-            end = blocks.range(block).stop
-            part = slice(start, min(count, start + end - self.count))
-            self._waiting.append({array: rows[part] for array, rows in values.items()})
-            start, self.count = part.stop, self.count + part.stop - start
-            if self.count == end:
-                parts, self._waiting = self._waiting, []
-                whole = {array: np.concatenate([it[array] for it in parts]) for array in values}
-                self.draft.write(block, whole, {})
-
-    def _check_alike(self, draft: Draft, name: str) -> None:
-        if draft.specs != self.draft.specs:
-            given, before = _held(draft), _held(self.draft)
-            raise UsageError(f"{name}: {given} after {before}: a cell holds one kind of rows")
-        if draft.sizes != self.draft.sizes:
-            raise InputError(
-                f"{name}: embeddings of width {draft.sizes['embed']} after those of width "
-                f"{self.width}: one backbone has one width"
-            )
-
-    def identify(self, key: FeatureKey, samples: SampleTable, prompts: str | None) -> None:
-        """Give the draft the identity that it will be published with, once all rows are there."""
-        kind = self.draft.kind
-        identity: Identity = {
-            "format": IDENTITY_VERSION,
-            "source": IMPORTED,
-            "content": self._digest.hexdigest(),
-            **vars(key),
-            "samples": samples.digest,
-            "class_names": None if kind == "features" else list(samples.class_names),
-        }
-        if kind == "predictions":
-            identity["confidences"] = self.draft.identity["confidences"]
-        if prompts is not None:
-            identity["prompts"] = prompts
-        self.draft = replace(self.draft, identity=identity)
+    def hexdigest(self) -> str:
+        """Of names, types, shapes and bytes."""
+        parts = self._parts.items()
+        return fingerprint(
+            {
+                name: [dtype, self._rows[name], *width, hasher.hexdigest()]
+                for name, (hasher, dtype, width) in parts
+            }
+        )
 
 
-def _held(draft: Draft) -> str:
-    """What a cell holds, as messages say it."""
-    if draft.kind != "predictions":
-        return HELD[draft.kind]
-    return f"predictions {'with' if draft.identity['confidences'] else 'without'} confidences"
+def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
+    """The digest of whole arrays."""
+    digest = ContentDigest()
+    for name, array in values.items():
+        digest.add(name, array)
+    return digest.hexdigest()

@@ -199,7 +199,7 @@ def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     attributes = sealed({**group.attributes, **table.attributes(), "arrays": listed})
     if attributes != group.attributes:
         arrays.write_attributes(group.path, attributes, scratch)
-    if arrays.differs(group.path / "label", table.labels, label):
+    if arrays.damage(group.path / "label", label):
         _write(group, "label", table.labels, scratch)
 
 

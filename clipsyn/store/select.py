@@ -13,7 +13,7 @@ from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, KINDS, PROMPTS, Place
+from clipsyn.store.schema import ANSWERS, KINDS, PROMPTS, Place
 from clipsyn.text import advised, few, running
 
 Names = str | Collection[str] | None
@@ -32,8 +32,17 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     passing = with_sources(cells, _names(meant))
     keys = [key for key, cell in zip(every, cells, strict=True) if cell in passing]
     _refuse_gaps(store, every, keys, meant)
-    store.tree.expect(path for key in keys for path in store.places(key))
+    store.tree.expect(path for key in keys for path in _read_of(store, key))
     return keys
+
+
+def _read_of(store: FeatureStore, key: FeatureKey) -> Iterator[Path]:
+    """The folders of all that is read of a cell."""
+    yield store.samples_path(key.dataset, key.split)
+    for kind in ("features", *ANSWERS):
+        yield store.at(kind, *key.names)
+    for prompts in store.names_in(store.at("classes", key.dataset)):
+        yield store.classes_path(key.dataset, prompts, key.backbone)
 
 
 def only_dataset(store: FeatureStore) -> str:

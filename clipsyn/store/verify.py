@@ -15,11 +15,10 @@ from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_sho
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, KINDS, folder_name
-from clipsyn.store.groups import Group
+from clipsyn.store.groups import ON_DISK, Group
 from clipsyn.store.inventory import GroupPath
-from clipsyn.store.schema import arrays_of
-from clipsyn.store.tree import ON_DISK
+from clipsyn.store.rows import content_digest
+from clipsyn.store.schema import ANSWERS, KINDS, arrays_of, folder_name
 
 
 class Stale(str):
@@ -199,7 +198,7 @@ def _wrong_numbers(
             yield "ids and content hashes do not match the digest"
     if stored.imported and group.kind != "classes" and deep:
         values = {name: stored.read(name) for name in stored.arrays}
-        if arrays.content_digest(values) != stored["identity"]["content"]:
+        if content_digest(values) != stored["identity"]["content"]:
             yield "its arrays do not match the digest of its content"
     if deep and "logit" in stored.arrays:
         yield from _wrong_logits(store, group, stored)

@@ -8,51 +8,45 @@ the cell is published; samples and class embeddings, which it needs, go first.
 from __future__ import annotations
 
 import platform
+import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
+from clipsyn.errors import DamagedStore, DatasetError, InputError, StaleCell, UsageError
 from clipsyn.methods.numerics.logits import is_scale, predictions, zero_shot_logits
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
-from clipsyn.store import arrays, files
+from clipsyn.store import files
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, PROMPTS
 from clipsyn.store.rows import (
-    Rows,
+    ContentDigest,
     blanked,
     class_indices,
+    content_digest,
     known_rows,
     matrix,
     stored_confidences,
     stored_predictions,
 )
 from clipsyn.store.samples import SampleTable, check_fits
-from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
+from clipsyn.store.schema import ANSWERS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
 from clipsyn.text import running
 
-_CALL = "call what is imported something else with backbone=NAME"
 NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
-
-
-class _Classes(NamedTuple):
-    """Class embeddings of one prompt set."""
-
-    embeddings: NDArray[np.float32]  # (class, embed)
-    scale: float
 
 
 class CellWriter:
     """Writes one cell; made by `FeatureStore.writer`, which says how to use it.
 
-    A cell holds embeddings, logits or predictions. Each of these methods takes the next rows, in
+    It holds embeddings, logits or predictions. Each of these methods takes the next rows, in
     the order of the samples, and may be called for one block of rows after another. `valid`, (row,)
     bool, is False where an image has no value; what the other arrays hold there is ignored.
 
@@ -73,8 +67,11 @@ class CellWriter:
         self.prompts = None if prompts == PROMPTS else prompts  # that name says that none is known
         self.replace = replace
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
-        self._classes: dict[str, _Classes] = {}  # by prompt set
-        self._rows: Rows | None = None
+        self._classes: dict[str, tuple[NDArray[np.float32], float]] = {}  # and scale, by prompts
+        self._draft: Draft | None = None  # of the rows
+        self._count = self._invalid = 0  # rows so far
+        self._waiting: list[Mapping[str, NDArray[Any]]] = []  # what the next block begins with
+        self._content = ContentDigest()
         self._was: str | None = None
         self._drafts: list[Draft] = []  # of all that is written
         check_backbone_name(key.backbone)
@@ -88,7 +85,7 @@ class CellWriter:
         try:
             if kind is None:
                 with files.locked(self.store.path):  # of two at once the second looks again
-                    self._was = self._checked(self._written())
+                    self._was = self._checked()
                     self._publish()
         finally:
             for draft in self._drafts:
@@ -98,7 +95,8 @@ class CellWriter:
 
     def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Append image embeddings, (row, embed) of unit norm; they are stored in float16."""
-        values, known = self._given("embeddings", rows, valid)
+        values = matrix(str(self.key), "embeddings", rows)
+        known = known_rows(str(self.key), "embeddings", values, valid)
         stored = blanked(values, known, np.float16)
         check_unit_norm(str(self.key), stored)
         sizes = {"embed": values.shape[1]}
@@ -106,7 +104,8 @@ class CellWriter:
 
     def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Append logits of any scale, (row, class), and the predictions that follow from them."""
-        values, known = self._given("logits", rows, valid)
+        values = matrix(str(self.key), "logits", rows)
+        known = known_rows(str(self.key), "logits", values, valid)
         self._check_count("logits", values.shape[1])
         stored = blanked(values, known, np.float32)
         rows_of: dict[str, NDArray[Any]] = {"logit": stored, "valid": known}
@@ -121,8 +120,7 @@ class CellWriter:
     ) -> None:
         """Append predicted classes, (row,) indices, and the probability of each, (row,) 0 to 1.
 
-        65534 (`clipsyn.methods.numerics.logits.NO_CLASS`) is an answer that is none of the classes:
-        it is wrong.
+        65534 is an answer that is none of the classes: it is wrong.
         """
         where, count = str(self.key), self._n_classes("predictions")
         values = class_indices(where, rows)
@@ -136,26 +134,21 @@ class CellWriter:
     def classes(self, prompts: str, embeddings: ArrayLike, scale: float) -> None:
         """The class embeddings of a prompt set, (class, embed) of unit norm, and the logit scale.
 
-        With them image embeddings have zero-shot logits, ``scale * image embedding @ class
-        embedding.T``, which are stored. The class embeddings of a backbone are the same for all
-        splits of a dataset.
+        With them image embeddings have zero-shot logits, which are stored.
         """
         what = f"class embeddings '{prompts}'"
-        values, _ = self._given(what, embeddings)
+        values = matrix(str(self.key), what, embeddings)
+        known_rows(str(self.key), what, values, None)
         self._check_count(what, len(values))
         check_unit_norm(f"classes by {self.key.backbone}", values)
         if not is_scale(scale):
-            raise InputError(
-                f"{self.key}: the logit scale is from 1e-6 to 1e6, such as 100, not {scale}"
-            )
-        self._classes[prompts] = _Classes(values.astype(np.float32), float(scale))
+            raise self._refused(f"the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
+        self._classes[prompts] = values.astype(np.float32), float(scale)
         self._check_widths()
 
     def record(self, **attributes: Any) -> None:
         """What the cell's attributes say beside its identity, such as `source`; docs/store.md."""
         self._recorded |= attributes
-
-    # When all is written
 
     def finish(self) -> str:
         """Whether the cell is new, there (the same content) or replaced, once nothing forbids it.
@@ -164,84 +157,82 @@ class CellWriter:
         other content has the name.
         """
         if self._was is None:
-            self._was = self._checked(self._written())
+            self._was = self._checked()
         return self._was
 
-    def _written(self) -> Rows:
-        if self._rows is None:
+    # When all is written
+
+    def _checked(self) -> str:
+        if (draft := self._draft) is None:
             raise UsageError(
                 f"{self.key}: nothing was written: give embeddings, logits or predictions"
             )
-        embedded = self._rows.draft.kind == "features"
+        embedded = draft.kind == "features"
         if self._classes and not embedded:
             raise UsageError(f"{self.key}: class embeddings go with image embeddings alone")
         if self.prompts is not None and embedded:
             raise UsageError(
                 f"{self.key}: image embeddings depend on no prompts: leave prompts=… away"
             )
-        if self._rows.count < len(self.samples):
-            raise InputError(
-                f"{self.key}: {self._rows.count:,} rows, where {self.samples.name} has "
-                f"{len(self.samples):,} samples"
+        if self._count < len(self.samples):
+            raise self._refused(
+                f"{self._count:,} rows, where {self.samples.name} has {len(self.samples):,} samples"
             )
-        return self._rows
-
-    def _checked(self, rows: Rows) -> str:
         self._check_name()
-        rows.identify(self.key, self.samples, self.prompts)
-        where = f"{self.store.path} with other content"
-        was = self._state(rows.draft, f"{self.key} was imported into {where}")
-        others = [path for path in self._others(rows) if self.store.is_imported(path)]
-        if others and not self.replace:
-            kind = HELD[others[0].relative_to(self.store.path).parts[0]]
-            raise self._taken(f"{self.key} was imported into {self.store.path} as {kind}", "kind")
+        self._draft = draft = replace(draft, identity=self._identity(draft))
+        changes = self._changes(draft)
+        changes += ["kind" for path in self._others(draft) if self.store.is_imported(path)]
         for prompts in self._classes:
-            draft = self._classes_draft(prompts)
-            named = f"class embeddings '{prompts}' of {self.key.backbone} for {self.key.dataset}"
-            if files.exists(draft.target) and not self.store.is_imported(draft.target):
-                raise StaleCell(f"{named} were extracted into {self.store.path}: {_CALL}")
-            self._state(draft, f"{named} are in {where}")
-        return "replaced" if others else was
+            changes += self._changes(text := self._classes_draft(prompts))
+            if files.exists(text.target) and not self.store.is_imported(text.target):
+                raise self._taken("has class embeddings that were extracted", changes)
+        if changes and not self.replace:
+            raise self._taken("is there with other content", changes, " add replace=True, or")
+        return "replaced" if changes else "there" if draft.is_published() else "new"
+
+    def _changes(self, draft: Draft) -> list[str]:
+        """Fields in which what is at its place differs."""
+        try:
+            return [name for name, _, _ in draft.changes()]
+        except DamagedStore:
+            if not self.replace:
+                raise
+            return ["damaged"]
 
     def _publish(self) -> None:
         """Make everything ready before anything is visible; a cell comes after what it needs."""
-        rows = self._written()
-        texts = {prompts: self._written_classes(prompts) for prompts in self._classes}
-        logits = [self._written_logits(prompts, draft, rows) for prompts, draft in texts.items()]
+        draft = self._draft
+        assert draft
+        texts = {prompts: self._classes_draft(prompts) for prompts in self._classes}
+        self._drafts += texts.values()
+        for prompts, text in texts.items():
+            if text.pending():
+                text.write(0, {"class_embedding": self._classes[prompts][0]}, {})
+        logits = [self._written_logits(prompts, text, draft) for prompts, text in texts.items()]
         facts = self.samples.attributes() | {"imported": True}
         self.store.samples_draft(self.samples).fill(self.samples.arrays(), facts)
-        renewed = any(draft.is_taken() for draft in texts.values())
-        for prompts, draft in texts.items():
-            about = {"logit_scale": self._classes[prompts].scale, "provenance": self._provenance}
-            self._release(draft, about)
-        if self.replace and (renewed or self._was != "there"):
-            kept = [draft.target for draft in logits if draft.is_published()]
-            for path in self._others(rows):
+        for prompts, text in texts.items():
+            about = {"logit_scale": self._classes[prompts][1], "provenance": self._provenance}
+            self._release(text, about)
+        if self._was == "replaced":
+            kept = [derived.target for derived in logits if derived.is_published()]
+            for path in self._others(draft):
                 if path not in kept:
                     discard(self.store.path, path)
-        self._release(rows.draft, self._about(rows))
-        for draft in logits:
-            self._release(draft, {})
+        invalid = {NO_VALUE: self._invalid} if self._invalid else {}
+        made = {"invalid": invalid, "source": [], "provenance": self._provenance}
+        self._release(draft, {**made, **self._recorded})
+        for derived in logits:
+            self._release(derived, {})
 
     def _release(self, draft: Draft, about: Mapping[str, Any]) -> None:
         draft.publish(lambda _: about, replace=self.replace)
 
-    def _about(self, rows: Rows) -> dict[str, Any]:
-        invalid = {NO_VALUE: rows.invalid} if rows.invalid else {}
-        made = {"invalid": invalid, "source": [], "provenance": self._provenance}
-        return {**made, **self._recorded}
-
-    def _written_classes(self, prompts: str) -> Draft:
-        self._drafts.append(draft := self._classes_draft(prompts))
-        if draft.pending():
-            draft.write(0, {"class_embedding": self._classes[prompts].embeddings}, {})
-        return draft
-
-    def _written_logits(self, prompts: str, classes: Draft, rows: Rows) -> Draft:
+    def _written_logits(self, prompts: str, classes: Draft, features: Draft) -> Draft:
         """Logits block by block, from the embeddings that were written."""
         identity: Identity = {
             "format": IDENTITY_VERSION,
-            "features": rows.draft.fingerprint,
+            "features": features.fingerprint,
             "classes": classes.fingerprint,
             "prompts": prompts,
         }
@@ -251,37 +242,44 @@ class CellWriter:
         self._drafts.append(draft)
         embeddings, scale = self._classes[prompts]
         for block in draft.pending():
-            images = rows.draft.read("image_embedding", block)
+            images = features.read("image_embedding", block)
             logits = zero_shot_logits(images, embeddings, scale, rows=len(images))
             draft.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
         return draft
 
-    def _others(self, rows: Rows) -> list[Path]:
+    def _others(self, draft: Draft) -> list[Path]:
         """Groups of that name that cannot stand beside what is written, imported or derived.
 
         Of other prompt sets, imported answers can, and derived ones stand beside embeddings alone.
         """
-        embedded, own = rows.draft.kind == "features", self.prompts or PROMPTS
+        embedded, own = draft.kind == "features", self.prompts or PROMPTS
         paths = [self.store.features_path(self.key)]
         for kind in ANSWERS:
             for name in self.store.names_in(self.store.at(kind, *self.key.names)):
                 path = self.store.at(kind, *self.key.names, name)
                 if embedded or name == own or not self.store.is_imported(path):
                     paths.append(path)
-        return [path for path in paths if path != rows.draft.target and files.exists(path)]
+        return [path for path in paths if path != draft.target and files.exists(path)]
 
     # Identities
 
-    def _path(self, kind: str) -> Path:
-        """Where the group of that kind is, or will be."""
-        if kind == "features":
-            return self.store.features_path(self.key)
-        return self.store.at(kind, *self.key.names, self.prompts or PROMPTS)
+    def _identity(self, draft: Draft) -> Identity:
+        """With which the rows are published, once all are there."""
+        identity: Identity = {
+            "format": IDENTITY_VERSION,
+            "source": IMPORTED,
+            "content": self._content.hexdigest(),
+            **vars(self.key),
+            "samples": self.samples.digest,
+            "class_names": None if draft.kind == "features" else list(self.samples.class_names),
+        }
+        if draft.kind == "predictions":
+            identity["confidences"] = draft.identity["confidences"]
+        return identity | ({} if self.prompts is None else {"prompts": self.prompts})
 
     def _classes_draft(self, prompts: str) -> Draft:
-        classes = self._classes[prompts]
-        scale = np.array([classes.scale])
-        values = {"class_embedding": classes.embeddings, "logit_scale": scale}
+        embeddings, scale = self._classes[prompts]
+        values = {"class_embedding": embeddings, "logit_scale": np.array([scale])}
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
@@ -289,27 +287,70 @@ class CellWriter:
             "dataset": self.key.dataset,
             "class_names": list(self.samples.class_names),
             "prompts": {"name": prompts},
-            "content": arrays.content_digest(values),
+            "content": content_digest(values),
         }
-        count, width = classes.embeddings.shape
+        count, width = embeddings.shape
         path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
         return self.store.draft(path, "classes", identity, {"class": count, "embed": width})
 
-    def _state(self, draft: Draft, is_there: str) -> str:
-        """new, there or replaced; raises StaleCell if what is there may not be replaced."""
-        changes = draft.changes()
-        if changes and not self.replace:
-            raise self._taken(is_there, *(name for name, _, _ in changes))
-        return "replaced" if changes else "there" if draft.is_published() else "new"
+    # Rows
 
-    def _taken(self, is_there: str, *fields: str) -> StaleCell:
-        return StaleCell(
-            f"{is_there} ({', '.join(fields)}): add replace=True, or give it another name with "
-            "backbone=NAME",
-            fields,
-        )
+    def _append(
+        self, kind: str, values: Mapping[str, NDArray[Any]], widths: Mapping[str, int] | None = None
+    ) -> None:
+        """Take the next rows of every array; whole blocks go into the draft."""
+        sizes = {"sample": len(self.samples), **(widths or {})}
+        if self._draft is None:
+            token = secrets.token_hex(10)  # the identity follows from the rows
+            own = (self.prompts or PROMPTS,) if kind in ANSWERS else ()
+            identity = {"source": IMPORTED, "confidences": "confidence" in values, "writing": token}
+            path = self.store.at(kind, *self.key.names, *own)
+            self._draft = replace(self.store.draft(path, kind, identity, sizes), id=token)
+            self._drafts.append(self._draft)
+        draft = self._draft
+        if kind != draft.kind or {spec.name for spec in draft.specs} != values.keys():
+            raise UsageError(
+                f"{self.key}: {', '.join(values)} after {HELD[draft.kind]}: a cell holds one kind "
+                "of rows, all predictions with confidences or none"
+            )
+        if sizes != draft.sizes:
+            raise self._refused(
+                f"embeddings of width {sizes['embed']} after those of width "
+                f"{draft.sizes['embed']}: one backbone has one width"
+            )
+        self._check_widths()
+        count = len(values["valid"])
+        if self._count + count > len(self.samples):
+            raise self._refused(
+                f"{self._count + count:,} rows, where there are {len(self.samples):,} samples"
+            )
+        self._invalid += count - int(np.count_nonzero(values["valid"]))
+        for array, rows in values.items():
+            self._content.add(array, rows)
+        start, blocks = 0, draft.blocks
+        while start < count:
+            block = self._count // blocks.rows
+            end = blocks.range(block).stop
+            part = slice(start, min(count, start + end - self._count))
+            self._waiting.append({array: rows[part] for array, rows in values.items()})
+            start, self._count = part.stop, self._count + part.stop - start
+            if self._count == end:
+                parts, self._waiting = self._waiting, []
+                whole = {array: np.concatenate([it[array] for it in parts]) for array in values}
+                draft.write(block, whole, {})
 
     # What cannot be
+
+    def _refused(self, why: str) -> InputError:
+        return InputError(f"{self.key}: {why}")
+
+    def _taken(self, what: str, fields: list[str], advice: str = "") -> StaleCell:
+        said = f" ({', '.join(fields)})" if fields else ""
+        return StaleCell(
+            f"{self.key} in {self.store.path} {what}{said}:{advice} give it another name with "
+            "backbone=NAME",
+            tuple(fields),
+        )
 
     def _check_samples(self) -> None:
         dataset, split = self.samples.dataset, self.samples.split
@@ -321,13 +362,9 @@ class CellWriter:
     def _check_name(self) -> None:
         there = self.store.cell(self.key)
         if files.exists(self.store.features_path(self.key)) and not there.imported_as:
-            raise StaleCell(f"{self.key} was extracted into {self.store.path}: {_CALL}")
+            raise self._taken("was extracted", [])
         if there.imported_as and bool(there.known_sets) != (self.prompts is not None):
-            has = "no" if self.prompts else "a"
-            raise StaleCell(
-                f"{self.key} was imported into {self.store.path} under {has} prompt set: give what "
-                "is imported another name with backbone=NAME"
-            )
+            raise self._taken(f"was imported under {'no' if self.prompts else 'a'} prompt set", [])
 
     def _n_classes(self, what: str) -> int:
         if not self.samples.class_names:
@@ -339,41 +376,17 @@ class CellWriter:
 
     def _check_count(self, what: str, there: int) -> None:
         if there != (count := self._n_classes(what)):
-            raise DatasetError(
-                f"{self.key}: {what} of {there} classes, where {self.samples.dataset} has {count}"
-            )
+            raise DatasetError(f"{self.key}: {what} of {there} classes, where there are {count}")
 
     def _check_widths(self) -> None:
         """Refuse class embeddings of another width than image embeddings, once both are there."""
-        if self._rows is None:
-            return
-        width = self._rows.width
-        for prompts, classes in self._classes.items():
-            own = classes.embeddings.shape[1]
-            if width not in (None, own):
-                raise InputError(
-                    f"{self.key}: class embeddings of '{prompts}' have width {own}, and image "
-                    f"embeddings {width}: both come from one backbone"
+        width = self._draft.sizes.get("embed") if self._draft else None
+        for prompts, (embeddings, _) in self._classes.items():
+            if width not in (None, own := embeddings.shape[1]):
+                raise self._refused(
+                    f"class embeddings of '{prompts}' have width {own}, and image embeddings "
+                    f"{width}: both come from one backbone"
                 )
-
-    def _given(
-        self, what: str, rows: ArrayLike, valid: ArrayLike | None = None
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(row, width), and which of the rows have values."""
-        values = matrix(str(self.key), what, rows)
-        return values, known_rows(str(self.key), what, values, valid)
-
-    def _append(
-        self, kind: str, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int] | None = None
-    ) -> None:
-        sizes = {"sample": len(self.samples), **(sizes or {})}
-        about = {"source": IMPORTED, "confidences": "confidence" in values}
-        draft = self.store.draft(self._path(kind), kind, about, sizes)
-        if self._rows is None:
-            self._rows = Rows(draft)
-            self._drafts.append(self._rows.draft)
-        self._check_widths()
-        self._rows.append(draft, values, str(self.key))
 
 
 def _provenance(made_by: str) -> dict[str, str | None]:

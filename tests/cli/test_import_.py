@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.exchange.exporting import LAYOUTS
+from clipsyn.exchange import LAYOUTS
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 

@@ -19,7 +19,7 @@ from clipsyn.errors import ClusterError, UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import leftovers, unfinished
+from clipsyn.store.inventory import left_over, unfinished
 
 # `clipsyn run`: stages announced, one summary at the end
 
@@ -232,7 +232,7 @@ stages:
     assert len([*(tmp_path / "logs").glob("extract-*/task-*.log")]) == 2
     assert fakes.unlike(tmp_path / "one", tmp_path / "many") == []
     assert not unfinished(tmp_path / "many")
-    assert not leftovers(tmp_path / "many")
+    assert not left_over(tmp_path / "many")
     assert outputs["one"].equals(outputs["many"])
 
 

@@ -43,7 +43,7 @@ def lines(result: Any) -> list[str]:
 def test_push_says_the_size_first_and_pull_brings_it_back(clipsyn, path, place, tmp_path, fakes):
     said = lines(clipsyn("push", path, place))
     groups = find_groups(FeatureStore.open(path), {})
-    size = f"{sum(group.bytes for group in groups) / 1e6:,.1f} MB"
+    size = f"{sum(FeatureStore.open(path).tree.size(group.path) for group in groups) / 1e6:,.1f} MB"
     shown = place.as_uri()
     assert said[0] == f"{len(groups)} groups to push to {shown}, {size}; none is there yet"
     assert said[1] == f"pushed: `clipsyn ls {shown}` shows what is there"
@@ -105,7 +105,7 @@ def other(tmp_path: Path, fakes: Any) -> Path:
 def test_other_content_needs_a_flag(clipsyn, fails, path, place, other):
     clipsyn("push", path, place)
     said = fails(4, "push", other, place)
-    assert "(backbone.weights)" in said
+    assert "(identity)" in said
     assert "add --replace to put yours in its place" in said
     assert "as with --backbones" in said
     result = clipsyn("push", other, place, "--replace")
@@ -280,9 +280,9 @@ def test_commands_that_write_refuse_a_url(fails, server, tmp_path, name):
     assert said.startswith(f"{server.url} is only read: `clipsyn pull {server.url} STORE` makes")
 
 
-def test_a_list_of_a_store_at_a_url_needs_no_arrays(server: Server) -> None:
+def test_a_list_of_a_store_at_a_url_needs_neither_frames_nor_zarr(server: Server) -> None:
     (found,) = imported([["ls", server.url]])
-    assert not found & {"numpy", "polars", "zarr"}
+    assert not found & {"polars", "zarr"}
 
 
 def test_a_router_predicts_a_store_at_a_url(clipsyn, tiny_store, server, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.store import unfinished
+from clipsyn.store import inventory
 from clipsyn.store.features import FeatureStore
 from tests.remote.copying import push
 from tests.remote.server import serving
@@ -254,7 +254,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
     now = time.time()
 
     def wait(seconds: float) -> None:
-        monkeypatch.setattr(unfinished.time, "time", lambda: now + seconds)
+        monkeypatch.setattr(inventory.time, "time", lambda: now + seconds)
 
     return wait
 

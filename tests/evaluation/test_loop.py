@@ -29,8 +29,8 @@ from clipsyn.evaluation.results.files import ResultsFile
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.results.view import singles
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.exchange.importing.write import import_files
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.static import VoteTop1
 from clipsyn.methods.heads import HEADS

@@ -12,8 +12,8 @@ from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.settings import predictions_of
-from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.exchange.importing.write import import_files
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.store.features import FeatureStore
 

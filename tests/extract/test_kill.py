@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import leftovers, unfinished
+from clipsyn.store.inventory import left_over, unfinished
 from tests.forker import Forker
 from tests.kills import assert_sound, killed_again_and_again, number_of_kills
 
@@ -117,7 +117,7 @@ def test_a_signal_stops_the_command_line_and_it_resumes(forker, line, clipsyn, b
     assert result.exit_code == 0, result.stderr
     assert f"{400 - 8 * done} images" in result.stderr  # only the rest is planned
     assert not unfinished(blocks_of_eight)
-    assert not leftovers(blocks_of_eight)
+    assert not left_over(blocks_of_eight)
     assert_sound(blocks_of_eight)
 
 
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_sentence_and_no_loss(line, clipsyn, mount, blocks_of
     assert result.exit_code == 0, result.stderr
     assert f"{200 - 8 * done} images" in result.stderr
     assert_sound(disk / "store")
-    assert not leftovers(disk / "store")
+    assert not left_over(disk / "store")
     assert clipsyn(*line(blocks_of_eight)).exit_code == 0
     assert fakes.unlike(disk / "store", blocks_of_eight) == []
 

@@ -19,12 +19,11 @@ def push(
     filters: Names | None = None,
     *,
     replace: bool = False,
-    single_writer: bool = False,
 ) -> Push:
     """What was pushed."""
     plan = Push.plan(store, str(url), filters or {}, replace=replace)
     with progress("MB") as counters:
-        plan.carry_out(counters, single_writer=single_writer)
+        plan.carry_out(counters)
     return plan
 
 

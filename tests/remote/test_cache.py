@@ -8,9 +8,9 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
-from clipsyn.remote.cache import Cache
-from clipsyn.remote.folder import Answer
 from clipsyn.remote.index import Index
+from clipsyn.remote.published import Cache
+from clipsyn.remote.transport import Answer
 
 DAY = 86_400
 
@@ -33,42 +33,6 @@ def test_what_nobody_has_read_for_long_goes(tmp_path: Path) -> None:
     assert cache.prune(10 * DAY) == []
     assert [group.digest for group in cache.prune(0)] == ["b", "c"]
     assert cache.groups() == []
-
-
-def test_only_what_went_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = cache_of(tmp_path, a=2, b=1)
-    rename = Path.rename
-
-    def refuse(self: Path, target: Path) -> Path:
-        if self.name == "a":
-            raise PermissionError(13, "Permission denied")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    assert [group.digest for group in cache.prune(0)] == ["b"]
-    assert [group.digest for group in cache.groups()] == ["a"]
-
-
-def test_files_appear_when_they_are_whole(tmp_path: Path) -> None:
-    cache = cache_of(tmp_path, a=0)
-    there = [path.name for path in cache.folder("a").rglob("*")]
-    assert sorted(there) == ["array", "c.0"]
-    assert cache.forget("a")
-    assert not cache.forget("a")
-    assert list((tmp_path / "cache" / "groups").iterdir()) == []
-    assert list((tmp_path / "cache" / ".wip").iterdir()) == []
-
-
-def test_debris_of_killed_processes_goes(tmp_path: Path) -> None:
-    cache = cache_of(tmp_path)
-    (cache.scratch / "removed" / "array").mkdir(parents=True)
-    old, new = cache.scratch / "old", cache.scratch / "new"
-    old.write_bytes(b"half")
-    new.write_bytes(b"being written")
-    for path in (old, cache.scratch / "removed"):
-        os.utime(path, (0, 0))
-    cache.prune(DAY)
-    assert list(cache.scratch.iterdir()) == [new]
 
 
 class Server:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
-from clipsyn.remote import transport
 from clipsyn.remote.index import Index
 from clipsyn.remote.publishing import collect, left_over
 from clipsyn.remote.transport import Remote
@@ -23,7 +21,6 @@ from clipsyn.store.inventory import find_groups
 from clipsyn.store.verify import Stale, damage
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, push
-from tests.remote.server import Server
 
 ONE, TWO = {"backbone": ["fake/one"]}, {"backbone": ["fake/two"]}
 DAY = 86_400
@@ -88,24 +85,6 @@ def test_what_no_index_names_is_found_and_removed(
     assert bucket.paths() == before
     assert left_over(Location.of(bucket.url)) == []
     assert list(problems(bucket.url)) == []
-
-
-def test_a_first_push_that_failed(
-    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some groups have no manifest yet, and there is no index."""
-    bucket.fail("503", "PUT", "logits/.*manifest", times=1000)
-    with monkeypatch.context() as patched:
-        patched.setattr(transport, "_RETRIES", 0)
-        with pytest.raises(StoreError):
-            push(tiny_store, bucket.url, ONE)
-    transport._connected.cache_clear()
-    bucket.fault = lambda method, path: None
-    location = Location.of(bucket.url)
-    found = left_over(location)
-    assert len(found) > len(folders_of(bucket))
-    assert collect(location, found) == len(found)
-    assert bucket.paths() == []
 
 
 def test_what_is_no_published_group_stays(
@@ -179,11 +158,10 @@ def test_what_gc_removes_of_a_push_that_runs_is_said_and_sent_again(
     assert list(problems(bucket.url)) == []
 
 
-def test_who_reads_what_was_replaced_and_removed_is_told(
-    tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
+def test_who_reads_what_was_replaced_and_removed_is_told(tmp_path: Path, fakes: Any) -> None:
     place = tmp_path / "published"
-    push(tiny_store, place)
+    both = {"perturbations": ("clean", "jpeg:3")}
+    push(fakes.fill(tmp_path / "mine", [fakes.Encoder()], **both), place)
     reader = FeatureStore.open(place)
     push(fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")]), place, replace=True)
     location = Location.of(place.as_uri())
@@ -198,31 +176,3 @@ def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: Fea
     Remote(bucket.url).delete(["index.json.gz"])
     with pytest.raises(StoreError):
         left_over(Location.of(bucket.url))
-
-
-def test_over_http_nothing_can_be_listed(
-    tiny_store: FeatureStore, serve: Callable[..., Server], tmp_path: Path
-) -> None:
-    push(tiny_store, tmp_path / "published")
-    url = serve(tmp_path / "published").url
-    with pytest.raises(UsageError):
-        left_over(Location.of(url))
-
-
-def test_in_a_folder_partial_files_go_and_locks_stay(
-    tiny_store: FeatureStore, tmp_path: Path, killed: Callable[..., None]
-) -> None:
-    place = tmp_path / "published"
-    push(tiny_store, place, ONE)
-    killed(tiny_store, str(place), TWO)
-    partial = place / ".wip" / "c.0.0a.partial"
-    partial.write_bytes(bytes(10))
-    location = Location.of(place.as_uri())
-    found = left_over(location)
-    assert found[-1].what.startswith(".wip/c.0.0a.partial, ")
-    assert collect(location, found) == len(found)
-    locks = ["clipsyn.json.lock", "index.json.gz.lock"]
-    assert sorted(path.name for path in (place / ".wip").iterdir()) == locks
-    assert list(problems(str(place))) == []
-    shutil.copytree(place, tmp_path / "copy")
-    assert left_over(Location.of((tmp_path / "copy").as_uri())) == []

@@ -15,8 +15,7 @@ import pytest
 from obstore.store import GCSStore
 
 from clipsyn.remote import transport
-from clipsyn.remote.folder import Changed
-from clipsyn.remote.transport import Remote
+from clipsyn.remote.transport import Changed, Remote
 from clipsyn.store.features import FeatureStore
 from tests.remote.copying import pull, push
 from tests.remote.server import listening

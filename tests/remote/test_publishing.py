@@ -8,9 +8,9 @@ import pytest
 
 from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote import publishing
-from clipsyn.remote.folder import Answer, Changed, MissingObject
 from clipsyn.remote.index import INDEX, Entry, Index
 from clipsyn.remote.publishing import add_to_index, check_conditions
+from clipsyn.remote.transport import Answer, Changed, MissingObject
 
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
 
@@ -70,11 +70,9 @@ def entry(name: str, content: str = "a", manifest: str = "0") -> Entry:
     return Entry(place, manifest * 64, 5, "1" * 64, content * 64)
 
 
-def add(
-    remote: FakeRemote, *entries: Entry, gone: Sequence[Entry] = (), alone: bool = False
-) -> None:
+def add(remote: FakeRemote, *entries: Entry, gone: Sequence[Entry] = ()) -> None:
     making_way = [entry.manifest for entry in gone]
-    add_to_index(remote, MARKER, entries, making_way, single_writer=alone)  # type: ignore[arg-type]
+    add_to_index(remote, MARKER, entries, making_way)  # type: ignore[arg-type]
 
 
 def there(remote: FakeRemote) -> dict[str, Entry]:
@@ -127,21 +125,6 @@ def test_what_was_seen_makes_way() -> None:
     assert there(remote)["one"] == entry("one")
 
 
-def test_a_damaged_group_makes_way_for_the_same_content() -> None:
-    damaged = entry("one", manifest="3")
-    remote = FakeRemote(damaged)
-    add(remote, entry("one", manifest="4"), gone=[damaged])
-    assert there(remote)["one"].manifest == "4" * 64
-
-
-def test_only_what_was_seen_makes_way() -> None:
-    old = entry("one", content="b", manifest="3")
-    remote = FakeRemote(old)
-    remote.others = [[entry("one", content="c", manifest="5")]]
-    with pytest.raises(StaleCell):
-        add(remote, entry("one"), gone=[old])
-
-
 def test_what_makes_way_is_known_where_the_answer_was_lost() -> None:
     """The write has happened, and the second look finds nothing to do."""
     old = entry("one", content="b", manifest="3")
@@ -150,20 +133,6 @@ def test_what_makes_way_is_known_where_the_answer_was_lost() -> None:
     add(remote, entry("one"), gone=[old])
     assert there(remote)["one"] == entry("one")
     assert remote.number == 1
-
-
-def test_a_single_writer_writes_without_a_condition_and_looks_again() -> None:
-    remote = FakeRemote(entry("one"))
-    remote.tags = False
-    add(remote, entry("two"), alone=True)
-    assert set(there(remote)) == {"one", "two"}
-
-    class Overwritten(FakeRemote):
-        def _write(self, data: bytes) -> None:
-            super()._write(Index(MARKER).with_entries([entry("others")]).dumps())
-
-    with pytest.raises(StoreError):
-        add(Overwritten(entry("one")), entry("two"), alone=True)
 
 
 class Careless(FakeRemote):
@@ -183,7 +152,7 @@ class Careless(FakeRemote):
 def test_a_place_is_asked_for_writes_that_it_has_to_refuse() -> None:
     check_conditions(Careless(None, '"0"'))  # type: ignore[arg-type]
     for refuses in ((), (None,), ('"0"',)):
-        with pytest.raises(StoreError, match="single_writer=True"):
+        with pytest.raises(StoreError):
             check_conditions(Careless(*refuses))  # type: ignore[arg-type]
 
 

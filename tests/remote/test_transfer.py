@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import Any
 
 import pytest
 
-from clipsyn.remote.transfer import FILES, GROUPS, Meter, lanes
+from clipsyn.remote.transfer import lanes
 
 
 def test_no_more_is_begun_after_a_failure() -> None:
@@ -33,33 +31,3 @@ def test_no_more_is_begun_after_a_failure() -> None:
     count = len(begun)
     time.sleep(0.05)
     assert len(begun) == count  # all threads have ended
-
-
-def test_an_interruption_ends_what_waits() -> None:
-    begun: list[int] = []
-
-    def file(number: int) -> None:
-        begun.append(number)
-        time.sleep(0.01)
-
-    with pytest.raises(KeyboardInterrupt), lanes() as (groups, files):  # noqa: PT012 - what is begun inside
-        waiting = [groups.submit(lambda: list(files.map(file, range(500)))) for _ in range(50)]
-        while not begun:
-            time.sleep(0.001)
-        raise KeyboardInterrupt
-    assert len(begun) < 50 * 500
-    assert sum(future.cancelled() for future in waiting) >= 50 - GROUPS
-    assert FILES >= GROUPS
-
-
-def test_whole_megabytes_are_counted_from_several_threads(fakes: Any) -> None:
-    quiet = fakes.Quiet()
-    meter = Meter(quiet, "sending", 12_345_678)
-    assert quiet.counters == [("sending", 13)]
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(meter.advance, [1234] * 10_000))
-    assert quiet.counts == [12]
-    meter.advance(5_678)
-    meter.finish()
-    assert quiet.counts == [13]
-    assert quiet.finished == [0]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import leftovers, unfinished
+from clipsyn.store.inventory import left_over, unfinished
 from tests.forker import Forker
 from tests.kills import assert_sound, killed_again_and_again, number_of_kills
 
@@ -122,5 +122,5 @@ def test_killed_at_random_moments_they_end_in_the_bytes_of_one_process(
     assert fakes.unlike(whole, path) == []
     assert not unfinished(path)
     # a kill may cut a file short, which `gc` removes
-    assert {file.suffix for file in leftovers(path)} <= {".partial"}
+    assert {left.path.suffix for left in left_over(path)} <= {".partial"}
     assert_sound(path)

@@ -16,7 +16,7 @@ from clipsyn.errors import ClusterError
 from clipsyn.run.jobs import ExecutorSettings, shares
 from clipsyn.run.slurm import submit
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import leftovers, unfinished
+from clipsyn.store.inventory import left_over, unfinished
 
 pytest.importorskip("submitit", reason="no submitit: pip install 'clipsyn[slurm]'")
 
@@ -104,7 +104,7 @@ def test_an_array_makes_what_one_process_makes(launch, plain, tmp_path, fakes):
     assert all(f"task {number} of 3 is done" in said for number in (1, 2, 3))
     assert fakes.unlike(plain, tmp_path / "s") == []
     assert not unfinished(tmp_path / "s")
-    assert not leftovers(tmp_path / "s")
+    assert not left_over(tmp_path / "s")
     for number in (1, 2, 3):
         assert f"--shard={number}/3" in launched.log(number)
     key = FeatureStore.open(tmp_path / "s").keys()[0]

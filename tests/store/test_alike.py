@@ -1,4 +1,4 @@
-"""`clipsyn.store.alike`: classes with equal embeddings are found, and every command names them."""
+"""`clipsyn.store.overlap`: classes with equal embeddings are found and named."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.analyses.diversity import diversity
 from clipsyn.analyses.oracle import oracle
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.exchange.importing.write import import_files
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
 from clipsyn.report import ReportSettings
 from clipsyn.report.evidence import gather
 from clipsyn.report.page import caveats
-from clipsyn.store.alike import alike, alike_notes
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import alike, alike_notes
 
 
 def unit(classes: int, embed: int = 16) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipsyn.errors import MissingCell, UnknownName, UsageError
-from clipsyn.store.folders import Place
+from clipsyn.errors import MissingCell, UnknownName
+from clipsyn.store.schema import Place
 from clipsyn.store.select import choose
 
 PLACES: list[Place] = [
@@ -40,15 +40,6 @@ def test_a_backbone_brings_its_samples_and_classes() -> None:
     }
 
 
-def test_a_dataset_brings_all_of_it() -> None:
-    assert chosen(dataset=["food"]) == {
-        "samples/food/test",
-        "classes/food/simple/A",
-        "features/food/test/clean/A",
-        "predictions/food/test/clean/net/imported",
-    }
-
-
 def test_a_perturbation_brings_what_its_cells_need() -> None:
     assert chosen(perturbation=["jpeg:3"]) == {
         "samples/pets/test",
@@ -59,38 +50,12 @@ def test_a_perturbation_brings_what_its_cells_need() -> None:
     }
 
 
-def test_prompts_leave_other_prompt_sets_away() -> None:
-    assert chosen(prompts=["own"], dataset=["pets"], backbone=["A"]) == {
-        "samples/pets/test",
-        "classes/pets/own/A",
-        "features/pets/test/clean/A",
-        "features/pets/test/jpeg-3/A",
-        "logits/pets/test/clean/A/own",
-    }
-
-
-def test_patterns_and_several_names() -> None:
-    assert chosen(backbone=["n*"]) == {
-        "samples/food/test",
-        "samples/pets/test",
-        "predictions/food/test/clean/net/imported",
-        "logits/pets/test/clean/net/simple",
-    }
-    assert chosen(backbone=["A", "B", "net"]) == chosen()
-
-
 def test_a_name_with_the_letters_of_a_pattern_is_that_name_alone() -> None:
     """As of a checkpoint; `rm` would remove the other one, too."""
     places: list[Place] = [("features", "pets", "test", "clean", name) for name in ("a[1]", "a1")]
     assert choose(places, {"backbone": ["a[1]"]}, "") == {places[0]}
     assert choose(places, {"backbone": ["a[1-9]"]}, "") == {places[1]}
     assert choose(places, {"backbone": ["a[1]", "a?"]}, "") == set(places)
-
-
-def test_samples_alone_can_be_asked_for() -> None:
-    places: list[Place] = [("samples", "pets", "test"), ("samples", "food", "test")]
-    assert choose(places, {"dataset": ["pets"]}, "") == {("samples", "pets", "test")}
-    assert choose(places, {"split": ["test"]}, "") == set(places)
 
 
 def test_classes_without_a_cell_bring_samples() -> None:
@@ -117,11 +82,6 @@ def test_a_name_that_is_nowhere_is_refused(filters: dict[str, list[str]], messag
         chosen(**filters)
     assert message in str(caught.value)
     assert "`clipsyn ls store` lists all" in str(caught.value)
-
-
-def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(UsageError, match="no backbone is asked for"):
-        chosen(backbone=[])
 
 
 @pytest.mark.parametrize("dimension", ["dataset", "split", "perturbation", "backbone", "prompts"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, merge
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import Group
+from clipsyn.store.inventory import collect, left_over
 from clipsyn.store.merge import copy_group
-from clipsyn.store.samples import SampleTable
-from clipsyn.store.unfinished import collect, left_over
 
 CELL = "features/toy/test/clean/fake--one"
 
@@ -37,36 +34,21 @@ def files_of(group: Path) -> dict[str, bytes]:
     return {path.relative_to(group).as_posix(): path.read_bytes() for path in every}
 
 
-@pytest.mark.parametrize("link", [False, True])
-def test_a_copy_has_the_bytes_of_the_group(
-    group: Group, into: Path, fakes: Any, link: bool
-) -> None:
+def test_a_copy_has_the_bytes_of_the_group(group: Group, into: Path, fakes: Any) -> None:
     for _ in range(2):  # a slower process
-        copy_group(group, into, link=link)
+        copy_group(group, into)
         assert files_of(into / CELL) == files_of(group.path)
         assert fakes.draft_folders(into) == []
     assert all((into / part / "zarr.json").exists() for part in ("features", "features/toy"))
 
 
-@pytest.mark.parametrize("link", [False, True])
-def test_a_chunk_that_is_not_on_the_list_is_refused(
-    group: Group, into: Path, fakes: Any, link: bool
-) -> None:
+def test_a_chunk_that_is_not_on_the_list_is_refused(group: Group, into: Path, fakes: Any) -> None:
     """Also one with a checksum of its own that fits, as that of another cell has."""
     arrays.write_block(group.path / "valid", 0, np.zeros(7, bool))
     with pytest.raises(DamagedStore, match=CELL):
-        copy_group(group, into, link=link)
+        copy_group(group, into)
     assert not (into / CELL).exists()
     assert fakes.draft_folders(into) == []
-
-
-def test_a_flipped_bit_is_refused(group: Group, into: Path) -> None:
-    chunk = group.path / "image_embedding" / "c.1.0"
-    content = bytearray(chunk.read_bytes())
-    content[5] ^= 4
-    chunk.write_bytes(content)
-    with pytest.raises(DamagedStore):
-        copy_group(group, into)
 
 
 def test_a_group_that_is_replaced_meanwhile(group: Group, into: Path, fakes: Any) -> None:
@@ -101,36 +83,3 @@ def test_a_copy_that_is_taken_away_is_never_half_there(
 
 
 # Links
-
-
-def test_linked_files_take_no_space_and_are_never_written_through(
-    tiny_store: FeatureStore, into: Path
-) -> None:
-    path = tiny_store.samples_path("toy", "test")
-    copy_group(tiny_store.group(path), into, link=True)
-    target = into / "samples" / "toy" / "test"
-    for file in files_of(path):
-        assert (target / file).stat().st_ino == (path / file).stat().st_ino
-    before = files_of(path)
-    store = FeatureStore.open(into)
-    table = store.samples("toy", "test")
-    known = {"ids": table.ids, "content": table.content, "class_names": table.class_names}
-    store.annotate(SampleTable("toy", "test", labels=table.labels[::-1].copy(), **known))
-    assert files_of(path) == before
-    assert store.samples("toy", "test").labels.tolist() == table.labels[::-1].tolist()
-
-
-@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSPC])
-def test_where_no_link_can_be_it_is_a_copy_and_a_full_disk_an_error(
-    group: Group, into: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "link", refuse)
-    if number == errno.EXDEV:
-        copy_group(group, into, link=True)
-        assert files_of(into / CELL) == files_of(group.path)
-    else:
-        with pytest.raises(StoreError):
-            copy_group(group, into, link=True)

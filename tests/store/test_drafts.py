@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from clipsyn.errors import StaleCell, StoreError
 from clipsyn.store import arrays, drafts
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import collect, left_over, leftovers, unfinished
+from clipsyn.store.inventory import collect, left_over, unfinished
 
 BACKBONE = {"weights": "aa", "precision": "fp32", "preprocess": {}}
 IDENTITY = {"format": "2.0", "backbone": BACKBONE, "samples": "s", "pixels": 1}
@@ -119,18 +118,6 @@ def test_replacing_keeps_the_old_until_the_new_is_whole(store: Path) -> None:
     assert list((store / ".wip").iterdir()) == []
 
 
-def test_two_that_replace_lose_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slower saw the old group, and finds the faster one's when it clears the way."""
-    old, new = draft(store), draft(store, samples="t")
-    write(old, 0, 1, 2)
-    publish(old)
-    write(new, 0, 1, 2)
-    publish(new, replace=True)
-    new._move_old_aside()
-    assert new.is_published()
-    assert list((store / ".wip").iterdir()) == []
-
-
 def test_going_back_to_a_former_identity_starts_afresh(store: Path) -> None:
     """A run that was killed after its rename leaves done-markers without a group."""
     one = draft(store)
@@ -142,7 +129,7 @@ def test_going_back_to_a_former_identity_starts_afresh(store: Path) -> None:
     (store / "kept").rename(one._folder / "done")
     assert one.pending() == [0, 1, 2]
     assert not one.is_done(0)
-    assert leftovers(store) == [one._folder]
+    assert [left.path for left in left_over(store)] == [one._folder]
     write(one, 0, 1, 2)
     assert publish(one)
     assert list(arrays.damage(one.target / "image_embedding")) == []
@@ -157,27 +144,6 @@ def race(store: Path, worker: int, barrier: Any) -> None:
     for block in one.pending() if worker % 2 else reversed(one.pending()):
         write(one, block)
         publish(one)
-
-
-@pytest.mark.parametrize("round", range(3))
-def test_threads_racing_for_one_group_all_end_well(store: Path, round: int) -> None:
-    barrier = threading.Barrier(4)
-    failures: list[BaseException] = []
-
-    def work(worker: int) -> None:
-        try:
-            race(store, worker, barrier)
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    check_race(store)
 
 
 def test_processes_racing_for_one_group_all_end_well(store: Path) -> None:
@@ -214,41 +180,11 @@ def test_unfinished_and_leftovers_are_told_apart(store: Path) -> None:
     (wip / "0123" / "target").write_text("features/toy/test/clean/y")
     (found,) = unfinished(store)
     assert (found.target, found.done, found.total) == ("features/toy/test/clean/a", 2, 3)
-    assert sorted(path.name for path in leftovers(store)) == ["0123", "new-1", "trash-1"]
-
-
-@pytest.mark.parametrize("name", ["array_names", "group_blocks"])
-@pytest.mark.parametrize("late", [False, True])
-def test_a_draft_that_is_finished_while_it_is_looked_at_is_no_longer_one(
-    store: Path, monkeypatch: pytest.MonkeyPatch, name: str, late: bool
-) -> None:
-    """Published before or after either of the looks into its group."""
-    one, other = draft(store), draft(store, "b")
-    write(one, 0, 1, 2)
-    write(other, 0)
-    look = getattr(arrays, name)
-
-    def look_while_it_is_published(path: Path) -> Any:
-        mine = path == one._group
-        if mine and not late:
-            publish(one)
-        found = look(path)
-        if mine and late:
-            publish(one)
-        return found
-
-    monkeypatch.setattr(arrays, name, look_while_it_is_published)
-    assert [found.target for found in unfinished(store)] == ["features/toy/test/clean/b"]
-    assert one.is_published()
-
-
-def test_half_written_files_never_enter_the_group(store: Path) -> None:
-    one = draft(store)
-    write(one, 0)
-    (one._folder / "c.1.0.00.partial").write_bytes(b"torn")
-    write(one, 1, 2)
-    publish(one)
-    assert not list(store.rglob("*.partial"))
+    assert sorted(left.path.name for left in left_over(store) if not left.target) == [
+        "0123",
+        "new-1",
+        "trash-1",
+    ]
 
 
 # What the file system refuses
@@ -319,7 +255,7 @@ def test_half_a_draft_is_a_leftover_and_is_begun_anew(store: Path, part: str) ->
     path = one._folder / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert unfinished(store) == []
-    assert leftovers(store) == [one._folder]
+    assert [left.path for left in left_over(store)] == [one._folder]
     assert one.pending() == [0, 1, 2]
     write(one, 0, 1, 2)
     assert publish(one)

@@ -15,20 +15,16 @@ import pytest
 
 from clipsyn.cli.make import extract
 from clipsyn.errors import (
-    DamagedStore,
     MissingCell,
     StaleCell,
     StoreError,
     UnsupportedFormat,
-    UsageError,
 )
 from clipsyn.names import FeatureKey
-from clipsyn.settings import check_outside
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.marker import is_vacant
-from clipsyn.store.merge import plan_merge
-from clipsyn.store.unfinished import collect, left_over
+from clipsyn.store.files import is_vacant
+from clipsyn.store.inventory import collect, left_over
 
 # Opening and making
 
@@ -37,22 +33,8 @@ def test_a_store_is_made_once_and_opened_after(tmp_path: Path) -> None:
     made = FeatureStore.create(tmp_path / "new" / "store", 5)
     again = FeatureStore.create(tmp_path / "new" / "store", 99)
     assert (made.chunk_rows, again.chunk_rows) == (5, 5)
-    assert made.marker()["store_id"] == again.marker()["store_id"]
+    assert made.tree.marker(made.path)["store_id"] == again.tree.marker(again.path)["store_id"]
     assert FeatureStore.open(str(made.path)).keys() == []
-
-
-def test_a_store_is_not_made_inside_a_store(tmp_path: Path, fakes: Any) -> None:
-    store = FeatureStore.create(tmp_path / "store")
-    (tmp_path / "link").symlink_to(store.path)
-    for path in (store.path / "features" / "mine", tmp_path / "link" / "a" / "b"):
-        with pytest.raises(UsageError):
-            FeatureStore.create(path)
-        with pytest.raises(UsageError):
-            plan_merge(path, [store.path]).carry_out(fakes.Quiet())
-        assert not path.exists()
-        with pytest.raises(UsageError):
-            check_outside(path)
-    check_outside(store.path)
 
 
 @pytest.mark.parametrize("place", ["folder", "folder/file"])
@@ -76,7 +58,7 @@ def test_a_store_is_made_in_what_a_killed_run_left(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_and_a_newer_minor_one_read(tmp_path: Path) -> None:
-    marker = FeatureStore.create(tmp_path).marker()
+    marker = FeatureStore.create(tmp_path).tree.marker(FeatureStore.create(tmp_path).path)
     (tmp_path / "clipsyn.json").write_text(json.dumps(marker | {"format": "2.7", "more": True}))
     FeatureStore.open(tmp_path)
     (tmp_path / "clipsyn.json").write_text(json.dumps(marker | {"format": "20.1"}))
@@ -157,31 +139,6 @@ def test_a_missing_cell_says_which_command_makes_it(tiny_store: FeatureStore, fa
     for derive in (tiny_store.logits, tiny_store.predictions):
         with pytest.raises(MissingCell):
             derive(key, "simple")
-
-
-@pytest.mark.parametrize("read", ["logits", "predictions", "class_embeddings"])
-def test_missing_class_embeddings_say_which_command_makes_them(
-    tiny_store: FeatureStore, fakes: Any, read: str
-) -> None:
-    arguments = (fakes.key, "cupl")
-    if read == "class_embeddings":
-        arguments = ("toy", "cupl", "fake/one")
-    with pytest.raises(MissingCell, match="prompts 'cupl'") as caught:
-        getattr(tiny_store, read)(*arguments)
-    arguments = command_in(str(caught.value))
-    assert arguments[-1] == "cupl"
-    assert "fake/one=local-dir:checkpoints/fake/one" in arguments
-
-
-def test_class_embeddings_that_were_removed_are_missed(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
-    shutil.rmtree(tiny_store.classes_path("toy", "simple", "fake/one"))
-    with pytest.raises(DamagedStore, match=r"logits of .*class embeddings .* are lost"):
-        tiny_store.logits(fakes.key, "simple")
-    shutil.rmtree(tiny_store.path / "logits")
-    with pytest.raises(MissingCell):
-        tiny_store.logits(fakes.key, "simple")
 
 
 # Stale
@@ -287,18 +244,3 @@ def test_labels_are_corrected_in_place(tiny_store: FeatureStore, fakes: Any) -> 
     folder = "samples/toy/test"
     assert changed == {f"{folder}/zarr.json", f"{folder}/label/c.0", f"{folder}/label/c.2"}
     tiny_store.embeddings(fakes.key)
-
-
-@pytest.mark.parametrize(
-    ("names", "near"),
-    [
-        (("toi", "test", "clean", "fake/one"), ""),  # as unlike as many a name that is new
-        (("toy", "tests", "clean", "fake/one"), " (did you mean test?)"),
-        (("toy", "test", "clear", "fake/onee"), " (did you mean clean, fake/one?)"),
-    ],
-)
-def test_a_missing_cell_has_near_matches(tiny_store: FeatureStore, names, near):
-    key = FeatureKey(*names)
-    with pytest.raises(MissingCell) as caught:
-        tiny_store.embeddings(key)
-    assert f"has no {key}{near}: run `clipsyn extract" in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -82,17 +81,6 @@ def test_readers_refuse_it_in_a_store(
             assert isinstance(result.exception, SystemExit)
 
 
-def test_a_draft_of_a_stranger_is_looked_at(tiny_store: FeatureStore) -> None:
-    """A draft whose name is a pipe: `ls --status` says so, and waits for nobody."""
-    draft = tiny_store.path / ".wip" / "0a"
-    (draft / "done").mkdir(parents=True)
-    shutil.copytree(tiny_store.path / CELL, draft / "group")
-    os.mkfifo(draft / "target")
-    result = CliRunner().invoke(main, ["ls", "--status", str(tiny_store.path)])
-    assert isinstance(result.exception, SystemExit)
-    assert result.exit_code == 4
-
-
 def test_a_store_may_be_named_by_a_link(tiny_store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tiny_store.path)
     assert FeatureStore.open(tmp_path / "link").pool("toy", "test")
@@ -114,25 +102,3 @@ def test_a_folder_that_is_a_link_is_damage(tiny_store: FeatureStore, where: str)
         result = CliRunner().invoke(main, [command, str(tiny_store.path), "-o", "-"])
         assert result.exit_code == 4 or (command == "zeroshot" and where.endswith("valid"))
         assert isinstance(result.exception, SystemExit | None)
-
-
-def test_gc_follows_no_link_out_of_the_store(tiny_store: FeatureStore, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "file").touch()
-    shutil.rmtree(tiny_store.path / ".wip", ignore_errors=True)
-    (tiny_store.path / ".wip").symlink_to(tmp_path / "mine")
-    result = CliRunner().invoke(main, ["gc", str(tiny_store.path), "--age", "0", "-y"])
-    assert result.exit_code != 0
-    assert (tmp_path / "mine" / "file").exists()
-
-
-@pytest.mark.parametrize(
-    "grown", [f"{CELL}/image_embedding/c.0.0", "samples/toy/test/sample_id/c.0"]
-)
-def test_pull_copies_no_more_than_was_declared(
-    tiny_store: FeatureStore, tmp_path: Path, grown: str
-) -> None:
-    sparse(tiny_store.path / grown)
-    result = CliRunner().invoke(main, ["pull", str(tiny_store.path), str(tmp_path / "lab")])
-    assert result.exit_code == 4
-    assert files.size(tmp_path / "lab") < 1 << 20

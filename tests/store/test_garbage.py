@@ -1,4 +1,4 @@
-"""`clipsyn.store.unfinished`: what dead jobs left goes, what running ones need stays."""
+"""`clipsyn.store.inventory`: what dead jobs left goes, what running ones need stays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import StoreError
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.unfinished import collect, left_over
+from clipsyn.store.inventory import collect, left_over
 
 TARGET = "features/toy/test/clean/fake--three"
 
@@ -67,33 +66,11 @@ def test_what_was_written_last_makes_its_age(store: Path) -> None:
     assert again.written == deep.stat().st_ctime > draft.written
 
 
-def test_what_is_put_aside_is_new_however_old_it_was(store: Path) -> None:
-    """A group that another command replaces right now may be put back."""
-    group = store / "features/toy/test/clean/fake--one"
-    for path in (*group.rglob("*"), group):
-        os.utime(path, (0, 0))
-    before = max(path.stat().st_ctime for path in group.rglob("*"))
-    group.rename(store / ".wip" / "trash-0a")
-    (trash,) = (one for one in left_over(store) if "trash" in one.what)
-    assert trash.written >= before
-
-
 def test_what_a_job_writes_to_meanwhile_stays(store: Path, fakes: Any) -> None:
     found = left_over(store)
     (draft_of(store) / "done" / "2").touch()
     assert collect(store, found) == 0
     assert fakes.draft_folders(store) == [draft_of(store).name]
-
-
-def test_what_a_job_finishes_meanwhile_is_not_removed(store: Path, fakes: Any) -> None:
-    (store / ".wip" / "new-0a").mkdir()
-    (store / ".wip" / "0.partial").touch()
-    found = left_over(store)
-    fakes.fill(store, [fakes.Encoder("fake/three")])
-    (store / ".wip" / "new-0a").rmdir()
-    (store / ".wip" / "0.partial").unlink()
-    assert collect(store, found) == 0
-    assert len(FeatureStore.open(store).keys(backbone={"fake/three"})) == 1
 
 
 def test_a_damaged_draft_is_named_and_removed(store: Path, fakes: Any) -> None:
@@ -112,13 +89,3 @@ def test_a_link_is_removed_and_what_it_shows_stays(store: Path, tmp_path: Path) 
     (store / ".wip" / "new-0a" / "link").symlink_to(kept)
     assert collect(store, left_over(store)) == 2
     assert (kept / "file").exists()
-
-
-def test_a_store_that_may_not_be_written_to(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    found = left_over(store)
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(StoreError, match="you may not write there: ask its owner"):
-        collect(store, found)

@@ -167,16 +167,6 @@ def test_no_bit_of_attributes_is_flipped_unseen(tiny_store: FeatureStore, fakes:
         (path / "zarr.json").write_bytes(sound)
 
 
-@pytest.mark.parametrize("name", ["place", "arrays", "digest"])
-def test_a_digest_cannot_be_lost_in_part(tiny_store: FeatureStore, fakes: Any, name: str) -> None:
-    path = tiny_store.features_path(fakes.key)
-    attributes = arrays.read_attributes(path)
-    del attributes[name]
-    arrays.write_attributes(path, attributes)
-    with pytest.raises(DamagedStore):
-        tiny_store.embeddings(fakes.key)
-
-
 def test_another_tool_computes_the_digest(tiny_store: FeatureStore, fakes: Any) -> None:
     """As docs/store.md says: from `zarr.json` and the ends of the chunk files alone."""
     path = tiny_store.features_path(fakes.key)

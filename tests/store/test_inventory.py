@@ -16,7 +16,6 @@ from clipsyn.cli import main
 from clipsyn.errors import MissingCell
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import KINDS
 from clipsyn.store.inventory import (
     cell_rows,
     describe,
@@ -25,6 +24,7 @@ from clipsyn.store.inventory import (
     group_digest,
     remove,
 )
+from clipsyn.store.schema import KINDS
 from clipsyn.store.verify import damage
 
 
@@ -142,19 +142,6 @@ def test_the_store_describes_itself(tiny_store: FeatureStore) -> None:
         describe_group(tiny_store, "features/x")
 
 
-def test_filters_pass_over_kinds_that_lack_them(tiny_store: FeatureStore) -> None:
-    def kinds(**filters: list[str]) -> dict[str, int]:
-        found = [group.kind for group in find_groups(tiny_store, filters)]
-        return {kind: found.count(kind) for kind in sorted(set(found))}
-
-    answers = {"logits": 2, "predictions": 2}  # of clean images, of perturbed ones
-    assert kinds() == {"classes": 2, "features": 8, "logits": 4, "predictions": 4, "samples": 2}
-    assert kinds(backbone=["fake/one"]) == {"classes": 1, "features": 4, **answers}
-    assert kinds(split=["train"]) == {"features": 4, "samples": 1, **answers}
-    assert kinds(prompts=["simple"], backbone=["fake/two"]) == {"classes": 1, **answers}
-    assert kinds(perturbation=["absent"]) == {}
-
-
 def test_what_is_removed_is_gone_and_the_rest_stays(tiny_store: FeatureStore, fakes: Any) -> None:
     before = fakes.contents(tiny_store.path)
     remove(tiny_store, find_groups(tiny_store, {"backbone": ["fake/one"]}))
@@ -195,18 +182,11 @@ def test_what_changes_while_it_is_verified_is_not_damaged(
         assert list(damage(tiny_store, group)) != []
 
 
-def test_removing_what_another_command_has_removed(tiny_store: FeatureStore) -> None:
-    groups = find_groups(tiny_store, {"backbone": ["fake/one"]})
-    shutil.rmtree(groups[0].path)
-    assert groups[0].bytes == 0
-    remove(tiny_store, groups)
-    assert find_groups(tiny_store, {"backbone": ["fake/one"]}) == []
-
-
 def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore, fakes: Any) -> None:
     def digests() -> dict[Path, str]:
         return {
-            group.path: group_digest(tiny_store, group) for group in find_groups(tiny_store, {})
+            group.path: group_digest(tiny_store, group.path)
+            for group in find_groups(tiny_store, {})
         }
 
     before = digests()

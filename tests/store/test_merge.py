@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
+from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
@@ -126,25 +126,14 @@ def test_into_a_store_that_is_there(
     merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path, fakes: Any
 ) -> None:
     before = {path: path.stat().st_ino for path in alice.rglob("*") if path.is_file()}
-    marker = FeatureStore.open(alice).marker()
+    marker = FeatureStore.open(alice).tree.marker(FeatureStore.open(alice).path)
     merge(alice, bob)
-    assert FeatureStore.open(alice).marker() == marker
+    assert FeatureStore.open(alice).tree.marker(FeatureStore.open(alice).path) == marker
     assert {path: path.stat().st_ino for path in before} == before  # nothing was written again
     assert len(FeatureStore.open(alice).keys()) == 5
     assert problems(alice) == []
     again = merge(alice, bob)
     assert [len(offer.take) for offer in again.offers] == [0]
-
-
-def test_a_plan_writes_nothing(alice: Path, tmp_path: Path) -> None:
-    plan = plan_merge(tmp_path / "lab", [alice])
-    (offer,) = plan.offers
-    assert len(offer.take) == 6
-    on_disk = [path for path in alice.rglob("*/*/*/*") if path.is_file()]
-    inside = [path for path in on_disk if any(path.is_relative_to(g.path) for g in offer.take)]
-    assert offer.size == sum(path.stat().st_size for path in inside)
-    assert not (tmp_path / "lab").exists()
-    assert list((alice / ".wip").iterdir()) == []
 
 
 # What cannot be in one store
@@ -172,14 +161,6 @@ def test_other_weights_or_images_under_one_name(alice: Path, tmp_path: Path, fak
     error = refused(alice, other, fakes=fakes)
     assert error.fields == ("samples",)
     assert "more)" not in str(error)
-
-
-@pytest.mark.parametrize("split", ["test", "train"])
-def test_other_class_names(alice: Path, tmp_path: Path, fakes: Any, split: str) -> None:
-    """Of the same split, or of another one of the dataset."""
-    source = fakes.Source(split=split, class_names=("cat", "hound", "crème brûlée"))
-    other = fakes.fill(tmp_path / "other", sources=[source]).path
-    assert "class_names" in refused(alice, other, fakes=fakes).fields
 
 
 def imported(path: Path, samples: SampleTable, prompts: str | None = None) -> Path:
@@ -241,17 +222,6 @@ def test_logits_of_other_numbers_do_not_come_without_them(
     assert LOGITS in "".join(offer.notes())
 
 
-def test_numbers_that_are_cut_otherwise_are_whole_too(
-    merge: Callable[..., Plan], alice: Path, tmp_path: Path, fakes: Any
-) -> None:
-    settings = {"chunk_rows": 5, "perturbations": ("clean", "jpeg:1"), "logits": "none"}
-    other = fakes.fill(tmp_path / "other", **settings).path
-    merge(alice, other)
-    cell = alice / "features/toy/test/jpeg-1/fake--one"
-    assert sorted(path.name for path in cell.glob("valid/c.*")) == ["c.0", "c.1", "c.2", "c.3"]
-    assert problems(alice) == []
-
-
 def corrected(path: Path) -> None:
     """Three labels, the metric and the terms of toy/test."""
     store = FeatureStore.open(path)
@@ -279,18 +249,6 @@ def test_corrected_labels_are_said_and_the_first_stay(
 
 
 # What is no store, or not whole
-
-
-def test_what_is_no_store(alice: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="is no feature store"):
-        plan_merge(alice, [tmp_path / "absent"])
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").touch()
-    with pytest.raises(StoreError, match="holds something else"):
-        plan_merge(tmp_path / "notes", [alice]).carry_out(None)  # type: ignore[arg-type]
-    (tmp_path / "link").symlink_to(alice)
-    with pytest.raises(UsageError, match="cannot be merged into itself"):
-        plan_merge(alice, [tmp_path / "link"])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.store import near as near_module
-from clipsyn.store.near import allowed_bits, near, near_pairs
+from clipsyn.store import overlap
+from clipsyn.store.overlap import allowed_bits, near, near_pairs
 
 
 def hashes(n: int, seed: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def alike(one: int, other: int) -> bool:
 def test_as_comparing_all_with_all(
     sizes: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near_module, "_PAIRS", at_once)
+    monkeypatch.setattr(overlap, "_PAIRS", at_once)
     every = hashes(150, seed=1)
     one, other = every[: sizes[0]], every[len(every) - sizes[1] :]
     found = {row for part in near_pairs(one, other) for row in zip(*map(list, part), strict=True)}

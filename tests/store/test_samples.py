@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,42 +34,9 @@ def test_the_digest_is_that_of_lengths_ids_and_contents() -> None:
     assert made.identity()["samples"] == expected
 
 
-def test_the_digest_changes_with_ids_contents_and_order_only() -> None:
-    digest = table().digest
-    assert table("abd").digest != digest
-    assert table(content=b"124").digest != digest
-    assert table("bac", b"213").digest != digest
-    assert table(labels=(1, 1, -1)).digest == digest
-    assert replace(table(), class_names=("x", "y", "z")).digest == digest
-    assert replace(table(), metric="mean_per_class_recall", licence="MIT").digest == digest
-
-
-def test_ids_that_run_together_differ() -> None:
-    same = [hashlib.sha256(b"").digest()] * 2
-    content = np.frombuffer(b"".join(same), np.uint8).reshape(2, 32)
-    labels = np.zeros(2, np.int32)
-    one = SampleTable("toy", "test", ("a", "bc"), labels, content)
-    other = SampleTable("toy", "test", ("ab", "c"), labels, content)
-    assert one.digest != other.digest
-
-
-def test_no_images_are_refused() -> None:
-    with pytest.raises(DatasetError, match="toy/test: there is no image"):
-        table("", b"", ())
-
-
-def test_repeated_ids_are_refused() -> None:
-    with pytest.raises(DatasetError, match="the id 'a' occurs 2 times"):
-        table("aba")
-
-
 def test_labels_beyond_the_classes_are_refused() -> None:
     with pytest.raises(DatasetError, match="label 2 of sample 'b' is beyond the 2 class names"):
         table(labels=(0, 2, 1))
-
-
-def test_unlabelled_images_need_no_class_names() -> None:
-    assert len(replace(table(labels=(-1, -1, -1)), class_names=())) == 3
 
 
 @pytest.mark.parametrize(

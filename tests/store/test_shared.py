@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.unfinished import left_over, unfinished
+from clipsyn.store.inventory import find_groups, left_over, unfinished
 from clipsyn.store.verify import damage
 from tests.kills import killed_again_and_again
 
-KILLS = {False: 12, True: 6}  # of copies, of links
+KILLS = 12
 SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
 
 
@@ -42,11 +41,10 @@ def stores(alice: Path, bob: Path) -> tuple[Path, Path]:
     return alice, bob
 
 
-@pytest.mark.parametrize("link", [False, True])
 def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
-    forker: Any, bob: Path, tmp_path: Path, fakes: Any, link: bool
+    forker: Any, bob: Path, tmp_path: Path, fakes: Any
 ) -> None:
-    what = {"stores": [bob], "link": link, "seconds": SLOW}
+    what = {"stores": [bob], "seconds": SLOW}
     begin = time.monotonic()
     assert forker.run("merge", into=tmp_path / "timing", **what) == (0, "")
     lasts = time.monotonic() - begin
@@ -54,20 +52,18 @@ def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
     def strike(path: Path, after: float) -> bool:
         return forker.kill("merge", after, into=path, **what)
 
-    kills = KILLS[link]
-    path = killed_again_and_again(strike, bob, tmp_path, fakes, kills=kills, lasts=lasts)
+    path = killed_again_and_again(strike, bob, tmp_path, fakes, kills=KILLS, lasts=lasts)
     assert forker.run("merge", into=path, **what) == (0, "")
     assert fakes.unlike(bob, path) == []
     assert unfinished(path) == []
 
 
-@pytest.mark.parametrize("link", [False, True])
 def test_racing_merges_all_end_well(
-    forker: Any, stores: tuple[Path, Path], tmp_path: Path, fakes: Any, link: bool
+    forker: Any, stores: tuple[Path, Path], tmp_path: Path, fakes: Any
 ) -> None:
     path, (alice, bob) = tmp_path / "lab", stores
     orders = [[alice, bob], [bob, alice], [bob]]
-    processes = [forker.start("merge", into=path, stores=each, link=link) for each in orders]
+    processes = [forker.start("merge", into=path, stores=each) for each in orders]
     assert [(forker.wait(process), forker.said(process)) for process in processes] == [(0, "")] * 3
     assert fakes.unlike(bob, path) == []
     assert left_over(path) == []

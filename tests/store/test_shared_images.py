@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.stats.images import Images
 from clipsyn.store.overlap import apart, image_notes, shared_images, sharing
 from clipsyn.store.samples import SampleTable
 
@@ -43,16 +42,6 @@ def test_it_is_said(sets):
     assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in several
     assert image_notes(sets, shared=False) == [copies]
     assert image_notes(sets[1:3]) == []
-
-
-def test_images_that_were_never_seen_are_like_no_other():
-    imported = [table("one", [0, 0, 1]), table("two", [0, 1])]
-    assert shared_images(imported) == {"one/test": 1, "two/test": 1}
-    assert shared_images([table("one", [0, 0]), table("two", [0])]) == {}
-    one, two = (it.number for it in Images.of_sets([table.marks for table in imported]))
-    assert one[2] == two[1]
-    assert len({*one.tolist(), *two.tolist()}) == 4
-    assert not any(table.images.copied for table in imported)
 
 
 def test_who_shares_with_whom(sets):

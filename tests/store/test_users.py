@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.unfinished import left_over
+from clipsyn.store.inventory import find_groups, left_over
 from clipsyn.store.verify import damage
 
 GROUP = 20_000
@@ -141,48 +140,6 @@ def test_two_users_of_a_group_fill_one_store(
     ((code, said),) = clipsyn(ANN, path, "rm STORE -b fake/two -y")
     assert (code, "removed 9 groups" in said) == (0, True), said
     assert left_over(path) == []
-
-
-def test_users_take_turns_with_one_draft(forker: Any, place: Path, fakes: Any) -> None:
-    """What the job of one has begun, and lost, the job of another completes."""
-    path = place / "store"
-    process = forker.start("extract", ANN, path=path, seconds=0.05)
-    while not any("features" in one.what and " 0 of" not in one.what for one in left_over(path)):
-        assert not (path / "features/toy/train/jpeg-3/fake--one").exists()
-    os.kill(process, 9)
-    assert forker.wait(process) == -9
-    (begun,) = (one for one in left_over(path) if "features" in one.what)
-    assert begun.path.stat().st_uid == ANN["uid"]
-    assert forker.run("extract", BEN, path=path) == (0, "")
-    assert problems(path) == []
-    assert forker.run("extract", ANN, path=place / "whole") == (0, "")
-    assert fakes.unlike(place / "whole", path) == []
-    assert not [one for one in left_over(path) if "blocks done" in one.what]
-
-
-def test_users_merge_into_one_store(forker: Any, place: Path, fakes: Any) -> None:
-    for name, user in (("ann", ANN), ("ben", BEN)):
-        names = ["fake/one", f"fake/{name}"]
-        assert forker.run("extract", user, path=place / name, names=names) == (0, "")
-    merges = [
-        forker.start("merge", user, into=place / "lab", stores=[place / "ann", place / "ben"])
-        for user in (ANN, BEN)
-    ]
-    assert [(forker.wait(one), forker.said(one)) for one in merges] == [(0, "")] * 2
-    assert problems(place / "lab") == []
-    assert len(FeatureStore.open(place / "lab").keys()) == 12
-    assert modes(place / "lab") == {("folder", "2775"), ("file", "664")}
-
-
-def test_files_of_others_that_may_not_be_linked_are_copied(
-    forker: Any, place: Path, fakes: Any
-) -> None:
-    """Linux lets nobody link a file that he may not write to (fs.protected_hardlinks)."""
-    theirs = {**ANN, "umask": 0o022}
-    assert forker.run("extract", theirs, path=place / "ann") == (0, "")
-    lab = {"into": place / "lab", "stores": [place / "ann"], "link": True}
-    assert forker.run("merge", BEN, **lab) == (0, "")
-    assert fakes.unlike(place / "ann", place / "lab") == []
 
 
 def test_who_may_only_read_reads_all_and_writes_nothing(

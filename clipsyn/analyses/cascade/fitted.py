@@ -59,7 +59,7 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
     the catalogue's. Raises UsageError where none of them knows.
     """
     cell = store.cell(key)
-    recorded = cell.provenance
+    recorded = cell.group().provenance
     encoder, seconds = recorded.get("encoder") or {}, recorded.get("encode_seconds")
     published = cost(key.backbone)
     gflops = given.get(key.backbone, encoder.get("gflops"))

@@ -15,8 +15,8 @@ from clipsyn.analyses.selective import SCORES, SelectiveSettings, measures, sele
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
 from clipsyn.errors import LeakError, MissingCell, StaleCell, UnknownName, UsageError
-from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.exchange.importing.write import import_files
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles.static import LogAverage
 from clipsyn.methods.ensembles.super_learner import SuperLearner
 from clipsyn.methods.numerics.folds import stratified_folds

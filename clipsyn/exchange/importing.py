@@ -1,0 +1,305 @@
+"""The whole of an import: read, align, refuse what cannot be, write cell by cell.
+
+`tables` and `arrays` turn files into parts, one for each backbone and perturbation; `align` finds
+the rows of the sample table by id. What `clipsyn export` has written becomes cells of the same
+bits. docs/importing.md lists the files that can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipsyn.catalog.datasets import find_dataset
+from clipsyn.catalog.texts import read_class_names
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.exchange.align import NewCell, align, check_labels, check_parts, new_table
+from clipsyn.exchange.arrays import SUFFIXES as NUMPY
+from clipsyn.exchange.arrays import (
+    cached_features,
+    is_clip_retrieval,
+    is_export,
+    load,
+    read_clip_retrieval,
+    read_export,
+    read_numpy,
+)
+from clipsyn.exchange.export import Split
+from clipsyn.exchange.parts import Part, class_names, have_other_numbers, text_beside
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.exchange.tables import ROLES, read_table
+from clipsyn.exchange.tables import SUFFIXES as TABLES
+from clipsyn.methods.numerics.metrics import accuracy
+from clipsyn.names import check_backbone_name
+from clipsyn.registry import unknown_name
+from clipsyn.show.table import Table
+from clipsyn.show.tables import table_of
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import exists, is_vacant
+from clipsyn.store.groups import ELSEWHERE
+from clipsyn.store.overlap import twin_notes
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.schema import PROMPTS
+from clipsyn.store.select import only_dataset
+from clipsyn.store.writer import CellWriter
+from clipsyn.text import advised
+
+_LOG = logging.getLogger("clipsyn")
+IMPORTED = {  # the columns of what `import_files` returns, a row a cell
+    "dataset": pl.String,
+    "split": pl.String,
+    "perturbation": pl.String,
+    "backbone": pl.String,
+    "prompts": pl.String,  # null where no prompt set is known
+    "kind": pl.String,
+    "images": pl.Int64,  # samples that were shown under the perturbation
+    "valid": pl.Int64,  # of these, samples with a value
+    "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings alone
+    "was": pl.String,  # new, there (the same content) or replaced
+}
+_FORMATS = "CSV, Parquet, npy, npz and pt are read"
+_MOST = 20  # cells that have a line each in the summary
+
+
+def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> pl.DataFrame:
+    """Make cells of files and say which; all of them are checked before anything is written.
+
+    The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
+    for a name that is taken by other content, UsageError for options that do not go together.
+    """
+    for role in wanted.columns:
+        if role not in ROLES:
+            raise unknown_name("role of a column", role, ROLES)
+    there = None if is_vacant(store) else FeatureStore.open(store)
+    exports = [path for path in files if is_export(path)]
+    if there and wanted.dataset is None and len(exports) < len(files):
+        wanted = wanted.replaced(dataset=only_dataset(there))
+    paths = [*_expanded([path for path in files if path not in exports], wanted.split)]
+    exported = [it for folder in exports for it in read_export(folder, wanted)]
+    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported]
+    if paths:
+        splits.append(_read_files(there, paths, wanted))
+    datasets = [_aligned(*it, wanted) for it in splits]
+    opened = there or FeatureStore.create(store)
+    cells = [(table, cell) for table, its in datasets for cell in its]
+    with ExitStack() as stack:
+        writers = [_written(stack, opened, *one, wanted) for one in cells]
+        was = [writer.finish() for writer in writers]
+    _say([cell for _, cell in cells])
+    for table, _ in datasets:
+        _say_labels(table, store)
+    for dataset in dict.fromkeys(table.dataset for table, _ in datasets):
+        for note in twin_notes(opened, dataset):
+            _LOG.info("note: %s", note)
+    rows = [_row(opened, *one, state) for one, state in zip(cells, was, strict=True)]
+    return pl.DataFrame(rows, schema=IMPORTED)
+
+
+def _read_files(
+    there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings
+) -> tuple[SampleTable | None, Split, list[Part]]:
+    """The samples, if they are there, and the parts of files that are no export."""
+    place = wanted.dataset_name, wanted.split
+    for what, name in zip(("dataset", "split"), place, strict=True):
+        if not name.strip():
+            raise UsageError(f"the {what} has no name: give one with {what}=…")
+    table, info = _samples(there, *place), find_dataset(place[0])
+    known = _known_names(there, table, wanted)
+    read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
+    parts = _with_text(read, wanted)
+    names = known or (class_names(parts) if table is None else ())
+    about = (info.metric, info.licence) if info else ("acc1", "")
+    return table, Split(*place, names, *about), parts
+
+
+def _aligned(
+    table: SampleTable | None, split: Split, parts: Sequence[Part], wanted: ImportSettings
+) -> tuple[SampleTable, list[NewCell]]:
+    """All that is known without the store's other cells."""
+    check_parts(parts)
+    if table is None:
+        table = new_table(parts, split)
+    else:
+        _check_classes(split.class_names, table.class_names, table.name)
+        check_labels(parts, table)
+    if have_other_numbers(table.class_names):
+        _LOG.info("classes are called by numbers: what the files write are names, not indices")
+    return table, align(parts, table, intersect=wanted.intersect)
+
+
+def _samples(store: FeatureStore | None, dataset: str, split: str) -> SampleTable | None:
+    if store and exists(store.samples_path(dataset, split)):
+        return store.samples(dataset, split)
+    return None
+
+
+def _with_text(parts: list[Part], wanted: ImportSettings) -> list[Part]:
+    """The parts, with the class embeddings of the file that has them alone, if there is one."""
+    if wanted.class_embeddings is None:
+        if wanted.logit_scale is not None and not any(part.texts for part in parts):
+            raise UsageError("logit_scale=… goes with class embeddings: give class_embeddings=FILE")
+        return parts
+    if {part.kind for part in parts} != {"embeddings"}:
+        raise UsageError("class_embeddings=… goes with image embeddings: give kind=embeddings")
+    if len(names := {part.backbone for part in parts}) > 1:
+        raise UsageError(
+            f"class_embeddings=… is of one backbone, not of {', '.join(sorted(names))}: import "
+            "each on its own"
+        )
+    path = wanted.class_embeddings
+    text = text_beside(path, load(path), wanted)
+    return [replace(part, texts={wanted.prompts or PROMPTS: text}) for part in parts]
+
+
+def _called(part: Part, wanted: ImportSettings) -> Part:
+    """Under the name that its backbone shall have."""
+    part = replace(part, backbone=wanted.names.get(part.backbone, part.backbone))
+    check_backbone_name(part.backbone)
+    return part
+
+
+def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
+    """Files as they are; a folder stands for all files in it that can be read, sorted.
+
+    A feature cache of CLIP_benchmark's stands for its features of the split.
+    """
+    for path in files:
+        if is_clip_retrieval(path) or not path.is_dir():
+            yield path
+        elif features := cached_features(path, split):
+            yield features
+        else:
+            readable = [file for file in sorted(path.iterdir()) if file.suffix in (*TABLES, *NUMPY)]
+            if not readable:
+                raise DatasetError(f"{path} has no file to import: {_FORMATS}")
+            yield from readable
+
+
+def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
+    if not path.is_dir() and not path.is_file():
+        raise DatasetError(f"{path} is no file or folder")
+    if path.suffix in TABLES or path.is_dir():
+        if wanted.ids or wanted.labels:
+            raise UsageError(
+                f"{path} has ids and labels in its columns: leave ids=…, labels=… away"
+            )
+        if path.is_dir():
+            return read_clip_retrieval(path, wanted)
+        return read_table(path, wanted, known)
+    if path.suffix in NUMPY:
+        return [read_numpy(path, wanted, known)]
+    raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
+
+
+def _known_names(
+    store: FeatureStore | None, table: SampleTable | None, wanted: ImportSettings
+) -> tuple[str, ...]:
+    """Class names of the split, else of another split of the dataset, else those given."""
+    given = read_class_names(wanted.classes, wanted.dataset_name) if wanted.classes else ()
+    there = table.class_names if table else ()
+    if store and not there:
+        places = (names for names, _ in store.groups("samples") if names[0] == wanted.dataset)
+        found = (store.samples(*names).class_names for names in places)
+        there = next(filter(None, found), ())
+    _check_classes(given, there, wanted.dataset_name)
+    return there or given
+
+
+def _check_classes(given: Sequence[str], there: Sequence[str], where: str) -> None:
+    if given and there and given != there:
+        raise DatasetError(
+            f"{where} has other classes in the store than are given ({len(there)} and "
+            f"{len(given)}): leave classes=… away, or call the dataset something else"
+        )
+
+
+def _written(
+    stack: ExitStack,
+    store: FeatureStore,
+    table: SampleTable,
+    cell: NewCell,
+    wanted: ImportSettings,
+) -> CellWriter:
+    """With the rows of the cell, and what is recorded of it."""
+    part, key = cell.part, cell.key
+    writer = stack.enter_context(
+        store.writer(
+            table,
+            key.backbone,
+            key.perturbation,
+            prompts=None if part.texts else cell.prompts,  # these are of the class embeddings
+            replace=wanted.replace,
+        )
+    )
+    files = [{"file": path.name, "sha256": _file_digest(path)} for path in cell.files]
+    writer.record(invalid=dict(cell.invalid), source=files)
+    if part.kind == "logits":
+        writer.logits(cell.values, cell.valid)
+    elif part.kind == "predictions":
+        writer.predictions(cell.values, cell.confidence, cell.valid)
+    else:
+        writer.embeddings(cell.values, cell.valid)
+    for name, (embeddings, scale, _) in part.texts.items():
+        writer.classes(name, embeddings, scale)
+    return writer
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> dict[str, Any]:
+    score = None
+    if (cell.part.kind != "embeddings" or cell.part.texts) and (table.labels >= 0).any():
+        score = accuracy(store.predictions(cell.key, cell.prompts or PROMPTS), table.labels)
+    return {
+        **asdict(cell.key),
+        "prompts": cell.prompts,
+        "kind": cell.part.kind,
+        "images": len(table) - cell.invalid.get(ELSEWHERE, 0),
+        "valid": int(np.count_nonzero(cell.valid)),
+        "acc1": score.value if score else None,
+        "was": was,
+    }
+
+
+def _say(cells: Sequence[NewCell]) -> None:
+    """How many samples have no value and why."""
+    reasons: dict[str, int] = {}
+    for cell in cells:
+        for reason in cell.invalid.keys() - {ELSEWHERE}:
+            reasons[reason] = reasons.get(reason, 0) + cell.invalid[reason]
+    if reasons:
+        said = "; ".join(f"{count:,} ({reason})" for reason, count in sorted(reasons.items()))
+        _LOG.info(f"images without a value, over all cells: {said}")
+
+
+def _say_labels(table: SampleTable, store: Path) -> None:
+    """How many samples have no label: nothing can be right or wrong about these."""
+    where, labelled = table.name, int(np.count_nonzero(table.labels >= 0))
+    if not labelled:
+        _LOG.info(
+            f"note: no image of {where} has a label, so there is no accuracy and no oracle: "
+            f"`{advised('rm', store, '-d', table.dataset, '-s', table.split)}`, then import true "
+            "classes, too"
+        )
+    elif labelled < len(table):
+        _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")
+
+
+def imported_table(frame: pl.DataFrame) -> Table:
+    """A line for each of the first cells that `import_files` returns; accuracies in percent."""
+    if frame["prompts"].is_null().all():
+        frame = frame.drop("prompts")
+    more = (f"the first of {len(frame):,} cells",) if len(frame) > _MOST else ()
+    shown = frame.head(_MOST)
+    return table_of(shown, percent=["acc1"], headers={"acc1": "top-1"}, below=more)

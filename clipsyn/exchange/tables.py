@@ -1,0 +1,315 @@
+"""CSV and Parquet: a row an image, or, with a column of backbones, an image and backbone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.exchange.parts import NOTHING, Part, as_logits, severity_label, short
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.names import parse_perturbation
+from clipsyn.show.frames import MOST_BYTES, read_parquet, unguarded
+from clipsyn.text import foreign
+
+SUFFIXES = (".csv", ".parquet")
+ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they are for
+    "id": ("id", "sample_id", "image", "filename", "image_path"),
+    "prediction": ("prediction", "predicted", "pred", "predicted_class"),
+    "confidence": ("confidence",),
+    "label": ("label", "target", "true_class"),
+    "backbone": ("backbone", "model"),
+    "perturbation": ("perturbation", "corruption"),
+    "severity": ("severity", "condition"),
+}
+PREDICT = {"id", "class", "class_index", "probability"}  # `clipsyn predict` writes these
+_PREDICTED = {"prediction": ("class",), "confidence": ("probability",)}
+_UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
+_TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
+_NUMBERED = re.compile(r"(.*?)(\d{1,9})")
+
+
+def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
+    """The parts of one file; `known` are class names, where there are any."""
+    return Table(path, wanted, known, _frame(path)).parts()
+
+
+def read_column(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]:
+    """One column of texts of a table: ids or labels of an array."""
+    table = Table(path, wanted, (), _frame(path))
+    return table.texts(table.required(role))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, or, with the embeddings of its rows, what others have written beside them."""
+
+    path: Path
+    wanted: ImportSettings
+    known: Sequence[str]
+    frame: pl.DataFrame
+    embeddings: NDArray[np.float32] | None = None
+    files: tuple[Path, ...] = ()  # if it is not the one at `path`
+
+    def parts(self) -> list[Part]:
+        kind, columns, values = self._values()
+        ids, labels = self._ids(), self._labels()
+        confidence = self._confidence() if kind == "predictions" else None
+        of_rows = list(zip(self._backbones(), self._perturbations(), strict=True))
+        groups: dict[tuple[str, str], list[int]] = {}
+        for row, group in enumerate(of_rows):
+            groups.setdefault(group, []).append(row)
+        return [
+            Part(
+                backbone,
+                perturbation,
+                kind,
+                tuple(ids[row] for row in rows) if ids else None,
+                values[rows],
+                tuple(labels[row] for row in rows) if labels else None,
+                columns,
+                self.files or (self.path,),
+                of_condition=bool({"severity", "perturbation"} & self.roles.keys()),
+                confidence=None if confidence is None else confidence[rows],
+                prompts=self.wanted.prompts,
+            )
+            for (backbone, perturbation), rows in groups.items()
+        ]
+
+    def required(self, role: str) -> str:
+        """The column of that role; raises DatasetError, naming the columns there are."""
+        if role not in self.roles:
+            names = " or ".join(ROLES[role])
+            raise DatasetError(
+                f"{self.path} has no column {names}: say which it is with columns=… ({role}=NAME); "
+                f"its columns are {short(self.frame.columns)}"
+            )
+        return self.roles[role]
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        return texts_of(self.path, self.frame[column])
+
+    def _filled(self, role: str) -> tuple[str, ...]:
+        """The texts of a role that no row may lack."""
+        texts = self.texts(self.required(role))
+        if "" in texts:
+            raise DatasetError(f"{self.path}: row {texts.index('')} has no {self.roles[role]}")
+        return texts
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The columns by what they are for."""
+        by_name = {name.strip().lower(): name for name in reversed(self.frame.columns)}
+        roles = {}
+        for role, guesses in ROLES.items():
+            asked = self.wanted.columns.get(role)
+            if asked and asked.lower() not in by_name:
+                raise DatasetError(
+                    f"{self.path} has no column {asked} for {role}, as columns=… has it; its "
+                    f"columns are {short(self.frame.columns)}"
+                )
+            of_predict = _PREDICTED.get(role, ()) if by_name.keys() >= PREDICT else ()
+            names = [asked.lower()] if asked else [*guesses, *of_predict]
+            if found := [by_name[name] for name in names if name in by_name]:
+                roles[role] = found[0]
+        return roles
+
+    def _ids(self) -> tuple[str, ...] | None:
+        if self.wanted.row_order and ("id" not in self.roles or self.embeddings is not None):
+            return None
+        return self._filled("id")
+
+    def _labels(self) -> tuple[str, ...] | None:
+        return self.texts(self.roles["label"]) if "label" in self.roles else None
+
+    def _confidence(self) -> NDArray[np.float32] | None:
+        """(row,) NaN where the cell holds nothing."""
+        if "confidence" not in self.roles:
+            return None
+        column = self.roles["confidence"]
+        numbers = _as_numbers(self.frame[column])
+        if numbers is None:
+            raise DatasetError(f"{self.path}: column {column} is no column of numbers")
+        return self._floats(column, numbers).to_numpy()
+
+    def _backbones(self) -> Sequence[str]:
+        wanted = self.wanted.backbone
+        if "backbone" not in self.roles:
+            return [
+                wanted or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
+            ] * len(self.frame)
+        names = self._filled("backbone")
+        if wanted and len(set(names)) > 1:
+            raise UsageError(
+                f"{self.path} has several backbones ({short(sorted(set(names)))}), called as its "
+                "column says: leave backbone=… away"
+            )
+        return [wanted] * len(names) if wanted else names
+
+    def _perturbations(self) -> Sequence[str]:
+        of_row, where = "perturbation" in self.roles, self.path
+        alone = [self.wanted.perturbation] * len(self.frame)
+        names = self.texts(self.roles["perturbation"]) if of_row else alone
+        if "severity" not in self.roles:
+            labels = {name: parse_perturbation(name).label for name in set(names)}
+            return [labels[name] for name in names]
+        rows = list(zip(names, self.texts(self.roles["severity"]), strict=True))
+        of_rows = {row: severity_label(*row, where, of_row=of_row) for row in dict.fromkeys(rows)}
+        return [of_rows[row] for row in rows]
+
+    def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
+        """Kind, names of the columns where they are classes, and a value or row for each row."""
+        if self.embeddings is not None:
+            return "embeddings", (), self.embeddings
+        kind = self.wanted.kind
+        if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
+            texts = self.texts(self.required("prediction"))
+            return "predictions", (), np.array(texts, object)
+        if kind in ("auto", "embeddings") and (lists := self._list_columns()):
+            if len(lists) > 1:
+                raise DatasetError(f"{self.path} has several columns of lists: keep one")
+            return "embeddings", (), _rows_of(self.path, self.frame[lists[0]])
+        named = self._numeric_columns()
+        order = _numbered(named)
+        if kind == "embeddings":
+            return "embeddings", (), self._matrix(order or named)
+        classes = self._class_columns(named, order)
+        values = as_logits(self._matrix(classes), kind, str(self.path))
+        return "logits", () if classes is order or self.known else tuple(classes), values
+
+    def _list_columns(self) -> list[str]:
+        """Columns whose cells are lists of numbers: an embedding in each."""
+        return [
+            name
+            for name, dtype in self.frame.schema.items()
+            if isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_numeric()
+        ]
+
+    @cached_property
+    def _numbers(self) -> dict[str, pl.Series]:
+        """Columns of numbers by name, as float32; null where a cell is none."""
+        named = [name for name in self.frame.columns if not _UNNAMED.fullmatch(name)]
+        free = (self.frame[name] for name in named if name not in self.roles.values())
+        return {column.name: x for column in free if (x := _as_numbers(column)) is not None}
+
+    def _numeric_columns(self) -> list[str]:
+        named = list(self._numbers)
+        if not named:
+            raise DatasetError(
+                f"{self.path} has neither a column of predictions ({short(ROLES['prediction'])}) "
+                f"nor one of numbers for each class; its columns are {short(self.frame.columns)}"
+            )
+        return named
+
+    def _class_columns(self, named: list[str], order: list[str] | None) -> list[str]:
+        """One column a class, by index: called after the classes, or numbered from 0."""
+        if not self.known:
+            labels = self.texts(self.roles["label"]) if "label" in self.roles else ()
+            used = {*named, *self.roles.values(), *filter(_UNNAMED.fullmatch, self.frame.columns)}
+            texts = [name for name in self.frame.columns if name not in used]
+            if order is None and texts and not set(named) <= set(labels):
+                raise DatasetError(
+                    f"{self.path}: no class is called after the columns of numbers "
+                    f"({short(named)}), and {short(texts)} may be what was predicted: name that "
+                    "column with columns=… (prediction=NAME), or the classes with classes=FILE"
+                )
+            return order or named
+        lacking = [name for name in self.known if name not in named]
+        if not lacking and len(set(self.known)) == len(self.known):
+            return list(self.known)
+        if order is None or len(order) != len(self.known):
+            example = f" (there is none for '{lacking[0]}')" if lacking else ""
+            raise DatasetError(
+                f"{self.path}: {len(self.known)} classes need a column each, called after the "
+                f"class or its index{example}; its columns of numbers are {short(named)}"
+            )
+        return order
+
+    def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
+        return pl.DataFrame(
+            [self._floats(name, self._numbers[name]) for name in columns]
+        ).to_numpy()
+
+    def _floats(self, name: str, numbers: pl.Series) -> pl.Series:
+        """A column of numbers, NaN where a cell holds nothing; DatasetError for any other text."""
+        if numbers.null_count():
+            texts = self.frame[name].cast(pl.String)
+            if len(wrong := (numbers.is_null() & ~_is_nothing(texts)).arg_true()):
+                raise DatasetError(
+                    f"{self.path}: '{texts[wrong[0]]}' in row {wrong[0]} of column {name} is no "
+                    "number"
+                )
+        return numbers.fill_null(float("nan"))
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    with foreign(lambda reason: DatasetError(f"{path} cannot be read as a table: {reason}")):
+        if path.suffix == ".parquet":
+            frame = read_parquet(path)
+        else:  # every cell as it is written: 007 keeps its zeros
+            frame = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
+    if frame.is_empty():
+        raise DatasetError(f"{path} has no rows")
+    for again in filter(None, map(_TWICE.fullmatch, frame.columns)):
+        if again[1] in frame.columns:
+            raise DatasetError(f"{path} has two columns called '{again[1]}'")
+    return frame
+
+
+def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:
+    """A column as texts, "" where there is nothing; DatasetError for one that holds no texts."""
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Object):
+        raise DatasetError(
+            f"{path}: column {column.name} holds {column.dtype}, where texts or numbers are needed"
+        )
+    texts = column.cast(pl.String).fill_null("")
+    if (size := texts.str.len_bytes().sum()) > MOST_BYTES:  # one that stands often is stored once
+        raise DatasetError(f"{path}: the texts of column {column.name} come to {size:,} bytes")
+    return tuple(texts.str.strip_chars())
+
+
+def _rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:
+    """(row, embed) of a column of lists, NaN where there is none; they are of one length."""
+    lists = column.cast(pl.List(pl.Float32))
+    widths = lists.list.len().drop_nulls().unique()
+    if len(widths) != 1 or not widths[0]:
+        raise DatasetError(f"{path}: the lists of column {column.name} are not of one length")
+    rows = np.full((len(lists), widths[0]), np.nan, np.float32)
+    values = lists.drop_nulls().explode().fill_null(float("nan")).to_numpy()
+    rows[~lists.is_null().to_numpy()] = values.reshape(-1, widths[0])
+    return rows
+
+
+def _as_numbers(column: pl.Series) -> pl.Series | None:
+    """As float32, null for what is none; None unless most of what the cells hold are numbers."""
+    if column.dtype != pl.String:
+        return column.cast(pl.Float32) if column.dtype.is_numeric() else None
+    numbers = column.cast(pl.Float32, strict=False)
+    if numbers.null_count():  # of a million cells few are written otherwise
+        numbers = column.str.strip_chars().cast(pl.Float32, strict=False)
+        texts = numbers.is_null() & ~_is_nothing(column)
+        if numbers.count() <= texts.sum():
+            return None
+    return numbers
+
+
+def _is_nothing(texts: pl.Series) -> pl.Series:
+    return texts.fill_null("").str.strip_chars().str.to_lowercase().is_in(list(NOTHING))
+
+
+def _numbered(columns: list[str]) -> list[str] | None:
+    """The columns in the order of their numbers, if they are numbered 0, 1, 2, … after one word."""
+    matches = [_NUMBERED.fullmatch(name) for name in columns]
+    if not all(matches) or len({match[1] for match in matches if match}) != 1:
+        return None
+    by_number = {int(match[2]): match[0] for match in matches if match}
+    if sorted(by_number) != list(range(len(columns))):
+        return None
+    return [by_number[number] for number in range(len(columns))]

@@ -1,0 +1,99 @@
+"""Exports from hostile or careless hands are refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.exchange.export import export
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.store.features import FeatureStore
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def folder(fakes, tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    keys = tiny_store.keys(perturbation=["clean"], split=["test"], backbone=["fake/one"])
+    export(tiny_store, tmp_path / "export", keys, "npz", fakes.Quiet())
+    return tmp_path / "export"
+
+
+def refused(folder: Path, **settings: Any) -> str:
+    with pytest.raises((DatasetError, UsageError)) as error:
+        import_files(folder.parent / "new", [folder], ImportSettings(**settings))
+    assert not (folder.parent / "new").exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.update(format="2.0"),
+        lambda it: it["cells"][0].update(file="../x.npz"),
+        lambda it: it["classes"][0].update(file="a/../../x"),
+        lambda it: it["cells"][0]["key"].update(backbone=3),
+        lambda it: it["splits"].clear(),
+        lambda it: it["cells"].clear(),
+    ],
+)
+def test_a_manifest_that_cannot_be(folder: Path, change: Change):
+    content = json.loads((folder / "export.json").read_text())
+    change(content)
+    (folder / "export.json").write_text(json.dumps(content))
+    refused(folder)
+
+
+def rewritten(folder: Path, **changed: Any) -> None:
+    (file,) = folder.glob("toy/**/*.npz")
+    with np.load(file) as held:
+        arrays = {name: held[name] for name in held.files} | changed
+    np.savez(file, **{name: values for name, values in arrays.items() if values is not None})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"embeddings": None},
+        {"valid": np.ones(3, np.bool_)},
+        {"ids": np.array(["a"] * 20)},
+    ],
+)
+def test_files_that_do_not_hold_what_they_should(folder: Path, changed):
+    rewritten(folder, **changed)
+    refused(folder)
+
+
+def test_an_export_needs_no_options(folder: Path):
+    assert "leave dataset=… away" in refused(folder, dataset="mine")
+    assert "leave split=… away" in refused(folder, split="train")
+
+
+def test_other_class_names_are_refused(fakes, folder: Path, tmp_path: Path):
+    """Or labels and predictions, which are indices, would mean other classes."""
+    store = fakes.fill(tmp_path / "mine", [fakes.Encoder("x")])
+    content = json.loads((folder / "export.json").read_text())
+    content["splits"][0]["class_names"].reverse()
+    (folder / "export.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="other classes"):
+        import_files(store.path, [folder], ImportSettings())
+
+
+def test_other_samples_and_labels_are_refused(fakes, folder: Path, tmp_path: Path):
+    other = fakes.fill(tmp_path / "fewer", [fakes.Encoder("x")], [fakes.Source(count=12)])
+    with pytest.raises(DatasetError, match="8 of its ids are unknown"):
+        import_files(other.path, [folder], ImportSettings())
+    import_files(other.path, [folder], ImportSettings(intersect=True))
+    labels = fakes.Source().labels.copy()
+    labels[5] = (labels[5] + 1) % 3
+    rewritten(folder, labels=labels)
+    same = fakes.fill(tmp_path / "same", [fakes.Encoder("x")])
+    with pytest.raises(DatasetError, match=r"1 labels are others .*im005"):
+        import_files(same.path, [folder], ImportSettings())

@@ -1,0 +1,263 @@
+"""`clipsyn.exchange.importing`: from files to cells of a store, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.analyses.oracle import OracleSettings
+from clipsyn.analyses.oracle.measure import sample_table
+from clipsyn.errors import DatasetError, InputError, MissingCell, StaleCell, UsageError
+from clipsyn.exchange.importing import IMPORTED, import_files
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.methods.numerics.logits import NONE_OF_THEM
+from clipsyn.names import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+
+Write = Callable[..., Path]
+KEY = FeatureKey("toy", "test", "clean", "mine")
+ROWS = [["a", "cat", "cat"], ["b", "dog", "dog"], ["c", "bee", "cat"]]
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+    """Function (files, options) -> what was imported into tmp_path/store, dataset toy."""
+
+    def call(*files: Path, store: Path | None = None, **options: Any) -> pl.DataFrame:
+        wanted = ImportSettings(**{"dataset": "toy", **options})
+        return import_files(store or tmp_path / "store", files, wanted)
+
+    return call
+
+
+@pytest.fixture
+def mine(write_csv: Write) -> Path:
+    return write_csv(["id", "prediction", "label"], ROWS)
+
+
+class TestANewStore:
+    def test_has_the_samples_of_the_file(self, bring: Any, mine: Path, tmp_path: Path) -> None:
+        frame = bring(mine)
+        assert frame.schema == IMPORTED
+        assert frame.rows() == [
+            ("toy", "test", "clean", "mine", None, "predictions", 3, 3, pytest.approx(2 / 3), "new")
+        ]
+        store = FeatureStore.open(tmp_path / "store")
+        table = store.samples("toy", "test")
+        assert (table.ids, table.class_names) == (("a", "b", "c"), ("bee", "cat", "dog"))
+        np.testing.assert_array_equal(table.labels, [1, 2, 1])
+        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [1, 2, 0])
+
+    @pytest.mark.parametrize(
+        ("labels", "said"),
+        [
+            (("cat", "dog", "bee"), ""),
+            (("cat", "", "NA"), "note: 1 of the 3 images of toy/test have a label"),
+            (("", "", ""), "note: no image of toy/test has a label"),
+        ],
+    )
+    def test_says_what_has_labels(
+        self,
+        bring: Any,
+        write_csv: Write,
+        caplog: pytest.LogCaptureFixture,
+        labels: tuple[str, ...],
+        said: str,
+    ) -> None:
+        rows = [[name, "cat", label] for name, label in zip("abc", labels, strict=True)]
+        with caplog.at_level("INFO", "clipsyn"):
+            bring(write_csv(["id", "prediction", "label"], rows))
+        notes = [line for line in caplog.messages if line.startswith("note: ")]
+        assert [line[: len(said)] for line in notes] == [said] * bool(said)
+
+    def test_none_of_the_classes_is_an_answer_that_is_wrong(
+        self, bring: Any, write_csv: Write, tmp_path: Path
+    ) -> None:
+        rows = [["a", NONE_OF_THEM, "cat"], ["b", "cat", "cat"], ["c", "", "dog"]]
+        frame = bring(write_csv(["id", "prediction", "label"], rows))
+        assert frame.select("images", "valid", "acc1").rows() == [(3, 2, 0.5)]
+        store = FeatureStore.open(tmp_path / "store")
+        assert store.samples("toy", "test").class_names == ("cat", "dog")
+        table = sample_table(store, OracleSettings())
+        predicted = table.select("mine predicts", "mine right").rows()
+        assert predicted == [(None, False), ("cat", True), (None, None)]
+
+    def test_images_shown_under_one_condition_each(
+        self, bring: Any, write_csv: Write, tmp_path: Path
+    ) -> None:
+        rows = [["a", "net", 0, "cat"], ["b", "net", 2, "dog"]]
+        rows += [["b", "vit", 2, "cat"], ["a", "vit", 0, "cat"]]
+        path = write_csv(["id", "model", "severity", "prediction"], rows)
+        frame = bring(path, perturbation="contrast", names={"vit": "ViT-B-32"})
+        assert frame.select("perturbation", "backbone", "images", "valid").rows() == [
+            (label, name, 1, 1) for label in ("clean", "contrast-2") for name in ("ViT-B-32", "net")
+        ]
+
+    def test_classes_called_by_numbers(
+        self, bring: Any, write_csv: Write, tmp_path: Path, caplog: Any
+    ) -> None:
+        """Labels are whole, and predictions floating point, since one is missing."""
+        (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+        rows = [["a", 1, "1.0"], ["b", 2, "2.0"], ["c", 3, ""], ["d", 1, "1.0"]]
+        path = write_csv(["id", "label", "prediction"], rows)
+        with caplog.at_level("INFO", "clipsyn"):
+            frame = bring(path, classes=tmp_path / "classes.txt")
+        assert frame.select("valid", "acc1").rows() == [(3, 1.0)]
+        assert "what the files write are names, not indices" in caplog.text
+
+
+class TestPrompts:
+    """Predictions with their confidences, under several prompt sets."""
+
+    @pytest.fixture
+    def files(self, bring: Any, write_csv: Write) -> list[str]:
+        """They are imported; the prompt sets."""
+        sets = ["80 templates", "CLS", "a photo of a CLS."]
+        for prompts, sure in zip(sets, (1, 0.5, 0.75), strict=True):
+            rows = [["a", "dog", sure, "cat"], ["b", "dog", 0.5, "dog"]]
+            path = write_csv(["id", "prediction", "confidence", "label"], rows)
+            (said,) = bring(path, prompts=prompts)["prompts"].to_list()
+            assert said == prompts
+        return sets
+
+    def test_stand_beside_each_other(self, files: list[str], tmp_path: Path) -> None:
+        store = FeatureStore.open(tmp_path / "store")
+        assert store.prompt_sets(KEY) == files
+        assert store.confidences(KEY, "CLS").tolist() == [0.5, 0.5]
+        assert store.confidences(KEY, "80 templates").tolist() == [1.0, 0.5]
+        assert store.fingerprint(KEY, "CLS") != store.fingerprint(KEY, "80 templates")
+        with pytest.raises(MissingCell, match="not 'own'"):
+            store.predictions(KEY, "own")
+
+    def test_prompts_may_be_said(self, bring: Any, mine: Path, tmp_path: Path) -> None:
+        assert bring(mine, prompts="mine")["prompts"].to_list() == ["mine"]
+        with pytest.raises(StaleCell, match=r"under a prompt set: .*another name with backbone="):
+            bring(mine)
+        store = FeatureStore.open(tmp_path / "store")
+        with pytest.raises(MissingCell, match="imported as predictions, without confidences"):
+            store.confidences(KEY, "mine")
+
+    @pytest.mark.parametrize(
+        ("confidence", "sentence"),
+        [("1.5", "not 1.5"), ("", "not nan")],
+    )
+    def test_a_confidence_that_cannot_be(
+        self, bring: Any, write_csv: Write, confidence: str, sentence: str
+    ) -> None:
+        rows = [["a", "cat", "cat", 0.5], ["b", "cat", "cat", confidence], ["c", "cat", "cat", 0.5]]
+        with pytest.raises(InputError, match=sentence):
+            bring(write_csv(["id", "prediction", "label", "confidence"], rows))
+
+
+class TestAgain:
+    def test_the_same_file_changes_nothing(
+        self, bring: Any, mine: Path, tmp_path: Path, fakes: Any
+    ) -> None:
+        bring(mine)
+        before = {f: f.stat().st_mtime_ns for f in (tmp_path / "store").rglob("*") if f.is_file()}
+        assert bring(mine)["was"].to_list() == ["there"]
+        after = {f: f.stat().st_mtime_ns for f in (tmp_path / "store").rglob("*") if f.is_file()}
+        assert before == after
+        assert fakes.draft_folders(tmp_path / "store") == []
+
+    def test_other_content_needs_another_name_or_replace(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path
+    ) -> None:
+        bring(mine)
+        other = write_csv(["id", "prediction"], [["a", "dog"], ["b", "dog"], ["c", "cat"]])
+        with pytest.raises(StaleCell, match=r"other content .*replace=True, or .*backbone=NA"):
+            bring(other)
+        assert bring(other, backbone="other")["was"].to_list() == ["new"]
+        assert bring(other, replace=True)["was"].to_list() == ["replaced"]
+        store = FeatureStore.open(tmp_path / "store")
+        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [2, 2, 1])
+
+
+class TestNothingIsWrittenWhere:
+    def test_one_of_several_files_is_bad(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path
+    ) -> None:
+        bad = write_csv(["id", "prediction"], [["a", "cat"], ["a", "dog"]], "bad.csv")
+        with pytest.raises(DatasetError, match=r"bad \(clean, bad\.csv\): 1 ids occur more than"):
+            bring(mine, bad)
+        assert not (tmp_path / "store").exists()
+
+    def test_backbones_have_other_samples(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path
+    ) -> None:
+        two = write_csv(["id", "prediction"], [[x, "cat"] for x in "bcd"], "two.csv")
+        with pytest.raises(DatasetError, match=r"mine .*1 samples are not in it \(d\)"):
+            bring(mine, two)
+        assert not (tmp_path / "store").exists()
+        frame = bring(mine, two, intersect=True)
+        assert frame.select("images", "valid").rows() == [(4, 3), (4, 3)]
+
+    def test_a_dataset_or_split_without_a_name(self, bring: Any, mine: Path) -> None:
+        with pytest.raises(UsageError, match="the dataset has no name: give one with dataset=…"):
+            bring(mine, dataset=None)
+        (only,) = {*bring(mine)["dataset"]}
+        assert [*bring(mine, dataset=None)["dataset"]] == [only]
+        with pytest.raises(UsageError, match="the split has no name"):
+            bring(mine, split=" ")
+
+
+class TestBesideExtractedCells:
+    """tiny_store has 20 images im000.png … of toy/test, three classes."""
+
+    @pytest.fixture
+    def theirs(self, tiny_store: FeatureStore, write_csv: Write) -> Path:
+        ids, names = tiny_store.samples("toy", "test").ids, ("cat", "dog", "crème brûlée")
+        rows = [[name, names[row % 3]] for row, name in enumerate(ids)]
+        return write_csv(["id", "prediction"], rows[::-1], "theirs.csv")
+
+    def test_predictions_stand_beside_those_of_every_prompt_set(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore
+    ) -> None:
+        frame = bring(theirs, store=tiny_store.path)
+        assert frame["acc1"].to_list() == [1]
+        key = FeatureKey("toy", "test", "clean", "theirs")
+        assert tiny_store.prompt_sets(key) == ["simple"]
+        np.testing.assert_array_equal(tiny_store.predictions(key, "simple"), np.arange(20) % 3)
+
+    def test_other_class_names_are_refused(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore, tmp_path: Path
+    ) -> None:
+        (tmp_path / "classes.txt").write_text("cat\ndog\n")
+        with pytest.raises(DatasetError, match=r"other classes .* \(3 and 2\)"):
+            bring(theirs, store=tiny_store.path, classes=tmp_path / "classes.txt")
+
+
+def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    bring(mine)
+    attributes = arrays.read_attributes(tmp_path / "store/predictions/toy/test/clean/mine/imported")
+    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
+    assert attributes["source"] == [{"file": "mine.csv", "sha256": digest}]
+    assert attributes["identity"]["source"] == "imported"
+    assert attributes["identity"]["confidences"] is False
+
+
+def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
+    """What `-o FILE.csv` writes is what `import` reads, marks and all; so is a plain file."""
+    from clipsyn.show.frames import write as write_frame
+
+    classes = ["=1+1", "@x", "'=y", "-b", "+a"]
+    frame = pl.DataFrame(
+        {"id": [f"-{row}.png" for row in range(5)], "prediction": classes, "label": classes[::-1]}
+    )
+    write_frame(frame, csv=tmp_path / "guarded.csv")
+    assert "'-0.png,'=1+1," in (tmp_path / "guarded.csv").read_text()
+    frame.with_columns(pl.col("label").replace("'=y", "''=y")).write_csv(tmp_path / "plain.csv")
+    for name in ("guarded", "plain"):
+        where = ImportSettings(dataset=name, backbone="mine", kind="predictions")
+        import_files(tmp_path / "store", [tmp_path / f"{name}.csv"], where)
+        samples = FeatureStore.open(tmp_path / "store").samples(name, "test")
+        assert samples.ids == tuple(frame["id"])
+        assert [samples.class_names[label] for label in samples.labels] == classes[::-1]

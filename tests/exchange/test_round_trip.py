@@ -1,0 +1,107 @@
+"""What is exported and imported again has the same bits, in every layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsyn.exchange import LAYOUTS
+from clipsyn.exchange.export import export
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.names import FeatureKey
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.verify import damage
+
+
+def round_trip(fakes, store: FeatureStore, folder: Path, layout: str) -> FeatureStore:
+    export(store, folder / "export", store.keys(), layout, fakes.Quiet())
+    import_files(folder / "again", [folder / "export"], ImportSettings())
+    return FeatureStore.open(folder / "again")
+
+
+def equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def sets(store: FeatureStore, key: FeatureKey) -> list[str | None]:
+    cell = store.cell(key)
+    return list(cell.known_sets) or [None]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_embeddings_and_what_follows_from_them_are_the_same(fakes, mixed, tmp_path, layout):
+    again = round_trip(fakes, mixed, tmp_path, layout)
+    keys = mixed.keys()
+    keys = [key for key in keys if mixed.cell(key).has_embeddings]
+    assert len(keys) == 9
+    for key in keys:
+        assert equal(mixed.embeddings(key), again.embeddings(key)), key
+        assert equal(mixed.valid(key), again.valid(key)), key
+        assert mixed.prompt_sets(key) == again.prompt_sets(key)
+        for prompts in mixed.prompt_sets(key):
+            assert equal(mixed.logits(key, prompts), again.logits(key, prompts))
+            assert equal(mixed.predictions(key, prompts), again.predictions(key, prompts))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_class_embeddings_and_samples_are_the_same(fakes, mixed, tmp_path, layout):
+    again = round_trip(fakes, mixed, tmp_path, layout)
+    for names, _ in mixed.groups("classes"):
+        (ours, scale), (theirs, other) = (
+            mixed.class_embeddings(*names),
+            again.class_embeddings(*names),
+        )
+        assert equal(ours, theirs)
+        assert scale == other
+    for place, _ in mixed.groups("samples"):
+        ours, theirs = mixed.samples(*place), again.samples(*place)
+        for field in ("ids", "class_names", "metric", "licence"):
+            assert getattr(ours, field) == getattr(theirs, field)
+        assert equal(ours.labels, theirs.labels)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_logits_and_predictions_are_the_same(fakes, mixed, tmp_path, layout):
+    again = round_trip(fakes, mixed, tmp_path, layout)
+    keys = mixed.keys()
+    assert again.keys() == keys
+    for key in keys:
+        for prompts in sets(mixed, key):
+            ours, theirs = mixed.cell(key), again.cell(key)
+            assert sets(mixed, key) == sets(again, key)
+            for array in ("logit", "prediction", "confidence", "valid"):
+                if array in ours.group(prompts)["arrays"]:
+                    held = [cell.holding(array, prompts).read(array) for cell in (ours, theirs)]
+                    assert equal(*held), (key, array)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_round_trip_is_a_whole_store_and_the_second_changes_nothing(
+    fakes, mixed, tmp_path, layout
+):
+    again = round_trip(fakes, mixed, tmp_path, layout)
+    for group in find_groups(again, {}):
+        assert list(damage(again, group, deep=True)) == []
+    rows = import_files(tmp_path / "again", [tmp_path / "export"], ImportSettings())
+    assert set(rows["was"]) == {"there"}
+    (tmp_path / "second").mkdir()
+    third = round_trip(fakes, again, tmp_path / "second", layout)
+    assert fakes.unlike(third.path, again.path) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_goes_into_a_store_that_has_the_samples_in_another_order(fakes, tmp_path, layout):
+    ours = fakes.fill(tmp_path / "ours", [fakes.Encoder("theirs")])
+    export(ours, tmp_path / "export", ours.keys(), layout, fakes.Quiet())
+    source = fakes.Source()
+    order = np.random.default_rng(1).permutation(20)
+    source.ids = tuple(source.ids[row] for row in order)
+    source.labels = source.labels[order]
+    store = fakes.fill(tmp_path / "store", sources=[source])
+    import_files(store.path, [tmp_path / "export"], ImportSettings())
+    key = FeatureKey("toy", "test", "clean", "theirs")
+    assert equal(store.embeddings(key), ours.embeddings(key)[order])

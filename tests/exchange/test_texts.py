@@ -1,0 +1,151 @@
+"""`clipsyn.exchange.parts`: class embeddings that come with image embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from clipsyn.errors import InputError, StaleCell, UsageError
+from clipsyn.exchange.importing import import_files
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.names import FeatureKey
+from clipsyn.store.features import FeatureStore
+
+KEY = FeatureKey("toy", "test", "clean", "mine")
+GENERATOR = np.random.default_rng(0)
+IDS = np.array(["a", "b", "c", "d", "e"])
+LABELS = np.array([0, 1, 2, 0, 1])
+IMAGES = GENERATOR.normal(size=(5, 4))  # of any norm
+TEXTS = GENERATOR.normal(size=(3, 4))
+
+
+def cosines(images: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float64]:
+    """The plain way; image embeddings are rounded to float16 between."""
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
+    return unit[0].astype(np.float16).astype(np.float64) @ unit[1].T
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Callable[..., Path]:
+    """Function (name, changes) -> an npz of embeddings with class embeddings and scale."""
+
+    def make(name: str = "mine.npz", **changes: Any) -> Path:
+        there = {
+            "embeddings": IMAGES,
+            "class_embeddings": TEXTS,
+            "logit_scale": 50.0,
+            "ids": IDS,
+            "labels": LABELS,
+        }
+        kept = {name: value for name, value in (there | changes).items() if value is not None}
+        np.savez(tmp_path / name, **kept)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+    def call(*files: Path, **options: Any) -> pl.DataFrame:
+        return import_files(tmp_path / "store", files, ImportSettings("toy", **options))
+
+    return call
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[[], FeatureStore]:
+    return lambda: FeatureStore.open(tmp_path / "store")
+
+
+class TestOneFile:
+    def test_gives_zero_shot_logits(self, bring: Any, npz: Any, opened: Any) -> None:
+        frame = bring(npz())
+        expected = 50 * cosines(IMAGES, TEXTS)
+        right = np.mean(expected.argmax(axis=1) == LABELS)
+        assert frame.select("kind", "prompts", "acc1", "was").rows() == [
+            ("embeddings", "imported", pytest.approx(right), "new")
+        ]
+        store = opened()
+        np.testing.assert_allclose(store.logits(KEY, "imported"), expected, atol=1e-5)
+        assert store.samples("toy", "test").class_names == ("0", "1", "2")
+        pool = store.pool("toy", "test")
+        assert pool.logit_scales == {"mine": 50}
+        np.testing.assert_allclose(np.linalg.norm(pool.class_embeddings["mine"], axis=1), 1)
+
+    def test_a_name_for_the_prompts_and_another_scale(
+        self, bring: Any, npz: Any, opened: Any
+    ) -> None:
+        bring(npz(), prompts="simple", logit_scale=100)
+        assert opened().prompt_sets(KEY) == ["simple"]
+        np.testing.assert_allclose(
+            opened().logits(KEY, "simple"), 100 * cosines(IMAGES, TEXTS), atol=1e-5
+        )
+
+    def test_a_second_prompt_set(self, bring: Any, npz: Any, opened: Any) -> None:
+        bring(npz(), prompts="one")
+        frame = bring(npz(class_embeddings=-TEXTS), prompts="two")
+        assert frame["was"].to_list() == ["there"]  # the image embeddings are
+        assert opened().prompt_sets(KEY) == ["one", "two"]
+        np.testing.assert_allclose(
+            opened().logits(KEY, "two"), -50 * cosines(IMAGES, TEXTS), atol=1e-5
+        )
+
+    def test_splits_of_a_dataset_share_them(self, bring: Any, npz: Any, opened: Any) -> None:
+        bring(npz())
+        bring(npz("train.npz"), split="train", backbone="mine")
+        assert len(opened().pool("toy", "train").labels) == 5
+        other = npz("val.npz", class_embeddings=-TEXTS)
+        with pytest.raises(StaleCell):
+            bring(other, split="val", backbone="mine")
+
+
+class TestTwoFiles:
+    @pytest.mark.parametrize("ending", ["npy", "npz"])
+    def test_say_the_same(
+        self, bring: Any, npz: Any, opened: Any, tmp_path: Path, ending: str
+    ) -> None:
+        bring(npz())
+        beside = tmp_path / f"texts.{ending}"
+        if ending == "npy":
+            np.save(beside, TEXTS)
+        else:
+            np.savez(beside, class_embeddings=TEXTS, logit_scale=np.array([50]))
+        images = npz("images.npz", class_embeddings=None, logit_scale=None)
+        scale = {"logit_scale": 50} if ending == "npy" else {}
+        frame = bring(images, class_embeddings=beside, backbone="mine", **scale)
+        assert frame["was"].to_list() == ["there"]
+        files = [one["file"] for one in opened().cell(KEY).group()["source"]]
+        assert files == ["mine.npz"]
+
+
+class TestWhatCannotBe:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"logit_scale": [1, 2]},
+            {"logit_scale": -5.0},
+            {"class_embeddings": TEXTS[0]},
+            {"class_embeddings": TEXTS[:2]},
+            {"class_embeddings": TEXTS[:, :3]},
+            {"class_embeddings": 0 * TEXTS},
+        ],
+    )
+    def test_is_one_sentence(self, bring: Any, npz: Any, changes: Any, tmp_path: Path) -> None:
+        with pytest.raises(InputError):
+            bring(npz(**changes))
+        assert not (tmp_path / "store" / "features").exists()
+
+    def test_class_embeddings_without_their_scale(self, bring: Any, npz: Any) -> None:
+        with pytest.raises(UsageError, match=r"without their scale: give logit_scale=…"):
+            bring(npz(logit_scale=None))
+
+    def test_a_logarithm_is_suspected(self, bring: Any, npz: Any, caplog: Any) -> None:
+        with caplog.at_level("INFO", "clipsyn"):
+            bring(npz(logit_scale=np.log(100)))
+        assert "if 4.60517 is the logarithm of the factor, give logit_scale=100" in caplog.text

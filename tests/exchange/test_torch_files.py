@@ -1,0 +1,152 @@
+"""`importing.torch_files`: files that torch wrote, and files that hold no tensor."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError
+from clipsyn.exchange.torch_files import read_tensor
+
+torch = pytest.importorskip("torch")
+
+
+def saved(path: Path, thing: Any, **options: Any) -> Path:
+    torch.save(thing, path / "a.pt", **options)
+    return path / "a.pt"
+
+
+TYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8"]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_of_number(name: str, tmp_path: Path) -> None:
+    tensor = (torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) * 9).to(
+        getattr(torch, name)
+    )
+    found = read_tensor(saved(tmp_path, tensor))
+    assert found.dtype == ("float32" if name == "bfloat16" else name)
+    np.testing.assert_array_equal(found, tensor.to(torch.float64).numpy())
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.arange(7), torch.arange(24).view(6, 4).T[1:, ::2], torch.zeros(0, 4), torch.tensor(3)],
+    ids=["vector", "transposed part", "empty", "number"],
+)
+def test_any_shape_and_stride(tensor: Any, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_tensor(saved(tmp_path, tensor)), tensor.numpy())
+
+
+@pytest.mark.parametrize(
+    ("thing", "reason"),
+    [
+        ({"a": torch.ones(2)}, "holds a dict"),
+        ([torch.ones(2)], "holds a list"),
+        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear, which is no tensor"),
+        (torch.ones(2).to_sparse(), "_rebuild_sparse_tensor, which is no tensor"),
+    ],
+    ids=["dict", "list", "module", "sparse"],
+)
+def test_what_is_no_dense_tensor(thing: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=rf"a\.pt cannot be read.*{reason}.*numpy\.save"):
+        read_tensor(saved(tmp_path, thing))
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit 1",)
+
+
+class _Named:
+    """Pickles as a tensor of these."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+
+class _Forger(pickle.Pickler):
+    def persistent_id(self, thing: Any) -> Any:
+        return ("storage", torch.FloatStorage, "0", "cpu", 4) if thing == "numbers" else None
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, _Named):
+            return torch._utils._rebuild_tensor_v2, thing.arguments
+        return NotImplemented
+
+
+NUMBERS = np.arange(4, dtype="<f4").tobytes()
+
+
+def forged(path: Path, thing: Any, numbers: bytes = NUMBERS, how: int = zipfile.ZIP_STORED) -> Path:
+    """A file of torch's form with four numbers, and a pickle of anything."""
+    stream = io.BytesIO()
+    _Forger(stream, protocol=2).dump(thing)
+    with zipfile.ZipFile(path / "a.pt", "w", how) as file:
+        file.writestr("a/data.pkl", thing if isinstance(thing, bytes) else stream.getvalue())
+        file.writestr("a/data/0", numbers)
+    return path / "a.pt"
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="system, which is no tensor"):
+        read_tensor(forged(tmp_path, _Evil()))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (5,), (1,)), (1, (2, 2), (2, 1)), (0, (2,), (-1,)), (-1, (2,), (1,)), (0, (2, 2), (2,))],
+)
+def test_a_shape_that_leaves_the_numbers(
+    offset: int, size: Any, stride: Any, tmp_path: Path
+) -> None:
+    assert read_tensor(forged(tmp_path, _Named("numbers", 1, (3,), (1,)))).tolist() == [1, 2, 3]
+    with pytest.raises(DatasetError, match="cannot be read as one tensor"):
+        read_tensor(forged(tmp_path, _Named("numbers", offset, size, stride)))
+
+
+def test_a_file_that_is_cut(tmp_path: Path) -> None:
+    path = saved(tmp_path, torch.ones(500))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(DatasetError, match="cannot be read as one tensor"):
+        read_tensor(path)
+    with pytest.raises(DatasetError, match="No such file"):
+        read_tensor(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("size", [(10**6, 10**6), (5,), (2**62, 2**62)])
+def test_numbers_that_stand_for_many(size: tuple[int, ...], tmp_path: Path) -> None:
+    """A stride of 0 says again what is there: 10^12 numbers of one."""
+    path = forged(tmp_path, _Named("numbers", 0, size, (0,) * len(size)))
+    with pytest.raises(DatasetError, match="4 numbers cannot fill"):
+        read_tensor(path)
+
+
+def test_a_zip_bomb(tmp_path: Path) -> None:
+    tensor = _Named("numbers", 0, (4,), (1,))
+    assert len(read_tensor(forged(tmp_path, tensor))) == 4
+    path = forged(tmp_path, tensor, bytes(10**7), zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(DatasetError, match=r"would be [0-9,]+ bytes, compressed"):
+        read_tensor(path)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",
+        b"]p99999999999\n.",
+        b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",
+    ],
+    ids=["LONG_BINPUT", "PUT", "BYTEARRAY8"],
+)
+def test_a_pickle_that_takes_all_memory(pickled: bytes, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"asks for place|expected 1099511627776 bytes"):
+        read_tensor(forged(tmp_path, pickled))
