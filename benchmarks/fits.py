@@ -31,7 +31,7 @@ from clipsyn.methods.ensembles import ENSEMBLES, residual
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics import optimise, wide
-from clipsyn.methods.numerics.contenders import contenders
+from clipsyn.methods.numerics.logits import contenders
 from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader

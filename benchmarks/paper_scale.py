@@ -13,6 +13,7 @@ its own, with its files in the page cache. The older checkout reads the same sto
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -221,7 +222,7 @@ def wanted(name: str, only: Sequence[str]) -> bool:
 def measured(bench: Bench, line: Line, rates: Rates) -> Row:
     """One row: ours, the bound, the code of before, a plain script."""
     for file in line.writes:
-        file.unlink(missing_ok=True)
+        shutil.rmtree(file, ignore_errors=True)
     ours = run(line.command, bench.timeout)
     bound = line.bound.seconds(rates)
     row = {"line": line.name, **shown(ours), "bound s": f"{bound:.3g}", "over bound": ""}

@@ -15,7 +15,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.store.features": ("FeatureStore",),
     "clipsyn.store.samples": ("SampleTable",),
     "clipsyn.methods.pool": ("Pool",),
-    "clipsyn.methods.numerics.fewshot": ("few_shot",),
+    "clipsyn.methods.numerics.samples": ("few_shot",),
     "clipsyn.evaluation.loop": ("evaluate",),
     "clipsyn.evaluation.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),

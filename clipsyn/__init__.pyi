@@ -9,14 +9,12 @@ import polars as pl
 from matplotlib.axes import Axes  # noqa: TID253
 from polars import DataFrame
 
-from clipsyn.methods.ensembles.calibrated import CalibratedConfidence as CalibratedConfidence
-from clipsyn.methods.ensembles.calibrated import CalibratedLogAverage as CalibratedLogAverage
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
 from clipsyn.methods.ensembles.dynamic import OverallLocalAccuracy as OverallLocalAccuracy
 from clipsyn.methods.ensembles.genetic import GeneticAlgorithm as GeneticAlgorithm
 from clipsyn.methods.ensembles.greedy import GreedySelection as GreedySelection
-from clipsyn.methods.ensembles.moe import MixtureOfExperts as MixtureOfExperts
 from clipsyn.methods.ensembles.nlc import NLC as NLC
+from clipsyn.methods.ensembles.nlc import MixtureOfExperts as MixtureOfExperts
 from clipsyn.methods.ensembles.residual import ResidualRouter as ResidualRouter
 from clipsyn.methods.ensembles.stacking import Stacking as Stacking
 from clipsyn.methods.ensembles.static import BestSingle as BestSingle
@@ -25,14 +23,16 @@ from clipsyn.methods.ensembles.static import LogAverage as LogAverage
 from clipsyn.methods.ensembles.static import ProbabilityAverage as ProbabilityAverage
 from clipsyn.methods.ensembles.static import VoteTop1 as VoteTop1
 from clipsyn.methods.ensembles.static import VoteTop3 as VoteTop3
-from clipsyn.methods.ensembles.super_learner import SuperLearner as SuperLearner
-from clipsyn.methods.heads.anchored import AnchoredProbe as AnchoredProbe
+from clipsyn.methods.ensembles.weighted import CalibratedConfidence as CalibratedConfidence
+from clipsyn.methods.ensembles.weighted import CalibratedLogAverage as CalibratedLogAverage
+from clipsyn.methods.ensembles.weighted import SuperLearner as SuperLearner
+from clipsyn.methods.heads.base import ZeroShot as ZeroShot
 from clipsyn.methods.heads.lda import ShrinkageLDA as ShrinkageLDA
+from clipsyn.methods.heads.linear import AnchoredProbe as AnchoredProbe
 from clipsyn.methods.heads.linear import LinearProbe as LinearProbe
 from clipsyn.methods.heads.tip import TipAdapter as TipAdapter
 from clipsyn.methods.heads.tip import TipAdapterF as TipAdapterF
-from clipsyn.methods.heads.zero_shot import ZeroShot as ZeroShot
-from clipsyn.methods.numerics.fewshot import few_shot as few_shot
+from clipsyn.methods.numerics.samples import few_shot as few_shot
 from clipsyn.methods.pool import Pool as Pool
 from clipsyn.report.plot import Source
 from clipsyn.router.artefact import load_router as load_router
@@ -118,7 +118,6 @@ def evaluate(
     views: str | Collection[str] = (),
     base_to_new: bool = False,
     coop: str | PathLike[str] | None = None,
-    compare: str | Collection[str] = (),
     output: str | PathLike[str] | None = None,
     predictions: bool = True,
     replace: bool = False,

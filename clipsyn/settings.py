@@ -260,7 +260,8 @@ def refuse_overwriting(written: Iterable[tuple[str, Path | None]], read: Iterabl
     named = [path for value in read for path in _files_in(value)]
     seen: list[tuple[str, Path]] = []
     for option, path in written:
-        if path is None or (path.exists() and not path.is_file()):  # a device takes all
+        is_device = path is not None and path.exists() and not (path.is_file() or path.is_dir())
+        if path is None or is_device:  # which takes all
             continue
         for other in named:
             if _is_same(path, other):
@@ -273,7 +274,7 @@ def refuse_overwriting(written: Iterable[tuple[str, Path | None]], read: Iterabl
 
 def _files_in(value: Any) -> Iterable[Path]:
     if isinstance(value, str | os.PathLike):
-        return [Path(value)] if os.path.isfile(value) else []  # noqa: PTH113 (no text is an error)
+        return [Path(value)] if os.path.exists(value) else []  # noqa: PTH110 (no text is an error)
     several = value.values() if isinstance(value, Mapping) else value
     if not isinstance(several, tuple | list | ValuesView):
         return []

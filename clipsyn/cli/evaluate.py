@@ -71,11 +71,11 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
     clipsyn evaluate store -o results.parquet --on slurm --jobs 21
     """
     from clipsyn.evaluation.loop import gather, measure
-    from clipsyn.evaluation.report import tables
     from clipsyn.evaluation.results.frame import interval_note
+    from clipsyn.evaluation.tables import tables
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.overlap import apart, image_notes, sample_tables
+    from clipsyn.store.overlap import image_notes, sample_tables
 
     executor = pop_executor_settings(values)
     results, output = _results_of(output)
@@ -92,7 +92,7 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
         say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
         return
     samples = sample_tables(opened, frame)
-    output.show(frame, lambda shown: tables(shown, settings, apart(samples)))
+    output.show(frame, tables)
     for note in filter(None, [*image_notes(samples), interval_note(frame)]):
         say(note, err=True)
     if settings.output:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.evaluation.figures import beside, lines_of
-from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.view import refuse_several
+from clipsyn.evaluation.results.frame import refuse_several
 from clipsyn.evaluation.tables import at_most_shots, method_frame
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
 from clipsyn.show.figure import COLUMN, INK, Figure, Mark, Size, needed
 from clipsyn.show.panels import key
 

@@ -1,4 +1,4 @@
-"""The cells that are measured: a comparison for each dataset and prompt set."""
+"""What is measured: cells of a store, and the heads and ensembles that can work on them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 
-from clipsyn.evaluation.methods import check, learning, spelled_out, usable
+from clipsyn.errors import UsageError
 from clipsyn.evaluation.plan import Comparison
-from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.methods.ensembles import CHOSEN
-from clipsyn.methods.estimator import from_text
+from clipsyn.evaluation.settings import ALL, ProtocolSettings
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
+from clipsyn.methods.estimator import Estimator, from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.names import FeatureKey
+from clipsyn.registry import Registry
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import alike_notes
 from clipsyn.store.select import groups
@@ -26,14 +27,14 @@ def comparisons(
 ) -> tuple[list[Comparison], list[str]]:
     """The datasets and prompt sets with what can work there, and notes to say before."""
     every, by_name = spelled_out(settings), settings.by_name
-    check(every, by_name)
+    _check(every, by_name)
     learners = learning(every)
     optional = settings.support is None and by_name.isdisjoint({*learners, CHOSEN})
     split = (settings.support or "train") if learners or settings.chooses else None
     found, notes = [], []
     keys, split = _labelled(store, settings, split, optional)
     for cells in _by_dataset(store, keys, every, split, by_name):
-        asked, left_out = usable(every, by_name, cells)
+        asked, left_out = _usable(every, by_name, cells)
         notes += [*left_out, *alike_notes(store, cells.dataset, cells.prompts, cells.backbones)]
         can_choose = split is not None and not cells.silent and not settings.base_to_new
         chooses = settings.chooses and can_choose
@@ -109,3 +110,96 @@ def _labelled(
 def _bare(store: FeatureStore, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """The datasets and splits that have no label."""
     return {place for place in set(places) if not (store.samples(*place).labels >= 0).any()}
+
+
+def spelled_out(settings: ProtocolSettings) -> ProtocolSettings:
+    """The settings with the names of heads and ensembles that are meant, without the choice."""
+    ensembles = [name for name in settings.ensembles if name != CHOSEN]
+    heads, ensembles = _spread(settings.heads, HEADS), _spread(ensembles, ENSEMBLES)
+    return settings.replaced(heads=heads, ensembles=ensembles)
+
+
+def _spread(texts: Iterable[str], registry: Registry) -> list[str]:
+    """Each name once; "all" stands for all of the registry."""
+    names = (name for text in texts for name in (registry if text == ALL else [text]))
+    return list(dict.fromkeys(names))
+
+
+def learning(settings: ProtocolSettings) -> set[str]:
+    """The heads and ensembles that need labelled samples to learn from."""
+    return {name for name, method in _methods(settings).items() if method.learns}
+
+
+def _methods(settings: ProtocolSettings) -> dict[str, Estimator]:
+    of_heads = {name: from_text(HEADS, name) for name in settings.heads}
+    return of_heads | {name: from_text(ENSEMBLES, name) for name in settings.ensembles}
+
+
+def _check(settings: ProtocolSettings, by_name: set[str]) -> None:
+    """Refuse names and combinations that cannot work before anything is read."""
+    if not settings.heads:
+        raise UsageError("no head is asked for: name some, such as zero-shot")
+    methods = _methods(settings)
+    asked = [name for name in methods if name in by_name and methods[name].knows_classes]
+    asked += {CHOSEN} & by_name
+    if settings.base_to_new and asked:
+        raise UsageError(
+            f"base-to-new cannot use {asked[0]}, which learns the classes: leave it out"
+        )
+
+
+def _usable(
+    settings: ProtocolSettings, by_name: set[str], cells: Comparison
+) -> tuple[ProtocolSettings, list[str]]:
+    """The settings without the methods that cannot work, and a note for each reason.
+
+    by_name: heads and ensembles that were asked for by name, which stay and are refused later.
+    Raises UsageError where cells of predictions alone leave nothing to do.
+    """
+    methods, notes = _methods(settings), list[str]()
+    for why, flag, spared in _lacking(settings, cells, by_name):
+        of = settings.heads if flag == "needs_text" else methods
+        there = [name for name in of if name in methods and name not in spared]
+        if out := [name for name in there if getattr(methods[name], flag)]:
+            notes.append(f"{', '.join(out)} left out: {why}")
+            methods = {name: it for name, it in methods.items() if name not in out}
+    heads, ensembles = (
+        [it for it in of if it in methods] for of in (settings.heads, settings.ensembles)
+    )
+    if cells.silent and (
+        settings.base_to_new or not heads or (settings.ensembles and not ensembles)
+    ):
+        needing = ["needs_logits", *["needs_confidences"] * bool(cells.unsure)]
+        usable = [it for it in ENSEMBLES if not any(getattr(_plain(it), of) for of in needing)]
+        raise UsageError(
+            f"of {', '.join(cells.silent)} on {cells.dataset} there are predictions alone: they "
+            f"can be compared and combined by {', '.join(usable)}, on the zero-shot head, and "
+            "nothing else; import logits, or choose other cells with backbones=…"
+        )
+    return settings.replaced(heads=heads, ensembles=ensembles), notes
+
+
+def _plain(name: str) -> Estimator:
+    made: Estimator = from_text(ENSEMBLES, name)
+    return made
+
+
+def _lacking(
+    settings: ProtocolSettings, cells: Comparison, by_name: set[str]
+) -> Iterator[tuple[str, str, set[str]]]:
+    """Why methods cannot work: a sentence, the flag of those, and which of them stay."""
+    if settings.base_to_new:
+        yield "base-to-new cannot use what learns the classes", "knows_classes", by_name
+    if cells.lacking:
+        lacking = ", ".join(cells.lacking)
+        yield f"there are no embeddings of {lacking}", "needs_embeddings", by_name
+    if not cells.has_text:
+        yield "there are no class embeddings", "needs_text", by_name
+    if cells.support_split is None:
+        yield "there are no labelled images to learn from (support=…)", "learns", set()
+    if cells.unsure:
+        unsure = ", ".join(cells.unsure)
+        yield f"there are no confidences of {unsure}", "needs_confidences", set()
+    if cells.silent:
+        silent = ", ".join(cells.silent)
+        yield f"there are predictions alone of {silent}", "needs_logits", set()

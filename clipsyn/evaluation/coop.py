@@ -1,7 +1,7 @@
 """Draws of the shots that others have made, such as those of CoOp's seeds.
 
 A file ``shot_K-seed_S.json`` for each: ``{"train": [[path, label, class name], …]}``, as CoOp
-writes its splits. Cross-modal adaptation's files, with an object for each image, are read too.
+writes its splits.
 """
 
 from __future__ import annotations
@@ -74,7 +74,5 @@ def _items(path: Path) -> list[tuple[str, int]]:
             f"are there ({there or 'none'})"
         )
     with foreign(lambda why: DatasetError(f"{path} is no draw of the shots: {why}")):
-        train = parse_json(read_text(path))["train"]
-        items = train["data"] if isinstance(train, dict) else train
-        keys = ("impath", "label") if isinstance(train, dict) else (0, 1)
-        return [(str(item[keys[0]]), int(item[keys[1]])) for item in items]
+        drawn = parse_json(read_text(path))["train"]
+        return [(str(image), int(label)) for image, label, *_ in drawn]

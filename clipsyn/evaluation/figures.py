@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.methods import ORACLE
 from clipsyn.evaluation.results.frame import (
     ALONE,
     SHOTS_IN_ORDER,
@@ -15,10 +14,10 @@ from clipsyn.evaluation.results.frame import (
     Row,
     gain_metric,
     in_order,
+    refuse_several,
 )
-from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import BEST
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, USUAL_ENSEMBLES, place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.settings import SINGLE
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed

@@ -18,21 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, TooFewSamples
-from clipsyn.evaluation.methods import ORACLE, is_random
-from clipsyn.evaluation.plan import Comparison, Result, Task
+from clipsyn.evaluation.plan import Comparison, Result, Task, is_random
 from clipsyn.evaluation.results.frame import Measured, Row, row
 from clipsyn.evaluation.results.predictions import Predicted
 from clipsyn.evaluation.shown import Combined, Shown
 from clipsyn.methods.chosen import choose
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS, ZERO_SHOT
 from clipsyn.methods.heads.base import Head
-from clipsyn.methods.numerics.fewshot import halves
 from clipsyn.methods.numerics.metrics import Score
+from clipsyn.methods.numerics.samples import halves
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support
 from clipsyn.show.table import shots_text
 
 
@@ -40,7 +38,7 @@ class FittedHead(NamedTuple):
     """A fitted head, the pool that ensembles on top of it are fitted on, and the targets on it."""
 
     head: Head
-    pool: Support
+    pool: Pool
     best: str | None  # the backbone that was best on the support
     seconds: float
     n: int  # samples learned from
@@ -63,7 +61,7 @@ class Finished(NamedTuple):
     notes: list[str]
 
 
-def fit_head(support: Support, text: str, seed: int | None) -> FittedHead:
+def fit_head(support: Pool, text: str, seed: int | None) -> FittedHead:
     """Fit a head on the support.
 
     Raises TooFewSamples where the head cannot spare samples for a combiner.
@@ -84,7 +82,7 @@ def fit_ensemble(on: FittedHead, text: str, seed: int | None) -> Method:
     return Method(ensemble, time.perf_counter() - start)
 
 
-def _best(support: Support) -> str | None:
+def _best(support: Pool) -> str | None:
     """The backbone that is best on the support, if there is one to choose on."""
     if not len(support) or len(support.backbones) == 1:
         return support.backbones[0] if len(support) else None
@@ -98,7 +96,7 @@ class Study:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self._rows = np.empty(0, np.intp)  # of the draw that these are of:
-        self._support: Support | None = None
+        self._support: Pool | None = None
         self._heads: dict[tuple[str, int | None], FittedHead] = {}  # by name and seed
         self._unlearned: dict[str, list[Shown]] = {}  # by head: for all draws
 
@@ -131,7 +129,7 @@ class Study:
             self._heads[name, seed] = on._replace(shown=self._shown(name, on.head))
         return self._heads[name, seed]
 
-    def _read(self, rows: NDArray[np.intp]) -> Support:
+    def _read(self, rows: NDArray[np.intp]) -> Pool:
         """The support of a draw."""
         if self._support is None or not np.array_equal(rows, self._rows):
             self._heads.clear()
@@ -139,7 +137,7 @@ class Study:
             self._rows, self._support = rows, self._pool(rows)
         return self._support
 
-    def _pool(self, rows: NDArray[np.intp]) -> Support:
+    def _pool(self, rows: NDArray[np.intp]) -> Pool:
         comparison = self.comparison
         is_halved = comparison.settings.base_to_new
         if comparison.support is not None and not is_halved:
@@ -163,7 +161,7 @@ class Study:
         asked, support = self.comparison.settings, self._read(task.rows)
         fitted: dict[str, FittedHead] = {}
         for name in asked.heads:
-            if isinstance(support, Pool) or name == ZERO_SHOT:
+            if not support.is_too_large or name == ZERO_SHOT:
                 with suppress(InputError):  # the choice says so where none is left
                     fitted[name] = self._head(name, task)
         start = time.perf_counter()

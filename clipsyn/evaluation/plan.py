@@ -5,23 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn import __version__
 from clipsyn.errors import DatasetError
 from clipsyn.evaluation.coop import read_indices
-from clipsyn.evaluation.methods import ORACLE, is_random, learns, versions
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import UNFITTED, Row
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.shown import ROOM, Target
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
-from clipsyn.methods.ensembles.static import tied_votes
-from clipsyn.methods.numerics.fewshot import few_shot, halves, shortfall
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.numerics.samples import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import FULL, SINGLE
@@ -179,7 +180,7 @@ class Comparison:
         ]
 
     def notes(self) -> Iterator[str]:
-        """What the support lacks, and which votes are tied; raises DatasetError for too little."""
+        """What the support lacks; raises DatasetError for too little."""
         samples = self.samples()[0]
         if self.settings.base_to_new and len(samples.class_names) < 3:
             raise DatasetError(
@@ -187,7 +188,6 @@ class Comparison:
                 f"({len(samples.class_names)}), which needs two to learn and a new one: choose "
                 "others with datasets=…"
             )
-        yield from self._ties()
         yield from self._learnable.notes
         if self.support:
             yield from self._lacking(self.support)
@@ -345,19 +345,6 @@ class Comparison:
                 )
                 break
 
-    def _ties(self) -> Iterator[str]:
-        """On how many images the votes are tied, of backbones with predictions alone."""
-        for target in self.targets:
-            reader = target.reader
-            if self.settings.ensembles and len(reader.unsure) == len(reader.backbones) > 1:
-                votes = [reader.store.predictions(key, reader.prompts) for key in reader.keys]
-                if tied := int(np.count_nonzero(tied_votes(np.stack(votes)))):
-                    yield (
-                        f"{reader.samples.name} · {reader.perturbation}: on {tied:,} of "
-                        f"{len(reader.samples):,} images no class has the most votes; without "
-                        "logits to decide, the class that comes first in the list of classes wins"
-                    )
-
 
 def _digest(rows: Rows) -> str:
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
@@ -365,3 +352,34 @@ def _digest(rows: Rows) -> str:
 
 def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:
     return reader.origin if backbone is None else reader.origin_of(backbone)
+
+
+@cache
+def versions(head: str, ensemble: str | None) -> list[str]:
+    """Versions of clipsyn, and of other packages that the head or the ensemble come from."""
+    names = (
+        (registry, text.partition(":")[0])
+        for registry, text in ((HEADS, head), (ENSEMBLES, ensemble or ORACLE))
+    )
+    return [__version__, *filter(None, (registry.package(name) for registry, name in names))]
+
+
+@cache
+def learns(head: str, name: str | None) -> bool:
+    """Whether a method learns from labelled samples."""
+    return head == CHOSEN or any(estimator.learns for estimator in _parts(head, name))
+
+
+@cache
+def is_random(head: str, name: str | None) -> bool:
+    """Whether a seed changes a method that is fitted on the whole support."""
+    if head == CHOSEN:
+        return True
+    pairs = zip(_parts(head, name, 0), _parts(head, name, 1), strict=True)
+    return any(one.get_params() != other.get_params() for one, other in pairs)
+
+
+def _parts(head: str, name: str | None, seed: int | None = None) -> Iterator[Any]:
+    yield from_text(HEADS, head, seed)
+    if name is not None and name != ORACLE:
+        yield from_text(ENSEMBLES, name, seed)

@@ -23,8 +23,7 @@ from clipsyn.catalog.references import (
 )
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.files import read_results
-from clipsyn.evaluation.results.frame import UNFITTED, Row
-from clipsyn.evaluation.results.view import singles
+from clipsyn.evaluation.results.frame import UNFITTED, Row, singles
 from clipsyn.evaluation.settings import CompareSettings
 from clipsyn.settings import takes
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, points_cell
@@ -153,24 +152,15 @@ def _nothing_shared(ours: pl.DataFrame, numbers: Iterable[Published], reference:
             "the results have no zero-shot accuracy of a single backbone on clean images of a test "
             f"split: {_MADE_BY}"
         )
-    known = {
-        "backbone": ({one.backbone for one in numbers}, backbone_name),
-        "dataset": ({one.dataset for one in numbers}, dataset_name),
+    theirs: dict[str, set[str]] = {
+        "backbones": {one.backbone for one in numbers},
+        "datasets": {one.dataset for one in numbers},
+        "prompts": {name for one in numbers for name in one.prompts},
     }
-    for column, (theirs, spelt) in known.items():
-        names = sorted({*ours[column]})
-        if not theirs & {spelt(name) for name in names}:
-            return (
-                f"{reference} has no number of a {column} of the results ({few(names, 5)}): it has "
-                f"{few(sorted(theirs), 9)}; another reference=… may"
-            )
-    prompts = sorted({name for one in numbers for name in one.prompts})
+    there = "; ".join(f"{kind} {few(sorted(them), 9)}" for kind, them in theirs.items() if them)
     return (
-        f"{reference} has numbers under the prompts {', '.join(prompts)}, the results under "
-        f"{few(sorted({*ours['prompts']}), 5)}: extract with other prompts=…, or give another "
-        "reference=…"
-        if prompts
-        else f"{reference} has no number of these backbones on these datasets in that metric"
+        f"{reference} has no number of these backbones on these datasets under these prompts: it "
+        f"has {there}; another reference=… may have them"
     )
 
 

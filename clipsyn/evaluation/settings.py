@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.errors import UsageError
 from clipsyn.evaluation.selection import Selection, allow_overlap, perturbations
-from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, USUAL_ENSEMBLES
+from clipsyn.methods.ensembles import CHOSEN, USUAL_ENSEMBLES
 from clipsyn.methods.heads import USUAL_HEADS
 from clipsyn.names import HELP as SHARD_HELP
 from clipsyn.names import MOST_SEEDS, MOST_WORKERS
@@ -86,12 +85,6 @@ class ProtocolSettings(Selection):
         metavar="DIRECTORY",
         instead_of_none="none",
     )
-    compare: tuple[str, ...] = setting(
-        (),
-        NAMES,
-        "Ensembles whose gains are shown beside the disagreement of the backbones.",
-        display=True,
-    )
     output: Path | None = setting(
         None,
         GROWING,
@@ -116,15 +109,6 @@ class ProtocolSettings(Selection):
     shard: str | None = setting(
         None, TEXT, SHARD_HELP.format("file of results"), instead_of_none="all of the work"
     )
-
-    def _check(self) -> None:
-        from clipsyn.methods.estimator import from_text
-
-        asked = {*self.ensembles, *(ENSEMBLES if ALL in self.ensembles else ())}
-        for name in self.compare:  # refused before anything is fitted
-            from_text(ENSEMBLES, name)
-            if name not in asked:
-                raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
 
     @property
     def chooses(self) -> bool:

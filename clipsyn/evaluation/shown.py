@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from clipsyn.evaluation.results.frame import Measured
 from clipsyn.evaluation.scoring import Answers, Scorer
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.heads.base import Head
-from clipsyn.methods.heads.zero_shot import ZeroShot
+from clipsyn.methods.heads.base import Head, ZeroShot
 from clipsyn.methods.numerics.metrics import Judged, join, judge
-from clipsyn.methods.pool import Pool
+from clipsyn.methods.pool import Pool, on_disk
 from clipsyn.stats.images import Images
 from clipsyn.store.pools import PoolReader
 
@@ -161,19 +159,11 @@ class Shown:
             pool = head.transform(stored)
             self._head_seconds += time.perf_counter() - start
             if not self.target.is_small:
-                pool = replace(pool, logits=_on_disk(pool.logits), embeddings={}, views=())
+                logits = on_disk(pool.logits.shape, np.float32)
+                logits[...] = pool.logits
+                pool = replace(pool, logits=logits, embeddings={}, views=())
             pools.append(pool)
         return pools
-
-
-def _on_disk(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same in a temporary file, which goes with the array."""
-    if not values.size:
-        return values
-    with TemporaryFile(prefix="clipsyn-") as file:
-        file.write(np.ascontiguousarray(values).data)
-        file.flush()
-        return np.memmap(file, values.dtype, "r", shape=values.shape)
 
 
 def for_classes(fitted: Any, target: Target) -> Any:

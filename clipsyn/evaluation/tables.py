@@ -14,13 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import ALONE, UNFITTED, Row
-from clipsyn.evaluation.results.view import Numbers
+from clipsyn.evaluation.results.frame import ALONE, UNFITTED, Numbers, Row
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL, SINGLE
 from clipsyn.show import means
-from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
+from clipsyn.show.table import Cell, Table, Tables, interval_cell, paragraph, percent_cell
 from clipsyn.show.tables import Measure, measures_table
 from clipsyn.show.titles import WIDTH, common, mean_over, title, where
 
@@ -44,6 +43,16 @@ _CHOICE_NOTE = """\
 The head and the ensemble that cross-validation on the labelled images chooses; means over seeds.
 gain: over the one backbone that they choose with the same head, in points with a 95 % interval.
 over zero-shot: over the one that they choose without any head."""
+
+
+def tables(frame: pl.DataFrame) -> dict[str, Tables]:
+    """What was chosen, `named_tables`, and what they mean."""
+    shown = named_tables(frame)
+    if chosen := chosen_tables(frame):
+        shown = {CHOSEN: chosen} | shown
+    if not shown:
+        return {"": (paragraph("no ensemble to show"),)}
+    return shown | {"what they mean": (paragraph(NOTE),)}
 
 
 def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:

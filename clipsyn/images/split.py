@@ -30,7 +30,7 @@ from clipsyn.images.sources.files import (
     open_undivided_manifest,
 )
 from clipsyn.images.sources.webdataset import is_webdataset
-from clipsyn.methods.numerics.sides import CONFLICTING, TEST, TRAIN, UNLABELLED, sides
+from clipsyn.methods.numerics.samples import CONFLICTING, TEST, TRAIN, UNLABELLED, sides
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.registry import unknown_name
 from clipsyn.settings import refuse_overwriting

@@ -23,8 +23,7 @@ from clipsyn.methods.estimator import from_text, left_out
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head, repeated
 from clipsyn.methods.numerics.logits import predictions
-from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support, in_memory
+from clipsyn.methods.pool import Pool, in_memory
 
 _FOLDS = 5
 _ENOUGH = 2_000  # samples that a method is judged on: differences of a point show
@@ -58,16 +57,16 @@ class Choice(NamedTuple):
 
     head: Head
     ensemble: Ensemble
-    pool: Support
+    pool: Pool
     candidates: tuple[Candidate, ...]
 
 
 def choose(
-    support: Support,
+    support: Pool,
     heads: Sequence[str],
     ensembles: Sequence[str],
     seed: int | None = None,
-    known: Mapping[str, tuple[Head, Support]] | None = None,
+    known: Mapping[str, tuple[Head, Pool]] | None = None,
 ) -> Choice:
     """Judge each ensemble on each head, and fit the best of them on the whole support.
 
@@ -86,7 +85,7 @@ def choose(
     sample = in_memory(support, CHOSEN).labelled()
     sample = replace(sample, ids=sample.ids or tuple(map(str, range(len(sample)))))
     row_of = {name: row for row, name in enumerate(sample.ids)}  # heads may leave some out
-    fitted = _fitted(sample, heads, seed, known if isinstance(support, Pool) and known else {})
+    fitted = _fitted(sample, heads, seed, {} if support.is_too_large else known or {})
     names = dict.fromkeys([*_possible(ensembles, sample), BEST_SINGLE])
     candidates = [Candidate(head, name) for name in names for head in fitted]
     right = np.full((len(candidates), len(sample)), np.nan)
@@ -96,7 +95,7 @@ def choose(
             row[[row_of[name] for name in pool.ids]] = _right(pool, candidate.ensemble, seed)
     ranked = _ranked(candidates, right)
     head, pool = fitted[ranked[0].head]
-    if not isinstance(support, Pool):
+    if support.is_too_large:
         head = from_text(HEADS, ranked[0].head, seed)
         pool = head.fit_transform(support)
     ensemble: Ensemble = from_text(ENSEMBLES, ranked[0].ensemble, seed)
@@ -115,7 +114,7 @@ def _fitted(
     sample: Pool,
     heads: Sequence[str],
     seed: int | None,
-    known: Mapping[str, tuple[Head, Support]],
+    known: Mapping[str, tuple[Head, Pool]],
 ) -> dict[str, tuple[Head, Pool]]:
     """The heads that can be fitted on this sample, with the pool of each for ensembles."""
     fitted, errors = {}, []

@@ -12,10 +12,8 @@ pickle.
 from __future__ import annotations
 
 import inspect
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import field, replace
 from typing import Any, ClassVar, Self
 
@@ -23,11 +21,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
-from clipsyn.methods.numerics.folds import stratified_folds
-from clipsyn.methods.pool import Pool, as_labels
-from clipsyn.methods.stream import Stream, Support, in_memory
+from clipsyn.methods.numerics.samples import stratified_folds
+from clipsyn.methods.pool import Pool, as_labels, in_memory
 from clipsyn.registry import Registry, unknown_name
-from clipsyn.settings import WHOLE, Constraint, Kind
+from clipsyn.settings import NUMBER, WHOLE, Constraint, Kind
 
 
 def parameter(default: Any, kind: Kind, *, keyword: bool = False, **bounds: Any) -> Any:
@@ -49,13 +46,60 @@ def learned() -> Any:
 
 
 class Estimator:
+    """What heads and ensembles have in common.
+
+    - Data of the test split cannot reach `fit`.
+    - Backbones are worked on in the order of their names, and found by name: a pool that holds
+      them in another order gives the same numbers.
+    - `fit` leaves out samples without a label, and those that some backbone has no logits for.
+    """
+
     learns: ClassVar[bool] = True  # False: there is nothing to fit, and no label is needed
     needs_text: ClassVar[bool] = True  # False: works where a backbone has no zero-shot logits
-    streams: ClassVar[bool] = False  # True: a support larger than memory is fitted on in passes
+    needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
+    needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
+    needs_confidences: ClassVar[bool] = False  # True: with the probability of that
+    knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
+    any_size: ClassVar[bool] = False  # True: fits on a support that is larger than memory
+    kind: ClassVar[str | None] = None  # what scikit-learn calls it
 
     backbones_: tuple[str, ...]
     n_classes_: int
     sampled_: int  # samples fitted on, where they are a sample of a support larger than memory
+
+    def fit(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Self:
+        """Learn from labelled samples.
+
+        support: a Pool, or logits (sample, backbone, class) beside labels (sample,). Of a support
+        that is larger than memory those that do not take `any_size` get a stratified sample of
+        1 GiB, and `sampled_` is the number of its images. Raises LeakError for a pool of the test
+        split, InputError where there is nothing to learn from, or too little. Where it raises, an
+        earlier fit stays.
+        """
+        known = self._learnable(as_pool(support, labels))
+        before = dict(vars(self))
+        try:
+            for name in self.learned():
+                delattr(self, name)  # of an earlier fit, on what may have been other backbones
+            self.backbones_ = tuple(sorted(known.backbones))
+            self.n_classes_ = known.n_classes
+            if self.learns and known.sample_of:
+                self.sampled_ = len(known)
+            self._learn(known.of_backbones(self.backbones_))
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    def _learn(self, support: Pool) -> None:
+        self._fit(support)
+
+    def _fit(self, support: Pool) -> None:
+        """Learn from samples that are all labelled and readable, at least one if it `learns`.
+
+        With `any_size` the arrays may be larger than memory, in files: to be read in blocks.
+        """
 
     @classmethod
     def constraints(cls) -> dict[str, Constraint]:
@@ -83,11 +127,12 @@ class Estimator:
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn's tools ask an estimator for."""
-        from sklearn.utils import InputTags, Tags, TargetTags
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
 
         return Tags(
-            estimator_type=None,
+            estimator_type=self.kind,
             target_tags=TargetTags(required=self.learns),
+            classifier_tags=ClassifierTags() if self.kind else None,
             requires_fit=self.learns,
             input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
         )
@@ -97,19 +142,8 @@ class Estimator:
         for name, constraint in self.constraints().items():
             constraint.accepted(name, getattr(self, name))
 
-    @contextmanager
-    def _whole_fit(self) -> Iterator[None]:
-        """A fit that raises, or is interrupted, leaves everything as it was."""
-        before = dict(vars(self))
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    def _learnable(self, support: Support) -> Support:
-        """The samples of `support` that can be learned from; of a stream, a sample if need be.
+    def _learnable(self, support: Pool) -> Pool:
+        """The samples of `support` that can be learned from; of too many, a sample if need be.
 
         Raises UsageError for a parameter that is not what it may be, LeakError for a pool of the
         test split, InputError where no sample is left.
@@ -123,7 +157,7 @@ class Estimator:
             )
         if self.needs_text:
             support.check_text(called)
-        if self.learns and not self.streams:
+        if self.learns and not self.any_size:
             support = in_memory(support, called)
         known = support.labelled()
         if self.learns and not len(known):
@@ -131,12 +165,6 @@ class Estimator:
                 f"{called} has no labelled, readable sample to fit: give a support set with labels"
             )
         return known
-
-    def _note_sample(self, support: Support) -> None:
-        """Keep in mind, as what was learned, that `support` is a sample of a larger one."""
-        vars(self).pop("sampled_", None)
-        if self.learns and isinstance(support, Pool) and support.sample_of:
-            self.sampled_ = len(support)
 
     def _aligned(self, pool: Pool) -> Pool:
         """`pool` with the backbones in the order of `fit`; refuses other backbones or classes."""
@@ -168,11 +196,6 @@ class Estimator:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-def as_support(support: Support | ArrayLike, labels: ArrayLike | None) -> Support:
-    """A stream as it is, anything else as `as_pool` has it."""
-    return support if isinstance(support, Stream) else as_pool(support, labels)
-
-
 def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
     """A Pool as it is; an array of logits, with labels, as a Pool.
 
@@ -186,11 +209,9 @@ def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
     given = as_labels(labels)
     if (pool.labels < 0).all():
         return replace(pool, labels=given)
-    if len(given) == len(pool):
-        known = np.array_equal(given, pool.labels)
-    else:
-        known = not Counter(pool.labels.tolist()) - Counter(given.tolist())
-    if not known:
+    if len(given) < len(pool) or (
+        len(given) == len(pool) and not np.array_equal(given, pool.labels)
+    ):
         raise UsageError(
             "a Pool brings its labels, and these are others: give them to Pool.of, or beside an "
             "array of logits"
@@ -230,13 +251,13 @@ def left_out(
 def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
     """The estimator that ``NAME`` or ``NAME:parameter=value:…`` stands for.
 
-    A value is read as what the constructor says the parameter is (bool, int, float, str, None).
-    seed: the `random_state`, if the estimator has one and the text does not set it.
+    A value is none, true, false, a number or a text. seed: the `random_state`, if the estimator
+    has one and the text does not set it.
     Raises UnknownName with near matches for a name or parameter, UsageError for a value.
     """
     name, *settings = (part.strip() for part in text.split(":"))
     estimator = registry.create(name)
-    known = inspect.signature(type(estimator)).parameters
+    known, constraints = estimator._parameters(), estimator.constraints()
     if seed is not None and "random_state" in known:
         estimator.set_params(random_state=seed)  # before what the text sets, which wins
     for setting in settings:
@@ -245,40 +266,22 @@ def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
             raise UsageError(f"'{text}': write {name}:PARAMETER=VALUE, not '{setting}'")
         if parameter not in known:
             raise unknown_name(f"parameter of {name}", parameter, known)
-        kinds = _text(known[parameter].annotation).split(" | ")
-        estimator.set_params(**{parameter: _value(text, kinds, value)})
+        read = _read(value)
+        constraint = constraints.get(parameter)
+        if not constraint and isinstance(getattr(estimator, parameter), float):
+            constraint = Constraint(NUMBER)  # of another package, which declares none
+        if constraint:
+            read = constraint.accepted(f"'{text}': {parameter}", read)  # as it is kept
+        estimator.set_params(**{parameter: read})
     return estimator
 
 
-def _text(annotation: Any) -> str:
-    """As it is written, whether or not annotations are texts where the class is defined."""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-def _value(text: str, kinds: list[str], value: str) -> Any:
-    for kind in kinds:
-        try:
-            return _READERS[kind][1](value)
-        except (KeyError, ValueError):
-            continue
-    wanted = " or ".join(_READERS[kind][0] for kind in kinds if kind in _READERS)
-    raise UsageError(
-        f"'{text}': {value or 'nothing'} is not {wanted or 'a value of this parameter'}"
-    )
-
-
-def _finite(value: str) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-# how a parameter's type is called, and read: KeyError or ValueError if that is not what it is
-_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "bool": ("true or false", lambda value: {"true": True, "false": False}[value.lower()]),
-    "int": ("a whole number", int),
-    "float": ("a number", _finite),
-    "str": ("a text", str),
-    "None": ("none", lambda value: {"none": None}[value.lower()]),
-}
+def _read(value: str) -> Any:
+    """None, a truth value, a number, or else the text."""
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return words[value.lower()]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value

@@ -6,8 +6,11 @@ axis of `logits`. Pools come from `FeatureStore.pool`, or from plain arrays by `
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,10 +20,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
 from clipsyn.methods.numerics.logits import MOST_CLASSES
+from clipsyn.methods.numerics.samples import stratified
 from clipsyn.registry import unknown_name
 from clipsyn.text import html_table
 
+_LOG = logging.getLogger("clipsyn")
 NO_LABEL = -1
+# Bytes of a pool: the arrays of a larger support lie in files, and a sample of it is as large. A
+# fit holds up to three times as much beside its support, so all of it stays below 4 GB.
+IN_MEMORY = 1 << 30
+_SAMPLE_SEED = 0  # which images a sample holds depends on their labels alone
 _NORM_TOLERANCE = 0.01  # float16 rounds a norm by less than 0.001
 Embeddings = Mapping[str, NDArray[Any]]  # backbone -> (sample or class, embed), unit norm
 
@@ -144,9 +153,14 @@ class Pool:
         arrays = (self.logits, *self.embeddings.values(), *views)
         return sum(array.itemsize * math.prod(array.shape[1:]) for array in arrays)
 
-    def blocks(self, *, embeddings: bool = True) -> Iterator[Pool]:
-        """All of it, as one block: for what goes through a `Stream` in blocks."""
-        yield self
+    @property
+    def is_too_large(self) -> bool:
+        """Whether its arrays lie in files because memory has no room for them."""
+        return isinstance(self.logits, np.memmap) and self.nbytes > IN_MEMORY
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.bytes_a_sample
 
     @cached_property
     def readable(self) -> NDArray[np.bool_]:
@@ -261,6 +275,45 @@ class Pool:
             )
         if self.class_names and len(self.class_names) != self.n_classes:
             raise InputError(f"{self.n_classes} classes have {len(self.class_names)} names")
+
+
+def in_memory(support: Pool, called: str = "") -> Pool:
+    """A pool as it is; of one that is too large a sample, with a note that `called` needs it so.
+
+    Of each class the sample has the same share, at least one image, and is the same for all.
+    """
+    if not support.is_too_large:
+        return support
+    count = max(support.n_classes, IN_MEMORY // support.bytes_a_sample)
+    chosen = stratified(support.labels, count, _SAMPLE_SEED)
+    if called:
+        _LOG.info(
+            f"note: {called} is fitted on a stratified sample of {len(chosen):,} of the "
+            f"{len(support):,} images of {support.dataset}/{support.split}: all of them are "
+            f"{support.nbytes / 1e9:,.1f} GB, and it cannot be fitted on an array in a file"
+        )
+    return replace(support.take(chosen), sample_of=len(support))
+
+
+def on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array in a temporary file, which goes with it; raises InputError where the disk is full.
+
+    All bytes are taken at once: a process that finds no room when it writes would be killed.
+    """
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize * math.prod(shape)
+    if not size:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(prefix="clipsyn-") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{tempfile.gettempdir()} has no room for {size / 1e9:,.1f} GB ({error}): set "
+                "TMPDIR to a folder with more, or learn from fewer images with shots=…"
+            ) from error
 
 
 def check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:

@@ -22,7 +22,7 @@ FIGURES = Registry(
         "gains": "clipsyn.evaluation.figures:gains",
         "few-shot": "clipsyn.evaluation.figures:few_shot",
         "reliability": "clipsyn.analyses.representation.view:reliability",
-        "router-weights": "clipsyn.router.figures:router_weights",
+        "router-weights": "clipsyn.router.predict:router_weights",
         "error-consistency": "clipsyn.analyses.diversity.view:error_consistency",
         "diversity-gain": "clipsyn.analyses.diversity.view:diversity_gain",
         "severity": "clipsyn.analyses.robustness.figures:severity",

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import ClipsynError, UsageError
-from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER
+from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, WHERE, singles
 from clipsyn.evaluation.results.predictions import scan
-from clipsyn.evaluation.results.view import WHERE, singles
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import judge, scored

@@ -19,8 +19,7 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.tables import tables as paired_tables
-from clipsyn.evaluation.results.frame import UNFITTED
-from clipsyn.evaluation.results.view import WHERE
+from clipsyn.evaluation.results.frame import UNFITTED, WHERE
 from clipsyn.evaluation.tables import named_tables
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import CLEAN, FeatureKey

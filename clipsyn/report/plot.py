@@ -105,9 +105,10 @@ def _frame(
     """The store that a source is, if it is one, and its rows."""
     if isinstance(source, str | Path):
         path = Path(source)
+        is_results = path.is_file() or any(path.glob("*.parquet")) or not path.is_dir()
         source = (
             FeatureStore.open(source)
-            if path.is_dir() or is_published(source)
+            if is_published(source) or not is_results
             else read_frame(path, figure.source, tidy=figure.tidy)
         )
     if isinstance(source, pl.DataFrame):

@@ -17,11 +17,16 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
-from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, gain_metric, in_order
-from clipsyn.evaluation.results.view import WHERE, having, singles
+from clipsyn.evaluation.results.frame import (
+    SHOTS_IN_ORDER,
+    WHERE,
+    gain_metric,
+    having,
+    in_order,
+    singles,
+)
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, place_of
 from clipsyn.names import CLEAN
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.show.frames import is_nan

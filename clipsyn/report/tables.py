@@ -7,12 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.methods import ORACLE
-from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.results.view import WHERE, best_single, singles
+from clipsyn.evaluation.results.frame import WHERE, Row, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
 from clipsyn.exchange.origins import portable
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.standings import HINDSIGHT, Place, Standing, backbones, main_part
 from clipsyn.show.means import Mean, Numbers

@@ -2,6 +2,6 @@
 
 settings, fit       store, method and shots in, `FittedRouter` out
 fitted              a fitted head and ensemble, which predicts from pools
-artefact, values    it as a folder, and back
+artefact            it as a folder, and back
 predict             class, probability and weights for every image of a store's split
 """

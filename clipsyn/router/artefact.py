@@ -3,24 +3,33 @@
 The folder is complete or not there. Reading it runs no code from it: classes are found by their
 names in the registries, and what they learned is numbers, texts and arrays. Classes of other
 packages are loaded only if the user allows it.
+
+Texts, truth values, None and finite numbers stand in the JSON as they are. Everything else is an
+object with one entry that says what it is: ``{"array": NAME}``, ``{"fortran": NAME}`` (its
+transpose is stored: BLAS rounds differently for the two memory layouts), ``{"scalar": NAME}`` (a
+number with a numpy type), ``{"float": "inf"}``, ``{"tuple": […]}``, ``{"mapping": {…}}``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import ClipsynError, DamagedStore, InputError, UsageError
+from clipsyn.errors import DamagedStore, InputError, UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import Estimator
@@ -30,9 +39,7 @@ from clipsyn.methods.numerics.logits import NO_PREDICTION, is_scale
 from clipsyn.methods.pool import Pool
 from clipsyn.names import ROUTER, fingerprint
 from clipsyn.registry import Registry
-from clipsyn.router.backbone import FittedBackbone
-from clipsyn.router.fitted import FittedRouter, Support
-from clipsyn.router.values import Arrays, decode, encode, matches, read_record
+from clipsyn.router.fitted import FittedBackbone, FittedRouter, Support
 from clipsyn.store.files import read_file, write_file
 from clipsyn.store.schema import check_format
 from clipsyn.text import advised, foreign, parse_json
@@ -41,6 +48,8 @@ ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = ROUTER, "router.safetensors"
 _SEEN = "seen"  # the array of marks of the images that it was fitted on
 _OF_BACKBONE = ("name", "source", "identity", "logit_scale")  # beside its class embeddings
+Arrays = dict[str, NDArray[Any]]
+_NUMERIC = "biuf"  # kinds of numpy types that safetensors holds
 _MOST_ARRAYS = 4 << 30  # bytes: no method learns from more than 1 GiB of images
 
 
@@ -76,7 +85,7 @@ def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
     check_vacant(path, replace=replace)
     arrays: Arrays = {}
     content = _description(router, arrays)
-    if name := _not_finite(arrays):
+    if name := next((it for it in sorted(arrays) if not np.isfinite(arrays[it]).all()), None):
         raise UsageError(
             f"{router.method} has learned numbers in {name} that are not finite: fit it with less "
             "extreme parameters"
@@ -101,11 +110,6 @@ def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
 
 def check_vacant(path: Path, *, replace: bool) -> None:
     """Raise UsageError unless a router may be written there; only a router is ever replaced."""
-    if Path.cwd().is_relative_to(path.resolve()):  # it would be renamed from under the shell
-        raise UsageError(
-            f"{path} is the folder that you are in, or holds it: choose another, such as "
-            f"'{path / 'router'}'"
-        )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / DESCRIPTION).is_file():
@@ -147,22 +151,7 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
         arrays = {name: array.copy() for name, array in load(binary).items()}
         if not plugins:
             _refuse_plugins(path, content)
-        router = _router(content, arrays)
-    if name := _not_finite(arrays):
-        raise DamagedStore(
-            f"{path / ARRAYS} has numbers in {name} that are not finite, which predict "
-            "nothing: fit the router again"
-        )
-    try:
-        router.try_out()
-    except ClipsynError as error:
-        raise DamagedStore(f"{path} holds no router that works: {error}") from error
-    return router
-
-
-def _not_finite(arrays: Arrays) -> str | None:
-    """The first array with a NaN or an infinite number in it."""
-    return next((name for name in sorted(arrays) if not np.isfinite(arrays[name]).all()), None)
+        return _router(content, arrays)
 
 
 def _refuse_plugins(path: Path, content: Mapping[str, Any]) -> None:
@@ -230,13 +219,13 @@ def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
 
 def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
     """What this version knows of `content`: a newer one of the same format may say more."""
-    router: FittedRouter = read_record(
+    router: FittedRouter = _record(
         FittedRouter,
         content,
         ensemble=_read_estimator(ENSEMBLES, content["ensemble"], arrays),
         head=_read_estimator(HEADS, content["head"], arrays),
         backbones=tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
-        support=read_record(Support, content["support"]),
+        support=_record(Support, content["support"]),
         seen=arrays[_SEEN],
         candidates=(),
     )
@@ -255,7 +244,7 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
 
 def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:
     embedding = arrays.get(_class_array(content["name"]))
-    backbone: FittedBackbone = read_record(FittedBackbone, content, class_embedding=embedding)
+    backbone: FittedBackbone = _record(FittedBackbone, content, class_embedding=embedding)
     if backbone.logit_scale is not None and not is_scale(backbone.logit_scale):
         raise ValueError(f"the logit scale of {backbone.name} is {backbone.logit_scale}")
     if embedding is not None and (embedding.ndim != 2 or not embedding.size):
@@ -272,35 +261,111 @@ def _estimator(registry: Registry, estimator: Estimator, arrays: Arrays) -> dict
     parameters = estimator.get_params()
     return {
         "name": registry.name_of(type(estimator)),
-        "parameters": {k: encode(v, f"{registry.kind}/{k}", arrays) for k, v in parameters.items()},
-        "learned": {k: encode(v, f"{registry.kind}/{k}", arrays) for k, v in learned.items()},
+        "parameters": {
+            k: _encode(v, f"{registry.kind}/{k}", arrays) for k, v in parameters.items()
+        },
+        "learned": {k: _encode(v, f"{registry.kind}/{k}", arrays) for k, v in learned.items()},
     }
 
 
 def _read_estimator(registry: Registry, content: Mapping[str, Any], arrays: Arrays) -> Any:
-    parameters = {name: decode(value, arrays) for name, value in content["parameters"].items()}
+    parameters = {name: _decode(value, arrays) for name, value in content["parameters"].items()}
     estimator = registry.load(content["name"])(**parameters)
     try:
         estimator.check_parameters()
     except UsageError as error:
         raise ValueError(error) from None
-    hints = _hints(type(estimator))
     for name, stored in content["learned"].items():
         if name.startswith("_") or not name.endswith("_"):
             raise ValueError(f"'{name}' is no learned attribute")
-        value = decode(stored, arrays)
-        if not matches(value, hints.get(name, Any)):
-            raise ValueError(f"'{name}' is a {type(value).__name__}")
-        setattr(estimator, name, value)
+        setattr(estimator, name, _decode(stored, arrays))
     return estimator
 
 
-def _hints(estimator: type) -> dict[str, Any]:
-    """What each learned value is, by the annotations of the class; another package may have none.
+def _encode(value: Any, name: str, arrays: Arrays) -> Any:
+    """`value` as JSON; its arrays go into `arrays`, under `name` or below it.
 
-    A single number would do for an array in many a formula, and predict something else.
+    Raises TypeError for what cannot be written without pickle.
     """
-    try:
-        return get_type_hints(estimator)
-    except NameError:
-        return {}
+    if isinstance(value, np.ndarray | np.generic):
+        return _encode_numbers(value, name, arrays)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]}
+    if isinstance(value, Mapping):
+        return {"mapping": _encoded(value, name, arrays)}
+    raise TypeError(f"{name} is a {type(value).__name__}, which cannot be saved")
+
+
+def _encoded(values: Mapping[str, Any], name: str, arrays: Arrays) -> dict[str, Any]:
+    return {key: _encode(value, f"{name}/{key}", arrays) for key, value in values.items()}
+
+
+def _decode(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """What `_encode` was given; raises KeyError, TypeError or ValueError for other JSON."""
+    if isinstance(value, list):
+        raise TypeError("a list stands where a number, a text or an array belongs")
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    return _DECODERS[kind](content, arrays)
+
+
+def _record(record: type, content: Mapping[str, Any], **others: Any) -> Any:
+    """An object of a dataclass, `others` aside from JSON; ValueError for a field of another type.
+
+    The annotations of the class are the schema.
+    """
+    hints = {name: hint for name, hint in get_type_hints(record).items() if name not in others}
+    for name, hint in hints.items():
+        if not _matches(content[name], hint):
+            raise ValueError(f"'{name}' is no {hint}")
+    values = {name: content[name] for name in hints}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return record(**{**values, **lists, **others})
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation says, to its last item; lists of JSON are tuples."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if hasattr(kind, "__value__"):  # since Python 3.12 numpy's NDArray is an alias
+        return _matches(value, kind.__value__)
+    if kind is UnionType:
+        return any(_matches(value, option) for option in inner)
+    if kind in _NUMBERS:
+        whole = not isinstance(value, int) or value.bit_length() < 64
+        return isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool) and whole
+    if kind is tuple:
+        return isinstance(value, tuple | list) and all(_matches(item, inner[0]) for item in value)
+    if kind in (dict, Mapping):
+        return isinstance(value, dict) and all(_matches(item, inner[1]) for item in value.values())
+    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+
+
+_NUMBERS: dict[Any, type] = {int: Integral, float: Real}  # numpy's too
+_DECODERS: dict[str, Callable[[Any, Mapping[str, NDArray[Any]]], Any]] = {
+    "array": lambda name, arrays: arrays[name],
+    "fortran": lambda name, arrays: arrays[name].T,
+    "scalar": lambda name, arrays: arrays[name][()],
+    "float": lambda text, _: float(text),
+    "tuple": lambda items, arrays: tuple(_decode(item, arrays) for item in items),
+    "mapping": lambda items, arrays: {key: _decode(item, arrays) for key, item in items.items()},
+}
+
+
+def _encode_numbers(
+    value: NDArray[Any] | np.generic, name: str, arrays: Arrays
+) -> dict[str, str] | str:
+    if isinstance(value, np.str_):
+        return str(value)
+    if value.dtype.kind not in _NUMERIC:
+        raise TypeError(f"{name} is an array of {value.dtype}, which cannot be saved")
+    array = np.asarray(value)
+    transposed = array.flags.f_contiguous and not array.flags.c_contiguous
+    arrays[name] = np.asarray(array.T if transposed else array, order="C")
+    if isinstance(value, np.generic):
+        return {"scalar": name}
+    return {"fortran" if transposed else "array": name}

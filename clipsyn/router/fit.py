@@ -16,8 +16,8 @@ from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS, USUAL_HEADS, ZERO_SHOT
 from clipsyn.methods.heads.base import Head
-from clipsyn.methods.numerics.fewshot import few_shot
-from clipsyn.methods.stream import Support
+from clipsyn.methods.numerics.samples import few_shot
+from clipsyn.methods.pool import Pool
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.settings import FitSettings
 from clipsyn.settings import images_of, takes
@@ -45,8 +45,8 @@ def fit_router(
     ``NAME:parameter=value``; unless an ensemble is named, `clipsyn.methods.chosen.choose` chooses
     both among the usual ones. seed: which images the shots are, and the `random_state` of a method
     whose text sets none, as in `clipsyn evaluate`. The labels are read first, then only what the
-    chosen images need. Images that are more than 1 GiB in memory are read in passes; a method that
-    cannot be fitted so takes a sample of 1 GiB (see `FittedRouter.sampled`).
+    chosen images need. Images that are more than 1 GiB in memory are put into a temporary file; a
+    method that cannot be fitted so takes a sample of 1 GiB (see `FittedRouter.sampled`).
 
     >>> from clipsyn import FeatureStore, fit_router
     >>> fit_router(FeatureStore.open("store"), "toy", "log-avg", head="lda", shots=2)
@@ -81,7 +81,7 @@ def _methods(asked: FitSettings) -> tuple[Head, Ensemble | None]:
 
 
 def _fitted(
-    support: Support, asked: FitSettings, head: Head, ensemble: Ensemble | None
+    support: Pool, asked: FitSettings, head: Head, ensemble: Ensemble | None
 ) -> tuple[Head, Ensemble, tuple[Candidate, ...]]:
     """The method that is named, or the one that the support chooses with what it is chosen from."""
     if ensemble:

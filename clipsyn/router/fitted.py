@@ -1,4 +1,4 @@
-"""A fitted head and ensemble, with all that decides what they may be applied to."""
+"""A fitted head, ensemble and backbones, with all that decides what they may be applied to."""
 
 from __future__ import annotations
 
@@ -10,24 +10,115 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clipsyn.catalog.backbones import known_backbones
 from clipsyn.errors import InputError, RouterMismatch, UsageError
 from clipsyn.methods.chosen import Candidate
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble, Router
 from clipsyn.methods.heads import HEADS
-from clipsyn.methods.heads.base import Head
-from clipsyn.methods.heads.zero_shot import ZeroShot
-from clipsyn.methods.numerics.fewshot import shortfall
-from clipsyn.methods.numerics.logits import predictions, softmax
-from clipsyn.methods.numerics.metrics import accuracy
-from clipsyn.methods.pool import NO_LABEL, Pool
-from clipsyn.methods.stream import Stream
-from clipsyn.methods.stream import Support as Labelled
+from clipsyn.methods.heads.base import Head, ZeroShot
+from clipsyn.methods.numerics.logits import predictions, softmax, zero_shot_logits
+from clipsyn.methods.numerics.metrics import Score, accuracy
+from clipsyn.methods.numerics.samples import shortfall
+from clipsyn.methods.pool import Pool, in_memory
 from clipsyn.names import Identity, differences, fingerprint
-from clipsyn.router.backbone import FittedBackbone, fitted_backbone, shown_value
 from clipsyn.text import html_table
 
+_DIGEST = 64  # characters of a SHA-256
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedBackbone:
+    """One backbone as it was when the router was fitted.
+
+    identity: what decides an image embedding; {} if the pool came from no store.
+    """
+
+    name: str
+    source: str
+    identity: Identity
+    logit_scale: float | None
+    class_embedding: NDArray[np.float32] | None  # (class, embed)
+
+    @property
+    def text(self) -> str:
+        """NAME or NAME=SOURCE, as `clipsyn extract --backbones` takes it."""
+        return "=".join(dict.fromkeys((self.name, self.source)))
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its embeddings were made elsewhere, by weights that nobody wrote down."""
+        return "imported" in self.identity
+
+    @property
+    def precision(self) -> str:
+        """The precision that it is run in; raises InputError for a backbone that cannot be run."""
+        if not self.identity:
+            raise self._of_arrays()
+        if self.is_imported:
+            raise InputError(
+                f"the embeddings of {self.name} were imported, so what makes others like them is "
+                "not known: give a store that has its embeddings of these images"
+            )
+        return str(self.identity.get("precision"))
+
+    def logits(self, embedding: NDArray[Any], rows: int) -> NDArray[np.float32]:
+        """`zero_shot_logits` of image embeddings (sample, embed) that lie in blocks of `rows`.
+
+        Raises InputError if the router was fitted on logits that came without class embeddings, and
+        RouterMismatch for embeddings of another width.
+        """
+        if self.class_embedding is None or self.logit_scale is None:
+            raise self._of_arrays()
+        ours, theirs = self.class_embedding.shape[1], embedding.shape[1]
+        if ours != theirs:
+            raise RouterMismatch(f"width of the embeddings of {self.name}", ours, theirs)
+        return zero_shot_logits(embedding, self.class_embedding, self.logit_scale, rows)
+
+    def check(self, identity: Identity) -> None:
+        """Raise RouterMismatch naming the first field in which `identity` differs.
+
+        Of imported embeddings no weights are known: that they are those of extracted ones is taken
+        on trust.
+        """
+        if not self.identity:
+            raise self._of_arrays()
+        if self.is_imported != ("imported" in identity):
+            return
+        for name, fitted, given in differences(self.identity, identity):
+            raise RouterMismatch(f"{name} of {self.name}", _shown(fitted), _shown(given))
+
+    def _of_arrays(self) -> InputError:
+        return InputError(
+            "the router was fitted on plain arrays or imported logits, so nothing says whether "
+            f"other embeddings of {self.name} are of the same backbone: fit it on extracted cells"
+        )
+
+
+def _fitted_backbone(support: Pool, name: str) -> FittedBackbone:
+    """What a pool that a router was fitted on knows of a backbone."""
+    source = support.provenance.get("sources", {}).get(name, name)
+    if name in {backbone.name for backbone in known_backbones()["zoo"]}:
+        source = name  # the folder of the shipped weights is another one on each machine
+    embedding = support.class_embeddings.get(name)
+    return FittedBackbone(
+        name,
+        source,
+        support.provenance.get("backbones", {}).get(name, {}),
+        support.logit_scales.get(name),
+        None if embedding is None else np.asarray(embedding, np.float32),
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: a digest by its beginning, a long list by its first items."""
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else str(value)
+    if len(text) == _DIGEST and text.isalnum():
+        return f"{text[:12]}…"
+    return text if len(text) <= 2 * _DIGEST else f"{text[: 2 * _DIGEST]}…"
 
 
 @dataclass(frozen=True)
@@ -93,7 +184,7 @@ class FittedRouter:
     def of(
         cls,
         ensemble: Ensemble,
-        support: Labelled,
+        support: Pool,
         *,
         head: Head | None = None,
         shots: int | None = None,
@@ -106,30 +197,28 @@ class FittedRouter:
         UsageError where its scores for these very samples are not finite: it has learned nothing.
         """
         head = head or ZeroShot().fit(support)
-        about = support.about if isinstance(support, Stream) else support
         seen = support.labelled()
-        predicted, ids = _on_its_support(ensemble, head, seen)
-        right = accuracy(predicted, seen.labels)
+        right = _on_its_support(ensemble, head, in_memory(seen))
         return cls(
             ensemble,
             head,
-            tuple(fitted_backbone(about, name) for name in about.backbones),
-            about.n_classes,
-            about.class_names,
-            about.provenance.get("prompts", {}),
+            tuple(_fitted_backbone(support, name) for name in support.backbones),
+            support.n_classes,
+            support.class_names,
+            support.provenance.get("prompts", {}),
             Support(
-                about.dataset,
-                about.split,
-                about.perturbation,
-                tuple(about.provenance.get("views", ())),
+                support.dataset,
+                support.split,
+                support.perturbation,
+                tuple(support.provenance.get("views", ())),
                 shots,
                 seed,
                 len(seen),
-                *shortfall(seen.labels, shots, about.n_classes),
-                fingerprint({"ids": ids}),
+                *shortfall(seen.labels, shots, support.n_classes),
+                fingerprint({"ids": list(seen.ids)}),
                 right.value if right.n else None,
-                about.provenance.get("licence", ""),
-                about.origin,
+                support.provenance.get("licence", ""),
+                support.origin,
             ),
             np.array(marks, np.uint64),
         )
@@ -208,30 +297,6 @@ class FittedRouter:
         """Accuracy over the samples with a label and a prediction; NaN if there is none."""
         return accuracy(self.predict(pool), pool.labels).value
 
-    def try_out(self) -> None:
-        """Apply it to two made-up images; raises InputError where that cannot be done.
-
-        Does nothing where it needs embeddings of widths that it does not know.
-        """
-        embed = {name: values.shape[1] for name, values in self.class_embeddings.items()}
-        if len(embed) < len(self.backbones) and self.needs_embeddings:
-            return
-        rng = np.random.default_rng(0)
-        pool = Pool(
-            rng.standard_normal((2, len(self.backbones), self.n_classes), np.float32),
-            np.full(2, NO_LABEL, np.int32),
-            self.names,
-            {name: np.full((2, width), width**-0.5, np.float16) for name, width in embed.items()},
-            class_embeddings=self.class_embeddings,
-            logit_scales=self.logit_scales,
-            class_names=self.class_names,
-        )
-        with self._applied(), np.errstate(all="ignore"):  # real images may have finite scores
-            transformed = self.head.transform(pool)
-            self.ensemble.combine(transformed)
-            if isinstance(self.ensemble, Router):
-                self.ensemble.weights(transformed)
-
     def check(self, pool: Pool) -> None:
         """Raise RouterMismatch if the pool is of other backbones, classes, prompts or weights.
 
@@ -266,7 +331,7 @@ class FittedRouter:
         known = self.prompts.keys() & prompts.keys()  # of imported class embeddings, the name alone
         ours, theirs = ({name: said[name] for name in known} for said in (self.prompts, prompts))
         for name, fitted, given in differences(ours, theirs):
-            raise RouterMismatch(f"prompts ({name})", shown_value(fitted), shown_value(given))
+            raise RouterMismatch(f"prompts ({name})", _shown(fitted), _shown(given))
 
     def _scores(self, transformed: Pool) -> NDArray[np.float32]:
         with self._applied():
@@ -297,21 +362,12 @@ class FittedRouter:
             ) from error
 
 
-def _on_its_support(
-    ensemble: Ensemble, head: Head, seen: Labelled
-) -> tuple[NDArray[np.uint16], list[str]]:
-    """What is predicted for the samples it was fitted on, and their ids, in one pass."""
-    predicted: list[NDArray[np.uint16]] = []
-    ids: list[str] = []
-    lost = 0
-    for pool in seen.blocks(embeddings=head.learns or ensemble.needs_embeddings):
-        scores = ensemble.combine(head.transform(pool))
-        lost += int(np.count_nonzero(~np.isfinite(scores).all(axis=1)))
-        predicted.append(predictions(scores))
-        ids.extend(pool.ids)
-    if lost:
+def _on_its_support(ensemble: Ensemble, head: Head, seen: Pool) -> Score:
+    """Its accuracy on the samples that it was fitted on; of many, on a sample of them."""
+    scores = ensemble.combine(head.transform(seen))
+    if lost := int(np.count_nonzero(~np.isfinite(scores).all(axis=1))):
         raise UsageError(
             f"{ensemble!r} on {head!r} has no finite scores for {lost:,} of the {len(seen):,} "
             "images that it was fitted on: fit it with less extreme parameters"
         )
-    return np.concatenate(predicted or [np.empty(0, np.uint16)]), ids
+    return accuracy(predictions(scores), seen.labels)

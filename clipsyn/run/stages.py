@@ -234,7 +234,7 @@ class ProtocolStage(WritingStage):
         return super().settings(output=self.beside(".parquet"), **others)
 
     def planned(self, store: Path, made: Made) -> Planned:
-        from clipsyn.evaluation.methods import learning, spelled_out
+        from clipsyn.evaluation.cells import learning, spelled_out
 
         settings = self.settings()
         every = spelled_out(settings)
@@ -251,10 +251,10 @@ class ProtocolStage(WritingStage):
 
     def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
         from clipsyn.evaluation.loop import gather, measure
-        from clipsyn.evaluation.report import tables
+        from clipsyn.evaluation.tables import tables
         from clipsyn.show.formats import written as as_text
         from clipsyn.show.frames import printable_frame
-        from clipsyn.store.overlap import apart, image_notes, sample_tables
+        from clipsyn.store.overlap import image_notes, sample_tables
 
         opened, settings = FeatureStore.open(store), self.settings()
         kept = [file for file in (settings.output, settings.predictions_file) if file]
@@ -266,7 +266,7 @@ class ProtocolStage(WritingStage):
             with progress("fits") as counters:
                 frame = measure(opened, settings, counters)
         samples = sample_tables(opened, frame)
-        shown = tables(printable_frame(frame), settings, apart(samples))
+        shown = tables(printable_frame(frame))
         self.renew(shown, self.section)
         skipped = None not in before and [_written_at(file) for file in kept] == before
         report = "\n\n".join([as_text(shown, "text"), *image_notes(samples)])

@@ -221,7 +221,7 @@ def pair_map(data: pl.DataFrame, ax: Axes, measure: str) -> None:
     """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
 
     data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
-    `clipsyn.evaluation.results.view.over_datasets`. measure: what stands beside the scale.
+    `clipsyn.evaluation.results.frame.over_datasets`. measure: what stands beside the scale.
     """
     names = _names(data)
     places = {name: place for place, name in enumerate(names)}

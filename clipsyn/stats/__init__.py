@@ -10,8 +10,7 @@
 - copies of an image are one piece of evidence in all of them: `Images` says what samples show;
 - of a correlation over datasets, by Fisher's transform: `pearson`, `spearman`;
 - two methods on the same images: `paired`, which is `mcnemar`, or `flipped` where an image has
-  several samples or draws; on the same datasets:
-  `wilcoxon`; many pairs: `holm`.
+  several samples or draws; many pairs: `holm`.
 
 Everything is seeded; an interval that cannot be known is NaN, NaN.
 """

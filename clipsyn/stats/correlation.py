@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level
-from clipsyn.stats.significance import DIGITS, double_ranks
 
 _FEWEST = 3  # two points are always on a line
+_DIGITS = 12  # decimals that values are rounded to before they are ranked
 _CONSTANT = 1e-12  # of the largest value: what rounding makes of no difference
 
 
@@ -76,7 +76,15 @@ def _interval(value: float, n: int, variance: float, level: float) -> Interval:
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean rank of each value among all; rounded, or the last bit would break ties."""
-    return double_ranks(values.round(DIGITS)) / 2
+    return double_ranks(values.round(_DIGITS)) / 2
+
+
+def double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Twice the rank of each value, equal ones sharing the mean: whole numbers."""
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, side="left")
+    up_to = np.searchsorted(ordered, values, side="right")
+    return np.asarray(below + up_to + 1, np.int64)
 
 
 class Line(NamedTuple):

@@ -1,4 +1,4 @@
-"""What an interval is, those of shares, and that of a mean loss."""
+"""What an interval is, those of shares, of a mean loss, and by a jackknife (Tukey 1958)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from clipsyn.stats.images import Images, shown_by_all, variance_of_mean
 LEVEL = 0.95
 LEAST_WRONG = 5  # images, below which a mean loss has no interval
 _FEW = 3  # successes, or failures
+GROUPS = 20  # of a jackknife: more take longer, fewer make the interval unsure
 _ROUNDING = 1e-9
 _FARTHEST = 100.0  # logarithm of how far an end can be from its number
 _ALONE = 1 + _ROUNDING  # images that say as much as those of a class, where all are copies of one
@@ -166,3 +167,28 @@ def mean_per_class_interval(
     variance = float(spread.sum()) / len(m) ** 2
     n = mean * (1 - mean) / variance if variance else len(m) ** 2 / float((1 / m).sum())
     return wilson_interval(mean * n, n)
+
+
+def groups_of(images: Images, seed: int = 0) -> NDArray[np.intp]:
+    """(sample,) from 0, the group of its image: random ones, as samples often come by class."""
+    order = np.random.default_rng(seed).permutation(images.count)
+    place = np.argsort(order)[images.number]
+    return np.asarray(place * min(GROUPS, images.count) // max(1, images.count))
+
+
+def standard_error(without: NDArray[Any]) -> NDArray[np.float64]:
+    """without: (…, group), a number over all samples but those of each group; NaN for one."""
+    groups = without.shape[-1]
+    if groups < 2:
+        return np.full(without.shape[:-1], math.nan)
+    spread = without - without.mean(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt((groups - 1) / groups * (spread**2).sum(axis=-1)))
+
+
+def jackknife_interval(value: float, without: NDArray[np.float64]) -> Interval:
+    """Student's t interval. without: (group,)."""
+    error = float(standard_error(without))
+    if math.isnan(error):
+        return UNKNOWN
+    half = student(len(without) - 1) * error
+    return Interval(value - half, value + half)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DIGITS = 12  # decimals that values are rounded to before they are ranked
 _LEAST = 1e-12  # p-value that a Fourier transform tells from 0
 _FAR = 9  # standard deviations, beyond which a sum of signs is with less than 1e-17 (Hoeffding)
 
@@ -63,31 +62,6 @@ def flipped(sums: NDArray[np.integer[Any]]) -> float:
     return float(np.clip(2 * share[distance : reach + 1].sum(), _LEAST, 1.0))
 
 
-def wilcoxon(differences: NDArray[Any]) -> float:
-    """Exact two-sided p-value of Wilcoxon's signed-rank test that differences (n,) centre on 0.
-
-    It compares two methods over datasets. Differences of 0 are dropped, as Wilcoxon (1945) did, and
-    equal sizes share the mean of their ranks. The distribution is that of all 2^n signs of these
-    very ranks, so it is exact with ties too. Differences are rounded to 12 decimals first, or the
-    last bit would break ties. 1 where all are 0; NaN where there is none.
-    """
-    if differences.ndim != 1 or np.isnan(differences).any():
-        raise ValueError("differences are one number a dataset, none of them NaN")
-    if len(differences) == 0:
-        return float("nan")
-    rounded = differences.round(DIGITS)
-    moved = rounded[rounded != 0]
-    ranks = double_ranks(np.abs(moved))
-    ways = np.ones(1)  # share of the signs that give each sum of positive (double) ranks
-    for rank in ranks:
-        added = np.zeros(len(ways) + rank)
-        added[: len(ways)] += ways / 2
-        added[rank:] += ways / 2
-        ways = added
-    positive, total = int(ranks[moved > 0].sum()), int(ranks.sum())
-    return min(1.0, 2 * float(ways[: min(positive, total - positive) + 1].sum()))
-
-
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Holm's (1979) adjusted p-values (m,): below a level, they hold together at that level.
 
@@ -102,10 +76,3 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * factors))
     return adjusted
-
-
-def double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Twice the rank of each value, equal ones sharing the mean: whole numbers."""
-    below = np.searchsorted(np.sort(values), values, side="left")
-    up_to = np.searchsorted(np.sort(values), values, side="right")
-    return np.asarray(below + up_to + 1, np.int64)

@@ -193,15 +193,6 @@ def sharing(tables: Sequence[SampleTable]) -> dict[str, frozenset[str]]:
     return {name: others for name, others in found.items() if others}
 
 
-def apart(tables: Sequence[SampleTable]) -> list[SampleTable]:
-    """Sets that share no image: while any two do, the one that shares the most is left out."""
-    left = list(tables)
-    while shared := shared_images(left):
-        most = max(shared, key=lambda name: shared[name])
-        left = [table for table in left if table.name != most]
-    return left
-
-
 def image_notes(tables: Sequence[SampleTable], *, shared: bool = True) -> list[str]:
     """What to say beside numbers about images of which some have copies, in a set or in others.
 

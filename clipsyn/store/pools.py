@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, UsageError
-from clipsyn.methods import stream as streams
+from clipsyn.methods import pool as memory
 from clipsyn.methods.numerics.blocks import read_ahead
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
-from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Stream
+from clipsyn.methods.pool import Embeddings, Pool, on_disk
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
@@ -34,9 +33,9 @@ from clipsyn.store.select import Names, prompt_sets, select
 
 _LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
-_STREAM_BYTES = 64 << 20  # of logits and embeddings in one block of a stream, or a chunk of each
 _LOGIT_BYTES = 4
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
+Room = Callable[[tuple[int, ...], Any], NDArray[Any]]  # shape, dtype -> an array
 _LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
 
 
@@ -167,30 +166,27 @@ class PoolReader:
             "licence": self.samples.licence,
         }
 
-    def support(self, rows: NDArray[np.intp]) -> Pool | Stream:
-        """What a fit gets: the samples at `rows`, as a stream where they are too large for memory.
+    def support(self, rows: NDArray[np.intp]) -> Pool:
+        """What a fit gets: the samples at `rows`, ascending.
 
-        rows: ascending. A stream leaves out samples without a label, and unreadable ones.
+        Where they are too large for memory their arrays lie in temporary files, and samples without
+        a label, and unreadable ones, are left out.
         """
-        too_large = len(rows) * self.bytes_a_sample > streams.IN_MEMORY
-        return self.stream(rows) if too_large else self.read(rows)
+        if len(rows) * self.bytes_a_sample <= memory.IN_MEMORY:
+            return self.read(rows)
+        known = (self.samples.labels[rows] >= 0) & ~np.isin(rows, self._unreadable)
+        pool = self.read(rows[known], room=on_disk)
+        vars(pool)["readable"] = np.ones(len(pool), bool)  # or it would be read to be looked at
+        return pool
 
-    def stream(self, rows: NDArray[np.intp]) -> Stream:
-        """The labelled, readable samples at `rows`, ascending, in blocks of whole chunks."""
-        known = self.samples.labels[rows] >= 0
-        rows = rows[known & ~np.isin(rows, self._unreadable)]
-        about = self.read(np.empty(0, np.intp))
-        step = max(1, _STREAM_BYTES // (self.bytes_a_sample * self._chunks.rows))
-        edges = np.flatnonzero(np.diff(rows // (step * self._chunks.rows), prepend=-1))
-        parts = [slice(*pair) for pair in pairwise([*edges.tolist(), len(rows)])]
-
-        def read(part: NDArray[np.intp], embeddings: bool) -> Pool:
-            return self.read(part, embeddings=embeddings)
-
-        return Stream(about, rows, self.samples.labels[rows], parts, read)
-
-    def read(self, rows: NDArray[np.intp] | None = None, *, embeddings: bool = True) -> Pool:
-        """The samples at `rows`, ascending, or all of them.
+    def read(
+        self,
+        rows: NDArray[np.intp] | None = None,
+        *,
+        embeddings: bool = True,
+        room: Room = np.empty,
+    ) -> Pool:
+        """The samples at `rows`, ascending, or all of them. room: makes the arrays.
 
         embeddings: False where nothing needs them, often a quarter of the bytes. Raises StaleCell
         where another command replaces any of it meanwhile.
@@ -200,9 +196,9 @@ class PoolReader:
             return self.read(np.arange(1), embeddings=embeddings).take(chosen)
         start_time = time.monotonic()
         parts = [*self._parts(chosen)]
-        logits = np.empty((len(chosen), len(self.keys), self._n_classes), np.float32)
+        logits = room((len(chosen), len(self.keys), self._n_classes), np.float32)
         keys = [self._embedded, *self.views] if embeddings else []
-        images, *views = [self._room(one, len(chosen)) for one in keys] or [{}]
+        images, *views = [self._room(one, len(chosen), room) for one in keys] or [{}]
 
         def read_logits(column: int, key: FeatureKey, part: _Part) -> None:
             logits[part.place, column] = self._logits(key, part.span)[part.at]
@@ -211,9 +207,9 @@ class PoolReader:
             out[part.place] = self.store.embeddings(key, part.span)[part.at]
 
         jobs = [partial(read_logits, *one, part) for one in enumerate(self.keys) for part in parts]
-        for some, room in zip(keys, [images, *views], strict=False):
+        for some, arrays in zip(keys, [images, *views], strict=False):
             jobs += [
-                partial(read_embeddings, room[key.backbone], key, part)
+                partial(read_embeddings, arrays[key.backbone], key, part)
                 for key in some
                 for part in parts
             ]
@@ -290,7 +286,7 @@ class PoolReader:
     @property
     def bytes_a_sample(self) -> int:
         """Of a pool with embeddings and views."""
-        rooms = (self._room(keys, 1) for keys in (self._embedded, *self.views))
+        rooms = (self._room(keys, 1, np.empty) for keys in (self._embedded, *self.views))
         embeddings = sum(one.nbytes for room in rooms for one in room.values())
         return _LOGIT_BYTES * len(self.keys) * self._n_classes + embeddings
 
@@ -349,10 +345,9 @@ class PoolReader:
             whole = at[-1] - at[0] == len(at) - 1
             yield _Part(span, slice(at[0], at[-1] + 1) if whole else at, slice(first, last))
 
-    def _room(self, keys: Sequence[FeatureKey], count: int) -> dict[str, NDArray[np.float16]]:
+    def _room(self, keys: Sequence[FeatureKey], count: int, room: Room) -> Embeddings:
         """Empty arrays (sample, embed) for so many samples."""
         groups = {key.backbone: self.store.cell(key).holding("image_embedding") for key in keys}
         return {
-            name: np.empty((count, group.sizes["embed"]), np.float16)
-            for name, group in groups.items()
+            name: room((count, group.sizes["embed"]), np.float16) for name, group in groups.items()
         }

@@ -8,7 +8,7 @@ import pytest
 from clipsyn.analyses.predicted import read_support
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.errors import DatasetError
-from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.store.pools import PoolReader
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.methods import stream
+from clipsyn.methods import pool as memory
 from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 
@@ -58,7 +58,7 @@ def test_it_says_which_classes_are_short(clipsyn, fakes, tmp_path):
 
 def test_it_says_that_it_took_a_sample(fit, tiny_store, monkeypatch):
     size = tiny_store.pool("toy", "train").bytes_a_sample
-    monkeypatch.setattr(stream, "IN_MEMORY", 6 * size)
+    monkeypatch.setattr(memory, "IN_MEMORY", 6 * size)
     said = fit("--ensemble", "stacking").stdout
     assert "11 images of 3 classes of toy/train (all there are); of these a sample of 6," in said
     assert "sample" not in fit("--ensemble", "greedy", "--replace").stdout

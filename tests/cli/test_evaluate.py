@@ -101,13 +101,13 @@ def test_a_mistake_is_one_sentence(run, arguments, code, message):
 def test_results_that_are_added_to_are_not_written_over(run, tmp_path):
     (tmp_path / "here").symlink_to(tmp_path)
     run(*QUICK, "-o", tmp_path / "r.parquet")
-    before = (tmp_path / "r.parquet").read_bytes()
+    before = sorted((tmp_path / "r.parquet").iterdir())
     result = run(
         "--ensembles", "vote-1", "-o", tmp_path / "r.parquet", "-o", tmp_path / "here/r.parquet"
     )
     assert result.exit_code == 2
     assert "name one file" in result.stderr
-    assert (tmp_path / "r.parquet").read_bytes() == before
+    assert sorted((tmp_path / "r.parquet").iterdir()) == before
 
 
 def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_path, monkeypatch):
@@ -227,9 +227,8 @@ def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -
 def test_what_cannot_be_compared_is_one_sentence(fails, results, tiny_store, tmp_path):
     line = ("compare", results, "--reference")
     said = fails(2, *line, "openai-zeroshot")
-    assert "openai-zeroshot has no number of a backbone of the results (fake/one, fake/two)" in said
-    assert said.endswith("another --reference may")
-    for file, why in ((tiny_store.path, "is a folder"), (tmp_path / "gone", "does not exist")):
+    assert "openai-zeroshot has no number of these backbones" in said
+    for file, why in ((tiny_store.path, "is no"), (tmp_path / "gone", "does not exist")):
         assert why in fails(2, "compare", file, "--reference", "openai-zeroshot")
     assert "did you mean openai-zeroshot" in fails(2, "compare", results, "--reference", "openai")
     theirs = reference(results, one=0.5)

@@ -162,7 +162,6 @@ def _full(path: Path) -> Iterator[IO[bytes]]:
         "oracle STORE --samples FILE.parquet",
         "plot accuracy-matrix STORE -p clean -o FILE.svg",
         "report STORE -o FILE.html",
-        "evaluate STORE --ensembles log-avg --shots 1 --seeds 1 -o FILE.parquet",
     ],
 )
 def test_a_full_disk_leaves_the_former_file(clipsyn, tiny_store, tmp_path, monkeypatch, line):
@@ -171,10 +170,9 @@ def test_a_full_disk_leaves_the_former_file(clipsyn, tiny_store, tmp_path, monke
     assert clipsyn(*given).exit_code == 0
     before = Path(given[-1]).read_bytes()
     monkeypatch.setattr(frames, "_whole", _full)
-    result = clipsyn(*given, *(["--replace"] if given[0] == "evaluate" else []))
-    if given[0] != "evaluate":  # which has nothing new to write
-        assert result.exit_code == 2, result.output
-        assert result.stderr.count("Error: ") == 1
+    result = clipsyn(*given)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("Error: ") == 1
     assert Path(given[-1]).read_bytes() == before
 
 

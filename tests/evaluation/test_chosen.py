@@ -8,8 +8,7 @@ import pytest
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.report import tables
-from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.evaluation.tables import tables
 
 METHODS = {"heads": ["zero-shot", "lda"], "ensembles": ["log-avg", "super-learner", "chosen"]}
 
@@ -63,7 +62,7 @@ def test_the_heads_of_a_draw_are_fitted_once_for_all(tiny_store, monkeypatch):
 
 def test_a_table_says_what_was_chosen(tiny_store):
     frame = evaluate(tiny_store, datasets="toy", shots=[1, 3], seeds=1, **METHODS)
-    shown = tables(frame, ProtocolSettings(), [])
+    shown = tables(frame)
     (table,) = shown["chosen"]
     assert len(table) == frame.filter(head="chosen", metric="acc1").height
     assert not [name for name in shown if "head chosen" in name]

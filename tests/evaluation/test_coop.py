@@ -47,13 +47,6 @@ def test_suffixes_may_be_missing_or_others(tmp_path, samples):
     assert read_indices(tmp_path, samples, [(1, 2)])[1, 2].tolist() == [0, 3]
 
 
-def test_the_files_of_cross_modal_adaptation_are_read(tmp_path, samples):
-    data = [{"impath": "pets/dogs/a.jpg", "label": 7, "classname": "dog"}]
-    content = {"train": {"indices": [2], "data": data}, "val": {"indices": [], "data": []}}
-    (tmp_path / "shot_1-seed_1.json").write_text(json.dumps(content))
-    assert read_indices(tmp_path, samples, [(1, 1)])[1, 1].tolist() == [2]
-
-
 DASSL = """
 class Datum:
     def __init__(self, impath, label, classname):

@@ -14,7 +14,7 @@ from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
-from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.store.features import FeatureStore
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -76,7 +76,7 @@ def test_results_follow_from_predictions(store, tmp_path, heads):
 
 def test_an_image_has_what_the_method_says_of_it(store, tmp_path):
     """Fitted again by hand; unreadable and unlabelled images are left out."""
-    from clipsyn.methods.ensembles.super_learner import SuperLearner
+    from clipsyn.methods.ensembles.weighted import SuperLearner
 
     output = tmp_path / "r.parquet"
     path = predictions_of(output)
@@ -169,21 +169,21 @@ def test_a_run_that_was_stopped_goes_on_from_there(store, tmp_path, monkeypatch)
 def test_results_that_are_there_get_their_predictions_and_stay(store, tmp_path):
     output = tmp_path / "r.parquet"
     evaluate(store, output=output, predictions=False, **SETTINGS)
-    before = output.read_bytes()
+    before = sorted(output.iterdir())
     assert not predictions_of(output).exists()
     frame = evaluate(store, output=output, **SETTINGS)
     check(frame, predictions_of(output))
-    assert output.read_bytes() == before
+    assert sorted(output.iterdir()) == before
 
 
 def test_predictions_that_are_there_do_not_stand_for_results(store, tmp_path):
     output = tmp_path / "r.parquet"
     first = evaluate(store, output=output, **SETTINGS)
-    before = predictions_of(output).read_bytes()
-    output.unlink()
+    before = sorted(predictions_of(output).iterdir())
+    shutil.rmtree(output)
     again = evaluate(store, output=output, **SETTINGS)
     assert_frame_equal(again.filter(UNTIMED), first.filter(UNTIMED))
-    assert predictions_of(output).read_bytes() == before
+    assert sorted(predictions_of(output).iterdir()) == before
 
 
 def test_workers_keep_the_same(store, tmp_path):

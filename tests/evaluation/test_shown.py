@@ -82,7 +82,7 @@ def test_a_head_that_learns_nothing_may_change_logits_all_the_same(
     tiny_store: FeatureStore, offer: Callable[..., None]
 ):
     code = """\
-from clipsyn.methods.heads.zero_shot import ZeroShot
+from clipsyn.methods.heads.base import ZeroShot
 
 class Turned(ZeroShot):
     def _transform(self, pool):

@@ -7,10 +7,8 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.evaluation.report import tables
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.evaluation.tables import BEST, method_frame
+from clipsyn.evaluation.tables import BEST, method_frame, tables
 from clipsyn.show.text import text_of
 
 BASE = {
@@ -59,8 +57,8 @@ BY_DATASET, BY_SHOTS, BY_PERTURBATION = (
 OVER_BEST = "over best on test"
 
 
-def texts(tidy: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
-    by_name = tables(tidy, ProtocolSettings(**settings), [])
+def texts(tidy: pl.DataFrame, *, terminal: bool = False) -> dict[str, str]:
+    by_name = tables(tidy)
     return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
 
 
@@ -153,7 +151,7 @@ def test_the_best_of_each_column_is_bold_but_never_the_oracle(tidy):
 
 
 def test_accuracies_by_dataset_know_their_intervals(tidy):
-    (table,) = tables(tidy, ProtocolSettings(), [])[BY_DATASET]
+    (table,) = tables(tidy)[BY_DATASET]
     by_name = {column.name: column for column in table.columns}
     (nlc,) = (n for n, cell in enumerate(by_name["method"].cells) if cell.text == "nlc")
     assert by_name["birds"].cells[nlc] == ("80.0", pytest.approx(80), 10, 90)
@@ -178,15 +176,6 @@ def test_methods_stand_in_the_order_of_the_registry(tidy, read_table):
 def test_what_the_tables_mean_stands_below(tidy):
     assert "Top-1 accuracy in %" in [*texts(tidy).values()][-1]
     assert [*texts(pl.DataFrame(schema=RESULT)).values()] == ["no ensemble to show"]
-
-
-def test_gains_that_are_asked_for_stand_below(tidy):
-    over = tidy.filter(ensemble="nlc").with_columns(metric=pl.lit("gain"))
-    differ = tidy.filter(ensemble="oracle", metric="acc1").with_columns(
-        metric=pl.lit("error_inconsistency")
-    )
-    shown = texts(pl.concat([tidy, over, differ]), compare="nlc")
-    assert "gain over the backbone that is best on the support" in shown["gains, zero-shot"]
 
 
 def test_perturbations_share_a_table(tidy, read_table):

@@ -10,7 +10,7 @@ import pytest
 from clipsyn.errors import InputError
 from clipsyn.methods import chosen as module
 from clipsyn.methods.chosen import choose
-from clipsyn.methods.ensembles.super_learner import SuperLearner
+from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.heads.lda import ShrinkageLDA
 from clipsyn.methods.pool import Pool
 

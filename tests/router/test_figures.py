@@ -8,7 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UsageError
-from clipsyn.router.figures import router_weights
+from clipsyn.router.predict import router_weights
 
 WEIGHTS = np.random.default_rng(0).dirichlet([1, 3, 2], 500)
 FRAME = pl.DataFrame(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from clipsyn.router.values import decode, encode
+from clipsyn.router.artefact import _decode as decode
+from clipsyn.router.artefact import _encode as encode
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.view import backbones
+from clipsyn.evaluation.results.frame import backbones
 from clipsyn.extract import Cost
 from clipsyn.run.recipe import (
     Recipe,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsyn.stats.images import Images
-from clipsyn.stats.jackknife import GROUPS, groups_of, jackknife_interval, standard_error
+from clipsyn.stats.intervals import GROUPS, groups_of, jackknife_interval, standard_error
 
 
 def test_of_a_mean_over_as_many_groups_as_samples_it_is_the_standard_error():

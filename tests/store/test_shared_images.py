@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.store.overlap import apart, image_notes, shared_images, sharing
+from clipsyn.store.overlap import image_notes, shared_images, sharing
 from clipsyn.store.samples import SampleTable
 
 
@@ -29,11 +29,6 @@ def sets() -> list[SampleTable]:
 def test_images_are_the_same_by_content(sets):
     assert shared_images(sets) == {"all/test": 4, "birds/test": 2, "cars/test": 1}
     assert shared_images(sets[1:]) == {}
-
-
-def test_those_are_left_that_share_nothing(sets):
-    assert [table.dataset for table in apart(sets)] == ["birds", "cars", "dogs"]
-    assert apart(sets[1:]) == sets[1:]
 
 
 def test_it_is_said(sets):

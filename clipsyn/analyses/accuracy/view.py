@@ -9,8 +9,8 @@ import polars as pl
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import UNFITTED
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
+    UNFITTED,
     WHERE,
     Numbers,
     backbones,

@@ -30,7 +30,7 @@ from clipsyn.analyses.predicted import (
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.methods.numerics.blocks import side_by_side
 from clipsyn.methods.numerics.metrics import Judged, judge
 from clipsyn.methods.pool import Pool

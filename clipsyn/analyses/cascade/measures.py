@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.contenders import contenders
+from clipsyn.methods.numerics.logits import contenders
 from clipsyn.methods.numerics.metrics import ratio
 
 NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages

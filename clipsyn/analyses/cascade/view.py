@@ -12,10 +12,11 @@ import polars as pl
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
-from clipsyn.evaluation.results.frame import ALONE, Row
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
+    ALONE,
     WHERE,
     Numbers,
+    Row,
     having,
     named_parts,
     numbers,

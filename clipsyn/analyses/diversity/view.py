@@ -11,11 +11,12 @@ import polars as pl
 
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import IF_ALIKE, gain_metric
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
+    IF_ALIKE,
     WHERE,
     Numbers,
     backbones,
+    gain_metric,
     named_parts,
     numbers,
     numbers_by,

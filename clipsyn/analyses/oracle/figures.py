@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.view import refuse_several, singles
+from clipsyn.evaluation.results.frame import refuse_several, singles
 from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Figure, Size, label, marks, needed
 from clipsyn.show.table import percent
 from clipsyn.show.titles import shortened, title

@@ -25,8 +25,7 @@ from clipsyn.analyses.oracle.measures import (
 )
 from clipsyn.analyses.predicted import Predicted, estimate, gain, oracle_gain, predicted, share
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, frame
-from clipsyn.evaluation.results.view import WHERE
+from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, WHERE, Measured, frame
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
     Score,

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.oracle import OracleSettings
-from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
     WHERE,
     Numbers,
+    Row,
     backbones,
     best_single,
     named_parts,

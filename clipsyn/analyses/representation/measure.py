@@ -30,7 +30,7 @@ from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import compare, mutual_neighbours
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, row
-from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.methods.numerics.metrics import (
     Score,
     calibration_floor,

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import LEVEL
-from clipsyn.stats.jackknife import GROUPS, standard_error
+from clipsyn.stats.intervals import GROUPS, LEVEL, standard_error
 
 NEIGHBOURS = 10  # as Huh et al. 2024
 MEASURES = ("cka", "procrustes")

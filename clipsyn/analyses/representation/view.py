@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
     WHERE,
     backbones,
     having,

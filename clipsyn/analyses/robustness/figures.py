@@ -10,7 +10,7 @@ import polars as pl
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness.rows import ORACLE, Predictor, TrialRows, trial_rows
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.view import refuse_several
+from clipsyn.evaluation.results.frame import refuse_several
 from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.show.figure import INK, Figure, Mark, Size, marks, needed
 from clipsyn.show.frames import is_nan

@@ -11,8 +11,7 @@ import polars as pl
 
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness.measures import families
-from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.results.view import backbones, singles
+from clipsyn.evaluation.results.frame import Row, backbones, singles
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import SINGLE

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import ALONE
-from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
+from clipsyn.evaluation.results.frame import ALONE, WHERE, having, over_datasets, refuse_several
 from clipsyn.show.figure import MUTED, Figure, marks, needed
 from clipsyn.show.panels import Look, drawn, key, methods
 from clipsyn.show.titles import subject, title, typical_interval

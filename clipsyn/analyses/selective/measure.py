@@ -51,8 +51,16 @@ from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
-from clipsyn.stats.intervals import LEAST_WRONG, UNKNOWN, Interval, loss_interval, wilson_interval
-from clipsyn.stats.jackknife import groups_of, jackknife_interval, standard_error
+from clipsyn.stats.intervals import (
+    LEAST_WRONG,
+    UNKNOWN,
+    Interval,
+    groups_of,
+    jackknife_interval,
+    loss_interval,
+    standard_error,
+    wilson_interval,
+)
 from clipsyn.store.features import FeatureStore
 
 COLUMNS = {

@@ -12,10 +12,11 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.evaluation.results.frame import METHOD, Row
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
+    METHOD,
     WHERE,
     Numbers,
+    Row,
     backbones,
     named_parts,
     numbers_by,

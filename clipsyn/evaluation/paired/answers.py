@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.paired.measures import Draws
-from clipsyn.evaluation.results.files import shots_asked
+from clipsyn.evaluation.results.files import DAMAGE, shots_asked
 from clipsyn.evaluation.results.frame import ALONE, METHOD, UNFITTED
-from clipsyn.evaluation.results.kind import DAMAGE
 from clipsyn.evaluation.results.predictions import scan, subjects
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import CHOSEN
@@ -25,6 +23,7 @@ from clipsyn.settings import SINGLE
 from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
 
+Draws = Mapping[int | None, NDArray[np.bool_]]  # by seed, (sample,); None where nothing is drawn
 PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
 
 

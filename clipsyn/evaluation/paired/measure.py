@@ -7,23 +7,25 @@ one piece of evidence in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice, words_of
-from clipsyn.evaluation.paired.measures import Difference, Seeds, Sides, difference, matched
+from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice, Draws, words_of
 from clipsyn.evaluation.results.frame import UNFITTED, Row
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
-from clipsyn.stats.images import Images
-from clipsyn.stats.significance import holm
+from clipsyn.stats.differences import Crossed, crossed
+from clipsyn.stats.images import Images, shown_by_all
+from clipsyn.stats.significance import holm, paired
 from clipsyn.text import advised
 
 PAIRS: dict[str, Any] = {
@@ -53,6 +55,7 @@ PAIRS: dict[str, Any] = {
     "tie": pl.Boolean,  # p_holm is 0.05 or more
 }
 LEVEL = 0.05
+Seeds = list[tuple[int | None, int | None]]  # of two methods: the same draw, or none
 
 
 def measure(
@@ -89,58 +92,117 @@ def _shots(choice: Choice, row: Row) -> str:
     return choice.shots if fitted else UNFITTED
 
 
-def _compared(sets: Sequence[Answered], pairs: Iterable[tuple[str, str]]) -> list[Row]:
+def _compared(sets: Sequence[Answered], pairs: Sequence[tuple[str, str]]) -> list[Row]:
     """Rows of each pair at one place: of each dataset, and of their mean."""
     images = Images.of_sets([one.marks for one in sets]) if sets else []
-    rows = []
-    for pair in pairs:
-        seeds = {at: _seeds(one, pair) for at, one in enumerate(sets)}
-        there = {at: found for at, found in seeds.items() if found}
-        sides = {at: _sides(sets[at], pair, found) for at, found in there.items()}
-        for at in there:
-            of_one = difference([sides[at]], [images[at]])
-            rows.append(_row(pair, of_one, sets[at].dataset, sides[at]))
-        if len(there) > 1:
-            of_all = difference([*sides.values()], [images[at] for at in there])
-            rows.append(_row(pair, of_all))
+    rows: list[Row] = []
+    for first, second in pairs:
+        both: list[tuple[str, Sides, Images]] = []
+        for one, shown in zip(sets, images, strict=True):
+            if {first, second} <= one.right.keys():
+                of_both = one.right[first], one.right[second]
+                if seeds := matched(*of_both):
+                    both.append((one.dataset, Sides.of(*of_both, seeds), shown))
+        names: Row = {"first": first, "second": second}
+        for dataset, sides, shown in both:
+            rows.append(names | {"dataset": dataset} | difference([sides], [shown]))
+        if len(both) > 1:
+            _, every, shown_by_each = zip(*both, strict=True)
+            rows.append(names | {"dataset": None} | difference(every, shown_by_each))
     return rows
 
 
-def _seeds(one: Answered, pair: tuple[str, str]) -> Seeds:
-    """The draws that a dataset has of both; none where it lacks a method."""
-    if not all(name in one.right for name in pair):
-        return []
-    return matched(*(one.right[name] for name in pair))
+def matched(first: Draws, second: Draws) -> Seeds:
+    """The draws on which two methods are compared; none where they have none in common."""
+    one, other = ([seed for seed in side if seed is not None] for side in (first, second))
+    if not one and not other:
+        return [(None, None)]
+    seeds = [seed for seed in one if seed in other] if one and other else one or other
+    return [(seed if one else None, seed if other else None) for seed in seeds]
 
 
-def _sides(one: Answered, pair: tuple[str, str], seeds: Seeds) -> Sides:
-    return Sides.of(one.right[pair[0]], one.right[pair[1]], seeds)
+class Sides(NamedTuple):
+    """Two methods on one dataset: where each is right, (draw, sample), the same draws of both."""
+
+    first: NDArray[np.bool_]
+    second: NDArray[np.bool_]
+    drawn: bool  # False where nothing of either is drawn
+
+    @classmethod
+    def of(cls, first: Draws, second: Draws, seeds: Seeds) -> Sides:
+        return cls(
+            np.stack([first[seed] for seed, _ in seeds]),
+            np.stack([second[seed] for _, seed in seeds]),
+            seeds != [(None, None)],
+        )
+
+    @property
+    def draws(self) -> int:
+        return len(self.first) if self.drawn else 0
+
+    @property
+    def lead(self) -> NDArray[np.int8]:
+        """(draw, sample): 1 where the first alone is right, -1 where the second alone is."""
+        return self.first.astype(np.int8) - self.second
+
+    def only(self) -> tuple[float, float]:
+        """Numbers of images that one alone gets right, means over draws."""
+        first, second = (np.count_nonzero(self.lead == sign) for sign in (1, -1))
+        return first / len(self.first), second / len(self.first)
+
+    def mcnemar(self, images: Images) -> float:
+        """p over images alone, that both are right as often; the draws and copies of an image go
+        together.
+        """
+        return paired(images.sums(self.lead.T).sum(axis=1).astype(np.int64))
 
 
-def _row(
-    pair: tuple[str, str], found: Difference, dataset: str | None = None, sides: Sides | None = None
-) -> Row:
-    only = sides.only() if sides else (None, None)
+def difference(sides: Sequence[Sides], images: Sequence[Images]) -> Row:
+    """How much more often the first of two methods is right: the mean over datasets, as in `PAIRS`.
+
+    images: as `clipsyn.stats.differences.crossed` takes them. Where nothing is drawn, and where
+    there is one draw, p is over images alone: McNemar's of one dataset. With several draws it is
+    over draws and images, and no smaller than McNemar's.
+    """
+    lead = [one.lead for one in sides]
+    several = crossed(lead, images, drawn=[one.drawn for one in sides])
+    alone = crossed(lead, images, drawn=[False] * len(sides))
+    is_mean, draws = len(sides) > 1, max(one.draws for one in sides)
+    exact = math.nan if is_mean else sides[0].mcnemar(images[0])
+    first = float(np.mean([one.first.mean() for one in sides]))
+    second = float(np.mean([one.second.mean() for one in sides]))
+    only = (None, None) if is_mean else sides[0].only()
+    together = several.p_value() if draws else math.nan
     return {
-        "dataset": dataset,
-        "datasets": found.datasets,
-        "first": pair[0],
-        "second": pair[1],
-        "draws": found.draws,
-        "n": found.n,
-        "distinct": found.distinct,
-        "first_acc1": found.first,
-        "second_acc1": found.second,
-        "difference": found.value,
-        "ci_low": found.images.low,
-        "ci_high": found.images.high,
-        "both_low": found.both.low,
-        "both_high": found.both.high,
-        "only_first": only[0],
-        "only_second": only[1],
-        "mcnemar": found.mcnemar if sides else None,
-        "p": found.p,
+        "datasets": len(sides),
+        "draws": draws,
+        "n": sum(map(len, images)),
+        "distinct": shown_by_all(images),
+        "first_acc1": first,
+        "second_acc1": second,
+        "difference": first - second,
+        **dict(zip(("ci_low", "ci_high"), alone.interval(), strict=True)),
+        **dict(zip(("both_low", "both_high"), several.interval(), strict=True)),
+        **dict(zip(("only_first", "only_second"), only, strict=True)),
+        "mcnemar": None if is_mean else exact,
+        "p": _p(together, exact, alone, _differing(sides, images)),
     }
+
+
+def _p(together: float, exact: float, alone: Crossed, differing: int) -> float:
+    """together: over draws and images, NaN where that is not known. exact: McNemar's, if any.
+
+    differing: images on which the two are not right as often.
+    """
+    over_images = exact
+    if math.isnan(exact):  # few images cannot say more than if all of them agreed
+        over_images = max(alone.p_value(), 2.0 ** min(0, 1 - differing))
+    return over_images if math.isnan(together) else max(together, over_images)
+
+
+def _differing(sides: Sequence[Sides], images: Sequence[Images]) -> int:
+    both = zip(sides, images, strict=True)
+    return len(np.unique(np.concatenate([of.number[one.lead.any(axis=0)] for one, of in both])))
 
 
 def _adjust(rows: Sequence[Row]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.view import singles
+from clipsyn.evaluation.results.frame import singles
 from clipsyn.settings import FULL
 from clipsyn.show.frames import guarded
 

@@ -16,10 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results import parts
-from clipsyn.evaluation.results.files import RowsFile
+from clipsyn.evaluation.results import files
+from clipsyn.evaluation.results.files import Kind, RowsFile
 from clipsyn.evaluation.results.frame import ABOUT, IS_SHOTS, RESULT, Row
-from clipsyn.evaluation.results.kind import Kind
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json
 
@@ -97,12 +96,12 @@ class PredictionsFile(RowsFile):
 
 
 def subjects(path: Path) -> pl.DataFrame:
-    """What a file, with what stands beside it, has predictions of: a row for each fingerprint.
+    """What a file has predictions of: a row for each fingerprint.
 
     Columns: `ABOUT`, data and fingerprint, as results have them, and the number of images. Raises
     UsageError for a file of something else.
     """
-    there = parts.subjects(path, KIND)
+    there = files.subjects(path, KIND)
     with foreign(lambda why: UsageError(f"{path} holds no predictions: {why}; {_ANEW}")):
         if wrong := [name for name in _KNOWN if there[name].null_count()]:
             raise ValueError(f"{wrong[0]} is not known everywhere")
@@ -119,17 +118,12 @@ def _read(texts: pl.Series, kind: type[Collection[Any]]) -> pl.Series:
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """All rows of a file, with those that stand beside it; raises as `subjects` does."""
-    return parts.scan(path, KIND)
+    """All rows of a file; raises as `subjects` does."""
+    return files.scan(path, KIND)
 
 
-KIND = Kind(
-    "predictions",
-    PREDICTIONS,
-    "clipsyn evaluate STORE -o FILE",
-    lambda rows, _: rows,
-)
-_ANEW = f"make it anew with `{KIND.line}`"
+KIND = Kind("predictions", PREDICTIONS)
+_ANEW = "make it anew with `clipsyn evaluate STORE -o FILE.parquet`"
 _KNOWN = (
     *("dataset", "split", "perturbation", "head", "ensemble", "prompts", "classes", "shots"),
     "fingerprint",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from clipsyn.registry import Plugins, Registry
 
 CHOSEN = "chosen"  # in place of a head and an ensemble: what the support chooses of the others
+ORACLE = "oracle"  # right where any backbone is: a reference
 BEST_SINGLE = "best-single"  # one backbone, the best on the support: what gains are over
 USUAL_ENSEMBLES = "super-learner", "log-avg", "nlc", "vote-1"  # the likeliest choice first
 STATIC, FITTED, PER_IMAGE = "Static", "Fitted", "Per image"
@@ -22,15 +23,15 @@ ENSEMBLES = Registry(
         "conf": ("clipsyn.methods.ensembles.static:Confidence", STATIC),
         "log-avg": ("clipsyn.methods.ensembles.static:LogAverage", STATIC),
         "prob-avg": ("clipsyn.methods.ensembles.static:ProbabilityAverage", STATIC),
-        "c-conf": ("clipsyn.methods.ensembles.calibrated:CalibratedConfidence", FITTED),
-        "c-log-avg": ("clipsyn.methods.ensembles.calibrated:CalibratedLogAverage", FITTED),
-        "super-learner": ("clipsyn.methods.ensembles.super_learner:SuperLearner", FITTED),
+        "c-conf": ("clipsyn.methods.ensembles.weighted:CalibratedConfidence", FITTED),
+        "c-log-avg": ("clipsyn.methods.ensembles.weighted:CalibratedLogAverage", FITTED),
+        "super-learner": ("clipsyn.methods.ensembles.weighted:SuperLearner", FITTED),
         "gac": ("clipsyn.methods.ensembles.genetic:GeneticAlgorithm", FITTED),
         "greedy": ("clipsyn.methods.ensembles.greedy:GreedySelection", FITTED),
         "stacking": ("clipsyn.methods.ensembles.stacking:Stacking", FITTED),
         "ola": ("clipsyn.methods.ensembles.dynamic:OverallLocalAccuracy", PER_IMAGE),
         "knora-u": ("clipsyn.methods.ensembles.dynamic:KnoraUnion", PER_IMAGE),
-        "moe": ("clipsyn.methods.ensembles.moe:MixtureOfExperts", PER_IMAGE),
+        "moe": ("clipsyn.methods.ensembles.nlc:MixtureOfExperts", PER_IMAGE),
         "nlc": ("clipsyn.methods.ensembles.nlc:NLC", PER_IMAGE),
         "residual-router": ("clipsyn.methods.ensembles.residual:ResidualRouter", PER_IMAGE),
     },

@@ -3,13 +3,9 @@
 A router also says how much each backbone counts for each sample: `weights(pool)`.
 
 The base class keeps the promises that hold for all of them, so that an ensemble is only its
-formula (`_fit`, and `_combine` or `_weights`):
+formula (`_fit`, and `_combine` or `_weights`), beside those of `Estimator`:
 
-- data of the test split cannot reach `fit`;
-- backbones are worked on in the order of their names, and found by name: a pool that holds them
-  in another order gives the same scores;
-- `fit` leaves out samples without a label, and those that some backbone has no logits for; the
-  latter have NaN scores;
+- samples that some backbone has no logits for have NaN scores;
 - one backbone on its own is that backbone;
 - `combine` and `weights` work on blocks of rows, on all cores: the memory that a formula needs
   beside the logits is bounded, and fits into a cache.
@@ -19,41 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.methods.estimator import Estimator, as_pool, as_support
+from clipsyn.methods.estimator import Estimator, as_pool
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import predictions, softmax, weighted_sum
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support
 
 _FAR = 1000.0  # beyond it a logit has less than four decimals in single precision
 
 
 class Ensemble(Estimator):
-    knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
-    needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
-    needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
-    needs_confidences: ClassVar[bool] = False  # True: with the probability of that
-
-    def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
-        """Learn from labelled samples.
-
-        support: a Pool, a stream of pools, or logits (sample, backbone, class) beside labels
-        (sample,). An ensemble that `streams` goes through a stream in passes; any other takes a
-        stratified sample of 1 GiB, and `sampled_` is the number of its images.
-        Raises LeakError for a pool of the test split, InputError where there is nothing to
-        learn from. Where it raises, an earlier fit stays.
-        """
-        with self._whole_fit():
-            known = self._admit(as_support(support, labels)).of_backbones(self.backbones_)
-            if self.learns and len(self.backbones_) > 1:
-                self._fit(known)
-        return self
+    kind: ClassVar[str | None] = "classifier"
 
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
@@ -80,35 +57,15 @@ class Ensemble(Estimator):
         """(class,) what the columns of `predict_proba` are, for scikit-learn's scorers."""
         return np.arange(self.n_classes_)
 
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags
-
-        tags = super().__sklearn_tags__()
-        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
-        return tags
-
-    def _admit(self, support: Support) -> Support:
-        """The part of `support` that can be learned from; forgets an earlier fit."""
-        known = self._learnable(support)
-        for name in self.learned():
-            delattr(self, name)  # of an earlier fit, on what may have been other backbones
-        self.backbones_ = tuple(sorted(known.backbones))
-        self.n_classes_ = known.n_classes
-        self._note_sample(known)
-        return known
+    def _learn(self, support: Pool) -> None:  # one backbone on its own is that backbone
+        if self.learns and len(support.backbones) > 1:
+            self._fit(support)
 
     def _aligned(self, pool: Pool) -> Pool:
         if self.learns or hasattr(self, "backbones_"):
             return super()._aligned(pool)
         pool.check_text(type(self).__name__)
         return pool.of_backbones(sorted(pool.backbones))
-
-    def _fit(self, support: Any) -> None:
-        """Learn from at least two backbones and one sample, all labelled and readable.
-
-        support: a Pool; for an ensemble that `streams` perhaps a stream. ``support.blocks()`` is
-        one pass over the samples of either.
-        """
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         """(sample, class) scores of samples that are all readable."""

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Router
-from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.contenders import Contenders, contenders
-from clipsyn.methods.numerics.logits import weighted_sum
-from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Stream, Support
+from clipsyn.methods.numerics.logits import Contenders, contenders, weighted_sum
+from clipsyn.methods.pool import Pool, in_memory
 from clipsyn.settings import WHOLE
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
@@ -50,9 +48,8 @@ class GeneticAlgorithm(Router):
     always exact.
 
     Accuracy does not depend on a common factor of tau. Cross-entropy sets that factor at the end,
-    as one temperature of the combined logits, with the smallest tau kept between 0.05 and 20. A
-    support larger than memory is read once; that factor and the calibrated temperatures are those
-    of a sample.
+    as one temperature of the combined logits, with the smallest tau kept between 0.05 and 20. Of a
+    support larger than memory that factor and the calibrated temperatures are those of a sample.
 
     Learned: `temperatures_` (backbone,) tau; `weights_` (backbone,) 1 / (B tau), which is log-avg
     for tau = 1; `evaluations_`, vectors whose accuracy was computed.
@@ -64,7 +61,7 @@ class GeneticAlgorithm(Router):
     array([ 0.05, 20.  ])
     """
 
-    streams: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     population: int = parameter(64, WHOLE, least=_ELITE + 1)
     generations: int = parameter(100, WHOLE, least=0)
@@ -75,8 +72,8 @@ class GeneticAlgorithm(Router):
     weights_: NDArray[np.float64] = learned()
     evaluations_: int = learned()
 
-    def _fit(self, support: Support) -> None:
-        pool = support.sample() if isinstance(support, Stream) else support
+    def _fit(self, support: Pool) -> None:
+        pool = in_memory(support)
         calibrated = fit_temperatures(pool.logits, pool.labels)
         fitness = _Fitness(support, calibrated)
         best = _rescaled(self._evolve(fitness, _seeds(calibrated)), pool)
@@ -119,19 +116,18 @@ class _Fitness:
     the support; of many classes it keeps about 2 KB a sample.
     """
 
-    def __init__(self, support: Support, temperatures: NDArray[np.float64]) -> None:
+    def __init__(self, support: Pool, temperatures: NDArray[np.float64]) -> None:
         self.evaluations = 0
         self.n = len(support)
         self.lost = 0  # samples that are wrong whatever the weights
         self.rivals: list[NDArray[np.float32]] = []
-        self.leads: list[NDArray[np.float32]] = []
         exact = self.n * support.n_classes <= _EXACT or support.n_classes <= _ALONE + _GROUPS
-        for pool in support.blocks(embeddings=False):
-            self._add_rivals(pool.logits, pool.labels)
-            if exact:
-                self.leads.append(_leads(pool.logits, pool.labels))
-            else:
-                self.leads.append(_leads_in_groups(pool.logits, pool.labels, temperatures))
+        self._add_rivals(support.logits, support.labels)
+        self.leads = (
+            _leads(support.logits, support.labels)
+            if exact
+            else _leads_in_groups(support.logits, support.labels, temperatures)
+        )
 
     def _add_rivals(self, logits: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
         for group in contenders(logits):
@@ -145,11 +141,10 @@ class _Fitness:
     def __call__(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
         """(2, individual): wrong samples, and mean cross-entropy; less is better."""
         weights = np.append(_weights(genes), np.ones((len(genes), 1)), axis=1).astype(np.float32)
-        wrong, loss = np.full(len(genes), float(self.lost)), np.zeros(len(genes))
+        wrong = np.full(len(genes), float(self.lost))
         for rivals in self.rivals:
             wrong += _summed(_wrong, weights, rivals)
-        for leads in self.leads:
-            loss += _summed(_cross_entropy, weights, leads)
+        loss = _summed(_cross_entropy, weights, self.leads)
         self.evaluations += len(genes)
         # rounded: the order of samples and classes must not decide between equals
         return np.stack([wrong, (loss / self.n).round(6)])

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.contenders import contenders
-from clipsyn.methods.numerics.logits import log_mixture, log_softmax
+from clipsyn.methods.numerics.logits import contenders, log_mixture, log_softmax
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support
 from clipsyn.settings import WHOLE
 
 
@@ -35,7 +33,7 @@ class GreedySelection(Ensemble):
     from the first on: on a small support set later rounds overfit.
 
     Few classes of a sample can come first, whatever is chosen. Only the probabilities of these are
-    kept, so one pass over the support is enough, also of one that is larger than memory.
+    kept, so one pass over the support is enough.
 
     Learned: `chosen_`, the backbones kept, in the order of choice; `weights_` (backbone,), how
     often each was chosen, divided by how many were.
@@ -48,14 +46,14 @@ class GreedySelection(Ensemble):
     (('0',), array([1., 0.]))
     """
 
-    streams: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     rounds: int = parameter(25, WHOLE, least=1)
 
     weights_: NDArray[np.float64] = learned()
     chosen_: tuple[str, ...] = learned()
 
-    def _fit(self, support: Support) -> None:
+    def _fit(self, support: Pool) -> None:
         order = _select(support, self.rounds)
         self.chosen_ = tuple(support.backbones[index] for index in order)
         self.weights_ = np.bincount(order, minlength=len(support.backbones)) / len(order)
@@ -80,7 +78,7 @@ class _Seen(NamedTuple):
     still_open: list[_Open]  # by number of contenders
 
 
-def _select(support: Support, rounds: int) -> list[int]:
+def _select(support: Pool, rounds: int) -> list[int]:
     """The backbones chosen, in order, up to the best number of rounds."""
     settled, log_true, groups = _seen(support)
     totals = [np.zeros_like(group.probabilities[0]) for group in groups]
@@ -107,11 +105,9 @@ def _select(support: Support, rounds: int) -> list[int]:
     return order[: scores.index(min(scores)) + 1]
 
 
-def _seen(support: Support) -> _Seen:
+def _seen(support: Pool) -> _Seen:
     """One pass over the support."""
-    parts: list[_Seen] = []
-    for pool in support.blocks(embeddings=False):
-        parts += in_blocks(partial(_look, pool.logits, pool.labels), pool.logits.shape)
+    parts = in_blocks(partial(_look, support.logits, support.labels), support.logits.shape)
     by_width: dict[int, list[_Open]] = {}
     for group in (group for part in parts for group in part.still_open):
         by_width.setdefault(group.probabilities.shape[2], []).append(group)

@@ -21,14 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import RouterMismatch
-from clipsyn.methods import stream as streams
 from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.numerics.blocks import equal_slices
-from clipsyn.methods.numerics.fewshot import stratified
 from clipsyn.methods.numerics.optimise import Adam
-from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Stream, Support
+from clipsyn.methods.numerics.samples import stratified
+from clipsyn.methods.pool import IN_MEMORY, Pool
 from clipsyn.settings import NUMBER, WHOLE
 
 # rows, outputs (sample, output) -> losses (sample,), gradients like the outputs
@@ -153,27 +151,28 @@ def train(
     return _descend(settings, network, steps, held_loss, an_epoch=len(batches), samples=held.start)
 
 
-def _train_on(settings: PerceptronRouter, stream: Stream) -> Trained:
-    """The same for samples that are read in passes; the held-out ones are kept in memory."""
-    most = streams.IN_MEMORY // (4 * stream.about.bytes_a_sample)
-    is_held = np.zeros(len(stream), bool)
-    is_held[stratified(stream.labels, min(_held_out(settings, len(stream)), most), _ORDER)] = True
-    held = stream.take(np.flatnonzero(is_held)).together()
-    learned = stream.take(np.flatnonzero(~is_held))
-    size = _batch_size(settings, len(learned))
+def _train_from_disk(settings: PerceptronRouter, pool: Pool) -> Trained:
+    """The same for samples in files, gathered batch by batch; the held-out ones are in memory."""
+    most = IN_MEMORY // (4 * pool.bytes_a_sample)
+    held_rows = stratified(pool.labels, min(_held_out(settings, len(pool)), most), _ORDER)
+    held, rows = pool.take(held_rows), np.delete(np.arange(len(pool)), held_rows)
     features = held.features()
     network = _started(settings, features, settings._start(held))
+    count = math.ceil(len(rows) / _batch_size(settings, len(rows)))
     held_loss = partial(_mean_loss, network, features, settings._loss(held), slice(0, len(held)))
-    an_epoch = sum(math.ceil((part.stop - part.start) / size) for part in learned.parts)
-    steps = _streamed(settings, learned, size)
-    return _descend(settings, network, steps, held_loss, an_epoch=an_epoch, samples=len(learned))
+    steps = _gathered(settings, pool, rows, count)
+    return _descend(settings, network, steps, held_loss, an_epoch=count, samples=len(rows))
 
 
-def _streamed(settings: PerceptronRouter, learned: Stream, size: int) -> Iterator[Step]:
-    for pool in learned.shuffled(_ORDER):
-        features, loss = pool.features(), settings._loss(pool)
-        for rows in equal_slices(len(pool), math.ceil(len(pool) / size)):
-            yield features[rows], partial(loss, rows)
+def _gathered(
+    settings: PerceptronRouter, pool: Pool, rows: NDArray[np.intp], count: int
+) -> Iterator[Step]:
+    """Pass after pass without end, each of `count` batches of other samples."""
+    rng = np.random.default_rng(_ORDER)
+    while True:
+        for batch in np.array_split(rng.permutation(rows), count):
+            part = pool.take(np.sort(batch))
+            yield part.features(), partial(settings._loss(part), slice(0, len(part)))
 
 
 def _started(settings: PerceptronRouter, features: NDArray[Any], bias: NDArray[Any]) -> Network:
@@ -261,17 +260,15 @@ class PerceptronRouter(Router):
     `steps`, `epochs`, `holdout` and `penalty` are from cross-validation on training splits, whose
     numbers are in docs/dev/decisions.md.
 
-    A support that is larger than memory takes `epochs` passes at most, and two beside them: one for
-    the held-out samples, which stay in memory (the same share of each class, at most 256 MiB), and
-    one to fill the store of 1 GiB from which samples are drawn (`Stream.shuffled`). Batches are of
-    the samples that are in it, instead of the same ones in every epoch.
+    Of a support that is larger than memory the held-out samples stay in memory (the same share of
+    each class, at most 256 MiB), and each epoch has other batches, gathered from the disk.
 
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
     backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.
     """
 
     needs_embeddings: ClassVar[bool] = True
-    streams: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     hidden: int = parameter(128, WHOLE, least=1, keyword=True)
     learning_rate: float = parameter(2e-4, NUMBER, least=0, most=1, keyword=True)
@@ -291,9 +288,9 @@ class PerceptronRouter(Router):
     steps_: int = learned()
     held_out_loss_: float = learned()
 
-    def _fit(self, support: Support) -> None:
-        if isinstance(support, Stream):
-            trained = _train_on(self, support)
+    def _fit(self, support: Pool) -> None:
+        if support.is_too_large:
+            trained = _train_from_disk(self, support)
         else:
             pool = support.take(np.random.default_rng(_ORDER).permutation(len(support)))
             bias = self._start(pool)

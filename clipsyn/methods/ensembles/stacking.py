@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import learned, parameter
-from clipsyn.methods.numerics.folds import stratified_folds
-from clipsyn.methods.numerics.logits import log_softmax
-from clipsyn.methods.numerics.loss import cross_entropy
+from clipsyn.methods.numerics.logits import cross_entropy, log_softmax
+from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.numerics.wide import LARGE, Axes, Linear, fit_wide, principal_axes
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER

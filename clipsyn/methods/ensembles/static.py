@@ -6,17 +6,15 @@ in general use. p_b = softmax(z_b), over the classes; B backbones.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Ensemble, Router
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.logits import NO_PREDICTION, log_mixture, mixture, sums
-from clipsyn.methods.numerics.loss import cross_entropy
+from clipsyn.methods.numerics.logits import cross_entropy, log_mixture, mixture, sums
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support
 
 _CLOSE = 1 + 1e-4  # odds of a larger ratio are told apart whatever their rounding
 _SMALLEST = 1e-30  # odds that are exact in single precision though some powers are 0
@@ -27,7 +25,7 @@ class BestSingle(Router):
 
     Ties go to the lower cross-entropy, then to the name that sorts first. The paper's "best
     single backbone" is chosen on the test split: a reference, not a method, as it needs the
-    labels of what it predicts. A support larger than memory is read once. `best_`: the name.
+    labels of what it predicts. `best_`: the name.
 
     >>> from clipsyn import BestSingle
     >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
@@ -36,27 +34,22 @@ class BestSingle(Router):
     '0'
     """
 
-    streams: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     best_: str
 
-    def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
-        super().fit(support, labels)
-        if len(self.backbones_) == 1:
-            self.best_ = self.backbones_[0]
-        return self
+    def _learn(self, support: Pool) -> None:
+        super()._learn(support)
+        if len(support.backbones) == 1:
+            self.best_ = support.backbones[0]
 
-    def _fit(self, support: Support) -> None:
-        right, loss = np.zeros(len(support.backbones), int), np.zeros(len(support.backbones))
-        for pool in support.blocks(embeddings=False):
-            right += _right(pool)
-            # where this is all of the support, only those that are equally good need a loss
-            whole = len(pool) == len(support)
-            columns = np.flatnonzero(right == right.max()) if whole else np.arange(len(right))
-            if len(columns) > 1:
-                loss[columns] += _losses(pool, columns).sum(axis=0, dtype=np.float64)
-        order = np.lexsort((loss / len(support), -right))  # stable
-        self.best_ = support.backbones[order[0]]
+    def _fit(self, support: Pool) -> None:
+        right = _right(support)
+        equal = np.flatnonzero(right == right.max())  # only these need a loss
+        loss = np.zeros(len(right))
+        if len(equal) > 1:
+            loss[equal] = _losses(support, equal).sum(axis=0, dtype=np.float64) / len(support)
+        self.best_ = support.backbones[np.lexsort((loss, -right))[0]]  # stable
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         weights = np.zeros(len(pool.backbones), np.float32)
@@ -214,18 +207,6 @@ def _exact_odds(logits: NDArray[Any], best: NDArray[np.intp]) -> NDArray[Any]:
     np.exp(odds, out=odds)
     np.put_along_axis(odds, best, 0, axis=2)
     return np.asarray(odds.sum(axis=2))
-
-
-def tied_votes(predictions: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """(sample,) whether several classes have the most votes: predictions (backbone, sample).
-
-    False where some backbone predicts nothing.
-    """
-    votes = (predictions[:, None] == predictions[None]).sum(axis=0)  # for what each backbone says
-    most = votes == votes.max(axis=0)
-    classes = (most / votes).sum(axis=0)  # each counted by as many backbones as vote for it
-    known = (predictions != NO_PREDICTION).all(axis=0)
-    return np.asarray(known & (classes > 1.5))
 
 
 def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:

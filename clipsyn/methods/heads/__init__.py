@@ -10,12 +10,12 @@ USUAL_HEADS = ZERO_SHOT, "lda"  # the simpler one first; what can be fitted in s
 HEADS = Registry(
     "head",
     {
-        ZERO_SHOT: "clipsyn.methods.heads.zero_shot:ZeroShot",
+        ZERO_SHOT: "clipsyn.methods.heads.base:ZeroShot",
         "linear-probe": "clipsyn.methods.heads.linear:LinearProbe",
         "tip-adapter": "clipsyn.methods.heads.tip:TipAdapter",
         "tip-adapter-f": "clipsyn.methods.heads.tip:TipAdapterF",
         "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
-        "anchored-probe": "clipsyn.methods.heads.anchored:AnchoredProbe",
+        "anchored-probe": "clipsyn.methods.heads.linear:AnchoredProbe",
     },
     plugins=Plugins("head", "clipsyn.heads", "clipsyn.methods.heads.base:Head"),
 )

@@ -14,56 +14,35 @@ labels.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.methods.estimator import Estimator, as_pool, as_support
+from clipsyn.methods.estimator import Estimator, as_pool
 from clipsyn.methods.numerics.logits import log_softmax
-from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Stream, Support, in_memory
+from clipsyn.methods.pool import Pool, in_memory
 
 
 class Head(Estimator):
-    def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
-        """Learn from labelled samples, or from a sample of a stream of them.
-
-        labels: beside an array of logits (sample, backbone, class), for the zero-shot head.
-        Raises LeakError for a pool of the test split, InputError where there is nothing to
-        learn from or too little. Where it raises, an earlier fit stays.
-        """
-        known = self._learnable(as_support(support, labels))
-        with self._whole_fit():
-            self.backbones_ = known.backbones
-            self.n_classes_ = known.n_classes
-            self._note_sample(known)
-            self._fit(known)
-        return self
+    needs_embeddings: ClassVar[bool] = True
+    knows_classes: ClassVar[bool] = True
 
     def transform(self, pool: Pool | ArrayLike) -> Pool:
         """The pool with this head's logits, (sample, backbone, class)."""
         pool = self._aligned(as_pool(pool))
         return pool.with_logits(self._transform(pool))
 
-    def fit_transform(
-        self, support: Support | ArrayLike, labels: ArrayLike | None = None
-    ) -> Support:
+    def fit_transform(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
         """Fit, and return the pool that a combiner may be fitted on (see the module's text).
 
-        Of a stream that is a sample too, unless the head learns nothing.
+        Of a support that is larger than memory that is of a sample, unless the head learns nothing.
         """
-        given = as_support(support, labels)
-        if self.learns:
+        given = as_pool(support, labels)
+        if self.learns and not self.any_size:
             given = in_memory(given, type(self).__name__)
-        self.fit(given)
-        if isinstance(given, Stream):
-            return given
-        return self._combiner_pool(given.labelled())
-
-    def _fit(self, pool: Any) -> None:
-        """Learn from samples that are all labelled and readable; a Pool where this learns."""
+        return self.fit(given)._combiner_pool(given.labelled())
 
     def _transform(self, pool: Pool) -> NDArray[np.float32]:
         """(sample, backbone, class); NaN where the pool's logits have one."""
@@ -80,6 +59,29 @@ class Head(Estimator):
     def _combiner_pool(self, support: Pool) -> Pool:
         """`support`, or a part of it, with logits that were made without its labels."""
         raise NotImplementedError
+
+
+class ZeroShot(Head):
+    """``logit scale * image embedding @ class embedding.T``, as the store holds them.
+
+    Nothing is learned, so the support's own logits know no label.
+
+    >>> from clipsyn import Pool, ZeroShot
+    >>> pool = Pool.of([[[2, 0, 1]]])  # one sample, one backbone, three classes
+    >>> ZeroShot().fit(pool).transform(pool).logits
+    array([[[2., 0., 1.]]], dtype=float32)
+    """
+
+    learns: ClassVar[bool] = False
+    needs_embeddings: ClassVar[bool] = False
+    needs_logits: ClassVar[bool] = False
+    knows_classes: ClassVar[bool] = False
+
+    def _transform(self, pool: Pool) -> NDArray[np.float32]:
+        return pool.logits
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        return support
 
 
 def image_embeddings(pool: Pool, backbone: str) -> NDArray[np.float32]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
-from clipsyn.methods.numerics.folds import by_class
-from clipsyn.methods.numerics.loss import cross_entropy
+from clipsyn.methods.numerics.logits import cross_entropy
 from clipsyn.methods.numerics.optimise import adamw
+from clipsyn.methods.numerics.samples import by_class
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import FLAG, NUMBER, WHOLE
 

@@ -1,11 +1,11 @@
-"""Logits, their weighted sums, probabilities and predicted classes: the one place for each.
+"""Logits, their weighted sums, probabilities, losses and predicted classes: a place for each.
 
 Stored and derived logits come from here and from the same stored embeddings, so they agree.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,3 +181,119 @@ def _distinct_rows(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
     position = np.array([first.setdefault(row.tobytes(), len(first)) for row in array], np.intp)
     _, appearance = np.unique(position, return_index=True)
     return array[appearance], position
+
+
+def cross_entropy(
+    scores: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Losses (sample,) in nats, and their gradients (sample, class) to the scores.
+
+    scores: (sample, class), overwritten by the gradients.
+
+    Probabilities below exp(-40) of the largest are rounded up to that: numbers near the smallest of
+    single precision would slow the products that follow down many times.
+    """
+    rows = np.arange(len(scores))
+    scores -= scores.max(axis=1, keepdims=True)
+    true = scores[rows, labels]
+    np.maximum(scores, -40, out=scores)
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=1, keepdims=True)
+    scores /= total
+    scores[rows, labels] -= 1
+    return np.log(total[:, 0]) - true, scores
+
+
+def weighted_cross_entropy(
+    logits: NDArray[Any], weights: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Losses (sample,) in nats, and their gradients (sample, backbone) to the weights.
+
+        z_n = sum_b w_nb Z_nb        loss_n = logsumexp(z_n) - z_n[y_n]
+        d loss_n / d w_nb = sum_c p_nc Z_nbc - Z_nb[y_n]          p_n = softmax(z_n)
+
+    logits: (sample, backbone, class); weights: (sample, backbone) or (backbone,). A block of rows
+    is read from memory once, for loss and gradient, on all cores.
+    """
+    weights = np.broadcast_to(weights, logits.shape[:2]).astype(logits.dtype, copy=False)
+    gradient = np.empty(weights.shape, logits.dtype)
+    losses = np.empty(len(logits), logits.dtype)
+
+    def block(rows: slice) -> None:
+        scores = (weights[rows, None, :] @ logits[rows])[:, 0]
+        losses[rows], residual = cross_entropy(scores, labels[rows])
+        # on short vectors OpenBLAS can set this flag though all that goes in and out is finite
+        with np.errstate(invalid="ignore"):
+            gradient[rows] = (logits[rows] @ residual[:, :, None])[:, :, 0]
+
+    in_blocks(block, logits.shape)
+    return losses, gradient
+
+
+# of the largest logit, for each backbone: sums in single precision are off by less
+_ROUNDING = 1e-6
+
+
+class Contenders(NamedTuple):
+    """Some samples that have up to so many contenders each."""
+
+    samples: NDArray[np.intp]  # (sample,) ascending rows
+    classes: NDArray[np.intp]  # (sample, contender) ascending; the last again where there are fewer
+
+    def of(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """(sample, backbone, contender) of all logits (sample, backbone, class)."""
+        backbones = np.arange(logits.shape[1])[:, None]
+        return logits[self.samples[:, None, None], backbones, self.classes[:, None]]
+
+
+def contenders(logits: NDArray[np.float32]) -> list[Contenders]:
+    """The classes of each sample that a weighted sum of its backbones may put first.
+
+    Few of a thousand can: most samples keep one to five. What depends on predictions alone looks
+    at these.
+
+    logits: (sample, backbone, class), all finite. The weights may be any numbers from 0, one at
+    least above it. Left out is a class that another one is above in every backbone, by more than
+    rounding can undo in single precision: so the first of the largest sums is among those that are
+    kept, equal classes too. Some that are kept can never come first: to find all of these takes
+    longer than they cost.
+
+    Returns groups of samples, each with twice as many contenders as the one before at most, from 1
+    on; every sample is in one group.
+    """
+    found = in_blocks(lambda rows: _found(logits[rows], rows.start), logits.shape)
+    if not found:
+        return []
+    samples, classes = (np.concatenate(part) for part in zip(*found, strict=True))
+    counts = np.bincount(samples, minlength=len(logits))
+    starts = np.cumsum(counts) - counts
+    widths = np.exp2(np.ceil(np.log2(counts))).astype(np.intp)
+    groups = []
+    for width in np.unique(widths):
+        rows = np.flatnonzero(widths == width)
+        place = np.minimum(np.arange(width), counts[rows, None] - 1)
+        groups.append(Contenders(rows, classes[starts[rows, None] + place]))
+    return groups
+
+
+def _found(logits: NDArray[np.float32], first: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Sample, counted from `first`, and class of each contender, in order."""
+    backbones = logits.shape[1]
+    best = logits.argmax(axis=2)
+    highest = np.take_along_axis(logits, best[:, :, None], axis=2)[:, :, 0]
+    size = np.maximum(highest, -logits.min(axis=2))
+    margin = size * np.float32(_ROUNDING * (backbones + 4))
+
+    def lowest(rivals: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(sample, backbone) logits that a class must reach in one backbone beside a rival."""
+        reached = np.take_along_axis(logits, rivals[:, None, None], axis=2)[:, :, 0]
+        return np.asarray(reached - margin)
+
+    with np.errstate(over="ignore", invalid="ignore"):  # any class will do as a rival
+        leader = logits.sum(axis=1).argmax(axis=1)
+    samples, classes = np.nonzero((logits >= lowest(leader)[:, :, None]).any(axis=1))
+    values = logits[samples, :, classes]
+    for rivals in best.T:
+        kept = (values >= lowest(rivals)[samples]).any(axis=1)
+        samples, classes, values = samples[kept], classes[kept], values[kept]
+    return samples + first, classes

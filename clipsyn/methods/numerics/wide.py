@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.loss import cross_entropy
+from clipsyn.methods.numerics.logits import cross_entropy
 
 LARGE = 2e8  # samples * inputs * classes: a fit above it belongs here, in single precision
 _AXES = 256
@@ -91,21 +91,25 @@ def fit_wide(
     axes: Axes,
     tolerance: float,
     sample_weights: NDArray[Any] | None = None,
+    base: NDArray[Any] | None = None,
 ) -> Linear:
     """The minimum of the formula above, from `start`.
 
     inputs: (n, embed), centred, float32 or float64; labels: (n,) from 0 to class - 1; axes: of
-    these inputs, or of some like them. Stops when a step lowers the objective by less than
-    `tolerance` nats (less than that part of it, where it is above 1), or after 500 of them.
+    these inputs, or of some like them. base: (n, class) scores to which V x_n is added in place of
+    a, which stays 0; inputs then need no centre. Stops when a step lowers the objective by less
+    than `tolerance` nats (less than that part of it, where it is above 1), or after 500 of them.
     """
     weights = np.ones(len(labels)) if sample_weights is None else sample_weights
     ridge = float(penalty / weights.sum())
     target = Target(labels, (weights / weights.sum()).astype(inputs.dtype), ridge)
     at = _move(inputs, start.coef.astype(inputs.dtype), start.intercept.astype(inputs.dtype))
+    if base is not None:
+        np.add(at.scores, base, out=at.scores)
     value, residual = _objective(at, target)
     step: Move | None = None
     for _ in range(_STEPS):
-        slope = residual.T @ inputs + ridge * at.coef, residual.sum(axis=0)
+        slope = residual.T @ inputs + ridge * at.coef, residual.sum(axis=0) * (base is None)
         coef, intercept = _scaled(*slope, axes, ridge)
         if np.vdot(slope[0], coef) + slope[1] @ intercept < _FLAT:
             break

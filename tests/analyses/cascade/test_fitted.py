@@ -10,11 +10,10 @@ import pytest
 from clipsyn.analyses.cascade.fitted import Fitted, answer, fit_candidates
 from clipsyn.analyses.predicted import FOLDS, Candidate
 from clipsyn.errors import LeakError, TooFewSamples
-from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.methods.ensembles.nlc import NLC
 from clipsyn.methods.ensembles.static import LogAverage
-from clipsyn.methods.ensembles.super_learner import SuperLearner
-from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.ensembles.weighted import SuperLearner, fit_temperatures
+from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool
 
 ORDER = ("b", "c", "a")

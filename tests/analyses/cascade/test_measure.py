@@ -15,7 +15,7 @@ from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.methods.ensembles import ENSEMBLES
-from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.store.features import FeatureStore
 
 GFLOPS = {"cnx/c": 4.0, "rn/b": 1.0, "vit/a": 2.0}

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from clipsyn.analyses.representation import representation
 from clipsyn.errors import LeakError, MissingCell, UnknownName
-from clipsyn.evaluation.results.view import backbones
+from clipsyn.evaluation.results.frame import backbones
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.metrics import calibration_floor

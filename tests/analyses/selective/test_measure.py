@@ -18,9 +18,9 @@ from clipsyn.errors import LeakError, MissingCell, StaleCell, UnknownName, Usage
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles.static import LogAverage
-from clipsyn.methods.ensembles.super_learner import SuperLearner
-from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.logits import softmax, zero_shot_logits
+from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.store.features import FeatureStore
 
 ONE, TWO, BOTH = ("fake/one",), ("fake/two",), ("fake/one", "fake/two")

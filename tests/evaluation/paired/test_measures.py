@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from clipsyn.evaluation.paired.measures import Difference, Sides, difference, matched
+from clipsyn.evaluation.paired.measure import Sides, difference, matched
 from clipsyn.stats.differences import Crossed, crossed
 from clipsyn.stats.images import Images
 from clipsyn.stats.significance import mcnemar
@@ -39,8 +40,10 @@ def apart(*sides: Sides) -> list[Images]:
     return [Images(np.arange(*pair), int(ends[-1])) for pair in itertools.pairwise(ends)]
 
 
-def compared(sides: list[Sides]) -> Difference:
-    return difference(sides, apart(*sides))
+def compared(sides: list[Sides]) -> SimpleNamespace:
+    found = difference(sides, apart(*sides))
+    images, both = ((found[f"{kind}_low"], found[f"{kind}_high"]) for kind in ("ci", "both"))
+    return SimpleNamespace(**found, value=found["difference"], images=images, both=both)
 
 
 def of_both(*sides: Sides) -> Crossed:

@@ -74,7 +74,7 @@ def test_what_others_have_added_meanwhile_stays(tmp_path):
         theirs.add([row(value=0.25), row(metric="nll")])
         ours.add([row(seed=1, fingerprint="f2")])
         ours.add([row(), row(metric="nll")])
-    frame = pl.read_parquet(path)
+    frame = read_results(path)
     assert sorted(frame["fingerprint"]) == ["f1", "f1", "f2"]  # one of the two measurements
     assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
 
@@ -87,19 +87,21 @@ def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
 
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "r.parquet"
-    pl.DataFrame({"x": [1]}).write_parquet(path)
-    with pytest.raises(UsageError, match="holds something else than results"):
+    path.mkdir()
+    pl.DataFrame({"x": [1]}).write_parquet(path / "x.parquet")
+    with pytest.raises(UsageError):
         ResultsFile(path)
-    path.write_bytes(b"text")
-    with pytest.raises(UsageError, match="cannot be read as results"):
+    (path / "x.parquet").write_bytes(b"text")
+    with pytest.raises(UsageError):
         ResultsFile(path)
+    with pytest.raises(UsageError):  # which is a file, and no folder
+        ResultsFile(path / "x.parquet")
 
 
 def test_results_are_read_with_what_is_beside_and_without_other_columns(tmp_path):
     path = tmp_path / "r.parquet"
     rows = [row(), row(seed=1, fingerprint="f2")]
     ResultsFile(path).add(rows)
-    assert pl.read_parquet(path).is_empty()
     path.parent.chmod(0o555)
     assert read_results(path).to_dicts() == rows
     assert ensembles_in(path, ["acc1"], "zero-shot", None, "line")["seed"].to_list() == [0, 1]
@@ -136,9 +138,8 @@ def test_what_others_wrote_is_refused_where_it_is_opened(tmp_path, change):
     path = tmp_path / "r.parquet"
     rows = pl.DataFrame([row(), row(seed=1, fingerprint="f2")], schema=RESULT)
     rows.with_columns(change).write_parquet(path)
-    for opened in (ResultsFile, lambda path: ensembles_in(path, ["acc1"], "zero-shot", None, "x")):
-        with pytest.raises(UsageError):
-            opened(path)
+    with pytest.raises(UsageError):
+        ensembles_in(path, ["acc1"], "zero-shot", None, "x")
 
 
 def test_columns_may_be_in_another_order_categories_or_empty(tmp_path):
@@ -147,12 +148,9 @@ def test_columns_may_be_in_another_order_categories_or_empty(tmp_path):
     other = rows.with_columns(pl.col("dataset").cast(pl.Categorical), seed=None)
     other.select(*reversed(RESULT)).write_parquet(path)
     assert read_results(path).equals(rows)
-    assert ResultsFile(path).frame.equals(rows)
 
 
 def test_what_is_no_file_of_results(tmp_path):
-    with pytest.raises(UsageError, match="is a folder: give a file of results"):
-        read_results(tmp_path)
     with pytest.raises(UsageError, match="does not exist: give a file of results"):
         read_results(tmp_path / "gone.parquet")
     pl.DataFrame({"dataset": ["x"]}).write_parquet(tmp_path / "x.parquet")

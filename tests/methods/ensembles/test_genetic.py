@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from clipsyn.methods import stream
-from clipsyn.methods.ensembles.calibrated import CalibratedLogAverage, fit_temperatures
 from clipsyn.methods.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
 from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.weighted import CalibratedLogAverage, fit_temperatures
 from clipsyn.methods.pool import Pool
-from tests.methods.test_stream import stream_of
 
 
 def problem(n=120, *, backbones=4, classes=6, seed=0, scale=1.0):
@@ -164,36 +160,3 @@ def test_stops_when_nothing_improves():
 def test_a_population_smaller_than_what_it_starts_from():
     logits, labels = problem()
     assert GeneticAlgorithm(population=3).fit(logits, labels).evaluations_ > 3
-
-
-@pytest.fixture
-def small_memory(monkeypatch):
-    monkeypatch.setattr(stream, "IN_MEMORY", 60 * 4 * 150 * 4)  # of `many_classes`: 60 of 300
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_a_stream_is_counted_as_a_pool_is(small_memory, grouped, monkeypatch):
-    monkeypatch.setattr("clipsyn.methods.ensembles.genetic._EXACT", 0 if grouped else 10**9)
-    pool = Pool.of(*many_classes())
-    genes = np.random.default_rng(0).normal(size=(20, 4))
-    whole, parts = (_Fitness(one, np.ones(4)) for one in (pool, stream_of(pool, 70)))
-    assert len(parts.leads) == 5
-    np.testing.assert_array_equal(parts(genes)[0], whole(genes)[0])
-    np.testing.assert_allclose(parts(genes)[1], whole(genes)[1], atol=2e-6)
-
-
-def test_a_stream_is_read_once_beside_a_sample(small_memory):
-    pool, read = Pool.of(*many_classes()), []
-
-    def counted(rows, embeddings):
-        read.append(len(rows))
-        return pool.take(rows)
-
-    whole = replace(stream_of(pool, 100), read=counted)
-    fitted = GeneticAlgorithm().fit(whole)
-    assert sorted(read) == [100, 100, 100, 150]  # the sample has one of each class at least
-    in_memory = GeneticAlgorithm().fit(pool)
-    assert abs(fitted.score(pool) - in_memory.score(pool)) < 0.02
-    logits, labels = many_classes()
-    ours, theirs = (likelihood(logits, labels, one.temperatures_) for one in (fitted, in_memory))
-    assert ours == pytest.approx(theirs, rel=0.1)

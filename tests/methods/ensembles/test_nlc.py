@@ -9,8 +9,8 @@ from sklearn.base import clone
 from torch.nn import functional as F
 
 from clipsyn.methods.ensembles.mlp import Network
-from clipsyn.methods.ensembles.nlc import NLC, WEIGHT_MAPS
-from clipsyn.methods.numerics.loss import weighted_cross_entropy
+from clipsyn.methods.ensembles.nlc import NLC, WEIGHT_MAPS, MixtureOfExperts
+from clipsyn.methods.numerics.logits import weighted_cross_entropy
 from clipsyn.methods.pool import Pool
 
 TORCH_MAPS = {
@@ -167,3 +167,81 @@ def test_held_out_loss_decides_what_is_kept():
     assert np.isnan(last.held_out_loss_)
     assert mean_loss(last, support) < mean_loss(kept, support)
     assert mean_loss(kept, fresh) < mean_loss(last, fresh) - 1
+
+
+# a mixture of experts
+
+
+def mixture(weights, logits):
+    """The dumb way, in float64: (sample, class) probabilities."""
+    logits = logits.astype(float)
+    probabilities = np.exp(logits - logits.max(axis=2, keepdims=True))
+    probabilities /= probabilities.sum(axis=2, keepdims=True)
+    return (weights[:, :, None] * probabilities).sum(axis=1)
+
+
+def mixture_loss(router, pool):
+    probabilities = mixture(router.weights(pool), pool.logits)
+    return -np.log(probabilities[np.arange(len(pool)), pool.labels]).mean()
+
+
+def torch_mixture_loss(weights, x, logits, labels):
+    gate = torch_outputs(weights, x).softmax(-1)
+    probability = logits.softmax(-1)[torch.arange(len(x)), :, labels.long()]
+    return -(gate * probability).sum(1).log().mean()
+
+
+def test_a_mixture_reaches_what_torch_reaches():
+    """The same start and the same two batches in the same order, which come from seed 0."""
+    pool = pool_of(40)
+    router = MixtureOfExperts(steps=150, learning_rate=2e-3, hidden=16, penalty=0).fit(pool)
+    start = Network(21, 16, np.zeros(3), 0, np.float32).weights
+    weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
+    x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
+    optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
+    halves = np.split(np.random.default_rng(0).permutation(40), 2)
+    schedule = np.random.default_rng(0)
+    for step in range(150):
+        if step % 2 == 0:
+            turn = schedule.permutation(2)
+        rows = halves[turn[step % 2]]
+        optimiser.zero_grad()
+        torch_mixture_loss(weights, x[rows], logits[rows], labels[rows]).backward()
+        optimiser.step()
+    peer = torch_mixture_loss(weights, x, logits, labels).item()
+    assert abs(mixture_loss(router, pool) - peer) < 1e-4
+    average = mixture(np.full((40, 3), 1 / 3), pool.logits)[np.arange(40), pool.labels]
+    assert peer < -np.log(average).mean() - 0.1
+
+
+def test_scores_are_the_log_of_the_mixture():
+    pool = pool_of()
+    router = MixtureOfExperts(learning_rate=2e-3).fit(pool)
+    expected = np.log(mixture(router.weights(pool), pool.logits))
+    np.testing.assert_allclose(router.combine(pool), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(router.predict_proba(pool), np.exp(expected), atol=1e-5)
+
+
+def test_gate_chooses_the_expert():
+    router, test = MixtureOfExperts(learning_rate=2e-3).fit(pool_of(800)), pool_of(400, seed=1)
+    gate = router.weights(test)
+    np.testing.assert_allclose(gate.sum(axis=1), 1, rtol=1e-5)
+    for b in range(3):
+        good = test.embeddings["0"][:, b] > 0
+        assert gate[good, b].mean() > 2 * gate[~good, b].mean()
+
+
+def test_equal_embeddings_give_every_sample_the_best_fixed_mixture():
+    pool = pool_of(200)
+    same = np.broadcast_to(np.full(4, 0.5, np.float32), (200, 4))
+    pool = Pool.of(pool.logits, pool.labels, [same] * 3)
+    router = MixtureOfExperts(steps=1500, learning_rate=2e-3, weight_decay=0.0).fit(pool)
+    shares = np.full(3, 1 / 3)
+    rows = np.arange(200)
+    true = np.stack([mixture(np.tile(e, (200, 1)), pool.logits) for e in np.eye(3)], axis=1)
+    true = true[rows, :, pool.labels]
+    for _ in range(2000):  # expectation maximisation, which has no step size to get wrong
+        responsible = shares * true
+        shares = (responsible / responsible.sum(axis=1, keepdims=True)).mean(axis=0)
+    best = -np.log(true @ shares).mean()
+    assert best - 1e-6 <= mixture_loss(router, pool) < best + 1e-3

@@ -13,7 +13,7 @@ from clipsyn.methods.ensembles.residual import (
     common_temperature,
     statistics,
 )
-from clipsyn.methods.ensembles.super_learner import SuperLearner
+from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.pool import Pool
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.ensembles.super_learner import SuperLearner, fit_weights, penalised_loss
+from clipsyn.methods.ensembles.weighted import SuperLearner, fit_weights, penalised_loss
 from clipsyn.methods.pool import Pool
 
 

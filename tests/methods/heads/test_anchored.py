@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.heads.anchored import AnchoredProbe
-from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.heads.linear import AnchoredProbe
+from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool
 
 

@@ -11,7 +11,7 @@ import pytest
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import cross_fitted
 from clipsyn.methods.heads.base import Head, image_embeddings, repeated
-from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 from clipsyn.errors import TooFewSamples
 from clipsyn.methods.heads import linear
 from clipsyn.methods.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
-from clipsyn.methods.numerics.folds import held_out
+from clipsyn.methods.numerics.samples import held_out
 from clipsyn.methods.pool import Pool
 
 

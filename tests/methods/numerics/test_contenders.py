@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.methods.numerics.contenders import contenders
+from clipsyn.methods.numerics.logits import contenders
 
 
 def logits_of(n=80, backbones=4, classes=40, seed=0, common=2.0):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsyn.methods.numerics.fewshot import few_shot, halves, shortfall
+from clipsyn.methods.numerics.samples import few_shot, halves, shortfall
 
 LABELS = np.array([0, 1, 0, 2, 0, 1, -1, 0, 3], np.int32)
 

@@ -1,11 +1,11 @@
-"""`clipsyn.methods.numerics.folds`: who is held out, and that every class stays."""
+"""`clipsyn.methods.numerics.samples`: who is held out, and that every class stays."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from clipsyn.methods.numerics.folds import held_out, stratified_folds
+from clipsyn.methods.numerics.samples import held_out, stratified_folds
 
 LABELS = np.repeat(np.arange(7), [1, 2, 3, 10, 0, 5, 26]).astype(np.int32)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.numerics.loss import cross_entropy, weighted_cross_entropy
+from clipsyn.methods.numerics.logits import cross_entropy, weighted_cross_entropy
 
 
 def sample(n=23, backbones=4, classes=7, scale=3.0, seed=0):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsyn.methods.numerics.sides import CONFLICTING, TEST, TRAIN, UNLABELLED, sides
+from clipsyn.methods.numerics.samples import CONFLICTING, TEST, TRAIN, UNLABELLED, sides
 
 
 def divided(labels: list[int], keys: list[str], share: float = 0.5) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.methods.numerics.wide import Linear, fit_wide, principal_axes
+from clipsyn.methods.numerics.wide import Linear, fit_probe, fit_wide, principal_axes
 
 
 def problem(n=120, width=30, classes=5, seed=0):
@@ -92,3 +92,53 @@ def test_the_axes_of_wide_inputs_are_the_first():
     np.testing.assert_allclose(axes.vectors.T @ axes.vectors, np.eye(256), atol=1e-10)
     np.testing.assert_allclose(axes.variances[::-1][:20], variances[:20], rtol=1e-3)
     assert axes.rest == pytest.approx((1 - axes.variances.sum()) / 44)
+
+
+def features_of(n: int = 60, width: int = 9, classes: int = 4, seed: int = 0):
+    """Not centred; scores to start from, and weights."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, width)) * np.linspace(0.05, 1, width) + 3
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
+    return features, labels, rng.normal(size=(n, classes)), rng.uniform(0.2, 2, n)
+
+
+@pytest.mark.parametrize("precision", ["f4", "f8"])
+@pytest.mark.parametrize("penalty", [10.0, 1.0, 0.01])
+def test_around_given_scores_the_solution_has_no_gradient(penalty, precision):
+    features, labels, base, weights = features_of()
+    inputs, start = features.astype(precision), Linear.nothing(4, 9)
+    about = {"axes": principal_axes(inputs), "sample_weights": weights, "base": base}
+    found = fit_wide(inputs, labels, start, penalty, tolerance=1e-9, **about)
+    coef = torch.tensor(found.coef.astype(float), requires_grad=True)
+    scores = torch.tensor(base) + torch.tensor(features) @ coef.T
+    each = torch.nn.functional.cross_entropy(scores, torch.tensor(labels), reduction="none")
+    ((torch.tensor(weights) * each).sum() + penalty / 2 * (coef**2).sum()).backward()
+    assert coef.grad.abs().max() / weights.sum() < (1e-3 if precision == "f4" else 1e-4)
+    np.testing.assert_allclose(found.coef.sum(axis=0), 0, atol=1e-3)
+    assert not found.intercept.any()
+
+
+def test_equal_features_leave_the_class_shares():
+    features = np.ones((6, 3), np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    found = fit_probe(features, labels, 3, 1.0, tolerance=1e-12)
+    assert not found.coef.any()
+    shares = np.exp(found.intercept) / np.exp(found.intercept).sum()
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 3, 1 / 6], atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["f4", "f8"])
+@pytest.mark.parametrize("penalty", [1.0, 0.1, 0.001])
+def test_a_probe_is_scikit_learns_logistic_regression(penalty, precision):
+    """From whatever it starts, features without a mean of zero, in single precision too."""
+    features, labels, _, weights = features_of()
+    theirs = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=20_000)
+    theirs.fit(features, labels, sample_weight=weights)
+    start, about = None, {"sample_weights": weights}
+    for tolerance in (1e-3, 1e-7):
+        inputs = features.astype(precision)
+        start = fit_probe(inputs, labels, 4, penalty, tolerance=tolerance, start=start, **about)
+    expected = theirs.predict_log_proba(features)
+    scores = features @ start.coef.T + start.intercept
+    found = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, expected, atol=2e-2, rtol=5e-3)
