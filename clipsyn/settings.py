@@ -97,7 +97,7 @@ def _shots(value: Any) -> Shots:
     """A command line's text may be a number, too."""
     if value == FULL:
         return "full"
-    return int(value) if isinstance(value, str) and value.isdecimal() else _whole(value)
+    return _whole(int(value) if isinstance(value, str) and value.isdecimal() else value)
 
 
 def _pair(text: str, name_ends: Callable[[str, str], tuple[str, str, str]] = str.partition) -> Any:

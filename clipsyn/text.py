@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -97,6 +98,8 @@ def foreign(error_for: Callable[[str], Exception]) -> Iterator[None]:
     except (ClipsynError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise  # no fault of the file
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise error_for(lines[0]) from error
 

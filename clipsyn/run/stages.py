@@ -330,10 +330,8 @@ class ReportStage(Stage):
         from clipsyn.report.page import write_page
         from clipsyn.show.frames import make_folder_of
 
-        opened, note = (
-            FeatureStore.open(store),
-            self.output.with_name(f"{self.output.name}.made-from"),
-        )
+        opened = FeatureStore.open(store)
+        note = self.output.parent / f"{self.output.name}.made-from"
         made_from = self.made_from(opened, self._declared)
         skipped = self.output.exists() and _noted(note) == made_from
         if not skipped:
