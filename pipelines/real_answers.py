@@ -19,7 +19,6 @@ from clipsyn.analyses.diversity.measures import error_consistency, over_pairs, p
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import ClipsynError
 from clipsyn.evaluation.selection import Selection
-from clipsyn.methods.ensembles.static import tied_votes
 from clipsyn.methods.numerics.metrics import class_hits, correctness, independent_oracle, scored
 from clipsyn.show.tables import show
 from clipsyn.stats.differences import difference_interval
@@ -72,7 +71,7 @@ def votes(store: FeatureStore) -> pl.DataFrame:
         right, base = vote == group.labels, alone == group.labels
         lead = right.astype(np.int8) - base
         gain = difference_interval([lead], [group.images])
-        tied = tied_votes(group.predictions).mean()
+        tied = np.mean([len({*answers}) == 3 for answers in group.predictions.T])
         rows.append((group.samples.dataset, tied, right.mean(), right.mean() - base.mean(), *gain))
     columns = ["experiment", "tied", "vote", "gain", "low", "high"]
     return pl.DataFrame(rows, schema=columns, orient="row")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -350,9 +350,10 @@ def digest(store: FeatureStore) -> str:
 
 
 def content(path: Path) -> str:
-    """Digest of a file."""
+    """Digest of a file, or of a folder of results."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        return fingerprint({"files": [sha256(file.read_bytes()).hexdigest() for file in files]})
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}; an evaluate stage before this one makes it"
