@@ -113,13 +113,16 @@ def test_an_array_makes_what_one_process_makes(launch, plain, tmp_path, fakes):
 
 
 def test_a_job_that_is_queued_again_goes_on(launch, slurm, plain, tmp_path, fakes):
-    """By an administrator, and by the signal that comes before preemption and the time limit."""
+    """By an administrator, and by the signal that comes before preemption and the time limit.
+
+    The first goes on for seconds until SLURM kills it, so it is queued again at its start.
+    """
     launched = launch(tmp_path / "s", ASKED)
-    slurm.until(lambda: launched.has_begun(2))
+    slurm.until(lambda: launched.has_begun(1))
     first, second = sorted(slurm.jobs())
-    slurm("scancel", "--signal=USR2", second)
-    slurm.until(launched.has_finished_blocks)
     slurm("scontrol", "requeue", first)
+    slurm.until(launched.has_finished_blocks)
+    slurm("scancel", "--signal=USR2", second)
     status, said = launched.end()
     assert status == 0, said
     assert fakes.unlike(plain, tmp_path / "s") == []
