@@ -16,7 +16,7 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange.parts import NOTHING, Part, as_logits, severity_label, short
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.names import parse_perturbation
-from clipsyn.show.frames import MOST_BYTES, read_parquet, unguarded
+from clipsyn.show.frames import read_parquet, unguarded
 from clipsyn.text import foreign
 
 SUFFIXES = (".csv", ".parquet")
@@ -34,6 +34,7 @@ _PREDICTED = {"prediction": ("class",), "confidence": ("probability",)}
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
+_MOST_BYTES = 1 << 30  # that texts of a table may take in memory
 
 
 def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
@@ -270,7 +271,7 @@ def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:
             f"{path}: column {column.name} holds {column.dtype}, where texts or numbers are needed"
         )
     texts = column.cast(pl.String).fill_null("")
-    if (size := texts.str.len_bytes().sum()) > MOST_BYTES:  # one that stands often is stored once
+    if (size := texts.str.len_bytes().sum()) > _MOST_BYTES:  # one that stands often is stored once
         raise DatasetError(f"{path}: the texts of column {column.name} come to {size:,} bytes")
     return tuple(texts.str.strip_chars())
 

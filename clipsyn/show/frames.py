@@ -24,13 +24,6 @@ from clipsyn.errors import UsageError
 from clipsyn.settings import check_outside
 from clipsyn.text import printable
 
-MOST_BYTES, MOST_TIMES = 1 << 30, 100  # what a file may come to in memory: the larger, of its size
-
-
-def most_bytes(on_disk: int) -> int:
-    """The most that a file of others, or a part of it, may come to: more is no measured data."""
-    return max(MOST_BYTES, MOST_TIMES * on_disk)
-
 
 def read_parquet(path: Path) -> pl.DataFrame:
     """A table that another may have written.
