@@ -118,7 +118,9 @@ def drawn(columns: Sequence[Texts], terminal: bool) -> str:
     )
     with console.capture() as capture:
         console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+    lines = [line.rstrip() for line in capture.get().rstrip("\n").split("\n")]
+    rule = "─" * _total(columns)  # rich before 15 draws it one longer
+    return "\n".join(rule if line.startswith(rule) else line for line in lines)
 
 
 def paragraphs(text: str, width: int | None) -> str:
