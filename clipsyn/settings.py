@@ -24,6 +24,7 @@ from clipsyn.names import MARKER, MOST, ROUTER
 from clipsyn.registry import unknown_name
 
 SINGLE = "single"  # a backbone on its own, where an ensemble is named
+UNFITTED = "0"  # shots of what has learned from no image
 FULL = "full"  # the whole support split, where a number of shots is asked for
 Shots = int | Literal["full"]
 

@@ -10,7 +10,6 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
     ALONE,
     SHOTS_IN_ORDER,
-    UNFITTED,
     Row,
     gain_metric,
     in_order,
@@ -19,7 +18,7 @@ from clipsyn.evaluation.results.frame import (
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
-from clipsyn.settings import SINGLE
+from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
 from clipsyn.show.panels import drawn, key, room
 from clipsyn.show.titles import title

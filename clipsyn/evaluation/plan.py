@@ -16,7 +16,7 @@ from clipsyn import __version__
 from clipsyn.errors import DatasetError
 from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.results.data import Data
-from clipsyn.evaluation.results.frame import UNFITTED, Row
+from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.evaluation.shown import ROOM, Target
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
@@ -25,7 +25,7 @@ from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import fingerprint, parse_perturbation
-from clipsyn.settings import FULL, SINGLE
+from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader

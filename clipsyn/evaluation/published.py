@@ -23,9 +23,9 @@ from clipsyn.catalog.references import (
 )
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.files import read_results
-from clipsyn.evaluation.results.frame import UNFITTED, Row, singles
+from clipsyn.evaluation.results.frame import Row, singles
 from clipsyn.evaluation.settings import CompareSettings
-from clipsyn.settings import takes
+from clipsyn.settings import UNFITTED, takes
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, points_cell
 from clipsyn.show.tables import Line, Measure, measures_of, measures_table
 from clipsyn.show.titles import WIDTH, shortened

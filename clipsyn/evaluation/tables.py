@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import ALONE, UNFITTED, Numbers, Row
+from clipsyn.evaluation.results.frame import ALONE, Numbers, Row
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
-from clipsyn.settings import FULL, SINGLE
+from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show import means
 from clipsyn.show.table import Cell, Table, Tables, interval_cell, paragraph, percent_cell
 from clipsyn.show.tables import Measure, measures_table

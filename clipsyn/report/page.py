@@ -19,7 +19,7 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.tables import tables as paired_tables
-from clipsyn.evaluation.results.frame import UNFITTED, WHERE
+from clipsyn.evaluation.results.frame import WHERE
 from clipsyn.evaluation.tables import named_tables
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
@@ -34,7 +34,7 @@ from clipsyn.report.evidence import (
 )
 from clipsyn.report.gallery import gallery, unique_table
 from clipsyn.report.standings import Standing, answer, backbones, leading, main_part, methods
-from clipsyn.settings import takes
+from clipsyn.settings import UNFITTED, takes
 from clipsyn.show.figure import Figure, png, svg
 from clipsyn.show.frames import check_place, printable_frame, written_whole
 from clipsyn.show.table import NOTHING, Cell, Column, Table, Tables

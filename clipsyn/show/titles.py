@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clipsyn.settings import UNFITTED
 from clipsyn.show.table import Cell, shots_text
 from clipsyn.show.text import wrapped
 
@@ -77,7 +78,7 @@ def typical_interval(frame: pl.DataFrame) -> str:
 
 def fitted_on(frame: pl.DataFrame) -> str:
     """ "16 shots": what the ensembles of a frame were fitted on; empty where nothing is fitted."""
-    shots = frame["shots"].filter(frame["shots"] != "0")
+    shots = frame["shots"].filter(frame["shots"] != UNFITTED)
     return "" if shots.is_empty() else shots_text(shots[0])
 
 

@@ -10,7 +10,6 @@ import polars as pl
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
-    UNFITTED,
     WHERE,
     Numbers,
     backbones,
@@ -20,7 +19,7 @@ from clipsyn.evaluation.results.frame import (
     numbers_by,
     singles,
 )
-from clipsyn.settings import SINGLE
+from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.show.figure import Figure, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import accuracies, matrix_size

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.results.files import DAMAGE, shots_asked
-from clipsyn.evaluation.results.frame import ALONE, METHOD, UNFITTED
+from clipsyn.evaluation.results.frame import ALONE, METHOD
 from clipsyn.evaluation.results.predictions import scan, subjects
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.registry import unknown_name
-from clipsyn.settings import SINGLE
+from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
 

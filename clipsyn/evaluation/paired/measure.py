@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice, Draws, words_of
-from clipsyn.evaluation.results.frame import UNFITTED, Row
+from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
+from clipsyn.settings import UNFITTED
 from clipsyn.stats.differences import Crossed, crossed
 from clipsyn.stats.images import Images, shown_by_all
 from clipsyn.stats.significance import holm, paired

@@ -26,13 +26,12 @@ from clipsyn.evaluation.results.frame import (
     IS_SHOTS,
     NAMES,
     RESULT,
-    UNFITTED,
     Row,
     in_order,
     subject,
 )
 from clipsyn.registry import unknown_name
-from clipsyn.settings import SINGLE, Shots
+from clipsyn.settings import SINGLE, UNFITTED, Shots
 from clipsyn.show.frames import (
     check_place,
     guarded_output,

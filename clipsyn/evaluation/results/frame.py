@@ -10,7 +10,7 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.settings import FULL, SINGLE
+from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show.frames import is_nan
 from clipsyn.stats.intervals import LEAST_WRONG, Interval
 
@@ -39,7 +39,6 @@ RESULT: dict[str, Any] = {
     "fingerprint": pl.String,  # of everything that decides the value
     "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
-UNFITTED = "0"  # shots of what has learned from no image
 ALONE = pl.col("ensemble") == SINGLE
 METHOD = pl.when(ALONE).then(pl.col("backbones").list.first()).otherwise("ensemble")
 IS_SHOTS = pl.col("shots").str.contains(rf"^([0-9]{{1,9}}|{FULL})$")

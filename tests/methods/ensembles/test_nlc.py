@@ -54,6 +54,19 @@ def torch_loss(name, weights, x, logits, labels):
     return F.cross_entropy(scores, labels.long())
 
 
+def torch_fit(weights, loss_of):
+    """150 steps of Adam on two batches of 20 rows, in the order that comes from seed 0."""
+    optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
+    halves = np.split(np.random.default_rng(0).permutation(40), 2)
+    schedule = np.random.default_rng(0)
+    for step in range(150):
+        if step % 2 == 0:
+            turn = schedule.permutation(2)
+        optimiser.zero_grad()
+        loss_of(halves[turn[step % 2]]).backward()
+        optimiser.step()
+
+
 @pytest.mark.parametrize("name", WEIGHT_MAPS)
 def test_fit_reaches_what_torch_reaches(name):
     """The same start and the same two batches in the same order, which come from seed 0."""
@@ -63,18 +76,13 @@ def test_fit_reaches_what_torch_reaches(name):
     bias = torch.tensor(start["output_bias"].copy())
     weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
     x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
-    optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
-    halves = np.split(np.random.default_rng(0).permutation(40), 2)
-    schedule = np.random.default_rng(0)
-    for step in range(150):
-        if step % 2 == 0:
-            turn = schedule.permutation(2)
-        rows = halves[turn[step % 2]]
-        optimiser.zero_grad()
+
+    def loss_of(rows):
         loss = torch_loss(name, weights, x[rows], logits[rows], labels[rows])
         away = ((torch_outputs(weights, x[rows]) - bias) ** 2).sum(dim=1).mean()
-        (loss + penalty / 2 / len(x) * away).backward()
-        optimiser.step()
+        return loss + penalty / 2 / len(x) * away
+
+    torch_fit(weights, loss_of)
     peer = torch_loss(name, weights, x, logits, labels).item()
     assert abs(mean_loss(router, pool) - peer) < 1e-4
     equal = np.full((40, 3), 1 / 3, np.float32)
@@ -198,16 +206,10 @@ def test_a_mixture_reaches_what_torch_reaches():
     start = Network(21, 16, np.zeros(3), 0, np.float32).weights
     weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
     x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
-    optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
-    halves = np.split(np.random.default_rng(0).permutation(40), 2)
-    schedule = np.random.default_rng(0)
-    for step in range(150):
-        if step % 2 == 0:
-            turn = schedule.permutation(2)
-        rows = halves[turn[step % 2]]
-        optimiser.zero_grad()
-        torch_mixture_loss(weights, x[rows], logits[rows], labels[rows]).backward()
-        optimiser.step()
+    torch_fit(
+        weights,
+        lambda rows: torch_mixture_loss(weights, x[rows], logits[rows], labels[rows]),
+    )
     peer = torch_mixture_loss(weights, x, logits, labels).item()
     assert abs(mixture_loss(router, pool) - peer) < 1e-4
     average = mixture(np.full((40, 3), 1 / 3), pool.logits)[np.arange(40), pool.labels]
