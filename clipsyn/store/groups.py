@@ -26,7 +26,6 @@ from clipsyn.store.schema import (
     ANSWERS,
     HELD,
     IMPORTED,
-    LOOK,
     MOST_CHUNK_ROWS,
     ArraySpec,
     arrays_of,
@@ -183,8 +182,7 @@ class Group:
     @cached_property
     def specs(self) -> tuple[ArraySpec, ...]:
         """What its arrays should be."""
-        specs = arrays_of(self.kind, self["identity"])
-        return tuple(spec for spec in specs if spec.name != LOOK or LOOK in self["arrays"])
+        return arrays_of(self.kind, self["identity"])
 
     @cached_property
     def arrays(self) -> Mapping[str, Layout]:
