@@ -35,17 +35,18 @@ from clipsyn.evaluation.scoring import Scorer
 from clipsyn.methods.numerics.metrics import Score, judge
 from clipsyn.names import FeatureKey
 from clipsyn.show.tables import show
-from clipsyn.stats.correlation import pearson, spearman
+from clipsyn.stats.differences import holm
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
     Interval,
     groups_of,
     jackknife_interval,
     loss_interval,
+    pearson,
+    spearman,
     standard_error,
     wilson_interval,
 )
-from clipsyn.stats.significance import holm
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 

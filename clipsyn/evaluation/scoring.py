@@ -23,7 +23,6 @@ from clipsyn.methods.numerics.metrics import (
     independent_oracle,
     mean_per_class_recall,
 )
-from clipsyn.stats.correlation import pearson
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
@@ -31,6 +30,7 @@ from clipsyn.stats.intervals import (
     mean_loss_interval,
     mean_per_class_interval,
     mean_share_interval,
+    pearson,
     share_interval,
 )
 

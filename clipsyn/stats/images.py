@@ -41,20 +41,14 @@ class Images:
         A mark of 0 is an image that nobody has read, which is like no other.
         """
         keys = np.concatenate(marks)
-        distinct, number = np.unique(keys, return_inverse=True)
-        unseen = np.flatnonzero(keys == 0)
-        number[unseen] = len(distinct) + np.arange(len(unseen))
+        _, number = np.unique(keys, return_inverse=True)
+        number[keys == 0] = len(keys) + np.flatnonzero(keys == 0)
         every = cls.of(number)
         ends = np.cumsum([len(one) for one in marks])[:-1]
         return [cls(part, every.count) for part in np.split(every.number, ends)]
 
     def __len__(self) -> int:
         return len(self.number)
-
-    @property
-    def copied(self) -> bool:
-        """Whether there is any copy."""
-        return self.effective < len(self)
 
     @cached_property
     def effective(self) -> float:
@@ -63,7 +57,8 @@ class Images:
         n^2 over the sum of squares of the numbers of copies: copies get the same answer, so the
         design effect of clusters (Kish 1965) is that of a correlation of 1.
         """
-        return effective_size(np.bincount(self.number))
+        squares = float(np.square(np.bincount(self.number), dtype=np.float64).sum())
+        return len(self) ** 2 / squares if squares else 0.0
 
     @cached_property
     def shown(self) -> int:
@@ -108,15 +103,9 @@ def variance_of_mean(values: Sequence[NDArray[Any]], images: Sequence[Images]) -
             for rows, of in zip(values, images, strict=True)
         ]
     )
-    if len(values) > 1 or images[0].copied:
+    if len(values) > 1 or images[0].shown < len(images[0]):
         shares = np.bincount(np.concatenate([of.number for of in images]), shares)
     return float(shares @ shares)
-
-
-def effective_size(copies: NDArray[np.integer[Any]]) -> float:
-    """copies: (image,) how many samples show each."""
-    squares = float(np.square(copies, dtype=np.float64).sum())
-    return float(copies.sum()) ** 2 / squares if squares else 0.0
 
 
 def copies_note(sets: Iterable[tuple[str, int, int]]) -> str:

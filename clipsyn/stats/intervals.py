@@ -1,4 +1,9 @@
-"""What an interval is, those of shares, of a mean loss, and by a jackknife (Tukey 1958)."""
+"""Intervals: of shares, of a mean loss, by a jackknife (Tukey 1958), of correlations and lines.
+
+Of correlations over datasets the percentile bootstrap is too narrow for so few pairs: with 7, its
+95 % intervals of Pearson's r hold the truth in 88 % of draws, those here in 94 % (normal values,
+correlated by 0.6).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +18,16 @@ from numpy.typing import NDArray
 from clipsyn.stats.images import Images, shown_by_all, variance_of_mean
 
 LEVEL = 0.95
+_NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors to each side
 LEAST_WRONG = 5  # images, below which a mean loss has no interval
 _FEW = 3  # successes, or failures
 GROUPS = 20  # of a jackknife: more take longer, fewer make the interval unsure
 _ROUNDING = 1e-9
 _FARTHEST = 100.0  # logarithm of how far an end can be from its number
 _ALONE = 1 + _ROUNDING  # images that say as much as those of a class, where all are copies of one
+_FEWEST = 3  # points: two are always on a line
+_DIGITS = 12  # decimals that values are rounded to before they are ranked
+_CONSTANT = 1e-12  # of the largest value: what rounding makes of no difference
 
 
 class Interval(NamedTuple):
@@ -29,7 +38,7 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(math.nan, math.nan)
 
 
-def wilson_interval(successes: float, n: float, level: float = LEVEL) -> Interval:
+def wilson_interval(successes: float, n: float) -> Interval:
     """Wilson (1927) score interval for a proportion; NaN for n = 0.
 
     Unlike the normal one it stays inside 0..1 and has a width at 0 % and 100 %. Where successes or
@@ -37,41 +46,38 @@ def wilson_interval(successes: float, n: float, level: float = LEVEL) -> Interva
     covers 84 % there. n: where images have copies, as many as say as much without
     (`Images.effective`), and successes out of these.
     """
-    check_level(level)
     if n < 0 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return UNKNOWN
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / n
+    z, share = _NORMAL, successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low = min(centre - half, _rare(successes, level) / n)
-    high = max(centre + half, 1 - _rare(n - successes, level) / n)
+    low = min(centre - half, _rare(successes) / n)
+    high = max(centre + half, 1 - _rare(n - successes) / n)
     return Interval(max(0.0, low), min(1.0, high))
 
 
-def _rare(events: float, level: float) -> float:
+def _rare(events: float) -> float:
     """The fewest events to expect of what happened a few times, by Byar's approximation of Poisson.
 
     Infinite for more than `_FEW`.
     """
     if not 0 < events <= _FEW:
         return math.inf
-    z = NormalDist().inv_cdf(level)
+    z = NormalDist().inv_cdf(LEVEL)
     return events * max(0.0, 1 - 1 / (9 * events) - z / (3 * math.sqrt(events))) ** 3
 
 
-def percentiles(values: NDArray[np.float64], level: float = LEVEL) -> Interval:
-    """The middle `level` of the values; NaN where one of them is NaN, or there is none."""
-    check_level(level)
+def percentiles(values: NDArray[np.float64]) -> Interval:
+    """The middle 95 % of the values; NaN where one of them is NaN, or there is none."""
     if len(values) == 0:
         return UNKNOWN
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
 
 
-def student(freedom: float, level: float = LEVEL) -> float:
+def student(freedom: float) -> float:
     """How many standard errors Student's t interval goes to each side, within 0.1 %.
 
     By powers of 1 / freedom (Abramowitz and Stegun 1964, 26.7.5): scipy, which has it exactly and
@@ -80,8 +86,8 @@ def student(freedom: float, level: float = LEVEL) -> float:
     if freedom < 4:
         from scipy.special import stdtrit
 
-        return float(stdtrit(freedom, (1 + level) / 2))
-    z = NormalDist().inv_cdf((1 + level) / 2)
+        return float(stdtrit(freedom, (1 + LEVEL) / 2))
+    z = _NORMAL
     return (
         z
         + (z**3 + z) / (4 * freedom)
@@ -89,11 +95,6 @@ def student(freedom: float, level: float = LEVEL) -> float:
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
         + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * freedom**4)
     )
-
-
-def check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"a level is between 0 and 1, not {level}")
 
 
 def share_interval(hits: float, images: Images) -> Interval:
@@ -144,7 +145,7 @@ def mean_loss_interval(losses: NDArray[Any], right: NDArray[np.bool_], images: I
 
 
 def mean_per_class_interval(
-    correct: NDArray[np.bool_], labels: NDArray[Any], images: Images | None = None
+    correct: NDArray[np.bool_], labels: NDArray[Any], images: Images
 ) -> Interval:
     """Interval of the mean of the accuracies of the classes that have samples; NaN without any.
 
@@ -153,14 +154,11 @@ def mean_per_class_interval(
     A class of one image has the variance of the mean, r (1 - r), as its own cannot be known. The
     percentile bootstrap covers 31 to 85 % with one image in each of 6 classes, this 96 to 99 %.
     """
-    if correct.ndim != 1 or correct.shape != labels.shape:
-        raise ValueError(f"one label a sample, not {correct.shape} and {labels.shape}")
     if not len(labels):
         return UNKNOWN
     _, group, size = np.unique(labels, return_inverse=True, return_counts=True)
-    shown = images or Images.distinct(len(labels))
-    distinct, copies = np.unique(group * shown.count + shown.number, return_counts=True)
-    m = size**2 / np.bincount(distinct // shown.count, copies.astype(np.float64) ** 2)
+    distinct, copies = np.unique(group * images.count + images.number, return_counts=True)
+    m = size**2 / np.bincount(distinct // images.count, copies.astype(np.float64) ** 2)
     recall = np.bincount(group, correct) / size
     mean, alone = float(recall.mean()), m < _ALONE
     spread = np.where(alone, mean * (1 - mean), recall * (1 - recall) / np.where(alone, 1, m - 1))
@@ -192,3 +190,109 @@ def jackknife_interval(value: float, without: NDArray[np.float64]) -> Interval:
         return UNKNOWN
     half = student(len(without) - 1) * error
     return Interval(value - half, value + half)
+
+
+# correlations over datasets
+
+
+class Correlation(NamedTuple):
+    value: float
+    interval: Interval
+
+
+def pearson(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
+    """Pearson's r of two arrays (n,), with Fisher's (1921) interval: artanh r has variance
+    1 / (n - 3).
+
+    NaN where n < 3, or an array is constant or has a NaN. No interval for n = 3 or |r| = 1. The
+    interval assumes values that are about normal; a few far outside make it too narrow.
+    """
+    value = _pearson(*_checked(first, second))
+    return Correlation(value, _interval(value, len(first), 1.0))
+
+
+def spearman(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
+    """Spearman's: `pearson` of the ranks, equal values sharing the mean of theirs.
+
+    Artanh r has variance (1 + r^2 / 2) / (n - 3) (Bonett and Wright, Psychometrika 65, 2000).
+    """
+    pair = _checked(first, second)
+    ranked = pair if np.isnan(pair).any() else np.stack([_ranks(values) for values in pair])
+    value = _pearson(*ranked)
+    return Correlation(value, _interval(value, len(first), 1 + value**2 / 2))
+
+
+def _checked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """(2, n)"""
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"pairs need equal lengths, not {first.shape} and {second.shape}")
+    return np.stack([first, second]).astype(np.float64)
+
+
+def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    if len(first) < _FEWEST:
+        return math.nan
+    for values in (first, second):
+        if not np.ptp(values) > _CONSTANT * np.abs(values).max():  # nor is it with a NaN
+            return math.nan
+    one, other = first - first.mean(), second - second.mean()
+    return float(np.clip(one @ other / math.sqrt((one @ one) * (other @ other)), -1, 1))
+
+
+def _interval(value: float, n: int, variance: float) -> Interval:
+    """variance: of artanh r, times n - 3."""
+    if n <= _FEWEST or math.isnan(value) or abs(value) > 1 - _CONSTANT:
+        return UNKNOWN
+    centre = math.atanh(value)
+    half = _NORMAL * math.sqrt(variance / (n - 3))
+    return Interval(math.tanh(centre - half), math.tanh(centre + half))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean rank of each value among all; rounded, or the last bit would break ties."""
+    return double_ranks(values.round(_DIGITS)) / 2
+
+
+def double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Twice the rank of each value, equal ones sharing the mean: whole numbers."""
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, side="left")
+    up_to = np.searchsorted(ordered, values, side="right")
+    return np.asarray(below + up_to + 1, np.int64)
+
+
+class Line(NamedTuple):
+    """Its height at some places, with an interval at each."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def least_squares(x: NDArray[Any], y: NDArray[Any], at: NDArray[Any]) -> Line:
+    """The line of least squares through points (x, y), at other places.
+
+    The interval is that of the mean of y at each place (Draper and Smith, Applied Regression
+    Analysis, 3rd ed., 1998, section 3.1):
+
+        y_at +- t s sqrt(1 / n + (at - mean x)^2 / sum (x - mean x)^2)
+
+    with s^2 the sum of squared residuals over n - 2, and t the quantile of Student's distribution
+    with n - 2 degrees of freedom. It assumes residuals that are about normal and alike everywhere.
+    NaN where n < 3, x is constant, or a value is NaN.
+    """
+    from scipy.special import stdtrit
+
+    n = len(x)
+    if n < _FEWEST or not np.ptp(x) > _CONSTANT * np.abs(x).max() or np.isnan(y).any():
+        unknown = np.full(len(at), math.nan)
+        return Line(unknown, unknown, unknown)
+    apart = x - x.mean()
+    spread = float(apart @ apart)
+    slope = float(apart @ (y - y.mean())) / spread
+    value = y.mean() + slope * (at - x.mean())
+    residuals = y - y.mean() - slope * apart
+    variance = float(residuals @ residuals) / (n - 2)
+    t = float(stdtrit(n - 2, (1 + LEVEL) / 2))
+    half = t * np.sqrt(variance * (1 / n + (at - x.mean()) ** 2 / spread))
+    return Line(value, value - half, value + half)

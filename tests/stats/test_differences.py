@@ -14,12 +14,12 @@ from clipsyn.stats.images import Images
 
 
 def crossed(values, images=None, drawn=None) -> differences.Crossed:
-    """Every image is its own, and that of one set, unless it is said."""
+    """Every image is its own and of one set, and all rows are draws, unless it is said."""
     apart, before = [], 0
     for rows in values:
         apart.append(Images(np.arange(before, before + rows.shape[-1]), 10_000))
         before += rows.shape[-1]
-    return differences.crossed(values, images or apart, drawn=drawn)
+    return differences.crossed(values, images or apart, drawn or [True] * len(values))
 
 
 def by_loops(values: np.ndarray) -> tuple[float, float, float]:

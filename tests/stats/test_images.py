@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from clipsyn.stats.differences import crossed, difference_interval
+from clipsyn.stats.differences import crossed, difference_interval, mcnemar, paired
 from clipsyn.stats.images import Images, variance_of_mean
 from clipsyn.stats.intervals import (
     mean_loss_interval,
@@ -16,7 +16,6 @@ from clipsyn.stats.intervals import (
     share_interval,
     wilson_interval,
 )
-from clipsyn.stats.significance import mcnemar, paired
 
 RNG = np.random.default_rng(0)
 SHOWN = np.array([4, 7, 4, 1, 7, 7, 0, 2, 2, 9])  # ten samples of six images
@@ -24,9 +23,9 @@ IMAGES = Images.of(SHOWN)
 
 
 def test_images_of_equal_keys_are_one():
-    assert (len(IMAGES), IMAGES.count, IMAGES.copied) == (10, 6, True)
+    assert (len(IMAGES), IMAGES.count, IMAGES.shown) == (10, 6, 6)
     assert IMAGES.number.tolist() == [3, 4, 3, 1, 4, 4, 0, 2, 2, 5]
-    assert not IMAGES.take(np.array([0, 1, 3])).copied
+    assert IMAGES.take(np.array([0, 2, 3])).shown == 2
     assert IMAGES.effective == pytest.approx(10**2 / (1 + 1 + 4 + 4 + 9 + 1))
     values = RNG.normal(size=(10, 2))
     expected = [values[np.unique(SHOWN)[at] == SHOWN].sum(axis=0) for at in range(6)]
@@ -45,7 +44,7 @@ def test_everything_twice_is_as_sure_as_once():
     once = mean_loss_interval(losses, rows[:, 0], alone)
     assert mean_loss_interval(losses[again], double[:, 0], twice) == pytest.approx(once)
     assert share_interval(2 * 44, twice) == share_interval(44, alone) == wilson_interval(44, 80)
-    once = mean_per_class_interval(rows[:, 1], labels)
+    once = mean_per_class_interval(rows[:, 1], labels, alone)
     again = mean_per_class_interval(double[:, 1], np.repeat(labels, 2), twice)
     assert again == pytest.approx(once)
     lead = rows[:, 1].astype(int) - rows[:, 0]

@@ -12,21 +12,23 @@ from scipy.stats import binom, binomtest, t
 
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
+    GROUPS,
+    groups_of,
+    jackknife_interval,
     loss_interval,
     mean_loss_interval,
     mean_share_interval,
     percentiles,
+    standard_error,
     student,
     wilson_interval,
 )
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "level"), [(0, 10, 0.95), (10, 10, 0.95), (81, 263, 0.95), (7, 20, 0.9)]
-)
-def test_wilson_is_scipys(successes, n, level):
-    expected = binomtest(successes, n).proportion_ci(level, method="wilson")
-    assert wilson_interval(successes, n, level) == pytest.approx((expected.low, expected.high))
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (81, 263), (7, 20)])
+def test_wilson_is_scipys(successes, n):
+    expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high))
 
 
 def test_wilson_as_published():
@@ -84,8 +86,7 @@ def test_a_mean_loss_is_covered_where_it_has_an_interval(rate):
 
 @pytest.mark.parametrize("freedom", [1, 3, 4, 5, 10, 30, 500])
 def test_quantiles_of_student_are_scipys(freedom):
-    for level in (0.9, 0.95):
-        assert student(freedom, level) == pytest.approx(t.ppf((1 + level) / 2, freedom), rel=1e-3)
+    assert student(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-3)
 
 
 def test_a_mean_loss_by_hand():
@@ -100,7 +101,6 @@ def test_a_mean_loss_by_hand():
 def test_percentiles_are_the_middle():
     values = np.random.default_rng(0).permutation(np.arange(101.0))
     assert percentiles(values) == pytest.approx((2.5, 97.5))
-    assert percentiles(values, 0.5) == (25, 75)
 
 
 def test_nothing_and_nan_have_no_interval():
@@ -118,10 +118,36 @@ def test_nothing_and_nan_have_no_interval():
         lambda: wilson_interval(5, 4),
         lambda: wilson_interval(-1, 4),
         lambda: wilson_interval(0, -1),
-        lambda: wilson_interval(1, 4, level=1.0),
-        lambda: percentiles(np.zeros(3), level=0),
     ],
 )
 def test_bad_input_is_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_the_jackknife_of_a_mean_over_as_many_groups_as_samples_it_is_the_standard_error():
+    values = np.random.default_rng(0).normal(size=GROUPS)
+    without = (values.sum() - values) / (GROUPS - 1)
+    expected = values.std(ddof=1) / math.sqrt(GROUPS)
+    assert standard_error(without) == pytest.approx(expected)
+    low, high = jackknife_interval(values.mean(), without)
+    assert (low + high) / 2 == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(2.0930 * expected, rel=1e-4)  # Student's t for 19
+
+
+def test_groups_are_of_whole_images_and_as_large():
+    images = Images.of(np.random.default_rng(1).integers(0, 400, 1000))
+    group = groups_of(images, seed=3)
+    assert set(group) == set(range(GROUPS))
+    assert all(len(set(group[images.number == one])) == 1 for one in range(images.count))
+    sizes = [len(set(images.number[group == at])) for at in range(GROUPS)]
+    assert max(sizes) - min(sizes) <= 1
+    assert (np.diff(group[np.argsort(images.number)]) != 0).sum() > 100  # in no order of theirs
+    assert (groups_of(images, seed=4) != group).any()
+
+
+def test_fewer_than_two_groups_say_nothing():
+    assert groups_of(Images.distinct(3)).tolist() != [0, 0, 0]
+    assert len(groups_of(Images.distinct(0))) == 0
+    assert all(map(math.isnan, jackknife_interval(0.5, np.array([0.5]))))
+    assert all(map(math.isnan, jackknife_interval(0.5, np.array([]))))

@@ -47,10 +47,17 @@ from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics.metrics import Score, correctness
 from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import Shots
-from clipsyn.stats.correlation import Correlation, pearson, spearman
+from clipsyn.stats.differences import holm, paired
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import UNKNOWN, Interval, mean_share_interval, percentiles
-from clipsyn.stats.significance import holm, paired
+from clipsyn.stats.intervals import (
+    UNKNOWN,
+    Correlation,
+    Interval,
+    mean_share_interval,
+    pearson,
+    percentiles,
+    spearman,
+)
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
 

@@ -62,7 +62,7 @@ from clipsyn.show.titles import (
     title,
     where,
 )
-from clipsyn.stats.correlation import least_squares, pearson
+from clipsyn.stats.intervals import least_squares, pearson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.stats.correlation import double_ranks
+from clipsyn.stats.intervals import double_ranks
 
 LEAST_ANSWERS = 20  # on the support: from fewer no threshold is chosen
 _BOUND = NormalDist().inv_cdf(0.95)

@@ -24,9 +24,8 @@ from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.settings import UNFITTED
-from clipsyn.stats.differences import Crossed, crossed
+from clipsyn.stats.differences import Crossed, crossed, holm, paired
 from clipsyn.stats.images import Images, shown_by_all
-from clipsyn.stats.significance import holm, paired
 from clipsyn.text import advised
 
 PAIRS: dict[str, Any] = {

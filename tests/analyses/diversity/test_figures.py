@@ -10,7 +10,7 @@ from scipy.stats import pearsonr
 from clipsyn.analyses.diversity.view import diversity_gain, error_consistency
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.stats.correlation import least_squares
+from clipsyn.stats.intervals import least_squares
 
 THREE = ("a/m", "b/m", "c/m")
 DATASETS = ("birds", "cars", "dogs", "flags")

@@ -14,7 +14,7 @@ from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.paired import compare_methods
 from clipsyn.evaluation.paired.measure import PAIRS
-from clipsyn.stats.significance import holm, mcnemar
+from clipsyn.stats.differences import holm, mcnemar
 
 
 def test_every_pair_has_a_row_for_each_dataset_and_for_the_mean(answers, drawn):

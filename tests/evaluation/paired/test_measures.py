@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from clipsyn.evaluation.paired.measure import Sides, difference, matched
-from clipsyn.stats.differences import Crossed, crossed
+from clipsyn.stats.differences import Crossed, crossed, mcnemar
 from clipsyn.stats.images import Images
-from clipsyn.stats.significance import mcnemar
 
 ONE, OTHER = np.array([True, False]), np.array([False, False])
 
@@ -48,7 +47,7 @@ def compared(sides: list[Sides]) -> SimpleNamespace:
 
 def of_both(*sides: Sides) -> Crossed:
     lead, drawn = [one.lead for one in sides], [one.drawn for one in sides]
-    return crossed(lead, apart(*sides), drawn=drawn)
+    return crossed(lead, apart(*sides), drawn)
 
 
 def random_sides(n: int = 60, draws: int = 3, drawn: bool = True) -> Sides:
