@@ -3,7 +3,7 @@
     python benchmarks/cluster.py
 
 An extraction of photographs through a backbone so small that decoding is nearly all, and an
-evaluation of several datasets. All sides are `clipsyn … --on local`, which gives a process cores of
+evaluation of several datasets. All sides are `clipsyn … --jobs`, which gives a process cores of
 its own, except the plain command that the engine is compared with: it is pinned to one core, too.
 """
 
@@ -39,12 +39,11 @@ def clipsyn(*words: object, cores: int = 1) -> None:
         raise click.ClickException(ran.error)
 
 
-def sides(words: Callable[[], Sequence[object]], logs: Path) -> dict[str, Callable[[], None]]:
+def sides(words: Callable[[], Sequence[object]]) -> dict[str, Callable[[], None]]:
     """The command by one process and by two, with one core each, and without the engine."""
-    local = ["--on", "local", "--logs", logs]
     return {
-        "two": lambda: clipsyn(*words(), *local, "--jobs", 2, cores=2),
-        "one": lambda: clipsyn(*words(), *local, "--jobs", 1),
+        "two": lambda: clipsyn(*words(), "--jobs", 2, cores=2),
+        "one": lambda: clipsyn(*words(), "--jobs", 1),
         "plain": lambda: clipsyn(*words()),
     }
 
@@ -94,8 +93,8 @@ def main(rounds: int, photographs: int, folder: Path | None) -> None:
     with workplace(folder) as place:
         here = Path(place)
         measured = [
-            *measure("extract", sides(extraction(here, photographs), here / "logs"), rounds),
-            *measure("evaluate", sides(evaluation(here), here / "logs"), rounds),
+            *measure("extract", sides(extraction(here, photographs)), rounds),
+            *measure("evaluate", sides(evaluation(here)), rounds),
         ]
     report(measured)
 

@@ -134,7 +134,7 @@ def _read_once(store: FeatureStore, replacing: bool) -> None:
 
 
 def launch(words: Sequence[str], pids: str) -> int:
-    """`clipsyn WORDS`, with ``--on local``; its jobs are forks, each with a file in `pids`."""
+    """`clipsyn WORDS`, with ``--jobs``; its jobs are forks, each with a file in `pids`."""
     jobs.subprocess = SimpleNamespace(Popen=partial(Fork, Path(pids)), DEVNULL=None)
     return command(words)
 
@@ -203,6 +203,7 @@ def _become(uid: int, gid: int, umask: int) -> None:
 def _run(said: str, user: dict[str, int], do: str, arguments: dict[str, Any]) -> None:
     """Do it as that user; what it says goes to a file."""
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.chdir(Path(said).parent)  # where logs of jobs go
     os.dup2(out, 1)
     os.dup2(out, 2)
     faulthandler.dump_traceback_later(600, exit=True, file=2)  # of one that hangs

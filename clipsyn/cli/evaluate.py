@@ -68,7 +68,7 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
     clipsyn evaluate store -o results.parquet
     clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots 1,16,full
     clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5
-    clipsyn evaluate store -o results.parquet --on slurm --jobs 21
+    clipsyn evaluate store -o results.parquet --jobs 21 --slurm cpus=8
     """
     from clipsyn.evaluation.loop import gather, measure
     from clipsyn.evaluation.results.frame import interval_note
@@ -81,13 +81,12 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
     results, output = _results_of(output)
     settings = ProtocolSettings(output=results, **values)
     opened = FeatureStore.open(store)
-    if executor.is_here:
-        with progress("fits") as counters:
-            frame = measure(opened, settings, counters)
-    elif evaluation_by_jobs(opened, settings, executor):
+    if executor.jobs:
+        evaluation_by_jobs(opened, settings, executor)
         frame = gather(opened, settings)
     else:
-        return
+        with progress("fits") as counters:
+            frame = measure(opened, settings, counters)
     if settings.shard:
         say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
         return

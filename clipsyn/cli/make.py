@@ -10,23 +10,14 @@ import click
 
 from clipsyn.cli.options import STORE, Destination, command, flag, option, options_of, output_option
 from clipsyn.cli.output import Output, say, say_lines, say_notes, say_rows
-from clipsyn.cli.run import (
-    EXECUTOR,
-    by_jobs,
-    pop_executor_settings,
-    say_sizes,
-    stop_on_sigterm,
-    tasks_of,
-)
+from clipsyn.cli.run import EXECUTOR, by_jobs, pop_executor_settings, say_plan, stop_on_sigterm
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.images import SplitSettings
-from clipsyn.text import advised, line_of
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
-    from clipsyn.extract import Plan
     from clipsyn.extract.work import Work
-    from clipsyn.run.jobs import ExecutorSettings
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -46,18 +37,21 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
     clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test
     clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root /data
     clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
-    clipsyn extract store -b openai -d paper -s test --on slurm --jobs 16 --slurm gpus=1
+    clipsyn extract store -b openai -d paper -s test --jobs 16 --slurm gpus=1
     """
     from clipsyn.extract.job import load_job, plan_job, run_job
     from clipsyn.show.progress import progress
 
-    executor = pop_executor_settings(values)
-    job = ExtractSettings(**values)
-    if not executor.is_here:
-        _extract_by_jobs(store, job, executor, dry_run)
-        return
-    if dry_run and not (plan := plan_job(store, job)).is_complete:
-        _show_plan(plan)
+    executor, job = pop_executor_settings(values), ExtractSettings(**values)
+    if dry_run or executor.jobs:  # which load the weights themselves
+        plan = plan_job(store, job.of_any_device() if executor.jobs else job)
+        if dry_run and (executor.jobs or not plan.is_complete):
+            say_plan(plan)
+            say_lines(plan.summary())
+            return
+    if executor.jobs:
+        by_jobs("extract", store, job, executor)
+        _LOG.info(f"{store} is up to date: next, `{advised('ls', store)}`")
         return
     stop_on_sigterm()
     with progress() as counters:
@@ -71,21 +65,6 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
     _LOG.info(_outcome(work))
 
 
-def _extract_by_jobs(
-    store: Path, job: ExtractSettings, executor: ExecutorSettings, dry_run: bool
-) -> None:
-    """Load no weights: that is what the jobs do."""
-    from clipsyn.extract.job import plan_job
-
-    plan = plan_job(store, job.of_any_device())
-    if dry_run:
-        _show_plan(plan)
-        for task in tasks_of("extract", store, job, executor):
-            say(f"{task}: {line_of(task.words)}")
-    elif by_jobs("extract", store, job, executor):
-        _LOG.info(f"{store} is up to date: next, `{advised('ls', store)}`")
-
-
 def _show(work: Work, *, as_result: bool) -> None:
     """What is there and what will be made: on standard output if that is all the command does."""
     from clipsyn.show.tables import show
@@ -94,15 +73,6 @@ def _show(work: Work, *, as_result: bool) -> None:
     text = f"{show(work.plan().table().drop('classes', 'found'))}\n{work.summary()}"
     if as_result or _LOG.isEnabledFor(logging.INFO):
         say_lines(text, err=not as_result)
-
-
-def _show_plan(plan: Plan) -> None:
-    from clipsyn.show.tables import show
-
-    say_sizes(plan)
-    say_lines(f"{show(plan.table().drop('passes left'))}\n")
-    for paragraph in (plan.summary(), plan.unchecked()):
-        say_lines(paragraph)
 
 
 def _say_alike(work: Work) -> None:

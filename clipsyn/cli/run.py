@@ -1,10 +1,11 @@
-"""`clipsyn run`, and commands whose work several jobs share: `--on local`, `--on slurm`."""
+"""`clipsyn run`, and commands whose work several jobs share, with `--jobs` and `--slurm`."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,9 +16,20 @@ import click
 from clipsyn.cli.options import command, flag, options_of, words_of
 from clipsyn.cli.output import say, say_lines, say_notes, say_rows
 from clipsyn.errors import ClusterError, Interrupted, UsageError
-from clipsyn.run.jobs import LOCAL, Ended, ExecutorSettings, Task, check_all, run_local, shares
+from clipsyn.run.jobs import (
+    LOGS,
+    Ended,
+    ExecutorSettings,
+    OnTaskEnd,
+    Task,
+    check_all,
+    run_local,
+    shares,
+    submit,
+    wait,
+)
 from clipsyn.settings import Settings, declared
-from clipsyn.text import advised, line_of
+from clipsyn.text import line_of
 
 if TYPE_CHECKING:
     from clipsyn.evaluation.settings import ProtocolSettings
@@ -60,60 +72,53 @@ class Call:
         return DelayedSubmission(self)
 
 
-def tasks_of(name: str, store: Path, settings: Settings, executor: ExecutorSettings) -> list[Task]:
-    """The shares of the command `clipsyn NAME STORE` with these settings."""
-    if getattr(settings, "shard", None):
-        raise UsageError("jobs get their shares themselves: leave shard=… out")
-    return shares([name, str(store), *words_of(settings)], executor.jobs or 1)
-
-
-def by_jobs(name: str, store: Path, settings: Settings, executor: ExecutorSettings) -> bool:
-    """Run a command by jobs; False where it was submitted alone.
+def by_jobs(name: str, store: Path, settings: Settings, executor: ExecutorSettings) -> None:
+    """Run the command `clipsyn NAME STORE` with these settings by jobs, each with a share.
 
     Raises ClusterError if a task failed.
     """
     stop_on_sigterm()
-    tasks, ended = tasks_of(name, store, settings, executor), list[Ended]()
-    folder = executor.logs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if getattr(settings, "shard", None):
+        raise UsageError("jobs get their shares themselves: leave shard=… out")
+    tasks = shares([name, str(store), *words_of(settings)], executor.jobs or 1)
+    folder, ended = LOGS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", list[Ended]()
 
-    def on_end(one: Ended) -> None:
-        ended.append(one)
-        _LOG.log(logging.WARNING if one.failure else logging.INFO, str(one))
+    def on_end(task: Ended) -> None:
+        ended.append(task)
+        _LOG.log(logging.WARNING if task.failure else logging.INFO, str(task))
 
-    if executor.on == LOCAL:
+    if executor.slurm:
+        _on_slurm(tasks, executor, folder, on_end)
+    else:
         _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
         run_local(tasks, folder, on_end)
-        check_all(ended)
-        return True
-    from clipsyn.run.slurm import submit, wait
+    check_all(ended)
 
+
+def _on_slurm(
+    tasks: Sequence[Task], executor: ExecutorSettings, folder: Path, on_end: OnTaskEnd
+) -> None:
     jobs = submit(tasks, lambda task: Call(task.words), executor, folder.absolute())
     number = jobs[0].job.job_id.partition("_")[0]
     _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
-    more = advised("ls", store, "--status")
-    _LOG.info(f"`scancel {number}` ends it, `{more}` shows more")
-    if executor.of_a_job("detach"):
-        return False
     try:
         wait(jobs, on_end)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(
             f"no longer waiting: SLURM job {number} goes on, and `scancel {number}` ends it"
         ) from None
-    check_all(ended)
-    return True
 
 
 def evaluation_by_jobs(
     store: FeatureStore, settings: ProtocolSettings, executor: ExecutorSettings
-) -> bool:
+) -> None:
     """All of which add to one file; raises for what cannot work before any is started."""
     from clipsyn.evaluation.loop import gather
 
     if not settings.output:
         raise UsageError("jobs add to one file of results: name it by output=…")
     gather(store, settings)
-    return by_jobs("evaluate", store.path, settings, executor)
+    by_jobs("evaluate", store.path, settings, executor)
 
 
 def stop_on_sigterm() -> None:
@@ -126,12 +131,13 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")
 
 
-def say_sizes(plan: Plan) -> None:
-    """What is missing, and the backbones."""
+def say_plan(plan: Plan) -> None:
+    """What an extraction would do, told from names and the catalogue."""
     from clipsyn.show.tables import show
 
     say_notes(dict.fromkeys(split.missing for split in plan.splits if split.missing))
-    say_lines(f"{show(plan.backbone_table())}\n")
+    say_lines(f"{show(plan.backbone_table())}\n\n{show(plan.table().drop('passes left'))}\n")
+    say_lines(plan.unchecked())
 
 
 @command(
@@ -151,16 +157,17 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
 
     --dry-run needs neither weights nor images, and downloads and writes nothing.
 
-    --on local and --on slurm share the stages extract and evaluate among jobs; the other stages run
-    in this process, when the jobs of the stage before have ended.
+    --jobs shares the stages extract and evaluate; the other stages run in this process, when the
+    jobs of the stage before have ended.
 
     \b
     clipsyn run quickstart
     clipsyn run paper/zero-shot --dry-run
     clipsyn run path/to/recipe.yaml
-    clipsyn run path/to/recipe.yaml --on slurm --jobs 16 --slurm gpus=1
+    clipsyn run path/to/recipe.yaml --jobs 16 --slurm gpus=1
     """
-    from clipsyn.run.recipe import find_recipe, read_recipe, run_recipe, shipped_recipes
+    from clipsyn.run.recipe import find_recipe, read_recipe, shipped_recipes
+    from clipsyn.run.stages import run_recipe
 
     if recipe is None:
         shipped = shipped_recipes().items()
@@ -169,8 +176,6 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
         )
         return
     executor, checked = pop_executor_settings(values), find_recipe(recipe)
-    if executor.of_a_job("detach"):
-        raise UsageError("a stage needs what the one before has made: leave detach out of slurm=…")
     if dry_run:
         _show_plan(checked)
         return
@@ -189,7 +194,7 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
         else:
             by_jobs("extract", store, settings, executor)
 
-    outcomes = run_recipe(checked, started, None if executor.is_here else by_executor)
+    outcomes = run_recipe(checked, started, by_executor if executor.jobs else None)
     for outcome in outcomes:
         if outcome.report:
             say_lines(outcome.report)
@@ -208,19 +213,15 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
 
 
 def _show_plan(recipe: Recipe) -> None:
-    from clipsyn.run.recipe import joined, plan_recipe, total
-    from clipsyn.show.tables import show
+    from clipsyn.extract import Cost
+    from clipsyn.run.stages import plan_recipe
 
     stages = list(plan_recipe(recipe))
-    plans = [stage.plan for stage in stages if stage.plan]
-    if plans:
-        say_sizes(joined(plans))
     for number, stage in enumerate(stages, 1):
         say(f"[{number}/{len(stages)}] {stage.stage}", bold=True)
         if stage.plan:
-            say_lines(show(stage.plan.table().drop("passes left")))
-        say_lines(f"{'already there: ' if stage.is_there else ''}{stage.what}\n")
-    if plans:
-        say_lines(f"in all: {total(stages)}")
-        say_lines(joined(plans).unchecked())
+            say_plan(stage.plan)
+        say_lines(f"{'already there: ' if stage.skipped else ''}{stage.did}\n")
+    if costs := [stage.cost for stage in stages if stage.cost]:
+        say_lines(f"in all: {Cost.sum(costs)}")
     say(f"store: {recipe.store}")

@@ -1,112 +1,81 @@
-"""Work that several jobs share: what is asked for, and tasks as processes of this machine."""
+"""Work that several jobs share: tasks as processes of this machine, or as SLURM jobs."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipsyn.errors import ClusterError, UsageError
-from clipsyn.names import MOST_WORKERS
-from clipsyn.settings import (
-    FLAG,
-    NUMBER,
-    PAIRS,
-    PATH,
-    TEXT,
-    WHOLE,
-    Constraint,
-    Settings,
-    setting,
-)
+from clipsyn.errors import ClusterError
+from clipsyn.settings import PAIRS, WHOLE, Constraint, Settings, setting
 
-HERE, LOCAL, SLURM = "here", "local", "slurm"
+if TYPE_CHECKING:
+    from submitit import Job
+
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
+LOGS = Path("clipsyn-logs")  # in the folder that the command is run in; every node must see it
 COMMAND = (sys.executable, "-m", "clipsyn")
-_OF_A_JOB = {  # names of --slurm that are no options of sbatch
-    "gpus": Constraint(WHOLE, least=0, most=64),
-    "cpus": Constraint(WHOLE, least=1, most=MOST_WORKERS),
-    "memory": Constraint(NUMBER, above=0, most=100_000),  # GB
-    # minutes, from 5 on: SLURM may send the signal two and a half before the end
-    "time": Constraint(WHOLE, least=5, most=1_000_000),
-    "detach": Constraint(FLAG),
-}
-_LOOK = 0.1  # seconds
+# names of --slurm that are no options of sbatch, memory in GB and time in minutes, and the least of
+# each: SLURM may send the signal two and a half minutes before the end
+_LEAST = {"gpus": 0, "cpus": 1, "memory": 1, "time": 5}
+_LOOK = 0.1  # seconds between two looks at processes
+_MINUTES = 240  # that a job may run
+_REQUEUES = 1000  # times that a job may reach its time limit
+_SHORTEST, _LONGEST = 1.0, 15.0  # seconds between two looks at the queue
+_LATE = 10.0  # seconds after which the result of a job, written on its node, can be seen here
+_LOST = "cancelled, killed or out of memory: SLURM ended it"
+_RAISED = re.compile(r"^(?:\w+\.)+\w+: (.+)$", re.M)
+_STATUS = re.compile(r"exit status (\d+)$")
 _NAMES = {it.value: it.name for it in signal.Signals}  # not of all real-time signals
 
 
 class ExecutorSettings(Settings):
-    """Settings of commands whose work can be shared by several jobs."""
+    """Settings of commands whose work can be shared: in this process, if there are no jobs."""
 
-    on: str = setting(
-        HERE,
-        TEXT,
-        "Where the work runs: here, in this process; local, in processes of this machine; slurm, "
-        "as an array of SLURM jobs.",
-        choices=(HERE, LOCAL, SLURM),
-    )
     jobs: int | None = setting(
         None,
         WHOLE,
-        "Processes or SLURM jobs that share the work.",
+        "Processes of this machine, or with --slurm jobs of an array, that share the work.",
         metavar="N",
         least=1,
         most=MOST_JOBS,
-        instead_of_none="needed with --on",
+        instead_of_none="this process alone",
     )
     slurm: dict[str, str] = setting(
         {},
         PAIRS,
         "Of each SLURM job: gpus, cpus, memory in GB, and time in minutes (240), after which it is "
-        "queued again and goes on; detach=true does not wait for them; else an option of sbatch, "
-        "such as partition=gpu. Repeated or with commas.",
+        "queued again and goes on; else an option of sbatch, such as partition=gpu. Repeated or "
+        "with commas.",
         metavar="NAME=VALUE",
-    )
-    logs: Path = setting(
-        Path("clipsyn-logs"),
-        PATH,
-        "Folder for a log of each job; every node must see it.",
-        metavar="DIRECTORY",
+        about="jobs",
     )
 
     def _check(self) -> None:
-        usual = {name: it.default for name, it in self._declared.items()}
-        changed = [name for name in usual if getattr(self, name) != usual[name] and name != "on"]
-        if self.on == HERE and changed:
-            raise UsageError(f"{changed[0]}=… is for jobs: add on=local or on=slurm")
-        if self.on == LOCAL and self.slurm:
-            raise UsageError("slurm=… is for SLURM: write on=slurm, or leave it out")
-        if self.on != HERE and self.jobs is None:
-            raise UsageError(f"on={self.on} needs jobs=…: how many share the work")
-        for name in self.slurm:
+        for name in _LEAST:
             self.of_a_job(name)
 
-    @property
-    def is_here(self) -> bool:
-        return self.on == HERE
-
-    def of_a_job(self, name: str) -> Any:
-        """What `slurm` says of gpus, cpus, memory, time or detach; None if it does not."""
+    def of_a_job(self, name: str) -> int | None:
+        """What `slurm` says of gpus, cpus, memory or time; None if it does not."""
         text = self.slurm.get(name)
-        if text is None or name not in _OF_A_JOB:
+        if text is None:
             return None
-        try:
-            value = json.loads(text)  # a number, true or false
-        except ValueError:
-            value = text
-        return _OF_A_JOB[name].accepted(f"slurm=… {name}", value)
+        value = int(text) if text.isdecimal() and len(text) < 10 else text
+        least = Constraint(WHOLE, least=_LEAST[name])
+        return int(least.accepted(f"slurm=… {name}", value))
 
     @property
     def of_sbatch(self) -> dict[str, str]:
         """The other options."""
-        return {name: text for name, text in self.slurm.items() if name not in _OF_A_JOB}
+        return {name: text for name, text in self.slurm.items() if name not in _LEAST}
 
 
 @dataclass(frozen=True)
@@ -235,3 +204,109 @@ def _ended(it: Ended, code: int) -> Ended:
         name = _NAMES.get(-code, f"signal {-code}")
         return replace(it, failure=f"killed by {name}", status=1)
     return replace(it, failure=f"exit status {code}" if code else "", status=code)
+
+
+# As an array of SLURM jobs, through submitit. SLURM starts, queues again and cancels them. Whether
+# a job is in the queue is asked of ``squeue``: submitit asks ``sacct``, and where a cluster keeps
+# no accounts a job that was killed would never end.
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A task, and the job that SLURM made of it."""
+
+    task: Task
+    job: Job[Any]
+
+    @property
+    def log(self) -> Path:
+        return Path(self.job.paths.stdout)
+
+    def result(self) -> Ended | None:
+        """How the task has ended by itself; None if it has not."""
+        if not self.job.paths.result_pickle.exists():
+            return None
+        error = self.job.exception()
+        if error is None:
+            return Ended(self.task, self.log)
+        said = _RAISED.findall(str(error))
+        why = said[-1] if said else "it raised an error"
+        status = _STATUS.search(why)
+        return Ended(self.task, self.log, why, int(status[1]) if status else 1)
+
+
+def submit(
+    tasks: Sequence[Task],
+    call: Callable[[Task], Callable[[], None]],
+    settings: ExecutorSettings,
+    folder: Path,
+) -> list[Submitted]:
+    """Put the tasks into the queue; raises ClusterError where SLURM does not take them.
+
+    call: makes what a node calls; it raises if the task fails.
+    """
+    if shutil.which("sbatch") is None:
+        raise ClusterError(
+            "there is no sbatch here: run this on a machine that submits to SLURM, or leave out "
+            "slurm=…"
+        )
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=_REQUEUES)
+    executor.update_parameters(**_parameters(tasks, settings))
+    try:
+        with executor.batch():
+            jobs = [executor.submit(call(task)) for task in tasks]
+    except submitit.core.utils.FailedJobError as error:
+        said = str(error).strip().splitlines()
+        raise ClusterError(f"SLURM did not take the jobs: {said[-1] if said else error}") from error
+    return [Submitted(task, job) for task, job in zip(tasks, jobs, strict=True)]
+
+
+def _parameters(tasks: Sequence[Task], settings: ExecutorSettings) -> dict[str, Any]:
+    """What submitit is told; options of the user's own come last, so that they count."""
+    more = {"requeue": True, **settings.of_sbatch}
+    memory = settings.of_a_job("memory")
+    asked = {
+        "job_name": f"clipsyn-{tasks[0].words[0]}",
+        "time": settings.of_a_job("time") or _MINUTES,
+        "cpus_per_task": settings.of_a_job("cpus"),
+        "gpus_per_node": settings.of_a_job("gpus") or None,
+        "mem": f"{memory}G" if memory else None,
+        "array_parallelism": len(tasks),
+    }
+    fixed = {"wckey": None, "stderr_to_stdout": True, "additional_parameters": more}
+    return {name: value for name, value in asked.items() if value is not None} | fixed
+
+
+def wait(submitted: Sequence[Submitted], on_end: OnTaskEnd) -> None:
+    """Return when all jobs have ended, however often SLURM queues one again meanwhile."""
+    running = {one.job.job_id: one for one in submitted}
+    gone: dict[str, float] = {}  # since when a job without a result is not in the queue
+    pause = _SHORTEST
+    while running:
+        queued = queued_of(running)
+        now = time.monotonic()
+        for name, one in list(running.items()):
+            ended = one.result()
+            if (ended is None or ended.failure) and (queued is None or name in queued):
+                gone.pop(name, None)  # SLURM may start it again
+                continue
+            if ended is None and now - gone.setdefault(name, now) >= _LATE:
+                ended = Ended(one.task, one.log, _LOST, 1)
+            if ended:
+                del running[name]
+                on_end(ended)
+        if running:
+            time.sleep(pause)
+            pause = min(1.2 * pause, _LONGEST)
+
+
+def queued_of(names: Collection[str]) -> set[str] | None:
+    """Which of the jobs are waiting or running; None where SLURM does not answer now."""
+    arrays = ",".join(sorted({name.partition("_")[0] for name in names}))
+    command = ["squeue", "--noheader", "--array", "--jobs", arrays, "--format", "%i"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode == 0:
+        return set(asked.stdout.split())
+    return set() if "Invalid job id" in asked.stderr else None

@@ -2,22 +2,103 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from clipsyn.analyses import ANALYSES
 from clipsyn.catalog import recipes_dir
 from clipsyn.errors import UsageError
-from clipsyn.extract import Cost, Plan
+from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.exchange.settings import ImportSettings
+from clipsyn.extract import ExtractSettings
 from clipsyn.names import Location, is_url
 from clipsyn.registry import unknown_name
-from clipsyn.run.stages import STAGES, Jobs, Made, Outcome, Planned, Stage
-from clipsyn.settings import declared
+from clipsyn.report import ReportSettings
+from clipsyn.settings import OUTPUT, PATH, PATHS, REQUIRED, TEXT, Settings, declared, setting
 from clipsyn.text import parse_yaml, read_text
 
+if TYPE_CHECKING:
+    from clipsyn.show.table import Tables
+
 FIELDS = ("description", "store", "stages")
+
+
+class Stage(Settings):
+    """A stage: a field for each setting of what it runs, and those of its own."""
+
+    stage: ClassVar[str]
+    declares: ClassVar[type[Settings]]
+    suffixes: ClassVar[tuple[str, ...]]  # of the files that it writes
+    output: Path
+
+    def _check(self) -> None:
+        if self.suffixes and not self.output.name:
+            raise UsageError(
+                f"output '{self.output}' names no file: write a path such as runs/results"
+            )
+        self.settings()
+
+    def settings(self) -> Any:
+        """The settings that the fields hold."""
+        values = {name: getattr(self, name) for name in declared(self.declares)}
+        if self.declares is ProtocolSettings:
+            values["output"] = self.beside(".parquet")
+        return self.declares(**values)
+
+    def beside(self, suffix: str) -> Path:
+        """The file whose name is that of the output, and a suffix."""
+        return self.output.with_name(self.output.name + suffix)
+
+    def written(self) -> list[Path]:
+        """The files that it makes."""
+        named = {getattr(self, name) for name, it in declared(self.declares).items() if it.writes}
+        return [*map(self.beside, self.suffixes), *sorted(filter(None, named))]
+
+    def renew(self, shown: Mapping[str, Tables], section: str | None) -> None:
+        """Renew the tables of the document, whose marks begin with the section."""
+        from clipsyn.show.formats import renew
+
+        document = vars(self)["document"]
+        if document:
+            start = f"{section}: " if section else ""
+            renew(document, {start + name: it for name, it in shown.items()})
+
+
+_TABLES = {  # fields of stages that write numbers to files, and tables into a document
+    "output": setting(REQUIRED, PATH, "What the names of its files begin with."),
+    "document": setting(None, PATH, "Markdown whose tables are renewed.", instead_of_none="none"),
+    "section": setting(
+        None,
+        TEXT,
+        "With which the marks in the document begin.",
+        instead_of_none="the stage; of evaluate, nothing",
+    ),
+}
+
+
+def _stage(
+    name: str, settings: type[Settings], suffixes: tuple[str, ...] = (), **own: Any
+) -> type[Stage]:
+    """The class of ``stage: NAME``, with a field for each setting, and its own."""
+    about = {"declares": settings, "stage": name, "suffixes": suffixes}
+    return type(f"{name.title()}Stage", (Stage,), {**declared(settings), **own, **about})
+
+
+_NUMBERS = (".csv", ".parquet")
+STAGES: dict[str, type[Stage]] = {
+    "extract": _stage("extract", ExtractSettings),
+    "import": _stage("import", ImportSettings, files=setting(REQUIRED, PATHS, "What is imported.")),
+    "evaluate": _stage("evaluate", ProtocolSettings, (".parquet",), **_TABLES),
+    "report": _stage(
+        "report", ReportSettings, ("",), output=setting(REQUIRED, OUTPUT, "The page to write.")
+    ),
+    **{name: _stage(name, ANALYSES.load(name).settings, _NUMBERS, **_TABLES) for name in ANALYSES},
+}
+
+
+# Reading
 
 
 @dataclass(frozen=True)
@@ -34,24 +115,21 @@ class Recipe:
         for name in content:
             if name not in FIELDS:
                 raise unknown_name("field", str(name), FIELDS)
-        store, stages = (_field(content, name) for name in ("store", "stages"))
+        for name in ("store", "stages"):
+            if name not in content:
+                raise UsageError(f"{name} is missing")
+        store, stages = content["store"], content["stages"]
         description = content.get("description", "")
         if not (isinstance(store, str | Path) and isinstance(description, str)):
             raise UsageError("store and description are texts")
         if not isinstance(stages, list) or not stages:
             raise UsageError("stages is no list of at least one stage: write - stage: ...")
         place = Location.of(store) if isinstance(store, str) and is_url(store) else Path(store)
-        every = [_stage(number, it) for number, it in enumerate(stages, 1)]
+        every = [_read_stage(number, it) for number, it in enumerate(stages, 1)]
         return cls(place, every, description)
 
 
-def _field(content: Mapping[str, Any], name: str) -> Any:
-    if name not in content:
-        raise UsageError(f"{name} is missing")
-    return content[name]
-
-
-def _stage(number: int, content: Any) -> Stage:
+def _read_stage(number: int, content: Any) -> Stage:
     """A stage; raises UsageError that says which it is: ``stage 1 (extract): max_bad …``."""
     name = content.get("stage") if isinstance(content, Mapping) else None
     if not isinstance(name, str) or name not in STAGES:
@@ -79,23 +157,20 @@ def shipped_recipes() -> dict[str, Path]:
 def find_recipe(text: str) -> Recipe:
     """The recipe that ships under the name `text`, or the one in the file `text`.
 
-    A word without a suffix, or one in a folder of ours, is a name: write ``./NAME`` for a file
-    called like that. By name a recipe renews no document, since its documents are pages of
-    clipsyn's own checkout.
+    By name a recipe renews no document, since its documents are pages of clipsyn's own checkout.
     Raises UnknownName for a name with near matches, UsageError as `read_recipe` does.
     """
     shipped, path = shipped_recipes(), Path(text)
     if text in shipped:
         recipe = read_recipe(shipped[text])
-        return replace(recipe, stages=[*map(_without_document, recipe.stages)])
-    ours = {str(Path(name).parent) for name in shipped}
-    if str(path.parent) in ours and not (path.suffix or text.startswith(".")):
+        stages = (
+            stage.replaced(document=None) if "document" in vars(stage) else stage
+            for stage in recipe.stages
+        )
+        return replace(recipe, stages=[*stages])
+    if not (path.suffix or path.exists()):
         raise unknown_name("recipe", text, shipped, "Or give a file, such as ./recipe.yaml.")
     return read_recipe(path)
-
-
-def _without_document(stage: Stage) -> Stage:
-    return stage.replaced(document=None) if "document" in declared(type(stage)) else stage
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -112,41 +187,3 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe.of(content)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-
-
-def plan_recipe(recipe: Recipe, made: Made | None = None) -> Iterator[Planned]:
-    """What each stage would do after those before it; raises as they would for unknown names.
-
-    made: cells that other recipes make before, to which those of this one are added.
-    """
-    made = Made() if made is None else made
-    for stage in recipe.stages:
-        yield stage.planned(recipe.store, made)
-
-
-def total(stages: Sequence[Planned]) -> Cost:
-    """What all extractions together take."""
-    return Cost.sum(stage.cost for stage in stages if stage.cost)
-
-
-def joined(plans: Sequence[Plan]) -> Plan:
-    """One plan with the backbones and splits of several, each once."""
-    backbones = dict.fromkeys(backbone for one in plans for backbone in one.backbones)
-    splits = dict.fromkeys(split for one in plans for split in one.splits)
-    return replace(plans[0], backbones=[*backbones], splits=[*splits])
-
-
-def run_recipe(
-    recipe: Recipe, started: Callable[[int, str], None], jobs: Jobs | None = None
-) -> list[Outcome]:
-    """Run every stage in order; `started` is told number and name of each before it runs.
-
-    jobs: does the work of the stages that can be shared, if not this process.
-    """
-    outcomes = []
-    for number, stage in enumerate(recipe.stages, 1):
-        started(number, stage.stage)
-        start = time.monotonic()
-        outcome = stage.run(recipe.store, jobs)
-        outcomes.append(replace(outcome, seconds=time.monotonic() - start))
-    return outcomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -146,44 +147,31 @@ def asked(checkpoint: Path, write_images: Any) -> list[str]:
     return ["-b", f"tiny=local-dir:{checkpoint}", *cells]
 
 
-def test_a_dry_run_shows_the_tasks_and_starts_none(clipsyn, asked, tmp_path):
-    options = ["--on", "slurm", "--jobs", 2, "--dry-run"]
-    result = clipsyn("extract", tmp_path / "s", *asked, *options)
-    assert result.exit_code == 0
-    assert "2 of 2 cells to make" in result.stdout
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("task 2 of 2: "))
-    assert line.endswith("--shard=2/2")
-    assert not (tmp_path / "s").exists()
-
-
-def test_without_slurm_it_says_where_to_run(fails, asked, tmp_path, monkeypatch):
+def test_without_slurm_or_submitit_it_says_what_to_do(fails, asked, tmp_path, monkeypatch):
+    line = ("extract", tmp_path / "s", *asked, "--jobs", "1", "--slurm", "cpus=1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    options = ["--on", "slurm", "--jobs", "1"]
-    said = fails(1, "extract", tmp_path / "s", *asked, *options)
-    assert said.startswith("there is no sbatch here: run this on a machine that submits to SLURM")
-
-
-def test_without_submitit_it_names_the_extra(fails, asked, tmp_path, monkeypatch):
+    assert "there is no sbatch here" in fails(1, *line)
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "submitit", None)
-    said = fails(1, "extract", tmp_path / "s", *asked, "--on", "slurm", "--jobs", "1")
-    assert "pip install 'clipsyn[slurm]'" in said
+    assert "pip install 'clipsyn[slurm]'" in fails(1, *line)
 
 
 class TestEvaluate:
     OPTIONS = ("--ensembles", "log-avg,super-learner,nlc", "--shots", "1,2", "--seeds", "2")
 
-    def test_processes_add_up_to_what_one_process_measures(self, clipsyn, tiny_store, tmp_path):
+    def test_processes_add_up_to_what_one_process_measures(
+        self, clipsyn, tiny_store, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
         plain, shared = tmp_path / "plain.parquet", tmp_path / "shared.parquet"
         clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", plain)
-        options = ["--on", "local", "--jobs", 2, "--logs", tmp_path / "logs"]
-        result = clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", shared, *options)
+        line = ("evaluate", tiny_store.path, *self.OPTIONS, "-o", shared)
+        result = clipsyn(*line, "--jobs", 2)
         assert result.exit_code == 0, result.output
         assert numbers(shared).equals(numbers(plain))
         assert "super-learner" in result.stdout
-        logs = [path.read_text() for path in (tmp_path / "logs").glob("*/*.log")]
+        logs = [path.read_text() for path in (tmp_path / "clipsyn-logs").glob("*/*.log")]
         assert len(logs) == 2
 
     def test_the_shares_are_all_and_none_twice(self, clipsyn, tiny_store, tmp_path):
@@ -198,7 +186,7 @@ class TestEvaluate:
         assert numbers(shared).equals(numbers(plain))
 
     def test_jobs_need_a_file(self, fails: Any, tiny_store: FeatureStore) -> None:
-        said = fails(2, "evaluate", tiny_store.path, "--on", "local", "--jobs", "2")
+        said = fails(2, "evaluate", tiny_store.path, "--jobs", "2")
         assert said == "jobs add to one file of results: name it by --output"
         assert "name it by --output" in fails(2, "evaluate", tiny_store.path, "--shard", "1/2")
 
@@ -219,26 +207,21 @@ stages:
 """
     photos = write_images()
     outputs = {}
-    for name, options in (("one", ()), ("many", ("--on", "local", "--jobs", 2))):
+    for name, options in (("one", ()), ("many", ("--jobs", 2))):
         store = tmp_path / name
         file = tmp_path / f"{name}.yaml"
         file.write_text(recipe.format(store=store, checkpoint=checkpoint, photos=photos))
-        where = ("--logs", tmp_path / "logs") if options else ()
-        result = clipsyn("run", file, *options, *where)
+        with chdir(tmp_path):
+            result = clipsyn("run", file, *options)
         assert result.exit_code == 0, result.output
         outputs[name] = numbers(Path(f"{store}-results.parquet")).drop("fingerprint")
         assert Path(f"{store}-zeroshot.csv").is_file()
     assert all(f"task {number} of 2 is done" in result.stderr for number in (1, 2))
-    assert len([*(tmp_path / "logs").glob("extract-*/task-*.log")]) == 2
+    assert len([*(tmp_path / "clipsyn-logs").glob("extract-*/task-*.log")]) == 2
     assert fakes.unlike(tmp_path / "one", tmp_path / "many") == []
     assert not unfinished(tmp_path / "many")
     assert not left_over(tmp_path / "many")
     assert outputs["one"].equals(outputs["many"])
-
-
-def test_a_recipe_waits_for_its_jobs(fails: Any) -> None:
-    said = fails(2, "run", "quickstart", "--on", "slurm", "--jobs", "2", "--slurm", "detach=true")
-    assert said == "a stage needs what the one before has made: leave detach out of --slurm"
 
 
 class TestCommand:

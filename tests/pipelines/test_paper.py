@@ -22,15 +22,9 @@ from click.testing import CliRunner
 from clipsyn.catalog.backbones import cost, known_backbones
 from clipsyn.catalog.datasets import collections, find_dataset
 from clipsyn.cli import main
-from clipsyn.run.recipe import (
-    Made,
-    find_recipe,
-    plan_recipe,
-    read_recipe,
-    run_recipe,
-    total,
-)
-from clipsyn.run.stages import ExtractStage
+from clipsyn.extract import Cost
+from clipsyn.run.recipe import find_recipe, read_recipe
+from clipsyn.run.stages import Made, plan_recipe, run_recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pipelines" / "paper"
@@ -52,9 +46,10 @@ NINE = [backbone.name for backbone in known_backbones()["openai"]]
 
 def costs() -> Iterator[tuple[str, float, float, float]]:
     """Recipe, images through a backbone, GFLOPs and bytes, beyond what those before it make."""
-    made = Made()
+    made: Made = {}
     for name in ORDER:
-        cost = total(list(plan_recipe(find_recipe(f"paper/{name}"), made)))
+        stages = plan_recipe(find_recipe(f"paper/{name}"), made)
+        cost = Cost.sum(stage.cost for stage in stages if stage.cost)
         yield name, cost.passes, cost.gflops, cost.embeddings + cost.logits + cost.predictions
 
 
@@ -161,7 +156,7 @@ class TestRecipes:
     def test_they_share_a_store_and_each_extracts_what_it_reads(self, name: str) -> None:
         recipe = read_recipe(FOLDER / f"{name}.yaml")
         assert recipe.store == Path("runs/paper/store")
-        extractions = [stage for stage in recipe.stages if isinstance(stage, ExtractStage)]
+        extractions = [stage for stage in recipe.stages if stage.stage == "extract"]
         assert {stage.backbones for stage in extractions} == {("openai",)}
         assert {split for stage in extractions for split in stage.splits} == {"train", "test"}
 
@@ -242,7 +237,7 @@ class TestOnTheZoo:
     def test_a_second_run_computes_nothing(self, zoo: Path, monkeypatch: Any) -> None:
         monkeypatch.chdir(zoo.parents[1])
         recipe = read_recipe(Path(f"{ORDER[-1]}.yaml"))  # after which nothing changed the store
-        assert all(s.is_there for s in plan_recipe(recipe) if s.stage == "extract")
+        assert all(s.skipped for s in plan_recipe(recipe) if s.stage == "extract")
         assert all(outcome.skipped for outcome in run_recipe(recipe, lambda *_: None))
 
 

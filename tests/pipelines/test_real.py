@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.run.recipe import read_recipe, run_recipe
+from clipsyn.run.recipe import read_recipe
+from clipsyn.run.stages import run_recipe
 from clipsyn.store.features import FeatureStore
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,41 +18,26 @@ from clipsyn.run.jobs import Ended, ExecutorSettings, Task, check_all, cores_of,
 # Where work runs, as it is asked for
 
 
-ONE = {"on": "slurm", "jobs": 1}
-
-
-def test_by_default_work_runs_in_this_process() -> None:
-    assert ExecutorSettings().is_here
-    assert not ExecutorSettings(on="local", jobs=2).is_here
-
-
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "name"),
     [
-        ({"jobs": 2}, "jobs=… is for jobs: add on=local or on=slurm"),
-        ({"slurm": {"partition": "gpu"}}, "slurm=… is for jobs"),
-        ({"on": "slurm"}, "on=slurm needs jobs=…"),
-        ({"on": "local"}, "on=local needs jobs=…"),
-        ({"on": "local", "jobs": 2, "slurm": {"qos": "x"}}, "slurm=… is for SLURM"),
-        ({"on": "local", "jobs": 0}, "jobs=… is a whole number from 1 to 1,000"),
-        ({"on": "slurm", "jobs": 1001}, "jobs=… is a whole number from 1 to 1,000"),
-        ({**ONE, "slurm": {"memory": "0"}}, "slurm=… memory is a number above 0"),
-        ({**ONE, "slurm": {"time": "4"}}, "slurm=… time is a whole number from 5 to 1,000,000"),
-        ({**ONE, "slurm": {"cpus": "many"}}, "slurm=… cpus is a whole number, not 'many'"),
-        ({**ONE, "slurm": {"detach": "1"}}, "slurm=… detach is true or false, not 1"),
-        ({"on": "cloud", "jobs": 1}, "unknown on 'cloud'"),
+        ({"slurm": {"partition": "gpu"}}, "jobs=…"),
+        ({"jobs": 0}, "jobs=…"),
+        ({"jobs": 1001}, "jobs=…"),
+        ({"jobs": 1, "slurm": {"memory": "0"}}, "memory"),
+        ({"jobs": 1, "slurm": {"time": "4"}}, "time"),
+        ({"jobs": 1, "slurm": {"cpus": "many"}}, "cpus"),
+        ({"jobs": 1, "slurm": {"gpus": "9" * 5000}}, "gpus"),
     ],
 )
-def test_what_does_not_go_together_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError) as raised:
+def test_what_does_not_go_together_is_refused(given: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=name):
         ExecutorSettings(**given)
-    assert said in str(raised.value)
 
 
 def test_options_of_sbatch_are_what_is_left() -> None:
-    settings = ExecutorSettings(**ONE, slurm={"gpus": "1", "qos": "long", "detach": "true"})
-    assert (settings.of_a_job("gpus"), settings.of_a_job("detach")) == (1, True)
-    assert settings.of_a_job("memory") is None
+    settings = ExecutorSettings(jobs=1, slurm={"gpus": "1", "qos": "long"})
+    assert (settings.of_a_job("gpus"), settings.of_a_job("memory")) == (1, None)
     assert settings.of_sbatch == {"qos": "long"}
 
 
@@ -64,21 +48,11 @@ def ended_of(number: int, log: Path, failure: str = "", status: int = 0) -> Ende
     return Ended(Task(number, 4, ()), log, failure, status)
 
 
-def test_each_task_is_the_command_with_its_share() -> None:
-    assert [task.words for task in shares(["extract", "s"], 2)] == [
-        ("extract", "s", "--shard=1/2"),
-        ("extract", "s", "--shard=2/2"),
-    ]
-    assert [str(task) for task in shares([], 1)] == ["task 1 of 1"]
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("a\nError: no weights: run x\nsubmitit INFO\n", "no weights: run x"),
-        ("Error: first\nError: second\n", "second"),
         ("Traceback\n  ...\nKilled\n\n", "Killed"),
-        ("no module x\nsrun: error: node7: task 0: Exited with exit code 1\n", "no module x"),
         ("", ""),
         ("\x1b[2Jb\xff\n", "\x1b[2Jb\xff"),
     ],
@@ -89,26 +63,16 @@ def test_the_reason_is_the_last_error_in_the_log(text: str, reason: str, tmp_pat
     assert ended_of(1, log, "exit status 1", 1).reason() == reason
 
 
-def test_a_log_that_never_was_gives_no_reason(tmp_path: Path) -> None:
-    said = str(ended_of(3, tmp_path / "none.log", "killed by SIGKILL", 1))
-    assert said == f"task 3 of 4 failed (killed by SIGKILL), {tmp_path / 'none.log'}"
-
-
-def test_all_done_is_no_error(tmp_path: Path) -> None:
-    check_all([ended_of(1, tmp_path), ended_of(2, tmp_path)])
-    assert str(ended_of(1, tmp_path)) == "task 1 of 4 is done"
-
-
 @pytest.mark.parametrize(("statuses", "code"), [([3, 3], 3), ([3, 4], 1), ([1, 1], 1)])
 def test_failed_tasks_are_named_in_order(statuses: list[int], code: int, tmp_path: Path) -> None:
     late, early = (
         ended_of(number, tmp_path / "logs" / "x.log", f"exit status {status}", status)
         for number, status in zip((4, 2), statuses, strict=True)
     )
-    with pytest.raises(ClusterError, match=r"^2 of 4 tasks failed: 2, 4 \(see above") as raised:
+    with pytest.raises(ClusterError, match=r"2 of 4 tasks failed: 2, 4 ") as raised:
         check_all([late, ended_of(1, tmp_path), early])
     assert raised.value.exit_code == code
-    assert str(tmp_path / "logs") in str(raised.value)
+    check_all([ended_of(1, tmp_path), ended_of(2, tmp_path)])
 
 
 # Tasks as processes of this machine
@@ -159,12 +123,6 @@ def test_one_that_fails_or_dies_neither_stops_nor_hides_behind_the_others(shared
         ("", 0),
     ]
     assert [one.failure for one in shared("die9")] == ["", "killed by SIGKILL", ""]
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="real-time signals are POSIX's")
-def test_a_signal_without_a_name_has_a_number(shared: Any) -> None:
-    nameless = signal.SIGRTMIN + 1
-    assert shared(f"die{nameless:d}")[1].failure == f"killed by signal {nameless:d}"
 
 
 def test_tasks_share_the_gpus_that_are_seen(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`clipsyn extract --on local`, of which a process, the launcher or all are killed, any time."""
+"""`clipsyn extract --jobs`, of which a process, the launcher or all are killed, any time."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class Jobs:
         self._pids.mkdir(parents=True)
         if not store.exists():
             FeatureStore.create(store, 8)  # many blocks
-        options = ["--on", "local", "--jobs", "2", "--logs", str(self._folder / "logs")]
-        words = ["extract", str(store), *self._asked, *options]
+        words = ["extract", str(store), *self._asked, "--jobs", "2"]
         return self._forker.start("launch", words=words, pids=self._pids)
 
     def run(self, store: Path) -> tuple[int, str]:

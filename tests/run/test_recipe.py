@@ -12,22 +12,9 @@ import yaml
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import backbones
-from clipsyn.extract import Cost
-from clipsyn.run.recipe import (
-    Recipe,
-    find_recipe,
-    joined,
-    plan_recipe,
-    read_recipe,
-    run_recipe,
-    shipped_recipes,
-    total,
-)
-from clipsyn.run.stages import Made, Outcome
+from clipsyn.run.recipe import Recipe, find_recipe, read_recipe, shipped_recipes
+from clipsyn.run.stages import Made, Outcome, plan_recipe, run_recipe
 from clipsyn.store.features import FeatureStore
-
-# Recipes: what is refused, what is skipped, what is done again
-
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("pipelines/*.yaml"), *ROOT.glob("pipelines/*/*.yaml")])
@@ -58,14 +45,6 @@ def complaint(path: Path) -> str:
 
 
 class TestReading:
-    def test_a_recipe(self, write: Any) -> None:
-        recipe = read_recipe(write({"store": "runs/s", "stages": [EXTRACT, ZEROSHOT]}))
-        assert recipe.store == Path("runs/s")
-        extract, zeroshot = recipe.stages
-        assert (extract.stage, extract.datasets) == ("extract", ("emoji-food",))
-        assert (extract.backbones, extract.splits) == (("zoo",), ("test",))
-        assert (zeroshot.stage, zeroshot.output) == ("zeroshot", Path("table"))
-
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
     def test_ours(self, path: Path) -> None:
         recipe = read_recipe(path)
@@ -89,7 +68,6 @@ class TestReading:
             ([EXTRACT, {"datasets": ["x"]}], "stage 2: write stage: extract or"),
             (["extract"], "stage 1: write stage: extract or"),
             ([{"stage": "extract"}], "stage 1 (extract): datasets is missing"),
-            ([EXTRACT, {"stage": "zeroshot"}], "stage 2 (zeroshot): output is missing"),
             (
                 [{"stage": "representation", "output": "x", "seed": -1}],
                 "stage 1 (representation): seed is a whole number of at least 0, not -1",
@@ -99,22 +77,9 @@ class TestReading:
                 "stage 1 (cascade): unknown order 'cheapest': did you mean cost?",
             ),
             (
-                [{"stage": "cascade", "output": "x", "costs": {"a": -1}}],
-                "stage 1 (cascade): costs is numbers by name of at least 0, not -1",
-            ),
-            (
                 [EXTRACT | {"split": ["train"]}],
                 "stage 1 (extract): unknown field 'split': did you mean",
             ),
-            (
-                [{"stage": "extract", "dataset": ["x"]}],
-                "stage 1 (extract): unknown field 'dataset': did you mean data_root, datasets",
-            ),
-            (
-                [EXTRACT | {"max_bad": 2}],
-                "stage 1 (extract): max_bad is a number from 0 to 1",
-            ),
-            ([EXTRACT | {"workers": 0}], "stage 1 (extract): workers is a whole number from 1 to"),
             (
                 [EXTRACT | {"datasets": [["x"]]}],
                 "stage 1 (extract): datasets is texts, not",
@@ -180,18 +145,14 @@ class TestRunning:
         assert second[1].report == first[1].report
         assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == files
 
-    @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".made-from"])
-    def test_a_table_that_was_removed_is_made_again(self, recipe, tmp_path, suffix):
+    def test_what_was_removed_or_is_not_trusted_is_made_again(self, recipe, tmp_path):
         self.run(recipe)
-        (tmp_path / "tables" / f"zero.shot{suffix}").unlink()
+        for suffix in (".csv", ".parquet", ".made-from"):
+            (tmp_path / "tables" / f"zero.shot{suffix}").unlink()
+            assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
+        (tmp_path / "tables" / "zero.shot.made-from").write_text("other")
         assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
         assert [outcome.skipped for outcome in self.run(recipe)] == [True, True]
-
-    @pytest.mark.parametrize("content", ["", "other"])
-    def test_a_damaged_note_of_origin_is_not_trusted(self, recipe, tmp_path, content):
-        self.run(recipe)
-        (tmp_path / "tables" / "zero.shot.made-from").write_text(content)
-        assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
 
     def test_a_cell_more(self, recipe: Recipe) -> None:
         self.run(recipe)
@@ -291,54 +252,35 @@ def plan(*stages: dict[str, Any], made: Made | None = None) -> list[Any]:
 def test_a_cell_is_made_once() -> None:
     first, second = plan(TWO, {**TWO, "perturbations": ["clean", "jpeg:3"]})
     assert first.cost.passes == second.cost.passes == 2 * N
-    assert not second.is_there
-    (again,) = plan(TWO, made=(made := Made())) and plan(TWO, made=made)
-    assert again.is_there
+    assert not second.skipped
+    made: Made = {}
+    plan(TWO, made=made)
+    (again,) = plan(TWO, made=made)
+    assert again.skipped
     assert again.cost.passes == 0
     assert sum(again.cost) == 0
 
 
 def test_other_prompts_add_answers_and_no_pass() -> None:
-    stages = plan(TWO, {**TWO, "prompts": "simple"}, {**TWO, "prompts": "simple"})
-    first, second, third = stages
+    _, second, third = plan(TWO, {**TWO, "prompts": "simple"}, {**TWO, "prompts": "simple"})
     assert (second.cost.passes, second.cost.gflops) == (0, 0)
     assert second.cost.embeddings == 0
     assert second.cost.logits == 2 * N * CLASSES * 4
     assert second.cost.predictions == 2 * N * 2
-    assert "2 get answers of these prompts" in second.what
-    assert (second.is_there, third.is_there) == (False, True)
+    assert "2 get answers of these prompts" in second.did
+    assert (second.skipped, third.skipped) == (False, True)
     assert sum(third.cost) == 0
-    assert total(stages) == Cost.sum([first.cost, second.cost])
-
-
-def test_what_several_extractions_lack_is_told_once() -> None:
-    stages = plan(TWO, {**TWO, "splits": ["train", "test"]})
-    said = joined([stage.plan for stage in stages]).unchecked()
-    assert said.startswith(
-        "not here: the weights of 2 of 2 backbones and the images of food101/test, food101/train"
-    )
-    assert said.count("food101/test") == 1
-
-
-def test_fits_are_counted_by_draw() -> None:
-    stage = {"stage": "evaluate", "output": "r", "heads": ["zero-shot", "linear-probe"]}
-    (one,) = plan({**stage, "ensembles": ["log-avg", "nlc"], "shots": [1, "full"], "seeds": 3})
-    assert "up to 16 fits" in one.what  # 2 heads x 2 ensembles x (3 draws + the whole)
-    assert "writes r.parquet" in one.what
-    assert one.cost is None
-    Path("r.parquet").touch()
-    (one,) = plan({**stage, "ensembles": ["log-avg"], "shots": [1], "seeds": 1})
-    assert "1 ensemble; shots 1; 1 seed: up to 2 fits" in one.what
-    assert "renews r.parquet" in one.what
 
 
 def test_files_that_are_read_and_written() -> None:
     stage = {"stage": "diversity", "output": "runs/d", "results": "runs/r.parquet"}
     (one,) = plan(stage)
-    assert one.what == ("reads runs/r.parquet, writes runs/d.csv, writes runs/d.parquet")
+    assert one.did == ("reads runs/r.parquet, writes runs/d.csv, writes runs/d.parquet")
     (one,) = plan({"stage": "oracle", "output": "o", "samples": "s.csv"})
-    assert one.what == "writes o.csv, writes o.parquet, writes s.csv"
-    Path("here.csv").touch()
-    (one,) = plan({"stage": "import", "files": ["here.csv", "gone.csv"]})
-    assert one.what == "import here.csv, gone.csv; not here: gone.csv"
-    assert total([one]).passes == 0
+    assert one.did == "writes o.csv, writes o.parquet, writes s.csv"
+    Path("r.parquet").touch()
+    first, second = plan(
+        {"stage": "import", "files": ["here.csv"]}, {"stage": "evaluate", "output": "r"}
+    )
+    assert (first.did, second.did) == ("reads here.csv", "renews r.parquet")
+    assert first.cost is None

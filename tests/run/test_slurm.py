@@ -13,8 +13,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import ClusterError
-from clipsyn.run.jobs import ExecutorSettings, shares
-from clipsyn.run.slurm import submit
+from clipsyn.run.jobs import ExecutorSettings, shares, submit
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over, unfinished
 
@@ -33,18 +32,19 @@ stages:
 
 
 class Launched:
-    """`clipsyn extract … --on slurm` or another command, which waits for its jobs."""
+    """`clipsyn extract … --slurm` or another command, which waits for its jobs."""
 
     def __init__(self, command: str, store: Path, asked: list[str], jobs: int, logs: Path) -> None:
         self.store = store
-        words = [command, store, *asked, "--on", "slurm", "--jobs", jobs, "--logs", logs]
-        self._logs = logs
+        words = [command, store, *asked, "--jobs", jobs, "--slurm", "cpus=1"]
+        self._logs = logs / "clipsyn-logs"
+        logs.mkdir()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "clipsyn", *map(str, words)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=logs.parent,
+            cwd=logs,
         )
 
     def end(self) -> tuple[int, str]:
@@ -182,6 +182,6 @@ def accuracies(store: Path) -> list[Any]:
 
 
 def test_slurm_refuses_what_it_does_not_have(slurm: Any, tmp_path: Path) -> None:
-    settings = ExecutorSettings(on="slurm", jobs=1, slurm={"partition": "nowhere"})
+    settings = ExecutorSettings(jobs=1, slurm={"partition": "nowhere"})
     with pytest.raises(ClusterError, match=r"SLURM did not take the jobs: .*partition"):
         submit(shares(["extract"], 1), lambda task: print, settings, tmp_path)
