@@ -91,7 +91,7 @@ def by_kind(groups: Mapping[str, int]) -> str:
     [
         STORE,
         flag(["--status"], help="What is finished, unfinished, lost or stale."),
-        flag(["--copies"], help="Images with the content of an earlier one."),
+        flag(["--copies"], help="Images that equal, or look like, an earlier one."),
         output_option(),
     ],
 )
@@ -102,7 +102,9 @@ def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     refuse. The exit status is 4 if a part of a group is missing or may not be read, or if a cell
     was made from others than are there now; `verify` also reads the rest.
 
-    With --copies: each image with the content of an earlier one of its dataset.
+    With --copies: each image with the content of an earlier one of its dataset, or that looks like
+    it (difference hashes of 64 bits, at most 4 of them other; different pictures of one simple
+    shape do, too). Near copies of imported images are not known.
 
     \b
     clipsyn ls store
@@ -151,7 +153,9 @@ def _copies_tables(frame: DataFrame) -> dict[str, Tables]:
     """The first rows, and how many there are."""
     from clipsyn.show.tables import table_of
 
-    return {"": (table_of(frame.head(_SHOWN), below=(f"copies: {len(frame):,}",)),)}
+    counts = frame["copy"].value_counts(sort=True).rows()
+    said = ", ".join(f"{count:,} {kind}" for kind, count in counts) or "none"
+    return {"": (table_of(frame.head(_SHOWN), below=(f"copies: {said}",)),)}
 
 
 def _tables(rows: list[dict[str, Any]]) -> dict[str, Tables]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.images.decode import UndecodableImage, returned
+from clipsyn.images.decode import UndecodableImage, look_of, returned
 from clipsyn.images.perturb import apply, reduce_to_canvas
 from clipsyn.images.sources import ImageSource
 from clipsyn.names import CLEAN, Perturbation
@@ -58,13 +58,15 @@ class Batch:
     """Pixels of consecutive rows, by preprocessing: (n, height, width, 3) uint8.
 
     A row whose image cannot be decoded, or not preprocessed in that way, is blank and not `valid`,
-    and has its reason in `errors`, by sample id.
+    and has its reason in `errors`, by sample id. looks: of each clean image what it looks like, see
+    `look_of`; 0 for others.
     """
 
     rows: range
     pixels: Mapping[str, NDArray[np.uint8]]
     valid: Mapping[str, NDArray[np.bool_]]
     errors: Mapping[str, Mapping[str, str]]
+    looks: tuple[int, ...] = ()
 
 
 class ReducedImages:
@@ -107,6 +109,7 @@ class _Loaded:
     sample_id: str
     pixels: dict[str, NDArray[np.uint8]]
     errors: dict[str, str]
+    look: int = 0
 
 
 def batches(
@@ -152,7 +155,7 @@ def _collect(
     errors = {
         key: {row.sample_id: row.errors[key] for row in loaded if key in row.errors} for key in keys
     }
-    return images, Batch(rows, pixels, valid, errors)
+    return images, Batch(rows, pixels, valid, errors, tuple(row.look for row in loaded))
 
 
 @returned()
@@ -163,7 +166,8 @@ def _load(images: Images, reduced: ReducedImages, row: int) -> _Loaded:
     except UndecodableImage as error:
         blank = {key: preprocess(_BLANK) for key, preprocess in images.preprocess.items()}
         return _Loaded(sample_id, blank, dict.fromkeys(blank, str(error)))
-    loaded = _Loaded(sample_id, {}, {})
+    is_clean = images.perturbation.name == CLEAN.name
+    loaded = _Loaded(sample_id, {}, {}, look_of(image) if is_clean else 0)
     for key, preprocess in images.preprocess.items():
         try:
             loaded.pixels[key] = preprocess(image)

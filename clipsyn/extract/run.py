@@ -143,8 +143,10 @@ class _Run:
         parts: dict[CellWork, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}
         valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
         errors = {cell: dict[str, str]() for cell in item.cells}
+        looks: list[int] = []
         counters = [self._counter(cell) for cell in item.cells]
         for batch in stream:
+            looks += batch.looks
             for cell, counter in zip(item.cells, counters, strict=True):
                 key = cell.encoder.preprocess_key
                 part = self.encoding.submit(_encode, cell.encoder, batch.pixels[key])
@@ -154,7 +156,7 @@ class _Run:
                 self.progress.advance(counter, len(batch.rows))
         for cell in item.cells:
             decoded = np.concatenate(valid[cell])
-            block = (item.block, parts[cell], decoded, {"errors": errors[cell]})
+            block = (item.block, parts[cell], decoded, {"errors": errors[cell], "looks": looks})
             self.writer.submit(self._finish_block, cell, *block)
         for cell in item.cells:
             self._check_bad(cell, errors[cell])
@@ -179,6 +181,7 @@ class _Run:
         def describe(notes: list[Note]) -> Mapping[str, Any]:
             errors = {name: why for note in notes for name, why in note["errors"].items()}
             _refuse_bad(cell, errors, self.settings.max_bad)
+            self._keep_looks(cell, notes)
             return {"errors": errors, "provenance": _provenance(cell, notes)}
 
         if cell.draft.pending():
@@ -189,6 +192,12 @@ class _Run:
         if published:
             _write_answers(self.work.store, cell, self.work.replace)
         return published
+
+    def _keep_looks(self, cell: CellWork, notes: list[Note]) -> None:
+        """Complete the sample table, which was there before any image was decoded."""
+        looks = np.array([look for note in notes for look in note["looks"]], np.uint64)
+        if looks.any():
+            self.work.store.add_looks(cell.key.dataset, cell.key.split, looks)
 
     def _check_bad(self, cell: CellWork, errors: Mapping[str, str]) -> None:
         """Fail early; `_publish` checks all blocks, including those of earlier runs."""

@@ -137,6 +137,13 @@ def listing(path: Path) -> Layout:
     return replace(spec, checksums=tuple(stored_checksum(path / name) for name in spec.files()))
 
 
+def is_written(path: Path) -> bool:
+    """Whether an array is there, with all of its chunks."""
+    if not files.exists(path / METADATA):
+        return False
+    return all(files.exists(path / name) for name in layout(path).files())
+
+
 def relisted(listed: Layout, values: NDArray[Any]) -> Layout:
     """The list entry of an array of the same layout with other values."""
     parts = map(listed.blocks.range, range(listed.blocks.count))

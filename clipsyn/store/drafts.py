@@ -35,7 +35,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.files import WIP
 from clipsyn.store.groups import Group, sealed
 from clipsyn.store.layout import Blocks, read_chunk, write_chunk
-from clipsyn.store.schema import ArraySpec, arrays_of, place
+from clipsyn.store.schema import LOOK, ArraySpec, arrays_of, place
 from clipsyn.text import parse_json
 
 _NEW, _TRASH = "new-", "trash-"
@@ -236,7 +236,10 @@ class Draft:
 
     def _sealed(self, group: Path, more: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes of the finished group, with its place, its arrays and a digest."""
-        listed = {spec.name: arrays.listing(group / spec.name).json() for spec in self.specs}
+        names = [spec.name for spec in self.specs]
+        if LOOK in names and not arrays.is_written(group / LOOK):
+            names.remove(LOOK)  # it is added later, or never
+        listed = {name: arrays.listing(group / name).json() for name in names}
         there = {**arrays.read_attributes(group), **more}
         return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
 

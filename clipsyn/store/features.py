@@ -27,7 +27,7 @@ from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
 from clipsyn.store.files import is_store, is_vacant, place_of, written_at
 from clipsyn.store.groups import ON_DISK, Group, Tree
-from clipsyn.store.samples import SampleTable, correct
+from clipsyn.store.samples import SampleTable, add_looks, correct
 from clipsyn.store.schema import (
     ANSWERS,
     FORMAT_VERSION,
@@ -385,6 +385,13 @@ class FeatureStore:
         path = self.samples_path(table.dataset, table.split)
         with files.writing(self.path), files.locked(path):
             correct(self.group(path), table, scratch(self.path))
+
+    def add_looks(self, dataset: str, split: str, looks: NDArray[np.uint64]) -> None:
+        """Complete a frozen sample table by what its images look like: see `SampleTable`."""
+        self.check_writable()
+        path = self.samples_path(dataset, split)
+        with files.writing(self.path), files.locked(path):
+            add_looks(self.group(path), looks, scratch(self.path))
 
 
 def opened(store: FeatureStore | Path | str) -> FeatureStore:

@@ -26,6 +26,7 @@ from clipsyn.store.schema import (
     ANSWERS,
     HELD,
     IMPORTED,
+    LOOK,
     MOST_CHUNK_ROWS,
     ArraySpec,
     arrays_of,
@@ -182,7 +183,8 @@ class Group:
     @cached_property
     def specs(self) -> tuple[ArraySpec, ...]:
         """What its arrays should be."""
-        return arrays_of(self.kind, self["identity"])
+        specs = arrays_of(self.kind, self["identity"])
+        return tuple(spec for spec in specs if spec.name != LOOK or LOOK in self["arrays"])
 
     @cached_property
     def arrays(self) -> Mapping[str, Layout]:

@@ -2,6 +2,11 @@
 
 Support and test are disjoint: images that are measured on are taken out of what is fitted on.
 Datasets that share images count them more than once in means and tests over datasets.
+
+Near copies have 64-bit hashes of what they look like (`clipsyn.images.decode`) that differ in few
+bits; 0 is none. Plain pictures, as of clothes on black, have near hashes though they are no
+copies. That shows in images of different classes, which are none: only so many bits are allowed, 4
+at most, that at most one image in 200 looks like one of another class.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,8 +33,15 @@ if TYPE_CHECKING:
 
     from clipsyn.store.features import FeatureStore
 
-COPY = ("dataset", "split", "image", "of_split", "of")  # the columns of `copies`
+COPY = ("dataset", "split", "image", "copy", "of_split", "of")  # the columns of `copies`
 _SHARED = 20  # of so many that are measured on one may be shared; more are splits made wrongly
+FARTHEST = 4  # bits in which near copies differ, at most
+_CHANCE = 200  # of so many images one may look like one of another class
+_PAIRS = 1 << 21  # compared at a time
+_ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+
+
+Ints = NDArray[np.int32]
 _EQUAL = 1e-5  # of elements of unit-norm embeddings: how far rounding alone can move them
 _DIRECTIONS = 4
 
@@ -74,6 +87,7 @@ def learnable(
     notes = [*_notes(support, tables, int(np.count_nonzero(shared)))]
     if len(again):
         notes.append(f"{support.name}: copies are fitted on once ({len(again):,} left out)")
+    notes += filter(None, (_near_note(support, left, table) for table in tables))
     return Learnable(left, tuple(notes))
 
 
@@ -109,6 +123,18 @@ def _notes(support: SampleTable, tables: Sequence[SampleTable], shared: int) -> 
         )
 
 
+def _near_note(support: SampleTable, left: NDArray[np.int32], table: SampleTable) -> str | None:
+    fitted = left >= 0
+    alike = near(table.looks, table.labels, support.looks[fitted], left[fitted])
+    if not (count := int(np.count_nonzero(alike))):
+        return None
+    return (
+        f"{count:,} of the {len(table):,} images of {table.name} look like one of {support.name}: "
+        "where these are near copies, what is measured is too good; `clipsyn ls STORE --copies` "
+        "names them"
+    )
+
+
 def _names(tables: Sequence[SampleTable]) -> str:
     return " or ".join(table.name for table in tables)
 
@@ -120,16 +146,22 @@ def sample_tables(store: FeatureStore, frame: DataFrame) -> list[SampleTable]:
 
 
 def copies(tables: Sequence[SampleTable]) -> Iterator[tuple[str, ...]]:
-    """A row with `COPY` for each image of a dataset's splits with the content of an earlier one.
+    """A row with `COPY` for each image of a dataset's splits that an earlier one equals or is like.
 
-    of: the first such image.
+    copy: exact, of the same content, or near. of: the first such image.
     """
     names = [(table.split, name) for table in tables for name in table.ids]
+    looks = np.concatenate([table.looks for table in tables])
+    labels, like = np.concatenate([table.labels for table in tables]), np.arange(len(names))
     number = np.concatenate([shown.number for shown in _images(tables)])
     _, first, which = np.unique(number, return_index=True, return_inverse=True)
-    for row, of in enumerate(first[which].tolist()):
-        if of < row:
-            yield tables[0].dataset, *names[row], *names[of]
+    equal = first[which]
+    most = allowed_bits(looks[first], labels[first], looks[first], labels[first])
+    for rows, columns, bits in near_pairs(looks, looks):
+        np.minimum.at(like, rows[bits <= most], columns[bits <= most])
+    for row in np.flatnonzero(np.minimum(equal, like) < np.arange(len(names))):
+        kind, of = ("exact", equal[row]) if equal[row] < row else ("near", like[row])
+        yield tables[0].dataset, *names[row], kind, *names[of]
 
 
 def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
@@ -177,6 +209,65 @@ def image_notes(tables: Sequence[SampleTable], *, shared: bool = True) -> list[s
             "correlations over datasets count them more than once"
         )
     return [printable(f"note: {note}") for note in notes]
+
+
+# Near copies
+
+
+def near(
+    looks: NDArray[np.uint64], labels: Ints, others: NDArray[np.uint64], theirs: Ints
+) -> NDArray[np.bool_]:
+    """(sample,) whether an image is a near copy of one of the others, whose labels are `theirs`."""
+    found = np.zeros(len(looks), np.bool_)
+    most = allowed_bits(looks, labels, others, theirs)
+    for rows, _, bits in near_pairs(looks, others):
+        found[rows[bits <= most]] = True
+    return found
+
+
+def allowed_bits(
+    looks: NDArray[np.uint64], labels: Ints, others: NDArray[np.uint64], theirs: Ints
+) -> int:
+    """In how many bits near copies may differ; -1 where hashes say nothing. A label of -1: none."""
+    nearest = np.full(len(looks), FARTHEST + 1)  # of another class
+    for rows, columns, bits in near_pairs(looks, others):
+        one, other = labels[rows], theirs[columns]
+        differ = (one != other) & (one >= 0) & (other >= 0)
+        np.minimum.at(nearest, rows[differ], bits[differ])
+    by_chance = [int(np.count_nonzero(nearest <= bits)) for bits in range(FARTHEST + 1)]
+    return sum(count <= max(1, len(looks) // _CHANCE) for count in by_chance) - 1
+
+
+def near_pairs(
+    looks: NDArray[np.uint64], others: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
+    """Row numbers of all pairs that differ in at most 4 bits, and in how many, some at a time.
+
+    A pair may come more than once. Hashes that differ in 4 bits are equal in one of 5 parts. Each
+    part has every fifth bit, so that what is empty in most images makes no part equal.
+    """
+    mine, theirs = np.flatnonzero(looks), np.flatnonzero(others)
+    for part in range(FARTHEST + 1):
+        mask = np.uint64(sum(1 << bit for bit in range(part, 64, FARTHEST + 1)))
+        theirs = theirs[np.argsort(others[theirs] & mask, kind="stable")]
+        keys, wanted = others[theirs] & mask, looks[mine] & mask
+        start, stop = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, side="right")
+        before = np.append(0, np.cumsum(stop - start))  # candidates of the rows before
+        cuts = np.unique(np.searchsorted(before, np.arange(0, before[-1], _PAIRS)))
+        for first, last in pairwise([*cuts.tolist(), len(mine)]):
+            counts = (stop - start)[first:last]
+            step = np.arange(counts.sum()) + before[first]
+            place = step + np.repeat(start[first:last] - before[first:last], counts)
+            rows, columns = np.repeat(mine[first:last], counts), theirs[place]
+            bits = _distance(looks[rows], others[columns])
+            alike = bits <= FARTHEST
+            yield rows[alike], columns[alike], bits[alike]
+
+
+def _distance(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """In how many bits numbers differ, pair by pair."""
+    ones = _ONES[(one ^ other).view(np.uint16)].reshape(-1, 4)
+    return np.asarray(ones.sum(axis=1, dtype=np.intp))
 
 
 # Classes and backbones

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from clipsyn.names import Identity
 from clipsyn.stats.images import Images
 from clipsyn.store import arrays
 from clipsyn.store.groups import Group, sealed
-from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.store.schema import IDENTITY_VERSION, LOOK
 from clipsyn.text import few
 
 
@@ -29,7 +29,8 @@ class SampleTable:
     """One row an image; the row number is the image's place in every array of the split.
 
     ids: unique names, (sample,). labels: class indices, -1 where there is none, (sample,) int32.
-    content: SHA-256 of each image, (sample, 32) uint8. A class is its index, never its name.
+    content: SHA-256 of each image, (sample, 32) uint8. A class is its index, never its name. looks:
+    64 bits of what each looks like, (sample,), see `clipsyn.images.decode`; 0 where not known.
     """
 
     dataset: str
@@ -40,9 +41,12 @@ class SampleTable:
     class_names: tuple[str, ...] = ()
     metric: str = "acc1"
     licence: str = ""
+    looks: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def __post_init__(self) -> None:
         check_samples(self.name, self.ids, self.labels, len(self.class_names) or None)
+        if not len(self.looks):
+            object.__setattr__(self, "looks", np.zeros(len(self.ids), np.uint64))
 
     @property
     def name(self) -> str:
@@ -84,6 +88,7 @@ class SampleTable:
             class_names=tuple(group["class_names"]),
             metric=group["metric"],
             licence=group["licence"],
+            looks=group.read(LOOK) if LOOK in group.arrays else np.zeros(0, np.uint64),
         )
 
     def __len__(self) -> int:
@@ -118,7 +123,8 @@ class SampleTable:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are stored of it, by name."""
         ids = np.array(self.ids, object)
-        return {"sample_id": ids, "label": self.labels, "content_hash": self.content}
+        given = {"sample_id": ids, "label": self.labels, "content_hash": self.content}
+        return given | ({LOOK: self.looks} if self.looks.any() else {})
 
     def attributes(self) -> dict[str, Any]:
         """Facts about the samples beside their identity; they may be corrected at any time."""
@@ -194,10 +200,28 @@ def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     if attributes != group.attributes:
         arrays.write_attributes(group.path, attributes, scratch)
     if arrays.damage(group.path / "label", label):
-        for block in range(label.blocks.count):
-            rows = label.blocks.range(block)
-            part = table.labels[rows.start : rows.stop]
-            arrays.write_block(group.path / "label", block, part, scratch)
+        _write(group, "label", table.labels, scratch)
+
+
+def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:
+    """Add what the images of a published table look like, unless it is there.
+
+    Nobody reads it before all of it is written and the attributes list it, so that an extraction
+    may be killed at any time.
+    """
+    if LOOK not in group.arrays and LOOK in arrays.array_names(group.path):
+        _write(group, LOOK, looks, scratch)
+        listed = {**group["arrays"], LOOK: arrays.listing(group.path / LOOK).json()}
+        attributes = sealed({**group.attributes, "arrays": listed})
+        arrays.write_attributes(group.path, attributes, scratch)
+
+
+def _write(group: Group, array: str, values: NDArray[Any], scratch: Path) -> None:
+    blocks = group.arrays["label"].blocks
+    for block in range(blocks.count):
+        rows = blocks.range(block)
+        part = values[rows.start : rows.stop]
+        arrays.write_block(group.path / array, block, part, scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:

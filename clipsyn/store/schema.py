@@ -56,6 +56,7 @@ class ArraySpec:
 
 
 NAN = float("nan")
+LOOK = "look"  # the array that a table need not have: of imported images nobody knows it
 
 _VALID = ArraySpec("valid", ("sample",), "bool", False, "whether there is a value")
 _CONFIDENCE = ArraySpec("confidence", ("sample",), "float32", NAN, "NaN where not valid")
@@ -67,6 +68,7 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
         ArraySpec("sample_id", ("sample",), "string", "", "unique within the split, for ever"),
         ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
         ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
+        ArraySpec(LOOK, ("sample",), "uint64", 0, "64-bit difference hash; 0 where not known"),
     ),
     "classes": (
         ArraySpec("class_embedding", ("class", "embed"), "float32", NAN, "unit norm, of prompts"),

@@ -95,16 +95,18 @@ class TestLs:
     def test_copies(self, clipsyn: Any, tmp_path: Path, fakes: Any) -> None:
         class Copies(fakes.Source):
             def _pixels(self, index: int) -> Any:
+                if index == 11:  # of the sixth image, a little brighter here and there
+                    return super()._pixels(5) | 1
                 return super()._pixels(index % 10)
 
         path = fakes.fill(tmp_path / "copies", sources=[Copies(count=12)]).path
         result = clipsyn("ls", path, "--copies", "-o", tmp_path / "copies.csv")
         assert (tmp_path / "copies.csv").read_text().splitlines() == [
-            "dataset,split,image,of_split,of",
-            "toy,test,im010.png,test,im000.png",
-            "toy,test,im011.png,test,im001.png",
+            "dataset,split,image,copy,of_split,of",
+            "toy,test,im010.png,exact,test,im000.png",
+            "toy,test,im011.png,near,test,im005.png",
         ]
-        assert clipsyn("ls", path, "--copies").stdout.splitlines()[-1] == "copies: 2"
+        assert clipsyn("ls", path, "--copies").stdout.splitlines()[-1] == "copies: 1 exact, 1 near"
         assert result.exit_code == 0
 
     def test_an_empty_store(self, clipsyn: Any, tmp_path: Path) -> None:

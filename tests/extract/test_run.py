@@ -348,3 +348,25 @@ def test_memory_on_a_gpu_is_the_largest_batch_and_the_weights(tmp_path, fakes, m
     store = fakes.fill(tmp_path, [encoder], [fakes.Source(count=20)])
     found = provenance(store, fakes.key)
     assert (found["encode_seconds"], found["peak_memory_mb"]) == (1.5, 37.0)
+
+
+def test_what_clean_images_look_like_is_kept_with_the_samples(tmp_path: Path, fakes: Any) -> None:
+    """By the run that has the last block; perturbed images say nothing, nor do broken ones."""
+    from clipsyn.images.decode import look_of
+
+    source = fakes.Source(bad={3: "truncated"})
+    store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:2"], max_bad=0.1)
+    assert not store.samples("toy", "test").looks.any()
+    encoder = fakes.Encoder()
+    stop_after(encoder, 1)
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path, [encoder], [source], batch_size=8, max_bad=0.1)
+    assert not store.samples("toy", "test").looks.any()
+    fakes.fill(tmp_path, sources=[source], max_bad=0.1)
+    expected = [0 if row in source.bad else look_of(source.image(row)) for row in range(20)]
+    assert store.samples("toy", "test").looks.tolist() == expected
+    source.labels = source.labels[::-1].copy()
+    fakes.fill(tmp_path, sources=[source], max_bad=0.1)  # corrects labels alone
+    corrected = store.samples("toy", "test")
+    assert corrected.looks.tolist() == expected
+    assert (corrected.labels == source.labels).all()

@@ -69,11 +69,31 @@ def test_an_image_is_learned_from_once() -> None:
     assert "toy/train: copies are fitted on once (1 left out)" in notes
 
 
+LOOK = 0x0123456789ABCDEF
+
+
+def test_near_copies_in_the_support_are_counted_and_stay() -> None:
+    """But not those of images without a label, nor images of which nothing is known."""
+    support = table("train", [1, 2, 3, 4, 5], [0, 1, 0, NO_LABEL, 1])
+    test = table("test", [3, *range(50, 99)])
+    looks = np.zeros(50, np.uint64)
+    looks[:5] = [LOOK, LOOK ^ 0b1111, LOOK ^ 0b11111, 99, 0]
+    support = replace(support, looks=np.array([LOOK, 0, 0, 99, 0], np.uint64))
+    labels, notes = learnable(support, [replace(test, looks=looks)], allow_overlap=False)
+    assert labels.tolist() == [0, 1, NO_LABEL, NO_LABEL, 1]
+    assert notes[1].startswith("2 of the 50 images of toy/test look like one of toy/train: ")
+    assert "`clipsyn ls STORE --copies`" in notes[1]
+    assert len(learnable(support, [test], allow_overlap=False).notes) == 1
+
+
 def test_copies_are_listed_with_the_first_of_them() -> None:
     train, test = table("train", [1, 2, 1, 0]), table("test", [2, 3, 4, 0])
+    train = replace(train, looks=np.array([LOOK, 77, LOOK, 0], np.uint64))
+    test = replace(test, looks=np.array([77, LOOK ^ 1, ~LOOK & (1 << 64) - 1, 0], np.uint64))
     assert list(copies([train, test])) == [
-        ("toy", "train", "train2", "train", "train0"),
-        ("toy", "test", "test0", "train", "train1"),
+        ("toy", "train", "train2", "exact", "train", "train0"),
+        ("toy", "test", "test0", "exact", "train", "train1"),
+        ("toy", "test", "test1", "near", "train", "train0"),
     ]
 
 
