@@ -28,7 +28,7 @@ FIGURES = Registry(
         "severity": "clipsyn.analyses.robustness.figures:severity",
         "corruptions": "clipsyn.analyses.robustness.figures:corruptions",
         "pareto": "clipsyn.analyses.cascade.view:pareto",
-        "coverage": "clipsyn.analyses.selective.figures:coverage",
+        "coverage": "clipsyn.analyses.selective.view:coverage",
         "cka": "clipsyn.analyses.representation.view:cka",
     },
 )

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses import ANALYSES, Analysis
-from clipsyn.analyses.cascade.fitted import cell_cost
+from clipsyn.analyses.cascade.measure import cell_cost
 from clipsyn.analyses.predicted import ALL
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.paired import PairedSettings

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.analyses.cascade import PLAIN, WITHIN
+from clipsyn.analyses.cascade import WITHIN
 from clipsyn.evaluation.results.frame import (
     SHOTS_IN_ORDER,
     WHERE,
@@ -26,7 +26,7 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, PLAIN, place_of
 from clipsyn.names import CLEAN
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.show.frames import is_nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.analyses.predicted import read_support
+from clipsyn.analyses.fitted import read_support
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.samples import few_shot
@@ -20,30 +20,25 @@ def drawn(shots, seed):
     return SelectiveSettings(shots=shots, seed=seed)
 
 
-def test_all_of_it(tiny_store):
-    support = read_support(reader(tiny_store), [], drawn("full", 0))
-    assert support.rows.tolist() == list(range(11))
-    assert support.pool.labels.tolist() == tiny_store.samples("toy", "train").labels.tolist()
-
-
 def test_some_images_of_each_class(tiny_store):
     labels = tiny_store.samples("toy", "train").labels
-    support = read_support(reader(tiny_store), [], drawn(2, 5))
-    assert support.rows.tolist() == few_shot(labels, 2, 5).tolist()
-    assert support.pool.labels.tolist() == labels[support.rows].tolist()
+    pool, origin = read_support(reader(tiny_store), [], drawn(2, 5))
+    rows = few_shot(labels, 2, 5)
+    assert pool.ids == tuple(tiny_store.samples("toy", "train").ids[row] for row in rows)
+    assert pool.labels.tolist() == labels[rows].tolist()
     origins = [
-        read_support(reader(tiny_store), [], drawn(*asked)).origin
-        for asked in ((2, 6), (3, 5), (2, 5))
+        read_support(reader(tiny_store), [], drawn(*asked))[1] for asked in ((2, 6), (3, 5), (2, 5))
     ]
-    assert [support.origin == origin for origin in origins] == [False, False, True]
+    assert [origin == other for other in origins] == [False, False, True]
 
 
-def test_images_that_cannot_be_read_are_left_out(fakes, tmp_path):
+def test_all_images_but_those_that_cannot_be_read(fakes, tmp_path):
     source = fakes.Source(split="train", count=9, bad={4: "is no image"})
     store = fakes.fill(tmp_path / "store", sources=[source], max_bad=1.0)
-    support = read_support(reader(store), [], drawn("full", 0))
-    assert support.rows.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
-    assert np.isfinite(support.pool.logits).all()
+    pool, _ = read_support(reader(store), [], drawn("full", 0))
+    ids = store.samples("toy", "train").ids
+    assert pool.ids == tuple(ids[row] for row in [0, 1, 2, 3, 5, 6, 7, 8])
+    assert np.isfinite(pool.logits).all()
 
 
 def test_no_labels(fakes, tmp_path):

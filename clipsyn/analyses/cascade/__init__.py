@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from clipsyn.analyses import Analysis
 from clipsyn.evaluation import selection
 from clipsyn.evaluation.selection import Selection
+from clipsyn.methods.ensembles import PLAIN
 from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
-PLAIN = "log-avg"  # the ensemble of the original cascade
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
 
 

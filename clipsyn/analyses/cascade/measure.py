@@ -2,51 +2,69 @@
 
 Everything is fitted and chosen on the support split, and measured on others. Stage k combines the
 first k backbones by an ensemble fitted for them; its confidence is the largest softmax of its
-scores, divided by a temperature. `clipsyn.analyses.cascade.fitted` says what is fitted on what,
-`clipsyn.analyses.cascade.measures` has the formulas.
+scores, divided by a temperature. `clipsyn.analyses.cascade.measures` has the formulas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.cascade import PLAIN, CascadeSettings
-from clipsyn.analyses.cascade.fitted import Answers, FittedCascades, cell_cost, fit
-from clipsyn.analyses.cascade.measures import exit_stages
-from clipsyn.analyses.predicted import (
-    Candidate,
-    Predicted,
-    estimate,
-    gain,
-    make_ensemble,
-    mean,
-    predicted,
-    share,
-    versions,
+from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
+from clipsyn.analyses.cascade.measures import (
+    average_predictions,
+    cascade_curve,
+    exit_stages,
+    most_accurate,
+    pareto_front,
+    smallest_threshold,
 )
+from clipsyn.analyses.fitted import (
+    Candidate,
+    Said,
+    Scores,
+    about_support,
+    answers,
+    fingerprint_of,
+    fit_candidates,
+    joined,
+    make_ensemble,
+    read_support,
+)
+from clipsyn.analyses.predicted import Predicted, estimate, gain, mean, predicted, share
+from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
-from clipsyn.names import FeatureKey, fingerprint
+from clipsyn.methods.ensembles import PLAIN
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.ensembles.weighted import fit_temperatures
+from clipsyn.methods.numerics.metrics import judge
+from clipsyn.methods.pool import Pool
+from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.registry import unknown_name
 from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.select import matching
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
+MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
 
 
 def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     """Cascades of all backbones, and every fixed choice of backbones to compare them with.
 
     Returns a tidy frame with the columns of `RESULT` and `CASCADE`; docs/analysis.md says what
-    these and the metrics are. An ensemble without a threshold is one of the first k backbones;
-    where it has nothing to fit, it is there for every subset of up to nine backbones. The Pareto
-    front is chosen on the support: one that was chosen on what is measured would be flattered.
+    these and the metrics are. An ensemble without a threshold is one of the first k backbones; the
+    plain average is there for every subset of up to nine backbones. The Pareto front is chosen on
+    the support: one that was chosen on what is measured would be flattered.
 
     Raises UsageError for settings that cannot work or an unknown cost, LeakError for a support
     that is measured on, and what `clipsyn.analyses.predicted.predicted` raises.
@@ -59,55 +77,260 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     rows: list[Row] = []
     for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
         of_dataset = list(groups)
-        fitted: dict[object, FittedCascades] = {}  # shared by splits and perturbations
+        fitted: dict[object, _Fitted] = {}  # shared by splits and perturbations
         for group in of_dataset:
             key = (group.prompts, group.backbones)
             if key not in fitted:
-                fitted[key] = fit(group, of_dataset, settings)
+                fitted[key] = _fit(group, of_dataset, settings)
             rows += _CascadeRows(group, fitted[key]).rows()
     return frame(rows, CASCADE)
+
+
+def _check(store: FeatureStore, settings: CascadeSettings) -> None:
+    """Refuse settings that cannot work before anything is read."""
+    for text in settings.ensembles:
+        make_ensemble(Candidate(text, ()))
+    if settings.order == "given" and not settings.backbones:
+        raise UsageError("order=given follows backbones=…: name them in the order wanted")
+    known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
+    for name in settings.costs:
+        if name not in known:
+            raise unknown_name("backbone", name, sorted(known))
+
+
+class CellCost(NamedTuple):
+    """What the backbone of one cell costs; None where it was neither published nor recorded."""
+
+    gflops: float  # an image, 2 per multiply-add
+    image_params_m: float | None  # millions
+    encode_ms: float | None  # an image, as recorded when this cell was extracted
+    peak_memory_mb: float | None  # on a GPU: weights of the image tower, and one batch
+    process_memory_mb: float | None  # elsewhere: of the process, with all that it held
+
+
+def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> CellCost:
+    """What the backbone of a cell costs.
+
+    GFLOPs are those of `given` (by name), else those recorded when the cell was extracted, else
+    the catalogue's. Raises UsageError where none of them knows.
+    """
+    group, published = store.cell(key).group(), cost(key.backbone)
+    recorded = group.provenance
+    encoder, seconds = recorded.get("encoder") or {}, recorded.get("encode_seconds")
+    gflops = given.get(key.backbone, encoder.get("gflops"))
+    if gflops is None and published:
+        gflops = published.image_gflops
+    if gflops is None:
+        raise UsageError(
+            f"what an image costs {key.backbone} is not known: give the GFLOPs of its image tower "
+            f"with costs=…, as {key.backbone}=GFLOPS"
+        )
+    parameters = encoder.get("image_parameters")
+    params_m = published.image_params_m if published else None
+    return CellCost(
+        gflops,
+        parameters / 1e6 if parameters else params_m,
+        1000 * float(seconds) / group.sizes["sample"] if seconds else None,
+        recorded.get("peak_memory_mb"),
+        recorded.get("process_memory_mb"),
+    )
+
+
+def candidates(order: Sequence[str], ensembles: Sequence[str]) -> list[Candidate]:
+    """Each backbone on its own, and the stages of each cascade."""
+    every = [Candidate.single(name) for name in order]
+    return list(dict.fromkeys([*every, *(it for text in ensembles for it in stages(text, order))]))
+
+
+def stages(text: str, order: Sequence[str]) -> list[Candidate]:
+    """The stages of a cascade: the first backbone on its own, then an ensemble of the first k."""
+    later = (Candidate(text, tuple(order[:k])) for k in range(2, len(order) + 1))
+    return [Candidate.single(order[0]), *later]
+
+
+def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, Said]:
+    """What the plain average of each subset that is no stage gets right."""
+    if len(order) > MOST_FOR_SUBSETS:
+        return {}
+    subsets = (names for size in range(2, len(order)) for names in combinations(order, size))
+    bits = {name: 1 << column for column, name in enumerate(pool.backbones)}
+    right = average_predictions(pool.logits) == pool.labels
+    return {
+        Candidate(PLAIN, names): {"correct": right[sum(bits[name] for name in names)]}
+        for names in subsets
+        if names != tuple(order[: len(names)])
+    }
+
+
+def along(said: Mapping[Candidate, Said], text: str, order: Sequence[str]) -> list[NDArray[Any]]:
+    """Confidence and correctness (stage, sample) at the stages of a cascade."""
+    every = [said[stage] for stage in stages(text, order)]
+    return [np.stack([of[name] for of in every]) for name in ("confidence", "correct")]
+
+
+def said_of(scores: Scores, pool: Pool, temperature: float) -> Said:
+    """What is right, and with which calibrated confidence it is said."""
+    judged = judge(scores / np.float32(temperature), pool.labels)
+    return {"correct": judged.prediction == pool.labels, "confidence": judged.confidence}
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Everything that is fitted and chosen on the support of one dataset."""
+
+    settings: CascadeSettings
+    gflops: dict[str, float]  # of each backbone, in the order they run
+    ensembles: dict[Candidate, Ensemble]
+    temperatures: dict[Candidate, float]  # scores are divided by them before the softmax
+    on_support: dict[Candidate, Said]  # by `unseen_scores`; of other averages what is right alone
+    origin: Mapping[str, Any]  # which samples were learned from: see `read_support`
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return tuple(self.gflops)
+
+    def answers(self, pool: Pool) -> dict[Candidate, Said]:
+        """Of every candidate, those of `averages` last, for labelled samples."""
+
+        def say(candidate: Candidate, scores: Scores, pool: Pool) -> Said:
+            return said_of(scores, pool, self.temperatures[candidate])
+
+        return answers(self.ensembles, pool, say) | averages(pool, self.order)
+
+    def price(self, backbones: Sequence[str]) -> float:
+        """GFLOPs of an image that all of these backbones see."""
+        return math.fsum(self.gflops[name] for name in backbones)
+
+    @cached_property
+    def best(self) -> Candidate:
+        """The backbone with the highest accuracy on the support, the cheapest of equals."""
+        right = {it: self.on_support[Candidate.single(it)]["correct"].mean() for it in self.order}
+        return Candidate.single(most_accurate(right, self.gflops))
+
+    @cached_property
+    def cascades(self) -> dict[str, list[Candidate]]:
+        """By ensemble: one for each threshold of the settings, and one for the threshold chosen."""
+        cascades = {}
+        for text in self.settings.ensembles:
+            confidence, correct = along(self.on_support, text, self.order)
+            chosen = smallest_threshold(confidence, correct, self.settings.within_points / 100)
+            thresholds = [(threshold, GIVEN) for threshold in self.settings.thresholds]
+            thresholds.append((chosen, WITHIN))
+            cascades[text] = [Candidate(text, self.order, *threshold) for threshold in thresholds]
+        return cascades
+
+    @cached_property
+    def points(self) -> dict[Candidate, dict[str, float]]:
+        """For every candidate its metrics on the support, and 1 for one on the front of the two.
+
+        Cascades come last.
+        """
+        points = {
+            candidate: (float(said["correct"].mean()), self.price(candidate.backbones))
+            for candidate, said in self.on_support.items()
+        }
+        gflops = np.array(list(self.gflops.values()))
+        for text, cascades in self.cascades.items():
+            confidence, correct = along(self.on_support, text, self.order)
+            thresholds = np.array([cascade.threshold for cascade in cascades])
+            curve = cascade_curve(confidence, correct, gflops, thresholds)
+            pairs = zip(curve.accuracy.tolist(), curve.cost.tolist(), strict=True)
+            points |= zip(cascades, pairs, strict=True)
+        accuracies, costs = np.array(list(points.values())).T
+        front = pareto_front(costs, accuracies).astype(float)
+        rows = zip(accuracies.tolist(), costs.tolist(), front.tolist(), strict=True)
+        metrics = "support_acc1", "support_mean_gflops", "front"
+        return {
+            it: dict(zip(metrics, row, strict=True)) for it, row in zip(points, rows, strict=True)
+        }
+
+
+def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSettings) -> _Fitted:
+    """Order the backbones of a group, and fit every candidate, on clean images of the support.
+
+    measured: all of the dataset that is measured on. Raises UsageError for a single backbone or an
+    unknown cost, and what `read_support` does.
+    """
+    if len(group.backbones) < 2:
+        raise UsageError(
+            f"a cascade needs at least two backbones, and {group.samples.dataset}/"
+            f"{group.samples.split} has {group.backbones[0]} alone: name more with backbones=…, "
+            "or extract them"
+        )
+    pool, origin = read_support(group.reader(settings.support, CLEAN.label), measured, settings)
+    gflops = {
+        key.backbone: cell_cost(group.store, key, settings.costs).gflops for key in group.keys
+    }
+    order = backbone_order(group.backbones, gflops, settings)
+
+    def calibrated(scores: Scores, pool: Pool) -> tuple[float, Said]:
+        temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
+        return temperature, said_of(scores, pool, temperature)
+
+    fits = fit_candidates(candidates(order, settings.ensembles), pool, settings.seed, calibrated)
+    return _Fitted(
+        settings,
+        {name: gflops[name] for name in order},
+        {candidate: ensemble for candidate, (ensemble, _) in fits.items()},
+        {candidate: temperature for candidate, (_, (temperature, _)) in fits.items()},
+        {candidate: said for candidate, (_, (_, said)) in fits.items()} | averages(pool, order),
+        origin,
+    )
+
+
+def backbone_order(
+    backbones: Sequence[str], gflops: Mapping[str, float], settings: CascadeSettings
+) -> tuple[str, ...]:
+    """The order in which a cascade runs them.
+
+    "cost": the cheapest first, equals by name. "given": as the settings name them.
+    """
+    if settings.order == "given":
+        terms = settings.backbones or ()
+        return tuple(dict.fromkeys(name for term in terms for name in matching(term, backbones)))
+    return tuple(sorted(backbones, key=lambda name: (gflops[name], name)))
 
 
 class _CascadeRows:
     """The rows of one dataset, split, perturbation and prompt set."""
 
-    def __init__(self, group: Predicted, fitted: FittedCascades) -> None:
+    def __init__(self, group: Predicted, fitted: _Fitted) -> None:
         self.group, self.fitted = group, fitted
         self.reader = group.reader()
-        embeddings = any(it.ensemble.needs_embeddings for it in fitted.fitted.values())
+        embeddings = any(it.needs_embeddings for it in fitted.ensembles.values())
         blocks = self.reader.blocks(embeddings=embeddings)
-        self.answers = Answers.joined([fitted.answers(block.labelled()) for block in blocks])
-        self.best = self.answers.correct[Candidate.single(fitted.best)]  # (sample,)
+        self.said = joined([fitted.answers(block.labelled()) for block in blocks])
+        self.best = self.said[fitted.best]["correct"]  # (sample,)
         self.images, self.n = group.images, len(self.best)
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
             single = Candidate.single(key.backbone)
             yield from self._about(single, self._costs(key), learned=False)
-        for candidate in self.answers.correct:
-            fitted = self.fitted.fitted.get(candidate)
-            learned = fitted is not None and fitted.ensemble.learns
-            yield from self._about(candidate, self._fixed(candidate), learned=learned)
-            yield from self._about(candidate, self._on_support(candidate), learned=True)
+        for candidate, said in self.said.items():
+            ensemble = self.fitted.ensembles.get(candidate)
+            learned = ensemble is not None and ensemble.learns
+            price = estimate("mean_gflops", self.fitted.price(candidate.backbones), self.n)
+            fixed = [self._accuracy(said["correct"]), price]
+            yield from self._about(candidate, fixed, learned=learned)
+            yield from self._about(candidate, self._on_support(candidate))
         for text, cascades in self.fitted.cascades.items():
-            confidence, correct = self.answers.along(text, self.fitted.order)
+            confidence, correct = along(self.said, text, self.fitted.order)
             for cascade in cascades:
                 assert cascade.threshold is not None
                 leaves = exit_stages(confidence, cascade.threshold)
-                yield from self._about(cascade, self._cascade(leaves, correct), learned=True)
-                yield from self._exits(cascade, leaves)
-                yield from self._about(cascade, self._on_support(cascade), learned=True)
+                yield from self._about(cascade, self._cascade(leaves, correct))
+                for stage in range(len(cascade.backbones)):
+                    leaving = share("exit", int(np.count_nonzero(leaves == stage)), self.images)
+                    for row in self._about(cascade, [leaving]):
+                        yield row | {"stage": stage + 1}
+                yield from self._about(cascade, self._on_support(cascade))
 
     def _costs(self, key: FeatureKey) -> Iterator[Measured]:
         cost = cell_cost(self.group.store, key, self.fitted.gflops)
         for metric, value in cost._asdict().items():
             if metric != "gflops" and value is not None:
                 yield estimate(metric, value, self.n)
-
-    def _fixed(self, candidate: Candidate) -> Iterator[Measured]:
-        correct = self.answers.correct[candidate]
-        yield self._accuracy(correct)
-        yield estimate("mean_gflops", self.fitted.price(candidate.backbones), self.n)
 
     def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
@@ -123,55 +346,25 @@ class _CascadeRows:
     def _accuracy(self, right: NDArray[np.bool_]) -> Measured:
         return share("acc1", int(np.count_nonzero(right)), self.images)
 
-    def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
-        """A row for each stage: the share of samples that leave there."""
-        for stage in range(len(cascade.backbones)):
-            leaving = share("exit", int(np.count_nonzero(leaves == stage)), self.images)
-            for row in self._about(cascade, [leaving], learned=True):
-                yield row | {"stage": stage + 1}
-
     def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
-        for metric, value in self.fitted.on_support[candidate].items():
+        for metric, value in self.fitted.points[candidate].items():
             yield estimate(metric, value, self.n)
 
     def _about(
-        self, candidate: Candidate, numbers: Iterable[Measured], *, learned: bool
+        self, candidate: Candidate, numbers: Iterable[Measured], *, learned: bool = True
     ) -> Iterator[Row]:
         """A row for each number. learned: whether the support decides it too."""
-        about: Row = {"fingerprint": self._fingerprint(candidate, learned)}
+        fitted, settings = self.fitted, self.fitted.settings
+        compared = [settings.ensembles, settings.thresholds, settings.within_points]
+        support = {"of": fitted.origin, "gflops": [*fitted.gflops.items()], "settings": compared}
+        fingerprint = fingerprint_of(
+            candidate,
+            target=self.reader.origin,
+            gflops=[fitted.gflops[name] for name in candidate.backbones],
+            support=support if learned else None,
+        )
+        about: Row = {"fingerprint": fingerprint}
         about |= {"threshold": candidate.threshold, "rule": candidate.rule}
-        if learned:
-            settings = self.fitted.settings
-            about["support"], about["support_prompts"] = settings.support, self.group.prompts
-            about["shots"], about["seed"] = str(settings.shots), settings.seed
+        about |= about_support(settings, self.group) if learned else {}
         for measured in numbers:
             yield self.group.row(measured, candidate.backbones, candidate.ensemble) | about
-
-    def _fingerprint(self, candidate: Candidate, learned: bool) -> str:
-        fitted, chosen = self.fitted, self.fitted.settings
-        compared = [chosen.ensembles, chosen.thresholds, chosen.within_points]
-        support = {
-            "origin": fitted.origin,
-            "gflops": list(fitted.gflops.items()),
-            "settings": compared,
-        }
-        decisive = {
-            "clipsyn": versions(candidate.ensemble),
-            "target": self.reader.origin,
-            "candidate": candidate._asdict(),
-            "gflops": [fitted.gflops[name] for name in candidate.backbones],
-            "support": support if learned else None,
-        }
-        return fingerprint(decisive)
-
-
-def _check(store: FeatureStore, settings: CascadeSettings) -> None:
-    """Refuse settings that cannot work before anything is read."""
-    for text in settings.ensembles:
-        make_ensemble(text)
-    if settings.order == "given" and not settings.backbones:
-        raise UsageError("order=given follows backbones=…: name them in the order wanted")
-    known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
-    for name in settings.costs:
-        if name not in known:
-            raise unknown_name("backbone", name, sorted(known))

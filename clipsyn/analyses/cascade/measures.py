@@ -50,12 +50,12 @@ def cascade_curve(
 
     confidence, correct: (stage, sample). costs: (stage,) of each stage alone, on top of those
     before it. thresholds: (threshold,): at 0 all samples leave at the first stage, above 1 at the
-    last. Raises ValueError for other shapes, negative costs and NaN.
+    last. Raises ValueError for other shapes and NaN.
 
     A sample has left by stage k where the largest confidence up to there reaches the threshold,
     so each stage needs one sort, and no array (threshold, sample).
     """
-    _check(confidence, correct, costs)
+    _check(confidence, correct)
     reached = np.maximum.accumulate(np.asarray(confidence, np.float64), axis=0)
     reached[-1] = np.inf  # all that are left leave
     stages, n = reached.shape
@@ -155,15 +155,11 @@ def _at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> N
     return len(values) - below
 
 
-def _check(confidence: NDArray[Any], correct: NDArray[Any], costs: NDArray[Any]) -> None:
+def _check(confidence: NDArray[Any], correct: NDArray[Any]) -> None:
     if confidence.ndim != 2 or len(confidence) == 0 or confidence.shape != correct.shape:
         raise ValueError(
             "confidence and correctness are (stage, sample), with at least one stage, "
             f"not {confidence.shape} and {correct.shape}"
         )
-    if costs.shape != confidence.shape[:1]:
-        raise ValueError(f"{len(confidence)} stages have as many costs, not {costs.shape}")
-    if not (np.isfinite(costs).all() and (costs >= 0).all()):
-        raise ValueError("what a stage costs is a number, and not negative")
     if np.isnan(confidence).any():
         raise ValueError("a confidence is NaN: leave out samples without a prediction")

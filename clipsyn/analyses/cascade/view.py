@@ -40,9 +40,6 @@ _COSTS = (
     Measure("image_params_m", "image_params_m", "parameters\nM", percent=False, optional=True),
     Measure("encode_ms", "encode_ms", "ms", percent=False, optional=True),
     Measure("peak_memory_mb", "peak_memory_mb", "peak\nmemory MB", percent=False, optional=True),
-    Measure(
-        "process_memory_mb", "process_memory_mb", "process\nmemory MB", percent=False, optional=True
-    ),
 )
 _COST = (
     Measure("GFLOPs", "mean_gflops", percent=False),
@@ -51,20 +48,14 @@ _COST = (
 _TOP = Measure("top-1", "acc1")
 _OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", "gain")
 _ON_SUPPORT = Measure("support", "support_acc1")
-_MEMORY = {
-    "peak_memory_mb": "peak memory: of the image tower and a batch, on the GPU that extracted it.",
-    "process_memory_mb": "process memory: the most that the process that extracted it, on a CPU, "
-    "had held by then, so that it is no sum:\nextract a backbone alone to see its own.",
-}
 _NOTES = {
     "costs": "GFLOPs: of the image tower for one image, 2 per multiply-add. parameters: of the "
-    "image tower. ms: busy with\none image when it was extracted, in batches.",
+    "image tower. ms: busy with\none image when it was extracted, in batches. peak memory: of the "
+    "image tower and a batch, on the GPU that\nextracted it.",
     "curve": "An image leaves at the first stage whose calibrated confidence reaches the threshold "
     "(θ); within-X: θ chosen\non the support to lose at most X points there. GFLOPs: mean of an "
     "image, and in % of all stages. vs all: points\nover the ensemble of all backbones. vs best: "
     "over the backbone that was best on the support. leave at\nstage: share of images, in %.",
-    "fixed": "Without leaving early: each backbone, and ensembles of the first k in order of the "
-    "cascade.",
     "front": "The Pareto front: what no other choice beats in both accuracy and cost on the "
     "support. Both are measured here on\nother images; support: accuracy there, of ensembles on "
     "images held out of their fit. With a threshold (θ) it is a\ncascade, of all backbones.",
@@ -77,10 +68,10 @@ _NOTES = {
 def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.cascade.measure` returns, by name.
 
-    "costs" of the backbones; "curve", accuracy against mean cost at each threshold; "fixed", what
-    does not leave early; "front". With several groups of dataset, split, perturbation and prompt
-    set these are means over them, "chosen" has a line for each, and with `details` there are also
-    the tables of each group, its name behind a comma ("curve, birds/test, clean, own").
+    "costs" of the backbones; "curve", accuracy against mean cost at each threshold; "front". With
+    several groups of dataset, split, perturbation and prompt set these are means over them,
+    "chosen" has a line for each, and with `details` there are also the tables of each group, its
+    name behind a comma ("curve, birds/test, clean, own").
     """
     groups = {name: _Group.of(part) for name, part in named_parts(frame).items()}
     if not groups:
@@ -103,30 +94,27 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
 
 def _costs(frame: pl.DataFrame, names: ShortNames) -> Table:
     """A line for each backbone, and their sum: means over cells, but of memory the largest."""
-    largest = pl.col("metric").is_in(list(_MEMORY))
+    is_memory = pl.col("metric") == "peak_memory_mb"
     over_cells = (
         singles(frame)
         .group_by("backbone", "metric")
         .agg(mean=pl.col("value").mean(), most=pl.col("value").max())
-        .with_columns(value=pl.when(largest).then("most").otherwise("mean"))
+        .with_columns(value=pl.when(is_memory).then("most").otherwise("mean"))
     )
     known = numbers_by(over_cells, "backbone")
     lines: list[Line] = [({"backbone": names.cell(name)}, known[name]) for name in names.short]
-    sums = over_cells.filter(pl.col("metric") != "process_memory_mb").group_by("metric")
-    whole = sums.agg(pl.col("value").sum(), n=pl.len()).filter(n=len(names.short))
-    lines.append(({"backbone": Cell("all", "all")}, numbers(whole)))
-    memory = [note for metric, note in _MEMORY.items() if metric in over_cells["metric"]]
-    return measures_table(lines, _COSTS, notes="\n".join([_NOTES["costs"], *memory]))
+    sums = over_cells.group_by("metric").agg(pl.col("value").sum(), n=pl.len())
+    lines.append(({"backbone": Cell("all", "all")}, numbers(sums.filter(n=len(names.short)))))
+    return measures_table(lines, _COSTS, notes=_NOTES["costs"])
 
 
 @dataclass(frozen=True)
 class _Group:
     """One dataset, split, perturbation and prompt set.
 
-    frame: its rows, those of backbones on their own first, and those of shares of the cost. What
-    tells lines apart, whatever the order of backbones in a group: `given`, the threshold that the
-    settings give; `members`, the backbones sorted; `place` of a backbone on its own in the order of
-    the cascade; `size`, how many backbones.
+    frame: its rows, and those of shares of the cost. What tells lines apart, whatever the order of
+    backbones in a group: `given`, the threshold that the settings give; `members`, the backbones
+    sorted.
     """
 
     frame: pl.DataFrame
@@ -135,29 +123,19 @@ class _Group:
     @classmethod
     def of(cls, part: pl.DataFrame) -> _Group:
         order = part.filter(pl.col("rule").is_not_null())["backbones"][0].to_list()
-        costs, backbones = part.filter(metric="mean_gflops"), pl.col("backbones")
+        costs = part.filter(metric="mean_gflops")
         whole = math.fsum(singles(costs)["value"])
         shares = costs.with_columns(metric=pl.lit("cost_share"), value=pl.col("value") / whole)
-        places = backbones.list.first().replace_strict(order, range(len(order)))
         rows = pl.concat([part, shares]).with_columns(
             given=pl.when(pl.col("rule") == GIVEN).then("threshold"),
-            members=backbones.list.sort(),
-            place=pl.when(ALONE).then(places),
-            size=backbones.list.len(),
+            members=pl.col("backbones").list.sort(),
         )
-        return cls(rows.sort("place", nulls_last=True, maintain_order=True), tuple(order))
+        return cls(rows, tuple(order))
 
     @property
     def row(self) -> Row:
         """One of its rows."""
         return self.frame.row(0, named=True)
-
-    @property
-    def fixed(self) -> pl.DataFrame:
-        """Rows about backbones on their own, and about ensembles of the first k."""
-        first = ["\n".join(self.order[:k]) for k in range(1, 1 + len(self.order))]
-        is_stage = pl.col("backbones").list.join("\n").is_in(first)
-        return self.frame.filter(pl.col("rule").is_null(), pl.col("place").is_not_null() | is_stage)
 
     @property
     def best(self) -> str:
@@ -183,8 +161,7 @@ def _means(parts: Sequence[pl.DataFrame], *by: str) -> dict[Any, Numbers]:
         .group_by(*by, "metric", maintain_order=True)
         .agg(
             pl.col("value").sum() / len(parts),
-            pl.col("ci_low", "ci_high", "threshold", "backbones").first(),
-            choices=pl.col("members").n_unique(),
+            pl.col("ci_low", "ci_high", "threshold").first(),
             parts=pl.len(),
         )
     )
@@ -210,7 +187,6 @@ def _tables(
     """Tables of means over some groups, below what they are about; within: a chosen threshold."""
     shown = {
         "curve": _curve(groups, within),
-        "fixed": _fixed(groups, names),
         "front": _front(groups, names, within),
     }
     return {kind: replace(table, title=about) for kind, table in shown.items()}
@@ -233,19 +209,6 @@ def _curve(groups: Sequence[_Group], within: str) -> Table:
         right=["θ"],
         notes=_NOTES["curve"],
     )
-
-
-def _fixed(groups: Sequence[_Group], names: ShortNames) -> Table:
-    """A line for each backbone, and for each ensemble of the first k."""
-    lines: list[Line] = []
-    fixed = [group.fixed for group in groups]
-    for (ensemble, size, place), of in _means(fixed, "ensemble", "size", "place").items():
-        choice = f"stage {place + 1} alone" if ensemble == SINGLE else ensemble
-        if ensemble == SINGLE and of["acc1"]["choices"] == 1:
-            choice = names.cell(of["acc1"]["backbones"][0])
-        lines.append(({"choice": choice, "backbones": size}, of))
-    top = _TOP._replace(interval=len(groups) == 1)
-    return measures_table(lines, (*_COST, top), notes=_NOTES["fixed"])
 
 
 def _front(groups: Sequence[_Group], names: ShortNames, within: str) -> Table:

@@ -8,53 +8,45 @@ samples. docs/analysis.md lists the metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import (
+from clipsyn.analyses.fitted import (
     Candidate,
-    Predicted,
+    Said,
+    Scores,
+    about_support,
+    answers,
+    fingerprint_of,
+    fit_candidates,
+    joined,
     make_ensemble,
-    mean,
-    predicted,
-    share,
-    versions,
+    read_support,
 )
+from clipsyn.analyses.predicted import Predicted, mean, predicted, share
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import (
     RiskCoverage,
-    detection,
+    agreement,
+    confidences,
     kept_of,
     risk_coverage,
     smallest_threshold,
 )
-from clipsyn.analyses.selective.replies import (
-    MAX_SOFTMAX,
-    Cells,
-    FittedCandidates,
-    Foreign,
-    Replies,
-    fit,
-    foreign_sets,
-    joined,
-    readable,
-    replies_of,
-)
-from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.numerics.logits import predictions
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.methods.pool import Pool
-from clipsyn.names import fingerprint
+from clipsyn.names import CLEAN
 from clipsyn.stats.intervals import (
     LEAST_WRONG,
     UNKNOWN,
-    Interval,
     groups_of,
     jackknife_interval,
     loss_interval,
@@ -68,9 +60,9 @@ COLUMNS = {
     "coverage": pl.Float64,
     "wished": pl.Float64,
     "threshold": pl.Float64,
-    "foreign": pl.String,
 }
 COVERAGES = np.arange(1, 21) / 20
+MAX_SOFTMAX = "max-softmax"
 _AREAS = ("aurc", "e_aurc", "augrc")
 
 
@@ -78,68 +70,96 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     """A tidy frame with the columns of `RESULT` and `COLUMNS`.
 
     Raises UsageError and LeakError for a support that is measured on too, or is the test split;
-    what `fit`, `foreign_sets` and `predicted` raise.
+    what `read_support` and `predicted` raise.
     """
-    _check(settings)
+    for text in settings.ensembles:
+        make_ensemble(Candidate(text, ()), settings.seed)  # refused before anything is read
     rows: list[Row] = []
-    any_foreign = False
     for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
         of_dataset = list(groups)
-        fitted: dict[object, FittedCandidates] = {}  # splits and perturbations share what is fitted
+        fitted: dict[object, _Fitted] = {}  # splits and perturbations share what is fitted
         for group in of_dataset:
             which = (group.prompts, group.backbones)
             if which not in fitted:
-                fitted[which] = fit(group, of_dataset, settings)
-            sheet = _Sheet(group, fitted[which], settings)
-            any_foreign |= bool(sheet.foreign)
-            rows += sheet.rows()
-    if settings.foreign and not any_foreign:
-        names = ", ".join(settings.foreign)
-        raise UsageError(f"foreign={names} is the dataset itself: name another one")
+                fitted[which] = _fit(group, of_dataset, settings)
+            rows += _SelectiveRows(group, fitted[which], settings).rows()
     return frame(rows, COLUMNS)
 
 
-class _Sheet:
+class _Fitted(NamedTuple):
+    """The candidates of one dataset, and what they say of its support; empty without one."""
+
+    ensembles: Mapping[Candidate, Ensemble]
+    on_support: Mapping[Candidate, Said]  # by `unseen_scores`
+    labels: NDArray[np.int32]
+    origin: Mapping[str, Any]  # decides what is fitted and chosen
+
+
+def _fit(group: Predicted, measured: Iterable[Predicted], settings: SelectiveSettings) -> _Fitted:
+    """Fit every candidate on clean images of the support.
+
+    measured: all of the dataset that is measured on. A support that is not in the store is needed
+    by ensembles that learn alone: for them it raises MissingCell.
+    """
+    every = [Candidate.single(name) for name in group.backbones]
+    texts = dict.fromkeys(settings.ensembles) if len(every) > 1 else {}
+    every += [Candidate(text, group.backbones) for text in texts]
+    ensembles = {candidate: make_ensemble(candidate, settings.seed) for candidate in every}
+    is_there = group.store.keys(dataset=[group.samples.dataset], split=[settings.support])
+    if not (is_there or any(ensemble.learns for ensemble in ensembles.values())):
+        return _Fitted(ensembles, {}, np.empty(0, np.int32), {})
+    pool, origin = read_support(group.reader(settings.support, CLEAN.label), measured, settings)
+    fitted = fit_candidates(every, pool, settings.seed, lambda scores, _: _said(scores))
+    said = _with_agreement({candidate: of for candidate, (_, of) in fitted.items()})
+    learned = {candidate: ensemble for candidate, (ensemble, _) in fitted.items()}
+    return _Fitted(learned, said, pool.labels, origin)
+
+
+def _said(scores: Scores) -> Said:
+    """The answers, and how sure they are by each score but agreement."""
+    contiguous = np.ascontiguousarray(scores)
+    return {"answer": predictions(contiguous), **confidences(contiguous)}
+
+
+def _with_agreement(said: dict[Candidate, Said]) -> dict[Candidate, Said]:
+    """The agreement of a single backbone with itself is none."""
+    alone = [of["answer"] for candidate, of in said.items() if candidate.ensemble is None]
+    for of in said.values() if len(alone) > 1 else ():
+        of["agreement"] = agreement(np.stack(alone), of["answer"])
+    return said
+
+
+class _SelectiveRows:
     """The rows of one dataset, split, perturbation and prompt set."""
 
-    def __init__(
-        self, group: Predicted, fitted: FittedCandidates, settings: SelectiveSettings
-    ) -> None:
+    def __init__(self, group: Predicted, fitted: _Fitted, settings: SelectiveSettings) -> None:
         self.group, self.fitted, self.settings = group, fitted, settings
-        cells = Cells(group, fitted.ensembles)
-        self.reader, names = cells.reader, settings.foreign
-        self.foreign = foreign_sets(group, self.reader, names) if names else []
-        replies = cells.replies(self._scores)
-        counts = (group.labels >= 0) & readable(replies)
-        self.replies = {candidate: of.take(counts) for candidate, of in replies.items()}
-        self.labels = group.labels[counts]
+        self.reader = group.reader()
+        embeddings = any(it.needs_embeddings for it in fitted.ensembles.values())
+        blocks = self.reader.blocks(embeddings=embeddings)
+        parts = [
+            answers(fitted.ensembles, block.labelled(), lambda _, scores, __: _said(scores))
+            for block in blocks
+        ]
+        self.said = _with_agreement(joined(parts))
+        self.labels, self.images = group.labels[group.counted], group.images
         self.n = len(self.labels)
-        self.images = group.samples.images.take(counts)
         self._fingerprint = cache(self._new_fingerprint)
 
     def rows(self) -> Iterator[Row]:
-        for candidate, replies in self.replies.items():
-            right = replies.predicted == self.labels
+        for candidate, said in self.said.items():
+            right = said["answer"] == self.labels
             yield self._row(candidate, share("acc1", int(np.count_nonzero(right)), self.images))
-            yield from self._curves(candidate, right)
-            if candidate in self.fitted.replies:
-                yield from self._from_thresholds(candidate, right)
-        for foreign in self.foreign:
-            yield from self._told_from(foreign)
+            by_score = {it: said[it] for it in dict.fromkeys(self.settings.scores) if it in said}
+            yield from self._curves(candidate, by_score, right)
+            if self.fitted.on_support:
+                yield from self._from_thresholds(candidate, by_score, right)
 
-    def _scores(self, pool: Pool) -> dict[str, NDArray[np.float32]]:
-        return {text: of.combine(pool) for text, of in self.fitted.ensembles.items()}
-
-    def _confidences(self, replies: Replies) -> dict[str, NDArray[np.float64]]:
-        """By each score that is asked for, and that there is."""
-        asked = dict.fromkeys(self.settings.scores)
-        return {score: replies.confidence[score] for score in asked if score in replies.confidence}
-
-    def _curves(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
+    def _curves(self, candidate: Candidate, said: Said, right: NDArray[np.bool_]) -> Iterator[Row]:
         by_score = {}
         effective = self.images.effective / max(1, self.n)  # images that each sample counts as
         wrong = np.count_nonzero(~right) * effective
-        for score, confidence in self._confidences(self.replies[candidate]).items():
+        for score, confidence in said.items():
             whole, without = self._areas(confidence, right)
             by_score[score] = whole.aurc, without[0]
             for metric, of_groups in zip(_AREAS, without, strict=True):
@@ -172,21 +192,16 @@ class _Sheet:
         each = [risk_coverage(confidence[some], right[some], np.empty(0))[:3] for some in rest]
         return risk_coverage(confidence, right, COVERAGES), np.array(each, float).T
 
-    def _from_thresholds(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
-        on_support = self.fitted.replies[candidate]
-        support_right = on_support.predicted == self.fitted.labels
-        for score, confidence in self._confidences(self.replies[candidate]).items():
-            if score not in on_support.confidence:
-                continue
+    def _from_thresholds(
+        self, candidate: Candidate, said: Said, right: NDArray[np.bool_]
+    ) -> Iterator[Row]:
+        on_support = self.fitted.on_support[candidate]
+        support_right = on_support["answer"] == self.fitted.labels
+        for score, confidence in said.items():
             for wished in self.settings.accuracies:
-                support_confidence = on_support.confidence[score]
+                support_confidence = on_support[score]
                 threshold = smallest_threshold(support_confidence, support_right, wished)
                 here, there = confidence >= threshold, support_confidence >= threshold
-                about: Row = {
-                    "score": score,
-                    "wished": wished,
-                    "threshold": None if math.isnan(threshold) else threshold,
-                }
                 none = Measured("coverage", mean(here), None)  # as it will be for other images
                 covered = share("coverage", int(np.count_nonzero(here)), self.images)
                 for measured in (
@@ -195,67 +210,20 @@ class _Sheet:
                     Measured("support_coverage", mean(there), None),
                     Measured("support_acc1", mean(support_right[there]), None),
                 ):
+                    about: Row = {"score": score, "wished": wished}
+                    about["threshold"] = None if math.isnan(threshold) else threshold
                     yield self._row(candidate, measured, chosen=True, **about)
 
-    def _told_from(self, foreign: Foreign) -> Iterator[Row]:
-        names = self.reader.backbones
-        blocks = (replies_of(names, pool, self._scores(pool), {}) for pool in foreign.blocks())
-        replies = joined(list(blocks))
-        counts = foreign.is_other & readable(replies)
-        m = int(np.count_nonzero(counts))
-        images = self.images, foreign.samples.images.take(counts)
-        ours, theirs = (groups_of(of, seed) for seed, of in enumerate(images))
-        numbers = range(min(of.max(initial=0) for of in (ours, theirs)) + 1)
-        for candidate, of in replies.items():
-            own = self._confidences(self.replies[candidate])
-            for score, confidence in self._confidences(of.take(counts)).items():
-                whole = detection(own[score], confidence)
-                without = [
-                    detection(own[score][ours != at], confidence[theirs != at]).auroc
-                    for at in numbers
-                ]
-                low, high = jackknife_interval(whole.auroc, np.array(without))
-                between = Interval(max(0.0, low), min(1.0, high)) if low <= high else UNKNOWN
-                about: Row = {"score": score, "foreign": foreign.samples.dataset}
-                for metric, value, interval in zip(
-                    ("auroc", "fpr95"), whole, (between, None), strict=True
-                ):
-                    measured = Measured(metric, Score(value, self.n + m), interval)
-                    yield self._row(candidate, measured, of_foreign=foreign, **about)
-
     def _row(
-        self,
-        candidate: Candidate,
-        measured: Measured,
-        *,
-        chosen: bool = False,
-        of_foreign: Foreign | None = None,
-        **about: Any,
+        self, candidate: Candidate, measured: Measured, *, chosen: bool = False, **about: Any
     ) -> Row:
         """chosen: a threshold of the support plays a part."""
-        learned = chosen or (
-            candidate.ensemble is not None and self.fitted.ensembles[candidate.ensemble].learns
-        )
+        learned = chosen or self.fitted.ensembles[candidate].learns
         if learned:
-            about["support"], about["support_prompts"] = self.settings.support, self.group.prompts
-            about["shots"] = str(self.settings.shots)
-            about["seed"] = self.settings.seed
-        about["fingerprint"] = self._fingerprint(candidate, learned, of_foreign)
+            about |= about_support(self.settings, self.group)
+        about["fingerprint"] = self._fingerprint(candidate, learned)
         return self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 
-    def _new_fingerprint(self, candidate: Candidate, learned: bool, foreign: Foreign | None) -> str:
-        return fingerprint(
-            {
-                "clipsyn": versions(candidate.ensemble),
-                "target": self.reader.origin,
-                "method": candidate[:2],
-                "support": self.fitted.origin if learned else None,
-                "foreign": foreign.fingerprints if foreign else None,
-            }
-        )
-
-
-def _check(settings: SelectiveSettings) -> None:
-    """Refuse settings that cannot work before anything is read."""
-    for text in settings.ensembles:
-        make_ensemble(text, settings.seed)
+    def _new_fingerprint(self, candidate: Candidate, learned: bool) -> str:
+        support = self.fitted.origin if learned else None
+        return fingerprint_of(candidate, target=self.reader.origin, support=support)

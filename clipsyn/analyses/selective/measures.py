@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.stats.intervals import double_ranks
 
 LEAST_ANSWERS = 20  # on the support: from fewer no threshold is chosen
 _BOUND = NormalDist().inv_cdf(0.95)
 _ROUNDING = 1e-9  # of a number of samples
-TPR = 0.95  # share of the own images that are to be accepted
 
 
 def confidences(scores: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
@@ -115,29 +113,6 @@ def _errors(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> NDArray[np.
     before = np.cumsum(wrong) - wrong
     place = np.arange(1, len(order) + 1) - np.repeat(ends - sizes, sizes)
     return np.repeat(before, sizes) + np.repeat(wrong / sizes, sizes) * place
-
-
-class Detection(NamedTuple):
-    """How well confidences tell own from foreign images; NaN without any."""
-
-    auroc: float
-    fpr: float  # share of foreign images that are accepted
-
-
-def detection(own: NDArray[Any], foreign: NDArray[Any]) -> Detection:
-    """own, foreign: confidences (sample,).
-
-    The AUROC is the chance that an own image has more confidence than a foreign one; ties count
-    half. For the false positive rate images are accepted from the largest threshold on that accepts
-    at least `TPR` of the own ones.
-    """
-    n, m = len(own), len(foreign)
-    if not n or not m:
-        return Detection(math.nan, math.nan)
-    ranks = double_ranks(np.concatenate([own, foreign]))[:n]
-    above = float(ranks.sum()) / 2 - n * (n + 1) / 2
-    least = np.sort(own)[n - kept_of(n, np.array([TPR])).item()]
-    return Detection(above / (n * m), float((foreign >= least).mean()))
 
 
 def smallest_threshold(

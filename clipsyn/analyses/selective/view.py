@@ -1,28 +1,33 @@
-"""Tables of selective prediction: what withholding gains, by method, by score, from a threshold."""
+"""Tables and figure of selective prediction: by method, by score, from a chosen threshold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.evaluation.results.frame import (
+    ALONE,
     METHOD,
     WHERE,
     Numbers,
     Row,
     backbones,
+    having,
     named_parts,
     numbers_by,
-    singles,
+    over_datasets,
+    refuse_several,
 )
 from clipsyn.settings import FULL, SINGLE
+from clipsyn.show.figure import MUTED, Figure, marks, needed
+from clipsyn.show.panels import Look, drawn, key, methods
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import (
@@ -32,9 +37,14 @@ from clipsyn.show.titles import (
     fitted_on,
     mean_over,
     shortened,
+    subject,
     title,
+    typical_interval,
     where,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _AREAS = (
     Measure("AURC", "aurc", digits=2, best="least"),
@@ -49,7 +59,6 @@ _SUPPORT = (
     Measure("support accuracy", "support_acc1", head="support:\naccuracy"),
 )
 _HERE = (Measure("coverage", "coverage"), Measure("accuracy", "acc1"))
-_ABOUT = ("metric", "score", "wished", "foreign")  # what a number is about, within a group
 _NOTES = {  # filled
     "methods": """\
 AURC: mean error over all coverages, in %. E-AURC: how much of it the best order of confidence would
@@ -67,21 +76,20 @@ accuracy: of these answers; on the support, and here. All in %.""",
     "reached": """
 Means over those where anything is answered; reached: in how many the accuracy here is what was
 wished.""",
-    "foreign": """\
-How well confidence tells the own images of a dataset from foreign ones. AUROC: chance that an own
-image has more of it than a foreign one, in %; 50 is a guess. FPR: share of the foreign images, in
-%, that are answered where 95 % of the own ones are.""",
-    "others": "\nMeans over those to which they are foreign.",
     "datasets": "AURC in %: mean error over all coverages.",
 }
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """One group of dataset, split, perturbation and prompt set, or several to take means over."""
+    """One group of dataset, split, perturbation and prompt set, or several to take means over.
+
+    score: the first that was asked for, which all tables but that of the scores are by.
+    """
 
     frame: pl.DataFrame
     short: ShortNames
+    score: str
 
     @cached_property
     def count(self) -> int:
@@ -93,10 +101,7 @@ class _Groups:
 
     @cached_property
     def means(self) -> pl.DataFrame:
-        """Means over groups: a row for each method and what it is about; of one group intervals.
-
-        What a group lacks is left out, but for foreign images: its own are none to a group.
-        """
+        """Means over all groups: a row for each method, score and wish; of one group intervals."""
         known = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
         at = pl.format("{} at {}", "metric", "coverage")
         means = (
@@ -104,30 +109,22 @@ class _Groups:
                 method=METHOD,
                 metric=pl.when(pl.col("coverage").is_null()).then("metric").otherwise(at),
             )
-            .group_by("ensemble", "method", *_ABOUT, maintain_order=True)
+            .group_by("ensemble", "method", "metric", "score", "wished", maintain_order=True)
             .agg(
                 pl.col("value").filter(known),
                 pl.col("ci_low", "ci_high", "threshold").first(),
                 reached=(known & (pl.col("value") >= pl.col("wished"))).sum(),
                 groups=pl.len(),
             )
-            .filter((pl.col("groups") == self.count) | pl.col("foreign").is_not_null())
+            .filter(groups=self.count)
         )
         values = [math.fsum(of) / len(of) if len(of) else None for of in means["value"]]
         return means.with_columns(pl.Series("value", values, pl.Float64))
 
-    def numbers(self, *columns: str) -> dict[tuple[Any, ...], Numbers]:
-        """Of what is about these columns and no others, by method and their values."""
-        about = [pl.col(name).is_not_null() == (name in columns) for name in _ABOUT[1:]]
-        return numbers_by(self.means.filter(*about), "ensemble", "method", *columns)
-
-    def by_score(self, score: str | None, *columns: str) -> dict[tuple[Any, ...], Numbers]:
-        """`numbers` by this score, or by the first that a method has; with the score."""
-        of_one: dict[tuple[Any, ...], Numbers] = {}
-        for (ensemble, method, by, *others), found in self.numbers("score", *columns).items():
-            if score in (None, by):
-                of_one.setdefault((ensemble, method, *others), {**found, "score": {"value": by}})
-        return of_one
+    def by(self, *columns: str, score: str | None = None) -> dict[tuple[Any, ...], Numbers]:
+        """Numbers by one score, by ensemble and method, and by `columns`."""
+        rows = self.means.filter(pl.col("wished").is_not_null() == ("wished" in columns))
+        return numbers_by(rows.filter(score=score or self.score), "ensemble", "method", *columns)
 
     @property
     def title(self) -> str:
@@ -137,19 +134,9 @@ class _Groups:
         fitted = fitted_on(self.frame.filter(pl.col("wished").is_null()))
         return title(over, *where(row, columns), self.short.phrase, fitted)
 
-    @property
-    def chosen_on(self) -> str:
-        """ "chosen on train", "chosen on train, 16 shots": where the thresholds are from."""
-        row = self.frame.filter(pl.col("wished").is_not_null()).row(0, named=True)
-        shots = "" if row["shots"] == FULL else f", {shots_text(row['shots'])}"
-        return f"chosen on {row['support']}{shots}"
-
     def column(self, name: str) -> list[Any]:
         """The values of a column of the means, each once."""
         return self.means[name].drop_nulls().unique(maintain_order=True).to_list()
-
-    def methods(self) -> list[tuple[Any, ...]]:
-        return self.means.select("ensemble", "method").unique(maintain_order=True).rows()
 
     def cell(self, ensemble: str, method: str) -> Cell:
         return Cell(self.short.short[method] if ensemble == SINGLE else ensemble, method)
@@ -158,98 +145,68 @@ class _Groups:
 def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.selective.measure` returns, by name.
 
-    "methods", a line a method, by the first score it has; "scores", the same by every score;
-    "thresholds", for each wished accuracy; "foreign". Over several groups of dataset, split,
-    perturbation and prompt set these are means, and "datasets" has a line a group. With `details`
-    "methods" and "thresholds" stand there for each score ("methods, margin"), and everything for
-    each group ("foreign, birds/test, clean, own").
+    "methods", a line a method, by the first score; "scores", the same by every score; "thresholds",
+    for each wished accuracy. Over several groups of dataset, split, perturbation and prompt set
+    these are means, and "datasets" has a line a group. With `details` everything stands there for
+    each group ("scores, birds/test, clean, own").
     """
     parts = named_parts(frame)
     if not parts:
         return {}
-    short = shortened(backbones(frame))
-    shown = _tables(_Groups(frame, short), settings)
-    if len(parts) > 1:
-        shown["datasets"] = _datasets(frame, short)
-    for name, part in parts.items() if settings.details and len(parts) > 1 else ():
-        of_one = _tables(_Groups(part, short), settings)
-        shown |= {f"{kind}, {name}": table for kind, table in of_one.items()}
+    short, score = shortened(backbones(frame)), frame["score"].drop_nulls()[0]
+    shown = _tables(_Groups(frame, short, score))
+    groups = {name: _Groups(part, short, score) for name, part in parts.items()}
+    if len(groups) > 1:
+        shown["datasets"] = _datasets(frame, [*groups.values()])
+    for name, of_one in groups.items() if settings.details and len(groups) > 1 else ():
+        shown |= {f"{kind}, {name}": table for kind, table in _tables(of_one).items()}
     return {name: (table,) for name, table in shown.items()}
 
 
 def notes(frame: pl.DataFrame, settings: SelectiveSettings) -> Iterator[str]:
-    """What was asked for and is not there, and why: of all groups, or of those named before it."""
-    groups = named_parts(frame)
-    said: dict[str, list[str]] = {}
-    for name, part in groups.items():
-        for sentence in _left_out(part, settings):
-            said.setdefault(sentence, []).append(name)
-    for sentence, names in said.items():
-        yield sentence if len(names) == len(groups) else f"{'; '.join(names)}: {sentence}"
-
-
-def _left_out(part: pl.DataFrame, settings: SelectiveSettings) -> Iterator[str]:
-    if alone := len(backbones(part)) == 1:
+    """What was asked for and is not there, and why."""
+    if len(backbones(frame)) == 1:
         yield "a single backbone: there is no ensemble, and no agreement"
-    there = set(part["ensemble"])
-    if left_out := [text for text in settings.ensembles if not alone and text not in there]:
-        yield f"left out, for want of logits of all backbones: {', '.join(left_out)}"
-    if settings.accuracies and part["wished"].null_count() == len(part):
+    if settings.accuracies and frame["wished"].null_count() == len(frame):
         yield f"no threshold is chosen: there is no {settings.support} split"
-    asked = [score for score in settings.scores if not (alone and score == "agreement")]
-    without: dict[tuple[str, ...], list[str]] = {}  # backbones by the scores that they have not
-    for (name,), rows in singles(part).group_by("backbone", maintain_order=True):
-        lacking = tuple(score for score in asked if score not in set(rows["score"]))
-        without.setdefault(lacking, []).append(str(name))
-    for lacking, names in without.items():
-        if lacking:
-            yield f"no {', '.join(lacking)} for want of logits: {', '.join(names)}"
 
 
-def _tables(groups: _Groups, settings: SelectiveSettings) -> dict[str, Table]:
+def _tables(groups: _Groups) -> dict[str, Table]:
     if groups.means.is_empty():  # the groups have nothing in common
         return {}
-    chosen, scores = groups.column("wished"), groups.column("score")
-    shown = {"methods": _methods(groups, None)}
-    if len(scores) > 1:
+    shown = {"methods": _methods(groups)}
+    if len(groups.column("score")) > 1:
         shown["scores"] = _scores(groups)
-    if chosen:
-        shown["thresholds"] = _thresholds(groups, None)
-    for score in scores if settings.details else ():
-        shown[f"methods, {score}"] = _methods(groups, score)
-        if chosen:
-            shown[f"thresholds, {score}"] = _thresholds(groups, score)
-    if groups.column("foreign"):
-        shown["foreign"] = _foreign(groups)
+    if groups.column("wished"):
+        shown["thresholds"] = _thresholds(groups)
     return shown
 
 
-def _methods(groups: _Groups, score: str | None) -> Table:
-    """A line a method, by this score or by the first that it has."""
-    lines = [
-        ({"method": groups.cell(*method)}, found)
-        for method, found in groups.by_score(score).items()
-    ]
-    first = _AREAS[0]._replace(interval=groups.is_one)
-    return _table(lines, (first, *_AREAS[1:], *_AT), groups.title, _NOTES["methods"])
+def _methods(groups: _Groups) -> Table:
+    """A line a method."""
+    lines = [({"method": groups.cell(*method)}, of) for method, of in groups.by().items()]
+    columns = (_AREAS[0]._replace(interval=groups.is_one), *_AREAS[1:], *_AT)
+    about = title(groups.title, f"by {groups.score}")
+    return measures_table(lines, columns, title=about, notes=fill(_NOTES["methods"], WIDTH))
 
 
 def _scores(groups: _Groups) -> Table:
     """AURC: a line a method, a column a score."""
-    numbers, scores = groups.numbers("score"), groups.column("score")
-    lines = [
+    scores = groups.column("score")
+    found = {score: groups.by(score=score) for score in scores}
+    lines: list[Line] = [
         (
             {"method": groups.cell(*method)},
-            {score: _area(numbers.get((*method, score), {}), groups.is_one) for score in scores},
+            {score: _area(found[score].get(method, {}), groups.is_one) for score in scores},
         )
-        for method in groups.methods()
+        for method in found[scores[0]]
     ]
     columns = [Measure(score, score, cell=_starred) for score in scores]
     note = _NOTES["scores"] + (_NOTES["star"] if groups.is_one else "")
     return measures_table(lines, columns, title=groups.title, notes=fill(note, WIDTH))
 
 
-def _area(numbers: Numbers, is_one: bool) -> Row:
+def _area(numbers: Mapping[str, Row], is_one: bool) -> Row:
     """The row of an AURC, and whether the interval of its difference leaves 0 out."""
     gain = numbers.get("aurc_gain") if is_one else None
     differs = gain is not None and (gain["ci_low"] > 0 or gain["ci_high"] < 0)
@@ -261,87 +218,138 @@ def _starred(row: Mapping[str, Any]) -> Cell:
     return cell._replace(text=cell.text + ("*" if row.get("differs") else " "))
 
 
-def _thresholds(groups: _Groups, score: str | None) -> Table:
+def _thresholds(groups: _Groups) -> Table:
     """A line a wished accuracy and method."""
-    numbers, wishes = groups.by_score(score, "wished"), groups.column("wished")
-    lines = []
+    numbers, wishes = groups.by("wished"), groups.column("wished")
+    lines: list[Line] = []
     for ensemble, method, wished in sorted(numbers, key=lambda of: wishes.index(of[2])):
-        found = numbers[ensemble, method, wished]
+        of = numbers[ensemble, method, wished]
         about: dict[str, Any] = {"wished": percent_cell(wished)}
         about["method"] = groups.cell(ensemble, method)
         if groups.is_one:
-            about |= {"threshold": number_cell(found["coverage"]["threshold"], 3)}
+            about["threshold"] = number_cell(of["coverage"]["threshold"], 3)
         else:
-            about |= {"reached": f"{found['acc1']['reached']} of {groups.count}"}
-        lines.append((about, found))
-    here = (measure._replace(interval=groups.is_one) for measure in _HERE)
-    columns: tuple[Measure | str, ...] = ("threshold", *_SUPPORT, *here, "reached")
+            about["reached"] = f"{of['acc1']['reached']} of {groups.count}"
+        lines.append((about, of))
+    row = groups.frame.filter(pl.col("wished").is_not_null()).row(0, named=True)
+    shots = "" if row["shots"] == FULL else f", {shots_text(row['shots'])}"
     note = _NOTES["thresholds"] + ("" if groups.is_one else _NOTES["reached"])
-    return _table(lines, columns, title(groups.title, groups.chosen_on), note)
+    here = (measure._replace(interval=groups.is_one) for measure in _HERE)
+    return measures_table(
+        lines,
+        ("threshold", *_SUPPORT, *here, "reached"),
+        title=title(groups.title, f"chosen on {row['support']}{shots}", f"by {groups.score}"),
+        right=["wished", "threshold", "reached"],
+        notes=fill(note, WIDTH),
+    )
 
 
-def _foreign(groups: _Groups) -> Table:
-    """A line a foreign dataset and method; AUROC and FPR by each score."""
-    numbers, scores = groups.numbers("score", "foreign"), groups.column("score")
-    columns = [
-        Measure(f"{metric} {score}", f"{metric} {score}", f"{text}\n{score}")
-        for metric, text in (("auroc", "AUROC"), ("fpr95", "FPR"))
-        for score in scores
-    ]
-    columns[0] = columns[0]._replace(interval=groups.is_one)
-    lines = [
-        (
-            {"foreign": foreign, "method": groups.cell(*method)},
-            {
-                f"{metric} {score}": row
-                for score in scores
-                for metric, row in numbers.get((*method, score, foreign), {}).items()
-            },
-        )
-        for foreign in sorted(groups.column("foreign"))
-        for method in groups.methods()
-    ]
-    note = _NOTES["foreign"] + ("" if groups.is_one else _NOTES["others"])
-    return _table(lines, columns, groups.title, note)
-
-
-def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
-    """AURC by the first score: a line a group, a column a method."""
+def _datasets(frame: pl.DataFrame, every: list[_Groups]) -> Table:
+    """AURC: a line a group, a column a method."""
     shared = common(frame, WHERE)
-    methods: dict[Any, str] = {}
-    lines, scores = [], set()
-    for groups in (_Groups(part, short) for part in named_parts(frame).values()):
-        row, found = groups.frame.filter(metric="acc1").row(0, named=True), groups.by_score(None)
-        methods |= {method: groups.cell(*method).text for method in groups.methods()}
-        scores |= {of["score"]["value"] for of in found.values()}
+    cells: dict[Any, str] = {}
+    lines: list[Line] = []
+    for groups in every:
+        row = groups.frame.filter(metric="acc1").row(0, named=True)
         about = {name: row[name] for name in (*WHERE, "n") if name not in shared}
-        lines.append((about, {method: of["aurc"] for method, of in found.items()}))
-    names = ShortNames({str(at): text for at, text in enumerate(methods.values())}, "")
+        of_methods = groups.by()
+        cells |= {method: groups.cell(*method).text for method in of_methods}
+        lines.append((about, {method: of["aurc"] for method, of in of_methods.items()}))
+    names = ShortNames({str(at): text for at, text in enumerate(cells.values())}, "")
     columns = [
         Measure(column, method, label=method[1], digits=2, best="least of line")
-        for method, column in zip(methods, names.columns.values(), strict=True)
+        for method, column in zip(cells, names.columns.values(), strict=True)
     ]
-    by = [f"by {scores.pop()}"] if len(scores) == 1 else []
+    about_all = where(frame.row(0, named=True), list(shared))
     return measures_table(
         lines,
         columns,
-        title=title(*where(frame.row(0, named=True), list(shared)), short.phrase, *by),
+        title=title(*about_all, every[0].short.phrase, f"by {every[0].score}"),
         headers=names.heads,
         notes="\n".join(filter(None, [_NOTES["datasets"], names.legend])),
     )
 
 
-def _table(lines: Sequence[Line], columns: Sequence[Measure | str], about: str, note: str) -> Table:
-    """A score that all lines share stands in the title, others in lines."""
-    scores = {found["score"]["value"] for _, found in lines if "score" in found}
-    if len(scores) == 1:
-        about = title(about, f"by {scores.pop()}")
-    elif scores:
-        lines = [({**cells, "score": found["score"]["value"]}, found) for cells, found in lines]
-    return measures_table(
-        lines,
-        columns,
-        title=about,
-        right=["wished", "threshold", "reached"],
-        notes=fill(note, WIDTH),
+_CHOSEN: Look = {"color": MUTED, "marker": "o", "linestyle": "", "markerfacecolor": "white"}
+_BY = [*WHERE[1:], "score", "ensemble", "backbone"]
+
+
+def _data(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each method and coverage, by one score; and for each threshold, with `wished`.
+
+    The score is the first that the frame has. Means over datasets, of what all have.
+    """
+    rows = having(frame, "score", "coverage", "wished").with_columns(
+        backbone=pl.when(ALONE).then(pl.col("backbones").list.first()),
+        ensemble=pl.when(~ALONE).then("ensemble"),
     )
+    curves = needed(
+        rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),
+        "accuracy at any coverage",
+        "give a store, or what `clipsyn selective STORE -o FILE.parquet` wrote",
+    )
+    refuse_several(curves)
+    first = curves["score"][0]
+    curves, rows = (part.filter(score=first) for part in (curves, rows))
+    chosen = rows.filter(pl.col("wished").is_not_null()).drop("coverage")
+    means = pl.concat(
+        [over_datasets(curves, [*_BY, "coverage"]), _thresholds_of(chosen)], how="diagonal"
+    )
+    return means.filter(pl.col("datasets") == pl.col("datasets").max()).drop_nulls("value")
+
+
+def _thresholds_of(chosen: pl.DataFrame) -> pl.DataFrame:
+    """What thresholds that were chosen on the support come to: coverage, and accuracy as value."""
+    by = [*_BY, "wished"]
+    coverage, accuracy = (
+        over_datasets(chosen.filter(metric=metric), by) for metric in ("coverage", "acc1")
+    )
+    coverages = coverage.select(*by, coverage="value")
+    return accuracy.join(coverages, on=by, nulls_equal=True, maintain_order="left")
+
+
+def _key(data: pl.DataFrame) -> dict[str, Look]:
+    texts = list(methods(data)[0].values())
+    looks = {text: drawn(mark) for text, mark in marks(texts).items()}
+    for wished in data["wished"].drop_nulls().unique(maintain_order=True):
+        looks[f"chosen for {100 * wished:g} %"] = _CHOSEN
+    return looks
+
+
+def _draw(data: pl.DataFrame, ax: Axes) -> None:
+    looks = _key(data)
+    for name, text in methods(data)[0].items():
+        _draw_method(data.filter(pl.coalesce("ensemble", "backbone") == name), ax, looks[text])
+    for wished in data["wished"].drop_nulls().unique():
+        ax.axhline(100 * wished, color=MUTED, lw=0.8, ls=":")
+    ax.set_xticks(range(25, 101, 25))
+    ax.set(xlabel="coverage, % of the images", ylabel="accuracy of these, %")
+    key(ax, looks)
+
+
+def _about(data: pl.DataFrame) -> str:
+    about = subject(data.sort("n", descending=True), (*WHERE, "n"))  # n of all, not of some
+    score = f"score {data['score'][0]}"
+    return title(about, score, methods(data)[1], typical_interval(data))
+
+
+def _draw_method(rows: pl.DataFrame, ax: Axes, of_method: Look) -> None:
+    curve = rows.filter(pl.col("wished").is_null()).sort("coverage")
+    chosen = rows.filter(pl.col("wished").is_not_null())
+    every = {"markevery": 4, "markersize": 2.5, "linewidth": 1}
+    ax.plot(100 * curve["coverage"], 100 * curve["value"], **of_method | every)
+    at = of_method | {"linestyle": "", "markerfacecolor": "white", "markersize": 5, "zorder": 3}
+    ax.plot(100 * chosen["coverage"], 100 * chosen["value"], **at)
+
+
+coverage = Figure(
+    name="coverage",
+    short="Accuracy of the most confident answers, by how many are given.",
+    caption="Accuracy of the most confident answers against the share of images that are answered, "
+    "by the first of the scores of confidence. Hollow marks: where a threshold, chosen on the "
+    "support for a wished accuracy (dotted), leads to.",
+    source="selective",
+    data=_data,
+    draw=_draw,
+    about=_about,
+)

@@ -11,6 +11,7 @@ from clipsyn.registry import Plugins, Registry
 CHOSEN = "chosen"  # in place of a head and an ensemble: what the support chooses of the others
 ORACLE = "oracle"  # right where any backbone is: a reference
 BEST_SINGLE = "best-single"  # one backbone, the best on the support: what gains are over
+PLAIN = "log-avg"  # the average of the logits: of one backbone these themselves
 USUAL_ENSEMBLES = "super-learner", "log-avg", "nlc", "vote-1"  # the likeliest choice first
 STATIC, FITTED, PER_IMAGE = "Static", "Fitted", "Per image"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipsyn.analyses.cascade.fitted import CellCost, cell_cost
+from clipsyn.analyses.cascade.measure import CellCost, cell_cost
 from clipsyn.errors import UsageError
 
 
@@ -29,11 +29,6 @@ def test_what_was_recorded(recorded):
     assert recorded({"encoder": encoder, "process_memory_mb": 800.0}) == CellCost(
         3.5, 2.5, None, None, 800.0
     )
-
-
-def test_what_is_given_comes_first(recorded):
-    assert recorded({"encoder": {"gflops": 3.5}}, {"fake/one": 0.0}).gflops == 0
-    assert recorded({}, {"fake/one": 7.0, "other": 1.0}).gflops == 7
 
 
 @pytest.mark.parametrize("provenance", [None, {}, {"encoder": {"gflops": None}}])

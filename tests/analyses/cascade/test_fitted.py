@@ -7,16 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipsyn.analyses.cascade.fitted import Fitted, answer, fit_candidates
-from clipsyn.analyses.predicted import FOLDS, Candidate
+from clipsyn.analyses.cascade import CascadeSettings
+from clipsyn.analyses.cascade.measure import (
+    along,
+    averages,
+    backbone_order,
+    candidates,
+    said_of,
+    stages,
+)
+from clipsyn.analyses.fitted import FOLDS, Candidate, fit_candidates
 from clipsyn.errors import LeakError, TooFewSamples
+from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.ensembles.nlc import NLC
 from clipsyn.methods.ensembles.static import LogAverage
-from clipsyn.methods.ensembles.weighted import SuperLearner, fit_temperatures
+from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool
 
-ORDER = ("b", "c", "a")
+ABC, ORDER = ("a", "b", "c"), ("b", "c", "a")
 FIRST, TWO, ALL = (ORDER[:count] for count in (1, 2, 3))
 
 
@@ -32,56 +41,45 @@ def made(samples: int = 60, seed: int = 0, split: str = "train") -> Pool:
     return Pool.of(logits, labels, embeddings, backbones=("a", "b", "c"), split=split)
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+def scores_on(pool: Pool, candidate: Candidate, seed: int = 0) -> tuple[Ensemble, np.ndarray]:
+    """The ensemble, and its scores on samples of the support that it has not seen."""
+    return fit_candidates([candidate], pool, seed, lambda scores, _: scores)[candidate]
 
 
-def test_the_average_of_four_images_by_hand():
+def test_confidences_of_four_images_by_hand():
     """Probabilities of two backbones; support with the temperature left at 1."""
     likely = np.array([[[0.8, 0.2], [0.6, 0.4]], [[0.5, 0.5], [0.1, 0.9]]])
     pool = Pool.of(np.log(likely), [0, 0], backbones=("a", "b"), split="test")
-    both = Candidate("log-avg", ("a", "b"))
-    answers = answer({both: Fitted(LogAverage(), 1.0)}, pool)
+    said = said_of(LogAverage().combine(pool), pool, 1.0)
     # geometric means: sqrt(.8 * .6) : sqrt(.2 * .4), and sqrt(.5 * .1) : sqrt(.5 * .9)
-    assert answers.confidence[both] == pytest.approx([0.71010, 0.75], abs=1e-5)
-    assert answers.correct[both].tolist() == [True, False]
-    cooler = answer({both: Fitted(LogAverage(), 0.5)}, pool)
-    # squares: .48 : .08
-    assert cooler.confidence[both] == pytest.approx([0.85714, 0.9], abs=1e-5)
+    assert said["confidence"] == pytest.approx([0.71010, 0.75], abs=1e-5)
+    assert said["correct"].tolist() == [True, False]
+    cooler = said_of(LogAverage().combine(pool), pool, 0.5)  # squares: .48 : .08
+    assert cooler["confidence"] == pytest.approx([0.85714, 0.9], abs=1e-5)
 
 
-def test_what_learns_nothing_is_calibrated_on_all_of_the_support():
-    pool, candidate = made(), Candidate("log-avg", TWO)
-    fitted, answers = fit_candidates([candidate], pool, 0)
-    scores = pool.logits[:, [1, 2]].mean(axis=1)
-    temperature = fit_temperatures(scores[:, None], pool.labels)[0]
-    assert fitted[candidate].temperature == pytest.approx(temperature, rel=1e-5)
-    expected = softmax(scores / temperature)
-    np.testing.assert_allclose(answers.confidence[candidate], expected.max(axis=1), rtol=1e-4)
-    assert answers.correct[candidate].tolist() == (scores.argmax(1) == pool.labels).tolist()
+def test_what_learns_nothing_is_judged_on_all_of_the_support():
+    pool = made()
+    _, scores = scores_on(pool, Candidate("log-avg", TWO))
+    np.testing.assert_allclose(scores, pool.logits[:, [1, 2]].mean(axis=1), rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_is_seen_of_samples_that_were_fitted_on():
     """A super learner for each fold, by hand."""
-    pool, candidate = made(), Candidate("super-learner", TWO)
-    scores = np.empty((len(pool), 4))
+    pool = made()
+    expected = np.empty((len(pool), 4))
     part = pool.of_backbones(TWO)
     for held in stratified_folds(pool.labels, FOLDS):
         learner = SuperLearner().fit(part.take(np.flatnonzero(~held)))
-        scores[held] = learner.combine(part.take(np.flatnonzero(held)))
-    fitted, answers = fit_candidates([candidate], pool, 0)
-    temperature = fit_temperatures(scores[:, None], pool.labels)[0]
-    assert fitted[candidate].temperature == pytest.approx(temperature, rel=1e-4)
-    expected = softmax(scores / temperature).max(axis=1)
-    np.testing.assert_allclose(answers.confidence[candidate], expected, rtol=1e-3)
-    whole = SuperLearner().fit(part)
-    np.testing.assert_allclose(fitted[candidate].ensemble.weights_, whole.weights_, rtol=1e-5)
+        expected[held] = learner.combine(part.take(np.flatnonzero(held)))
+    ensemble, scores = scores_on(pool, Candidate("super-learner", TWO))
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
+    np.testing.assert_allclose(ensemble.weights_, SuperLearner().fit(part).weights_, rtol=1e-5)
 
 
 def test_the_seed_is_that_of_the_ensemble():
-    pool, candidate = made(), Candidate("nlc:steps=2", TWO)
-    fitted = fit_candidates([candidate], pool, 5)[0][candidate].ensemble
+    pool = made()
+    fitted, _ = scores_on(pool, Candidate("nlc:steps=2", TWO), 5)
     expected = NLC(steps=2, random_state=5).fit(pool.of_backbones(TWO))
     np.testing.assert_allclose(
         fitted.combine(pool.of_backbones(TWO)), expected.combine(pool.of_backbones(TWO))
@@ -91,7 +89,7 @@ def test_the_seed_is_that_of_the_ensemble():
 
 def test_the_test_split_is_refused():
     with pytest.raises(LeakError, match="test split"):
-        fit_candidates([Candidate("log-avg", TWO)], made(split="test"), 0)
+        scores_on(made(split="test"), Candidate("log-avg", TWO))
 
 
 def test_one_sample_is_too_few_to_hold_one_out():
@@ -99,5 +97,66 @@ def test_one_sample_is_too_few_to_hold_one_out():
     with pytest.raises(
         TooFewSamples, match=r"super-learner needs at least two labelled .* toy/train"
     ):
-        fit_candidates([Candidate("super-learner", TWO)], one, 0)
-    fit_candidates([Candidate("log-avg", TWO)], one, 0)
+        scores_on(one, Candidate("super-learner", TWO))
+    scores_on(one, Candidate("log-avg", TWO))
+
+
+def test_backbones_and_the_stages_of_each_cascade():
+    assert candidates(ABC, ["conf", "nlc"]) == [
+        *(Candidate(None, (name,)) for name in ABC),
+        Candidate("conf", ("a", "b")),
+        Candidate("conf", ABC),
+        Candidate("nlc", ("a", "b")),
+        Candidate("nlc", ABC),
+    ]
+
+
+def test_subsets_end_at_nine_backbones(pool):
+    nine, ten = ([f"m{place}" for place in range(count)] for count in (9, 10))
+    answers = {name: [1] for name in ten}
+    assert averages(pool(answers), ten) == {}
+    answers.pop("m9")
+    whole = candidates(nine, ["log-avg"])  # its other subsets are all made at once
+    assert len([*whole, *averages(pool(answers), nine)]) == 511
+
+
+def test_averages_of_all_subsets_but_the_stages(pool):
+    answers = pool({"a": [1, 1, 0, 0], "b": [1, 1, 1, 0], "c": [0, 1, 1, 1]})  # c is the surest
+    correct = averages(answers, ("b", "a", "c"))
+    assert {candidate: said["correct"].tolist() for candidate, said in correct.items()} == {
+        Candidate("log-avg", ("b", "c")): [False, True, True, True],
+        Candidate("log-avg", ("a", "c")): [False, True, True, True],
+    }
+
+
+def test_a_cascade_begins_with_a_backbone_on_its_own():
+    assert stages("nlc", ABC) == [
+        Candidate(None, ("a",)),
+        Candidate("nlc", ("a", "b")),
+        Candidate("nlc", ABC),
+    ]
+    said = {
+        candidate: {"confidence": np.full(2, place), "correct": np.array([place == 1, True])}
+        for place, candidate in enumerate(stages("nlc", ABC))
+    }
+    confidence, correct = along(said, "nlc", ABC)
+    assert confidence.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert correct.tolist() == [[False, True], [True, True], [False, True]]
+
+
+@pytest.mark.parametrize(
+    ("gflops", "expected"),
+    [
+        ({"a": 3.0, "b": 1.0, "c": 2.0}, ("b", "c", "a")),
+        ({"a": 1.0, "b": 1.0, "c": 0.0}, ("c", "a", "b")),  # equals by name
+    ],
+)
+def test_the_cheapest_comes_first(gflops, expected):
+    assert backbone_order(tuple("abc"), gflops, CascadeSettings()) == expected
+
+
+def test_the_order_may_be_given_with_patterns():
+    names = ("x/openai", "y/zoo", "z/openai")
+    gflops = dict.fromkeys(names, 1.0)
+    given = CascadeSettings(order="given", backbones=("y*", "z/openai", "*/openai"))
+    assert backbone_order(names, gflops, given) == ("y/zoo", "z/openai", "x/openai")

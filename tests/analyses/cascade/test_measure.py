@@ -225,19 +225,6 @@ def test_costs_may_be_given_and_change_the_order(birds):
     assert value(frame, "exit", "log-avg", order, at=0.5, stage=1) == leaves[0]
 
 
-def test_perturbed_images_meet_what_was_chosen_on_clean_ones(birds):
-    frame = cascade(birds, perturbations=None, thresholds=[0.5])
-    assert set(frame["perturbation"]) == {"clean", "jpeg-3"}
-    chosen = frame.filter(pl.col("metric").is_in(["front", "support_acc1"]))
-    clean, jpeg = (
-        chosen.filter(pl.col("perturbation") == name).drop(
-            "perturbation", "severity", "fingerprint", "data"
-        )
-        for name in ("clean", "jpeg-3")
-    )
-    assert clean.equals(jpeg)
-
-
 def test_labels_of_the_test_split_choose_nothing(fakes, source, encoders, results, tmp_path):
     """With other labels of the same images what is measured changes, nothing that is chosen."""
     shuffled = source(bad=BAD)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.analyses.selective.figures import coverage
 from clipsyn.analyses.selective.measure import COLUMNS
+from clipsyn.analyses.selective.view import coverage
 from clipsyn.evaluation.results.frame import frame
 
 BOTH = ("a/m", "b/m")
@@ -44,7 +44,6 @@ def rows(by: float = 0.0, **about) -> list[dict]:
             made.append(row(accuracy + 0.15 + by, method, **chosen))
             made.append(row(0.3, method, metric="support_coverage", **chosen))
             made.append(row(0.96, method, metric="support_acc1", **chosen))
-        made.append(row(0.8, method, metric="auroc", score="margin", foreign="cars", **about))
     return made
 
 

@@ -9,17 +9,16 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from clipsyn.analyses.selective import SCORES, SelectiveSettings, measures, selective
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
-from clipsyn.errors import LeakError, MissingCell, StaleCell, UnknownName, UsageError
+from clipsyn.errors import ClipsynError, LeakError, MissingCell, UnknownName
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles.static import LogAverage
 from clipsyn.methods.ensembles.weighted import SuperLearner
-from clipsyn.methods.numerics.logits import softmax, zero_shot_logits
+from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.store.features import FeatureStore
 
@@ -69,31 +68,17 @@ def seeing(fakes):
 
 @pytest.fixture(scope="module")
 def filled(fakes, seeing, tmp_path_factory):
-    """Toys, 20 of test and 11 of train; cars, of which two are toys, too."""
-    cars = {"class_names": ("bus", "van"), "count": 24}
-    sources = [
-        fakes.Source(),
-        fakes.Source(split="train", count=11),
-        fakes.Source("cars", changed=set(range(2, 24)), **cars),
-        fakes.Source("cars", "train", **cars),
-    ]
+    """Toys, 20 of test and 11 of train."""
+    sources = [fakes.Source(), fakes.Source(split="train", count=11)]
     path = tmp_path_factory.mktemp("selective") / "store"
     encoders = [seeing(), seeing("fake/two", 12)]
     return fakes.fill(path, encoders, sources, ("clean", "jpeg:3")).path
 
 
 @pytest.fixture
-def everything(filled, tmp_path) -> FeatureStore:
+def store(filled, tmp_path) -> FeatureStore:
     shutil.copytree(filled, tmp_path / "store")
     return FeatureStore.open(tmp_path / "store")
-
-
-@pytest.fixture
-def store(everything) -> FeatureStore:
-    """The toys alone."""
-    for kind in ("samples", "features", "classes", "logits", "predictions"):
-        shutil.rmtree(everything.path / kind / "cars")
-    return everything
 
 
 class TestOfAStore:
@@ -234,137 +219,12 @@ class TestThresholds:
             selective(store, **settings)
 
 
-class TestImported:
-    @pytest.fixture
-    def imported(self, tmp_path):
-        """Function (columns) -> a store of two backbones, of 12 images of three classes."""
-
-        def make(columns: str, splits=("train", "test")) -> FeatureStore:
-            rng = np.random.default_rng(0)
-            for split in splits:
-                for name in ("one", "two"):
-                    lines = [f"id,label,{columns}"]
-                    for row in range(12):
-                        label = "abc"[row % 3]
-                        answer = label if rng.random() < 0.6 else "abc"[rng.integers(3)]
-                        cells = {"prediction": answer, "confidence": f"{rng.uniform(0.4, 1):.3f}"}
-                        wanted = ",".join(cells[column] for column in columns.split(","))
-                        lines.append(f"{row},{label},{wanted}")
-                    file = tmp_path / f"{name}.csv"
-                    file.write_text("\n".join(lines))
-                    import_files(
-                        tmp_path / "store", [file], ImportSettings("toy", split, backbone=name)
-                    )
-            return FeatureStore.open(tmp_path / "store")
-
-        return make
-
-    def test_predictions_have_agreement_alone(self, imported):
-        store = imported("prediction")
-        frame = selective(store, accuracies=[0.5])
-        assert set(frame["score"].drop_nulls()) == {"agreement"}
-        assert set(frame["ensemble"]) == {"single"}
-        assert found(frame, "coverage", ["one"], score="agreement", wished=0.5)["n"] == 12
-        notes = list(selective.notes(store, frame, SelectiveSettings()))
-        assert notes[-2:] == [
-            "left out, for want of logits of all backbones: log-avg",
-            "no max-softmax, margin, entropy for want of logits: one, two",
-        ]
-
-    def test_predictions_beside_extracted_backbones(self, store, tmp_path):
-        """What was extracted has the numbers that it has without them."""
-        alone = selective(store, datasets=["toy"])
-        for split in ("train", "test"):
-            table = store.samples("toy", split)
-            lines = [f"{name},{table.class_names[0]}" for name in table.ids]
-            (tmp_path / "mine.csv").write_text("\n".join(["id,prediction", *lines]))
-            settings = ImportSettings("toy", split, backbone="mine")
-            import_files(store.path, [tmp_path / "mine.csv"], settings)
-        frame = selective(store, datasets=["toy"])
-        mine = frame.filter(pl.col("backbones") == ["mine"], pl.col("score").is_not_null())
-        assert set(mine["score"]) == {"agreement"}
-        for name in BOTH:
-            about = {"score": "max-softmax"}
-            before, after = (found(it, "aurc", [name], **about) for it in (alone, frame))
-            assert before["value"] == after["value"]
-            assert before["n"] == after["n"]
-
-    def test_votes_need_no_logits(self, imported):
-        frame = selective(imported("prediction"), ensembles=["vote-1"])
-        of = found(frame, "aurc", ["one", "two"], "vote-1", score="max-softmax")
-        assert 0 <= of["value"] <= 1
-
-    def test_confidences_have_max_softmax_too(self, imported):
-        store = imported("prediction,confidence")
-        frame = selective(store)
-        assert set(frame["score"].drop_nulls()) == {"max-softmax", "agreement"}
-        (key,) = store.keys(split=["test"], backbone=["one"])
-        confidence = store.confidences(key, "imported")
-        right = store.predictions(key, "imported") == store.samples("toy", "test").labels
-        order = np.argsort(-confidence, kind="stable")
-        aurc = (np.cumsum(~right[order]) / np.arange(1, 13)).mean()
-        assert found(frame, "aurc", ["one"], score="max-softmax")["value"] == pytest.approx(aurc)
-
-
-class TestForeign:
-    @pytest.fixture
-    def store(self, everything):
-        return everything
-
-    def foreign_logits(self, store, name):
-        (key,) = store.keys(
-            dataset=["cars"], split=["test"], perturbation=["clean"], backbone=[name]
-        )
-        return zero_shot_logits(
-            store.embeddings(key), *store.class_embeddings("toy", "simple", name)
-        )
-
-    def test_against_scikit_learn(self, store):
-        frame = selective(store, datasets=["toy"], foreign=["cars"])
-        own = store.pool("toy", "test").logits
-        for column, name in enumerate(BOTH):
-            foreign = self.foreign_logits(store, name)[2:]  # two are toys, too
-            values = [
-                softmax(logits.astype(np.float64)).max(axis=1)
-                for logits in (own[:, column], foreign)
-            ]
-            truth = np.repeat([1, 0], [len(part) for part in values])
-            of = found(frame, "auroc", [name], score="max-softmax", foreign="cars")
-            assert of["value"] == pytest.approx(roc_auc_score(truth, np.concatenate(values)))
-            assert of["n"] == 20 + 22
-            assert of["ci_low"] < of["value"] < of["ci_high"]
-        for metric in ("auroc", "fpr95"):
-            for score in SCORES:
-                row = found(frame, metric, BOTH, "log-avg", score=score, foreign="cars")
-                assert 0 <= row["value"] <= 1
-
-    def test_an_ensemble_sees_the_embeddings_of_foreign_images(self, store):
-        frame = selective(store, datasets=["toy"], foreign=["cars"], ensembles=["nlc"], shots=1)
-        assert found(frame, "auroc", BOTH, "nlc", score="margin", foreign="cars")["shots"] == "1"
-
-    def test_images_that_the_dataset_holds_too_are_said(self, store, caplog):
-        with caplog.at_level("INFO", "clipsyn"):
-            selective(store, datasets=["toy"], foreign=["cars"])
-        assert "2 images of cars/test stand in toy/test: not foreign" in caplog.text
-
-    def test_what_is_not_there(self, store, fakes, seeing):
-        with pytest.raises(UnknownName, match="did you mean cars"):
-            selective(store, foreign=["crs"])
-        fakes.fill(store.path, [seeing()], [fakes.Source("boats")])
-        with pytest.raises(MissingCell, match=r"extract .*fake/two.* --dataset boats --split test"):
-            selective(store, datasets=["toy"], foreign=["boats"])
-
-    def test_what_has_no_embeddings(self, store, tmp_path):
-        lines = ["id,label,prediction", *(f"{row},a,b" for row in range(5))]
-        for name in BOTH:
-            file = tmp_path / "mine.csv"
-            file.write_text("\n".join(lines))
-            import_files(store.path, [file], ImportSettings("mine", backbone=name))
-        with pytest.raises(UsageError, match="was imported without embeddings, and foreign images"):
-            selective(store, datasets=["toy"], foreign=["mine"])
-
-    def test_other_weights_of_the_same_name(self, fakes, seeing, tmp_path):
-        for name, weights in (("toy", ""), ("cars", "others")):
-            fakes.fill(tmp_path / "s", [fakes.Encoder(weights=weights)], [fakes.Source(name)])
-        with pytest.raises(StaleCell, match="not of the same weights"):
-            selective(FeatureStore.open(tmp_path / "s"), datasets=["toy"], foreign=["cars"])
+def test_answers_without_logits_are_refused(store, tmp_path):
+    for split in ("train", "test"):
+        table = store.samples("toy", split)
+        lines = [f"{name},{table.class_names[0]}" for name in table.ids]
+        (tmp_path / "mine.csv").write_text("\n".join(["id,prediction", *lines]))
+        settings = ImportSettings("toy", split, backbone="mine")
+        import_files(store.path, [tmp_path / "mine.csv"], settings)
+    with pytest.raises(ClipsynError, match=r"mine.*logits"):
+        selective(store, datasets=["toy"])

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
-from sklearn.metrics import auc, roc_auc_score, roc_curve
+from sklearn.metrics import auc, roc_auc_score
 
 from clipsyn.analyses.selective.measures import (
     agreement,
     confidences,
-    detection,
     kept_of,
     risk_coverage,
     smallest_threshold,
@@ -27,10 +26,6 @@ GRID = np.arange(1, 21) / 20
 
 def areas(confidence, correct, coverages=GRID):
     return risk_coverage(np.asarray(confidence, float), np.asarray(correct, bool), coverages)
-
-
-def told_apart(own, foreign):
-    return tuple(detection(np.asarray(own, float), np.asarray(foreign, float)))
 
 
 def naive(confidence, correct):
@@ -53,14 +48,6 @@ def random(n, seed=0, levels=None):
 
 
 class TestRiskCoverage:
-    def test_by_hand(self):
-        """Right, wrong, right, wrong: risks 0, 1/2, 1/3, 1/2; at best 0, 0, 1/3, 1/2."""
-        found = areas([0.9, 0.8, 0.7, 0.6], [True, False, True, False], np.array([0.25, 0.5, 1]))
-        assert found.aurc == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 4)
-        assert found.e_aurc == pytest.approx(1 / 8)
-        assert found.augrc == pytest.approx((0 + 1 / 2 + 1 + 3 / 2) / 16)
-        assert found.accuracy.tolist() == pytest.approx([1, 1 / 2, 1 / 2])
-
     @pytest.mark.parametrize("n", [1, 2, 7, 300])
     def test_against_a_loop(self, n):
         confidence, correct = random(n, seed=n)
@@ -125,25 +112,6 @@ class TestRiskCoverage:
             risk_coverage(np.array(confidence), np.array(correct), GRID)
 
 
-class TestDetection:
-    @pytest.mark.parametrize("levels", [None, 6, 1])
-    def test_against_scikit_learn(self, levels):
-        own, foreign = random(90, levels=levels)[0], random(70, seed=9, levels=levels)[0] * 0.8
-        if levels:
-            foreign = np.round(foreign * levels) / levels
-        truth = np.repeat([1, 0], [90, 70])
-        values = np.concatenate([own, foreign])
-        auroc, fpr = told_apart(own, foreign)
-        assert auroc == pytest.approx(roc_auc_score(truth, values))
-        false, true, _ = roc_curve(truth, values, drop_intermediate=False)
-        assert fpr == pytest.approx(false[np.argmax(true >= 0.95 - 1e-12)])
-
-    def test_one_of_twenty_own_images_may_be_missed(self):
-        own = [0.0, *np.linspace(0.5, 1, 19)]
-        assert told_apart(own, [0.1, 0.6])[1] == 0.5
-        assert told_apart(own[:-1], [0.1, 0.6])[1] == 1
-
-
 class TestThreshold:
     def test_by_hand(self):
         """Thirty right answers, then ten of twenty: Wilson's lower bounds are 91.7 and 69.3 %."""
@@ -162,12 +130,6 @@ class TestThreshold:
             threshold = smallest_threshold(np.arange(1, n + 1) / n, right, 0.5)
             assert threshold == pytest.approx(found, nan_ok=True)
         assert math.isnan(smallest_threshold(np.array([]), np.array([], bool), 0.6))
-
-    def test_equal_answers_are_given_together_or_not_at_all(self):
-        confidence = np.repeat([0.9, 0.5, 0.1], [30, 10, 30])
-        correct = np.arange(70) < 35
-        assert smallest_threshold(confidence, correct, 0.9) == 0.9
-        assert smallest_threshold(confidence, correct, 0.75) == 0.5  # 35 of 40: 0.763
 
     @given(
         st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=15, max_size=90),

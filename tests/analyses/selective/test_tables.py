@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
 from clipsyn.analyses.selective.view import notes, tables
@@ -26,7 +24,7 @@ def row(metric: str, value: float, **more) -> dict:
     return made(measured, **about) | more
 
 
-def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), foreign=(), **where) -> list[dict]:
+def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), **where) -> list[dict]:
     """Three methods, the last the best; the later the score, the worse."""
     rows = []
     for ensemble, backbones, error in METHODS:
@@ -51,9 +49,6 @@ def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), foreign=(), **wher
                     ("support_acc1", wish),
                 ):
                     rows.append(row(metric, value, **chosen))
-            for name in foreign:
-                rows.append(row("auroc", 0.9 - error, foreign=name, **of))
-                rows.append(row("fpr95", 0.1 + error, foreign=name, **of))
     return rows
 
 
@@ -112,22 +107,6 @@ def test_thresholds():
     assert [line.split()[0] for line in two.split("\n") if " log-avg " in line] == ["90.0", "95.0"]
 
 
-def test_foreign():
-    text = shown(group(foreign=["cars", "boats"]))["foreign"]
-    (of,) = [line for line in text.split("\n") if line.startswith("boats") and "log-avg" in line]
-    assert of.split()[2:] == ["70.0", f"60.0{DASH}80.0", *["70.0"] * 3, *["30.0"] * 4]
-    assert "foreign" not in shown(group())
-
-
-def test_foreign_to_some_groups():
-    """Each dataset is foreign to the others, and not to itself."""
-    groups = [group(dataset=one, foreign=[other]) for one, other in (("a", "b"), ("b", "a"))]
-    text = shown(*groups)["foreign"]
-    lines = [line.split() for line in text.split("\n") if "log-avg" in line]
-    assert [line[:3] for line in lines] == [["a", "log-avg", "70.0"], ["b", "log-avg", "70.0"]]
-    assert "Means over those to which they are foreign." in text
-
-
 def test_several_groups_are_means():
     both = shown(group(), group(dataset="cars", off=0.1), details=False)
     assert list(both) == ["methods", "scores", "thresholds", "datasets"]
@@ -145,46 +124,16 @@ def test_how_many_groups_reach_what_was_wished():
     assert lines["log-avg"].endswith("2 of 2")
 
 
-def test_a_line_a_dataset():
-    lines = cells(shown(group(), group(dataset="cars", off=0.1))["datasets"])
-    assert lines["cars"] | {"n": ""} == {
-        "dataset": "cars", "RN": "50.00", "ViT-8": "40.00", "log-avg": "30.00", "n": "",
-    }  # fmt: skip
-
-
-def test_details():
-    one = shown(group(), details=True)
-    assert [name for name in one if name.startswith("methods")] == [
-        "methods", *(f"methods, {score}" for score in SCORES),
-    ]  # fmt: skip
-    assert cells(one["methods, entropy"])["RN"]["AURC"] == "42.00"
+def test_details_have_the_tables_of_each_group():
+    assert list(shown(group(), details=True)) == ["methods", "scores", "thresholds"]
     two = shown(group(), group(dataset="cars"), details=True)
-    assert "thresholds, birds/test, clean, own" in two
-    assert "methods, margin, cars/test, clean, own" in two
+    assert cells(two["methods, birds/test, clean, own"])["RN"]["AURC"] == "40.00"
+    assert "thresholds, cars/test, clean, own" in two
 
 
-def test_a_backbone_without_logits_is_shown_by_what_it_has():
-    rows = [
-        one
-        for one in group()
-        if one["backbones"] != [NAMES[0]] or one.get("score") in (None, "agreement")
-    ]
-    lines = cells(shown(rows)["methods"])
-    assert (lines["RN"]["score"], lines["RN"]["AURC"]) == ("agreement", "43.00")
-    assert lines["ViT-8"]["score"] == "max-softmax"
-    assert cells(shown(rows)["scores"])["RN"]["margin"] == DASH
-
-
-@pytest.mark.parametrize("names", [("birds",), ("birds", "cars")])
-def test_notes_say_what_is_left_out_once(names):
-    rows = [
-        one
-        for name in names
-        for one in group(dataset=name, wished=[])
-        if one["ensemble"] == "single"
-    ]
-    said = list(notes(frame(rows, COLUMNS), SelectiveSettings()))
-    assert said == [
-        "left out, for want of logits of all backbones: log-avg",
+def test_notes_say_what_is_left_out():
+    alone = [one for one in group(wished=[]) if one["backbones"] == [*NAMES[:1]]]
+    assert list(notes(frame(alone, COLUMNS), SelectiveSettings())) == [
+        "a single backbone: there is no ensemble, and no agreement",
         "no threshold is chosen: there is no train split",
     ]

@@ -1,0 +1,157 @@
+"""What is fitted and chosen on a support, labelled samples of another split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn import __version__
+from clipsyn.analyses.predicted import Predicted
+from clipsyn.errors import DatasetError, TooFewSamples
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.methods.ensembles import ENSEMBLES, PLAIN
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import cross_fitted, from_text
+from clipsyn.methods.numerics.blocks import side_by_side
+from clipsyn.methods.numerics.samples import few_shot
+from clipsyn.methods.pool import Pool
+from clipsyn.names import fingerprint
+from clipsyn.settings import Shots, images_of
+from clipsyn.store.overlap import learnable
+from clipsyn.store.pools import PoolReader
+
+FOLDS = 5
+_SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
+_LOG = logging.getLogger("clipsyn")
+_T = TypeVar("_T")
+Said = dict[str, NDArray[Any]]  # arrays (sample,), by what they are
+Scores = NDArray[np.float32]  # (sample, class)
+
+
+class Candidate(NamedTuple):
+    """What is compared: a backbone on its own, an ensemble of some backbones, or a cascade."""
+
+    ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone on its own
+    backbones: tuple[str, ...]  # of an ensemble or a cascade in the order they run
+    threshold: float | None = None  # confidence at which an image leaves a cascade
+    rule: str | None = None  # of a cascade: GIVEN by the settings, or chosen WITHIN points
+
+    @classmethod
+    def single(cls, backbone: str) -> Candidate:
+        return cls(None, (backbone,))
+
+
+class Learning(Protocol):
+    """Settings that say what is learned from."""
+
+    support: str
+    shots: Shots
+    seed: int
+    allow_overlap: bool
+
+
+def read_support(
+    reader: PoolReader, measured: Iterable[Predicted], settings: Learning
+) -> tuple[Pool, dict[str, Any]]:
+    """`shots` labelled, readable images of each class, or all of them; the seed decides which.
+
+    measured: whose images are not taken. Returns what decides what is fitted, too: which cells, and
+    which images of them. Raises DatasetError where no image has a label and is readable, and what
+    `learnable` does.
+    """
+    tables = (group.samples for group in measured)
+    labels, notes = learnable(reader.samples, tables, allow_overlap=settings.allow_overlap)
+    for note in notes:
+        _LOG.info("note: %s", note)
+    rows = few_shot(labels, images_of(settings.shots), settings.seed)
+    pool = reader.read(rows).labelled()
+    if not len(pool):
+        raise DatasetError(
+            f"{reader.samples.name} has no labelled, readable image, so nothing can be fitted or "
+            "chosen on it: give another support=…"
+        )
+    digest = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+    return pool, {"of": reader.origin, "rows": digest, "seed": settings.seed}
+
+
+def make_ensemble(candidate: Candidate, seed: int | None = None) -> Ensemble:
+    """Not fitted yet; raises UnknownName and UsageError. seed: as in `from_text`."""
+    ensemble: Ensemble = from_text(ENSEMBLES, candidate.ensemble or PLAIN, seed)
+    return ensemble
+
+
+def fit_candidates(
+    every: Sequence[Candidate], pool: Pool, seed: int, judge: Callable[[Scores, Pool], _T]
+) -> dict[Candidate, tuple[Ensemble, _T]]:
+    """Every candidate, fitted on all of a support, and what `judge` makes of its `unseen_scores`.
+
+    Where the pool is small, each core fits other candidates. Raises LeakError for the test split.
+    """
+
+    def fit_one(candidate: Candidate) -> tuple[Ensemble, _T]:
+        seen = _seen_by(candidate, pool)
+        ensemble = make_ensemble(candidate, seed).fit(seen)
+        return ensemble, judge(unseen_scores(ensemble, seen), pool)
+
+    small = sum(array.size for array in pool.embeddings.values()) <= _SMALL
+    return dict(zip(every, (side_by_side if small else map)(fit_one, every), strict=True))
+
+
+def unseen_scores(ensemble: Ensemble, pool: Pool) -> Scores:
+    """(sample, class) for the pool that an ensemble was fitted on, by some like it that were not.
+
+    Each of `FOLDS` folds is left out of a fit: of samples that it was fitted on an ensemble is too
+    sure. One that learns nothing needs no folds.
+    """
+    if not ensemble.learns or len(ensemble.backbones_) == 1:
+        return ensemble.combine(pool)
+    if len(pool) < 2:
+        raise TooFewSamples(
+            f"{ENSEMBLES.name_of(type(ensemble))} needs at least two labelled samples of "
+            f"{pool.dataset}/{pool.split}, to be judged on others than it is fitted on"
+        )
+    return cross_fitted(ensemble, pool, Ensemble.combine, FOLDS)
+
+
+def answers(
+    ensembles: Mapping[Candidate, Ensemble],
+    pool: Pool,
+    say: Callable[[Candidate, Scores, Pool], Said],
+) -> dict[Candidate, Said]:
+    """What fitted candidates say of other labelled samples. say: what there is in their scores."""
+    return {
+        candidate: say(candidate, ensemble.combine(_seen_by(candidate, pool)), pool)
+        for candidate, ensemble in ensembles.items()
+    }
+
+
+def joined(parts: Sequence[Mapping[Candidate, Said]]) -> dict[Candidate, Said]:
+    """Answers of consecutive blocks of samples."""
+    return {
+        candidate: {name: np.concatenate([part[candidate][name] for part in parts]) for name in of}
+        for candidate, of in parts[0].items()
+    }
+
+
+def _seen_by(candidate: Candidate, pool: Pool) -> Pool:
+    """What a candidate sees of a pool of all backbones, as ensembles order them."""
+    return pool.of_backbones(sorted(candidate.backbones))
+
+
+def about_support(settings: Learning, group: Predicted) -> Row:
+    """What a row says of the support that decides it."""
+    of: Row = {"support": settings.support, "support_prompts": group.prompts}
+    return of | {"shots": str(settings.shots), "seed": settings.seed}
+
+
+def fingerprint_of(candidate: Candidate, **decisive: Any) -> str:
+    """Of what decides its numbers, with the version of clipsyn and of a package it comes from."""
+    name = candidate.ensemble.partition(":")[0] if candidate.ensemble else ""
+    package = ENSEMBLES.package(name) if name else ""
+    versions = f"{__version__} {package}".rstrip()
+    return fingerprint({"clipsyn": versions, "candidate": candidate._asdict(), **decisive})
