@@ -107,7 +107,7 @@ def test_the_numbers_are_those_of_python(run, tiny_store, tmp_path, read_results
         ("robustness", [], ["clean", *["perturbation"] * 5]),
         ("representation", [], ["backbone"] * 3),
         ("representation", ["-p", "clean,jpeg-3"], ["dataset", *["backbone"] * 4]),
-        ("cascade", [], ["backbone", "ensemble", "choice", "ensemble"]),
+        ("cascade", [], ["backbone", "ensemble", "ensemble"]),
     ],
 )
 def test_tables_of_one_group_and_of_several(run, name, options, expected):
