@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog import data_dir
-from clipsyn.errors import PluginError, UnknownName
+from clipsyn.errors import UnknownName
 from clipsyn.names import listed
-from clipsyn.registry import Plugins, unknown_name
+from clipsyn.registry import plugin, unknown_name
 from clipsyn.text import counted
-
-_LOG = logging.getLogger("clipsyn")
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,9 @@ class DatasetInfo:
 
     @property
     def where(self) -> str:
-        """Where its images come from, if no webdataset lies in the root of data.
-
-        For a dataset of another package, the name of that package.
-        """
+        """Where its images come from, if no webdataset lies in the root of data."""
         if self.shipped:
             return "shipped"
-        if self.source:
-            return self.source.partition(".")[0].partition(":")[0]
         return "torchvision" if self.torchvision else "webdataset"
 
     @property
@@ -84,10 +76,6 @@ class DatasetInfo:
         return [f"{self.name}: {remark}{advice}" for remark in remarks]
 
 
-_PLUGINS = Plugins("dataset", "clipsyn.datasets", "clipsyn.catalog.datasets:DatasetInfo")
-blamed = _PLUGINS.blamed
-
-
 @cache
 def catalogue() -> tuple[DatasetInfo, ...]:
     """The datasets of clipsyn's own catalogue: the paper's, then those that ship."""
@@ -98,41 +86,21 @@ def catalogue() -> tuple[DatasetInfo, ...]:
 def find_dataset(name: str) -> DatasetInfo | None:
     """The dataset called `name`, an alias of it or its webdataset folder (``wds_vtab-dtd``).
 
-    One of another package is found once `look_up` has been asked for it.
+    One of another package is found once `look_up` was asked for it.
     """
     return _index().get(_plain(name))
 
 
 def look_up(name: str) -> DatasetInfo | None:
-    """Like `find_dataset`, in other packages too; only for a name that the user gave.
-
-    Raises PluginError for a dataset of another package that cannot be used.
-    """
-    if find_dataset(name) is None and name in _PLUGINS.names():
-        info = _PLUGINS.load(name)
-        with _PLUGINS.blamed(name):
-            if info.name != name or ":" not in info.source:
-                raise ValueError(f"it is called {info.name}, and its source is '{info.source}'")
+    """Like `find_dataset`, in other packages too: only for a name that the user gave."""
+    if find_dataset(name) is None and (info := plugin("datasets", name)):
         _index()[_plain(name)] = info
     return find_dataset(name)
 
 
-def available() -> list[DatasetInfo]:
-    """The catalogue, then datasets of other packages; one that cannot be used is a warning."""
-    infos = [*catalogue()]
-    for name in _PLUGINS.names():
-        try:
-            info = look_up(name)
-        except PluginError as error:
-            _LOG.warning("note: %s", error)
-        else:
-            infos += [info] if info and info not in infos else []
-    return infos
-
-
 def unknown_dataset(name: str, hint: str = "") -> UnknownName:
     known = {alias for info in catalogue() for alias in (info.name, *info.aliases)}
-    return unknown_name("dataset", name, known.union(collections(), _PLUGINS.names()), hint)
+    return unknown_name("dataset", name, known.union(collections()), hint)
 
 
 def collections() -> dict[str, tuple[str, ...]]:

@@ -156,7 +156,6 @@ def _outcome(router: FittedRouter) -> str:
             show_default=True,
             help="Share of the images that may be impossible to decode; they get no prediction.",
         ),
-        flag(["--plugins"], help="Let the router use an ensemble or head of another package."),
         output_option(),
     ],
 )
@@ -168,7 +167,6 @@ def predict(
     split: str,
     perturb: str,
     keep: Path | None,
-    plugins: bool,
     output: Output,
     **settings: Any,
 ) -> None:
@@ -189,7 +187,7 @@ def predict(
     from clipsyn.store.files import is_published, is_store
     from clipsyn.store.select import only_dataset
 
-    fitted = load_router(router, plugins=plugins)
+    fitted = load_router(router)
     label = parse_perturbation(perturb).label
     if is_published(images) or is_store(Path(images)):
         if keep:

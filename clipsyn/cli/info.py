@@ -154,11 +154,11 @@ def _backbones() -> tuple[Rows, Rows, str]:
 
 
 def _datasets() -> tuple[Rows, Rows, str]:
-    from clipsyn.catalog.datasets import available
+    from clipsyn.catalog.datasets import catalogue
 
     rows = [
         {**asdict(info), "where": info.where, "get": with_flags(info.get, _FLAGS)}
-        for info in available()
+        for info in catalogue()
     ]
     shown = [
         {
@@ -177,7 +177,7 @@ def _datasets() -> tuple[Rows, Rows, str]:
 
 
 def _perturbations() -> tuple[Rows, Rows, str]:
-    from clipsyn.images.perturb import available
+    from clipsyn.images.perturb import INFO
 
     rows: Rows = [
         {
@@ -187,7 +187,7 @@ def _perturbations() -> tuple[Rows, Rows, str]:
             "version": info.version,
             "what it does": info.doc,
         }
-        for name, info in available().items()
+        for name, info in INFO.items()
     ]
     return rows, [{k: v for k, v in row.items() if k != "version"} for row in rows], ""
 

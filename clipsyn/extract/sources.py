@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
+from clipsyn.catalog.datasets import DatasetInfo, look_up, unknown_dataset
 from clipsyn.catalog.texts import benchmark_class_names, imagenet_names
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.images.decode import UndecodableImage, keep_to_rasters, to_rgb
@@ -52,8 +52,7 @@ def open_source(
     Tables may name images in their own folder and in `root`. Images without splits have all of them
     under every name of one, so they need to be `alone`.
 
-    Raises UnknownName for a name that is neither, DatasetError for what cannot be read, PluginError
-    for what another package should open and cannot.
+    Raises UnknownName for a name that is neither, DatasetError for what cannot be read.
     """
     if info := look_up(dataset):
         return _open_known(info, split, root, download)
@@ -75,9 +74,8 @@ def open_source(
 
 def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
     if info.source:
-        with blamed(info.name):
-            source: ImageSource = resolve_name(info.source)(split, root, download)
-            return source
+        source: ImageSource = resolve_name(info.source)(split, root, download)
+        return source
     cleaned = info.name.replace("/", "-")
     names = (*(f"{cleaned}{end}" for end in MANIFESTS), f"wds_{cleaned}", cleaned)
     for path in (root / name for name in names) if root else ():

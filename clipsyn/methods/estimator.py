@@ -256,7 +256,7 @@ def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
     Raises UnknownName with near matches for a name or parameter, UsageError for a value.
     """
     name, *settings = (part.strip() for part in text.split(":"))
-    estimator = registry.create(name)
+    estimator = registry.load(name)()
     known, constraints = estimator._parameters(), estimator.constraints()
     if seed is not None and "random_state" in known:
         estimator.set_params(random_state=seed)  # before what the text sets, which wins

@@ -120,12 +120,11 @@ def check_vacant(path: Path, *, replace: bool) -> None:
         )
 
 
-def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
+def load_router(path: Path | str) -> FittedRouter:
     """The router in a folder.
 
-    plugins: whether it may use an ensemble or head of another package, if it says so.
-    Raises InputError if it is none, UsageError for one that needs `plugins`, UnsupportedFormat if
-    it was written by a newer clipsyn, DamagedStore if it is not what was written.
+    Raises InputError if it is none, UnsupportedFormat if it was written by a newer clipsyn,
+    DamagedStore if it is not what was written.
 
     >>> from clipsyn import FeatureStore, LogAverage, load_router, save_router
     >>> support = FeatureStore.open("store").pool("toy", "train")
@@ -149,19 +148,7 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
     with foreign(lambda reason: DamagedStore(f"{path} describes no router: {reason}")):
         # copies: what numpy allocates is aligned as it was after fitting, and can be written to
         arrays = {name: array.copy() for name, array in load(binary).items()}
-        if not plugins:
-            _refuse_plugins(path, content)
         return _router(content, arrays)
-
-
-def _refuse_plugins(path: Path, content: Mapping[str, Any]) -> None:
-    for registry in (ENSEMBLES, HEADS):
-        name = content[registry.kind]["name"]
-        if package := registry.package(name):
-            raise UsageError(
-                f"{path} was fitted with the {registry.kind} '{name}' of the package {package}, "
-                "whose code would run: if you trust both, add plugins=True"
-            )
 
 
 def _move(draft: Path, path: Path) -> None:
@@ -270,7 +257,7 @@ def _estimator(registry: Registry, estimator: Estimator, arrays: Arrays) -> dict
 
 def _read_estimator(registry: Registry, content: Mapping[str, Any], arrays: Arrays) -> Any:
     parameters = {name: _decode(value, arrays) for name, value in content["parameters"].items()}
-    estimator = registry.load(content["name"])(**parameters)
+    estimator = registry.load(content["name"], plugins=False)(**parameters)
     try:
         estimator.check_parameters()
     except UsageError as error:

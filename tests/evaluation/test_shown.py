@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,6 +10,9 @@ from polars.testing import assert_frame_equal
 
 from clipsyn.evaluation import plan
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads.base import ZeroShot
+from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
@@ -78,17 +81,15 @@ def test_what_learns_nothing_is_judged_once_for_all_draws(tiny_store, read):
     assert len(read) == 1 + 2 * draws  # super-learner and best-single are fitted on each
 
 
-def test_a_head_that_learns_nothing_may_change_logits_all_the_same(
-    tiny_store: FeatureStore, offer: Callable[..., None]
-):
-    code = """\
-from clipsyn.methods.heads.base import ZeroShot
-
 class Turned(ZeroShot):
-    def _transform(self, pool):
+    def _transform(self, pool: Pool) -> Any:
         return -pool.logits
-"""
-    offer("turned", code, {"heads": {"turned": "Turned"}})
+
+
+def test_a_head_that_learns_nothing_may_change_logits_all_the_same(
+    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(HEADS, "_others", {"turned": Turned})
     frame = evaluate(tiny_store, heads=["turned"], ensembles=["log-avg"], shots=(), datasets="toy")
     test = tiny_store.pool("toy", "test")
     wrong = (-test.logits).mean(axis=1).argmax(axis=1) == test.labels

@@ -19,9 +19,9 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import PluginError, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.names import CLEAN, Perturbation, canonical_json, parse_perturbation
-from clipsyn.registry import Plugins, unknown_name
+from clipsyn.registry import plugin, unknown_name
 
 SEVERITIES = range(1, 6)
 _LOG = logging.getLogger("clipsyn")
@@ -105,7 +105,7 @@ class PerturbationInfo:
             raise ValueError(f"'{self.target}' is not 'module:function'")
 
 
-INFO = {  # of clipsyn's own by name, and of each of another package once it was asked for
+INFO = {  # by name
     name: PerturbationInfo(
         f"clipsyn.images.perturb.{module}:{name}", 1, doc, group, graded=name not in EVEN
     )
@@ -113,29 +113,6 @@ INFO = {  # of clipsyn's own by name, and of each of another package once it was
     for name, (module, doc) in members.items()
 }
 GROUPS = {group: [*members] for group, members in BUILT_IN.items() if group}
-_PLUGINS = Plugins(
-    "perturbation", "clipsyn.perturbations", "clipsyn.images.perturb:PerturbationInfo"
-)
-
-
-def available() -> dict[str, PerturbationInfo]:
-    """All perturbations by name, those of other packages last; broken ones give a warning."""
-    for name in _PLUGINS.names():
-        try:
-            _is_known(name)
-        except PluginError as error:
-            _LOG.warning("note: %s", error)
-    return INFO
-
-
-def _is_known(name: str) -> bool:
-    """Whether a perturbation has the name `name`; this loads one of another package.
-
-    Without its group: groups are clipsyn's own. Raises PluginError.
-    """
-    if name not in INFO and name in _PLUGINS.names():
-        INFO[name] = dataclasses.replace(_PLUGINS.load(name), group="")
-    return name in INFO
 
 
 def expand(texts: Iterable[str]) -> list[Perturbation]:
@@ -176,14 +153,15 @@ def resolve(spec: str | Perturbation) -> Perturbation:
     """The registered perturbation that `spec` describes, with its current version.
 
     Raises UnknownName with near matches, UsageError for a severity outside 1..5 or an empty
-    canvas, PluginError for a perturbation of another package that cannot be used.
+    canvas.
     """
     asked = parse_perturbation(spec) if isinstance(spec, str) else spec
     if asked.name == CLEAN.name:
         return CLEAN
-    if not _is_known(asked.name):
-        known = [CLEAN.name, *INFO, *GROUPS, *_PLUGINS.names()]
-        raise unknown_name("perturbation", asked.name, known)
+    if asked.name not in INFO and (info := plugin("perturbations", asked.name)):
+        INFO[asked.name] = dataclasses.replace(info, group="")  # groups are our own
+    if asked.name not in INFO:
+        raise unknown_name("perturbation", asked.name, [CLEAN.name, *INFO, *GROUPS])
     if asked.severity not in SEVERITIES:
         raise UsageError(
             f"perturbation '{asked.name}' has severities 1 to 5, not {asked.severity}: "

@@ -6,7 +6,7 @@ learn one rule for all images, the last learn how far to trust each backbone for
 
 from __future__ import annotations
 
-from clipsyn.registry import Plugins, Registry
+from clipsyn.registry import Registry
 
 CHOSEN = "chosen"  # in place of a head and an ensemble: what the support chooses of the others
 ORACLE = "oracle"  # right where any backbone is: a reference
@@ -36,7 +36,6 @@ ENSEMBLES = Registry(
         "nlc": ("clipsyn.methods.ensembles.nlc:NLC", PER_IMAGE),
         "residual-router": ("clipsyn.methods.ensembles.residual:ResidualRouter", PER_IMAGE),
     },
-    plugins=Plugins("ensemble", "clipsyn.ensembles", "clipsyn.methods.ensembles.base:Ensemble"),
     groups=(STATIC, FITTED, PER_IMAGE),
 )
 

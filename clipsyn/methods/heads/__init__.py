@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipsyn.registry import Plugins, Registry
+from clipsyn.registry import Registry
 
 ZERO_SHOT = "zero-shot"
 USUAL_HEADS = ZERO_SHOT, "lda"  # the simpler one first; what can be fitted in seconds
@@ -17,5 +17,4 @@ HEADS = Registry(
         "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
         "anchored-probe": "clipsyn.methods.heads.linear:AnchoredProbe",
     },
-    plugins=Plugins("head", "clipsyn.heads", "clipsyn.methods.heads.base:Head"),
 )
