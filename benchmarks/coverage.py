@@ -29,7 +29,7 @@ from clipsyn.analyses.representation.measures import compare
 from clipsyn.analyses.robustness.measure import numbers as of_robustness
 from clipsyn.analyses.robustness.trials import Trial
 from clipsyn.analyses.selective.measures import kept_of, risk_coverage
-from clipsyn.evaluation.paired.measure import Sides, difference
+from clipsyn.evaluation.paired import Sides, difference
 from clipsyn.evaluation.results.frame import Measured
 from clipsyn.evaluation.scoring import Scorer
 from clipsyn.methods.numerics.metrics import Score, judge

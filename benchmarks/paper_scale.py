@@ -198,7 +198,7 @@ def evaluations(bench: Bench) -> Iterator[Line]:
     predictions, files = predictions_of(results), ("-o", str(results))
     yield line("evaluate-full", list(ENSEMBLES), CURVE, *files, writes=[results, predictions])
     page = ("-o", str(bench.place / "report.html"))
-    both = ("--results", str(results), "--predictions", str(predictions))
+    both = ("--results", str(results))
     report = clipsyn("report", str(bench.store), *both, *page)
     yield Line("report", report, bench.total(predictions_alone))
     heads = ("linear-probe", "tip-adapter")

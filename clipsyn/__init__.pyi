@@ -69,7 +69,6 @@ def compare(
     *,
     reference: str = "openai-zeroshot",
     tolerance: float = 0.5,
-    details: bool = False,
 ) -> pl.DataFrame: ...
 def compare_methods(
     path: Path | str,
@@ -84,8 +83,7 @@ def compare_methods(
     ensembles: str | Collection[str] | None = None,
     head: str = "zero-shot",
     shots: int | Literal["full"] | None = None,
-    details: bool = False,
-) -> DataFrame: ...
+) -> pl.DataFrame: ...
 def diversity(
     store: FeatureStore | Path | str,
     *,
@@ -117,10 +115,8 @@ def evaluate(
     support_prompts: str | None = None,
     views: str | Collection[str] = (),
     base_to_new: bool = False,
-    coop: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
     predictions: bool = True,
-    replace: bool = False,
     budget: float = 10.0,
     workers: int = 1,
     shard: str | None = None,
@@ -224,7 +220,6 @@ def write_report(
     title: str | None = None,
     pooled: bool = False,
     results: str | PathLike[str] | None = None,
-    predictions: str | PathLike[str] | None = None,
     measured: Mapping[str, str] = {},
     images: str | PathLike[str] | None = None,
 ) -> Path: ...

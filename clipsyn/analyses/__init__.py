@@ -40,7 +40,6 @@ class Analysis:
     home: str
     python: str = ""  # an example of calling it, as a docstring has one
     over_datasets: bool = True  # whether tables have means or correlations over datasets
-    benchmark: bool = False  # whether its numbers can be written as CLIP_benchmark's
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
     def __post_init__(self) -> None:

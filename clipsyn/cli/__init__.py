@@ -16,7 +16,7 @@ import click
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.cli.options import STORE, command, options_of, output_option
-from clipsyn.cli.output import BENCHMARK, Output, say, say_written, sentences, speak_of
+from clipsyn.cli.output import Output, say, say_written, sentences, speak_of
 from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
@@ -79,10 +79,9 @@ class _Commands(UserDict[str, Any]):
 
 def analysis_command(analysis: Analysis) -> click.Command:
     """`clipsyn NAME STORE`, with an option for each setting of the analysis."""
-    output = output_option(*([BENCHMARK] if analysis.benchmark else []))
     help = "\n".join([f"{analysis.about}\n\n\b", *analysis.examples])
 
-    @command(analysis.name, [STORE, *options_of(analysis.settings), output], help)
+    @command(analysis.name, [STORE, *options_of(analysis.settings), output_option()], help)
     def run(store: Path, *, output: Output, **values: Any) -> None:
         from clipsyn.store.features import FeatureStore
 

@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from clipsyn.cli.options import STORE, Source, command, option, options_of, output_option
-from clipsyn.cli.output import BENCHMARK, Output, say, say_notes
+from clipsyn.cli.output import Output, say, say_notes
 from clipsyn.cli.run import EXECUTOR, evaluation_by_jobs, pop_executor_settings
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.settings import CompareSettings, ProtocolSettings
+from clipsyn.evaluation.settings import CompareSettings, PairedSettings, ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.settings import declared, defaults
@@ -44,7 +43,6 @@ _LISTED = "\n".join(
         STORE,
         *options_of(ProtocolSettings, without=("output",)),
         output_option(
-            BENCHMARK,
             grows=".parquet",
             about=". Results are added to a .parquet, which is not computed again",
         ),
@@ -116,7 +114,7 @@ evaluate.help = cleandoc(evaluate.help or "").replace("METHODS", _LISTED)
             metavar="NAME|FILE",
             help=declared(CompareSettings)["reference"].help,
         ),
-        *options_of(CompareSettings, without=("reference", "details")),
+        *options_of(CompareSettings, without=("reference",)),
         output_option(),
     ],
 )
@@ -152,26 +150,23 @@ def compare(
     clipsyn compare results.parquet
     clipsyn compare results.parquet nlc super-learner
     clipsyn compare results.parquet best-single log-avg -p 'jpeg-*'
-    clipsyn compare results.parquet nlc --shots 16 --details -o pairs.csv
+    clipsyn compare results.parquet nlc --shots 16 -o pairs.csv
     clipsyn compare zeroshot.parquet --reference openai-zeroshot
     clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2
     """
     if reference is None:
-        from clipsyn.evaluation.paired.measure import measure as compared
-        from clipsyn.evaluation.paired.tables import tables
+        from clipsyn.evaluation.paired import measure as compared
+        from clipsyn.evaluation.paired_tables import tables
 
-        settings = PairedSettings(**values)
-        frame = compared(results, settings, first, second)
-        output.show(frame, lambda shown: tables(shown, settings))
+        output.show(compared(results, PairedSettings(**values), first, second), tables)
         return
     usual = defaults(PairedSettings)
-    others = [name for name, value in values.items() if value != usual[name] and name != "details"]
+    others = [name for name, value in values.items() if value != usual[name]]
     if first or others:
         what = f"{others[0]}=…" if others else "FIRST and SECOND"
         raise UsageError(f"{what} is about methods, not about published numbers: leave it out")
-    details = values["details"]
     _compare_with_published(
-        results, CompareSettings(reference=reference, tolerance=tolerance, details=details), output
+        results, CompareSettings(reference=reference, tolerance=tolerance), output
     )
 
 

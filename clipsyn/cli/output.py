@@ -30,7 +30,6 @@ STDOUT = Path("-")
 JSON = (".json", str(STDOUT))
 NUMBERS = (".csv", ".parquet", *JSON)
 TABLES = {".md": "markdown", ".tex": "latex"}
-BENCHMARK = ".clip-benchmark.csv"  # the columns of CLIP_benchmark's results
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,13 @@ class Output:
 def _write(file: Path, numbers: Any, shown: Mapping[str, Tables]) -> None:
     from clipsyn.show import frames
 
-    name, ending = file.name.lower(), file.suffix.lower()
+    ending = file.suffix.lower()
     if ending in TABLES:
         from clipsyn.show.formats import written
 
         _write_text(file, written(shown, TABLES[ending]))
     elif ending == ".json":
         _write_text(file, _json(numbers))
-    elif name.endswith(BENCHMARK):
-        from clipsyn.evaluation.results.benchmark import benchmark_csv
-
-        _write_text(file, benchmark_csv(numbers))
     else:
         frames.write(_frame(numbers), **{ending.removeprefix("."): file})
 

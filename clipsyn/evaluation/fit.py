@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, TooFewSamples
 from clipsyn.evaluation.plan import Comparison, Result, Task, is_random
+from clipsyn.evaluation.results.files import Predicted
 from clipsyn.evaluation.results.frame import Measured, Row, row
-from clipsyn.evaluation.results.predictions import Predicted
 from clipsyn.evaluation.shown import Combined, Shown
 from clipsyn.methods.chosen import choose
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
@@ -250,7 +250,7 @@ def _predicted(shown: Shown, result: Result, said: Combined | None) -> Predicted
     silent = target.reader.silent
     is_guess = bool(silent) if said else result.backbone in target.reader.unsure
     return Predicted(
-        result.about,
+        result.fingerprint,
         target.rows[scorer.rows],
         target.class_indices(judged.prediction[scorer.rows]),
         None if is_guess else judged.confidence[scorer.rows],

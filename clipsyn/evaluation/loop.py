@@ -20,9 +20,8 @@ from clipsyn.errors import Interrupted, UsageError
 from clipsyn.evaluation.cells import comparisons
 from clipsyn.evaluation.fit import Finished, Study
 from clipsyn.evaluation.plan import Comparison, Result, Task
-from clipsyn.evaluation.results.files import ResultsFile
+from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile
 from clipsyn.evaluation.results.frame import RESULT, Row, in_order
-from clipsyn.evaluation.results.predictions import PredictionsFile
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics.blocks import working_alone
@@ -48,7 +47,7 @@ def evaluate(
     embeddings, or where nothing is labelled to learn from. Methods are always fitted on clean
     images of the support. output: results are added to it as they come, by several processes if
     need be; what it already holds from the same inputs is not computed again. What each method
-    predicts is kept beside it (`clipsyn.evaluation.results.predictions`), for `compare_methods`.
+    predicts is kept beside it (`clipsyn.evaluation.results.files`), for `compare_methods`.
 
     Returns what was asked for, new or known, as a tidy frame with the columns of `RESULT`. The
     metrics are those of `clipsyn.evaluation.scoring.Scorer`, fit_seconds (head and ensemble
@@ -77,8 +76,8 @@ def measure(
     for note in dict.fromkeys(notes):
         _LOG.info("note: %s", note)
     with (
-        ResultsFile(settings.output, replace=settings.replace) as results,
-        PredictionsFile(settings.predictions_file, replace=settings.replace) as predictions,
+        RowsFile(settings.output) as results,
+        RowsFile(settings.predictions_file, PREDICTIONS) as predictions,
     ):
 
         def is_new(result: Result) -> bool:
@@ -94,8 +93,10 @@ def measure(
         counter = progress.add("fits", sum(len(task.fits()) for task in left)) if progress else 0
         said: set[str] = set()
         for task, finished in _run(_affordable(left, is_new, budget), settings.workers):
-            results.add(finished.rows)
-            predictions.add(finished.predicted, task.comparison.samples())
+            results.add(pl.DataFrame(finished.rows, schema=RESULT))
+            samples = task.comparison.samples()
+            for target, predicted in finished.predicted:
+                predictions.add(predicted.frame(samples[target]))
             budget.count(finished.rows)
             for note in finished.notes:
                 if note not in said:
@@ -110,7 +111,7 @@ def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
     """What was asked for, as far as others have measured it; nothing is fitted."""
     datasets, _ = comparisons(store, settings)
     tasks = _tasks(datasets)
-    with ResultsFile(settings.output) as results:
+    with RowsFile(settings.output) as results:
         return _in_order(results.frame, _fingerprints(tasks))
 
 

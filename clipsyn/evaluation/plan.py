@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import DatasetError
-from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import ProtocolSettings
@@ -222,19 +221,10 @@ class Comparison:
         base, _ = halves(len(self.reader.samples.class_names))
         return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
 
-    @cached_property
-    def _given(self) -> dict[tuple[int, int], Rows]:
-        """Rows of the support by (shots, seed), where others have drawn them."""
-        if not self.settings.coop or not self.support:
-            return {}
-        drawn = [shots for shots in self.settings.images if shots]
-        wanted = [(shots, seed) for shots in drawn for seed in self.settings.draws]
-        return read_indices(self.settings.coop, self.support.samples, wanted)
-
     def _draws(self) -> Iterator[Draw]:
         nothing = np.empty(0, np.intp)
         yield Draw(0, None, nothing, _digest(nothing))
-        for seed in (None, *self.settings.draws) if self.support else ():
+        for seed in (None, *range(self.settings.seeds)) if self.support else ():
             for shots, rows in self._drawn(seed).items():
                 yield Draw(shots, seed, rows, _digest(rows))
 
@@ -247,16 +237,10 @@ class Comparison:
         drawn: dict[int | None, Rows] = {}
         for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
             if shots is None or seed is not None:
-                rows = self._rows(shots, seed or 0)
+                rows = few_shot(self._labels, shots, seed or 0)
                 drawn = {k: one for k, one in drawn.items() if not np.array_equal(one, rows)}
                 drawn[shots] = rows
         return drawn
-
-    def _rows(self, shots: int | None, seed: int) -> Rows:
-        given = None if shots is None else self._given.get((shots, seed))
-        if given is None:
-            return few_shot(self._labels, shots, seed)
-        return given[self._learnable.labels[given] >= 0]
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
         """The ensembles to measure on a draw, with None for the backbones on their own.
@@ -329,21 +313,6 @@ class Comparison:
         _, empty = shortfall(labels, None, classes)
         if empty and not self.settings.base_to_new:
             yield f"{where}: {empty} of {classes} classes have no image to learn from"
-        drawn = self._drawn(self.settings.draws[0])
-        if gone := [k for k in self.settings.images if k and k not in drawn]:
-            most = list(drawn)[-1]
-            yield (
-                f"{where}: {', '.join(map(str, gone))} shots are the same {len(drawn[most])} "
-                f"images as {most or 'full'}: fitted once"
-            )
-        for shots in self.settings.images:
-            short, _ = shortfall(labels, shots, classes)
-            if short:
-                yield (
-                    f"{where}: {short} of {classes} classes have fewer than {shots} images; from "
-                    f"{shots} shots on they give all they have"
-                )
-                break
 
 
 def _digest(rows: Rows) -> str:

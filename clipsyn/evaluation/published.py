@@ -6,7 +6,7 @@ under the same prompts if the reference names them. It is of clean images of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -27,7 +27,7 @@ from clipsyn.evaluation.results.frame import Row, singles
 from clipsyn.evaluation.settings import CompareSettings
 from clipsyn.settings import UNFITTED, takes
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, points_cell
-from clipsyn.show.tables import Line, Measure, measures_of, measures_table
+from clipsyn.show.tables import Measure, measures_of, measures_table
 from clipsyn.show.titles import WIDTH, shortened
 from clipsyn.text import few
 
@@ -49,7 +49,7 @@ COMPARED: dict[str, Any] = {
     "beyond": pl.Boolean,  # the tolerance
     "source": pl.String,
 }
-_MADE_BY = "`clipsyn zeroshot STORE -o FILE.parquet` makes them"
+_DIFFERENCES = {"value": "difference", "ci_low": "difference_low", "ci_high": "difference_high"}
 
 
 @takes(CompareSettings)
@@ -76,10 +76,16 @@ def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame
 
 def measure(frame: pl.DataFrame, settings: CompareSettings) -> pl.DataFrame:
     """`compare`, of results and settings that have been read."""
-    ours, numbers = zero_shot(frame), find_reference(settings.reference)
-    rows = list(_rows(ours, numbers, settings.tolerance / 100))
+    numbers = find_reference(settings.reference)
+    rows = [*_rows(zero_shot(frame), numbers, settings.tolerance / 100)]
     if not rows:
-        raise UsageError(_nothing_shared(ours, numbers, settings.reference))
+        known = few(sorted({f"{one.backbone} on {one.dataset}" for one in numbers}), 9)
+        raise UsageError(
+            "the results have no zero-shot accuracy of a single backbone on clean images of a test "
+            f"split that is published in {settings.reference}, under its prompts if it names some: "
+            f"it has {known}; give another reference=…, or results of `clipsyn zeroshot STORE -o "
+            "FILE.parquet`"
+        )
     return pl.DataFrame(rows, schema=COMPARED)
 
 
@@ -93,11 +99,8 @@ def zero_shot(frame: pl.DataFrame) -> pl.DataFrame:
         shots=UNFITTED,
         perturbation="clean",
     )
-    places = rows.select("dataset", "split").unique().iter_rows()
-    tested = [place for place in places if _is_test(*place)]
-    there = pl.DataFrame(tested, schema=["dataset", "split"], orient="row")
-    there = there.cast({"dataset": pl.String, "split": pl.String})
-    return rows.join(there, on=["dataset", "split"], how="semi", maintain_order="left")
+    tested = [_is_test(*place) for place in rows.select("dataset", "split").iter_rows()]
+    return rows.filter(pl.Series(tested, dtype=pl.Boolean))
 
 
 def unpublished(frame: pl.DataFrame, compared: pl.DataFrame) -> Iterator[str]:
@@ -124,44 +127,21 @@ def _rows(ours: pl.DataFrame, numbers: Iterable[Published], tolerance: float) ->
     for row in ours.iter_rows(named=True):
         subject = dataset_name(row["dataset"]), backbone_name(row["backbone"]), row["metric"]
         for one in published.get(subject, ()):
-            if not one.prompts or row["prompts"] in one.prompts:
-                yield _compared(row, one, tolerance)
-
-
-def _compared(row: Row, one: Published, tolerance: float) -> Row:
-    info = find_dataset(one.dataset)
-    usual = info.splits.get(row["split"]) if info else None
-    values = {"difference": "value", "difference_low": "ci_low", "difference_high": "ci_high"}
-    differences = {
-        name: None if row[of] is None else row[of] - one.accuracy for name, of in values.items()
-    }
-    return {
-        **{name: row[name] for name in COMPARED if name in row},
-        **differences,
-        "usual_n": usual.n if usual else None,
-        "published": one.accuracy,
-        "beyond": abs(row["value"] - one.accuracy) > tolerance + 1e-9,
-        "source": one.source,
-    }
-
-
-def _nothing_shared(ours: pl.DataFrame, numbers: Iterable[Published], reference: str) -> str:
-    """Why no number of ours is published there."""
-    if ours.is_empty():
-        return (
-            "the results have no zero-shot accuracy of a single backbone on clean images of a test "
-            f"split: {_MADE_BY}"
-        )
-    theirs: dict[str, set[str]] = {
-        "backbones": {one.backbone for one in numbers},
-        "datasets": {one.dataset for one in numbers},
-        "prompts": {name for one in numbers for name in one.prompts},
-    }
-    there = "; ".join(f"{kind} {few(sorted(them), 9)}" for kind, them in theirs.items() if them)
-    return (
-        f"{reference} has no number of these backbones on these datasets under these prompts: it "
-        f"has {there}; another reference=… may have them"
-    )
+            if one.prompts and row["prompts"] not in one.prompts:
+                continue
+            info = find_dataset(one.dataset)
+            usual = info.splits.get(row["split"]) if info else None
+            less = {
+                name: None if row[of] is None else row[of] - one.accuracy
+                for of, name in _DIFFERENCES.items()
+            }
+            yield {name: row[name] for name in COMPARED if name in row} | {
+                **less,
+                "usual_n": usual.n if usual else None,
+                "published": one.accuracy,
+                "beyond": abs(row["value"] - one.accuracy) > tolerance + 1e-9,
+                "source": one.source,
+            }
 
 
 # tables
@@ -174,17 +154,21 @@ _NOTE = (
 )
 _METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class"}
 _PLACE = ("dataset", "split", "prompts", "metric")
+_NUMBERS = (
+    Measure("ours", "ours", interval=True),
+    Measure("published", "published"),
+    Measure("difference", "difference", interval=True),
+)
 
 
 def tables(frame: pl.DataFrame, settings: CompareSettings) -> dict[str, Tables]:
-    """ "differences", a line for each dataset, and "numbers", a line for each number.
-
-    "numbers" has those that are beyond the tolerance, or all if details are asked for.
-    """
+    """ "differences", a line for each dataset, and "numbers", a line for each that is beyond."""
     parts: dict[str, Tables] = {"differences": (_differences(frame, settings),)}
-    listed = frame if settings.details else frame.filter("beyond")
-    if not listed.is_empty():
-        parts["numbers"] = (_numbers(listed),)
+    beyond = frame.filter("beyond")
+    if not beyond.is_empty():
+        lines = [(_about(row), _numbers(row)) for row in beyond.iter_rows(named=True)]
+        table = measures_table(lines, (*_NUMBERS, "n", "usual n"), notes=fill(_NOTE, WIDTH))
+        parts["numbers"] = (table,)
     return parts
 
 
@@ -194,12 +178,17 @@ def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
     for (*place, metric), part in frame.group_by(_PLACE, maintain_order=True):
         about = dict(zip(_PLACE, [*place, _METRICS[str(metric)]], strict=True))
         lines.append((about, {row["backbone"]: row for row in part.rows(named=True)}))
+    beyond, sources = int(frame["beyond"].sum()), frame["source"].unique(maintain_order=True)
+    within = f"{len(frame) - beyond} of {len(frame)} numbers are within"
+    marked = f"; {_MARK} marks the {beyond} beyond" if beyond else ""
+    about_all = "; ".join(filter(None, [*sources, names.phrase]))
     return measures_table(
         lines,
         measures_of(names, cell=_points),
         title="zero-shot accuracy minus the published one, in points",
         names=names,
-        notes=_summary(frame, settings, names.phrase),
+        notes=f"{within} {settings.tolerance:g} points of the published ones{marked}.\n"
+        f"{fill(f'published: {about_all}.', WIDTH)}",
     )
 
 
@@ -207,54 +196,19 @@ def _points(row: Mapping[str, Any]) -> Cell:
     if not row:
         return UNKNOWN
     points = points_cell(row["difference"])
-    low, high = _scaled(row, "difference_low", "difference_high")
+    low, high = (row[name] and 100 * row[name] for name in ("difference_low", "difference_high"))
     return Cell(f"{_MARK if row['beyond'] else ''}{points.text}", points.value, low, high)
 
 
-def _scaled(row: Mapping[str, Any], *names: str) -> list[float | None]:
-    return [None if row[name] is None else 100 * row[name] for name in names]
-
-
-def _summary(frame: pl.DataFrame, settings: CompareSettings, phrase: str) -> str:
-    beyond, sources = int(frame["beyond"].sum()), frame["source"].unique(maintain_order=True)
-    within = f"{len(frame) - beyond} of {len(frame)} numbers are within"
-    marked = f"; {_MARK} marks the {beyond} beyond" if beyond else ""
-    about = "; ".join(filter(None, [*sources, phrase]))
-    return (
-        f"{within} {settings.tolerance:g} points of the published ones{marked}.\n"
-        f"{fill(f'published: {about}.', WIDTH)}"
-    )
-
-
-_NUMBERS = (
-    Measure("ours", "ours", interval=True),
-    Measure("published", "published"),
-    Measure("difference", "difference", interval=True),
-)
-
-
-def _numbers(frame: pl.DataFrame) -> Table:
-    rows = frame.rows(named=True)
-    return measures_table([*map(_line, rows)], (*_NUMBERS, "n", "usual n"), notes=_note(rows))
-
-
-def _line(row: Mapping[str, Any]) -> Line:
+def _about(row: Mapping[str, Any]) -> Row:
     about = {name: row[name] for name in ("dataset", "prompts", "backbone")}
-    about |= {"metric": _METRICS[row["metric"]], "n": row["n"], "usual n": row["usual_n"]}
-    low, high = row["difference_low"], row["difference_high"]
-    return about, {
-        "ours": row,
+    return about | {"metric": _METRICS[row["metric"]], "n": row["n"], "usual n": row["usual_n"]}
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Row]:
+    difference = {name: row[of] for name, of in _DIFFERENCES.items()}
+    return {
+        "ours": {**row},
         "published": {"value": row["published"]},
-        "difference": {"value": row["difference"], "ci_low": low, "ci_high": high},
+        "difference": difference,
     }
-
-
-def _note(rows: Sequence[Mapping[str, Any]]) -> str:
-    other = [row for row in rows if row["usual_n"] is not None and row["n"] != row["usual_n"]]
-    names = ", ".join(dict.fromkeys(row["dataset"] for row in other))
-    return "\n".join(
-        [
-            fill(_NOTE, WIDTH),
-            *([fill(f"Not as many images as usual: {names}.", WIDTH)] if other else []),
-        ]
-    )

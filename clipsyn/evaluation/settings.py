@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.evaluation.selection import Selection, allow_overlap, perturbations
+from clipsyn.evaluation.selection import (
+    Selection,
+    allow_overlap,
+    head_of_results,
+    perturbations,
+    shots_of_results,
+    splits,
+)
 from clipsyn.methods.ensembles import CHOSEN, USUAL_ENSEMBLES
 from clipsyn.methods.heads import USUAL_HEADS
 from clipsyn.names import HELP as SHARD_HELP
@@ -16,7 +23,6 @@ from clipsyn.settings import (
     GROWING,
     NAMES,
     NUMBER,
-    PATH,
     SOURCE,
     TEXT,
     WHOLE,
@@ -57,7 +63,7 @@ class ProtocolSettings(Selection):
     seeds: int = setting(
         3,
         WHOLE,
-        "Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
+        "Draws of the shots: seeds 0 to N-1.",
         least=1,
         most=MOST_SEEDS,
     )
@@ -78,13 +84,6 @@ class ProtocolSettings(Selection):
         (), NAMES, "Perturbations of the support that are augmented views."
     )
     base_to_new: bool = setting(False, FLAG, "Fit on half of the classes, measure on each half.")
-    coop: Path | None = setting(
-        None,
-        PATH,
-        "Folder with CoOp's draws, shot_K-seed_S.json, instead of drawing the shots.",
-        metavar="DIRECTORY",
-        instead_of_none="none",
-    )
     output: Path | None = setting(
         None,
         GROWING,
@@ -98,7 +97,6 @@ class ProtocolSettings(Selection):
         FLAG,
         "Keep what every method predicts for each image, beside the results, for clipsyn compare.",
     )
-    replace: bool = setting(False, FLAG, "Replace results of other inputs in these files.")
     budget: float = setting(
         10.0,
         NUMBER,
@@ -132,12 +130,6 @@ class ProtocolSettings(Selection):
         """Where predictions are kept, if they are."""
         return predictions_of(self.output) if self.predictions and self.output else None
 
-    @property
-    def draws(self) -> range:
-        """The seeds: CoOp numbers its files from 1."""
-        first = 1 if self.coop else 0
-        return range(first, first + self.seeds)
-
 
 class CompareSettings(Settings):
     """What `clipsyn compare --reference` is asked for."""
@@ -152,6 +144,17 @@ class CompareSettings(Settings):
     tolerance: float = setting(
         0.5, NUMBER, "Points beyond which a difference is flagged.", least=0, most=100
     )
-    details: bool = setting(
-        False, FLAG, "A line for every number, not only for those that are flagged.", display=True
+
+
+class PairedSettings(Selection):
+    """What `clipsyn compare` is asked for."""
+
+    splits: tuple[str, ...] | None = splits(None)
+    backbones: tuple[str, ...] | None = setting(
+        None, NAMES, "Backbones that are compared, too.", letter="-b", instead_of_none="none"
     )
+    ensembles: tuple[str, ...] | None = setting(
+        None, NAMES, "Ensembles that are compared.", instead_of_none="all"
+    )
+    head: str = head_of_results("that are compared")
+    shots: Shots | None = shots_of_results("that are compared")

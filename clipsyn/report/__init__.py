@@ -45,13 +45,7 @@ class ReportSettings(Selection):
     )
     pooled: bool = selection.pooled()
     results: Path | None = selection.results(
-        "Results of `clipsyn evaluate -o`: which combination of backbones is best."
-    )
-    predictions: Path | None = setting(
-        None,
-        PATH,
-        "Every method's answers, kept by `clipsyn evaluate`: which methods differ, and how surely.",
-        instead_of_none="none",
+        "Results of `clipsyn evaluate -o`: which combination of backbones is best, how surely."
     )
     measured: Mapping[str, str] = setting(
         {},

@@ -16,12 +16,11 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.measure import cell_cost
 from clipsyn.analyses.predicted import ALL
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.paired.measure import measure as compare
+from clipsyn.evaluation.paired import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.frame import gain_metric
-from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation.settings import PairedSettings, predictions_of
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import ReportSettings
@@ -125,9 +124,8 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
             frames[name] = _measure(store, name, _about(name, keys, settings))
         except _LACKING as error:
             lacking[name] = str(error)
-    if settings.predictions:
-        check_data(store, subjects(settings.predictions), settings.predictions)
-        frames[PAIRED] = _paired(settings)
+    if settings.results and predictions_of(settings.results).exists():
+        frames[PAIRED] = _paired(settings.results, settings)
     gflops = dict(_gflops(store, keys))
     return Evidence(store, settings, keys, frames, lacking, gflops, _sharing(store, keys))
 
@@ -193,15 +191,14 @@ def settings_of(analysis: Analysis, settings: ReportSettings) -> Any:
     return analysis.settings(**{name: getattr(settings, name) for name in shared})
 
 
-def _paired(settings: ReportSettings) -> pl.DataFrame:
+def _paired(results: Path, settings: ReportSettings) -> pl.DataFrame:
     """Every method against the backbone that is best on the support; all pairs without it."""
-    assert settings.predictions
     names = ("datasets", "splits", "perturbations", "prompts")
     asked = PairedSettings(**{name: getattr(settings, name) for name in names})
     try:
-        return compare(settings.predictions, asked, BEST_SINGLE)
+        return compare(results, asked, BEST_SINGLE)
     except UnknownName:
-        return compare(settings.predictions, asked)
+        return compare(results, asked)
 
 
 def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[str, float]]:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import ClipsynError, UsageError
+from clipsyn.evaluation.results.files import collect, scan
 from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, WHERE, singles
-from clipsyn.evaluation.results.predictions import scan
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import judge, scored
@@ -162,8 +163,11 @@ def _confidences(
 
 
 def chosen_answers(path: Path | None, group: Predicted) -> Answers:
-    """Of the method that the support chooses, at the most shots and the first draw."""
-    if path is None:
+    """Of the method that the support chooses, at the most shots and the first draw.
+
+    path: of results, beside which predictions are kept.
+    """
+    if path is None or not (predictions := predictions_of(path)).exists():
         return {}
     about = {
         "dataset": group.samples.dataset,
@@ -171,13 +175,14 @@ def chosen_answers(path: Path | None, group: Predicted) -> Answers:
         "perturbation": group.perturbation,
         "prompts": group.prompts,
         "ensemble": CHOSEN,
+        "metric": "acc1",
     }
-    order = SHOTS_IN_ORDER
+    draws = collect(path).filter(**about).sort(SHOTS_IN_ORDER, -pl.col("seed"))
+    if draws.is_empty():
+        return {}
     rows = (
-        scan(path)
-        .filter(**about)
-        .filter(order == order.max())
-        .filter(pl.col("seed").eq_missing(pl.col("seed").min()))
+        scan(predictions)
+        .filter(fingerprint=draws["fingerprint"][-1])
         .select("sample_id", "prediction", "confidence")
         .collect()
     )
@@ -219,7 +224,7 @@ def _examples(evidence: Evidence) -> list[Example]:
     return [
         example
         for group in groups.values()
-        for example in examples(group, most, chosen_answers(settings.predictions, group))
+        for example in examples(group, most, chosen_answers(settings.results, group))
     ]
 
 

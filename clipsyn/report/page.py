@@ -17,8 +17,7 @@ import polars as pl
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.paired.tables import tables as paired_tables
+from clipsyn.evaluation.paired_tables import tables as paired_tables
 from clipsyn.evaluation.results.frame import WHERE
 from clipsyn.evaluation.tables import named_tables
 from clipsyn.methods.ensembles import CHOSEN
@@ -117,7 +116,7 @@ def _tables(name: str, frame: pl.DataFrame, evidence: Evidence) -> Iterable[Tabl
     if name == EVALUATE:
         return named_tables(frame).values()
     if name == PAIRED:
-        return paired_tables(frame, PairedSettings()).values()
+        return paired_tables(frame).values()
     analysis: Analysis = ANALYSES.load(name)
     settings = settings_of(analysis, evidence.settings)
     if "summary" in analysis.declared:  # a line a dataset, no table of each

@@ -36,10 +36,6 @@ _LINES = {  # that write what a store alone has not
     "evaluate": "clipsyn evaluate STORE -o FILE.parquet",
     "predict": "clipsyn predict ROUTER STORE -o FILE.parquet",
 }
-_HINT = (
-    "; figures are drawn of a store, or of the Parquet file that a command wrote, as `clipsyn "
-    "zeroshot STORE -o FILE.parquet`"
-)
 Source = FeatureStore | pl.DataFrame | Path | str
 _OF_RESULTS = ("heads", "ensembles")  # a store has none
 _COLUMNS = {  # of the frame, by setting
@@ -161,7 +157,7 @@ def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
-    frame = all_rows(path, _HINT)
+    frame = all_rows(path)
     lacking = ", ".join(name for name in RESULT if name not in frame.columns)
     if tidy and lacking:
         raise UsageError(

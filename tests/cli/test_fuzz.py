@@ -24,7 +24,6 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.run.recipe import STAGES
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
@@ -90,7 +89,7 @@ BASES: dict[str, dict[str, Any]] = {
         "perturbations": "clean",
         "output": "page.html",
     },
-    "compare": {"results": "predictions.parquet"},
+    "compare": {"results": "r.parquet"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
     "verify": {"store": "store"},
@@ -130,7 +129,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
 def _make_results(folder: Path) -> None:
     store = FeatureStore.open(folder / "store")
     evaluate(store, ensembles=["log-avg"], shots=[1], seeds=1, output=folder / "r.parquet")
-    predictions_of(folder / "r.parquet").rename(folder / "predictions.parquet")
     ANALYSES.load("zeroshot")(store).write_parquet(folder / "results.parquet")
     published = "dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n"
     (folder / "published.csv").write_text(published)

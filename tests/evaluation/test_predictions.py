@@ -10,7 +10,6 @@ from polars.testing import assert_frame_equal
 
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
@@ -50,6 +49,15 @@ def accuracies(path) -> pl.DataFrame:
     return pl.read_parquet(path).group_by("fingerprint").agg(value=right, n=pl.len().cast(pl.Int64))
 
 
+def answers_of(path, frame: pl.DataFrame, **about) -> pl.DataFrame:
+    names = about.pop("backbones", None)
+    rows = frame.filter(metric="acc1", **about)
+    if names:
+        rows = rows.filter(pl.col("backbones") == pl.lit(names))
+    (fingerprint,) = rows["fingerprint"]
+    return pl.read_parquet(path).filter(fingerprint=fingerprint)
+
+
 def check(frame: pl.DataFrame, path) -> None:
     """Every accuracy of a backbone or an ensemble is that of its predictions."""
     results = frame.filter(pl.col("ensemble") != "oracle", metric="acc1")
@@ -65,9 +73,10 @@ def test_results_follow_from_predictions(store, tmp_path, heads):
     path = predictions_of(output)
     frame = evaluate(store, output=output, heads=heads, perturbations="*", **SETTINGS)
     check(frame, path)
-    names = set(subjects(path)["ensemble"])
-    assert names == {"single", "best-single", "log-avg", "super-learner", "nlc:steps=5"}
-    assert set(subjects(path)["perturbation"]) == {"clean", "jpeg-3"}
+    there = frame.join(pl.read_parquet(path), on="fingerprint", how="semi")
+    names = {"single", "best-single", "log-avg", "super-learner", "nlc:steps=5"}
+    assert set(there["ensemble"]) == names
+    assert set(there["perturbation"]) == {"clean", "jpeg-3"}
     assert_frame_equal(
         frame.filter(UNTIMED),
         evaluate(store, heads=heads, perturbations="*", **SETTINGS).filter(UNTIMED),
@@ -80,10 +89,8 @@ def test_an_image_has_what_the_method_says_of_it(store, tmp_path):
 
     output = tmp_path / "r.parquet"
     path = predictions_of(output)
-    evaluate(store, output=output, **SETTINGS)
-    found = pl.read_parquet(path).filter(
-        head="zero-shot", ensemble="super-learner", shots="4", seed=1
-    )
+    frame = evaluate(store, output=output, **SETTINGS)
+    found = answers_of(path, frame, head="zero-shot", ensemble="super-learner", shots="4", seed=1)
     support, test = store.pool("toy", "train"), store.pool("toy", "test")
     learner = SuperLearner().fit(support.take(few_shot(support.labels, 4, 1)))
     counted = [row for row in range(40) if row not in (3, 7)]
@@ -101,10 +108,12 @@ def test_classes_are_those_of_the_dataset_where_methods_know_some_alone(store, t
     path = predictions_of(output)
     frame = evaluate(store, output=output, base_to_new=True, ensembles=["log-avg"], shots=(1,))
     check(frame, path)
-    found = pl.read_parquet(path).filter(ensemble="log-avg")
-    assert set(found.filter(classes="base")["label"]) == {0, 1}
-    assert set(found.filter(classes="new")["label"]) == {2, 3}
-    assert set(found.filter(classes="new")["prediction"]) <= {2, 3}
+    base, new = (
+        answers_of(path, frame, ensemble="log-avg", classes=half) for half in ("base", "new")
+    )
+    assert set(base["label"]) == {0, 1}
+    assert set(new["label"]) == {2, 3}
+    assert set(new["prediction"]) <= {2, 3}
 
 
 def test_predictions_without_probabilities_have_no_confidence(tmp_path):
@@ -122,11 +131,12 @@ def test_predictions_without_probabilities_have_no_confidence(tmp_path):
     path = predictions_of(output)
     frame = evaluate(FeatureStore.open(tmp_path / "quiz"), output=output, ensembles=["vote-1"])
     check(frame, path)
-    found = pl.read_parquet(path)
-    of = {name: found.filter(pl.col("backbones") == f'["{name}"]') for name in ("sure", "mute")}
-    assert of["mute"]["confidence"].is_null().all()
-    assert of["sure"]["confidence"].to_list() == pytest.approx([0.25, 0.5, 0.75], abs=0.3)
-    assert found.filter(ensemble="vote-1")["confidence"].is_null().all()
+    mute, sure = (
+        answers_of(path, frame, ensemble="single", backbones=[name]) for name in ("mute", "sure")
+    )
+    assert mute["confidence"].is_null().all()
+    assert sure["confidence"].to_list() == pytest.approx([0.25, 0.5, 0.75], abs=0.3)
+    assert answers_of(path, frame, ensemble="vote-1")["confidence"].is_null().all()
 
 
 class Fits:

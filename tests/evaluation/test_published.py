@@ -123,22 +123,8 @@ def test_prompts_that_a_reference_names(compare) -> None:
     theirs = "food101,RN50/openai,0.6,A,,own openai\n"
     assert [row["prompts"] for row in compare(rows, theirs)] == ["own"]
     assert len(compare(rows, "food101,RN50/openai,0.6,A,,\n")) == 2
-    with pytest.raises(UsageError, match="prompts openai, own"):
+    with pytest.raises(UsageError, match="published in"):
         compare(rows[1:], theirs)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        ours(ensemble="nlc"),
-        ours(backbones=["mine"]),
-        ours(dataset="mine"),
-        ours(metric="mean_per_class_recall"),
-    ],
-)
-def test_nothing_that_is_shared_is_said(compare, row: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
-        compare([row], "food101,RN50/openai,0.6,A,,\n")
 
 
 def test_an_empty_frame_is_a_sentence(compare) -> None:
@@ -187,7 +173,7 @@ def test_what_has_no_published_number_is_named() -> None:
 
 
 def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="cannot be read as results"):
         clipsyn.compare(tmp_path / "gone.parquet")
     with pytest.raises(UsageError, match="tolerance=… is a number"):
         clipsyn.compare(frame(ours()), tolerance=-1)
@@ -254,14 +240,6 @@ def test_those_beyond_are_listed_with_both_numbers_and_intervals() -> None:
     found = " ".join(line_of(text, "food101"))
     assert found.startswith("food101 own ViT mean per class 62.0 61.0")
     assert found.endswith("63.0 60.0 2.0 1.0\N{EN DASH}3.0 25,250 25,250")
-    everything = shown(*rows, details=True)["numbers"]
-    assert "RN50" in everything
-
-
-def test_another_number_of_images_than_usual_is_told() -> None:
-    rows = [compared("RN50", 0.02, dataset="vtab/eurosat", n=27_000, usual_n=5_400)]
-    assert "Not as many images as usual: vtab/eurosat." in shown(*rows)["numbers"]
-    assert "Not as many" not in shown(compared("RN50", 0.02, usual_n=None))["numbers"]
 
 
 def test_cells_have_the_numbers_behind_their_texts() -> None:

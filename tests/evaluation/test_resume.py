@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.results.files import ResultsFile
+from clipsyn.evaluation.results.files import RowsFile
 from clipsyn.store.features import FeatureStore
 
 SETTINGS = {
@@ -73,7 +73,7 @@ def start(tiny_store: FeatureStore, tmp_path: Path):
 
 
 def kept(output: Path) -> int:
-    fitted = ResultsFile(output).frame.filter(metric="fit_seconds")
+    fitted = RowsFile(output).frame.filter(metric="fit_seconds")
     return len(fitted)
 
 

@@ -19,6 +19,8 @@ from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.files import PREDICTIONS, Predicted, RowsFile, collect
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.selection import Selection
 from clipsyn.evaluation.settings import predictions_of
 from clipsyn.report.gallery import Example, Thumbnails, chosen_answers, examples, unique_table
@@ -90,21 +92,20 @@ def test_confidences_are_those_of_logits_and_not_known_of_answers_alone(answered
     assert other.confidence is None
 
 
-def test_answers_of_the_chosen_method_are_of_the_first_draw_at_the_most_shots(
-    tiny_store, tmp_path, monkeypatch
-):
+def test_answers_of_the_chosen_method_are_of_the_first_draw_at_the_most_shots(tiny_store, tmp_path):
     output, group = tmp_path / "results.parquet", of(tiny_store)
     evaluate(tiny_store, ensembles=["log-avg"], output=output)
-    path = predictions_of(output)
-    assert chosen_answers(None, group) == chosen_answers(path, group) == {}
-    about = {"dataset": "toy", "split": "test", "perturbation": "clean", "prompts": group.prompts}
-    about |= {"ensemble": "chosen", "sample_id": "x", "confidence": 0.5}
-    made = [
-        about | {"shots": shots, "seed": seed, "prediction": answer}
-        for shots, seed, answer in (("4", 0, 2), ("16", 1, 1), ("16", 0, 0))
-    ]
-    monkeypatch.setattr("clipsyn.report.gallery.scan", lambda _: pl.LazyFrame(made))
-    assert chosen_answers(path, group) == {"x": (0, 0.5)}
+    assert chosen_answers(None, group) == chosen_answers(output, group) == {}
+    (row, *_) = collect(output).filter(dataset="toy", split="test", perturbation="clean").to_dicts()
+    samples, rows = tiny_store.samples("toy", "test"), np.array([3])
+    for shots, seed, answer in (("4", 0, 2), ("16", 1, 1), ("16", 0, 0)):
+        name = f"{shots} {seed}"
+        about = {"ensemble": "chosen", "metric": "acc1", "fingerprint": name}
+        chosen = pl.DataFrame([row | about | {"shots": shots, "seed": seed}], schema=RESULT)
+        predicted = Predicted(name, rows, np.array([answer]), np.array([0.5], np.float32))
+        RowsFile(output).add(chosen)
+        RowsFile(predictions_of(output), PREDICTIONS).add(predicted.frame(samples))
+    assert chosen_answers(output, group) == {samples.ids[3]: (0, 0.5)}
 
 
 def test_an_image_that_some_backbone_could_not_read_does_not_count(answered):

@@ -18,7 +18,6 @@ import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.report import FIGURES, ReportSettings
 from clipsyn.report.evidence import gather, without_folders
 from clipsyn.report.page import caveats, rendered, write_report
@@ -310,10 +309,9 @@ class TestFiles:
 
     def test_predictions_give_a_test_of_each_method(self, tiny_store, tmp_path, write):
         results, methods = tmp_path / "r.parquet", ["best-single", "log-avg", "super-learner"]
-        answers = predictions_of(results)
         evaluate(tiny_store, ensembles=methods, shots=[2], seeds=2, output=results)
-        page = write(tiny_store, results=results, predictions=answers)
-        pair = clipsyn.compare_methods(answers, "best-single", perturbations=["clean"])
+        page = write(tiny_store, results=results)
+        pair = clipsyn.compare_methods(results, "best-single", perturbations=["clean"])
         (fact,) = re.findall("<b>Tested image by image</b>.*?</li>", page.text, re.DOTALL)
         (name,) = re.findall("<bdi>(.*?)</bdi>", fact)
         (row,) = pair.filter(second=name, dataset="toy").iter_rows(named=True)
@@ -328,9 +326,8 @@ class TestFiles:
         self, tiny_store, tmp_path, write
     ):
         results, methods = tmp_path / "r.parquet", ["log-avg", "vote-1"]
-        answers = predictions_of(results)
         evaluate(tiny_store, heads=["zero-shot"], ensembles=methods, output=results)
-        assert "All pairs" in write(tiny_store, predictions=answers).words
+        assert "All pairs" in write(tiny_store, results=results).words
 
     def test_what_was_measured_before_is_shown(self, pets, tmp_path, write):
         frame = ANALYSES.load("zeroshot")(pets)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 import clipsyn
 from clipsyn.errors import StoreError, UnknownName, UsageError
-from clipsyn.evaluation.results.files import ResultsFile
+from clipsyn.evaluation.results.files import RowsFile
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.report import FIGURES, Drawn
 from clipsyn.report.plot import frame_of, plot, selected
@@ -122,9 +122,8 @@ def test_a_file_that_is_no_parquet(figure, tmp_path, content):
 
 
 def test_rows_that_evaluate_has_not_moved_into_its_file_are_drawn_too(figure, tmp_path):
-    first, second = FRAME.head(2).to_dicts()
-    rows = [first | {"fingerprint": "1"}, second | {"fingerprint": "2"}]
-    ResultsFile(tmp_path / "results.parquet").add(rows)
+    rows = FRAME.head(2).with_columns(fingerprint=pl.Series(["1", "2"]))
+    RowsFile(tmp_path / "results.parquet").add(rows)
     assert frame_of(figure, tmp_path / "results.parquet")["fingerprint"].to_list() == ["1", "2"]
 
 

@@ -38,5 +38,4 @@ Needs no image, no model and no GPU.""",
 >>> frame.filter(metric="acc1").select("ensemble", "backbones", "value").row(0)
 ('single', ['fake/one'], 0.35)""",
     over_datasets=False,
-    benchmark=True,
 )

@@ -6,6 +6,7 @@ So a file of results can be compared with a store, without measuring again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import polars as pl
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.results.frame import DATA, NUMBERS, RESULT, subject
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 _SUBJECT = ["dataset", "split", "perturbation", "prompts", "backbones"]
@@ -29,7 +31,6 @@ class Data:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._labels, self._of = cache(self._read_labels), cache(self._read)
-        self._cell, self._classes = cache(self._read_cell), cache(self._read_classes)
 
     def of(self, about: Mapping[str, Any]) -> dict[str, str | None]:
         """The digests for a row of results, which has the columns of `RESULT`."""
@@ -44,34 +45,27 @@ class Data:
     def _read(
         self, dataset: str, split: str, perturbation: str, prompts: str, backbones: tuple[str, ...]
     ) -> tuple[str | None, str | None, str | None]:
-        keys = [FeatureKey(dataset, split, perturbation, backbone) for backbone in backbones]
-        cells = [self._cell(key, prompts) for key in keys]
-        texts = [self._classes(dataset, prompts, it) for it in backbones] if prompts else []
+        store = self._store
+        texts = [store.classes_path(dataset, prompts, it) for it in backbones] if prompts else []
+        cells = [store.cell(FeatureKey(dataset, split, perturbation, it)) for it in backbones]
         return (
             self._labels(dataset, split),
-            _digest([one for one in cells if one is not None]),
-            _digest([one for one in texts if one is not None]),
+            _digest([_made_of(cell, prompts) for cell in cells if store.tree.exists(cell.path)]),
+            _digest([store.group(it)["fingerprint"] for it in texts if store.tree.exists(it)]),
         )
-
-    def _read_cell(self, key: FeatureKey, prompts: str | None) -> str | None:
-        """Its fingerprint; empty if it was imported with other prompt sets."""
-        cell = self._store.cell(key)
-        if not self._store.tree.exists(cell.path):
-            return None
-        try:
-            return str(cell.group(prompts)["fingerprint"])
-        except MissingCell:
-            return ""
-
-    def _read_classes(self, dataset: str, prompts: str, backbone: str) -> str | None:
-        path = self._store.classes_path(dataset, prompts, backbone)
-        return self._store.group(path)["fingerprint"] if self._store.tree.exists(path) else None
 
     def _read_labels(self, dataset: str, split: str) -> str | None:
         if not self._store.tree.exists(self._store.samples_path(dataset, split)):
             return None
         samples = self._store.samples(dataset, split)
         return _digest([samples.labels.tolist(), samples.class_names])
+
+
+def _made_of(cell: Cell, prompts: str | None) -> str:
+    """The fingerprint of a cell; empty if it was imported with other prompt sets."""
+    with suppress(MissingCell):
+        return str(cell.group(prompts)["fingerprint"])
+    return ""
 
 
 def _digest(parts: Sequence[Any]) -> str | None:
@@ -113,41 +107,24 @@ def check_data(
 def agreeing(frames: Sequence[tuple[Any, pl.DataFrame]]) -> pl.DataFrame:
     """The rows of several sources of results, each once; source: its name, for messages.
 
-    Rows of columns that only one has, such as a threshold, are about something else. Raises
-    UsageError where two of them say different things under the same names.
+    Rows with a value in a column that others lack, such as a threshold, are about something else.
+    Raises UsageError where two of them say different things under the same names.
     """
-    kept: list[tuple[Any, pl.DataFrame]] = []  # of each source what those before it have not
-    for source, frame in frames:
-        new = frame
-        for earlier, before in kept:
-            names = [it for it in frame.columns if it in before.columns and it not in NUMBERS]
-            plain, theirs = _without_own(new, before), before.filter(_without_own(before, new))
-            both = new.filter(plain).join(theirs, on=names, nulls_equal=True, suffix="_before")
-            odd = both.filter(~pl.col("metric").str.ends_with("_seconds"), _differ())
-            if not odd.is_empty():
-                raise UsageError(_contradiction(odd.row(0, named=True), earlier, source))
-            others = new.filter(plain).join(theirs, on=names, how="anti", nulls_equal=True)
-            new = pl.concat([others, new.filter(~plain)])
-        kept.append((source, new))
-    return pl.concat([frame for _, frame in kept], how="diagonal_relaxed")
-
-
-def _without_own(frame: pl.DataFrame, other: pl.DataFrame) -> pl.Expr:
-    """Whether a row has no value in a column that the other frame lacks."""
-    own = [it for it in frame.columns if it not in other.columns and it not in NUMBERS]
-    return pl.all_horizontal(pl.lit(value=True), *(pl.col(name).is_null() for name in own))
-
-
-def _differ() -> pl.Expr:
+    numbered = (frame.with_columns(_source=pl.lit(at)) for at, (_, frame) in enumerate(frames))
+    rows = pl.concat(numbered, how="diagonal_relaxed")
+    names = [name for name in rows.columns if name not in (*NUMBERS, "_source")]
+    first = rows.unique(names, keep="first", maintain_order=True)
+    both = rows.join(first, on=names, nulls_equal=True, suffix="_before")
     value, before = (pl.col(name).fill_nan(None) for name in ("value", "value_before"))
-    other_data = pl.col("data").ne_missing(pl.col("data_before"))
-    return ((value - before).abs() > _EQUAL) | (value.is_null() != before.is_null()) | other_data
-
-
-def _contradiction(row: Mapping[str, Any], *sources: Any) -> str:
-    return (
-        f"{' and '.join(map(str, sources))} contradict each other: {row['metric']} of "
-        f"{subject(row)} on {row['dataset']}/{row['split']} "
-        f"({row['perturbation']}, {row['prompts']}) is "
-        f"{row['value_before']} and {row['value']}, or is of other images or labels: give one"
-    )
+    differ = ((value - before).abs() > _EQUAL) | (value.is_null() != before.is_null())
+    differ |= pl.col("data").ne_missing(pl.col("data_before"))
+    odd = both.filter(~pl.col("metric").str.ends_with("_seconds"), differ)
+    if not odd.is_empty():
+        row = odd.row(0, named=True)
+        raise UsageError(
+            f"{frames[row['_source_before']][0]} and {frames[row['_source']][0]} contradict each "
+            f"other: {row['metric']} of {subject(row)} on {row['dataset']}/{row['split']} "
+            f"({row['perturbation']}, {row['prompts']}) is {row['value_before']} and "
+            f"{row['value']}, or is of other images or labels: give one"
+        )
+    return first.drop("_source")

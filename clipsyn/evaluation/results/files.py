@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.evaluation.results.frame import (
@@ -40,40 +43,62 @@ from clipsyn.show.frames import (
     scan_parquet,
 )
 from clipsyn.store.files import sync
+from clipsyn.store.samples import SampleTable
 from clipsyn.text import advised
 
+PREDICTIONS: dict[str, Any] = {  # a row is an image for a method that was fitted on a draw
+    "fingerprint": pl.String,  # that of the method's results, which say what it is
+    "dataset": pl.String,
+    "sample_id": pl.String,
+    "image": pl.UInt64,  # equal for equal images: 64 bits of the content's hash; null if unseen
+    "label": pl.Int32,
+    "prediction": pl.Int32,
+    "confidence": pl.Float32,  # null where there are no probabilities
+}
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
-_END, _REPLACES = ".parquet", "-replaces.parquet"  # of the name of a part
+_END = ".parquet"  # of the name of a part
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
 _MOST = 500  # parts that a run leaves before it puts them together
 _TRIES = 20  # to read parts that others put together meanwhile
 _MADE_BY = "clipsyn evaluate STORE -o FILE.parquet"
-_KNOWN = {"metric", "value", "n"}  # never null
 _R = TypeVar("_R")
 
 
-class Kind(NamedTuple):
-    """What such a file holds."""
+class Predicted(NamedTuple):
+    """What one method, fitted on one draw, predicts for the images that count."""
 
-    what: str
-    columns: dict[str, Any]
+    fingerprint: str
+    rows: NDArray[np.integer[Any]]  # (n,) of the sample table
+    prediction: NDArray[np.integer[Any]]  # (n,) class index
+    confidence: NDArray[np.float32] | None  # (n,)
 
-
-RESULTS = Kind("results", RESULT)
+    def frame(self, samples: SampleTable) -> pl.DataFrame:
+        """A row for each image, with the columns of `PREDICTIONS`."""
+        content = np.ascontiguousarray(samples.content[self.rows, :8])
+        columns = {
+            "sample_id": pl.Series(samples.ids, dtype=pl.String).gather(self.rows),
+            "image": pl.Series(content.view("<u8")[:, 0]).replace(0, None),
+            "label": samples.labels[self.rows],
+            "prediction": self.prediction.astype(np.int32),
+            "confidence": self.confidence,
+        }
+        schema = {name: PREDICTIONS[name] for name in columns}
+        same = {"fingerprint": pl.lit(self.fingerprint), "dataset": pl.lit(samples.dataset)}
+        return pl.DataFrame(columns, schema=schema).with_columns(**same).select(*PREDICTIONS)
 
 
 class RowsFile:
-    """A file to which rows are added, by several processes if need be.
+    """A file to which rows are added, by several processes if need be; without a path, in memory.
 
-    Rows are trusted by fingerprint: what is there with the same one is not computed again, and
-    rows of other inputs under the same names are refused rather than mixed, or with `replace` take
-    their place. A kill loses what was added within the last quarter of a second, and nothing else.
+    columns: `RESULT` or `PREDICTIONS`. Rows are trusted by fingerprint: what is there with the same
+    one is not computed again, and results of other inputs under the same names are refused rather
+    than mixed. A kill loses what was added within the last quarter of a second, and nothing else.
     """
 
-    def __init__(self, path: Path | None, kind: Kind, *, replace: bool = False) -> None:
-        self.path, self.replace = path, replace
+    def __init__(self, path: Path | None, columns: Mapping[str, Any] = RESULT) -> None:
+        self.path = path
         self.known: set[str] = set()
-        self._kind = kind
+        self._columns = columns
         self._names: dict[tuple[Any, ...], str] = {}  # of what a fingerprint is about -> it
         self._pending: list[pl.DataFrame] = []
         self._write_again = 0.0  # time.monotonic()
@@ -87,9 +112,10 @@ class RowsFile:
             make_folder_of(path)
             check_place(path)
         except UsageError:
-            if not path.is_dir():
+            if not path.is_dir():  # by now
                 raise
-            self._remember(subjects(path, kind, replace=replace).iter_rows(named=True))
+            first_rows = partial(_first_rows, path=path, columns=columns)
+            self._remember(_steadily(path, columns, first_rows))
 
     def __enter__(self) -> Self:
         return self
@@ -98,31 +124,40 @@ class RowsFile:
         self._flush()
         self._put_together()
 
-    def _take(self, rows: Sequence[Row], frame: pl.DataFrame) -> None:
-        """Add a frame; rows: what its fingerprints are about, none of which is known.
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All results."""
+        self._flush()
+        there = [collect(self.path)] if self.path and self.path.exists() else []
+        return pl.concat([pl.DataFrame(schema=self._columns), *there, *self._pending])
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add rows, but those whose fingerprint is known.
 
         Raises ConflictingResults for other fingerprints under names that are there.
         """
-        for row in rows:
-            there = self._names.get(_subject(row), row["fingerprint"])
-            if there != row["fingerprint"]:
-                if not self.replace:
-                    raise _conflict(self.path, self._kind, row)
-                self.known.discard(there)
-        self._remember(rows)
-        self._pending.append(frame)
-        if time.monotonic() >= self._write_again:
-            self._flush()
+        new = {*rows["fingerprint"]} - self.known
+        if new:
+            added = rows.filter(pl.col("fingerprint").is_in(sorted(new)))
+            self._remember(added.unique("fingerprint", keep="first", maintain_order=True))
+            self._pending.append(added)
+            if time.monotonic() >= self._write_again:
+                self._flush()
 
-    def _remember(self, rows: Iterable[Row]) -> None:
-        for row in rows:
+    def _remember(self, first_rows: pl.DataFrame) -> None:
+        """The first row of each fingerprint."""
+        for row in first_rows.iter_rows(named=True):
+            about = tuple(map(str, (row.get(name) for name in ABOUT)))
+            if self._columns is RESULT and row["fingerprint"] != self._names.setdefault(
+                about, row["fingerprint"]
+            ):
+                raise _conflict(self.path, row)
             self.known.add(row["fingerprint"])
-            self._names[_subject(row)] = row["fingerprint"]
 
     def _flush(self) -> None:
         if self.path is None or not self._pending:
             return
-        self._write(pl.concat(self._pending).lazy(), may_replace=self.replace)
+        self._write(pl.concat(self._pending).lazy())
         self._pending.clear()
         self._write_again = time.monotonic() + _LONGEST
         if self._written % _MOST == 0:
@@ -132,10 +167,8 @@ class RowsFile:
         """Write all rows as one part; others may do the same at this moment."""
         if self.path is None or len(parts := _parts(self.path)) < 2:
             return
-        may_replace = self.replace or any(part.name.endswith(_REPLACES) for part in parts)
         try:
-            rows = _rows(parts, self.path, self._kind, replace=self.replace)
-            self._write(rows, may_replace=may_replace, safely=True)
+            self._write(_rows(parts, self.path, self._columns), safely=True)
         except (UsageError, FileNotFoundError):
             if parts == _parts(self.path):
                 raise
@@ -143,67 +176,37 @@ class RowsFile:
         for part in parts:
             part.unlink(missing_ok=True)
 
-    def _write(self, rows: pl.LazyFrame, *, may_replace: bool, safely: bool = False) -> None:
+    def _write(self, rows: pl.LazyFrame, *, safely: bool = False) -> None:
         """Write a part; raises UsageError if it cannot be there with all of its rows.
 
         safely: though the machine stops at this moment.
         """
         assert self.path
-        name = f"{self._own}-{self._written:06}{_REPLACES if may_replace else _END}"
-        partial = self.path.with_name(f".{secrets.token_hex(8)}.partial")
+        unfinished = self.path.with_name(f".{secrets.token_hex(8)}.partial")
         with guarded_output(self.path):
             try:
                 self.path.mkdir(exist_ok=True)
-                rows.sink_parquet(partial)
+                rows.sink_parquet(unfinished)
                 if safely:
-                    sync(partial)
-                partial.rename(self.path / name)
+                    sync(unfinished)
+                unfinished.rename(self.path / f"{self._own}-{self._written:06}{_END}")
             finally:
-                partial.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
         self._written += 1
 
 
-class ResultsFile(RowsFile):
-    """Results; in memory without a path."""
-
-    def __init__(self, path: Path | None, *, replace: bool = False) -> None:
-        super().__init__(path, RESULTS, replace=replace)
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """All rows."""
-        self._flush()
-        there = [collect(self.path)] if self.path and self.path.exists() else []
-        return pl.concat([pl.DataFrame(schema=RESULT), *there, *self._pending])
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Add rows, but those whose fingerprint is known."""
-        if new := [row for row in rows if row["fingerprint"] not in self.known]:
-            self._take(new, pl.DataFrame(new, schema=RESULT))
-
-
-def subjects(path: Path, kind: Kind, *, replace: bool = False) -> pl.DataFrame:
-    """What a file has rows of: `ABOUT`, data, fingerprint, the number of rows `n`, and its part.
-
-    Raises UsageError for a file of something else, and for two fingerprints of one name, unless
-    any part may `replace` those before it.
-    """
-    return _steadily(
-        path, kind, lambda parts: _taken(_scan(parts, path, kind), path, kind, replace)
-    )
-
-
-def scan(path: Path, kind: Kind) -> pl.LazyFrame:
-    """All rows of a file, each fingerprint once; raises as `subjects` does."""
-    return _steadily(path, kind, lambda parts: _rows(parts, path, kind))
+def scan(path: Path, columns: Mapping[str, Any] = PREDICTIONS) -> pl.LazyFrame:
+    """All rows of a file, each fingerprint once; raises UsageError for a file of something else."""
+    return _steadily(path, columns, lambda parts: _rows(parts, path, columns))
 
 
 def collect(path: Path) -> pl.DataFrame:
     """All results in a file, as they were at one moment."""
-    frame = _steadily(path, RESULTS, lambda parts: _rows(parts, path, RESULTS).collect())
-    return _checked(frame, path, {*_KNOWN, *_NAMED})
+    frame = _steadily(path, RESULT, lambda parts: _rows(parts, path, RESULT).collect())
+    return _checked(frame, path, [*_KNOWN, *_NAMED])
 
 
+_KNOWN = ("metric", "value", "n")  # never null
 _NAMED = (
     *("dataset", "split", "perturbation", "head", "ensemble", "backbones", "prompts", "classes"),
     *("shots", "fingerprint"),
@@ -211,7 +214,7 @@ _NAMED = (
 
 
 def _parts(path: Path) -> list[Path]:
-    """In the order in which they may replace each other; a single file is its only part."""
+    """In order; a single file is its only part."""
     if not path.is_dir():
         return [path]
     parts = sorted(path.glob(f"*{_END}"))
@@ -220,7 +223,7 @@ def _parts(path: Path) -> list[Path]:
     return parts
 
 
-def _steadily(path: Path, kind: Kind, attempt: Callable[[list[Path]], _R]) -> _R:
+def _steadily(path: Path, columns: Mapping[str, Any], attempt: Callable[[list[Path]], _R]) -> _R:
     """What an attempt gives, made again where others put parts together meanwhile."""
     for _ in range(_TRIES):
         parts = _parts(path)
@@ -230,76 +233,61 @@ def _steadily(path: Path, kind: Kind, attempt: Callable[[list[Path]], _R]) -> _R
             if parts == _parts(path):
                 said = str(error).partition("\n")[0]  # below it polars lists its own steps
                 raise UsageError(
-                    f"{path} cannot be read as {kind.what}, or is damaged: {said}; make it anew "
-                    f"with `{_MADE_BY}`"
+                    f"{path} cannot be read as {_kind(columns)}, or is damaged: {said}; make it "
+                    f"anew with `{_MADE_BY}`"
                 ) from error
     raise UsageError(f"{path} is written by others all the time: run this again")
 
 
-def _scan(parts: Sequence[Path], path: Path, kind: Kind) -> pl.LazyFrame:
+def _kind(columns: Mapping[str, Any]) -> str:
+    return "results" if columns is RESULT else "predictions"
+
+
+def _scan(parts: Sequence[Path], path: Path, columns: Mapping[str, Any]) -> pl.LazyFrame:
     """All rows of parts, with the name of the part."""
     for part in parts:
         scan_parquet(part)  # refuses what is none
     if not parts:
-        return pl.LazyFrame(schema=kind.columns | {"part": pl.String})
+        return pl.LazyFrame(schema={**columns, "part": pl.String})
     rows = pl.scan_parquet([*parts], glob=False, include_file_paths="part")
-    if {*rows.collect_schema().names()} != {*kind.columns, "part"}:
+    if {**rows.collect_schema()} != {**columns, "part": pl.String}:
         raise UsageError(
-            f"{path} holds something else than {kind.what}: make such a file with `{_MADE_BY}`"
+            f"{path} holds something else than {_kind(columns)}: make such a file with `{_MADE_BY}`"
         )
-    return as_declared(rows.select(*kind.columns, "part"), kind.columns, path)
+    return rows.select(*columns, "part")
 
 
-def _rows(parts: Sequence[Path], path: Path, kind: Kind, *, replace: bool = False) -> pl.LazyFrame:
-    rows = _scan(parts, path, kind)
-    taken = _taken(rows, path, kind, replace) if len(parts) > 1 else pl.DataFrame()
-    if taken.height:
+def _rows(parts: Sequence[Path], path: Path, columns: Mapping[str, Any]) -> pl.LazyFrame:
+    rows = _scan(parts, path, columns)
+    if len(parts) > 1:
+        taken = _first_rows(parts, path, columns).lazy().select("part", "fingerprint")
         keys = ["part", "fingerprint"]
-        rows = rows.join(taken.lazy().select(keys), on=keys, how="semi", maintain_order="left")
+        rows = rows.join(taken, on=keys, how="semi", maintain_order="left")
     return rows.drop("part")
 
 
-def _taken(rows: pl.LazyFrame, path: Path, kind: Kind, replace: bool) -> pl.DataFrame:
-    """A row for each fingerprint, with the part that its rows are taken from; see `subjects`."""
-    each = rows.with_row_index("row").group_by("part", "fingerprint")
-    first = [pl.col(name).first() for name in (*ABOUT, "data")]
+def _first_rows(parts: Sequence[Path], path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """A row for each fingerprint: what it is about, and the part that its rows are taken from.
+
+    Raises ConflictingResults for two fingerprints of one name.
+    """
+    rows = _scan(parts, path, columns).with_row_index("row")
+    about = ABOUT if columns is RESULT else []
+    first = [pl.col(name).first() for name in (*about, "row")]
     # as a stream: ten million rows are two gigabytes at once
-    found = each.agg(*first, n=pl.len(), row=pl.col("row").min()).collect(engine="streaming")
-    found, last = found.sort("row"), dict[Any, str]()
-    for row in found.iter_rows(named=True):
-        about = _subject(row)
-        is_other = last.get(about, row["fingerprint"]) != row["fingerprint"]
-        if is_other and not (replace or row["part"].endswith(_REPLACES)):
-            raise _conflict(path, kind, row)
-        last[about] = row["fingerprint"]
-    valid = found.filter(pl.col("fingerprint").is_in([*last.values()]))
-    return valid.unique("fingerprint", keep="first", maintain_order=True).drop("row")
+    found = rows.group_by("part", "fingerprint").agg(first).collect(engine="streaming")
+    taken = found.sort("row").unique("fingerprint", keep="first", maintain_order=True)
+    if about and (twice := taken.filter(taken.select(about).is_duplicated())).height:
+        raise _conflict(path, twice.row(0, named=True))
+    return taken
 
 
-def as_declared(rows: pl.LazyFrame, columns: Mapping[str, Any], path: Path) -> pl.LazyFrame:
-    """Rows whose columns have these types: a text may be a category, and nothing at all null."""
-    there = rows.collect_schema()
-    for name, dtype in columns.items():
-        like = (dtype, pl.Null, *((pl.Categorical, pl.Enum) if dtype == pl.String else ()))
-        if there[name] not in like:
-            raise UsageError(
-                f"{path} is not what it should be: {name} is {there[name]}, not {dtype}"
-            )
-    other = [name for name, dtype in columns.items() if there[name] != dtype]
-    return rows.with_columns(pl.col(name).cast(columns[name]) for name in other)
-
-
-def _subject(row: Row) -> tuple[Any, ...]:
-    """What the rows of one fingerprint are about."""
-    return tuple(tuple(it) if isinstance(it := row[name], list) else it for name in ABOUT)
-
-
-def _conflict(path: Path | None, kind: Kind, row: Row) -> ConflictingResults:
+def _conflict(path: Path | None, row: Row) -> ConflictingResults:
     """Two fingerprints have the names of this row."""
     return ConflictingResults(
-        f"{path} already holds {kind.what} of {subject(row)} on {row['dataset']}/{row['split']} "
+        f"{path} already holds results of {subject(row)} on {row['dataset']}/{row['split']} "
         f"({row['perturbation']}, head {row['head']}) from other features, labels, prompts or "
-        "settings, or on other samples (fingerprint): write to another file, or give replace=True"
+        "settings, or on other samples (fingerprint): write to another file"
     )
 
 
@@ -313,8 +301,6 @@ def ensembles_in(
     Raises UsageError where the file, or a result of that kind, is missing, and UnknownName with
     near matches for a head.
     """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: make it with `{advised(*words)}`")
     rows = collect(path).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
@@ -329,7 +315,7 @@ def ensembles_in(
         hint = f"Looked for in {path}; `{advised(*words, '--heads', head)}` adds it."
         raise unknown_name("head", head, rows["head"].unique(), hint)
     rows = rows.filter(head=head)
-    images = shots_asked(set(rows["shots"]), shots, words)
+    images = shots_asked({*rows["shots"]}, shots, words)
     return rows.filter(pl.col("shots").is_in([UNFITTED, images]))
 
 
@@ -338,11 +324,6 @@ def read_results(path: Path) -> pl.DataFrame:
 
     Without columns that an analysis adds. Raises UsageError for a file that holds something else.
     """
-    if not path.exists():
-        raise UsageError(
-            f"{path} does not exist: give a file of results, as `clipsyn zeroshot STORE -o "
-            "FILE.parquet` or `clipsyn evaluate STORE -o FILE.parquet` writes it"
-        )
     rows = all_rows(path)
     if lacking := ", ".join(sorted(RESULT.keys() - {*rows.columns})):
         raise UsageError(
@@ -352,18 +333,18 @@ def read_results(path: Path) -> pl.DataFrame:
     return rows.select(*RESULT)
 
 
-def all_rows(path: Path, hint: str = "") -> pl.DataFrame:
-    """The rows of any command's Parquet file.
-
-    Raises UsageError, with the `hint` at its end, for a file that cannot be read.
-    """
+def all_rows(path: Path) -> pl.DataFrame:
+    """The rows of any command's Parquet file; raises UsageError for one that cannot be read."""
     if path.is_dir():
         return collect(path)
     try:
         frame = read_parquet(path)
     except (OSError, TypeError, *DAMAGE) as error:
         said = str(error).partition("\n")[0]
-        raise UsageError(f"{path} cannot be read as results: {said}{hint}") from error
+        raise UsageError(
+            f"{path} cannot be read as results: {said}; give the Parquet file that a command "
+            "wrote, as `clipsyn zeroshot STORE -o FILE.parquet`"
+        ) from error
     return _checked(frame, path, _KNOWN)
 
 
@@ -381,26 +362,18 @@ def shots_asked(there: set[str], asked: Shots | None, words: Sequence[object]) -
     return str(asked)
 
 
-def _checked(frame: pl.DataFrame, path: Path, known: Collection[str]) -> pl.DataFrame:
+def _checked(frame: pl.DataFrame, path: Path, known: Sequence[str]) -> pl.DataFrame:
     """The frame, if its columns of `RESULT` are what they should be.
 
     known: columns without null. Raises UsageError.
     """
-    here = {name: dtype for name, dtype in RESULT.items() if name in frame.columns}
-    frame = as_declared(frame.lazy(), here, path).collect()
-    wrong = [f"{name} is null" for name in known if name in here and frame[name].null_count()]
-    checks = {what: it.any() for what, it in _WRONG.items() if {*it.meta.root_names()} <= {*here}}
-    wrong += [what for what, is_so in frame.select(**checks).to_dict().items() if is_so.sum()]
-    if {*frame.columns} == {*RESULT} and frame.select(NAMES).is_duplicated().any():
+    here = {name: dtype for name, dtype in frame.schema.items() if name in RESULT}
+    wrong = [f"{name} is {dtype}" for name, dtype in here.items() if dtype != RESULT[name]]
+    wrong += [f"{name} is null" for name in known if name in here and frame[name].null_count()]
+    if not wrong and "shots" in here and not frame.select(IS_SHOTS.all()).item():
+        wrong.append("shots is no number")
+    if {*here} == {*RESULT} == {*frame.columns} and frame.select(NAMES).is_duplicated().any():
         wrong.append("two rows have the same names")
     if wrong:
         raise UsageError(f"{path} holds no results: {'; '.join(wrong)}: make it anew")
     return frame
-
-
-_WRONG = {
-    "ci_low is above ci_high": pl.col("ci_low").fill_nan(None) > pl.col("ci_high").fill_nan(None),
-    **{f"{name} is negative": pl.col(name) < 0 for name in ("n", "seed")},
-    "shots is no number": ~IS_SHOTS,
-    "a backbone is null": pl.col("backbones").list.contains(pl.lit(None, pl.String)),
-}

@@ -51,9 +51,6 @@ def report(store: FeatureStore, folder: Path, **files: Any) -> Path:
 
 TAKEN: dict[str, Callable[[FeatureStore, Path], object]] = {
     "results": lambda store, at: report(store, at, results=at / "results.parquet"),
-    "predictions": lambda store, at: report(
-        store, at, predictions=at / "results-predictions.parquet"
-    ),
     "zeroshot": lambda store, at: report(
         store, at, measured={"zeroshot": str(at / "zeroshot.parquet")}
     ),

@@ -14,7 +14,7 @@ import pytest
 
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.evaluation.results import files
-from clipsyn.evaluation.results.files import ResultsFile, collect
+from clipsyn.evaluation.results.files import RowsFile, collect
 from clipsyn.evaluation.results.frame import RESULT
 from tests.evaluation.results.test_files import row
 
@@ -59,19 +59,20 @@ def _at_once(monkeypatch) -> None:
     monkeypatch.setattr(files, "sync", lambda path: path.stat())
 
 
-def fit(name: str) -> list[dict]:
-    return [row(head=name, fingerprint=name, metric=metric) for metric in ("acc1", "nll")]
+def fit(name: str, **changes) -> pl.DataFrame:
+    about = {"head": name, "fingerprint": name} | changes
+    return pl.DataFrame([row(**about, metric=metric) for metric in ("acc1", "nll")], schema=RESULT)
 
 
 def run(path: Path, *names: str) -> None:
     """What `evaluate` does."""
-    with ResultsFile(path) as results:
+    with RowsFile(path) as results:
         for name in names:
             results.add(fit(name))
 
 
 def expected(*names: str) -> pl.DataFrame:
-    return pl.DataFrame([one for name in names for one in fit(name)], schema=RESULT)
+    return pl.concat([pl.DataFrame(schema=RESULT), *map(fit, names)])
 
 
 def there(path: Path) -> list[str]:
@@ -130,12 +131,12 @@ def test_processes_without_locks_lose_nothing(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from clipsyn.evaluation.results.files import ResultsFile
+from clipsyn.evaluation.results.files import RowsFile
 from tests.evaluation.results.test_parts import fit
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(12):
-    with ResultsFile(Path(sys.argv[1])) as results:
+    with RowsFile(Path(sys.argv[1])) as results:
         results.add(fit(f"{sys.argv[2]}-{number:02}"))
 """
     path = tmp_path / "r.parquet"
@@ -194,7 +195,7 @@ def left(tmp_path) -> Path:
     """A file of two fits, of which the second was added by a run that was killed."""
     path = tmp_path / "r.parquet"
     run(path, "one")
-    ResultsFile(path).add(fit("two"))
+    RowsFile(path).add(fit("two"))
     assert len([*path.iterdir()]) == 2
     return path
 
@@ -214,24 +215,14 @@ def test_a_file_that_was_removed_does_not_come_back(left):
     assert there(left) == ["more"]
 
 
-def test_runs_that_contradict_each_other_are_refused_until_one_replaces(tmp_path):
+def test_runs_that_contradict_each_other_are_refused(tmp_path):
     path = tmp_path / "r.parquet"
-    first, second = ResultsFile(path), ResultsFile(path)
+    first, second = RowsFile(path), RowsFile(path)
     first.add(fit("one"))
-    second.add([it | {"fingerprint": "another", "value": 0.25} for it in fit("one")])
+    second.add(fit("one", fingerprint="another", value=0.25))
     for refused in (lambda: run(path, "two"), lambda: collect(path)):
         with pytest.raises(ConflictingResults):
             refused()
-    with ResultsFile(path, replace=True):
-        pass
-    assert pl.read_parquet(path)["fingerprint"].to_list() == ["another"] * 2
-
-
-def test_what_was_replaced_before_a_kill_is_replaced(left):
-    ResultsFile(left, replace=True).add([it | {"fingerprint": "new"} for it in fit("one")])
-    assert collect(left)["fingerprint"].to_list() == ["two"] * 2 + ["new"] * 2
-    run(left)
-    assert pl.read_parquet(left)["fingerprint"].to_list() == ["two"] * 2 + ["new"] * 2
 
 
 def test_a_part_that_is_damaged_is_said(left):
@@ -255,9 +246,9 @@ def test_a_link_stays_a_link(tmp_path):
 def test_a_long_run_puts_its_parts_together_once_in_so_many(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_MOST", 3)
     path, seen = tmp_path / "results.parquet", []
-    results = ResultsFile(path)
+    results = RowsFile(path)
     for number in range(10):
-        results.add([row(fingerprint=f"f{number}", seed=number)])
+        results.add(fit(f"{number}"))
         seen.append(len([*path.iterdir()]))
     assert max(seen) <= 3
-    assert len(collect(path)) == 10
+    assert len(collect(path)) == 20

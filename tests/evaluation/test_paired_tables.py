@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.evaluation.paired import PairedSettings, compare_methods
-from clipsyn.evaluation.paired.tables import tables
+from clipsyn.evaluation.paired import compare_methods
+from clipsyn.evaluation.paired_tables import tables
 from clipsyn.show.frames import printable_frame
 from clipsyn.show.table import NOTHING
 from clipsyn.show.text import text_of
@@ -15,7 +15,7 @@ from clipsyn.show.text import text_of
 
 def shown(path, *names: str, **settings) -> dict[str, str]:
     frame = printable_frame(compare_methods(path, *names, **settings))
-    made = tables(frame, PairedSettings(**settings))
+    made = tables(frame)
     return {name: text_of(several, terminal=False) for name, several in made.items()}
 
 
@@ -82,20 +82,15 @@ def test_one_method_is_the_reference_of_the_others(sure, read_table):
     assert table.row("a/x")["difference"] == "-45.0"
 
 
-def test_the_mean_stands_for_the_datasets_unless_details_are_asked_for(sure, answers, drawn):
+def test_the_mean_stands_for_the_datasets(sure, answers, drawn):
     answers.add({key: one[:20] for key, one in drawn(20).items()}, "cars")
-    names = {*shown(sure)}
-    assert names == {
+    shown_now = shown(sure)
+    assert {*shown_now} == {
         "ranking, mean, test, clean, own, all",
         "all pairs, mean, test, clean, own, all",
         "what they mean",
     }
-    detailed = shown(sure, details=True)
-    for dataset in ("birds", "cars", "mean"):
-        for kind in ("ranking", "all pairs", "pairs"):
-            assert f"{kind}, {dataset}, test, clean, own, all" in detailed
-    assert "mean over 2 datasets · test" in detailed["ranking, mean, test, clean, own, all"]
-    assert "nlc" in detailed["pairs, birds, test, clean, own, all"]
+    assert "mean over 2 datasets · test" in shown_now["ranking, mean, test, clean, own, all"]
 
 
 def test_notes_are_about_what_is_shown(sure, answers, drawn):
@@ -121,13 +116,13 @@ def test_draws_and_shots_are_said(answers, drawn):
     text = shown(answers.add(drawn(30)), "nlc", "moe")["test, own, all"]
     assert text.split("\n")[0].endswith("head zero-shot · 16 shots · 3 draws")
     frame = compare_methods(answers.path, "nlc", "moe").with_columns(shots=pl.lit("full"))
-    (table,) = tables(frame, PairedSettings())["test, own, all"]
+    (table,) = tables(frame)["test, own, all"]
     assert "the whole support" in table.title
 
 
 def test_cells_have_numbers_for_those_who_sort_and_read_them(sure):
     frame = compare_methods(sure, "nlc", "log-avg")
-    (table,) = tables(frame, PairedSettings())["test, own, all"]
+    (table,) = tables(frame)["test, own, all"]
     cells = {column.name: column.cells[0] for column in table.columns}
     row = frame.row(0, named=True)
     assert cells["difference"].value == pytest.approx(100 * row["difference"])

@@ -1,7 +1,7 @@
 """Tables of methods compared pair by pair.
 
 Two methods have a line for each dataset and perturbation. Several have a ranking, against one of
-them, and a matrix of all pairs.
+them, and a matrix of all pairs: of the mean over datasets, where there are several.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.paired import PairedSettings
-from clipsyn.evaluation.paired.answers import PLACE
+from clipsyn.evaluation.paired import PLACE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.tables import BEST
 from clipsyn.show.table import (
@@ -29,10 +28,9 @@ from clipsyn.show.tables import Line, Measure, interval_of, measures_table
 from clipsyn.show.titles import fitted_on, title, where
 from clipsyn.stats.images import copies_note
 
-_FIRST, _SECOND = Measure("first top-1", "first"), Measure("second top-1", "second")
 NOTE = """\
-Top-1 accuracy in %, means over draws; differences in points. only: images that one of the two alone
-gets right. McNemar: p over images, the draws of an image kept together. p: over draws and images
+Top-1 accuracy in %, mean of all draws; differences in points. only: images that one of the two gets
+right alone. McNemar: p over images, the draws of an image kept together. p: over draws and images
 where there are several draws, else McNemar's. p (Holm): corrected for {comparisons}, all pairs
 of methods on a dataset; = a tie, where it is 0.05 or more."""
 _MATRIX = "All pairs: line less column, in points; = a tie (Holm over the pairs)."
@@ -40,81 +38,65 @@ _LUCK = "best on test: the backbone that is best on these very images, partly by
 _ONE_DRAW = "With one draw nobody knows how far another would be off: p is over images alone."
 
 
-def tables(frame: pl.DataFrame, settings: PairedSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame) -> dict[str, Tables]:
     """The tables by name, and what they mean."""
     shown: dict[str, Tables] = {}
     if frame.select("first", "second").n_unique() == 1:
         for keys, part in frame.group_by("split", "prompts", "classes", maintain_order=True):
             shown[", ".join(map(str, keys))] = (_of_two(part),)
     else:
-        for keys, part in frame.group_by(PLACE, maintain_order=True):
-            is_mean = part["dataset"].is_null()
-            wanted = part if settings.details or not is_mean.any() else part.filter(is_mean)
-            for (dataset,), pairs in wanted.group_by("dataset", maintain_order=True):
-                name = ", ".join([str(dataset or "mean"), *map(str, keys)])
-                shown |= {f"{kind}, {name}": (table,) for kind, table in _of_all(pairs)}
-                if settings.details:
-                    shown[f"pairs, {name}"] = (_of_pairs(pairs),)
+        is_mean = pl.col("dataset").is_null()
+        above = frame.filter(is_mean | ~is_mean.any().over(PLACE))
+        for keys, pairs in above.group_by("dataset", *PLACE, maintain_order=True):
+            name = ", ".join(str(key or "mean") for key in keys)
+            shown |= {f"{kind}, {name}": (table,) for kind, table in _of_all(pairs)}
     return shown | {"what they mean": (paragraph(_note(frame)),)}
 
 
 def _note(frame: pl.DataFrame) -> str:
-    sets = frame.drop_nulls("dataset").select(
-        pl.concat_str("dataset", "split", separator="/"), "n", "distinct"
-    )
-    copies = copies_note(sets.iter_rows())
-    counts = sorted(frame["comparisons"]) or [0]
-    least, most = counts[0], counts[-1]
-    count = f"{least} to {most}" if least != most else f"{most}"
-    of_them = NOTE.format(comparisons=f"{count} comparison{'s' * (most != 1)}")
+    place = pl.concat_str("dataset", "split", separator="/")
+    sets = frame.drop_nulls("dataset").select(place, "n", "distinct")
+    counts = sorted({*frame["comparisons"]}) or [0]
+    count = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     notes = [
+        NOTE.format(comparisons=f"{count} comparison{'s' * (counts[-1] != 1)}"),
         _LUCK if BEST in [*frame["first"], *frame["second"]] else "",
         _ONE_DRAW if 1 in frame["draws"] else "",
-        copies,
+        copies_note(sets.iter_rows()),
     ]
-    return "\n".join([of_them, *filter(None, notes)])
+    return "\n".join(filter(None, notes))
 
 
 def _of_two(part: pl.DataFrame) -> Table:
     """A line for each dataset and perturbation."""
-    several = part["perturbation"].n_unique() > 1
+    own = ["perturbation"] * (part["perturbation"].n_unique() > 1)
     lines = [
         (
-            {"dataset": _over(row)}
-            | ({"perturbation": row["perturbation"]} if several else {})
-            | {"n": row["n"]},
+            {"dataset": row["dataset"] or f"mean over {row['datasets']}"}
+            | {name: row[name] for name in (*own, "n")},
             _numbers(row),
         )
         for row in part.iter_rows(named=True)
     ]
     first, second = part["first"][0], part["second"][0]
-    about = _about(part, without=["dataset", *(["perturbation"] if several else [])])
-    top = _FIRST._replace(head=first), _SECOND._replace(head=second)
-    columns = *top, *_difference(first, second)
-    return measures_table(lines, columns, title=title(f"{first} less {second}", about))
-
-
-def _of_pairs(pairs: pl.DataFrame) -> Table:
-    """A line for each pair."""
-    lines = [
-        ({"first": row["first"], "second": row["second"]}, _numbers(row))
-        for row in pairs.iter_rows(named=True)
-    ]
-    top = _FIRST._replace(head="first\ntop-1"), _SECOND._replace(head="second\ntop-1")
-    columns = *top, *_difference("first", "second")
-    return measures_table(lines, columns, title=title("first less second", _about(pairs)))
+    columns = (
+        Measure("first top-1", "first", first),
+        Measure("second top-1", "second", second),
+        *_difference(first, second),
+    )
+    about = title(f"{first} less {second}", _about(part, without=["dataset", *own]))
+    return measures_table(lines, columns, title=about)
 
 
 def _of_all(pairs: pl.DataFrame) -> Iterator[tuple[str, Table]]:
     """A line for each method against one: the only `first`, or the best; and all against all."""
     rows = [*pairs.iter_rows(named=True)]
     both_ways = {(row["first"], row["second"]): row for row in rows}
-    both_ways |= {(row["second"], row["first"]): _turned(row) for row in rows}
+    both_ways |= {names[::-1]: _turned(row) for names, row in both_ways.items()}
     accuracy = {first: row["first_acc1"] for (first, _), row in both_ways.items()}
     ranked = sorted(accuracy, key=lambda name: (-accuracy[name], name))
     is_matrix = pairs["first"].n_unique() > 1
-    fair = [name for name in ranked if name != BEST]
-    reference = fair[0] if is_matrix else rows[0]["first"]
+    reference = next(it for it in ranked if it != BEST) if is_matrix else rows[0]["first"]
     lines: list[Line] = []
     for name in ranked:
         row = both_ways.get((name, reference))
@@ -146,11 +128,10 @@ def _matrix(both_ways: dict[tuple[str, str], Row], ranked: Sequence[str]) -> Tab
 
 def _turned(row: Row) -> Row:
     """The same pair the other way round."""
-    turned = dict(row)
-    for one, other in (("first", "second"), ("first_acc1", "second_acc1")):
-        turned |= {one: row[other], other: row[one]}
-    turned |= {"only_first": row["only_second"], "only_second": row["only_first"]}
-    turned |= {"difference": -row["difference"]}
+    turned = row | {"difference": -row["difference"]}
+    for one, other in (("first", "second"), ("second", "first")):
+        for name in ("{}", "{}_acc1", "only_{}"):
+            turned[name.format(one)] = row[name.format(other)]
     for kind in ("ci", "both"):
         turned |= {f"{kind}_low": -row[f"{kind}_high"], f"{kind}_high": -row[f"{kind}_low"]}
     return turned
@@ -166,19 +147,17 @@ def _numbers(row: Row) -> dict[str, Row]:
 
 def _difference(first: str, second: str) -> tuple[Measure, ...]:
     """The columns that every table has; some are of a dataset, and not of a mean."""
+    counts: dict[str, Any] = {"percent": False, "digits": 1, "optional": True}
     return (
         Measure("difference", "difference", cell=_lead),
         Measure(interval_of("difference"), "difference", "95 % over\nimages", cell=interval_cell),
         Measure("both", "both", "95 % over draws\nand images", cell=interval_cell),
-        Measure("only_first", "only_first", f"only\n{first}", **_COUNT),
-        Measure("only_second", "only_second", f"only\n{second}", **_COUNT),
+        Measure("only_first", "only_first", f"only\n{first}", **counts),
+        Measure("only_second", "only_second", f"only\n{second}", **counts),
         Measure("mcnemar", "mcnemar", "McNemar", cell=_p, optional=True),
         Measure("p", "p", cell=_p),
         Measure("holm", "p_holm", "p (Holm)", cell=_p),
     )
-
-
-_COUNT: Any = {"percent": False, "digits": 1, "optional": True}
 
 
 def _p(row: Mapping[str, Any]) -> Cell:
@@ -192,10 +171,6 @@ def _lead(row: Mapping[str, Any]) -> Cell:
 
 def _lead_or_blank(row: Mapping[str, Any]) -> Cell:
     return _lead(row) if row else Cell("")
-
-
-def _over(row: Row) -> str:
-    return row["dataset"] or f"mean over {row['datasets']}"
 
 
 def _about(part: pl.DataFrame, without: Sequence[str] = ()) -> str:

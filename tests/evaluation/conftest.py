@@ -1,4 +1,4 @@
-"""Files of predictions in which it is known who is right where."""
+"""Files of results and predictions in which it is known who is right where."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from clipsyn.evaluation.results.frame import ABOUT
-from clipsyn.evaluation.results.predictions import Predicted, PredictionsFile
+from clipsyn.evaluation.results.files import PREDICTIONS, Predicted, RowsFile
+from clipsyn.evaluation.results.frame import ABOUT, RESULT
+from clipsyn.evaluation.settings import predictions_of
 from clipsyn.store.samples import SampleTable
 
 
 class Answers:
-    """Adds to a file of predictions: each method is right where it is said to be."""
+    """Adds to files: each method is right where it is said to be."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,13 +40,15 @@ class Answers:
         ids = tuple(f"{row:05}.png" for row in range(n))
         table = SampleTable(dataset, "test", ids, np.full(n, label, np.int32), content)
         about["dataset"] = dataset
-        made = []
-        for (name, seed), one in right.items():
-            places = np.arange(n) if rows is None else np.asarray(rows)
-            said = np.where(one, label, 1 - label)
-            made.append((0, Predicted(_about(name, seed, about), places, said, None)))
-        with PredictionsFile(self.path) as file:
-            file.add(made, [table])
+        with (
+            RowsFile(self.path) as results,
+            RowsFile(predictions_of(self.path), PREDICTIONS) as predictions,
+        ):
+            for (name, seed), one in right.items():
+                places = np.arange(n) if rows is None else np.asarray(rows)
+                said, row = np.where(one, label, 1 - label), _about(name, seed, about)
+                results.add(pl.DataFrame([row], schema=RESULT))
+                predictions.add(Predicted(row["fingerprint"], places, said, None).frame(table))
         return self.path
 
 
@@ -62,12 +66,12 @@ def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, A
     }
     row |= about
     made_of = " ".join(str(row[column]) for column in ABOUT)
-    return row | {"fingerprint": made_of, "data": {}}
+    return row | {"metric": "acc1", "value": 0.5, "n": 9, "fingerprint": made_of}
 
 
 @pytest.fixture
 def answers(tmp_path: Path) -> Answers:
-    return Answers(tmp_path / "p.parquet")
+    return Answers(tmp_path / "r.parquet")
 
 
 @pytest.fixture

@@ -9,28 +9,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clipsyn.evaluation.paired.measure import Sides, difference, matched
+from clipsyn.evaluation.paired import Sides, difference
 from clipsyn.stats.differences import Crossed, crossed, mcnemar
 from clipsyn.stats.images import Images
 
 ONE, OTHER = np.array([True, False]), np.array([False, False])
 
 
-def test_draws_are_matched_by_seed():
-    drawn, fixed = {0: ONE, 2: ONE, 1: ONE}, {None: ONE}
-    assert matched(fixed, fixed) == [(None, None)]
-    assert matched(drawn, fixed) == [(0, None), (2, None), (1, None)]
-    assert matched(fixed, drawn) == [(None, 0), (None, 2), (None, 1)]
-    assert matched(drawn, {1: OTHER, 0: OTHER, 7: OTHER}) == [(0, 0), (1, 1)]
-    assert matched({0: ONE}, {1: OTHER}) == []
-
-
-def test_sides_put_the_same_draws_beside_each_other():
-    sides = Sides.of({0: ONE, 1: ~ONE}, {None: OTHER}, [(0, None), (1, None)])
+def test_the_same_draws_stand_beside_each_other():
+    sides = Sides.of({0: ONE, 1: ~ONE}, {None: OTHER})
     assert sides.first.tolist() == [[True, False], [False, True]]
     assert sides.second.tolist() == [[False, False], [False, False]]
     assert sides.draws == 2
-    assert Sides.of({None: ONE}, {None: OTHER}, [(None, None)]).draws == 0
+    assert Sides.of({None: ONE}, {None: OTHER}).draws == 0
+    common = Sides.of({0: ONE, 2: ONE, 1: ~ONE}, {1: OTHER, 0: ~OTHER, 7: OTHER})
+    assert common.first.tolist() == [[True, False], [False, True]]
+    assert common.second.tolist() == [[True, True], [False, False]]
+    assert Sides.of({0: ONE}, {1: OTHER}) is None
+    assert Sides.of({0: ONE}, {}) is None
 
 
 def apart(*sides: Sides) -> list[Images]:

@@ -1,0 +1,394 @@
+"""Methods compared pair by pair on the same images: who is better, and how sure is that?
+
+The difference of a pair is that of accuracies over the same images and the same draws. Several
+datasets also have rows of means over them, with `dataset` null; an image that stands in several is
+one piece of evidence in all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.files import DAMAGE, collect, scan, shots_asked
+from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, in_order
+from clipsyn.evaluation.settings import PairedSettings, predictions_of
+from clipsyn.evaluation.tables import BEST
+from clipsyn.methods.ensembles import CHOSEN
+from clipsyn.registry import unknown_name
+from clipsyn.settings import SINGLE, UNFITTED, takes
+from clipsyn.stats.differences import crossed, holm, paired
+from clipsyn.stats.images import Images, shown_by_all
+from clipsyn.store.select import matching, terms_of
+from clipsyn.text import advised
+
+PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
+PAIRS: dict[str, Any] = {
+    "dataset": pl.String,  # null for the mean over datasets
+    "datasets": pl.Int32,  # how many that is over
+    **dict.fromkeys(PLACE, pl.String),
+    "head": pl.String,
+    "first": pl.String,
+    "second": pl.String,
+    "shots": pl.String,  # "full" for the whole support, "0" where nothing is fitted
+    "draws": pl.Int32,  # 0 where nothing is drawn
+    "n": pl.Int64,
+    "distinct": pl.Int64,  # of these images, the others being copies
+    "first_acc1": pl.Float64,
+    "second_acc1": pl.Float64,
+    "difference": pl.Float64,
+    "ci_low": pl.Float64,  # over images
+    "ci_high": pl.Float64,
+    "both_low": pl.Float64,  # over draws and images; NaN where there is one draw
+    "both_high": pl.Float64,
+    "only_first": pl.Float64,  # images; means over draws
+    "only_second": pl.Float64,
+    "mcnemar": pl.Float64,
+    "p": pl.Float64,
+    "p_holm": pl.Float64,
+    "comparisons": pl.Int32,  # that it is corrected for
+    "tie": pl.Boolean,  # p_holm is 0.05 or more
+}
+LEVEL = 0.05
+Draws = Mapping[int | None, NDArray[np.bool_]]  # by seed, (sample,); None where nothing is drawn
+
+
+@takes(PairedSettings)
+def compare_methods(
+    path: Path | str, first: str | None = None, second: str | None = None, **settings: Any
+) -> pl.DataFrame:
+    """Compare methods on the images of results that `clipsyn evaluate -o` has written to a file.
+
+    first, second: an ensemble, a backbone, "best on test", the backbone that is best on these very
+    images, or, of another head, ``HEAD+NAME``; without `second`, `first` against every other;
+    without both, what the support chose ("chosen") against every other, or all with all where
+    nothing was chosen. p_holm is corrected for all pairs of methods, whichever are shown,
+    so that a pair has one everywhere. settings: those of
+    `clipsyn.evaluation.settings.PairedSettings`.
+
+    Returns a row for each pair and dataset, and of means over datasets with `dataset` null;
+    docs/evaluating.md explains the columns. Raises UsageError, and UnknownName with near matches.
+
+    >>> import clipsyn
+    >>> store = clipsyn.FeatureStore.open("store")
+    >>> frame = clipsyn.evaluate(store, ensembles=["log-avg"], output="results.parquet")
+    >>> pair = clipsyn.compare_methods("results.parquet", "log-avg", "fake/one")
+    >>> pair.select("first", "second", "n", "draws").rows()
+    [('log-avg', 'fake/one', 20, 0)]
+    """
+    return measure(Path(path), PairedSettings(**settings), first, second)
+
+
+def measure(
+    path: Path, settings: PairedSettings, first: str | None = None, second: str | None = None
+) -> pl.DataFrame:
+    """`compare_methods`, with settings that have been read."""
+    named = [name for name in (first, second) if name is not None]
+    if len(named) > len({*named}):
+        raise UsageError(f"{first} is compared with itself: name another method")
+    there = _fitted(path, settings)
+    methods = _compared_methods(there, path, settings, named)
+    if first is None and CHOSEN in methods:
+        first = CHOSEN
+    shots, predictions = max(there["shots"], key=in_order), scan(predictions_of(path))
+    learned = there.filter(pl.col("shots") != UNFITTED)
+    fitted = {*learned["method"], *[BEST] * len(_singles(learned, settings))}
+    rows: list[Row] = []
+    for keys, part in there.group_by(PLACE, maintain_order=True):
+        of_datasets = part.partition_by("dataset", maintain_order=True)
+        sets = [_answered(of_one, settings, methods, predictions) for of_one in of_datasets]
+        images = Images.of_sets([one.marks for one in sets])
+        for pair in combinations(methods, 2):
+            about = dict(zip(PLACE, keys, strict=True)) | {"head": settings.head}
+            about["shots"] = shots if fitted & {*pair} else UNFITTED
+            rows += [about | row for row in _differences(sets, images, *pair)]
+    _adjust(rows)
+    shown = [
+        row for row in rows if first in (None, row["first"]) and second in (None, row["second"])
+    ]
+    if not shown:
+        names = ", ".join(named if len(named) > 1 else methods)
+        raise UsageError(
+            f"{path} has no two of {names} on the same images and draws: add some with "
+            f"`{_line(path)}`"
+        )
+    return pl.DataFrame(shown, schema=PAIRS)
+
+
+def _line(path: Path) -> str:
+    return advised("evaluate", "STORE", "-o", path)
+
+
+# which methods are compared
+
+
+def _fitted(path: Path, settings: PairedSettings) -> pl.DataFrame:
+    """What there are predictions of, a row for each fingerprint, with its name as `method`.
+
+    Methods stand after the name of another head than that of the settings, but for what the support
+    chose.
+    """
+    rows = collect(path).filter(metric="acc1")
+    kept = scan(predictions_of(path)).select(pl.col("fingerprint").unique())
+    there = rows.join(kept.collect(engine="streaming"), on="fingerprint", how="semi")
+    for column in ("dataset", "split", "perturbation", "prompts"):
+        terms = getattr(settings, column if column == "prompts" else f"{column}s")
+        names = _selected(column, terms, there[column].unique(), path)
+        there = there.filter(pl.col(column).is_in(names))
+    if there.is_empty():
+        raise UsageError(
+            f"{path} has no predictions of these datasets, splits, perturbations and prompt sets "
+            f"together: leave some out, or `{_line(path)}` adds them"
+        )
+    if settings.head not in there["head"]:
+        raise unknown_name("head", settings.head, there["head"].unique(), f"Looked for in {path}.")
+    shots = shots_asked({*there["shots"]}, settings.shots, ("evaluate", "STORE", "-o", path))
+    is_alone = pl.col("head").is_in([settings.head, CHOSEN])
+    method = pl.when(is_alone).then(METHOD).otherwise(pl.concat_str("head", pl.lit("+"), METHOD))
+    return there.filter(pl.col("shots").is_in([UNFITTED, shots])).with_columns(method=method)
+
+
+def _selected(
+    kind: str, terms: Collection[str] | None, known: Collection[str], path: Path
+) -> list[str]:
+    """The known names that pass a filter, all without one; UnknownName where none does."""
+    if terms is None:
+        return [*known]
+    kept: list[str] = []
+    for term in terms_of(kind, terms):
+        if not (there := matching(term, known)):
+            raise unknown_name(kind, term, known, f"Looked for in {path}.")
+        kept += there
+    return [name for name in known if name in kept]
+
+
+def _singles(there: pl.DataFrame, settings: PairedSettings) -> list[str]:
+    """Backbones on their own, with the head that is asked for."""
+    rows = there.filter(ALONE, head=settings.head)
+    return rows["method"].unique(maintain_order=True).to_list()
+
+
+def _compared_methods(
+    there: pl.DataFrame, path: Path, settings: PairedSettings, named: Sequence[str]
+) -> list[str]:
+    """The methods that are named, and those that are compared with each other beside them.
+
+    Raises UsageError for a name of several fits on the same draw, which differ in their backbones,
+    support or prompts.
+    """
+    singles = _singles(there, settings)
+    best = [BEST] if len(singles) > 1 else []
+    known = [*there["method"].unique(maintain_order=True), *best]
+    for name in named:
+        if name not in known:
+            hint = f"Looked for in {path}; `{_line(path)}` adds methods."
+            raise unknown_name("method", name, known, hint)
+    of_head = there.filter(pl.col("ensemble") != SINGLE, head=settings.head)
+    ensembles = of_head["method"].unique(maintain_order=True)
+    listed = [CHOSEN] if CHOSEN in known else []
+    listed += [*_selected("ensemble", settings.ensembles, ensembles, path), *best]
+    if settings.backbones is not None:
+        listed += _selected("backbone", settings.backbones, singles, path)
+    same = ["dataset", *PLACE, "method", "seed"]
+    mixed = {*there.filter(pl.len().over(same) > 1)["method"]}
+    if several := mixed.intersection(named if len(named) > 1 else [*named, *listed]):
+        raise UsageError(
+            f"{path} has {min(several)} of several sets of backbones, supports or prompt sets, "
+            f"which one name cannot tell apart: `{_line(Path('OTHER'))}` gives each a file"
+        )
+    return [*dict.fromkeys([*named, *(name for name in listed if name not in mixed)])]
+
+
+# where methods are right
+
+
+class Answered(NamedTuple):
+    """The methods on one dataset: where each is right."""
+
+    dataset: str
+    right: dict[str, Draws]  # by method
+    marks: NDArray[np.uint64]  # (sample,) equal for equal images, 0 for one that is unseen
+
+
+def _answered(
+    there: pl.DataFrame, settings: PairedSettings, methods: Sequence[str], every: pl.LazyFrame
+) -> Answered:
+    singles = sorted(_singles(there, settings)) if BEST in methods else []
+    wanted = there.filter(pl.col("method").is_in([*methods, *singles]))
+    right, marks = read_right(every, there["dataset"][0], [*wanted["fingerprint"]])
+    drawn: dict[str, dict[int | None, NDArray[np.bool_]]] = {}
+    for row in wanted.iter_rows(named=True):
+        drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
+    found: dict[str, Draws] = {name: drawn[name] for name in methods if name in drawn}
+    if best := best_of([drawn[name] for name in singles]):
+        found[BEST] = best
+    return Answered(there["dataset"][0], found, marks)
+
+
+def read_right(
+    every: pl.LazyFrame, dataset: str, fingerprints: Sequence[str]
+) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.uint64]]:
+    """By fingerprint where a method is right, (sample,), and `SampleTable.marks` of the images.
+
+    every: rows of a file. Samples are those that all of the fingerprints have.
+    """
+    of_these = every.filter(pl.col("fingerprint").is_in(fingerprints), dataset=dataset)
+    try:
+        rows = of_these.drop("confidence").collect()
+    except (OSError, *DAMAGE) as error:
+        said = str(error).partition("\n")[0]
+        raise UsageError(
+            f"predictions of {dataset} cannot be read, or changed meanwhile: {said}; try again"
+        ) from error
+    parts = {str(name): one for (name,), one in rows.group_by("fingerprint", maintain_order=True)}
+    first = next(iter(parts.values()), rows)
+    if any(not one["sample_id"].equals(first["sample_id"]) for one in parts.values()):
+        common = first.select("sample_id")
+        for one in parts.values():
+            common = common.join(one, on="sample_id", how="semi", maintain_order="left")
+        for name, one in parts.items():
+            parts[name] = common.join(one, on="sample_id", how="left", maintain_order="left")
+        first = next(iter(parts.values()))
+    is_lacking = rows.select(pl.exclude("image").null_count()).sum_horizontal().item() > 0
+    if (
+        is_lacking
+        or first["sample_id"].is_duplicated().any()
+        or any(not one["label"].equals(first["label"]) for one in parts.values())
+    ):
+        raise UsageError(
+            f"predictions of {dataset} do not fit together: one image has several by one method, "
+            "or has no label, or its label was corrected in between; make the file anew with "
+            f"`{_line(Path('FILE.parquet'))}`"
+        )
+    right = {name: (one["label"] == one["prediction"]).to_numpy() for name, one in parts.items()}
+    return right, first["image"].fill_null(0).to_numpy().astype(np.uint64)
+
+
+def best_of(singles: Sequence[Draws]) -> Draws:
+    """For each draw that all have, the one that is right most often; of equals the first."""
+    seeds = singles[0] if singles else {}
+    return {
+        seed: max((one[seed] for one in singles), key=lambda right: int(right.sum()))
+        for seed in seeds
+        if all(seed in one for one in singles)
+    }
+
+
+# how they differ
+
+
+def _differences(
+    sets: Sequence[Answered], images: Sequence[Images], first: str, second: str
+) -> Iterator[Row]:
+    """Rows of a pair at one place: of each dataset that has both, and of their mean."""
+    both: list[tuple[Sides, Images]] = []
+    names: Row = {"first": first, "second": second}
+    for one, shown in zip(sets, images, strict=True):
+        sides = Sides.of(one.right.get(first, {}), one.right.get(second, {}))
+        if sides and len(shown):
+            both.append((sides, shown))
+            yield names | {"dataset": one.dataset} | difference([sides], [shown])
+    if len(both) > 1:
+        yield names | {"dataset": None} | difference(*zip(*both, strict=True))
+
+
+class Sides(NamedTuple):
+    """Two methods on one dataset: where each is right, (draw, sample), the same draws of both."""
+
+    first: NDArray[np.bool_]
+    second: NDArray[np.bool_]
+    drawn: bool  # False where nothing of either is drawn
+
+    @classmethod
+    def of(cls, first: Draws, second: Draws) -> Sides | None:
+        """The draws that both have, beside all of which what is not drawn stands; None without."""
+        seeds: list[int | None] = [seed for seed in {**first, **second} if seed is not None]
+        pairs = [
+            (first.get(seed, first.get(None)), second.get(seed, second.get(None)))
+            for seed in seeds or [None]
+        ]
+        whole = [(one, other) for one, other in pairs if one is not None and other is not None]
+        if not whole:
+            return None
+        one, other = (np.stack(side) for side in zip(*whole, strict=True))
+        return cls(one, other, bool(seeds))
+
+    @property
+    def draws(self) -> int:
+        return len(self.first) if self.drawn else 0
+
+    @property
+    def lead(self) -> NDArray[np.int8]:
+        """(draw, sample): 1 where the first alone is right, -1 where the second alone is."""
+        return self.first.astype(np.int8) - self.second
+
+    def only(self) -> tuple[float, float]:
+        """Numbers of images that one alone gets right, means over draws."""
+        first, second = (np.count_nonzero(self.lead == sign) for sign in (1, -1))
+        return first / len(self.first), second / len(self.first)
+
+    def mcnemar(self, images: Images) -> float:
+        """p over images alone, that both are right as often; the draws and copies of an image go
+        together.
+        """
+        return paired(images.sums(self.lead.T).sum(axis=1).astype(np.int64))
+
+
+def difference(sides: Sequence[Sides], images: Sequence[Images]) -> Row:
+    """How much more often the first of two methods is right: the mean over datasets, as in `PAIRS`.
+
+    images: as `clipsyn.stats.differences.crossed` takes them. Where nothing is drawn, and where
+    there is one draw, p is over images alone: McNemar's of one dataset. With several draws it is
+    over draws and images, and no smaller than McNemar's.
+    """
+    lead, is_mean = [one.lead for one in sides], len(sides) > 1
+    several = crossed(lead, images, [one.drawn for one in sides])
+    alone = crossed(lead, images, [False] * len(sides))
+    if is_mean:  # few images cannot say more than if all of them agreed
+        differing = [of.number[one.any(axis=0)] for one, of in zip(lead, images, strict=True)]
+        fewest = 2.0 ** min(0, 1 - len(np.unique(np.concatenate(differing))))
+        p_value = max(alone.p_value(), fewest)
+    else:
+        p_value = sides[0].mcnemar(images[0])
+    draws = max(one.draws for one in sides)
+    together = several.p_value() if draws else math.nan
+    first = float(np.mean([one.first.mean() for one in sides]))
+    second = float(np.mean([one.second.mean() for one in sides]))
+    return {
+        "datasets": len(sides),
+        "draws": draws,
+        "n": sum(map(len, images)),
+        "distinct": shown_by_all(images),
+        "first_acc1": first,
+        "second_acc1": second,
+        "difference": first - second,
+        **dict(zip(("ci_low", "ci_high"), alone.interval(), strict=True)),
+        **dict(zip(("both_low", "both_high"), several.interval(), strict=True)),
+        **dict(zip(("only_first", "only_second"), sides[0].only(), strict=True)),
+        "mcnemar": p_value,
+        "p": p_value if math.isnan(together) else max(together, p_value),
+        **dict.fromkeys(("only_first", "only_second", "mcnemar") if is_mean else ()),
+    }
+
+
+def _adjust(rows: Sequence[Row]) -> None:
+    """Give rows `p_holm`, `comparisons` and `tie`.
+
+    A family is all pairs of methods on one dataset, or in the mean, whichever of them are shown.
+    """
+    families: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        families.setdefault(tuple(row[name] for name in ("dataset", *PLACE)), []).append(row)
+    for members in families.values():
+        adjusted = holm(np.array([row["p"] for row in members]))
+        count = int(np.count_nonzero(~np.isnan(adjusted)))
+        for row, p_value in zip(members, adjusted.tolist(), strict=True):
+            row |= {"p_holm": p_value, "comparisons": count, "tie": not p_value < LEVEL}
