@@ -34,8 +34,8 @@ import torch  # noqa: E402
 
 from clipsyn.extract.sources import open_source  # noqa: E402
 from clipsyn.methods.ensembles import ENSEMBLES  # noqa: E402
+from clipsyn.methods.ensembles.base import LogAverage  # noqa: E402
 from clipsyn.methods.ensembles.nlc import NLC  # noqa: E402
-from clipsyn.methods.ensembles.static import LogAverage  # noqa: E402
 from clipsyn.methods.ensembles.weighted import SuperLearner  # noqa: E402
 from clipsyn.methods.numerics.blocks import in_blocks  # noqa: E402
 from clipsyn.methods.pool import Pool  # noqa: E402

@@ -30,7 +30,7 @@ from sampled import Sampled
 from clipsyn.methods.ensembles import ENSEMBLES, residual
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
-from clipsyn.methods.numerics import optimise, wide
+from clipsyn.methods.numerics import optimise
 from clipsyn.methods.numerics.logits import contenders
 from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
@@ -61,7 +61,7 @@ def counted(counts: Counts) -> Iterator[None]:
     import scipy.optimize
 
     minimize, step = scipy.optimize.minimize, optimise.Adam.step
-    move, at = wide._move, residual.Problem.at
+    scored, at = optimise.Linear.of, residual.Problem.at
 
     def minimizing(objective: Any, start: Any, *arguments: Any, **settings: Any) -> Any:
         result = minimize(objective, start, *arguments, **settings)
@@ -73,10 +73,10 @@ def counted(counts: Counts) -> Iterator[None]:
         counts.steps += 1
         step(adam, *arguments)
 
-    def moving(inputs: Any, coef: Any, intercept: Any) -> Any:
+    def scoring(linear: Any, inputs: Any) -> Any:
         counts.evaluations += 1
-        counts.products += 4 * len(inputs) * coef.size  # scores of a direction, and a gradient
-        return move(inputs, coef, intercept)
+        counts.products += 4 * len(inputs) * linear.coef.size  # of a direction, and a gradient
+        return scored(linear, inputs)
 
     def evaluating(problem: Any, parameters: Any) -> Any:
         counts.evaluations += 1
@@ -85,7 +85,7 @@ def counted(counts: Counts) -> Iterator[None]:
     with ExitStack() as patches:
         patches.enter_context(patch("scipy.optimize.minimize", minimizing))
         patches.enter_context(patch.object(optimise.Adam, "step", stepping))
-        patches.enter_context(patch.object(wide, "_move", moving))
+        patches.enter_context(patch.object(optimise.Linear, "of", scoring))
         patches.enter_context(patch.object(residual.Problem, "at", evaluating))
         yield
 

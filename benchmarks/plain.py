@@ -97,12 +97,12 @@ def probe(folder: Path) -> Any:
 
 def our_probe(folder: Path) -> Any:
     """The same fit by ours."""
-    from clipsyn.methods.numerics.wide import fit_probe
+    from clipsyn.methods.numerics.optimise import fit_probe
 
     labels = np.load(folder / "train-labels.npy")
     kept = labels < PROBED
     features = np.load(folder / "train-embeddings-0.npy")[kept].astype(np.float32)
-    fitted = fit_probe(features, labels[kept], PROBED, PENALTY, tolerance=1e-7)
+    fitted = fit_probe(features, labels[kept], PENALTY, 1e-7, classes=PROBED)
     scores = features @ fitted.coef.T + fitted.intercept
     return float((scores.argmax(axis=1) == labels[kept]).mean())
 

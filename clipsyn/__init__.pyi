@@ -9,22 +9,22 @@ import polars as pl
 from matplotlib.axes import Axes  # noqa: TID253
 from polars import DataFrame
 
+from clipsyn.methods.ensembles.base import BestSingle as BestSingle
+from clipsyn.methods.ensembles.base import Confidence as Confidence
+from clipsyn.methods.ensembles.base import LogAverage as LogAverage
+from clipsyn.methods.ensembles.base import ProbabilityAverage as ProbabilityAverage
+from clipsyn.methods.ensembles.base import VoteTop1 as VoteTop1
+from clipsyn.methods.ensembles.base import VoteTop3 as VoteTop3
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
 from clipsyn.methods.ensembles.dynamic import OverallLocalAccuracy as OverallLocalAccuracy
-from clipsyn.methods.ensembles.genetic import GeneticAlgorithm as GeneticAlgorithm
-from clipsyn.methods.ensembles.greedy import GreedySelection as GreedySelection
 from clipsyn.methods.ensembles.nlc import NLC as NLC
 from clipsyn.methods.ensembles.nlc import MixtureOfExperts as MixtureOfExperts
 from clipsyn.methods.ensembles.residual import ResidualRouter as ResidualRouter
-from clipsyn.methods.ensembles.stacking import Stacking as Stacking
-from clipsyn.methods.ensembles.static import BestSingle as BestSingle
-from clipsyn.methods.ensembles.static import Confidence as Confidence
-from clipsyn.methods.ensembles.static import LogAverage as LogAverage
-from clipsyn.methods.ensembles.static import ProbabilityAverage as ProbabilityAverage
-from clipsyn.methods.ensembles.static import VoteTop1 as VoteTop1
-from clipsyn.methods.ensembles.static import VoteTop3 as VoteTop3
+from clipsyn.methods.ensembles.search import GeneticAlgorithm as GeneticAlgorithm
+from clipsyn.methods.ensembles.search import GreedySelection as GreedySelection
 from clipsyn.methods.ensembles.weighted import CalibratedConfidence as CalibratedConfidence
 from clipsyn.methods.ensembles.weighted import CalibratedLogAverage as CalibratedLogAverage
+from clipsyn.methods.ensembles.weighted import Stacking as Stacking
 from clipsyn.methods.ensembles.weighted import SuperLearner as SuperLearner
 from clipsyn.methods.heads.base import ZeroShot as ZeroShot
 from clipsyn.methods.heads.lda import ShrinkageLDA as ShrinkageLDA

@@ -16,7 +16,7 @@ import pytest
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.router.artefact import save_router
 from clipsyn.store.features import FeatureStore
 from tests.remote import copying

@@ -30,7 +30,7 @@ from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles import ENSEMBLES
-from clipsyn.methods.ensembles.static import VoteTop1
+from clipsyn.methods.ensembles.base import VoteTop1
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool

@@ -11,8 +11,8 @@ import pytest
 from clipsyn.errors import InputError
 from clipsyn.methods import pool as memory
 from clipsyn.methods.chosen import choose
-from clipsyn.methods.ensembles import ENSEMBLES, mlp
-from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles import ENSEMBLES, nlc
+from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import stratified
@@ -101,7 +101,7 @@ def test_a_network_is_as_good_as_one_fitted_in_memory(monkeypatch, name):
     pool = kinds_of(4000)
     support, test = pool.take(slice(0, 4000, 2)), pool.take(slice(1, 4000, 2))
     inside = ENSEMBLES.load(name)(learning_rate=2e-3).fit(support)
-    for module in (memory, mlp):
+    for module in (memory, nlc):
         monkeypatch.setattr(module, "IN_MEMORY", support.nbytes // 8)
     gathered = ENSEMBLES.load(name)(learning_rate=2e-3).fit(in_files(support))
     scores = [LogAverage().fit(support).score(test), inside.score(test), gathered.score(test)]
@@ -128,9 +128,9 @@ def test_held_out_samples_are_not_learned_from(monkeypatch):
     held = stratified(pool.labels, 300, 0)
     labels = pool.labels.copy()
     labels[held] = (labels[held] + 1) % 8
-    for module in (memory, mlp):
+    for module in (memory, nlc):
         monkeypatch.setattr(module, "IN_MEMORY", 1200 * pool.bytes_a_sample)
-    monkeypatch.setattr(mlp, "stratified", lambda *_: held)
+    monkeypatch.setattr(nlc, "stratified", lambda *_: held)
     wrong = in_files(replace(pool, labels=labels))
     assert ENSEMBLES.load("nlc")(learning_rate=1e-2).fit(wrong).steps_ == 0
 

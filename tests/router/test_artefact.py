@@ -20,8 +20,7 @@ from clipsyn.errors import (
     UsageError,
 )
 from clipsyn.methods.ensembles import ENSEMBLES
-from clipsyn.methods.ensembles.base import Router
-from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.base import LogAverage, Router
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint

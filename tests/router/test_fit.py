@@ -41,7 +41,7 @@ def test_it_is_fitted_on_the_shots_and_nothing_else(tiny_store, monkeypatch):
 @pytest.mark.parametrize("shots", [2, None])
 @pytest.mark.parametrize("ensemble", ["nlc:steps=5", "nlc:steps=5:random_state=3"])
 def test_it_is_what_is_evaluated(tiny_store, ensemble, shots):
-    head, support = "tip-adapter-f:epochs=2:batch_size=4", tiny_store.pool("toy", "train")
+    head, support = "tip-adapter-f:epochs=2", tiny_store.pool("toy", "train")
     pool = support.take(few_shot(support.labels, shots, 7))
     combiner = fit_head(pool, head, 7)
     evaluated = fit_ensemble(combiner, ensemble, 7)

@@ -11,8 +11,7 @@ import pytest
 
 from clipsyn.errors import InputError, RouterMismatch, UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
-from clipsyn.methods.ensembles.base import Ensemble, Router
-from clipsyn.methods.ensembles.static import LogAverage, ProbabilityAverage
+from clipsyn.methods.ensembles.base import Ensemble, LogAverage, ProbabilityAverage, Router
 from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.pool import Pool

@@ -9,12 +9,15 @@ formula (`_fit`, and `_combine` or `_weights`), beside those of `Estimator`:
 - one backbone on its own is that backbone;
 - `combine` and `weights` work on blocks of rows, on all cores: the memory that a formula needs
   beside the logits is bounded, and fits into a cache.
+
+Below are the ensembles with nothing to fit, and the best single backbone: the paper's
+"non-parametric" ones (section 4.1). It publishes no formulas; those here are in general use.
+p_b = softmax(z_b), over the classes; B backbones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,11 +25,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.methods.estimator import Estimator, as_pool
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.logits import predictions, softmax, weighted_sum
+from clipsyn.methods.numerics.logits import (
+    cross_entropy,
+    log_mixture,
+    mixture,
+    predictions,
+    softmax,
+    sums,
+    weighted_sum,
+)
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.methods.pool import Pool
 
-_FAR = 1000.0  # beyond it a logit has less than four decimals in single precision
+_CLOSE = 1 + 1e-4  # odds of a larger ratio are told apart whatever their rounding
+_SMALLEST = 1e-30  # odds that are exact in single precision though some powers are 0
 
 
 class Ensemble(Estimator):
@@ -35,7 +47,7 @@ class Ensemble(Estimator):
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
         pool = self._aligned(as_pool(pool))
-        compute = self._combine_near if len(pool.backbones) > 1 else _only_backbone
+        compute = self._combine if len(pool.backbones) > 1 else _only_backbone
         return _by_blocks(pool, compute, pool.n_classes)
 
     def predict(self, pool: Pool | ArrayLike) -> NDArray[np.uint16]:
@@ -49,8 +61,7 @@ class Ensemble(Estimator):
     def score(self, pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> float:
         """Accuracy over the samples with a label and a prediction; NaN if there is none."""
         pool = as_pool(pool, labels)
-        predicted = self.predict(pool)
-        return accuracy(predicted, pool.labels).value
+        return accuracy(self.predict(pool), pool.labels).value
 
     @property
     def classes_(self) -> NDArray[np.intp]:
@@ -71,28 +82,6 @@ class Ensemble(Estimator):
         """(sample, class) scores of samples that are all readable."""
         raise NotImplementedError
 
-    def _combine_near(self, pool: Pool) -> NDArray[Any]:
-        near = self._near(pool)
-        scores = self._combine(near)
-        return scores if near is pool else np.maximum(scores, np.finfo(np.float32).min)
-
-    def _near(self, pool: Pool) -> Pool:
-        """`pool` with logits near 0, for a formula that learns nothing.
-
-        A number added to all logits of a backbone changes no probability, but single precision has
-        few digits left for differences between large numbers. Such logits are centred, and stay in
-        double precision where a difference is too large for single precision.
-        """
-        logits = pool.logits
-        # a number below 0 that was added to all shows in any class: half the time of a minimum
-        if self.learns or (logits.max() <= _FAR and logits[:, :, 0].min() >= -_FAR):
-            return pool
-        centred: NDArray[Any] = logits.astype(np.float64)
-        centred -= centred.max(axis=2, keepdims=True)
-        if centred.min() >= np.finfo(np.float32).min:
-            centred = centred.astype(np.float32)
-        return replace(pool, logits=centred)
-
 
 class Router(Ensemble):
     """An ensemble that is a weighted sum of logits, with weights (sample, backbone)."""
@@ -106,7 +95,7 @@ class Router(Ensemble):
 
     def _spread_weights(self, pool: Pool) -> NDArray[Any]:
         one = len(pool.backbones) == 1
-        weights = 1.0 if one else self._weights(self._near(pool))
+        weights = 1.0 if one else self._weights(pool)
         return np.broadcast_to(weights, pool.logits.shape[:2])
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
@@ -139,3 +128,213 @@ def _by_blocks(
 
     in_blocks(block, pool.logits.shape)
     return out
+
+
+class BestSingle(Router):
+    """``z = z_b*`` with b* the backbone with the best accuracy on the support set.
+
+    Ties go to the lower cross-entropy, then to the name that sorts first. The paper's "best
+    single backbone" is chosen on the test split: a reference, not a method, as it needs the
+    labels of what it predicts. `best_`: the name.
+
+    >>> from clipsyn import BestSingle
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> BestSingle().fit(logits, labels).best_
+    '0'
+    """
+
+    any_size: ClassVar[bool] = True
+
+    best_: str
+
+    def _learn(self, support: Pool) -> None:
+        super()._learn(support)
+        if len(support.backbones) == 1:
+            self.best_ = support.backbones[0]
+
+    def _fit(self, support: Pool) -> None:
+        right = _total(support, _right)
+        equal = np.flatnonzero(right == right.max())  # only these need a loss
+        loss = np.zeros(len(right))
+        if len(equal) > 1:
+            loss[equal] = _total(support, lambda z, y: _losses(z[:, equal], y))
+        self.best_ = support.backbones[np.lexsort((loss, -right))[0]]  # stable
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        weights = np.zeros(len(pool.backbones), np.float32)
+        weights[pool.backbones.index(self.best_)] = 1
+        return weights
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        return pool.logits[:, pool.backbones.index(self.best_)]
+
+
+class _Vote(Ensemble):
+    """``z_c = log((votes_c + mean_b p_b(c)) / (k B + 1))``; every backbone has k votes.
+
+    The shares in the logarithm sum to one. The mean is below 1, so it decides only between classes
+    with equal votes (in float32, means closer than 1e-6 are equal). Among equal logits of one
+    backbone the lowest class indices get the votes.
+    """
+
+    learns: ClassVar[bool] = False
+    _choices: ClassVar[int]  # k; the number of classes if there are fewer
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        n, count, classes = pool.logits.shape
+        choices = min(self._choices, classes)
+        votes = mixture(pool.logits, np.full(count, 1 / count))
+        left = pool.logits if choices == 1 else pool.logits.copy()
+        samples = np.arange(n)
+        for choice in range(choices):
+            best = left.argmax(axis=2)
+            for chosen in best.T:
+                votes[samples, chosen] += 1
+            if choice < choices - 1:
+                np.put_along_axis(left, best[:, :, None], -np.inf, axis=2)
+        return log_shares(votes, choices * count + 1)
+
+
+class VoteTop1(_Vote):
+    """Each backbone votes for its first class; ties go to the largest mean probability.
+
+    ``z_c = log((votes_c + mean_b p_b(c)) / (B + 1))``
+
+    >>> from clipsyn import VoteTop1
+    >>> logits = [[[2, 0], [1, 0], [0, 9]]]  # two backbones for class 0, a sure one for class 1
+    >>> VoteTop1().predict(logits)
+    array([0], dtype=uint16)
+    """
+
+    needs_logits: ClassVar[bool] = False
+    _choices: ClassVar[int] = 1
+
+
+class VoteTop3(_Vote):
+    """Each backbone votes for its three first classes; ties go to the largest mean probability.
+
+    ``z_c = log((votes_c + mean_b p_b(c)) / (3 B + 1))``; all classes get votes if there are
+    fewer than three.
+
+    >>> from clipsyn import VoteTop3
+    >>> logits = [[[9, 5, 4, 0, 0], [0, 5, 0, 9, 4]]]  # class 1 is second for both
+    >>> VoteTop3().predict(logits)
+    array([1], dtype=uint16)
+    """
+
+    _choices: ClassVar[int] = 3
+
+
+class Confidence(Router):
+    """``z = z_b*`` with ``b* = argmax_b max_c p_b(c)``, for each sample.
+
+    Equal confidences go to the backbone whose name sorts first.
+
+    >>> from clipsyn import Confidence
+    >>> logits = [[[2, 0], [0, 3]]]  # the second backbone is surer
+    >>> Confidence().weights(logits)
+    array([[0., 1.]], dtype=float32)
+    """
+
+    learns: ClassVar[bool] = False
+    needs_logits: ClassVar[bool] = False
+    needs_confidences: ClassVar[bool] = True
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return one_hot(most_confident(pool.logits), len(pool.backbones))
+
+
+class LogAverage(Router):
+    """``z = 1/B sum_b z_b``.
+
+    The mean of log-probabilities has the same softmax: each differs from its logits by a number
+    that is the same for all classes.
+
+    >>> from clipsyn import LogAverage
+    >>> logits = [[[2, 0, 1], [0, 3, 1]]]  # one sample, two backbones, three classes
+    >>> LogAverage().combine(logits)
+    array([[1. , 1.5, 1. ]], dtype=float32)
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return np.full(len(pool.backbones), 1 / len(pool.backbones), np.float32)
+
+
+class ProbabilityAverage(Ensemble):
+    """``z = log(1/B sum_b p_b)``. Not in the paper; the usual soft vote.
+
+    >>> from clipsyn import ProbabilityAverage
+    >>> logits = [[[2, 0], [0, 1]]]  # softmax: 0.88, 0.12 and 0.27, 0.73
+    >>> ProbabilityAverage().predict_proba(logits).round(2)
+    array([[0.57, 0.43]], dtype=float32)
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        count = len(pool.backbones)
+        return log_mixture(pool.logits, np.full(count, -np.log(count), pool.logits.dtype))
+
+
+def log_shares(votes: NDArray[Any], total: NDArray[Any] | int) -> NDArray[Any]:
+    """``log(votes / total)`` in place, finite where the share of a class is 0 in float32."""
+    votes /= total
+    np.maximum(votes, np.finfo(np.float32).tiny, out=votes)
+    return np.asarray(np.log(votes, out=votes))
+
+
+def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
+    """The backbone with the largest probability of its first class, the lowest index on ties.
+
+    logits: (sample, backbone, class). Returns (sample,).
+
+    Compared is the odds of all other classes together, ``sum over c != c* of exp(z_c - z_c*)``:
+    confidences close to 1 are equal in float32 long before these are.
+    """
+    best = logits.argmax(axis=2)[:, :, None]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        powers = np.exp(logits)
+        first = np.take_along_axis(powers, best, axis=2)[:, :, 0]
+        np.put_along_axis(powers, best, 0, axis=2)
+        odds = sums(powers) / first
+    chosen = odds.argmin(axis=1)
+    lowest = odds[np.arange(len(odds)), chosen]
+    rivals = np.count_nonzero(odds <= lowest[:, None] * _CLOSE, axis=1)
+    clear = (rivals == 1) & (lowest > _SMALLEST) & (first.min(axis=1) >= 1)
+    clear &= np.isfinite(odds).all(axis=1)
+    if not clear.all():
+        unclear = np.flatnonzero(~clear)
+        chosen[unclear] = _exact_odds(logits[unclear], best[unclear]).argmin(axis=1)
+    return np.asarray(chosen)
+
+
+def _exact_odds(logits: NDArray[Any], best: NDArray[np.intp]) -> NDArray[Any]:
+    """(sample, backbone): equal where logits are equal up to a number that is added to all."""
+    odds = logits - np.take_along_axis(logits, best, axis=2)
+    np.exp(odds, out=odds)
+    np.put_along_axis(odds, best, 0, axis=2)
+    return np.asarray(odds.sum(axis=2))
+
+
+def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+    """(sample, backbone) weights: 1 for the chosen backbone of each sample."""
+    return np.asarray(chosen[:, None] == np.arange(count), np.float32)
+
+
+def _total(pool: Pool, measure: Callable[[Any, Any], NDArray[Any]]) -> NDArray[Any]:
+    """(backbone,) the sums over samples of what is measured on logits and labels of some."""
+    parts = in_blocks(lambda rows: measure(pool.logits[rows], pool.labels[rows]), pool.shape)
+    return np.asarray(np.sum(parts, axis=0))
+
+
+def _right(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.intp]:
+    return np.asarray(np.count_nonzero(logits.argmax(axis=2) == labels[:, None], axis=0))
+
+
+def _losses(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):  # infinitely wrong
+        losses = [cross_entropy(scores.copy(), labels)[0] for scores in logits.swapaxes(0, 1)]
+    return np.asarray(np.sum(losses, axis=1, dtype=np.float64))

@@ -9,16 +9,14 @@ asks for the same neighbours, and for other heads on the same images.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import RouterMismatch
-from clipsyn.methods.ensembles.base import Ensemble, Router
-from clipsyn.methods.ensembles.static import log_shares, one_hot
+from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import mixture
@@ -27,17 +25,8 @@ from clipsyn.settings import WHOLE
 
 _BLOCK_VALUES = 32_000_000  # cosines at once: 128 MB; a product of fewer rows is slower
 _GROUP = 64  # support samples of which only the most similar is looked at first
-_KEPT_BYTES = 64 << 20  # of neighbours: 50,000 samples with 7 each are 1.4 MB
-
-
-@dataclass(frozen=True, eq=False)
-class _Searched(Pool):
-    """A pool that brings along how many neighbours of each sample each backbone is right on."""
-
-    nearby: NDArray[np.float32] = field(kw_only=True)  # (sample, backbone)
-
-    def take(self, rows: NDArray[Any] | slice) -> Pool:
-        return replace(cast(_Searched, super().take(rows)), nearby=self.nearby[rows])
+_MOST_KEPT = 16  # searches: 7 neighbours of 50,000 samples are 1.4 MB
+_NEARBY = "nearby"  # (sample, backbone) how many neighbours each is right on
 
 
 @dataclass(eq=False, repr=False)
@@ -68,8 +57,8 @@ class _LocalCompetence(Ensemble):
         pool = super()._aligned(pool)
         if len(pool.backbones) == 1:
             return pool
-        known = {one.name: getattr(pool, one.name) for one in fields(pool)}
-        return _Searched(**known, nearby=self._right_nearby(pool))
+        # all that a formula needs of the embeddings, in their place
+        return replace(pool, embeddings={_NEARBY: self._right_nearby(pool)})
 
     def _right_nearby(self, pool: Pool) -> NDArray[np.float32]:
         """(sample, backbone): how many of the k neighbours the backbone is right on."""
@@ -109,7 +98,7 @@ class OverallLocalAccuracy(_LocalCompetence, Router):
     """
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
-        nearby = cast(_Searched, pool).nearby
+        nearby = pool.embeddings[_NEARBY]
         powers = pool.logits - pool.logits.max(axis=2, keepdims=True)
         confidence = 1 / np.exp(powers, out=powers).sum(axis=2)  # of the first class
         confidence[nearby < nearby.max(axis=1, keepdims=True)] = -1
@@ -135,7 +124,7 @@ class KnoraUnion(_LocalCompetence):
     """
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        votes = cast(_Searched, pool).nearby.copy()
+        votes = pool.embeddings[_NEARBY].copy()
         votes[~votes.any(axis=1)] = 1
         scores = mixture(pool.logits, np.full(len(pool.backbones), 1 / len(pool.backbones)))
         samples = np.arange(len(pool))
@@ -144,7 +133,7 @@ class KnoraUnion(_LocalCompetence):
         return log_shares(scores, 1 + votes.sum(axis=1, keepdims=True))
 
 
-_kept: OrderedDict[bytes, NDArray[np.int32]] = OrderedDict()  # the last used at the end
+_kept: dict[bytes, NDArray[np.int32]] = {}
 
 
 def _neighbours(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.int32]:
@@ -152,28 +141,22 @@ def _neighbours(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.
 
     What is kept is found by a digest of all that goes in, so it is never that of other arrays.
     """
-    digest = hashlib.sha256(f"{k} {support.shape}".encode())
-    digest.update(np.ascontiguousarray(support).data)
-    for name in pool.backbones:
-        values = pool.embeddings[name]
+    digest = hashlib.sha256(f"{k}".encode())
+    for values in (support, *(pool.embeddings[name] for name in pool.backbones)):
         digest.update(f"{values.shape} {values.dtype}".encode())
         digest.update(np.ascontiguousarray(values).data)
     key = digest.digest()
-    found = _kept.pop(key, None)
-    _kept[key] = found = _search(support, pool, k) if found is None else found
-    while sum(one.nbytes for one in _kept.values()) > _KEPT_BYTES:
-        _kept.popitem(last=False)
+    found = _kept.get(key)
+    if found is None:
+        _kept[key] = found = _search(support, pool, k)
+        if len(_kept) > _MOST_KEPT:
+            _kept.pop(next(iter(_kept)), None)  # the oldest
     return found
 
 
 def _search(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.int32]:
     """`_neighbours`: float32 products of some thousand rows, on all cores."""
-    known = np.empty(support.shape, np.float32)
-
-    def convert(rows: slice) -> None:
-        known[rows] = support[rows]
-
-    in_blocks(convert, support.shape)
+    known = support.astype(np.float32)
     out = np.empty((len(pool), k), np.int32)
     step = max(1, _BLOCK_VALUES // len(support))
     for start in range(0, len(pool), step):

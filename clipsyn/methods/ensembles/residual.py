@@ -16,13 +16,15 @@ from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import log_softmax, softmax, sums, weighted_sum
-from clipsyn.methods.numerics.optimise import newton
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER
 
 STATISTICS = ("margin", "spread", "divergence")
 PENALTIES = (1e9, 300.0, 100.0, 30.0, 10.0)  # of the residual; the first leaves nothing of it
 
+_STEPS, _HALVINGS = 50, 30  # of Newton's method
+_DECREMENT = 1e-7  # squared, in the units of the value: it ends there
+_ENOUGH = 1e-4  # of the gain that the slope promises
 _NEGLIGIBLE = -60.0  # log-probabilities below it are this: products of tiny numbers are slow
 _SMALLER = 4  # blocks than usual: copies in double precision stay in a core's cache, too
 _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
@@ -235,8 +237,24 @@ class Problem:
         return found
 
     def solve(self, precision: Array, start: Array) -> Array:
-        """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``."""
-        return newton(lambda parameters: self._penalised(parameters, precision), start)
+        """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``.
+
+        By Newton's method from `start`; a step that goes too far is halved.
+        """
+        parameters = start
+        value, slope, curvature = self._penalised(parameters, precision)
+        for _ in range(_STEPS):
+            step = np.linalg.solve(curvature, slope)
+            decrement = float(slope @ step)
+            if decrement < _DECREMENT:
+                break
+            for size in 0.5 ** np.arange(_HALVINGS):
+                nearer = self._penalised(parameters - size * step, precision)
+                if nearer[0] <= value - _ENOUGH * size * decrement:
+                    break
+            parameters = parameters - size * step
+            value, slope, curvature = nearer
+        return parameters
 
     def leave_one_out(self, parameters: Array, precision: Array) -> Array:
         """(sample,) loss of each sample at the parameters fitted without it, about.

@@ -17,8 +17,8 @@ from clipsyn.methods.heads.base import (
     mean_loss,
     repeated,
 )
+from clipsyn.methods.numerics.optimise import LARGE, Linear, fit_logistic, fit_probe
 from clipsyn.methods.numerics.samples import held_out
-from clipsyn.methods.numerics.wide import LARGE, Linear, fit_probe, fit_wide, principal_axes
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER, WHOLE
 
@@ -80,24 +80,16 @@ class LinearProbe(Head):
         kept = ~self._held_out(pool)
         part = pool.take(np.flatnonzero(kept))
         self.present_ = np.bincount(part.labels, minlength=pool.n_classes) > 0
-        weights = _weights(pool.labels, kept)
         labels = (np.cumsum(self.present_) - 1)[part.labels]  # among the present classes
         classes = int(self.present_.sum())
-        self.coef_, self.intercept_ = {}, {}
-        penalties = []
+        weights = _weights(pool.labels, kept)
+        self.coef_, self.intercept_, penalties = {}, {}, []
         for name in pool.backbones:
             features = image_embeddings(part, name)
-            chosen, start = self.penalty, None
-            if chosen is None:
-                chosen, start = self._choose_penalty(features, labels)
+            chosen, start = self._chosen(features, labels)
+            fine = _FINE if features.size * classes <= LARGE else _LARGE_FINE
             probe = fit_probe(
-                features,
-                labels,
-                classes,
-                chosen,
-                sample_weights=weights,
-                tolerance=_FINE if features.size * classes <= LARGE else _LARGE_FINE,
-                start=start,
+                features, labels, chosen, fine, classes=classes, start=start, weights=weights
             )
             penalties.append(chosen)
             self.coef_[name] = _spread(probe.coef, self.present_)
@@ -105,8 +97,8 @@ class LinearProbe(Head):
         self.penalty_ = np.array(penalties)
 
     def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
-        logits = image_embeddings(pool, backbone) @ self.coef_[backbone].T
-        logits += self.intercept_[backbone]
+        probe = Linear(self.coef_[backbone], self.intercept_[backbone])
+        logits = probe.of(image_embeddings(pool, backbone))
         if not self.present_.all():
             logits[:, ~self.present_] = logits[:, self.present_].min(axis=1, keepdims=True) - 1
         return logits
@@ -124,25 +116,23 @@ class LinearProbe(Head):
             )
         return rows
 
-    def _choose_penalty(
+    def _chosen(
         self, features: NDArray[np.float32], labels: NDArray[np.int32]
     ) -> tuple[float, Linear | None]:
         """The penalty, and a probe with it to start from."""
+        if self.penalty is not None:
+            return self.penalty, None
         if not repeated(labels):
             return DEFAULT_PENALTY, None
         out = held_out(labels, _VALIDATION, self.random_state)
+        classes, weights = labels.max() + 1, _weights(labels, ~out)
         best, lowest, start, probe = DEFAULT_PENALTY, np.inf, None, None
         for penalty in PENALTIES:
+            part = features[~out], labels[~out]
             probe = fit_probe(
-                features[~out],
-                labels[~out],
-                labels.max() + 1,
-                penalty,
-                sample_weights=_weights(labels, ~out),
-                tolerance=_COARSE,
-                start=probe,
+                *part, penalty, _COARSE, classes=classes, start=probe, weights=weights
             )
-            loss = mean_loss(features[out] @ probe.coef.T + probe.intercept, labels[out])
+            loss = mean_loss(probe.of(features[out]), labels[out])
             if loss >= lowest:
                 break
             best, lowest, start = penalty, loss, probe
@@ -195,18 +185,9 @@ class AnchoredProbe(Head):
         weights = len(labels) / len(present) / sizes[pool.labels]
         self.delta_ = {}
         for name in pool.backbones:
-            features = image_embeddings(pool, name)
-            base = backbone_logits(pool, name)[:, present]
-            found = fit_wide(
-                features,
-                labels,
-                Linear.nothing(len(present), features.shape[1]),
-                self.penalty,
-                axes=principal_axes(features),
-                tolerance=_FINE,
-                sample_weights=weights,
-                base=base,
-            )
+            inputs, base = image_embeddings(pool, name), backbone_logits(pool, name)[:, present]
+            about: dict[str, Any] = {"classes": len(present), "weights": weights, "base": base}
+            found = fit_logistic(inputs, labels, self.penalty, _FINE, **about)
             self.delta_[name] = _spread(found.coef, sizes > 0)
 
     def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:

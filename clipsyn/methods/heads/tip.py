@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
 from clipsyn.methods.numerics.logits import cross_entropy
-from clipsyn.methods.numerics.optimise import adamw
+from clipsyn.methods.numerics.optimise import Adam
 from clipsyn.methods.numerics.samples import by_class
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import FLAG, NUMBER, WHOLE
@@ -26,6 +26,7 @@ BETAS = tuple(2.0**exponent for exponent in range(-6, 10))  # 1/64 to 512
 DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
 _HIGHEST = 10_000  # alpha, beta: beyond it zero-shot logits, or all but one key, count for nothing
 _CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
+_RATE, _DECAY, _EPSILON, _BATCH = 1e-3, 0.01, 1e-4, 256  # of the training, as published
 _BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
 
 Array = NDArray[np.float32]
@@ -136,10 +137,10 @@ class TipAdapterF(TipAdapter):
     """Tip-Adapter with trained keys: the same formula, K fitted to the support's labels.
 
     K starts at Tip-Adapter's keys and minimises the mean cross-entropy of z over the support by
-    AdamW (`learning_rate`, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
-    batches of `batch_size` drawn with `random_state`. alpha and beta are Tip-Adapter's and stay:
-    the publication searches for them again after the training, on a validation set; here there is
-    none, and the support's own labels would praise keys that have learned them. What else differs:
+    AdamW (rate 1e-3, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
+    batches of 256 drawn with `random_state`. alpha and beta are Tip-Adapter's and stay: the
+    publication searches for them again after the training, on a validation set; here there is none,
+    and the support's own labels would praise keys that have learned them. What else differs:
     docs/methods.md.
 
     The trained keys have seen every label. For the combiner `fit_transform` therefore returns the
@@ -156,41 +157,31 @@ class TipAdapterF(TipAdapter):
     """
 
     epochs: int = parameter(20, WHOLE, least=0, keyword=True)
-    learning_rate: float = parameter(1e-3, NUMBER, least=0, most=1, keyword=True)
-    batch_size: int = parameter(256, WHOLE, least=1, keyword=True)
     random_state: int = seed(keyword=True)
 
     def _fit(self, pool: Pool) -> None:
         super()._fit(pool)
         pool = pool.take(by_class(pool.labels))
         for name in pool.backbones:
-            self._train(pool, name)
+            self.keys_[name] = self._trained(pool, name)
 
-    def _train(self, pool: Pool, backbone: str) -> None:
-        """Replaces the keys of one backbone by trained ones."""
+    def _trained(self, pool: Pool, backbone: str) -> Array:
+        """The keys of one backbone after the training; in double precision meanwhile."""
         alpha, beta = self._settings(backbone)
         embeddings, zero_shot = image_embeddings(pool, backbone), backbone_logits(pool, backbone)
-
-        def gradient(keys: Array, rows: NDArray[np.intp]) -> Array:
-            return cache_loss(
-                embeddings[rows],
-                keys,
-                pool.labels,
-                zero_shot=zero_shot[rows],
-                labels=pool.labels[rows],
-                alpha=alpha,
-                beta=beta,
-            )[1]
-
-        rng = np.random.default_rng(self.random_state)
-        batches = [
-            batch
-            for _ in range(self.epochs)
-            for batch in np.split(
-                rng.permutation(len(pool)), range(self.batch_size, len(pool), self.batch_size)
-            )
-        ]
-        self.keys_[backbone] = adamw(self.keys_[backbone], gradient, batches, self.learning_rate)
+        keys = self.keys_[backbone]
+        exact = keys.astype(np.float64).ravel()
+        adam = Adam(len(exact), _DECAY, np.float64, decoupled=True, epsilon=_EPSILON)
+        rng, ends = np.random.default_rng(self.random_state), range(_BATCH, len(pool), _BATCH)
+        orders = [rng.permutation(len(pool)) for _ in range(self.epochs)]
+        batches = [batch for order in orders for batch in np.split(order, ends)]
+        for step, rows in enumerate(batches):
+            seen = embeddings[rows], zero_shot[rows], pool.labels[rows]
+            slope = cache_loss(*seen, keys, pool.labels, alpha=alpha, beta=beta)[1]
+            rate = _RATE * (1 + np.cos(np.pi * step / len(batches))) / 2
+            adam.step(exact, slope.astype(np.float64).ravel(), rate)
+            keys = exact.reshape(keys.shape).astype(np.float32)
+        return keys
 
 
 def support_keys(pool: Pool, backbone: str) -> Array:
@@ -208,8 +199,6 @@ def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float)
     keys: class after class; sizes: (class,) keys of each. Sums over runs of columns are up to
     five times as fast as the product with L.
     """
-    if sizes.sum() != len(keys):
-        raise ValueError(f"classes of {sizes.sum()} keys in all have {len(keys)}")
     out = np.empty((len(embeddings), len(sizes)), np.float32)
     step = max(1, _BLOCK_VALUES // len(keys))
     for start in range(0, len(embeddings), step):
@@ -252,11 +241,11 @@ def left_out_sums(
 
 def cache_loss(
     embeddings: NDArray[Any],
+    zero_shot: NDArray[Any],
+    labels: NDArray[Any],
     keys: NDArray[Any],
     key_labels: NDArray[Any],
     *,
-    zero_shot: NDArray[Any],
-    labels: NDArray[Any],
     alpha: float,
     beta: float,
 ) -> tuple[float, NDArray[Any]]:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -30,16 +30,22 @@ _thread = threading.local()
 
 
 def in_blocks(work: Callable[[slice], _R], shape: tuple[int, ...]) -> list[_R]:
-    """work(rows) for all rows of an array of `shape`, all cores at once; one block stays here.
+    """work(rows) for all rows of an array of `shape`, in order.
 
-    Returns what it gives for each block, in order. The number of blocks is a power of two, so that
-    as many cores end together, and does not depend on the machine, so that no rounding does.
+    The number of blocks is a power of two, so that as many cores end together, and does not depend
+    on the machine, so that no rounding does.
     """
-    blocks = _blocks(shape)
-    if len(blocks) <= 1 or getattr(_thread, "works_alone", False):
-        return [work(rows) for rows in blocks]
+    wanted = max(1, math.ceil(math.prod(shape) / _BLOCK_VALUES))
+    count = min(shape[0], 1 << (wanted - 1).bit_length())
+    return side_by_side(work, equal_slices(shape[0], count) if count else [])
+
+
+def side_by_side(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """work(item) for all items, each core at others; in order. A single one stays here."""
+    if len(items) <= 1 or getattr(_thread, "works_alone", False):
+        return [work(item) for item in items]
     with _products_of_one_thread():
-        return list(_threads().map(work, blocks))
+        return list(_threads().map(work, items))
 
 
 def in_cache(rows: slice, width: int) -> Iterator[slice]:
@@ -47,17 +53,6 @@ def in_cache(rows: slice, width: int) -> Iterator[slice]:
     step = max(1, _CACHED_VALUES // width)
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
-
-
-def side_by_side(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """work(item) for all items, each core at others; in order."""
-    if getattr(_thread, "works_alone", False):
-        return [work(item) for item in items]
-    with (
-        _products_of_one_thread(),
-        ThreadPoolExecutor(usable_cores(), "", work_alone) as threads,
-    ):
-        return list(threads.map(work, items))
 
 
 def read_ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
@@ -99,14 +94,6 @@ def equal_slices(rows: int, count: int) -> list[slice]:
     """`count` slices, one after the other, that cover `rows` and are as equal as can be."""
     edges = np.linspace(0, rows, count + 1).astype(int).tolist()
     return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def _blocks(shape: tuple[int, ...]) -> list[slice]:
-    rows = shape[0]
-    if not rows:
-        return []
-    wanted = max(1, math.ceil(math.prod(shape) / _BLOCK_VALUES))
-    return equal_slices(rows, min(rows, 1 << (wanted - 1).bit_length()))
 
 
 def _products_of_one_thread() -> Any:

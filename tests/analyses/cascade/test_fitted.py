@@ -18,9 +18,8 @@ from clipsyn.analyses.cascade.measure import (
 )
 from clipsyn.analyses.fitted import FOLDS, Candidate, fit_candidates
 from clipsyn.errors import LeakError, TooFewSamples
-from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.ensembles.base import Ensemble, LogAverage
 from clipsyn.methods.ensembles.nlc import NLC
-from clipsyn.methods.ensembles.static import LogAverage
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool

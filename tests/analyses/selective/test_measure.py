@@ -16,7 +16,7 @@ from clipsyn.analyses.selective.measures import smallest_threshold
 from clipsyn.errors import ClipsynError, LeakError, MissingCell, UnknownName
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
-from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.numerics.samples import stratified_folds

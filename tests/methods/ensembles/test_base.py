@@ -5,8 +5,7 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.methods.ensembles import ENSEMBLES, place_of
-from clipsyn.methods.ensembles.base import Router, as_pool
-from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.base import LogAverage, Router, as_pool
 from clipsyn.methods.numerics.logits import NO_PREDICTION, softmax
 from clipsyn.methods.pool import Pool
 

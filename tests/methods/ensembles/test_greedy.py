@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from clipsyn.methods.ensembles.greedy import GreedySelection
+from clipsyn.methods.ensembles.search import GreedySelection
 
 
 def problem(n=60, backbones=4, classes=5, seed=0, scale=2.0):

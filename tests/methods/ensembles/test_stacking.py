@@ -9,8 +9,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.methods.ensembles import stacking
-from clipsyn.methods.ensembles.stacking import Stacking
+from clipsyn.methods.ensembles import weighted
+from clipsyn.methods.ensembles.weighted import Stacking
 
 
 def problem(n=60, *, backbones=3, classes=5, seed=0, scale=2.0, bias=1.0):
@@ -94,7 +94,7 @@ def objective(probability, coefficients, labels, inverse_penalty):
 @pytest.mark.parametrize(("n", "classes"), [(200, 4), (60, 20), (18, 12)])
 def test_single_precision_is_as_good_as_scikit_learn(monkeypatch, n, classes, inverse_penalty):
     """What large supports get: the objective to a thousandth of a nat."""
-    monkeypatch.setattr(stacking, "LARGE", 0)
+    monkeypatch.setattr(weighted, "LARGE", 0)
     logits, labels = problem(n, classes=classes)
     inputs = standardised(logits)
     ratio = np.std(log_softmax(logits, axis=-1) - log_softmax(logits, axis=-1).mean(axis=0))
@@ -110,24 +110,24 @@ def test_single_precision_is_as_good_as_scikit_learn(monkeypatch, n, classes, in
 def test_no_more_folds_are_fitted_than_settle_the_choice(monkeypatch):
     logits, labels = problem(60)
     held = []
-    makes = stacking.stratified_folds
+    makes = weighted.stratified_folds
 
     def counted(*arguments, **options):
         for fold in makes(*arguments, **options):
             held.append(fold.sum())
             yield fold
 
-    monkeypatch.setattr(stacking, "stratified_folds", counted)
+    monkeypatch.setattr(weighted, "stratified_folds", counted)
     for enough, folds in ((2_000, 3), (21, 2), (20, 1)):
         held.clear()
-        monkeypatch.setattr(stacking, "_ENOUGH", enough)
+        monkeypatch.setattr(weighted, "_ENOUGH", enough)
         Stacking().fit(logits, labels)
         assert held == [20] * folds
 
 
 def test_a_large_fit_takes_a_few_times_the_memory_of_its_inputs():
     logits, labels = problem(1600, backbones=9, classes=120)
-    assert logits.size * 120 > stacking.LARGE
+    assert logits.size * 120 > weighted.LARGE
     tracemalloc.start()
     Stacking().fit(logits, labels)
     peak = tracemalloc.get_traced_memory()[1]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from clipsyn.methods.ensembles.static import (
+from clipsyn.methods.ensembles.base import (
     BestSingle,
     Confidence,
     LogAverage,

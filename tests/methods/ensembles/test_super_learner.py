@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.ensembles.weighted import SuperLearner, fit_weights, penalised_loss
+from clipsyn.methods.ensembles.weighted import SuperLearner, penalised_loss
 from clipsyn.methods.pool import Pool
 
 
@@ -72,7 +72,11 @@ def test_gradient_is_that_of_autograd():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_solution_is_that_of_torch(simplex, penalty, dtype):
     logits, labels = sample()
-    found = fit_weights(pool_of(logits.astype(dtype), labels), penalty=penalty, simplex=simplex)
+    found = (
+        SuperLearner(penalty=penalty, simplex=simplex)
+        .fit(pool_of(logits.astype(dtype), labels))
+        .weights_
+    )
     expected = by_torch(logits, labels, penalty, simplex)
     reached, best = (plain_loss(w, logits, labels, penalty) for w in (found, expected))
     assert reached == pytest.approx(best, abs=1e-5)
@@ -82,7 +86,7 @@ def test_the_solution_is_that_of_torch(simplex, penalty, dtype):
 def test_a_simplex_whose_best_point_is_a_corner():
     logits, labels = sample()
     logits[:, 1:] *= -1  # all but the first speak against the truth
-    found = fit_weights(pool_of(logits, labels), penalty=0.0, simplex=True)
+    found = SuperLearner(penalty=0.0, simplex=True).fit(pool_of(logits, labels)).weights_
     corner = plain_loss(np.array([1.0, 0, 0, 0]), logits, labels, 0.0)
     assert plain_loss(found, logits, labels, 0.0) == pytest.approx(corner, abs=1e-4)
 
@@ -100,5 +104,5 @@ def test_samples_that_are_all_right_give_finite_weights(simplex, scale):
 
 def test_a_large_penalty_is_the_log_average():
     logits, labels = sample()
-    weights = fit_weights(pool_of(logits, labels), penalty=1e8)
+    weights = SuperLearner(penalty=1e8).fit(pool_of(logits, labels)).weights_
     np.testing.assert_allclose(weights, 0.25, atol=1e-5)

@@ -120,7 +120,7 @@ def torch_logits(embeddings, keys, one_hot, zero_shot, *, alpha=1.0, beta=5.5):
 
 
 @pytest.mark.parametrize("batch_size", [256, 7])
-def test_training_ends_where_a_torch_loop_ends(batch_size):
+def test_training_ends_where_a_torch_loop_ends(monkeypatch, batch_size):
     """The publication's loop, on shuffles of its own: the same loss where a batch is everything."""
     support = clusters((6, 6, 5, 4), noise=1.0)
     embeddings, zero_shot = (
@@ -147,8 +147,9 @@ def test_training_ends_where_a_torch_loop_ends(batch_size):
         found = torch.tensor(head.fit(support).transform(support).logits[:, 0])
         return torch.nn.functional.cross_entropy(found, labels).item()
 
-    options = {"learning_rate": 1e-2, "batch_size": batch_size}
-    trained = loss(TipAdapterF(alpha=1.0, beta=5.5, **options))
+    monkeypatch.setattr(tip, "_RATE", 1e-2)
+    monkeypatch.setattr(tip, "_BATCH", batch_size)
+    trained = loss(TipAdapterF(alpha=1.0, beta=5.5))
     before = loss(TipAdapter(alpha=1.0, beta=5.5))
     assert expected < before - 0.1
     assert trained == pytest.approx(expected, abs=1e-4 if batch_size == 256 else 0.02)
@@ -163,12 +164,13 @@ def test_training_leaves_the_combiner_the_untrained_caches_logits():
     np.testing.assert_array_equal(own.logits, seen.transform(support).logits)
 
 
-def test_training_starts_at_tip_adapter():
+def test_training_starts_at_tip_adapter(monkeypatch):
+    monkeypatch.setattr(tip, "_BATCH", 5)
     support, new = clusters(), clusters(seed=1)
     still = TipAdapterF(epochs=0).fit(support).transform(new)
     np.testing.assert_array_equal(still.logits, TipAdapter().fit(support).transform(new).logits)
-    moved = TipAdapterF(random_state=1, batch_size=5).fit(support).transform(new)
-    again = TipAdapterF(random_state=2, batch_size=5).fit(support).transform(new)
+    moved = TipAdapterF(random_state=1).fit(support).transform(new)
+    again = TipAdapterF(random_state=2).fit(support).transform(new)
     assert (moved.logits != still.logits).any()
     assert (moved.logits != again.logits).any()
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from clipsyn.methods.numerics.blocks import in_blocks, side_by_side, usable_cores, work_alone
+from clipsyn.methods.numerics.blocks import (
+    _products_of_one_thread,
+    in_blocks,
+    side_by_side,
+    usable_cores,
+    work_alone,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -63,19 +69,21 @@ def test_products_in_blocks_have_one_thread_and_later_as_many_as_before(work_on)
 def test_a_caller_that_ends_later_gives_products_their_threads_back():
     first_works, second_works = threading.Event(), threading.Event()
 
-    def first(_):
-        first_works.set()
-        assert second_works.wait(60)
+    def first():
+        with _products_of_one_thread():
+            first_works.set()
+            assert second_works.wait(60)
 
-    def second(_):
-        second_works.set()
-        ended.result(60)
+    def second():
+        with _products_of_one_thread():
+            second_works.set()
+            ended.result(60)
 
     with threadpool_limits(2):
         with ThreadPoolExecutor(2) as callers:
-            ended = callers.submit(side_by_side, first, [1])
+            ended = callers.submit(first)
             assert first_works.wait(60)
-            callers.submit(side_by_side, second, [1]).result(60)
+            callers.submit(second).result(60)
         assert threads_of_products() == {2}
 
 

@@ -1,4 +1,4 @@
-"""`clipsyn.methods.numerics.wide` against scikit-learn, torch and closed forms."""
+"""Logistic regression against scikit-learn, torch and closed forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.methods.numerics.wide import Linear, fit_probe, fit_wide, principal_axes
+from clipsyn.methods.numerics.optimise import Linear, fit_logistic, fit_probe, principal_axes
 
 
 def problem(n=120, width=30, classes=5, seed=0):
@@ -46,8 +46,7 @@ def test_the_objective_is_as_low_as_scikit_learns(shape, penalty, numbers):
     precision, tolerance, gap = numbers
     inputs, labels = problem(*shape)
     single = inputs.astype(precision)
-    start, axes = Linear.nothing(shape[2], shape[1]), principal_axes(single)
-    found = fit_wide(single, labels, start, penalty, axes=axes, tolerance=tolerance)
+    found = fit_logistic(single, labels, penalty, tolerance, classes=shape[2])
     lowest = scikit_learns(inputs, labels, penalty)
     assert objective(found, inputs, labels, penalty)[0] == pytest.approx(lowest, abs=gap)
 
@@ -55,11 +54,10 @@ def test_the_objective_is_as_low_as_scikit_learns(shape, penalty, numbers):
 def test_neither_the_start_nor_the_axes_change_the_solution():
     inputs, labels = problem()
     others = principal_axes(problem(seed=1)[0][:, ::-1])
-    axes = principal_axes(inputs)
-    far = fit_wide(inputs, labels, Linear.nothing(5, 30), 0.001, axes=axes, tolerance=1e-6)
-    expected = fit_wide(inputs, labels, Linear.nothing(5, 30), 0.1, axes=axes, tolerance=1e-12)
-    for start, theirs in ((far, axes), (Linear.nothing(5, 30), others)):
-        found = fit_wide(inputs, labels, start, 0.1, axes=theirs, tolerance=1e-12)
+    far = fit_logistic(inputs, labels, 0.001, 1e-6, classes=5)
+    expected = fit_logistic(inputs, labels, 0.1, 1e-12, classes=5)
+    for start, theirs in ((far, None), (None, others)):
+        found = fit_logistic(inputs, labels, 0.1, 1e-12, classes=5, start=start, axes=theirs)
         np.testing.assert_allclose(found.coef, expected.coef, atol=1e-3)
         np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-3)
 
@@ -67,8 +65,7 @@ def test_neither_the_start_nor_the_axes_change_the_solution():
 def test_a_sharp_problem_ends_where_scikit_learn_ends():
     """Whole Newton steps from equal probabilities would go too far here."""
     inputs, labels = problem(60, 40, 6)
-    axes = principal_axes(100 * inputs)
-    found = fit_wide(100 * inputs, labels, Linear.nothing(6, 40), 1.0, axes=axes, tolerance=1e-10)
+    found = fit_logistic(100 * inputs, labels, 1.0, 1e-10, classes=6)
     lowest = scikit_learns(100 * inputs, labels, 1.0)
     assert objective(found, 100 * inputs, labels, 1.0)[0] == pytest.approx(lowest, abs=1e-6)
 
@@ -76,10 +73,9 @@ def test_a_sharp_problem_ends_where_scikit_learn_ends():
 def test_a_weight_of_two_counts_as_two_samples():
     inputs, labels = problem()
     twice = np.repeat(np.arange(len(labels)), np.arange(len(labels)) % 2 + 1)
-    axes, weights = principal_axes(inputs), np.bincount(twice).astype(float)
-    start = Linear.nothing(5, 30)
-    found = fit_wide(inputs, labels, start, 0.1, axes=axes, tolerance=1e-12, sample_weights=weights)
-    expected = fit_wide(inputs[twice], labels[twice], start, 0.1, axes=axes, tolerance=1e-12)
+    weights = np.bincount(twice).astype(float)
+    found = fit_logistic(inputs, labels, 0.1, 1e-12, classes=5, weights=weights)
+    expected = fit_logistic(inputs[twice], labels[twice], 0.1, 1e-12, classes=5)
     np.testing.assert_allclose(found.coef, expected.coef, atol=1e-4)
     np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-4)
 
@@ -106,9 +102,8 @@ def features_of(n: int = 60, width: int = 9, classes: int = 4, seed: int = 0):
 @pytest.mark.parametrize("penalty", [10.0, 1.0, 0.01])
 def test_around_given_scores_the_solution_has_no_gradient(penalty, precision):
     features, labels, base, weights = features_of()
-    inputs, start = features.astype(precision), Linear.nothing(4, 9)
-    about = {"axes": principal_axes(inputs), "sample_weights": weights, "base": base}
-    found = fit_wide(inputs, labels, start, penalty, tolerance=1e-9, **about)
+    inputs, about = features.astype(precision), {"weights": weights, "base": base}
+    found = fit_logistic(inputs, labels, penalty, 1e-9, classes=4, **about)
     coef = torch.tensor(found.coef.astype(float), requires_grad=True)
     scores = torch.tensor(base) + torch.tensor(features) @ coef.T
     each = torch.nn.functional.cross_entropy(scores, torch.tensor(labels), reduction="none")
@@ -121,7 +116,7 @@ def test_around_given_scores_the_solution_has_no_gradient(penalty, precision):
 def test_equal_features_leave_the_class_shares():
     features = np.ones((6, 3), np.float32)
     labels = np.array([0, 0, 0, 1, 1, 2])
-    found = fit_probe(features, labels, 3, 1.0, tolerance=1e-12)
+    found = fit_probe(features, labels, 1.0, 1e-12, classes=3)
     assert not found.coef.any()
     shares = np.exp(found.intercept) / np.exp(found.intercept).sum()
     np.testing.assert_allclose(shares, [1 / 2, 1 / 3, 1 / 6], atol=1e-4)
@@ -134,10 +129,10 @@ def test_a_probe_is_scikit_learns_logistic_regression(penalty, precision):
     features, labels, _, weights = features_of()
     theirs = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=20_000)
     theirs.fit(features, labels, sample_weight=weights)
-    start, about = None, {"sample_weights": weights}
+    start = None
     for tolerance in (1e-3, 1e-7):
-        inputs = features.astype(precision)
-        start = fit_probe(inputs, labels, 4, penalty, tolerance=tolerance, start=start, **about)
+        inputs, about = features.astype(precision), {"start": start, "weights": weights}
+        start = fit_probe(inputs, labels, penalty, tolerance, classes=4, **about)
     expected = theirs.predict_log_proba(features)
     scores = features @ start.coef.T + start.intercept
     found = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
