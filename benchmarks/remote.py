@@ -27,9 +27,8 @@ from common import Measured, fresh_python, interleaved, ratio, report, spread, s
 
 from clipsyn.names import FeatureKey
 from clipsyn.remote.index import INDEX, Index
-from clipsyn.remote.published import Cache
+from clipsyn.remote.published import FILES, cache_folder
 from clipsyn.remote.push import Push
-from clipsyn.remote.transfer import FILES
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
@@ -196,7 +195,7 @@ def main(rounds: int, folder: Path | None) -> None:
     start("A store at a URL")
     with workplace(folder) as place:
         results = reading(Path(place), rounds) + listing(Path(place), rounds)
-        cache = Cache.of_user().root
+        cache = cache_folder()
         report(results)
         shutil.rmtree(cache, ignore_errors=True)
 

@@ -198,7 +198,7 @@ def _echo(text: str, err: bool) -> None:
 _EXTRAS = {  # what installs a package that the base install lacks
     **dict.fromkeys(("torch", "torchvision", "open_clip", "PIL", "timm"), "extract"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
-    **dict.fromkeys(("obstore", "filelock"), "remote"),
+    "obstore": "remote",
     "submitit": "slurm",
 }
 _RESUMED = ("extract", "run", "push", "pull")  # commands that go on from what is done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -25,9 +25,6 @@ from clipsyn.exchange import LAYOUTS
 from clipsyn.names import Address, is_url
 from clipsyn.report import FIGURES, Drawn, ReportSettings
 from clipsyn.text import advised, counted
-
-if TYPE_CHECKING:
-    from clipsyn.store.schema import Place
 
 
 @command("report", [STORE, *options_of(ReportSettings)])
@@ -141,43 +138,41 @@ _FOLDER = click.Argument(["store"], type=click.Path())
         click.Argument(["url"]),
         *cell_filters(prompts=True),
         _DRY_RUN,
-        flag(["--replace"], help="Also where other content is published."),
+        flag(["--replace"], help="Send all again, in the place of what is published."),
     ],
 )
 def push(store: str, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
 
     Cells bring their samples and class embeddings along. What is published already stays, and what
-    others publish at the same time stays, too; of a published cell that is damaged the files that
-    are missing, of another size, or written after the others are sent again. Readers see a cell
-    when all of it is there. After an interruption the same command goes on.
+    others publish at the same time stays, too. Readers see a cell when all of it is there. After an
+    interruption the same command goes on.
 
     \b
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
     from clipsyn.exchange.card import card
-    from clipsyn.remote.publishing import address_of
-    from clipsyn.remote.push import Push
+    from clipsyn.remote.push import Push, address_of
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
 
     _check_folder(store)
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
-    shown = plan.remote.shown
+    shown, groups = plan.remote.shown, counted(len(plan.groups), "group")
+    already = counted(plan.there, "is", "are") if plan.there else "none is"
+    what = f"{groups} to push, {plan.size / 1e6:,.1f} MB" if plan.groups else "nothing to push"
+    say(f"{shown}: {what}; {already} there already")
+    if plan.making_way:
+        say(f"{len(plan.making_way):,} of them take the place of what is published")
     if dry_run:
-        sizes = {group.place: plan.store.tree.size(group.path) for group in plan.groups}
-        _say_table(sizes, [group.place for group in plan.there])
-    _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
-    if plan.replaced:
-        say(f"other content of {len(plan.replaced):,} of them is replaced")
-    if plan.damaged:
-        say(f"{len(plan.damaged):,} of them are published damaged, and are mended")
-    if plan.groups and not dry_run:
-        with progress("MB") as counters:
+        for group in plan.groups:
+            say("/".join(group.place))
+    elif plan.groups:
+        with progress("files") as counters:
             plan.carry_out(counters)
         published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
-        plan.describe(card(published, where=shown))
+        plan.remote.put("README.md", card(published, where=shown).encode())
         say(f"pushed: `{advised('ls', shown)}` shows what is there")
 
 
@@ -196,10 +191,10 @@ def pull(sources: Sequence[str], store: str, dry_run: bool, **filters: Any) -> N
     SOURCES are stores in folders, or the URLs or folders that stores were pushed to. Cells bring
     their samples and class embeddings along. A cell that is there already stays as it is. Where one
     name stands for two things, of other weights, images or settings, the fields that differ are
-    named, and nothing is copied from that source; of several stores in folders, from none.
+    named, and nothing is copied.
 
-    Every file of a published store is compared with what was published. A cell is seen when all of
-    it is there. After an interruption the same command goes on.
+    Every file is compared with what was written or published. A cell is seen when all of it is
+    there. After an interruption the same command goes on.
 
     \b
     clipsyn pull alice bob lab
@@ -207,37 +202,10 @@ def pull(sources: Sequence[str], store: str, dry_run: bool, **filters: Any) -> N
     clipsyn pull s3://lab/clip store --backbones 'tiny-*' --perturb clean --dry-run
     """
     _check_folder(store)
-    folders = [Path(source) for source in sources if _is_folder(source)]
-    if folders:
-        _merge(Path(store), folders, filters, dry_run)
-    for source in sources:
-        if not _is_folder(source):
-            _pull(source, Path(store), filters, dry_run)
+    _merge(Path(store), sources, filters, dry_run)
 
 
-def _is_folder(source: str) -> bool:
-    """Whether it is a store in a folder, and no published one."""
-    from clipsyn.store.files import is_published, is_store
-
-    return not is_url(source) and is_store(Path(source)) and not is_published(source)
-
-
-def _pull(url: str, store: Path, filters: Mapping[str, Any], dry_run: bool) -> None:
-    from clipsyn.remote.pull import Pull
-    from clipsyn.show.progress import progress
-
-    plan = Pull.plan(url, store, filters)
-    if dry_run:
-        sizes = {entry.place: entry.bytes for entry in plan.new}
-        _say_table(sizes, [entry.place for entry in plan.there])
-    _say_size(len(plan.new), plan.size, len(plan.there), f"to pull from {plan.remote.shown}")
-    if plan.new and not dry_run:
-        with progress("MB") as counters:
-            plan.carry_out(counters)
-        say(f"pulled: `{advised('ls', store)}` shows what is there")
-
-
-def _merge(into: Path, stores: Sequence[Path], filters: Mapping[str, Any], dry_run: bool) -> None:
+def _merge(into: Path, stores: Sequence[str], filters: Mapping[str, Any], dry_run: bool) -> None:
     from clipsyn.show.progress import progress
     from clipsyn.store.merge import plan_merge
 
@@ -261,34 +229,6 @@ def _merge(into: Path, stores: Sequence[Path], filters: Mapping[str, Any], dry_r
         with progress("groups") as counters:
             plan.carry_out(counters)
         say(f"added {counted(groups, 'group')} to {into}")
-
-
-def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:
-    """A line for each dataset, split and perturbation; classes have no split."""
-    from clipsyn.store.schema import KINDS
-
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for place in sorted({*sizes, *there}):
-        names = dict(zip(KINDS[place[0]], place[1:], strict=True))
-        where = {name: names.get(name) or "" for name in ("dataset", "split", "perturbation")}
-        counts = {"backbones": set(), "groups": 0, "MB": 0.0, "there": 0}
-        row = rows.setdefault(tuple(where.values()), {**where, **counts})  # type: ignore[arg-type]
-        row["backbones"] |= {names[name] for name in ("backbone",) if name in names}
-        row["groups"] += place in sizes
-        row["MB"] += sizes.get(place, 0) / 1e6
-        row["there"] += place not in sizes
-    shown = [{**row, "backbones": len(row["backbones"])} for _, row in sorted(rows.items())]
-    say_rows(
-        shown, notes="Without a perturbation: sample tables, and class embeddings of a dataset."
-    )
-
-
-def _say_size(groups: int, size: int, there: int, what: str) -> None:
-    already = f"{counted(there, 'is', 'are')} there already" if there else "none is there yet"
-    if groups:
-        say(f"{counted(groups, 'group')} {what}, {size / 1e6:,.1f} MB; {already}")
-    else:
-        say(f"nothing {what}: {already}")
 
 
 @command(

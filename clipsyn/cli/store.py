@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ import click
 from clipsyn.cli.options import (
     STORE,
     YES,
-    StorePath,
     cell_filters,
     command,
     flag,
@@ -226,7 +224,7 @@ def verify(store: Path, output: Output, deep: bool) -> None:
         say(f"{counted(len(groups), one, several)} written")
     if problems:
         mend = (
-            f"`{advised('push', 'STORE', store)}` sends them again from a store that is whole"
+            f"`{advised('push', 'STORE', store, '--replace')}` sends them again from a whole store"
             if isinstance(opened.path, Location)
             else "remove the damaged groups with "
             f"`{advised('rm', store, '--dataset', '…', '--backbones', '…')}` and make them again"
@@ -247,22 +245,20 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, age: str) -> 
 @command(
     "gc",
     [
-        click.Argument(["store"], type=StorePath(), envvar="CLIPSYN_STORE", required=False),
-        flag(["--cache"], help="Copies here of what was read at URLs, not STORE."),
+        STORE,
         option(
             ["--older-than"],
             callback=_seconds,
             default="1d",
             show_default=True,
             metavar="AGE",
-            help="Only what nobody has written to, or read, for so long: 30m, 12h, 7d. 0 is "
-            "whatever its age.",
+            help="Only what nobody has written to for so long: 30m, 12h, 7d; 0 is any age.",
         ),
         flag(["--dry-run"], help="Say what would be removed, and stop."),
         YES,
     ],
 )
-def gc(store: Path | None, cache: bool, older_than: int, dry_run: bool, yes: bool) -> None:
+def gc(store: Path, older_than: int, dry_run: bool, yes: bool) -> None:
     """Remove from STORE what jobs that were killed have left, having listed it and asked.
 
     A group that is not finished could be completed by the command that began it. A job that runs
@@ -273,20 +269,11 @@ def gc(store: Path | None, cache: bool, older_than: int, dry_run: bool, yes: boo
     not name: sent by a push that was killed, or replaced. A push that runs loses nothing as long as
     it takes less than --older-than; who still reads a group that was replaced is told so.
 
-    With --cache: groups of arrays that were read at URLs, kept here so that they travel once, in
-    the folder CLIPSYN_CACHE or ~/.cache/clipsyn. Nothing goes from there by itself.
-
     \b
     clipsyn gc store --dry-run
     clipsyn gc store --older-than 0  all that is unfinished, where no job is running
     clipsyn gc s3://lab/clip --dry-run
-    clipsyn gc --cache --older-than 30d
     """
-    if cache:
-        _empty_cache(older_than, dry_run, yes)
-        return
-    if store is None:
-        raise UsageError("name a STORE, or add --cache")
     found, collect = _left_over(store)
     dead = [one for one in found if one.age >= older_than]
     for one in dead:
@@ -306,23 +293,6 @@ def _confirm(what: str, place: Path, yes: bool) -> None:
         click.confirm(f"Remove {what} from {place}?", abort=True)
 
 
-def _empty_cache(older_than: int, dry_run: bool, yes: bool) -> None:
-    from clipsyn.remote.published import Cache
-
-    cache = Cache.of_user()
-    old = [group for group in cache.groups() if time.time() - group.used >= older_than]
-    size, what = sum(group.bytes for group in old) / 1e6, counted(len(old), "group")
-    if not old:
-        say(f"nothing to remove from {cache.root}")
-        return
-    say(f"{what} in {cache.root}, {size:,.1f} MB, last read {_ago(time.time() - old[0].used)}")
-    if not dry_run:
-        _confirm(what, cache.root, yes)
-        removed = cache.prune(older_than)
-        size = sum(group.bytes for group in removed) / 1e6
-        say(f"removed {counted(len(removed), 'group')}, {size:,.1f} MB, from {cache.root}")
-
-
 def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], int]]:
     """What lies in a store that nobody needs, and what removes it."""
     from clipsyn.store import inventory
@@ -333,9 +303,9 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
     if isinstance(store, Location) and not is_store(place):
         place = store  # a first push to it may have been killed
     if isinstance(place, Location):
-        from clipsyn.remote import publishing
+        from clipsyn.remote.push import collect, left_over
 
-        return publishing.left_over(place), partial(publishing.collect, place)
+        return left_over(place), partial(collect, place)
     path = FeatureStore.open(place).path
     return inventory.left_over(path), partial(inventory.collect, path)
 

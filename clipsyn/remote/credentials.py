@@ -16,37 +16,33 @@ from clipsyn.errors import UsageError
 from clipsyn.names import Address
 from clipsyn.text import one_line
 
-_HUB = "huggingface.co"
-_AWS_ROLES = (  # what lets obstore ask who the machine is
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_SKIP_SIGNATURE",
-)
-_GOOGLE_KEYS = (
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "GOOGLE_SERVICE_ACCOUNT",
-    "GOOGLE_SKIP_SIGNATURE",
-)
-_NO_AZURE_KEYS = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT", "AZURE_CONFIG_DIR")
+_KEYS = {  # how variables begin with which obstore signs requests
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_", "AWS_WEB_IDENTITY_", "AWS_SKIP_SIGNATURE"),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SKIP_SIGNATURE"),
+    "az": ("AZURE_",),
+}
+_GCLOUD = ".config/gcloud/application_default_credentials.json"
+_NO_KEYS = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT", "AZURE_CONFIG_DIR")
 
 
 def http_headers(address: Address) -> dict[str, str]:
     """Who asks: the user of the URL, or for the Hugging Face hub its token."""
+    if not address.is_http:
+        return {}
     if address.user:
         return {"authorization": f"Basic {base64.b64encode(address.user.encode()).decode()}"}
-    host = urlsplit(address.url).hostname
-    token = _hub_token() if address.scheme == "https" and host == _HUB else None
+    on_hub = address.scheme == "https" and urlsplit(address.url).hostname == "huggingface.co"
+    token = _hub_token() if on_hub else None
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _hub_token() -> str | None:
-    """The token that `hf auth login` keeps, or that the environment has."""
+    """The token that the environment has, or that `hf auth login` keeps."""
     if token := os.environ.get("HF_TOKEN"):
         return token.strip()
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     try:
-        return Path(os.environ.get("HF_TOKEN_PATH") or Path(home) / "token").read_text().strip()
+        return Path(home, "token").read_text().strip()
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -57,45 +53,29 @@ def settings_of(scheme: str) -> dict[str, Any]:
     Where there are no keys a bucket is read as everyone may read it. A machine with a role of its
     own is asked for it where AWS_SKIP_SIGNATURE=false is set, or that of GOOGLE or AZURE.
     """
-    if scheme == "s3":
-        return _s3_settings()
+    if scheme not in _KEYS:
+        return {}
+    signed = any(name.startswith(_KEYS[scheme]) and name not in _NO_KEYS for name in os.environ)
     if scheme == "gs":
-        gcloud = Path.home() / ".config" / "gcloud" / "application_default_credentials.json"
-        keys = gcloud.exists() or any(name.startswith(_GOOGLE_KEYS) for name in os.environ)
-        return {} if keys else {"skip_signature": True}
-    if scheme == "az":
-        keys = any(n.startswith("AZURE_") and n not in _NO_AZURE_KEYS for n in os.environ)
-        return {} if keys else {"skip_signature": True}
-    return {}
-
-
-def _s3_settings() -> dict[str, Any]:
-    """Of a profile that is named, else of the environment, else of the default profile."""
-    told = os.environ
-    named = told.get("AWS_PROFILE")
-    settings: dict[str, Any] = {}
-    if named or (_has_profiles() and not told.get("AWS_ACCESS_KEY_ID")):
+        signed |= (
+            Path.home().joinpath(".config/gcloud/application_default_credentials.json").exists()
+        )
+    settings = {} if signed else {"skip_signature": True}
+    if scheme != "s3":
+        return settings
+    named = os.environ.get("AWS_PROFILE")
+    if named or (not signed and Path.home().joinpath(".aws").exists()):
         settings = _profile_settings(named)
-    elif not any(map(told.get, ("AWS_ACCESS_KEY_ID", *_AWS_ROLES))):
-        settings = {"skip_signature": True}
-    if not (told.get("AWS_REGION") or told.get("AWS_DEFAULT_REGION")):
-        settings = {"region": "us-east-1"} | settings
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    endpoint = next(filter(None, map(told.get, names)), None)
-    return settings | ({"endpoint": endpoint} if endpoint else {})
-
-
-def _has_profiles() -> bool:
-    return (Path.home() / ".aws").exists() or any(
-        map(os.environ.get, ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"))
-    )
+    has_region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return settings if has_region else {"region": "us-east-1"} | settings
 
 
 def _profile_settings(named: str | None) -> dict[str, Any]:
     """What AWS's own library makes of a profile: of its keys, or by `aws sso login` and its like.
 
-    Raises UsageError for a profile that is not there, or that cannot be signed in.
+    Raises UsageError for a profile that was named and is not there, or cannot be signed in.
     """
+    settings: dict[str, Any] = {}
     try:
         from boto3.session import Session
         from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
@@ -108,14 +88,15 @@ def _profile_settings(named: str | None) -> dict[str, Any]:
         ) from None
     try:
         session = Session(profile_name=named)
-        region = {"region": session.region_name} if session.region_name else {}
-        if session.get_credentials() is None and named is None:
-            return {"skip_signature": True, **region}
+        if session.region_name:
+            settings["region"] = session.region_name
         provider = Boto3CredentialProvider(session)
         provider()  # here, where what fails can be told
     except (BotoCoreError, ValueError) as error:
+        if named is None:
+            return {"skip_signature": True, **settings}
         raise UsageError(
-            f"the AWS profile '{named or 'default'}' has no credentials ({one_line(error)}): see "
+            f"the AWS profile '{named}' has no credentials ({one_line(error)}): see "
             "`aws configure list`"
         ) from None
-    return {"credential_provider": provider, **region}
+    return {"credential_provider": provider, **settings}

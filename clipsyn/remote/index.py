@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.store import files
@@ -35,7 +35,6 @@ INDEX, MANIFEST = "index.json.gz", "manifest.json"
 MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB
 INDEX_FORMAT = "1.0"
 _MOST_FILE = 1 << 30  # bytes of one file: chunks have a few millions
-_THREADS = 4
 _FOLDER_DIGITS = 16
 _NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
 _PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
@@ -92,17 +91,6 @@ class Entry:
         return f"{self.name}/{self.manifest[:_FOLDER_DIGITS]}"
 
 
-class _Marker(BaseModel, extra="allow"):
-    """The content of `clipsyn.json`."""
-
-    chunk_rows: Annotated[int, Field(strict=True, ge=1, le=MOST_CHUNK_ROWS)]
-
-
-class _Document(BaseModel):
-    store: _Marker
-    groups: list[Entry]
-
-
 @dataclass(frozen=True)
 class Index:
     """The groups of a published store, by place, and the content of its `clipsyn.json`."""
@@ -120,7 +108,10 @@ class Index:
             content = parse_json(_inflated(data))
             check_format(f"the index of {shown}", str(content["format"]), INDEX_FORMAT)
             check_format(shown, str(content["store"]["format"]))
-            groups = _Document.model_validate(content).groups
+            rows = content["store"]["chunk_rows"]
+            if type(rows) is not int or not 1 <= rows <= MOST_CHUNK_ROWS:
+                raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
+            groups = TypeAdapter(list[Entry]).validate_python(content["groups"])
             entries = {entry.place: entry for entry in groups}
             if len(entries) < len(groups):
                 raise ValueError("a group stands twice in it")
@@ -157,13 +148,12 @@ class Manifest:
 
         Raises StoreError for what cannot be read, is no regular file, or is removed meanwhile.
         """
-
-        def stamp(name: str) -> tuple[str, Stamp]:
-            return name, stamp_of(path / name)
-
         try:
-            with files.reading(path), ThreadPoolExecutor(_THREADS) as threads:
-                return cls(dict(threads.map(stamp, sorted(_names_below(path)))))
+            with files.reading(path):
+                names = sorted(_names_below(path))
+                return cls(
+                    {name: stamp_of(files.read_file(path / name, _MOST_FILE)) for name in names}
+                )
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(
                 f"{error.filename} is gone while it was read: run the same command again"
@@ -197,13 +187,8 @@ class Manifest:
         return sum(size for size, _ in self.files.values())
 
 
-def stamp_of(file: Path) -> Stamp:
-    """That it is missing passes as OSError; raises DamagedStore as `files.opened`."""
-    with (
-        files.opened(file, _MOST_FILE) as (descriptor, size),
-        open(descriptor, "rb", closefd=False) as opened,
-    ):
-        return size, hashlib.file_digest(opened, "sha256").hexdigest()
+def stamp_of(data: bytes) -> Stamp:
+    return len(data), hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
@@ -213,19 +198,17 @@ def _damage(where: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         raise DamagedStore(f"{where} is damaged: {first_problem(error)}") from None
-    except (ValueError, KeyError, TypeError, UsageError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, EOFError, OSError, UsageError, zlib.error) as error:
         lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
 
 
 def _inflated(data: bytes) -> bytes:
     """The JSON in a gzip file, which may be a bomb."""
-    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    content = inflater.decompress(data, MOST_INDEX + 1)
+    with gzip.open(io.BytesIO(data)) as file:
+        content = file.read(MOST_INDEX + 1)
     if len(content) > MOST_INDEX:
         raise ValueError(f"it has more than {MOST_INDEX:,} bytes")
-    if not inflater.eof:
-        raise ValueError("its end is missing")
     return content
 
 

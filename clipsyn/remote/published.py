@@ -6,12 +6,11 @@ and SHA-256 are those of the manifest, whose own SHA-256 the index has. The cach
 
     groups/<SHA-256 of the manifest>/   files of one group, as they are published
     indexes/<SHA-256 of the URL>        the index that was read last, and its ETag
-    .wip/                               what is being written or removed
+    .wip/                               what is being written
 
 A group's folder is called after its content, so it is the same for every store that has the group,
 and never old. What is there of its metadata is compared with the manifest again; of chunks the
-metadata have the checksums. Nothing goes by itself: `clipsyn gc --cache` removes it, and who still
-reads it brings it again.
+metadata have the checksums. Who removes the folder, or a part of it, only lets it travel again.
 """
 
 from __future__ import annotations
@@ -20,167 +19,83 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
-from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index, Manifest
-from clipsyn.remote.transfer import FILES, bring, is_there
+from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index, Manifest, stamp_of
 from clipsyn.remote.transport import MissingObject, Remote
-from clipsyn.store import arrays, files
+from clipsyn.store import arrays
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 from clipsyn.store.layout import Layout
 from clipsyn.text import advised
 
-_ABANDONED = 24 * 3600  # seconds after which nobody is writing a file any more
+FILES = 16  # at a time
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it
 
 
-class CachedGroup(NamedTuple):
-    """One group in the cache."""
-
-    digest: str
-    bytes: int
-    used: float  # seconds since 1970
+def cache_folder() -> Path:
+    """The cache that the environment says, or the user's own."""
+    own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CLIPSYN_CACHE") or Path(own) / "clipsyn")
 
 
-class Cache:
-    """Made when something is kept. Several processes may use it at once."""
+class Published(Tree):
+    """The tree of a store at a URL (`clipsyn.store.groups`), as it was when it was opened."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._groups = root / "groups"
-        self.scratch = root / ".wip"
+    lanes = FILES
 
-    @classmethod
-    def of_user(cls) -> Cache:
-        """The cache that the environment says, or the user's own."""
-        own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return cls(Path(os.environ.get("CLIPSYN_CACHE") or Path(own) / "clipsyn"))
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._remote = Remote(location.url)
+        self._cache = cache_folder()
+        self._index = self._current()
+        self._entries = {entry.name: entry for entry in self._index.entries.values()}
+        self._manifests: dict[str, Manifest] = {}
+        self._lock = Lock()  # of what is forgotten
+        self._threads = ThreadPoolExecutor(FILES)
+        self._checked: set[str] = set()
 
-    # Groups
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A worker reads the index again; the cache is the same."""
+        return Published, (self._location,)
 
-    def folder(self, digest: str) -> Path:
-        """Where the files of a group are, once they were brought."""
-        return self._groups / digest
-
-    def use(self, digest: str) -> None:
-        """Say that a group is read now, if it is there."""
-        with suppress(OSError):  # of another user who shares the cache
-            os.utime(self.folder(digest))
-
-    def forget(self, digest: str) -> bool:
-        """Remove a group, in one step for who reads it; whether all of it is gone."""
-        trash = self.scratch / secrets.token_hex(8)
-        with suppress(OSError):
-            self.scratch.mkdir(exist_ok=True)
-            self.folder(digest).rename(trash)
-            shutil.rmtree(trash)
-            return True
-        return False
-
-    def groups(self) -> list[CachedGroup]:
-        """Every group, those used last first."""
-        found = []
-        for entry in files.entries(self._groups):
-            with suppress(FileNotFoundError):
-                used = entry.stat().st_mtime
-                found.append(CachedGroup(entry.name, files.size(Path(entry)), used))
-        return sorted(found, key=lambda group: (-group.used, group.digest))
-
-    def prune(self, unused: float) -> list[CachedGroup]:
-        """Remove the groups that nobody has read for so many seconds; returns those that went."""
-        before = time.time() - unused
-        old = [group for group in self.groups() if group.used <= before]
-        removed = [group for group in old if self.forget(group.digest)]
-        for entry in files.entries(self.scratch):  # of processes that were killed
-            with suppress(OSError):
-                if entry.stat().st_mtime < time.time() - _ABANDONED:
-                    shutil.rmtree(entry) if entry.is_dir() else Path(entry).unlink()
-        return removed
-
-    # Indexes
-
-    def index(self, remote: Remote, location: Location) -> Index:
-        """The index of a published store: the one that was read last, if that is current.
+    def _current(self) -> Index:
+        """The index as it is now: the one in the cache, if that is current.
 
         Raises StoreError where there is none.
         """
-        file = self.root / "indexes" / hashlib.sha256(location.url.encode()).hexdigest()
+        location, shown = self._location, self._remote.shown
+        file = self._cache / "indexes" / hashlib.sha256(location.url.encode()).hexdigest()
         try:
             etag, _, data = file.read_bytes().partition(b"\n")
         except OSError:
             etag = data = b""
         known = etag.decode(errors="replace") if data else None
         try:
-            answer = remote.get(INDEX, known, MOST_INDEX)
+            new, now = self._remote.get(INDEX, known, MOST_INDEX)
         except MissingObject:
             raise StoreError(
                 f"{location} is no published store, for it has no {INDEX}: make it one with "
                 f"`{advised('push', 'STORE', location)}`"
             ) from None
-        if known and answer.etag == known:
-            return Index.parse(data, remote.shown)
-        index = Index.parse(answer.data, remote.shown)
-        if answer.etag:
-            self.write(file, answer.etag.encode() + b"\n" + answer.data)
+        if known and now == known:
+            return Index.parse(data, shown)
+        index = Index.parse(new, shown)
+        if now:
+            self._keep(file, now.encode() + b"\n" + new)
         return index
 
-    # Files
-
-    def write(self, file: Path, data: bytes) -> None:
-        """Without waiting for the disk: what a power cut leaves is found by its checksum."""
-        partial = self.scratch / secrets.token_hex(8)
-        with self.writing():
-            for folder in (file.parent, self.scratch):
-                folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(file)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Say what can be done where the cache cannot be written."""
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"the cache {self.root} cannot be written ({error.strerror}): set CLIPSYN_CACHE to "
-                "a folder that can, or make room with `clipsyn gc --cache`"
-            ) from error
-
-
-class Published(Tree):
-    """The tree of a store at a URL (`clipsyn.store.groups`), as it was when it was opened."""
-
-    def __init__(self, location: Location, remote: Remote, index: Index, cache: Cache) -> None:
-        self._location = location
-        self._remote = remote
-        self._index = index
-        self._cache = cache
-        self._entries = {entry.name: entry for entry in index.entries.values()}
-        self._manifests: dict[str, Manifest] = {}
-        self._locks: defaultdict[str, Lock] = defaultdict(Lock)  # of groups
-        self._threads = ThreadPoolExecutor(FILES)
-        self._checked: set[str] = set()
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """A worker reads the index again; the cache is the same."""
-        return open_published, (self._location,)
-
     # What there is
-
-    lanes = FILES
 
     def marker(self, store: Path) -> dict[str, Any]:
         return dict(self._index.store)
@@ -233,8 +148,7 @@ class Published(Tree):
         new = [entry for entry in wanted.values() if entry.name not in self._manifests]
         if len(new) > 1:
             with ThreadPoolExecutor(FILES) as threads:
-                for _ in threads.map(self._metadata, new):
-                    pass
+                list(threads.map(self._metadata, new))
 
     def _entries_below(self, path: Path) -> Iterable[Entry]:
         if entry := self._entry(path):
@@ -252,6 +166,15 @@ class Published(Tree):
             return arrays.read(folder / array, rows, listed)
 
         return self._with_group(path, look)
+
+    def copy(self, path: Path, folder: Path, names: Mapping[str, int]) -> None:
+        def bring(entry: Entry, _: Path) -> None:
+            manifest = self._metadata(entry)
+            fetched = self._threads.map(lambda name: self._fetch(entry, manifest, name), names)
+            for name, data in zip(names, fetched, strict=True):
+                (folder / name).write_bytes(data)
+
+        self._with_group(path, bring)
 
     def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
         """What lies at the URL now is read, once for each group, whatever the cache has of it."""
@@ -278,7 +201,7 @@ class Published(Tree):
         entry = self._entry(path)
         if entry is None:
             raise DamagedStore(f"{path / arrays.METADATA} is missing")
-        folder = self._cache.folder(entry.manifest)
+        folder = self._folder(entry)
         manifest = self._metadata(entry)
         try:
             return look(entry, folder)
@@ -292,64 +215,53 @@ class Published(Tree):
         except DamagedStore as error:
             raise DamagedStore(str(error).replace(str(folder), str(path))) from None
 
-    def _forget(self, entry: Entry, manifest: Manifest | None) -> None:
-        """Empty the group's folder of the cache, unless another thread has since `manifest`."""
-        with self._locks[entry.name]:
-            if self._manifests.get(entry.name) is manifest:
-                self._manifests.pop(entry.name, None)
-                self._cache.forget(entry.manifest)
-
     def _metadata(self, entry: Entry) -> Manifest:
         """The manifest of a group, whose metadata lies in the cache when this returns."""
-        with self._locks[entry.name]:
-            if manifest := self._manifests.get(entry.name):
-                return manifest
-            manifest = self._manifest(entry)
-            folder = self._cache.folder(entry.manifest)
-            names = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
-            self._bring(
-                entry,
-                manifest,
-                [name for name in names if not is_there(folder / name, manifest.files[name])],
-            )
-            self._manifests[entry.name] = manifest
+        if manifest := self._manifests.get(entry.name):
             return manifest
-
-    def _manifest(self, entry: Entry) -> Manifest:
-        kept = self._cache.folder(entry.manifest) / MANIFEST
+        folder = self._folder(entry)
+        kept = folder / MANIFEST
         try:
             manifest = Manifest.parse(kept.read_bytes(), self._remote.shown, entry)
-            self._cache.use(entry.manifest)
         except (FileNotFoundError, DamagedStore):
             with self._there(entry, MANIFEST):
-                data = self._remote.get(f"{entry.folder}/{MANIFEST}").data
+                data, _ = self._remote.get(f"{entry.folder}/{MANIFEST}")
             manifest = Manifest.parse(data, self._remote.shown, entry)
-            self._cache.write(kept, data)
-        return manifest
+            self._keep(kept, data)
+        names = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
+        for name in names:
+            file = folder / name
+            if not (file.exists() and stamp_of(file.read_bytes()) == manifest.files[name]):
+                self._bring(entry, manifest, name)
+        return self._manifests.setdefault(entry.name, manifest)
 
     # Files
+
+    def _folder(self, entry: Entry) -> Path:
+        """Where the files of a group are, once they were brought."""
+        return self._cache / "groups" / entry.manifest
 
     def _bring_rows(
         self, entry: Entry, folder: Path, array: str, rows: range | None, listed: Layout
     ) -> None:
-        at = os.fspath(folder / array)  # paths would take a millisecond
-        names = [name for name in listed.files(rows) if not os.access(f"{at}/{name}", os.F_OK)]
-        self._bring(entry, self._metadata(entry), [f"{array}/{name}" for name in names])
+        at, manifest = os.fspath(folder / array), self._metadata(entry)
+        # paths would take a millisecond
+        missing = [name for name in listed.files(rows) if not os.access(f"{at}/{name}", os.F_OK)]
+        list(self._threads.map(lambda n: self._bring(entry, manifest, f"{array}/{n}"), missing))
 
-    def _bring(self, entry: Entry, manifest: Manifest, missing: Collection[str]) -> None:
-        """Fetch these files into the cache."""
-        for name in missing:
-            if name not in manifest.files:
-                raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
-        fetches = [self._threads.submit(self._fetch, entry, manifest, name) for name in missing]
-        for fetch in fetches:
-            fetch.result()
+    def _bring(self, entry: Entry, manifest: Manifest, name: str) -> None:
+        self._keep(self._folder(entry) / name, self._fetch(entry, manifest, name))
 
-    def _fetch(self, entry: Entry, manifest: Manifest, name: str) -> None:
-        file = self._cache.folder(entry.manifest) / name
-        path, scratch = f"{entry.folder}/{name}", self._cache.scratch
-        with self._cache.writing(), self._there(entry, name):
-            bring(self._remote, path, manifest.files[name], file, scratch)
+    def _fetch(self, entry: Entry, manifest: Manifest, name: str) -> bytes:
+        """A file of a group, if it has the size and SHA-256 of the manifest."""
+        if (stamp := manifest.files.get(name)) is None:
+            raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
+        for _ in range(2):  # what was altered on its way may arrive the second time
+            with self._there(entry, name):
+                data, _etag = self._remote.get(f"{entry.folder}/{name}", most=stamp[0])
+            if stamp_of(data) == stamp:
+                return data
+        raise DamagedStore(f"{self._shown(entry, name)} has other bytes than its manifest lists")
 
     @contextmanager
     def _there(self, entry: Entry, name: str) -> Iterator[None]:
@@ -357,16 +269,37 @@ class Published(Tree):
         try:
             yield
         except MissingObject:
-            now = self._cache.index(self._remote, self._location)
-            if now.entries.get(entry.place) != entry:
+            if self._current().entries.get(entry.place) != entry:
                 raise replaced_meanwhile(self._location, entry.name) from None
             raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
 
     def _shown(self, entry: Entry, name: str) -> str:
         return f"{self._remote.shown}/{entry.folder}/{name}"
 
+    # The cache, which several processes may use at once
 
-def open_published(location: Location) -> Published:
-    """The store at a URL: reads its index, or learns that the one in the cache is current."""
-    remote, cache = Remote(location.url), Cache.of_user()
-    return Published(location, remote, cache.index(remote, location), cache)
+    def _keep(self, file: Path, data: bytes) -> None:
+        """Without waiting for the disk: what a power cut leaves is found by its checksum."""
+        partial = self._cache / ".wip" / secrets.token_hex(8)
+        try:
+            for folder in (file.parent, partial.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise StoreError(
+                f"the cache {self._cache} cannot be written ({error.strerror}): set CLIPSYN_CACHE "
+                "to a folder that can, or remove what is in it"
+            ) from error
+
+    def _forget(self, entry: Entry, manifest: Manifest | None) -> None:
+        """Remove the group from the cache, in one step, unless a thread has since `manifest`."""
+        trash = self._cache / ".wip" / secrets.token_hex(8)
+        with self._lock:
+            if self._manifests.get(entry.name) is manifest:
+                with suppress(OSError):
+                    self._folder(entry).rename(trash)
+                    shutil.rmtree(trash)
+                self._manifests.pop(entry.name, None)  # afterwards, for others find it there

@@ -1,47 +1,67 @@
-"""Groups of a local store are published at a URL: data first, then each manifest, the index last.
+"""Groups of a local store are published at a URL: data first, then the manifests, the index last.
 
 The files of a group lie in a folder that is named by their digest. So two who publish at the same
 time write the same bytes or into different folders, and what was sent before an interruption is
 found again.
+
+Groups that no index names were sent by killed pushes, or replaced. A push names what it has sent
+when all of it is there, so a group without a name may be of one that runs. As in a store on a disk
+(`clipsyn.store.inventory`) age tells them apart, by the last time that a file of the group was
+written: a push writes to every group that it will name, and looks again when it has named it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Sequence
+import random
+import re
+import time
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from clipsyn.errors import DamagedStore, StaleCell, UsageError
-from clipsyn.names import MARKER
-from clipsyn.remote.index import MANIFEST, Entry, Manifest
-from clipsyn.remote.publishing import (
-    add_to_index,
-    check_conditions,
-    differing,
-    is_as_sent,
-    is_whole,
-    read_index,
-    sent_of,
-    writable,
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
+from clipsyn.names import MARKER, Address, Location, is_url
+from clipsyn.remote.index import (
+    INDEX,
+    MANIFEST,
+    MOST_INDEX,
+    Entry,
+    Index,
+    Manifest,
+    Stamp,
+    stamp_of,
 )
-from clipsyn.remote.transfer import Meter, lanes
-from clipsyn.remote.transport import Changed, Remote
+from clipsyn.remote.published import FILES
+from clipsyn.remote.transport import Changed, MissingObject, Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
-from clipsyn.store.inventory import GroupPath, find_groups
+from clipsyn.store.inventory import GroupPath, Leftover, find_groups
 from clipsyn.store.merge import made_in_two_ways
+from clipsyn.store.schema import KINDS
 from clipsyn.store.select import Filters, choose
 from clipsyn.store.verify import damage, debris
 from clipsyn.text import advised
 
-CARD = "README.md"
+_TRIES = 50
+_MOST_PAUSE = 2.0  # seconds
+_DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
+
+
+_File = tuple[Path, str, Stamp]  # its path here, the one there, its size and SHA-256
+
+
+class _Described(NamedTuple):
+    """A group that is sent, in its folder here, with what the index and its manifest will say."""
+
+    path: Path
+    entry: Entry
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -50,59 +70,47 @@ class Push:
 
     store: FeatureStore
     remote: Remote
-    new: Sequence[GroupPath]
-    replaced: Sequence[GroupPath]  # there with other content, which makes way
-    damaged: Sequence[GroupPath]  # there, but not all of it
-    there: Sequence[GroupPath]  # published already
-    making_way: Collection[str] = ()  # manifests of what is replaced or damaged
+    groups: Sequence[GroupPath]  # all that is sent
+    there: int  # groups that are published already
+    making_way: Collection[str]  # manifests of what the groups take the place of
+    replace: bool
 
     @classmethod
     def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
         """Compare the chosen groups with those that are published.
 
-        Raises StaleCell, with the fields that differ, for one that is published with other content,
-        unless `replace`; DamagedStore for a store that is not whole.
+        With `replace` all are sent, in the place of what is there. Else raises StaleCell, with the
+        fields that differ, for one that is published with other content; DamagedStore for a store
+        that is not whole.
         """
-        remote = writable(url)
+        remote = _writable(url)
         index, _ = read_index(remote)
-        if index is None:
-            _refuse_occupied(remote)
-        there = index.entries if index else {}
-        new, other, same = [], [], []
+        if index is None and remote.exists(METADATA):
+            raise UsageError(
+                f"{remote.shown} holds a store that was not published: give another place, or use "
+                "`clipsyn pull` to add to one in a folder"
+            )
+        published = index.entries if index else {}
+        sent, there, making_way = [], 0, set()
         for group in _chosen(store, filters):
-            if (entry := there.get(group.place)) is None:
-                new.append(group)
+            entry = published.get(group.place)
+            if entry is None or replace:
+                sent.append(group)
+                making_way |= {entry.manifest} if entry else set()
             elif entry.content == store.group(group.path).content:
-                same.append((group, entry))
+                there += 1
             else:
-                other.append((group, entry))
-        if other and not replace:
-            raise _conflict(store, remote, other)
-        sent = {group.place: group for group in (*new, *(group for group, _ in other))}
-        theirs = ((place, it.imported) for place, it in there.items() if place not in sent)
-        ours = ((place, store.is_imported(group.path)) for place, group in sent.items())
+                raise _conflict(store, remote, group, entry)
+        places = {group.place for group in sent}
+        theirs = ((place, it.imported) for place, it in published.items() if place not in places)
+        ours = ((group.place, store.is_imported(group.path)) for group in sent)
         if both := made_in_two_ways(theirs, ours):
             raise StaleCell(
                 f"{both}: push to another place than {remote.shown}, or give one of the two "
                 "another name",
                 ("kind",),
             )
-        found = sent_of(remote, [entry for _, entry in same])
-        bad = [(group, entry) for group, entry in same if not is_as_sent(found, entry)]
-        return cls(
-            store,
-            remote,
-            new,
-            [group for group, _ in other],
-            [group for group, _ in bad],
-            [group for group, entry in same if is_as_sent(found, entry)],
-            {entry.manifest for _, entry in (*other, *bad)},
-        )
-
-    @property
-    def groups(self) -> list[GroupPath]:
-        """All that is sent."""
-        return [*self.new, *self.replaced, *self.damaged]
+        return cls(store, remote, sent, there, making_way, replace)
 
     @property
     def size(self) -> int:
@@ -111,103 +119,50 @@ class Push:
 
     def carry_out(self, progress: Progress) -> None:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
-        meter = Meter(progress, "sending", self.size)
-        with lanes() as (groups, pool):
-            sending = _Sending(self.store, self.remote, meter, pool)
-            entries = list(groups.map(sending.send, self.groups))
-        if not self.remote.exists(MARKER):
-            with suppress(Changed):  # another publisher was faster
-                data = files.read_file(self.store.path / MARKER)
-                self.remote.put_if(MARKER, data, None)
-        check_conditions(self.remote)
-        marker = self.store.tree.marker(self.store.path)
-        add_to_index(self.remote, marker, entries, self.making_way)
-        found = sent_of(self.remote, entries)
-        for entry in entries:
-            if not is_whole(found, entry):
-                raise DamagedStore(
-                    f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did "
-                    "`clipsyn gc` run?): run the same command again, which sends them"
-                )
-        meter.finish()
+        with ThreadPoolExecutor(FILES) as threads:
+            described = list(threads.map(self._describe, self.groups))
+            missing = [file for some in threads.map(self._missing, described) for file in some]
+            counter = progress.add("sending", len(missing), unit="files")
+            for _ in threads.map(self._put, missing):
+                progress.advance(counter, 1)
+            progress.finish(counter)
+            list(threads.map(self._put_manifest, described))
+            _check_conditions(self.remote, files.read_file(self.store.path / MARKER))
+            new = Index(self.store.tree.marker(self.store.path))
+            add_to_index(self.remote, new, [it.entry for it in described], self.making_way)
+            list(threads.map(self._check_there, described))
 
-    def is_all(self) -> bool:
-        """Whether what is published now is the store, the whole of it."""
-        index, _ = read_index(self.remote)
-        return index is not None and set(index.entries) == {
-            group.place for group in find_groups(self.store, {})
-        }
+    def _missing(self, described: _Described) -> Iterator[_File]:
+        """What is to be sent of a group: a file of the same size was sent before."""
+        path, entry, manifest = described
+        there = self.remote.list(entry.folder)
+        for name, stamp in manifest.files.items():
+            to = f"{entry.folder}/{name}"
+            if self.replace or to not in there or there[to][0] != stamp[0]:
+                yield path / name, to, stamp
 
-    def describe(self, card: str) -> None:
-        """Write the page that says what is published."""
-        self.remote.put(CARD, card.encode())
+    def _put(self, sent: _File) -> None:
+        """Send a file, if it is still the one of the manifest."""
+        file, to, stamp = sent
+        data = files.read_file(file, stamp[0])
+        if stamp_of(data) != stamp:
+            raise replaced_meanwhile(self.store.path, str(file.relative_to(self.store.path)))
+        self.remote.put(to, data)
 
-
-def _refuse_occupied(remote: Remote) -> None:
-    """Raise UsageError where a store lies that was copied there, not published."""
-    if remote.exists(METADATA):
-        raise UsageError(
-            f"{remote.shown} holds a store that was not published: give another place, or use "
-            "`clipsyn pull` to add to one in a folder"
-        )
-
-
-def _chosen(store: FeatureStore, filters: Filters) -> list[GroupPath]:
-    """The groups that the filters choose; raises for a store of which a part is lost."""
-    groups = find_groups(store, {})
-    if problem := next(debris(store, groups), None):
-        raise DamagedStore(
-            f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
-        )
-    by_place = {group.place: group for group in groups}
-    wanted = choose(by_place, filters, str(store.path))
-    return [by_place[place] for place in by_place if place in wanted]
-
-
-def _conflict(
-    store: FeatureStore, remote: Remote, other: Sequence[tuple[GroupPath, Entry]]
-) -> StaleCell:
-    """The error for groups that are published with other content; it says how the first differs."""
-    group, entry = other[0]
-    field = differing(store.group(group.path), entry)
-    more = f", and {len(other) - 1:,} other groups differ, too" if len(other) > 1 else ""
-    return StaleCell(
-        f"{entry.name} is published at {remote.shown} with other content ({field}){more}: add "
-        "replace=True to put yours in its place, or push other cells, as with backbones=…",
-        (field,),
-    )
-
-
-@dataclass(frozen=True)
-class _Sending:
-    """Sends groups; several threads share it."""
-
-    store: FeatureStore
-    remote: Remote
-    meter: Meter
-    pool: ThreadPoolExecutor
-
-    def send(self, group: GroupPath) -> Entry:
-        """Send what is missing of a group, is of another size, or was written after its manifest.
-
-        The manifest is sent last, and in any case: it makes the group young, and what is old and
-        has no name `gc` removes.
-        """
-        entry, manifest = self._describe(group)
-        found = {one.path: one for one in self.remote.list(entry.folder)}
-        end = found.get(f"{entry.folder}/{MANIFEST}")
-        missing = []
-        for name, (size, _) in sorted(manifest.files.items()):
-            one = found.get(f"{entry.folder}/{name}")
-            if one and one.bytes == size and not (end and one.written > end.written):
-                self.meter.advance(size)
-            else:
-                missing.append(name)
-        list(self.pool.map(partial(self._put, group.path, entry, manifest), missing))
+    def _put_manifest(self, described: _Described) -> None:
+        """In any case: it makes the group young, and what is old and has no name `gc` removes."""
+        _, entry, manifest = described
         self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
-        return entry
 
-    def _describe(self, group: GroupPath) -> tuple[Entry, Manifest]:
+    def _check_there(self, described: _Described) -> None:
+        _, entry, manifest = described
+        if len(self.remote.list(entry.folder)) < len(manifest.files) + 1:
+            raise DamagedStore(
+                f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did `clipsyn "
+                "gc` run?): send them again with replace=True"
+            )
+
+    def _describe(self, group: GroupPath) -> _Described:
         """The entry of a group that is whole, and stays as it is while its files are read."""
         if problem := next(damage(self.store, group), None):
             raise DamagedStore(
@@ -226,12 +181,188 @@ class _Sending:
             content=stored.content,
             facts=stored.facts,
         )
-        return entry, manifest
+        return _Described(group.path, entry, manifest)
 
-    def _put(self, folder: Path, entry: Entry, manifest: Manifest, name: str) -> None:
-        """Send a file, if it is still the one of the manifest."""
-        data = files.read_file(folder / name, manifest.files[name][0])
-        if hashlib.sha256(data).hexdigest() != manifest.files[name][1]:
-            raise replaced_meanwhile(self.store.path, entry.name)
-        self.remote.put(f"{entry.folder}/{name}", data)
-        self.meter.advance(len(data))
+    def is_all(self) -> bool:
+        """Whether what is published now is the store, the whole of it."""
+        index, _ = read_index(self.remote)
+        return index is not None and set(index.entries) == {
+            group.place for group in find_groups(self.store, {})
+        }
+
+
+def address_of(place: str) -> str:
+    """The URL of a published store, which may also be named by the path of its folder."""
+    return place if is_url(place) else Path(place).resolve().as_uri()
+
+
+def _writable(place: str) -> Remote:
+    """A destination, which may be a folder, too; raises UsageError for a web server."""
+    url = address_of(place)
+    if (address := Address.parse(url)).is_http:
+        raise UsageError(
+            f"{address.shown} can only be read, and HTTP lists no files: give s3://, gs://, az:// "
+            "or the folder that is served there"
+        )
+    return Remote(url)
+
+
+def _chosen(store: FeatureStore, filters: Filters) -> list[GroupPath]:
+    """The groups that the filters choose; raises for a store of which a part is lost."""
+    groups = find_groups(store, {})
+    if problem := next(debris(store, groups), None):
+        raise DamagedStore(
+            f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
+        )
+    by_place = {group.place: group for group in groups}
+    wanted = choose(by_place, filters, str(store.path))
+    return [by_place[place] for place in by_place if place in wanted]
+
+
+def _conflict(store: FeatureStore, remote: Remote, group: GroupPath, entry: Entry) -> StaleCell:
+    """The error for a group that is published with other content; it says how that differs."""
+    same = store.group(group.path)["fingerprint"] == entry.fingerprint
+    field = "labels, terms or numbers of one identity" if same else "identity"
+    return StaleCell(
+        f"{entry.name} is published at {remote.shown} with other content ({field}): add "
+        "replace=True to put yours in its place, or push other cells, as with backbones=…",
+        (field,),
+    )
+
+
+# The index
+
+
+def read_index(remote: Remote) -> tuple[Index | None, str | None]:
+    """The index and its ETag; None where nothing is published yet."""
+    try:
+        data, etag = remote.get(INDEX, most=MOST_INDEX)
+    except MissingObject:
+        return None, None
+    return Index.parse(data, remote.shown), etag
+
+
+def add_to_index(
+    remote: Remote, new: Index, entries: Collection[Entry], making_way: Collection[str] = ()
+) -> None:
+    """Write these groups into the index, in one step, and look whether they are in it.
+
+    Where others write at the same time, what they have written stays. Of two that publish the same
+    group the first stays; of two with other content under one name the second raises StaleCell.
+    making_way: manifests of groups that others take the place of. new: the index of a store that
+    is new.
+    """
+    written = False
+    for attempt in range(_TRIES):
+        index, etag = read_index(remote)
+        there = index or new
+        added = [entry for entry in entries if not _is_there(there, entry, making_way)]
+        if not added:
+            return  # also where it was written, and the answer was lost
+        if written:
+            raise StoreError(
+                f"{remote.shown}/{INDEX} has lost what was written into it, for another push has "
+                "overwritten it: run the same command again when nobody else pushes"
+            )
+        old = [there.entries[entry.place] for entry in added if entry.place in there.entries]
+        if other := next((entry for entry in old if entry.manifest not in making_way), None):
+            raise StaleCell(
+                f"{other.name} in {remote.shown} was published with other content meanwhile: "
+                "run the same command again to see what differs"
+            )
+        try:
+            remote.put_if(INDEX, there.with_entries(added).dumps(), etag)
+            written = True
+        except Changed:
+            time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
+    raise StoreError(
+        f"{remote.shown}/{INDEX} was changed by others {_TRIES} times in a row: run the same "
+        "command again, what was sent is kept"
+    )
+
+
+def _is_there(index: Index, entry: Entry, making_way: Collection[str]) -> bool:
+    there = index.entries.get(entry.place)
+    same = there and there.content == entry.content and there.manifest not in making_way
+    return there == entry or bool(same)
+
+
+def _check_conditions(remote: Remote, marker: bytes) -> None:
+    """Raise StoreError for a place where publishers would overwrite one another's index.
+
+    Once its `clipsyn.json` is there it is asked for two writes of it that it has to refuse.
+    """
+    try:
+        marker, _ = remote.get(MARKER)
+    except MissingObject:
+        with suppress(Changed):  # another publisher was faster
+            remote.put_if(MARKER, marker, None)
+    for etag in (None, '"0"'):
+        try:
+            remote.put_if(MARKER, marker, etag)
+        except Changed:
+            continue
+        raise StoreError(
+            f"{remote.shown} does not heed the conditions of a write, so of two who push at the "
+            "same time one would lose cells: push to another place, or to a folder, and copy that"
+        )
+
+
+# What no index names
+
+
+def left_over(location: Location) -> list[Leftover]:
+    """Groups that no index names; the index is read last.
+
+    Nothing else is looked at: not what lies beside groups, nor kinds that this clipsyn does not
+    know. Raises UsageError for a store behind a web server, StoreError where nothing is published.
+    """
+    remote = _writable(location.url)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for kind, dimensions in KINDS.items():
+        depth = 2 + len(dimensions)
+        for path, about in remote.list(kind).items():
+            parts = path.split("/")
+            if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
+                found.setdefault("/".join(parts[:depth]), []).append(about)
+    if not (found or remote.exists(INDEX)):
+        raise StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
+    return [
+        Leftover(
+            location / folder,
+            f"{folder}, which no index names",
+            max(written for _, written in found[folder]),
+            sum(size for size, _ in found[folder]),
+        )
+        for folder in sorted(found.keys() - _named(remote))
+    ]
+
+
+def _named(remote: Remote) -> set[str]:
+    """The folders of the groups in the index; raises StoreError where it is lost."""
+    index, _ = read_index(remote)
+    if index is None and remote.exists(MARKER):
+        raise StoreError(
+            f"{remote.shown} has no {INDEX}, so what is in use there is not known: put it back, or "
+            f"`{advised('push', 'STORE', remote.shown)}` writes a new one"
+        )
+    return {entry.folder for entry in index.entries.values()} if index else set()
+
+
+def collect(location: Location, found: Collection[Leftover]) -> int:
+    """Remove them; returns how many. What somebody has written to or named meanwhile stays."""
+    remote = Remote(location.url)
+    named = _named(remote)
+
+    def remove(one: Leftover) -> bool:
+        folder = one.path.relative_to(location).as_posix()
+        there = remote.list(folder)
+        written = max((when for _, when in there.values()), default=None)
+        if folder in named or written is None or written > one.written:
+            return False
+        for path in sorted(there, key=lambda path: not path.endswith(f"/{MANIFEST}")):
+            remote.delete(path)  # the manifest first: no more is it whole
+        return True
+
+    with ThreadPoolExecutor(FILES) as threads:
+        return sum(threads.map(remove, found))

@@ -75,9 +75,9 @@ class FeatureStore:
         """
         path, tree = place_of(path), ON_DISK
         if isinstance(path, Location):
-            from clipsyn.remote.published import open_published  # above: it reads as this does
+            from clipsyn.remote.published import Published  # above: it reads as this does
 
-            tree = open_published(path)
+            tree = Published(path)
         try:
             return cls(path, int(tree.marker(path)["chunk_rows"]), tree)
         except (FileNotFoundError, NotADirectoryError):

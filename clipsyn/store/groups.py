@@ -98,6 +98,11 @@ class Tree:
         """As `arrays.read`, of an array of a group."""
         return arrays.read(path / array, rows, listed)
 
+    def copy(self, path: Path, folder: Path, names: Mapping[str, int]) -> None:
+        """Copy files of a group into a folder; `names` have the bytes that each has at most."""
+        for name, most in names.items():
+            files.copy_file(path / name, folder / name, most)
+
     def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
         """As `arrays.damage`, of an array of a group."""
         return arrays.damage(path / array, listed)

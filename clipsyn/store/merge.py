@@ -26,7 +26,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.drafts import describe_changes, make_groups, new_folder
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import is_store, place_of, written_at
-from clipsyn.store.groups import ON_DISK, Group, replaced_meanwhile
+from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.schema import ANSWERS, ORDER, PROMPTS, Place
 from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.text import advised, counted, few
@@ -54,7 +54,7 @@ class StoreDiff:
     @property
     def size(self) -> int:
         """Bytes to take."""
-        return sum(files.size(group.path) for group in self.take)
+        return sum(group.tree.size(group.path) for group in self.take)
 
     def counts(self) -> Counter[str]:
         """Groups to take, by kind."""
@@ -87,12 +87,7 @@ class _Union:
 
         Raises DamagedStore for one that is not whole.
         """
-        groups = {
-            (kind, *names): store.group(path)
-            for kind in ORDER
-            for names, path in store.groups(kind)
-            if wanted is None or (kind, *names) in wanted
-        }
+        groups = self._groups(store, wanted)
         tables = {place: group for place, group in groups.items() if place[0] == "samples"}
         # of other images all differs that was made from them, too
         self.conflicts += [*self._conflicts(tables)] or [*self._conflicts(groups)]
@@ -109,6 +104,23 @@ class _Union:
                 offer.take += [] if first else [group]
                 self._first[place] = group
         return offer
+
+    def _groups(self, store: FeatureStore, wanted: Collection[Place] | None) -> dict[Place, Group]:
+        """The groups of a store; of what a published one has in common, those that are there."""
+        paths = {
+            (kind, *names): path
+            for kind in ORDER
+            for names, path in store.groups(kind)
+            if wanted is None or (kind, *names) in wanted
+        }
+        facts = {place: store.tree.facts(path) or {} for place, path in paths.items()}
+        known = {
+            place: first
+            for place, first in self._first.items()
+            if place in paths and facts[place].get("content") == first.content
+        }
+        store.tree.expect(path for place, path in paths.items() if place not in known)
+        return {place: known.get(place) or store.group(path) for place, path in paths.items()}
 
     def _conflicts(self, groups: Mapping[Place, Group]) -> Iterator[Conflict]:
         for place, group in groups.items():
@@ -204,8 +216,7 @@ def _fill(copy: Path, group: Group) -> None:
         sizes[f"{name}/{arrays.METADATA}"] = files.MOST_METADATA
         sizes |= {f"{name}/{file}": listed.file_bytes for file in listed.files()}
     try:
-        for file, most in sizes.items():
-            files.copy_file(group.path / file, copy / file, most)
+        group.tree.copy(group.path, copy, sizes)
         is_same = arrays.read_attributes(copy) == group.attributes
     except (FileNotFoundError, DamagedStore):
         if files.exists(copy):
@@ -220,7 +231,7 @@ def _fill(copy: Path, group: Group) -> None:
 def _fault(group: Group) -> StoreError:
     """The error for a group that is not what it was said to be."""
     try:
-        if arrays.read_attributes(group.path) != group.attributes:
+        if group.tree.attributes(group.path) != group.attributes:
             return replaced_meanwhile(group.store, group.name)
     except DamagedStore:
         return replaced_meanwhile(group.store, group.name)
@@ -283,7 +294,7 @@ class Plan:
         progress.finish(counter)
 
 
-def plan_merge(into: Path, paths: Sequence[Path], filters: Filters | None = None) -> Plan:
+def plan_merge(into: Path, paths: Sequence[Path | str], filters: Filters | None = None) -> Plan:
     """Compare the stores at `paths` with the one at `into`, if there is one, and with one another.
 
     filters: which cells of these stores come along, with what they are made from. No numbers are
@@ -293,11 +304,11 @@ def plan_merge(into: Path, paths: Sequence[Path], filters: Filters | None = None
     into = place_of(into)
     if isinstance(into, Location):
         raise written_at(into)
-    stores = [_on_disk(into, path) for path in paths]
+    stores = [FeatureStore.open(path) for path in paths]
     union = _Union()
     if is_store(into):
         for store in stores:
-            if store.path.samefile(into):
+            if not isinstance(store.path, Location) and store.path.samefile(into):
                 raise UsageError(f"{store.path} cannot be merged into itself: name other stores")
         union.add(FeatureStore.open(into))
     chosen = _chosen(stores, filters or {})
@@ -316,11 +327,3 @@ def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[set[Place]
     if not any(chosen) and any(places):
         raise nothing_matches(where)
     return chosen
-
-
-def _on_disk(into: Path, path: Path) -> FeatureStore:
-    store = FeatureStore.open(place_of(path))
-    if store.tree is not ON_DISK:
-        line = advised("pull", path, into)
-        raise UsageError(f"{path} is a published store: run `{line}` instead")
-    return store

@@ -46,15 +46,17 @@ LIGHT = set(ANALYSES) - {"cascade", "oracle", "representation"}
 # may, and more.
 CHAINS: tuple[dict[str, tuple[list[str], set[str]]], ...] = (
     {
+        "pull": (["PUBLISHED", "pulled"], READING - {"obstore"} | {"zarr", "PIL", "polars"}),
+        "push": (["STORE", "pushed"], READING - {"obstore"} | {"zarr", "PIL"}),  # a card of tables
+    },
+    {
         "gc": (["STORE", "-y"], READING | {"zarr", "PIL", "polars"}),
         "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
-        "pull": (["PUBLISHED", "pulled"], READING | {"zarr", "PIL", "polars"}),
         "rm": (["OTHER", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
         "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
         "catalog": (["datasets"], READING | {"zarr", "PIL"}),
         "export": (["STORE", "new", "--layout", "npz"], READING | {"zarr", "PIL"}),
         "ls": (["STORE"], READING | {"zarr", "PIL"}),
-        "push": (["STORE", "pushed"], READING | {"zarr", "PIL"}),  # the card has tables
         **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in LIGHT},
         "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
         "run": (["recipe.yaml"], READING | {"zarr"}),

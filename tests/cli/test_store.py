@@ -342,7 +342,7 @@ def test_what_a_killed_push_has_sent(clipsyn: Any, published: Path, later: Any) 
     assert clipsyn("gc", url, "-y").stdout.splitlines()[-1] == (
         f"removed {count} of {count} unfinished groups and leftovers from {url}"
     )
-    assert list(published.glob("*/**/fake--one/*")) == []
+    assert not [file for file in published.glob("*/**/fake--one/**/*") if file.is_file()]
     assert clipsyn("verify", url).exit_code == 0
     assert clipsyn("gc", url).stdout == f"nothing to remove from {url}\n"
 
@@ -359,5 +359,4 @@ def test_a_first_push_to_a_folder_that_was_killed(clipsyn, fails, published):
     (published / "clipsyn.json").unlink()
     assert "holds something else than a feature store" in fails(4, "gc", published)
     assert clipsyn("gc", published.as_uri(), "-y", "--older-than", "0").exit_code == 0
-    left = sorted(path.name for path in published.rglob("*") if path.is_file())
-    assert left == ["clipsyn.json.lock", "index.json.gz.lock"]
+    assert not [path for path in published.rglob("*") if path.is_file()]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.merge import Plan, plan_merge
 
 Names = Mapping[str, Sequence[str]]
 
@@ -22,14 +22,14 @@ def push(
 ) -> Push:
     """What was pushed."""
     plan = Push.plan(store, str(url), filters or {}, replace=replace)
-    with progress("MB") as counters:
+    with progress() as counters:
         plan.carry_out(counters)
     return plan
 
 
-def pull(url: str | Path, path: Path, filters: Names | None = None) -> Pull:
+def pull(url: str | Path, path: Path, filters: Names | None = None) -> Plan:
     """What was pulled."""
-    plan = Pull.plan(str(url), path, filters or {})
-    with progress("MB") as counters:
+    plan = plan_merge(path, [url], filters)
+    with progress() as counters:
         plan.carry_out(counters)
     return plan

@@ -8,7 +8,6 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.names import Address
-from clipsyn.remote import credentials
 from clipsyn.remote.credentials import http_headers, settings_of
 
 
@@ -19,7 +18,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
         "AWS_DEFAULT_REGION",
-        *credentials._AWS_ROLES,
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_SKIP_SIGNATURE",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("AWS_CONFIG_FILE", raising=False)
@@ -48,8 +50,7 @@ def test_keys_of_the_environment_are_left_to_obstore(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "key.json")
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "token")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:5000")
-    assert settings_of("s3") == {"endpoint": "http://localhost:5000"}
+    assert settings_of("s3") == {}
     assert settings_of("gs") == settings_of("az") == {}
 
 

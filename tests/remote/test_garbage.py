@@ -14,7 +14,7 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.index import Index
-from clipsyn.remote.publishing import collect, left_over
+from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
@@ -91,7 +91,7 @@ def test_what_is_no_published_group_stays(
     bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
 ) -> None:
     killed(tiny_store, bucket.url)
-    Remote(bucket.url).delete(["clipsyn.json"])
+    Remote(bucket.url).delete("clipsyn.json")
     group = next(iter(folders_of(bucket)))
     names = group.rpartition("/")[0]
     others = [
@@ -153,7 +153,7 @@ def test_what_gc_removes_of_a_push_that_runs_is_said_and_sent_again(
         patched.setattr(pushing, "add_to_index", late)
         with pytest.raises(DamagedStore):
             push(tiny_store, bucket.url)
-    push(tiny_store, bucket.url)
+    push(tiny_store, bucket.url, replace=True)
     assert folders_of(bucket) == named(bucket)
     assert list(problems(bucket.url)) == []
 
@@ -173,6 +173,6 @@ def test_who_reads_what_was_replaced_and_removed_is_told(tmp_path: Path, fakes: 
 
 def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:
     push(tiny_store, bucket.url)
-    Remote(bucket.url).delete(["index.json.gz"])
+    Remote(bucket.url).delete("index.json.gz")
     with pytest.raises(StoreError):
         left_over(Location.of(bucket.url))

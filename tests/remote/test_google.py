@@ -14,7 +14,6 @@ from xml.sax.saxutils import escape
 import pytest
 from obstore.store import GCSStore
 
-from clipsyn.remote import transport
 from clipsyn.remote.transport import Changed, Remote
 from clipsyn.store.features import FeatureStore
 from tests.remote.copying import pull, push
@@ -106,9 +105,9 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
     plain = {"allow_http": True}  # clipsyn connects by TLS alone
     monkeypatch.setattr(
-        transport,
+        Remote,
         "_connected",
-        lambda address, *_: GCSStore.from_url(address.url, client_options=plain),
+        lambda self, _: GCSStore.from_url(self._address.url, client_options=plain),
     )
     with listening(Told) as url:
         (tmp_path / "account.json").write_text(json.dumps({"gcs_base_url": url, **account}))
@@ -117,22 +116,24 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
 
 def test_an_object_is_replaced_if_it_is_the_one_that_was_read(google: Google) -> None:
     remote = Remote("gs://lab/clip")
-    first = remote.put_if("index.json.gz", b"1", None)
+    remote.put_if("index.json.gz", b"1", None)
     with pytest.raises(Changed):
         remote.put_if("index.json.gz", b"other", None)
-    second = remote.put_if("index.json.gz", b"2", first)
+    _, first = remote.get("index.json.gz")
+    remote.put_if("index.json.gz", b"2", first)
+    _, second = remote.get("index.json.gz")
     with pytest.raises(Changed):
         remote.put_if("index.json.gz", b"late", first)
     remote.put_if("index.json.gz", b"3", second)
-    answer = remote.get("index.json.gz")
-    assert answer.data == b"3"
+    assert remote.get("index.json.gz")[0] == b"3"
 
 
 def test_a_write_between_the_look_and_the_write_is_seen(
     google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = Remote("gs://lab/clip")
-    first = remote.put_if("index.json.gz", b"1", None)
+    remote.put_if("index.json.gz", b"1", None)
+    _, first = remote.get("index.json.gz")
     original = google.put
 
     def put(path: str, data: bytes, match: str | None) -> int:

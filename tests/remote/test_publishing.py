@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
-from clipsyn.remote import publishing
+from clipsyn.remote import push
 from clipsyn.remote.index import INDEX, Entry, Index
-from clipsyn.remote.publishing import add_to_index, check_conditions
-from clipsyn.remote.transport import Answer, Changed, MissingObject
+from clipsyn.remote.push import _check_conditions, add_to_index
+from clipsyn.remote.transport import Changed, MissingObject
 
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
 
@@ -24,16 +24,15 @@ class FakeRemote:
         self.data = Index(MARKER).with_entries(entries).dumps() if entries else None
         self.number = 0
         self.others: list[list[Entry]] = []
-        self.tags = True
         self.lost = False
         self.touched: list[str] = []
 
-    def get(self, path: str, known: str | None = None, most: int = 0) -> Answer:
+    def get(self, path: str, most: int = 0) -> tuple[bytes, str | None]:
         if path != INDEX:
-            return Answer(path.encode(), "tag" if self.tags else None)
+            return path.encode(), "tag"
         if self.data is None:
             raise MissingObject(path)
-        return Answer(self.data, str(self.number) if self.tags else None)
+        return self.data, str(self.number)
 
     def put(self, path: str, data: bytes) -> None:
         if path == INDEX:
@@ -62,7 +61,7 @@ class FakeRemote:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(push.time, "sleep", lambda seconds: None)
 
 
 def entry(name: str, content: str = "a", manifest: str = "0") -> Entry:
@@ -72,7 +71,7 @@ def entry(name: str, content: str = "a", manifest: str = "0") -> Entry:
 
 def add(remote: FakeRemote, *entries: Entry, gone: Sequence[Entry] = ()) -> None:
     making_way = [entry.manifest for entry in gone]
-    add_to_index(remote, MARKER, entries, making_way)  # type: ignore[arg-type]
+    add_to_index(remote, Index(MARKER), entries, making_way)  # type: ignore[arg-type]
 
 
 def there(remote: FakeRemote) -> dict[str, Entry]:
@@ -150,20 +149,10 @@ class Careless(FakeRemote):
 
 
 def test_a_place_is_asked_for_writes_that_it_has_to_refuse() -> None:
-    check_conditions(Careless(None, '"0"'))  # type: ignore[arg-type]
+    _check_conditions(Careless(None, '"0"'), b"")  # type: ignore[arg-type]
     for refuses in ((), (None,), ('"0"',)):
         with pytest.raises(StoreError):
-            check_conditions(Careless(*refuses))  # type: ignore[arg-type]
-
-
-def test_without_etags_nothing_is_overwritten() -> None:
-    remote = FakeRemote(entry("one"))
-    remote.tags = False
-    with pytest.raises(StoreError, match="gives no ETags"):
-        check_conditions(remote)  # type: ignore[arg-type]
-    with pytest.raises(StoreError):
-        add(remote, entry("two"))
-    assert set(there(remote)) == {"one"}
+            _check_conditions(Careless(*refuses), b"")  # type: ignore[arg-type]
 
 
 def test_it_gives_up_at_last() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
-from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
@@ -56,15 +55,14 @@ def test_server_that_only_fails_is_an_error_and_nothing_is_visible(
     assert "a-secret-key" not in str(caught.value)
     assert "index.json.gz" not in bucket.paths()
     with pytest.raises(StoreError, match="no published store"):
-        Pull.plan(bucket.url, Path("nowhere"), {})
+        pull(bucket.url, Path("nowhere"))
     bucket.fault = lambda method, path: None
     sent = set(bucket.paths())
     bucket.requests.clear()
     push(tiny_store, bucket.url)
     again = {path.partition("/lab/")[2] for method, path in bucket.requests if method == "PUT"}
-    whole = {key for key in sent if key.endswith("manifest.json")}
-    assert whole
-    assert again & sent == whole  # sent again, for it says that they are in use
+    assert len(sent) > 10
+    assert not again & sent
     check_consistent(bucket)
 
 
