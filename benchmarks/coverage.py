@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from clipsyn.analyses.diversity.measure import numbers as of_diversity
 from clipsyn.analyses.oracle.measure import numbers as of_oracle
 from clipsyn.analyses.predicted import Predicted, share
-from clipsyn.analyses.representation.measures import compare
+from clipsyn.analyses.representation.measures import cka
 from clipsyn.analyses.robustness.measure import numbers as of_robustness
-from clipsyn.analyses.robustness.trials import Trial
+from clipsyn.analyses.robustness.trials import Trial, conditions
 from clipsyn.analyses.selective.measures import kept_of, risk_coverage
 from clipsyn.evaluation.paired import Sides, difference
 from clipsyn.evaluation.results.frame import Measured
@@ -99,10 +99,9 @@ def _analysed(of: Drawn) -> Iterator[tuple[str, Any]]:
             yield measured.metric, measured
     for _, ensemble, measured in of_oracle(clean, False):
         yield f"{ensemble or 'single'} {measured.metric}", measured
-    trial = Trial.of([clean, worse])
-    first, *others = trial.measured(2)
+    first, *others = conditions([Trial.of([clean, worse])], 2)
     for condition in others:
-        for _, ensemble, measured in of_robustness(trial, condition, first):
+        for _, ensemble, measured in of_robustness(NAMES, condition, first):
             yield f"robustness {ensemble or 'single'} {measured.metric}", measured
 
 
@@ -229,13 +228,13 @@ def similarity(n: int, copied: bool, trials: int) -> dict[str, str]:
         return [side.astype(np.float32) for side in sides]
 
     mixes = np.random.default_rng(0).normal(size=(2, 6, 16))
-    truth = compare(embedded(60_000), ["cka"])["cka"].value[0, 1]
+    truth = cka(embedded(60_000))[0, 0, 1]
     hits = []
     for _ in range(trials):
         rows = np.repeat(np.arange(n), rng.choice([1, 1, 3], n) if copied else 1)
         sides = [side[rows] for side in embedded(n)]
-        found = compare(sides, ["cka"], images=Images.of(rows))["cka"]
-        hits.append(bool(found.low[0, 1] <= truth <= found.high[0, 1]))
+        _, low, high = cka(sides, images=Images.of(rows))[:, 0, 1]
+        hits.append(bool(low <= truth <= high))
     return {"cka": _percent(hits)}
 
 

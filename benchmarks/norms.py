@@ -19,7 +19,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from clipsyn.analyses.representation.measures import compare
+from clipsyn.analyses.representation.measures import cka
 from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.sources import open_source
 from clipsyn.extract.weights import build, locate
@@ -62,11 +62,11 @@ def measure(store: FeatureStore) -> Iterator[dict[str, Any]]:
             backbones.setdefault(key.backbone, Raw(store, key))
         raw = {key: backbones[key.backbone].encode(images) for key in cells}
         unit = {key: x / np.linalg.norm(x, axis=1, keepdims=True) for key, x in raw.items()}
-        cka = compare([*raw.values(), *unit.values()], ["cka"])["cka"].value
+        alike = cka([*raw.values(), *unit.values()])[0]
         count = len(cells)
-        moved = np.abs(cka[:count, :count] - cka[count:, count:])
+        moved = np.abs(alike[:count, :count] - alike[count:, count:])
         for place, key in enumerate(cells):
-            row = {"dataset": dataset, "backbone": key.backbone, "cka": cka[place, count + place]}
+            row = {"dataset": dataset, "backbone": key.backbone, "cka": alike[place, count + place]}
             yield row | {"moved": moved[place].max()} | effect(store, key, raw[key], unit[key])
 
 

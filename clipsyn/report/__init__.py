@@ -16,20 +16,17 @@ FIGURES = Registry(
     "figure",
     {
         "accuracy-matrix": "clipsyn.analyses.accuracy.view:accuracy_matrix",
-        "upset": "clipsyn.analyses.oracle.figures:upset",
-        "venn": "clipsyn.analyses.oracle.figures:venn",
+        "upset": "clipsyn.analyses.oracle.view:upset",
+        "venn": "clipsyn.analyses.oracle.view:venn",
         "chosen": "clipsyn.evaluation.bars:chosen_bars",
         "gains": "clipsyn.evaluation.figures:gains",
         "few-shot": "clipsyn.evaluation.figures:few_shot",
         "reliability": "clipsyn.analyses.representation.view:reliability",
         "router-weights": "clipsyn.router.predict:router_weights",
         "error-consistency": "clipsyn.analyses.diversity.view:error_consistency",
-        "diversity-gain": "clipsyn.analyses.diversity.view:diversity_gain",
-        "severity": "clipsyn.analyses.robustness.figures:severity",
-        "corruptions": "clipsyn.analyses.robustness.figures:corruptions",
+        "severity": "clipsyn.analyses.robustness.view:severity",
         "pareto": "clipsyn.analyses.cascade.view:pareto",
         "coverage": "clipsyn.analyses.selective.view:coverage",
-        "cka": "clipsyn.analyses.representation.view:cka",
     },
 )
 

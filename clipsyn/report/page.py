@@ -55,10 +55,10 @@ _SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "alone": (["accuracy-matrix"], ["zeroshot"]),
     "combined": (["chosen", "gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
     "together": (
-        ["upset", "venn", "error-consistency", "diversity-gain", "cka"],
+        ["upset", "venn", "error-consistency"],
         ["oracle", "diversity"],
     ),
-    "perturbed": (["severity", "corruptions"], ["robustness"]),
+    "perturbed": (["severity"], ["robustness"]),
     "cost": (["pareto"], ["cascade"]),
     "certainty": (["reliability", "coverage"], ["selective", "representation"]),
 }

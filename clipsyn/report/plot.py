@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.robustness.rows import under
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.files import all_rows
 from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.names import CLEAN
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES, Drawn
 from clipsyn.settings import SINGLE, takes
@@ -141,7 +141,9 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
                 raise unknown_name(column, term, known, "Looked for in the results.")
             kept |= {*there}
         if column == "perturbation" and source == "robustness":
-            frame = under(frame, kept)
+            # clean images, which all is compared with, stay; means are over what was measured
+            of_one = pl.lit(kept.issuperset(known)) | pl.col("severity").is_not_null()
+            frame = frame.filter(pl.col(column).is_in({*kept, CLEAN.label}) & of_one)
         elif column == "ensemble":
             of_others = pl.col(column).is_null() | pl.col(column).is_in([SINGLE, *ORACLES])
             frame = frame.filter(pl.col(column).is_in(kept) | of_others)

@@ -89,11 +89,8 @@ def test_of_a_file_as_of_the_store(run, clipsyn, tmp_path, tiny_store):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["severity", "corruptions"])
-def test_perturbations_of_a_file_stand_beside_clean_images(
-    run, clipsyn, tmp_path, tiny_store, name
-):
-    numbers = tmp_path / "numbers.parquet"
+def test_perturbations_of_a_file_stand_beside_clean_images(run, clipsyn, tmp_path, tiny_store):
+    name, numbers = "severity", tmp_path / "numbers.parquet"
     clipsyn("robustness", tiny_store.path, "-o", numbers)
     assert run("-p", "jpeg-*", name=name, output="store.svg").exit_code == 0
     assert run("-p", "jpeg-*", name=name, source=numbers, output="file.svg").exit_code == 0

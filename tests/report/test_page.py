@@ -251,7 +251,6 @@ class TestStores:
         assert "which needs no labels, has" in page.words
         for absent in ("means over", "on the support", "evaluate STORE", "SHA-256", "GFLOPs"):
             assert absent not in page.words
-        assert 'data-name="diversity-gain"' not in page.text
 
     def test_one_backbone_is_enough(self, answered, write):
         words = write(answered({"mine": [0, 1, 2]}, [0, 1, 1])).words

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.diversity import diversity
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.report import FIGURES
@@ -54,15 +53,8 @@ def of_predict(store: FeatureStore) -> pl.DataFrame:
     return predict_store(fit_router(store, "birds", "nlc", shots=4), store, "birds").frame
 
 
-def of_diversity_with_gains(store: FeatureStore) -> pl.DataFrame:
-    path = store.path.with_name("gains.parquet")
-    evaluate(store, ensembles=["log-avg", "nlc"], shots=[4], seeds=1, output=path)
-    return diversity(store, perturbations="clean", results=path)
-
-
-# By the source of a figure, or by its name: a frame that it can be drawn of.
+# By the source of a figure: a frame that it can be drawn of.
 FRAMES: dict[str, Callable[[FeatureStore], pl.DataFrame]] = {
-    "diversity-gain": of_diversity_with_gains,
     "evaluate": of_evaluate,
     "predict": of_predict,
 }
@@ -70,30 +62,32 @@ FRAMES: dict[str, Callable[[FeatureStore], pl.DataFrame]] = {
 
 @pytest.fixture(scope="session")
 def frames(store: FeatureStore) -> Callable[[str], pl.DataFrame]:
-    """Function (name of a figure): a frame that it is drawn of, with clean images if it can be."""
+    """Function (name of a figure): a frame that it is drawn of, of one kind where it shows one."""
     made: dict[str, pl.DataFrame] = {}
 
     def frame(name: str) -> pl.DataFrame:
         figure = FIGURES.load(name)
-        source = name if name in FRAMES else figure.source
+        source = figure.source
         if source not in made:
             if source in FRAMES:
                 made[source] = FRAMES[source](store)
             else:
                 analysis = ANALYSES.load(source)
                 made[source] = analysis.measure(store, analysis.settings())
-        return _clean_if_needed(figure, made[source])
+        return _one_kind_if_needed(figure, made[source])
 
     return frame
 
 
-def _clean_if_needed(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
+def _one_kind_if_needed(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
     try:
         figure.data(frame)
     except UsageError as error:
-        if "perturbations=…" not in str(error):
+        if "perturbations=…" in str(error):
+            return frame.filter(perturbation="clean")
+        if "datasets=…" not in str(error):
             raise
-        return frame.filter(perturbation="clean")
+        return frame.filter(dataset="birds")
     return frame
 
 
@@ -259,7 +253,7 @@ def test_a_foreign_frame_has_a_sentence_or_is_drawn(figure, frames):
         if figure.tidy and source == "predict":
             continue  # refused before it comes to the figure
         with suppress(UsageError):
-            figure(figure.data(_clean_if_needed(figure, frames(other))))
+            figure(figure.data(_one_kind_if_needed(figure, frames(other))))
 
 
 def test_names_of_strangers_are_text(figure, frame):

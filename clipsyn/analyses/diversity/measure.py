@@ -2,7 +2,7 @@
 
 Reads predictions and labels; no logit, no embedding. All numbers are over the samples that every
 backbone has a prediction for. docs/analysis.md lists the metrics. With `results`, a file of
-`clipsyn evaluate`, the rows of `gains` and of `correlations` come after these.
+`clipsyn evaluate`, the rows of `correlations` come after these.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from clipsyn.evaluation.results.frame import (
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics.metrics import Score, correctness
 from clipsyn.names import fingerprint, parse_perturbation
-from clipsyn.settings import Shots
 from clipsyn.stats.differences import holm, paired
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
@@ -82,12 +81,10 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
             rows += _rows(group)
     measured = frame(rows)
     _refuse(alone, measured, every=settings.datasets is not None)
-    if settings.results is None:
-        return measured
-    pairs = pairs_of(measured, settings.results, settings.head, settings.shots)
-    check_gains(store, pairs, settings.results)
-    given = gains(pairs, settings.head), correlations(pairs, settings.head)
-    return pl.concat([measured, *given])
+    if settings.results is not None:
+        found = correlations(store, measured, settings, settings.results)
+        return pl.concat([measured, frame(found)])
+    return measured
 
 
 def _refuse(alone: dict[str, str], measured: pl.DataFrame, *, every: bool) -> None:
@@ -154,139 +151,62 @@ def _significance(right: NDArray[np.bool_], images: Images) -> Iterator[tuple[_P
             yield pair, estimate(name, value, n)
 
 
-def correlations(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
+def correlations(
+    store: FeatureStore, measured: pl.DataFrame, settings: DiversitySettings, path: Path
+) -> Iterator[Row]:
     """Correlations over datasets of the diversity of backbones with the gains of ensembles.
 
-    pairs: those of `pairs_of`. Returns the columns of `RESULT`: metrics pearson_NAME and
-    spearman_NAME for each measure NAME, `dataset` null, `n` the number of datasets, with an
-    interval over datasets; NaN for fewer than three. Where the results know it, `IF_ALIKE` is what
-    to expect of error inconsistency over datasets that do not differ.
+    measured: rows about diversity; the metrics in `MEANS` count. Gains are those in the file of
+    results over the backbone that is best on the support, where nothing is fitted over the best on
+    test; means over seeds. Metrics pearson_NAME and spearman_NAME for each measure NAME, `dataset`
+    null, `n` the number of datasets, with an interval over datasets; NaN for fewer than three.
+    Where the results know it, `IF_ALIKE` is what to expect of error inconsistency over datasets
+    that do not differ. Raises UsageError where the results are no such gains, or of other samples,
+    UnknownName for a head that is not there.
     """
-    by = [*_GROUP, "backbones", "gaining", "metric"]
-    rows = []
-    for _, part in pairs.group_by(*by, maintain_order=True):
-        values = part["value"].to_numpy(), part["gain"].to_numpy()
-        for kind, correlation in CORRELATIONS.items():
-            metric = f"{kind}_{MEANS[part['metric'][0]]}"
-            rows.append(_row(part, head, metric, correlation(*values)))
-        alike = part["gain_if_alike"].drop_nulls().to_numpy()
-        if len(alike) and part["metric"][0] == "mean_error_inconsistency":
-            rows.append(_row(part, head, IF_ALIKE, Correlation(float(alike.mean()), UNKNOWN)))
-    return frame(rows)
-
-
-def gains(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
-    """The gains that `correlations` takes: rows of the metric that they are read from.
-
-    Their n is that of the results; there is an interval where they are no means over seeds.
-    """
-    each = pairs.unique(["dataset", *_GROUP, "backbones", "gaining"], maintain_order=True)
-    return frame(_gain_row(pair, head) for pair in each.iter_rows(named=True))
-
-
-def _gain_row(pair: Row, head: str) -> Row:
-    alone = pair["gain_low"] is not None
-    interval = Interval(pair["gain_low"], pair["gain_high"]) if alone else None
-    return row(
-        Measured(pair["gain_metric"], Score(pair["gain"], pair["gain_n"]), interval),
-        **{name: pair[name] for name in ("dataset", *_GROUP, "severity", "backbones")},
-        **{name: pair[f"gain_{name}"] for name in ("support", "support_prompts", "shots", "seed")},
-        head=head,
-        ensemble=pair["gaining"],
-        fingerprint=fingerprint({"over": pair["gain_prints"]}),
-    )
-
-
-def pairs_of(
-    measured: pl.DataFrame, path: Path, head: str = "zero-shot", shots: Shots | None = None
-) -> pl.DataFrame:
-    """A row for each dataset, measure over all backbones, and ensemble with its gain.
-
-    measured: rows about diversity; the metrics in `MEANS` count. path, head, shots: which gains, as
-    `ensembles_in` takes them; means over seeds of those that are of the same backbones count.
-    Raises UsageError where the results are no such gains, UnknownName for a head that is not there.
-    """
-    means = measured.filter(pl.col("metric").is_in(list(MEANS)))
-    pairs = means.with_columns(pl.col("backbones").list.sort().alias("members")).join(
-        _gains(path, head, shots), on=["dataset", *_GROUP, "members"], maintain_order="left"
-    )
-    if pairs.is_empty():
+    members = pl.col("backbones").list.sort().alias("members")
+    means = measured.filter(pl.col("metric").is_in(list(MEANS))).with_columns(members)
+    words, metrics = ("evaluate", "STORE", "-o", path), ("gain", OVER_BEST_ON_TEST, IF_ALIKE)
+    every = ensembles_in(path, metrics, settings.head, settings.shots, words)
+    place = ["dataset", *_GROUP, "members"]
+    of_ensembles = every.filter(pl.col("ensemble") != BEST_SINGLE).with_columns(members)
+    found = of_ensembles.join(means, on=place, how="semi", maintain_order="left")
+    if found.is_empty():
         names, dataset, split = means.select("backbones", "dataset", "split").row(0)
-        options = "--backbones", ",".join(names), "-o", path
+        line = advised(*words[:2], "--backbones", ",".join(names), *words[2:])
         raise UsageError(
             f"{path} has no gains of {', '.join(names)} on {dataset}/{split}, nor on what else is "
-            f"shown: add them with `{advised('evaluate', 'STORE', *options)}`"
+            f"shown: add them with `{line}`"
         )
-    return pairs
-
-
-def check_gains(store: FeatureStore, pairs: pl.DataFrame, path: Path) -> None:
-    """Raise UsageError where gains were measured on something else than the store holds."""
-    fitted = {name: f"gain_{name}" for name in ("support", "support_prompts")}
-    check_data(store, pairs.with_columns(**fitted, data="gain_data").explode("data"), path)
-
-
-def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
-    """Gains of ensembles: a row each dataset and ensemble, means over seeds.
-
-    Over the backbone that is best on the support; where nothing is fitted, on test.
-    Columns: dataset, `_GROUP`, members (the backbones, sorted), gaining (the ensemble), gain,
-    gain_low, gain_high and gain_seed (null for a mean), gain_n, gain_prints (fingerprints),
-    gain_data, and what it was fitted on.
-    """
-    words = "evaluate", "STORE", "-o", path
-    rows = ensembles_in(path, ("gain", OVER_BEST_ON_TEST, IF_ALIKE), head, shots, words)
-    of_gain = pl.col("metric") == gain_metric(rows)
-    by_ensemble = rows.filter(pl.col("ensemble") != BEST_SINGLE).select(
-        pl.exclude("ensemble"),
-        pl.col("ensemble").alias("gaining"),
-        pl.col("backbones").list.sort().alias("members"),
+    check_data(store, found, path)
+    over_seeds = found.group_by(*place, "ensemble", maintain_order=True).agg(
+        gain=pl.col("value").filter(metric=gain_metric(every)).mean(),
+        alike=pl.col("value").filter(metric=IF_ALIKE).mean(),
+        shots=pl.col("shots").first(),
+        prints=pl.col("fingerprint"),
     )
-    keys = ["dataset", *_GROUP, "members", "gaining"]
-    alike = by_ensemble.filter(metric=IF_ALIKE).group_by(keys)
-    gains = (
-        by_ensemble.filter(of_gain)
-        .group_by(keys, maintain_order=True)
-        .agg(
-            gain=pl.col("value").mean(),
-            gain_low=_alone("ci_low"),
-            gain_high=_alone("ci_high"),
-            gain_metric=pl.col("metric").first(),
-            gain_seed=_alone("seed"),
-            gain_shots=pl.col("shots").first(),
-            gain_support=pl.col("support").first(),
-            gain_support_prompts=pl.col("support_prompts").first(),
-            gain_n=pl.col("n").first(),
-            gain_prints=pl.col("fingerprint"),
-            gain_data=pl.col("data"),
-            supports=pl.struct("support", "support_prompts").n_unique(),
-        )
-        .join(alike.agg(gain_if_alike=pl.col("value").mean()), keys, "left")
-    )
-    if (gains["supports"] > 1).any():
-        raise UsageError(
-            f"{path} has the same ensembles fitted on several splits or prompt sets: give a file "
-            "with one of them"
-        )
-    return gains
+    pairs = means.drop("ensemble", "shots").join(over_seeds, on=place, maintain_order="left")
+    by = [*_GROUP, "backbones", "ensemble", "metric"]
+    for _, part in pairs.drop_nulls("gain").group_by(by, maintain_order=True):
+        values = part["value"].to_numpy(), part["gain"].to_numpy()
+        for kind, correlation in CORRELATIONS.items():
+            name = f"{kind}_{MEANS[part['metric'][0]]}"
+            yield _correlation_row(part, settings.head, name, correlation(*values))
+        alike = part["alike"].drop_nulls().to_numpy()
+        if len(alike) and part["metric"][0] == "mean_error_inconsistency":
+            mean = Correlation(float(alike.mean()), UNKNOWN)
+            yield _correlation_row(part, settings.head, IF_ALIKE, mean)
 
 
-def _alone(name: str) -> pl.Expr:
-    """A column of a group of one row, null for more."""
-    return pl.when(pl.len() == 1).then(pl.col(name).first())
-
-
-def _row(part: pl.DataFrame, head: str, metric: str, correlation: Correlation) -> Row:
+def _correlation_row(part: pl.DataFrame, head: str, metric: str, correlation: Correlation) -> Row:
     """part: a measure and the gain of an ensemble, a row a dataset."""
     first = part.row(0, named=True)
-    prints = [part["fingerprint"].to_list(), part["gain_prints"].to_list()]
+    prints = [part["fingerprint"].to_list(), part["prints"].to_list()]
     return row(
         Measured(metric, Score(correlation.value, len(part)), correlation.interval),
         dataset=None,
-        **{name: first[name] for name in (*_GROUP, "backbones")},
+        **{name: first[name] for name in (*_GROUP, "backbones", "ensemble", "shots")},
         severity=parse_perturbation(first["perturbation"]).severity,
         head=head,
-        ensemble=first["gaining"],
-        shots=first["gain_shots"],
         fingerprint=fingerprint({"over": prints}),
     )

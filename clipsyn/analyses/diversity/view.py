@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from clipsyn.analyses.diversity import DiversitySettings
-from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
     IF_ALIKE,
     WHERE,
     Numbers,
     backbones,
-    gain_metric,
     named_parts,
     numbers,
     numbers_by,
@@ -24,20 +20,14 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
     singles,
 )
-from clipsyn.methods.ensembles import BEST_SINGLE, place_of
-from clipsyn.settings import SINGLE
-from clipsyn.show.figure import INK, MUTED, Figure, Size, marks, needed
+from clipsyn.methods.ensembles import place_of
+from clipsyn.show.figure import Figure, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import (
-    Grid,
-    Look,
-    drawn,
-    key,
     named_pairs,
     pair_map,
     pair_map_size,
     pairs_subject,
-    panels,
 )
 from clipsyn.show.table import (
     NOTHING,
@@ -53,7 +43,6 @@ from clipsyn.show.table import (
 )
 from clipsyn.show.tables import Measure, Side, measures_table, pair_matrix
 from clipsyn.show.titles import (
-    WIDTH,
     ShortNames,
     common,
     fitted_on,
@@ -62,7 +51,6 @@ from clipsyn.show.titles import (
     title,
     where,
 )
-from clipsyn.stats.intervals import least_squares, pearson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,36 +139,27 @@ def _means(frame: pl.DataFrame, note: str) -> Table:
 
 
 def _pairs(frame: pl.DataFrame) -> Table:
-    """A line a pair, those that err most differently first; below it what each alone gets right."""
+    """A line a pair, those that err most differently first."""
     names = _short(frame)
-    metrics = [*(it.metric for it in _PAIRS), "mcnemar_p_holm"]
-    pairs = numbers_by(frame.filter(pl.col("metric").is_in(metrics)), "backbones")
-    lines = []
-    for (one, other), of_pair in sorted(pairs.items(), key=_inconsistency, reverse=True):
-        lines.append(({"backbone": names.cell(one), "and": names.cell(other)}, of_pair))
-    alone = [f"{names.short[name]} {percent(share)}" for name, share in _unique(frame).items()]
-    guess = f"one that guesses would at most get {_guess(frame)}"
-    last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}; {guess}.", WIDTH)
+    rows = frame.filter(pl.col("metric").is_in([it.metric for it in (*_PAIRS, _P)]))
+    lines = [
+        ({"backbone": names.cell(one), "and": names.cell(other)}, of_pair)
+        for (one, other), of_pair in numbers_by(rows, "backbones").items()
+    ]
+    lines.sort(key=_inconsistency, reverse=True)
     about = title(*where(frame.row(0, named=True), (*WHERE, "n")), names.phrase)
-    note = f"{_NOTES['pairs']}\n{last}"
-    return measures_table(lines, (*_PAIRS, _P), title=about, notes=note)
+    return measures_table(lines, (*_PAIRS, _P), title=about, notes=_NOTES["pairs"])
 
 
-def _inconsistency(pair: tuple[Any, Numbers]) -> float:
-    value = pair[1]["error_inconsistency"]["value"]
+def _inconsistency(line: tuple[Any, Numbers]) -> float:
+    value = line[1]["error_inconsistency"]["value"]
     return -1 if is_nan(value) else value
 
 
-def _unique(frame: pl.DataFrame, metric: str = "unique_correct") -> dict[str, float | None]:
-    """Backbone -> share of samples that it alone gets right, mean over groups."""
+def _of_each(frame: pl.DataFrame, metric: str) -> dict[str, float | None]:
+    """Backbone -> a share of samples, mean over groups."""
     rows = singles(frame).filter(metric=metric).group_by("backbone", maintain_order=True)
     return dict(rows.agg(pl.col("value").fill_nan(None).mean()).iter_rows())
-
-
-def _guess(frame: pl.DataFrame) -> str:
-    """The largest share that a guess in place of a backbone would get, in %."""
-    shares = _unique(frame, "unique_correct_floor").values()
-    return percent(max((share for share in shares if share is not None), default=None))
 
 
 def _matrix(part: pl.DataFrame) -> Table:
@@ -188,14 +167,17 @@ def _matrix(part: pl.DataFrame) -> Table:
     names = _short(part)
     about = where(part.row(0, named=True), WHERE[1:])
     over = mean_over(part, ["dataset"]) or part["dataset"][0]
+    guesses = _of_each(part, "unique_correct_floor").values()
+    guess = percent(max((share for share in guesses if share is not None), default=None))
+    unique = _of_each(part, "unique_correct")
     return pair_matrix(
         part,
         names,
         above=Side("error_consistency", number_cell),
         below=Side("error_inconsistency", percent_cell),
-        diagonal={name: percent_cell(share) for name, share in _unique(part).items()},
+        diagonal={name: percent_cell(share) for name, share in unique.items()},
         title=title(*about, names.phrase, over),
-        note=_NOTES["matrix"].format(guess=_guess(part)),
+        note=_NOTES["matrix"].format(guess=guess),
     )
 
 
@@ -244,11 +226,6 @@ def _short(frame: pl.DataFrame) -> ShortNames:
     return shortened(backbones(singles(frame)))
 
 
-_BAND = "#ebebeb"
-_FEWEST = 2  # datasets of a correlation
-_PLACES = 101  # at which a line is drawn with its interval
-
-
 def _pair_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each pair, mean over datasets."""
     rows = needed(
@@ -264,100 +241,6 @@ def _draw_pairs(data: pl.DataFrame, ax: Axes) -> None:
     pair_map(data, ax, "error consistency")
 
 
-def _gains(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each dataset and ensemble, with the height of the fitted line there.
-
-    Without the choice of a single backbone, which combines nothing.
-    """
-    combines = ~pl.col("ensemble").is_in([SINGLE, BEST_SINGLE])
-    rows = frame.filter(combines, pl.col("dataset").is_not_null(), metric=gain_metric(frame))
-    refuse_several(rows)
-    by = ["dataset", "backbones"]
-    diverse = frame.filter(metric="mean_error_inconsistency").select(
-        *by, diversity="value", diversity_low="ci_low", diversity_high="ci_high"
-    )
-    known = pl.col("value").is_not_nan() & pl.col("diversity").is_not_nan()
-    points = needed(
-        rows.join(diverse, on=by, maintain_order="left").filter(known),
-        "gain of ensembles beside the diversity of their backbones",
-        "run `clipsyn diversity STORE --results RESULTS -o diversity.parquet` and draw that",
-    )
-    if points["backbones"].n_unique() > 1:
-        raise UsageError(
-            "these datasets have other backbones than each other, so that their gains are not "
-            "comparable: name some with datasets=…"
-        )
-    if points["dataset"].n_unique() < _FEWEST:
-        raise UsageError(f"a correlation over datasets needs {_FEWEST} of them: give more")
-    parts = points.partition_by("ensemble", maintain_order=True)
-    parts.sort(key=lambda part: (part["ensemble"][0] != "oracle", place_of(part["ensemble"][0])))
-    return pl.concat([_fitted(part) for part in parts]).select(
-        *WHERE, "head", "ensemble", "backbones", "shots", "diversity", "diversity_low",
-        "diversity_high", "value", "ci_low", "ci_high", "n", "fit", "fit_low", "fit_high", "r",
-        "r_low", "r_high",
-    )  # fmt: skip
-
-
-def _fitted(part: pl.DataFrame) -> pl.DataFrame:
-    """The points of an ensemble with the line through them, and Pearson's r."""
-    x, y = part["diversity"].to_numpy(), part["value"].to_numpy()
-    line, r = least_squares(x, y, x), pearson(x, y)
-    return part.with_columns(
-        pl.Series("fit", line.value),
-        pl.Series("fit_low", line.low),
-        pl.Series("fit_high", line.high),
-        r=r.value,
-        r_low=r.interval.low,
-        r_high=r.interval.high,
-    )
-
-
-def _gains_size(data: pl.DataFrame) -> Size:
-    return Grid.of(data["ensemble"].n_unique()).size(titled=2)
-
-
-def _datasets(data: pl.DataFrame) -> dict[str, Look]:
-    names = data["dataset"].unique(maintain_order=True).to_list()
-    return {name: drawn(mark._replace(line="")) for name, mark in marks(names).items()}
-
-
-def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
-    parts = data.partition_by("ensemble", maintain_order=True)
-    labels = "error inconsistency, mean over pairs, %", "gain over the best backbone, points"
-    looks = _datasets(data)
-    titles = [f"{part['ensemble'][0]}\n{_r(part)}" for part in parts]
-    for part, panel in zip(parts, panels(ax, titles, *labels, same_y=False), strict=True):
-        for name, x, y in part.select("dataset", "diversity", "value").iter_rows():
-            panel.plot(100 * x, 100 * y, **looks[name], zorder=3)
-        _draw_line(part, panel)
-    key(ax, looks)
-
-
-def _gains_about(data: pl.DataFrame) -> str:
-    return title(*where(data.row(0, named=True), (*WHERE[1:], "head")))
-
-
-def _draw_line(part: pl.DataFrame, panel: Axes) -> None:
-    """The fitted line between the outer points, and that of no gain; limits stay as they are."""
-    x, y = part["diversity"].to_numpy(), part["value"].to_numpy()
-    panel.margins(0.1)
-    limits = panel.get_ylim()
-    places = np.linspace(x.min(), x.max(), _PLACES)
-    line = least_squares(x, y, places)
-    panel.fill_between(100 * places, 100 * line.low, 100 * line.high, color=_BAND, lw=0)
-    panel.plot(100 * places, 100 * line.value, color=INK, lw=1)
-    panel.axhline(0, color=MUTED, lw=0.8, ls=":")
-    panel.set_ylim(limits)
-
-
-def _r(part: pl.DataFrame) -> str:
-    """ "r +0.62 (-0.10 to 0.88)"."""
-    value, low, high = part.select("r", "r_low", "r_high").row(0)
-    if is_nan(value):
-        return f"r {NOTHING}"
-    return f"r {value:+.2f}" + ("" if is_nan(low) else f" ({low:.2f} to {high:.2f})")
-
-
 error_consistency = Figure(
     name="error-consistency",
     short="How alike the errors of every two backbones are.",
@@ -368,16 +251,4 @@ error_consistency = Figure(
     draw=_draw_pairs,
     size=pair_map_size,
     about=lambda data: pairs_subject(data, (*WHERE, "n")),
-)
-diversity_gain = Figure(
-    name="diversity-gain",
-    short="Whether ensembles gain more where the backbones err more differently.",
-    caption="Gain of ensembles over the best single backbone against error inconsistency, a mark a "
-    "dataset: the line of least squares with the 95 % interval of its height, and Pearson's r with "
-    "its interval.",
-    source="diversity",
-    data=_gains,
-    draw=_draw_gains,
-    size=_gains_size,
-    about=_gains_about,
 )

@@ -85,7 +85,10 @@ def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
         yield tuple(every[b] for b in subset), "oracle", measured
     for end, left_out in (("", False), ("_left_out", True)):
         chosen = class_choice(right, labels, left_out=left_out)
-        for it in _of_choice(chosen, right, images, end):  # another choice on other images
+        for it in (
+            share(f"acc1{end}", int(np.count_nonzero(chosen)), images),
+            gain(f"{OVER_BEST_ON_TEST}{end}", chosen, right, images),
+        ):  # without intervals: another choice on other images
             yield every, "class-oracle", it._replace(interval=None)
     yield every, "oracle", share("none_correct", overlap.none(), images)
     yield every, "oracle", share("all_correct", overlap.every(), images)
@@ -137,14 +140,6 @@ def _oracles(
         low, high = ratio_interval([correct], [right[best]], [images])
         interval = Interval(low - 1, high - 1)
         yield subset, Measured(f"relative_{OVER_BEST_ON_TEST}", Score(relative, n), interval)
-
-
-def _of_choice(
-    correct: NDArray[np.bool_], right: NDArray[np.bool_], images: Images, end: str = ""
-) -> Iterator[Measured]:
-    """Accuracy of a choice (sample,), and its gain over the best single backbone."""
-    yield share(f"acc1{end}", int(np.count_nonzero(correct)), images)
-    yield gain(f"{OVER_BEST_ON_TEST}{end}", correct, right, images)
 
 
 def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:

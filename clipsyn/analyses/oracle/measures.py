@@ -9,7 +9,6 @@ floor below what a backbone adds, what a guess in its place would add (`Overlap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.methods.numerics.metrics import check_right, class_hits, mean_of_classes, ratio
+from clipsyn.methods.numerics.metrics import check_right, class_hits, ratio
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
 _CELLS = 2_000_000  # of all tableaus of the simplex method worked on at once: 16 MB
@@ -106,27 +105,18 @@ class Overlap:
         return ratio(self.counts @ values, self.n)
 
 
-def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
-    """Accuracy of the best backbone for each class.
-
-    It lies between that of one backbone for all images and the oracle, one for each image.
-    accuracy: (backbone, class), in any unit; sizes: (class,) samples of each class, None if all
-    have as many (mean per class). The best are chosen on the very samples that they are judged on,
-    so it is too high, the more so the smaller the classes: see `class_choice`. NaN without samples.
-    """
-    return mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
-
-
 def class_choice(
     right: NDArray[np.bool_], labels: NDArray[Any], *, left_out: bool = False
 ) -> NDArray[np.bool_]:
     """(sample,): whether the backbone is right that is best on the sample's class.
 
-    right: (backbone, sample), labels: (sample,) >= 0. The mean is `class_oracle`. left_out: the
-    backbone is the best on the *other* samples of the class, so that the mean is what choosing by
-    class brings on samples that the choice has not seen, without selection bias. Of equals the
-    backbone is taken that is best on all (other) samples, then the first; where a sample is the
-    only one of its class, the backbone that is best on all others.
+    right: (backbone, sample), labels: (sample,) >= 0. The mean is between the accuracy of one
+    backbone for all images and the oracle, one for each image; it is too high, for the best are
+    chosen on the very samples that they are judged on, the more so the smaller the classes.
+    left_out: the backbone is the best on the *other* samples of the class, so that the mean is what
+    choosing by class brings on samples that the choice has not seen, without selection bias. Of
+    equals the backbone is taken that is best on all (other) samples, then the first; where a sample
+    is the only one of its class, the backbone that is best on all others.
     """
     seen = right & left_out
     of_class = class_hits(right, labels)[:, labels] - seen
@@ -147,19 +137,12 @@ def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
     count, n = right.shape
     if count > MOST_BACKBONES:
         raise ValueError(f"at most {MOST_BACKBONES} backbones have all subsets, not {count}")
-    sums = np.bincount(_masks(right), minlength=1 << count).astype(np.int32)
+    masks = (1 << np.arange(count)) @ right
+    sums = np.bincount(masks, minlength=1 << count).astype(np.int32)
     for bit in range(count):
         halves = sums.reshape(-1, 2, 1 << bit)  # without the bit, with it
         halves[:, 1] += halves[:, 0]
     return np.subtract(n, sums[::-1], dtype=np.int32)  # reversed: the complements
-
-
-def subset_sizes(count: int) -> NDArray[np.uint8]:
-    """(2^count,): how many backbones each subset has."""
-    sizes = np.zeros(1, np.uint8)
-    for _ in range(count):
-        sizes = np.concatenate([sizes, sizes + np.uint8(1)])
-    return sizes
 
 
 def members(subset: int, count: int) -> NDArray[np.intp]:
@@ -173,32 +156,14 @@ def best_subsets(hits: NDArray[np.int32]) -> list[int]:
     hits: what `subset_hits` returns. Of equals the one that lacks the later backbones.
     """
     count = len(hits).bit_length() - 1
-    sizes = subset_sizes(count)
+    sizes = np.zeros(1, np.uint8)
+    for _ in range(count):
+        sizes = np.concatenate([sizes, sizes + np.uint8(1)])
     best = []
     for size in range(1, count + 1):
         subsets = np.flatnonzero(sizes == size)
         best.append(int(subsets[hits[subsets].argmax()]))
     return best
-
-
-def _masks(right: NDArray[np.bool_]) -> NDArray[Any]:
-    """(sample,): bit b is set where backbone b is right."""
-    rows = right.view(np.uint8)
-    parts = [_byte(rows[start : start + 8]) for start in range(0, len(rows), 8)]
-    masks: NDArray[Any] = parts[-1].astype(np.uint16 if len(rows) <= 16 else np.uint32)
-    for byte in parts[-2::-1]:
-        masks <<= 8
-        masks |= byte
-    return masks
-
-
-def _byte(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(sample,): bit b is row b, of up to eight rows of 0 and 1; bytes are the fastest to add."""
-    byte = np.array(rows[-1])
-    for row in rows[-2::-1]:
-        byte += byte
-        byte += row
-    return byte
 
 
 def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -215,7 +180,6 @@ def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     simplex method, and the weights are checked. A value of 0 within rounding counts as not
     reachable, except where a backbone itself is right.
     """
-    _check(logits, labels)
     index = np.broadcast_to(labels[:, None], (*logits.shape[:2], 1))
     true = np.take_along_axis(logits, index, axis=2)
     lower = np.arange(logits.shape[2]) < labels[:, None]
@@ -223,33 +187,20 @@ def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     reached = np.asarray(~ahead.any(axis=2).all(axis=0))
     hopeless = ahead.all(axis=0).any(axis=1)
     open_cases = np.flatnonzero(~reached & ~hopeless)
-    rivals = ahead.any(axis=0)[open_cases]
-    for rows, classes, real in _batches(rivals, len(logits)):
-        samples = open_cases[rows]
+    counts = ahead.any(axis=0)[open_cases].sum(axis=1)  # rivals
+    open_cases = open_cases[np.argsort(counts, kind="stable")]  # alike ones are solved together
+    width = len(logits) + 1
+    step = max(1, _CELLS // ((counts.max(initial=0) + width) * width))
+    for start in range(0, len(open_cases), step):
+        samples = open_cases[start : start + step]
+        rivals = ahead[:, samples].any(axis=0)
+        most = rivals.sum(axis=1).max()
+        classes = np.argsort(~rivals, axis=1, kind="stable")[:, :most]
+        real = np.take_along_axis(rivals, classes, axis=1)  # the others are padding
         rivals_logits = np.take_along_axis(logits[:, samples], classes[None], axis=2)
         margins = true[:, samples].astype(np.float64) - rivals_logits
         reached[samples] = _winnable(margins.transpose(1, 0, 2), real)
     return reached
-
-
-def _batches(
-    rivals: NDArray[np.bool_], backbones: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]]:
-    """Rows with about as many rivals (row, class) each, few enough for the memory.
-
-    Yields rows, the classes (row, k) that are rivals, and which of these are real, not padding.
-    """
-    counts = np.asarray(rivals.sum(axis=1, dtype=np.int64))
-    order = np.argsort(counts, kind="stable")
-    start = 0
-    while start < len(order):
-        cells = (counts[order[start:]] + backbones + 1) * (backbones + 1)
-        fitting = np.arange(1, len(cells) + 1) * cells <= _CELLS  # each padded to the last
-        rows = order[start : start + max(1, int(fitting.sum()))]
-        width = counts[rows[-1]]
-        classes = np.argsort(~rivals[rows], axis=1, kind="stable")[:, :width]
-        yield rows, classes, np.take_along_axis(rivals[rows], classes, axis=1)
-        start += len(rows)
 
 
 def _winnable(margins: NDArray[np.float64], real: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -301,13 +252,3 @@ def _pivot(tableau: NDArray[np.float64], entering: NDArray[np.intp]) -> None:
     row = tableau[games, leaving] / column[games, leaving][:, None]
     tableau -= column[:, :, None] * row[:, None, :]
     tableau[games, leaving] = row
-
-
-def _check(logits: NDArray[Any], labels: NDArray[Any]) -> None:
-    if logits.ndim != 3 or logits.shape[1:2] != labels.shape or 0 in logits.shape[::2]:
-        raise ValueError(
-            f"logits are (backbone, sample, class) beside labels (sample,), "
-            f"not {logits.shape} and {labels.shape}"
-        )
-    if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[2]:
-        raise ValueError(f"labels are from 0 to {logits.shape[2] - 1}")

@@ -38,10 +38,10 @@ representation = Analysis(
     about="""\
 How alike the embeddings of the backbones in STORE are, and how sure their logits.
 
-Linear CKA, Procrustes distance and mutual nearest neighbours of every pair of backbones: they need
-no labels. With labels, for each backbone: confidence where it is right and where it is wrong,
-cross-entropy and calibration error before and after temperature scaling. What -o writes has
-every dataset and pair with intervals.""",
+Linear CKA and mutual nearest neighbours of every pair of backbones: they need no labels. With
+labels, for each backbone: confidence where it is right and where it is wrong, cross-entropy and
+calibration error before and after temperature scaling. What -o writes has every dataset and pair
+with intervals.""",
     examples=(
         "clipsyn representation store",
         "clipsyn representation store -d emoji-food --neighbours 5",

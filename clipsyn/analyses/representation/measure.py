@@ -15,11 +15,11 @@ and ece.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from itertools import combinations, groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted, mean, share
 from clipsyn.analyses.representation import RepresentationSettings
-from clipsyn.analyses.representation.measures import compare, mutual_neighbours
+from clipsyn.analyses.representation.measures import cka, mutual_neighbours
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, row
 from clipsyn.methods.ensembles.weighted import fit_temperatures
@@ -52,6 +52,12 @@ from clipsyn.store.select import groups
 SUPPORT, CALIBRATED = "train", "_calibrated"
 COLUMNS = {"bin": pl.Int32}  # tenth of the images, from 0, the least sure; null for other metrics
 _LOG = logging.getLogger("clipsyn")
+# A temperature, what it was fitted on in the columns of results, and the fingerprint of that cell
+_Temperature = tuple[Score, Row, str]
+_Fit = Callable[[FeatureKey, str], _Temperature | None]  # for a cell and a prompt set
+_Mask = NDArray[np.bool_]
+# The cells of a dataset, split and perturbation, the samples, and which every backbone could read
+_Shown = tuple[tuple[FeatureKey, ...], SampleTable, _Mask]
 
 
 def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFrame:
@@ -61,13 +67,16 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
     where temperatures are to be fitted on "test", or on images that are measured on, and UsageError
     where there is nothing to compare.
     """
-    keys = _speaking(store, settings.keys(store))
-    temperatures = _Temperatures(store, settings, _support(store, settings.support), keys)
+    keys = _with_scores(store, settings.keys(store))
+    temperature = _temperatures(store, settings, keys)
     rows: list[Row] = []
-    for _, cells in groupby(sorted(keys, key=_order), key=_order):
-        images = _Images(store, settings, tuple(cells))
-        rows += images.similarities()
-        rows += images.logit_statistics(temperatures)
+    for _, group in groupby(sorted(keys, key=_order), key=_order):
+        cells = tuple(group)
+        samples = store.samples(cells[0].dataset, cells[0].split)
+        readable = np.logical_and.reduce([store.valid(key) for key in cells])
+        images = cells, samples, readable
+        rows += _similarities(store, settings, images)
+        rows += _logit_statistics(store, settings, images, temperature)
     if not rows:
         raise UsageError(
             f"{store.path} has only one backbone there and no labels: name more backbones, or add "
@@ -76,32 +85,15 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
     return frame(rows, COLUMNS)
 
 
-def _support(store: FeatureStore, wanted: str | None) -> str:
-    """The split that temperatures are fitted on; raises LeakError or UnknownName."""
-    if wanted == "test":
-        raise LeakError(
-            "temperatures are fitted on images that nothing is measured on: give support=… "
-            "another split than test"
-        )
-    every = store.keys()
-    known = {key.split for key in every}
-    if wanted is not None and wanted not in known:
-        hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
-        raise unknown_name("split", wanted, known, hint)
-    return wanted or SUPPORT
-
-
-def _speaking(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey]:
+def _with_scores(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey]:
     """The cells with embeddings, logits or confidences; raises MissingCell if there is none."""
-    cells = {key: store.cell(key) for key in keys}
-    silent = {
-        key for key, cell in cells.items() if not (cell.has_embeddings or cell.has_confidences)
-    }
-    if len(silent) == len(keys):
-        cells[keys[0]].holding("image_embedding")  # says what is missing
-    for name in sorted({key.backbone for key in silent}):
+    cells = [store.cell(key) for key in keys]
+    found = [cell.key for cell in cells if cell.has_embeddings or cell.has_confidences]
+    if not found:
+        cells[0].holding("image_embedding")  # says what is missing
+    for name in sorted({key.backbone for key in keys} - {key.backbone for key in found}):
         _LOG.info(f"left out: {name}, of which there are imported predictions alone")
-    return [key for key in keys if key not in silent]
+    return found
 
 
 def _order(key: FeatureKey) -> tuple[str, str, bool, str]:
@@ -109,128 +101,7 @@ def _order(key: FeatureKey) -> tuple[str, str, bool, str]:
     return key.dataset, key.split, key.perturbation != CLEAN.label, key.perturbation
 
 
-@dataclass(frozen=True)
-class _Images:
-    """The images of one dataset, split and perturbation, as several backbones have them."""
-
-    store: FeatureStore
-    settings: RepresentationSettings
-    keys: tuple[FeatureKey, ...]
-
-    @cached_property
-    def samples(self) -> SampleTable:
-        return self.store.samples(self.keys[0].dataset, self.keys[0].split)
-
-    @cached_property
-    def readable(self) -> NDArray[np.bool_]:
-        """(sample,) whether every backbone could read it."""
-        return np.asarray(np.logical_and.reduce([self.store.valid(key) for key in self.keys]))
-
-    def similarities(self) -> Iterator[Row]:
-        """All rows about pairs of backbones."""
-        embedded = [key for key in self.keys if self.store.cell(key).has_embeddings]
-        if len(embedded) < 2:
-            return
-        rows = _drawn(self.readable, self.settings)
-        cells = [self.store.fingerprint(key) for key in self.keys]
-        about = {
-            "dataset": self.samples.dataset,
-            "split": self.samples.split,
-            "perturbation": embedded[0].perturbation,
-            "severity": parse_perturbation(embedded[0].perturbation).severity,
-            "head": None,
-            "prompts": None,
-            "shots": None,
-            "fingerprint": self._fingerprint(cells, neighbours=self.settings.neighbours),
-        }
-        embeddings = [self.store.embeddings(key)[rows] for key in embedded]
-        images = self.samples.images.take(rows)
-        for i, j, number in _similarities(embeddings, images, self.settings):
-            yield row(number, backbones=[embedded[i].backbone, embedded[j].backbone], **about)
-
-    def logit_statistics(self, temperatures: _Temperatures) -> Iterator[Row]:
-        """All rows about the logits of a backbone, for each prompt set."""
-        labelled = self.samples.labels >= 0
-        scoring = [key for key in self.keys if self.store.cell(key).has_confidences]
-        if not scoring or not labelled.any():
-            return
-        cells = {key.backbone: self.store.fingerprint(key) for key in self.keys}
-        for (_, prompts), members in groups(self.store, scoring, self.settings.prompts):
-            group = Predicted(self.store, self.samples, tuple(members), prompts)
-            valid = [self.store.valid(key, prompts) for key in members]
-            rows = _drawn(np.logical_and.reduce([self.readable, labelled, *valid]), self.settings)
-            decisive = list((cells | group.fingerprints).values())
-            images = self.samples.images.take(rows)
-            for key in members:
-                for measured, fitted, bin in _statistics(group, key, rows, images, temperatures):
-                    support = fitted.fingerprint if fitted else None
-                    about = {"fingerprint": self._fingerprint(decisive, support=support)}
-                    about |= fitted.about if fitted else {}
-                    yield group.row(measured, (key.backbone,)) | about | {"bin": bin}
-
-    def _fingerprint(self, cells: list[str], **more: Any) -> str:
-        drawn = {"samples": self.settings.samples, "seed": self.settings.seed}
-        return fingerprint({"cells": cells, **drawn, **more})
-
-
-class _Temperature(NamedTuple):
-    score: Score  # the temperature, and the number of images that it was fitted on
-    fingerprint: str  # of the cell that it was fitted on
-    about: dict[str, Any]  # the support, in the columns of results
-
-
-# what is measured of logits, the temperature that they were divided by, and the bin
-_Number = tuple[Measured, _Temperature | None, int | None]
-
-
-@dataclass(frozen=True)
-class _Temperatures:
-    """Temperatures, fitted on clean images of the support when they are first asked for."""
-
-    store: FeatureStore
-    settings: RepresentationSettings
-    support: str
-    measured: Sequence[FeatureKey]
-    labels: dict[str, NDArray[np.int32]] = field(default_factory=dict)  # to fit on, by dataset
-    fitted: dict[tuple[FeatureKey, str], _Temperature] = field(default_factory=dict)
-
-    def of(self, cell: FeatureKey, prompts: str) -> _Temperature | None:
-        """None for the support itself, and where it has no such cell, or no labels."""
-        key = replace(cell, split=self.support, perturbation=CLEAN.label)
-        if cell.split == self.support or key not in self._with_logits:
-            return None
-        if (key, prompts) not in self.fitted:
-            labels = self._labels(key.dataset)
-            rows = _drawn(self.store.valid(key) & (labels >= 0), self.settings)
-            if not len(rows):
-                return None
-            logits, _ = _logits(self.store, key, prompts, rows)
-            (temperature,) = fit_temperatures(logits[:, None], labels[rows])
-            score = Score(float(temperature), len(rows))
-            about = {"support": self.support, "support_prompts": prompts, "shots": FULL}
-            self.fitted[key, prompts] = _Temperature(score, self.store.fingerprint(key), about)
-        return self.fitted[key, prompts]
-
-    def _labels(self, dataset: str) -> NDArray[np.int32]:
-        """(sample,) of the support, without those of images that are measured on."""
-        if dataset not in self.labels:
-            splits = {key.split for key in self.measured if key.dataset == dataset}
-            self.labels[dataset], notes = learnable(
-                self.store.samples(dataset, self.support),
-                [self.store.samples(dataset, split) for split in sorted(splits - {self.support})],
-                allow_overlap=self.settings.allow_overlap,
-            )
-            for note in notes:
-                _LOG.info("note: %s", note)
-        return self.labels[dataset]
-
-    @cached_property
-    def _with_logits(self) -> set[FeatureKey]:
-        keys = self.store.keys(split=[self.support], perturbation=[CLEAN.label])
-        return {key for key in keys if self.store.cell(key).has_logits}
-
-
-def _drawn(usable: NDArray[np.bool_], settings: RepresentationSettings) -> NDArray[np.intp]:
+def _drawn(usable: _Mask, settings: RepresentationSettings) -> NDArray[np.intp]:
     """Row numbers, ascending: of all usable images, or as many of them as are wanted."""
     rows = np.flatnonzero(usable)
     if len(rows) <= settings.samples:
@@ -239,31 +110,132 @@ def _drawn(usable: NDArray[np.bool_], settings: RepresentationSettings) -> NDArr
     return np.sort(rng.choice(rows, settings.samples, replace=False))
 
 
+def _fingerprint(settings: RepresentationSettings, cells: list[str], **more: Any) -> str:
+    drawn = {"samples": settings.samples, "seed": settings.seed}
+    return fingerprint({"cells": cells, **drawn, **more})
+
+
 def _similarities(
-    embeddings: list[NDArray[np.float16]], images: Images, settings: RepresentationSettings
-) -> Iterator[tuple[int, int, Measured]]:
-    """All numbers about the embeddings (image, embed) of each pair of backbones i, j."""
+    store: FeatureStore, settings: RepresentationSettings, images: _Shown
+) -> Iterator[Row]:
+    """All rows about pairs of backbones on one dataset, split and perturbation."""
+    keys, samples, readable = images
+    embedded = [key for key in keys if store.cell(key).has_embeddings]
+    if len(embedded) < 2:
+        return
+    rows = _drawn(readable, settings)
+    cells, perturbation = [store.fingerprint(key) for key in keys], embedded[0].perturbation
+    about = {
+        "dataset": samples.dataset,
+        "split": samples.split,
+        "perturbation": perturbation,
+        "severity": parse_perturbation(perturbation).severity,
+        "head": None,
+        "prompts": None,
+        "shots": None,
+        "fingerprint": _fingerprint(settings, cells, neighbours=settings.neighbours),
+    }
+    embeddings = [store.embeddings(key)[rows] for key in embedded]
+    taken = samples.images.take(rows)
     shares = mutual_neighbours(embeddings, settings.neighbours)
-    compared = compare(embeddings, seed=settings.seed, images=images)
-    for i, j in combinations(range(len(embeddings)), 2):
-        for name, similarity in compared.items():
-            value, low, high = (float(matrix[i, j]) for matrix in similarity)
-            yield i, j, Measured(name, Score(value, len(embeddings[i])), Interval(low, high))
+    alike = cka(embeddings, seed=settings.seed, images=taken)
+    for i, j in combinations(range(len(embedded)), 2):
+        value, low, high = alike[:, i, j].tolist()
         agreed = shares[i, j]
         known = len(agreed) > 0 and not np.isnan(agreed).any()
-        interval = mean_share_interval([agreed], [images]) if known else UNKNOWN
-        yield i, j, Measured("mutual_knn", mean(agreed), interval)
+        interval = mean_share_interval([agreed], [taken]) if known else UNKNOWN
+        for measured in (
+            Measured("cka", Score(value, len(rows)), Interval(low, high)),
+            Measured("mutual_knn", mean(agreed), interval),
+        ):
+            yield row(measured, backbones=[embedded[i].backbone, embedded[j].backbone], **about)
 
 
-def _statistics(
-    group: Predicted,
-    key: FeatureKey,
-    rows: NDArray[np.intp],
-    images: Images,
-    temperatures: _Temperatures,
-) -> Iterator[_Number]:
-    """All numbers about the logits of one backbone, or about its imported confidences."""
+def _temperatures(
+    store: FeatureStore, settings: RepresentationSettings, measured: Sequence[FeatureKey]
+) -> _Fit:
+    """Function: the temperature of a cell, fitted on clean images of the support.
+
+    None for the support itself, and where it has no such cell, or no labels. Raises LeakError or
+    UnknownName for a support that cannot be.
+    """
+    support = settings.support or SUPPORT
+    if support == "test":
+        raise LeakError(
+            "temperatures are fitted on images that nothing is measured on: give support=… "
+            "another split than test"
+        )
+    there = store.keys()
+    if settings.support and support not in (known := {key.split for key in there}):
+        hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
+        raise unknown_name("split", support, known, hint)
+
+    @cache
+    def labels(dataset: str) -> NDArray[np.int32]:
+        """(sample,) of the support, without those of images that are measured on."""
+        splits = {key.split for key in measured if key.dataset == dataset} - {support}
+        tables = [store.samples(dataset, split) for split in sorted(splits)]
+        overlap = settings.allow_overlap
+        left, notes = learnable(store.samples(dataset, support), tables, allow_overlap=overlap)
+        for note in notes:
+            _LOG.info("note: %s", note)
+        return left
+
+    @cache
+    def fitted(key: FeatureKey, prompts: str) -> _Temperature | None:
+        known = labels(key.dataset)
+        rows = _drawn(store.valid(key) & (known >= 0), settings)
+        if not len(rows):
+            return None
+        logits, _ = _logits(store, key, prompts, rows)
+        (temperature,) = fit_temperatures(logits[:, None], known[rows])
+        about = {"support": support, "support_prompts": prompts, "shots": FULL}
+        return Score(float(temperature), len(rows)), about, store.fingerprint(key)
+
+    def of(cell: FeatureKey, prompts: str) -> _Temperature | None:
+        key = replace(cell, split=support, perturbation=CLEAN.label)
+        is_there = cell.split != support and key in there and store.cell(key).has_logits
+        return fitted(key, prompts) if is_there else None
+
+    return of
+
+
+def _logit_statistics(
+    store: FeatureStore,
+    settings: RepresentationSettings,
+    images: _Shown,
+    temperature: _Fit,
+) -> Iterator[Row]:
+    """All rows about the logits of a backbone, for each prompt set."""
+    keys, samples, readable = images
+    labelled = samples.labels >= 0
+    scoring = [key for key in keys if store.cell(key).has_confidences]
+    if not scoring or not labelled.any():
+        return
+    cells = {key.backbone: store.fingerprint(key) for key in keys}
+    for (_, prompts), members in groups(store, scoring, settings.prompts):
+        group = Predicted(store, samples, tuple(members), prompts)
+        valid = [store.valid(key, prompts) for key in members]
+        rows = _drawn(np.logical_and.reduce([readable, labelled, *valid]), settings)
+        decisive = list((cells | group.fingerprints).values())
+        for key in members:
+            fitted = temperature(key, prompts) if store.cell(key).has_logits else None
+            for measured, bin in _of_backbone(group, key, rows, fitted):
+                about: Row = {"fingerprint": _fingerprint(settings, decisive, support=None)}
+                if fitted and (CALIBRATED in measured.metric or measured.metric == "temperature"):
+                    _, support, of_cell = fitted
+                    about = support | {
+                        "fingerprint": _fingerprint(settings, decisive, support=of_cell)
+                    }
+                yield group.row(measured, (key.backbone,)) | about | {"bin": bin}
+
+
+def _of_backbone(
+    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], fitted: _Temperature | None
+) -> Iterator[tuple[Measured, int | None]]:
+    """All numbers about the logits of one backbone, or its imported confidences; with their bin."""
     store, labels = group.store, group.labels[rows]
+    images = group.samples.images.take(rows)
     if not store.cell(key).has_logits:
         right = store.predictions(key, group.prompts)[rows] == labels
         yield from _numbers(store.confidences(key, group.prompts)[rows], right, images)
@@ -272,44 +244,41 @@ def _statistics(
     judged = judge(logits, labels)
     yield from _numbers(judged.confidence, judged.prediction == labels, images, judged.nll)
     if scale is not None:
-        yield Measured("logit_scale", Score(scale, len(rows)), None), None, None
-    if fitted := temperatures.of(key, group.prompts):
-        yield Measured("temperature", fitted.score, None), fitted, None
-        judged = judge(logits / np.float32(fitted.score.value), labels)
+        yield Measured("logit_scale", Score(scale, len(rows)), None), None
+    if fitted:
+        yield Measured("temperature", fitted[0], None), None
+        judged = judge(logits / np.float32(fitted[0].value), labels)
         right = judged.prediction == labels
-        yield from _numbers(judged.confidence, right, images, judged.nll, fitted)
+        yield from _numbers(judged.confidence, right, images, judged.nll, CALIBRATED)
 
 
 def _numbers(
     confidence: NDArray[np.float32],
-    right: NDArray[np.bool_],
+    right: _Mask,
     images: Images,
     nll: NDArray[np.float32] | None = None,
-    fitted: _Temperature | None = None,
-) -> Iterator[_Number]:
+    end: str = "",
+) -> Iterator[tuple[Measured, int | None]]:
     """By the confidences of some images, and whether they are right: all, and by tenths of them.
 
     Accuracy and mean confidences, which a temperature does not change, are of logits as they are.
     The calibration error is too high by chance, of which no interval knows.
     """
-    end = CALIBRATED if fitted else ""
-    if not fitted:
-        yield share("acc1", int(np.count_nonzero(right)), images), None, None
+    if not end:
+        yield share("acc1", int(np.count_nonzero(right)), images), None
         for metric, chosen in (("confidence_right", right), ("confidence_wrong", ~right)):
             values = confidence[chosen]
             interval = mean_share_interval([values], [images.take(chosen)])
-            yield Measured(metric, mean(values), interval), None, None
+            yield Measured(metric, mean(values), interval), None
     if nll is not None:
-        interval = mean_loss_interval(nll, right, images)
-        yield Measured(f"nll{end}", mean(nll), interval), fitted, None
+        yield Measured(f"nll{end}", mean(nll), mean_loss_interval(nll, right, images)), None
     ece = expected_calibration_error(confidence, right)
-    yield Measured(f"ece{end}", ece, None), fitted, None
-    yield Measured(f"ece{end}_floor", calibration_floor(confidence), None), fitted, None
+    yield Measured(f"ece{end}", ece, None), None
+    yield Measured(f"ece{end}_floor", calibration_floor(confidence), None), None
     for some in reliability_bins(confidence, right):
-        accuracy = share(f"bin_accuracy{end}", some.right, images.take(some.rows))
-        yield accuracy, fitted, some.number
+        yield share(f"bin_accuracy{end}", some.right, images.take(some.rows)), some.number
         sure = Score(some.confidence, some.n)
-        yield Measured(f"bin_confidence{end}", sure, None), fitted, some.number
+        yield Measured(f"bin_confidence{end}", sure, None), some.number
 
 
 def _logits(

@@ -35,7 +35,7 @@ What perturbations do to the backbones in STORE, with zero-shot predictions.
 
 Accuracy, its drop, relative robustness and corruption error (mCE); which backbone is best under
 which perturbation, and whether their order changes; the gain of the oracle, and with --results of
-ensembles, under perturbation; curves by severity. Several datasets are shown by their mean; what
+ensembles, under perturbation. Several datasets are shown by their mean; what
 -o writes has everything with intervals.""",
     examples=(
         "clipsyn robustness store",

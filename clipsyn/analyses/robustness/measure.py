@@ -11,7 +11,6 @@ lists the metrics and says how their intervals are made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,32 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import estimate
+from clipsyn.analyses.predicted import Predicted, estimate, predicted
 from clipsyn.analyses.robustness import RobustnessSettings
-from clipsyn.analyses.robustness.measures import kendall_tau
-from clipsyn.analyses.robustness.trials import Condition, Trial, means, trials
-from clipsyn.errors import UsageError
+from clipsyn.analyses.robustness.trials import (
+    Condition,
+    Trial,
+    Trials,
+    conditions,
+    kendall_tau,
+    mean_of,
+)
+from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
-from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, frame
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.names import CLEAN, fingerprint, parse_perturbation
+from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.registry import unknown_name
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import variance_of_mean
 from clipsyn.stats.intervals import Interval, loss_interval, mean_share_interval, share_interval
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
 
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number
-_SUPPORT = ["support", "support_prompts"]
-_FITTED = ["head", "ensemble", *_SUPPORT, "shots", "seed"]  # what tells ensembles apart
+_FITTED = ["ensemble", "support", "support_prompts", "shots", "seed"]  # tells ensembles apart
 
 
 def measure(store: FeatureStore, settings: RobustnessSettings) -> pl.DataFrame:
@@ -49,21 +54,70 @@ def measure(store: FeatureStore, settings: RobustnessSettings) -> pl.DataFrame:
     perturbation, are missing; UnknownName with near matches; DatasetError where nothing has
     labels; UsageError for results of no such ensemble, or of other samples.
     """
-    single = trials(store, settings)
+    single = _trials(store, settings)
     reference = _reference(single, settings.reference)
-    every = [*single, *means(single)]
-    rows = [row for trial in every for row in _rows(trial, reference)]
+    every = [*([trial] for trial in single), *_compared(single)]
+    rows = [row for trials in every for row in _rows(trials, reference)]
     if settings.results is not None:
-        rows += ensemble_rows(store, every, reference, settings)
+        rows += _ensemble_rows(store, every, reference, settings, settings.results)
     return frame(rows)
 
 
-def _reference(single: Sequence[Trial], wanted: str | None) -> str:
+def _trials(store: FeatureStore, settings: RobustnessSettings) -> list[Trial]:
+    """One for every dataset, split and prompt set that has perturbed images."""
+    selection = settings
+    if settings.perturbations is not None:
+        wanted = (*terms_of("perturbation", settings.perturbations), CLEAN.label)
+        selection = settings.replaced(perturbations=wanted)
+    found: dict[tuple[str, str], list[Predicted]] = {}
+    for group in predicted(store, selection):
+        found.setdefault((group.samples.name, group.prompts), []).append(group)
+    for groups in found.values():
+        _refuse_gaps(store, groups)
+    perturbed = [groups for groups in found.values() if len(groups) > 1]
+    shown = {groups[0].samples.dataset for groups in perturbed}
+    for term in terms_of("dataset", settings.datasets or "*"):
+        if not matching(term, shown):
+            clean = next(of[0] for of in found.values() if matching(term, [of[0].samples.dataset]))
+            line = store.extract_line(clean.keys[0], "--perturb", "jpeg:3")
+            raise MissingCell(
+                f"{store.path} has clean images only of {clean.samples.name}: run `{line}`"
+            )
+    return [Trial.of(groups) for groups in perturbed]
+
+
+def _refuse_gaps(store: FeatureStore, groups: Sequence[Predicted]) -> None:
+    """Every backbone is needed on clean images and under every perturbation."""
+    labels = dict.fromkeys([CLEAN.label, *(group.perturbation for group in groups)])
+    there = {key for group in groups for key in group.keys}
+    for label in labels:
+        for name in sorted({key.backbone for key in there}):
+            key = FeatureKey(groups[0].samples.dataset, groups[0].samples.split, label, name)
+            if key not in there:
+                raise MissingCell(
+                    f"{store.path} has no {key} with prompts {groups[0].prompts}, so that backbone "
+                    f"cannot be compared: run `{store.extract_line(key)}`, or choose with "
+                    "backbones=…, perturbations=… or prompts=…"
+                )
+
+
+def _compared(single: Trials) -> list[list[Trial]]:
+    """For each split and prompt set the most datasets that have a mean: the same backbones and
+    perturbations."""
+    alike: dict[tuple[str, str], dict[tuple[tuple[str, ...], ...], list[Trial]]] = {}
+    for trial in single:
+        kinds = alike.setdefault((trial.clean.samples.split, trial.clean.prompts), {})
+        kinds.setdefault((trial.backbones, trial.labels), []).append(trial)
+    most = (max(kinds.values(), key=len) for kinds in alike.values())
+    return [trials for trials in most if len(trials) > 1]
+
+
+def _reference(single: Trials, wanted: str | None) -> str:
     """The backbone that errors are divided by; every trial has it."""
     if wanted is not None:
         for trial in single:
             if wanted not in trial.backbones:
-                hint = f"Looked for in {trial.name}."
+                hint = f"Looked for in {trial.clean.samples.name}."
                 raise unknown_name("reference", wanted, trial.backbones, hint)
         return wanted
     shared = set.intersection(*(set(trial.backbones) for trial in single))
@@ -79,131 +133,126 @@ def _reference(single: Sequence[Trial], wanted: str | None) -> str:
     return min(clean, key=lambda name: clean[name])
 
 
-def _rows(trial: Trial, reference: str) -> Iterator[Row]:
+def _rows(trials: Trials, reference: str) -> Iterator[Row]:
     """All rows about backbones and oracle."""
-    whole = {"fingerprint": fingerprint({"cells": trial.cells, "reference": reference})}
-    place = trial.backbones.index(reference)
-    conditions = trial.measured(place)
-    clean = next(conditions)
-    error = estimate("error", 1 - clean.accuracy[place], clean.n)
-    yield trial.row(error, (reference,), "reference") | whole
-    for condition in chain([clean], conditions):
+    cells = [cell for trial in trials for cell in trial.cells]
+    whole: Row = {"fingerprint": fingerprint({"cells": cells, "reference": reference})}
+    whole |= {"dataset": None} if len(trials) > 1 else {}
+    group, place = trials[0].clean, trials[0].backbones.index(reference)
+    clean: Condition | None = None
+    for condition in conditions(trials, place):
+        if clean is None:
+            clean = condition
+            error = estimate("error", 1 - clean.accuracy[place], clean.n)
+            yield group.row(error, (reference,), "reference") | whole
         about = {"perturbation": condition.label, "severity": condition.severity}
-        for names, ensemble, measured in numbers(trial, condition, clean):
-            yield trial.row(measured, names, ensemble) | about | whole
+        for names, ensemble, measured in numbers(group.backbones, condition, clean):
+            yield group.row(measured, names, ensemble) | about | whole
 
 
-def numbers(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_About]:
+def numbers(names: tuple[str, ...], condition: Condition, clean: Condition) -> Iterator[_About]:
     """Everything that is measured under one condition."""
-    several = len(trial.backbones) > 1
-    methods: list[tuple[tuple[str, ...], str | None]]
-    methods = [((name,), None) for name in trial.backbones]
-    methods += [(trial.backbones, "oracle")] if several else []
+    several = len(names) > 1
+    methods: list[tuple[tuple[str, ...], str | None]] = [((name,), None) for name in names]
+    methods += [(names, "oracle")] if several else []
     for metric, values in condition.metrics(clean).items():
-        for column, (names, ensemble) in enumerate(methods):
-            value, interval = values[column], _interval(metric, column, trial, condition, clean)
-            yield names, ensemble, Measured(metric, Score(float(value), condition.n), interval)
+        for column, (some, ensemble) in enumerate(methods):
+            score = Score(float(values[column]), condition.n)
+            yield (
+                some,
+                ensemble,
+                Measured(metric, score, _interval(metric, column, condition, clean)),
+            )
     if several:
-        mark = trial.independent[condition.label]
-        yield trial.backbones, "oracle", estimate("acc1_independent", mark, condition.n)
-        yield from _comparisons(trial, condition, clean)
+        yield names, "oracle", estimate("acc1_independent", condition.accuracy[-1], condition.n)
+        yield from _comparisons(names, condition, clean)
 
 
-def _interval(
-    metric: str, column: int, trial: Trial, condition: Condition, clean: Condition
-) -> Interval:
+def _interval(metric: str, column: int, condition: Condition, clean: Condition) -> Interval:
     """Of a number about one method."""
-    here, before = ([rows[column] for rows in of.by_image.right] for of in (condition, clean))
+    here, before = ([rows[column] for rows in of.right] for of in (condition, clean))
+    if metric == "acc1":
+        return _of_share(float(condition.accuracy[column]), here, condition)
     if metric == "drop":
-        return _of_lead(trial, before, here)
+        return _of_lead(before, here, condition)
     if metric == "relative_robustness":
-        return ratio_interval(here, before, trial.images)
-    if metric != "acc1":
-        return _of_errors(trial, condition, column)
-    return _of_share(float(condition.accuracy[column]), here, trial, condition)
+        return ratio_interval(here, before, condition.images)
+    # ce and mce are ratios of errors, which the method and the reference need some of
+    variance = variance_of_mean([of[column] for of in condition.lost], condition.images)
+    value = float(condition.error[column])
+    wrong = (1 - condition.accuracy[column]) * min(1, 1 / value if value else 1)
+    return loss_interval(value, sqrt(variance), wrong * condition.shown.effective)
 
 
 def _of_share(
-    value: float, by_image: Sequence[NDArray[np.float64]], trial: Trial, condition: Condition
+    value: float, by_image: Sequence[NDArray[np.float64]], condition: Condition
 ) -> Interval:
-    if condition.severity is None or trial.members or not condition.n:
-        return mean_share_interval(by_image, trial.images)
-    return share_interval(round(value * condition.n), condition.images)
-
-
-def _of_errors(trial: Trial, condition: Condition, column: int) -> Interval:
-    """Of ce and mce: ratios of errors, which the method and the reference need some of."""
-    assert condition.error is not None
-    assert condition.by_image.error is not None
-    variance = variance_of_mean([of[column] for of in condition.by_image.error], trial.images)
-    value = float(condition.error[column])
-    wrong = (1 - condition.accuracy[column]) * min(1, 1 / value if value else 1)
-    return loss_interval(value, sqrt(variance), wrong * condition.images.effective)
+    if condition.severity is None or len(condition.images) > 1 or not condition.n:
+        return mean_share_interval(by_image, condition.images)
+    return share_interval(round(value * condition.n), condition.shown)
 
 
 def _of_lead(
-    trial: Trial, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]]
+    first: Sequence[NDArray[np.float64]],
+    second: Sequence[NDArray[np.float64]],
+    condition: Condition,
 ) -> Interval:
     leads = [one - other for one, other in zip(first, second, strict=True)]
-    return difference_interval(leads, trial.images)
+    return difference_interval(leads, condition.images)
 
 
-def _comparisons(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_About]:
+def _comparisons(
+    names: tuple[str, ...], condition: Condition, clean: Condition
+) -> Iterator[_About]:
     """Of backbones with each other: the best is chosen on the samples."""
-    names, accuracy = trial.backbones, condition.accuracy
-    first, second = np.argsort(-accuracy[:-1].round(12), kind="stable")[:2]
+    count, accuracy = len(names), condition.accuracy
+    first, second = np.argsort(-accuracy[:count].round(12), kind="stable")[:2]
 
     def difference(metric: str, one: int, other: int) -> Measured:
-        of_one, of_other = ([rows[at] for rows in condition.by_image.right] for at in (one, other))
+        of_one, of_other = ([rows[at] for rows in condition.right] for at in (one, other))
         score = Score(float(accuracy[one] - accuracy[other]), condition.n)
-        interval = _of_lead(trial, of_one, of_other) if one != other else Interval(0.0, 0.0)
+        interval = _of_lead(of_one, of_other, condition) if one != other else Interval(0.0, 0.0)
         return Measured(metric, score, interval)
 
-    lead = difference("gain_over_best_on_test", len(names), int(first))
-    parts = [rows[-1] - rows[first] for rows in condition.by_image.right]
-    share = _of_share(lead.score.value, parts, trial, condition)  # the oracle is never behind
+    lead = difference(OVER_BEST_ON_TEST, count, int(first))
+    parts = [rows[count] - rows[first] for rows in condition.right]
+    share = _of_share(lead.score.value, parts, condition)  # the oracle is never behind
     yield names, "oracle", lead._replace(interval=share)
     yield (names[first],), None, difference("lead", int(first), int(second))
     if condition is not clean:
-        before = clean.accuracy[:-1]
+        before = clean.accuracy[:count]
         yield (names[first],), None, difference("switch", int(first), int(before.argmax()))
-        tau = float(kendall_tau(accuracy[:-1], before))
+        tau = kendall_tau(accuracy[:count], before)
         yield names, None, estimate("kendall_tau", tau, condition.n)
 
 
 _Results = dict[tuple[str, str], Row]  # of one ensemble, by metric and perturbation
 
 
-def ensemble_rows(
+def _ensemble_rows(
     store: FeatureStore,
-    trials: Sequence[Trial],
+    every: Sequence[Trials],
     reference: str,
     settings: RobustnessSettings,
+    path: Path,
 ) -> list[Row]:
-    """Rows of the ensembles in `settings.results`, on one head and number of shots, for each seed.
+    """Rows of the ensembles in a file of results, on one head and number of shots, for each seed.
 
     Ensembles that learn nothing are there with any number of shots. A mean over severities is left
     out where the file lacks one of them. Raises UsageError where there is no such ensemble of the
     trials' backbones and samples, and UnknownName with near matches for a head.
     """
-    assert settings.results is not None
-    path = settings.results
-    words = _evaluating(store, trials, path)
-    frame = ensembles_in(
-        path, ("acc1", "gain_over_best_on_test"), settings.head, settings.shots, words
-    )
+    words = "evaluate", store.path, "--perturb", "*", "-o", path
+    metrics = "acc1", OVER_BEST_ON_TEST
+    frame = ensembles_in(path, metrics, settings.head, settings.shots, words)
     frame = frame.filter(pl.col("ensemble") != "oracle")
-    if frame.select(_SUPPORT).drop_nulls().n_unique() > 1:
-        raise UsageError(
-            f"{path} has ensembles fitted on several splits or prompt sets: give a file with one "
-            "of them"
-        )
-    rows = [
-        row
-        for trial in trials
-        for results in _results(trial, frame, path).values()
-        for row in _rows_of(trial, reference, results)
-    ]
+    rows: list[Row] = []
+    for trials in every:
+        first, *others = (_ensembles(trial, frame, path) for trial in trials)
+        for fitted, results in first.items():
+            if all(fitted in found for found in others):
+                found = [results, *(of_other[fitted] for of_other in others)]
+                rows += _rows_of(trials, reference, _over_datasets(found) if others else results)
     if not rows:
         raise UsageError(
             f"{path} has no ensemble of these backbones on both clean and perturbed images of what "
@@ -212,35 +261,31 @@ def ensemble_rows(
     return rows
 
 
-def _evaluating(store: FeatureStore, trials: Sequence[Trial], path: Path) -> tuple[object, ...]:
-    perturbed = {label for trial in trials for label in trial.labels[1:]}
-    names = sorted({parse_perturbation(label).name for label in perturbed})
-    labels = ",".join([CLEAN.label, *(f"{name}-*" for name in names)])
-    return "evaluate", store.path, "--perturb", labels, "-o", path
-
-
-def _results(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any, ...], _Results]:
-    """The ensembles of a trial's backbones that were measured clean and perturbed."""
-    if trial.members:
-        of_members = [_results(member, frame, path) for member in trial.members]
-        shared = [key for key in of_members[0] if all(key in others for others in of_members)]
-        return {key: _mean([results[key] for results in of_members]) for key in shared}
+def _ensembles(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any, ...], _Results]:
+    """The ensembles of all backbones of a trial that were measured clean and perturbed."""
+    group = trial.clean
+    about = frame.filter(
+        pl.col("perturbation").is_in(trial.labels),
+        pl.col("backbones").list.sort() == pl.lit(sorted(trial.backbones), pl.List(pl.String)),
+        dataset=group.samples.dataset,
+        split=group.samples.split,
+        prompts=group.prompts,
+    )
     by_ensemble = {}
-    for key, part in _about(trial, frame).group_by(_FITTED, maintain_order=True):
+    for fitted, part in about.group_by(_FITTED, maintain_order=True):
         rows = {(row["metric"], row["perturbation"]): row for row in part.iter_rows(named=True)}
         if ("acc1", CLEAN.label) in rows and sum(metric == "acc1" for metric, _ in rows) > 1:
-            check_data(trial.clean.store, part, path)
-            by_ensemble[key] = rows
+            check_data(group.store, part, path)
+            by_ensemble[fitted] = rows
     return by_ensemble
 
 
-def _mean(members: Sequence[_Results]) -> _Results:
+def _over_datasets(found: Sequence[_Results]) -> _Results:
     """Accuracies over datasets; gains are taken anew, over the backbone with the best mean."""
-    first, *others = members
     means = {}
-    for key in first:
-        if key[0] == "acc1" and all(key in other for other in others):
-            rows = [results[key] for results in members]
+    for key in found[0]:
+        if key[0] == "acc1" and all(key in results for results in found):
+            rows = [results[key] for results in found]
             means[key] = rows[0] | {
                 "dataset": None,
                 "value": float(np.mean([row["value"] for row in rows])),
@@ -252,33 +297,25 @@ def _mean(members: Sequence[_Results]) -> _Results:
     return means
 
 
-def _about(trial: Trial, frame: pl.DataFrame) -> pl.DataFrame:
-    """The results of a trial's samples, perturbations and backbones, in any order."""
-    return frame.filter(
-        pl.col("dataset") == trial.clean.samples.dataset,
-        pl.col("split") == trial.clean.samples.split,
-        pl.col("prompts") == trial.clean.prompts,
-        pl.col("perturbation").is_in(trial.labels),
-        pl.col("backbones").list.sort() == pl.lit(sorted(trial.backbones), pl.List(pl.String)),
-    )
-
-
-def _rows_of(trial: Trial, reference: str, results: _Results) -> Iterator[Row]:
+def _rows_of(trials: Trials, reference: str, results: _Results) -> Iterator[Row]:
     """All rows about one ensemble."""
+    backbones, labels = trials[0].backbones, trials[0].labels
     in_file = {label: row for (metric, label), row in results.items() if metric == "acc1"}
-    known = [in_file[it]["value"] if it in in_file else np.nan for it in trial.labels]
-    accuracy = np.column_stack([known, trial.accuracy[:, :-1]])  # beside all backbones
-    clean, *others = trial.conditions(accuracy, 1 + trial.backbones.index(reference))
+    known = [in_file[label]["value"] if label in in_file else np.nan for label in labels]
+    others = mean_of([trial.accuracy[:, : len(backbones)] for trial in trials])
+    accuracy = np.column_stack([known, others])
     prints = [row["fingerprint"] for row in in_file.values()]
-    decisive = {"results": prints, "cells": trial.cells, "reference": reference}
+    cells = [cell for trial in trials for cell in trial.cells]
+    decisive = {"results": prints, "cells": cells, "reference": reference}
     none = {"ci_low": None, "ci_high": None, "fingerprint": fingerprint(decisive)}
-    for condition in (clean, *others):
+    every = list(conditions(trials, 1 + backbones.index(reference), accuracy))
+    for condition in every:
         value, best = float(condition.accuracy[0]), float(condition.accuracy[1:].max())
         if np.isnan(value):
             continue
         about = {"perturbation": condition.label, "severity": condition.severity, "n": condition.n}
-        numbers = {"acc1": value, "gain_over_best_on_test": value - best}
-        numbers |= {name: float(values[0]) for name, values in condition.metrics(clean).items()}
+        numbers = {"acc1": value, OVER_BEST_ON_TEST: value - best}
+        numbers |= {name: float(values[0]) for name, values in condition.metrics(every[0]).items()}
         for metric, number in numbers.items():
             derived = in_file[CLEAN.label] | none | about | {"metric": metric, "value": number}
             yield results.get((metric, condition.label), derived)

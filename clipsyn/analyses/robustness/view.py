@@ -1,259 +1,310 @@
-"""Tables of robustness: what is lost to perturbations, by whom, and who is best under what."""
+"""What is lost to perturbations, by whom, and who is best under what: tables, and curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
-from clipsyn.analyses.robustness.rows import ORACLE, Predictor, TrialRows, labelled, trial_rows
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.analyses.robustness.trials import families
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import METHOD, Row, backbones, refuse_several, singles
+from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN as CLEAN_IMAGES
+from clipsyn.settings import SINGLE
+from clipsyn.show.figure import INK, Figure, Mark, Size, marks, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, known
-from clipsyn.show.tables import Line, Measure, measures_of, measures_table
-from clipsyn.show.titles import ShortNames, common, fitted_on
+from clipsyn.show.panels import Grid, drawn, key, methods, panels
+from clipsyn.show.table import UNKNOWN, Table, Tables
+from clipsyn.show.tables import Line, Measure, measures_table
+from clipsyn.show.titles import (
+    ShortNames,
+    common,
+    fitted_on,
+    shortened,
+    subject,
+    title,
+    typical_interval,
+    where,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CLEAN = CLEAN_IMAGES.label
-BARS = "▁▂▃▄▅▆▇█"
-_ABOUT = ("dataset", "split", "prompts", "n")
+ORACLE = ("oracle", "oracle")  # see `TrialRows.rows`
+_REFERENCE = "reference"
+_TRIAL = ("dataset", "split", "prompts")
+_ABOUT = (*_TRIAL, "n")
 
 _NOTES = {
-    "independent": """
-independent: the oracle if errors were independent within each class, an upper mark; with few images
-a class it says little.""",
     "summary": """\
 perturbed: mean over perturbations of the mean over their severities. drop: points lost of clean.
 relative: perturbed in % of clean. mCE: mean over perturbations of the errors, summed over
 severities, in % of those of {reference} (Hendrycks & Dietterich 2019).""",
     "accuracy": """\
 Top-1 accuracy in %, mean over severities; all: mean over perturbations.""",
-    "drop": "Points lost of the clean accuracy, mean over severities; all: over perturbations.",
-    "relative_robustness": "Accuracy in % of the clean accuracy, mean over severities.",
     "errors": """\
 Corruption error: errors, summed over severities, in % of those of {reference}; below 100 is better
-than it. mCE: their mean.""",
+than it. all: their mean, mCE.""",
     "order": """\
 lead: of the best backbone over the second best, in points. switch: over the one that is best on
-clean images, {best}. tau: Kendall's, of the order of the backbones there with that on clean
-images; 1 the same, -1 the opposite. The best are chosen on these very images.""",
+clean images. tau: Kendall's, of the order of the backbones there with that on clean images; 1 the
+same, -1 the opposite. The best are chosen on these very images.""",
     "gains": """\
-Gain of {methods} over the backbone that is best under that perturbation, in points;
-negative: worse.""",
-    "severities": """\
-Mean accuracy of the backbones in % by severity. Bars: each backbone from clean, the first, to the
-highest severity, all on one scale from 0 to {top:.0f} %.""",
+Gain over the backbone that is best under that perturbation, in points; negative: worse.""",
     "every severity": "Top-1 accuracy in %.",
     "datasets": """\
 clean, perturbed: the best backbone of each and its accuracy; perturbed is the mean over all
 perturbations. drop: points that the clean best loses. gain: of the oracle over the best. tau:
 Kendall's, of the order of the backbones clean and perturbed.""",
 }
-
-
+_GAIN, _TAU = "gain_over_best_on_test", "kendall_tau"
 _SUMMARY = (
-    Measure("clean", f"acc1 {CLEAN}", interval="known", best="most"),
-    Measure("perturbed", f"acc1 {ALL}", interval="known", best="most"),
-    Measure("drop", f"drop {ALL}", interval="known", best="least"),
-    Measure("relative", f"relative_robustness {ALL}", best="most"),
-    Measure("mCE", f"mce {ALL}", interval="known", best="least"),
+    Measure("clean", ("acc1", CLEAN), interval="known", best="most"),
+    Measure("perturbed", ("acc1", ALL), interval="known", best="most"),
+    Measure("drop", ("drop", ALL), interval="known", best="least"),
+    Measure("relative", ("relative_robustness", ALL), best="most"),
+    Measure("mCE", ("mce", ALL), interval="known", best="least"),
 )
 _ORDER = (
     Measure("top-1", "acc1"),
     Measure("lead", "lead", interval="known"),
     Measure("switch", "switch", interval="known"),
-    Measure("tau", "kendall_tau", interval="known", percent=False, digits=2),
+    Measure("tau", _TAU, interval="known", percent=False, digits=2),
 )
 _DATASETS = (
     "clean",
-    Measure("top-1 of clean", "acc1 of clean", "top-1"),
-    Measure("drop", "drop", interval="known"),
+    Measure("top-1 of clean", ("acc1", CLEAN), "top-1"),
+    Measure("drop", ("drop", ALL), interval="known"),
     "perturbed",
-    Measure("top-1 of perturbed", "acc1 of perturbed", "top-1"),
-    Measure("gain clean", "gain clean", "gain\nclean"),
-    Measure("gain perturbed", "gain perturbed", "gain\nperturbed"),
-    Measure("tau", "kendall_tau", percent=False, digits=2),
+    Measure("top-1 of perturbed", ("acc1", ALL), "top-1"),
+    Measure("gain clean", (_GAIN, CLEAN), "gain\nclean"),
+    Measure("gain perturbed", (_GAIN, ALL), "gain\nperturbed"),
+    Measure("tau", (_TAU, ALL), percent=False, digits=2),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class TrialRows:
+    """The rows about one dataset, split and prompt set; or about the mean over so many datasets."""
+
+    frame: pl.DataFrame
+    datasets: int = 1
+
+    @cached_property
+    def about(self) -> Row:
+        """The columns `dataset`, `split` and `prompts`, and `n`."""
+        return self.frame.row(0, named=True) | {"n": self.frame["n"].max()}
+
+    @property
+    def is_mean(self) -> bool:
+        return self.about["dataset"] is None
+
+    @cached_property
+    def names(self) -> ShortNames:
+        """Of all backbones, in order."""
+        return shortened(backbones(singles(self.frame).filter(metric="acc1")))
+
+    @cached_property
+    def severities(self) -> dict[str, dict[int, str]]:
+        """For every perturbation: severity -> label."""
+        conditions = self.frame.select("perturbation", "severity").unique(maintain_order=True)
+        known = {label: severity for label, severity in conditions.iter_rows() if severity}
+        return {
+            name: {known[label]: label for label in labels}
+            for name, labels in families(known).items()
+        }
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str], dict[tuple[str, str], Row]]:
+        """By metric and condition, by ensemble and name: the row, of several seeds their mean.
+
+        The ensemble of a backbone on its own is "single"; others are named as it is.
+        """
+        seeds: dict[tuple[str, str], dict[tuple[str, str], list[Row]]] = {}
+        named = self.frame.with_columns(METHOD.alias("method"))
+        for row in named.iter_rows(named=True):
+            methods = seeds.setdefault((row["metric"], row["perturbation"]), {})
+            methods.setdefault((row["ensemble"], row["method"]), []).append(row)
+        return {
+            key: {method: _mean(rows) for method, rows in methods.items()}
+            for key, methods in seeds.items()
+        }
+
+    def once(self, metric: str, condition: str) -> Row:
+        """The row of a metric that each condition has once, or {}."""
+        return next(iter(self.rows.get((metric, condition), {}).values()), {})
+
+    @cached_property
+    def methods(self) -> dict[tuple[str, str], str]:
+        """Backbones, the oracle and ensembles in the order of the registry, as `rows` has them."""
+        others = sorted((it for it in self.rows["acc1", CLEAN] if it[0] != SINGLE), key=_registered)
+        alone = {(SINGLE, name): text for name, text in self.names.short.items()}
+        return alone | {method: method[0] for method in others}
+
+    def of(self, method: tuple[str, str]) -> dict[Any, Row]:
+        """Every row about a method by its metric and condition."""
+        return {key: rows[method] for key, rows in self.rows.items() if method in rows}
+
+
+def _registered(method: tuple[str, str]) -> tuple[Any, ...]:
+    return method != ORACLE, place_of(method[0]), method
+
+
+def _mean(rows: list[Row]) -> Row:
+    """The mean over seeds, without an interval; a single row as it is."""
+    if len(rows) == 1:
+        return rows[0]
+    values = [row["value"] for row in rows if not is_nan(row["value"])]
+    mean = sum(values) / len(values) if values else float("nan")
+    return rows[0] | {"value": mean, "ci_low": None, "ci_high": None}
+
+
+def _shown(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
+    """Every dataset, split and prompt set; and what is shown of all: means, and what is in none."""
+    every = [TrialRows(part) for part in frame.partition_by(_TRIAL, maintain_order=True)]
+    single = [trial for trial in every if not trial.is_mean]
+    means, left = [], list(single)
+    for mean in every:
+        if mean.is_mean:
+            members = [trial for trial in single if _kind(trial) == _kind(mean)]
+            left = [trial for trial in left if trial not in members]
+            means.append(TrialRows(mean.frame, len(members)))
+    return single, means + left
+
+
+def _kind(trial: TrialRows) -> tuple[object, ...]:
+    """What datasets and a mean over them have in common."""
+    return trial.about["split"], trial.about["prompts"], [*trial.names.short], trial.severities
 
 
 def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.robustness.measure` returns, by name.
 
     "summary" has a line for each method; "accuracy", "errors", "order" (which backbone is best
-    where), "gains" (of oracle and ensembles) and "severities" (curves) have a line for each
-    perturbation. Of several datasets the mean has these, and "datasets" a line for each. With
-    `details` there are also "drop", "relative_robustness" and "every severity", and all tables of
-    each dataset, its name behind a comma ("order, birds/test, own").
+    where) and "gains" (of oracle and ensembles) have a line for each perturbation. Of several
+    datasets the mean has these, and "datasets" a line for each. With `details` there are also
+    "every severity", and all tables of each dataset, its name behind a comma ("order, birds/test,
+    own").
     """
-    single, summed_up = trial_rows(frame)
+    single, summed_up = _shown(frame)
     shown: dict[str, Tables] = {"datasets": (_datasets(single),)} if len(single) > 1 else {}
-    asked = [*labelled(summed_up)]
-    if settings.details and single != summed_up:
-        asked += labelled(single)
-    for name, trial in asked:
-        of_trial = _tables(trial, settings.details)
-        shown |= {f"{kind}{name}": of_kind for kind, of_kind in of_trial.items()}
+    more = single if settings.details and single != summed_up else []
+    for part in (summed_up, more):
+        for trial in part:
+            text = "mean, {split}, {prompts}" if trial.is_mean else "{dataset}/{split}, {prompts}"
+            end = f", {text.format(**trial.about)}" if len(part) > 1 else ""
+            of_trial = _tables(trial, settings.details)
+            shown |= {f"{name}{end}": (table,) for name, table in of_trial.items()}
     return shown
 
 
-def _tables(trial: TrialRows, details: bool) -> dict[str, Tables]:
+def _tables(trial: TrialRows, details: bool) -> dict[str, Table]:
     perturbed = [*trial.severities, ALL]
+    clean_too = [CLEAN, *perturbed]
     shown = {
         "summary": _summary(trial),
-        "accuracy": _by_perturbation(trial, "accuracy", "acc1", [CLEAN, *perturbed]),
+        "accuracy": _by_method(trial, "accuracy", "acc1", clean_too),
+        "errors": _by_method(trial, "errors", "ce", perturbed, "least of line"),
     }
-    if details:
-        names = ("drop", "relative_robustness")
-        shown |= {name: _by_perturbation(trial, name, name, perturbed) for name in names}
-    shown["errors"] = _by_perturbation(trial, "errors", "ce", perturbed)
-    if trial.has_oracle:
-        shown["order"] = _order(trial)
-    if trial.has_oracle or trial.ensembles:
-        shown["gains"] = _gains(trial)
-    shown["severities"] = _severities(trial)
+    if ORACLE in trial.methods:
+        shown["order"] = _order(trial, clean_too)
+        shown["gains"] = _by_method(trial, "gains", _GAIN, clean_too)
     if details:
         labels = [label for of_name in trial.severities.values() for label in of_name.values()]
         name = "every severity"
-        shown[name] = _by_perturbation(trial, name, "acc1", [CLEAN, *labels])
-    return {name: (replace(table, title=trial.title),) for name, table in shown.items()}
+        shown[name] = _by_method(trial, name, "acc1", [CLEAN, *labels])
+    about = where(trial.about, _ABOUT)
+    if trial.is_mean:
+        about[:1] = f"mean over {trial.datasets} datasets", f"split {about[0]}"
+    head = title(*about, trial.names.phrase)
+    ((reference,),) = trial.frame.filter(ensemble=_REFERENCE)["backbones"]
+    reference = trial.names.short[reference]
+    return {
+        name: replace(table, title=head, notes=table.notes.replace("{reference}", reference))
+        for name, table in shown.items()
+    }
 
 
 def _summary(trial: TrialRows) -> Table:
-    """A line for each predictor."""
-    lines: list[Line] = []
-    for predictor, text in trial.predictors.items():
-        numbers = trial.numbers(predictor)
-        if predictor == Predictor(trial.reference):  # always 100 %
-            numbers[f"mce {ALL}"] = {"value": trial.row("mce", ALL, predictor).get("value")}
-        lines.append(({"predictor": Cell(text, predictor.name)}, numbers))
-        if predictor == ORACLE:
-            mark = {
-                f"acc1 {it}": {"value": trial.row("acc1_independent", it, ORACLE).get("value")}
-                for it in (CLEAN, ALL)
-            }
-            lines.append(({"predictor": "independent"}, mark))
-    note = _NOTES["summary"].format(reference=trial.names.short[trial.reference])
-    note += _NOTES["independent"] if trial.has_oracle else ""
-    head, count = {"predictor": ""}, len(trial.backbones)
-    return measures_table(lines, _SUMMARY, count, headers=head, notes=note + _fitted(trial))
+    """A line for each method."""
+    lines: list[Line] = [({"method": text}, trial.of(it)) for it, text in trial.methods.items()]
+    notes = _NOTES["summary"] + _fitted(trial)
+    return measures_table(lines, _SUMMARY, len(trial.names.short), notes=notes)
 
 
-def _by_perturbation(trial: TrialRows, name: str, metric: str, conditions: Sequence[str]) -> Table:
-    """A line for each perturbation, a column for each backbone, and the oracle."""
+def _by_method(
+    trial: TrialRows,
+    name: str,
+    metric: str,
+    conditions: Iterable[str],
+    best: Literal["most of line", "least of line"] = "most of line",
+) -> Table:
+    """A line for each perturbation, a column for each backbone and the oracle.
+
+    Of gains for the oracle and each ensemble.
+    """
     lines: list[Line] = []
     for condition in conditions:
-        is_mce = (metric, condition) == ("ce", ALL)
-        here, head = ("mce", "mCE") if is_mce else (metric, condition)
-        numbers: dict[Any, Row] = {
-            it: trial.row(here, condition, Predictor(it)) for it in trial.backbones
-        }
-        numbers[ORACLE] = trial.row(here, condition, ORACLE)
-        numbers["if independent"] = trial.row("acc1_independent", condition, ORACLE)
-        lines.append(({"perturbation": head}, numbers))
-    lower = metric in ("ce", "drop")
-    columns = measures_of(trial.names, best="least of line" if lower else "most of line")
-    columns += [Measure("oracle", ORACLE)] * trial.has_oracle
-    if trial.has_oracle and metric == "acc1":
-        columns.append(Measure("independent", "if independent", "indep."))
-    note = _NOTES[name].format(reference=trial.names.short[trial.reference])
-    return measures_table(lines, columns, names=trial.names, notes=note)
+        here = "mce" if (metric, condition) == ("ce", ALL) else metric
+        lines.append(({"perturbation": condition}, trial.rows.get((here, condition), {})))
+    if metric == _GAIN:
+        columns = [
+            Measure(text, method, interval="known")
+            for method, text in trial.methods.items()
+            if method[0] != SINGLE
+        ]
+        return measures_table(lines, columns, notes=_NOTES[name] + _fitted(trial))
+    columns = [
+        Measure(column, (SINGLE, backbone), best=best)
+        for backbone, column in trial.names.columns.items()
+    ]
+    columns += [Measure("oracle", ORACLE)] * (ORACLE in trial.methods)
+    return measures_table(lines, columns, names=trial.names, notes=_NOTES[name])
 
 
-def _order(trial: TrialRows) -> Table:
+def _order(trial: TrialRows, conditions: Iterable[str]) -> Table:
     """A line for each perturbation: which backbone is best there."""
     lines: list[Line] = []
-    for condition in (CLEAN, *trial.severities, ALL):
-        numbers = {name: trial.row(name, condition) for name in ("lead", "switch", "kendall_tau")}
+    for condition in conditions:
+        numbers = {name: trial.once(name, condition) for name in ("lead", "switch", _TAU)}
         (best,) = numbers["lead"]["backbones"]
-        numbers["acc1"] = trial.row("acc1", condition, Predictor(best))
-        if not numbers["switch"].get("value"):  # the best is the one that is best on clean images
-            numbers["switch"] = {"value": numbers["switch"].get("value")}
-        unknown = is_nan(numbers["acc1"].get("value"))
+        numbers["acc1"] = trial.rows["acc1", condition][SINGLE, best]
+        unknown = is_nan(numbers["acc1"]["value"])
         shown = UNKNOWN if unknown else trial.names.cell(best)
         lines.append(({"perturbation": condition, "best": shown}, numbers))
-    note = _NOTES["order"].format(best=lines[0][0]["best"].text)
-    return measures_table(lines, _ORDER, notes=note)
+    return measures_table(lines, _ORDER, notes=_NOTES["order"])
 
 
-def _gains(trial: TrialRows) -> Table:
-    """A line for each perturbation."""
-    names = ShortNames({name: name for name in trial.ensembles}, "")
-    columns = [Measure("oracle", ORACLE, interval="known")] * trial.has_oracle
-    columns += [
-        Measure(column, Predictor(name, is_ensemble=True), name)
-        for name, column in names.columns.items()
-    ]
-    lines: list[Line] = [
-        (
-            {"perturbation": condition},
-            {it: trial.row("gain_over_best_on_test", condition, it) for it in trial.predictors},
-        )
-        for condition in (CLEAN, *trial.severities, ALL)
-    ]
-    methods = ["the oracle"] * trial.has_oracle + ["ensembles"] * bool(trial.ensembles)
-    note = _NOTES["gains"].format(methods=" and ".join(methods))
-    return measures_table(lines, columns, notes=note + _fitted(trial))
-
-
-def _severities(trial: TrialRows) -> Table:
-    """A line for each perturbation: mean accuracies, and a curve of bars for each backbone."""
-
-    def accuracies(label: str) -> list[float | None]:
-        rows = (trial.row("acc1", label, Predictor(name)) for name in trial.backbones)
-        return [known(row.get("value")) for row in rows]
-
-    curves = {
-        name: {level: accuracies(label) for level, label in ({0: CLEAN} | labels).items()}
-        for name, labels in trial.severities.items()
-    }
-    every = (value for curve in curves.values() for values in curve.values() for value in values)
-    top = max((value for value in every if value is not None), default=0.0)
-    lines: list[Line] = []
-    for name, curve in curves.items():
-        bars = (
-            "".join(_bar(value, top) for value in values)
-            for values in zip(*curve.values(), strict=True)
-        )
-        about = {"perturbation": name} | dict(zip(trial.names.columns.values(), bars, strict=True))
-        lines.append((about, {level: {"value": _mean(values)} for level, values in curve.items()}))
-    levels = sorted({level for curve in curves.values() for level in curve})
-    columns: list[Measure | str] = [Measure(str(level or CLEAN), level) for level in levels]
-    columns += trial.names.columns.values()
-    note = _NOTES["severities"].format(top=100 * top)
-    return measures_table(lines, columns, names=trial.names, notes=note)
-
-
-def _datasets(trials: Sequence[TrialRows]) -> Table:
+def _datasets(trials: Iterable[TrialRows]) -> Table:
     """A line for each dataset."""
     about = [{name: trial.about[name] for name in _ABOUT} for trial in trials]
     shared = common(pl.DataFrame(about), ("split", "prompts"))
     lines: list[Line] = []
     for trial, of_trial in zip(trials, about, strict=True):
         first, second = (
-            (trial.row("lead", condition).get("backbones") or trial.backbones)[0]
+            (trial.once("lead", condition).get("backbones") or [*trial.names.short])[0]
             for condition in (CLEAN, ALL)
         )
-        shown = {name: value for name, value in of_trial.items() if name not in shared}
-        best = {"clean": trial.names.cell(first), "perturbed": trial.names.cell(second)}
-        numbers = {
-            "acc1 of clean": trial.row("acc1", CLEAN, Predictor(first)),
-            "acc1 of perturbed": trial.row("acc1", ALL, Predictor(second)),
-            "drop": trial.row("drop", ALL, Predictor(first)),
-            "gain clean": trial.row("gain_over_best_on_test", CLEAN, ORACLE),
-            "gain perturbed": trial.row("gain_over_best_on_test", ALL, ORACLE),
-            "kendall_tau": trial.row("kendall_tau", ALL),
-        }
-        lines.append((shown | best, numbers))
+        cells = {name: value for name, value in of_trial.items() if name not in shared}
+        cells |= {"clean": trial.names.cell(first), "perturbed": trial.names.cell(second)}
+        numbers = trial.of(ORACLE) | trial.of((SINGLE, first))
+        numbers["acc1", ALL] = trial.of((SINGLE, second))["acc1", ALL]
+        numbers[_TAU, ALL] = trial.once(_TAU, ALL)
+        lines.append((cells, numbers))
     return measures_table(lines, _DATASETS, notes=_NOTES["datasets"])
 
 
 def _fitted(trial: TrialRows) -> str:
     """What the ensembles were fitted on."""
-    rows = trial.frame.filter(pl.col("ensemble").is_in(trial.ensembles))
+    rows = trial.frame.filter(~pl.col("ensemble").is_in([SINGLE, ORACLE[0], _REFERENCE]))
+    rows = rows.drop_nulls("ensemble")
     if rows.is_empty():
         return ""
     seeds = "means over seeds" if rows["seed"].n_unique() > 1 else ""
@@ -261,11 +312,87 @@ def _fitted(trial: TrialRows) -> str:
     return f"\nEnsembles: {', '.join(about)}."
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where a value is unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(values) if len(known) == len(values) else None
+_FEW = 4  # ensembles that are drawn, beside backbones
+_MOST = 60  # panels
+_NUMBERS = ("value", "ci_low", "ci_high", "n")
 
 
-def _bar(value: float | None, top: float) -> str:
-    return " " if value is None or not top else BARS[round(value / top * (len(BARS) - 1))]
+def _curves(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each perturbation, severity and method; severity 0 is clean images.
+
+    Of several datasets their mean. More than a few ensembles are left out.
+    """
+    needed(
+        frame.filter(metric="relative_robustness"),
+        "accuracy under perturbation",
+        "give a store with such images, or what `clipsyn robustness STORE -o FILE.parquet` wrote",
+    )
+    refuse_several(frame, ("split", "prompts"))
+    trial, *others = _shown(frame)[1]
+    if others:
+        raise UsageError(
+            "these datasets have other backbones or perturbations than each other, and so no mean: "
+            "name some with datasets=…"
+        )
+    if (count := len(trial.severities)) > _MOST:
+        raise UsageError(
+            f"{count} perturbations cannot be read: choose up to {_MOST} with perturbations=…"
+        )
+    crowd = len(trial.methods) > len(trial.names.short) + 1 + _FEW
+    about = {name: trial.about[name] for name in _TRIAL} | {"datasets": trial.datasets}
+    rows = [
+        about
+        | {"perturbation": name, "severity": level}
+        | {"backbone" if ensemble == SINGLE else "ensemble": method}
+        | {number: row[number] for number in _NUMBERS}
+        for name, labels in trial.severities.items()
+        for level, label in ({0: CLEAN} | labels).items()
+        for ensemble, method in trial.methods
+        if not crowd or (ensemble, method) == ORACLE or ensemble == SINGLE
+        if (row := trial.rows["acc1", label].get((ensemble, method)))
+        if not is_nan(row["value"])
+    ]
+    columns = (*about, "perturbation", "severity", "ensemble", "backbone", *_NUMBERS)
+    return pl.DataFrame(rows, schema=columns, infer_schema_length=None)
+
+
+def _panels(data: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    parts = data.group_by("perturbation", maintain_order=True)
+    return {str(name): part for (name,), part in parts}
+
+
+def _same_severities(data: pl.DataFrame) -> bool:
+    return len({tuple(sorted({*part["severity"]})) for part in _panels(data).values()}) == 1
+
+
+def _size(data: pl.DataFrame) -> Size:
+    lines = 1 if _same_severities(data) else 2  # with numbers below each
+    return Grid.of(len(_panels(data))).size(lines)
+
+
+def _draw(data: pl.DataFrame, ax: Axes) -> None:
+    texts, _ = methods(data)
+    by_method = marks([name for name in texts if name != ORACLE[0]])
+    by_method |= {name: Mark(INK, "*", ":") for name in texts if name == ORACLE[0]}
+    parts = _panels(data)
+    same = _same_severities(data)
+    drawn_on = panels(ax, list(parts), "severity", "top-1 accuracy, %", same_x=same)
+    for part, panel in zip(parts.values(), drawn_on, strict=True):
+        for name, mark in by_method.items():
+            rows = part.filter(pl.coalesce("ensemble", "backbone") == name)
+            panel.plot(rows["severity"], 100 * rows["value"], **drawn(mark), ms=3, lw=1)
+        panel.set_xticks(sorted({*part["severity"]}))
+    key(ax, {texts[name]: drawn(mark) for name, mark in by_method.items()})
+
+
+severity = Figure(
+    name="severity",
+    short="Accuracy of every backbone by severity, for each perturbation.",
+    caption="Top-1 accuracy by severity of each perturbation; severity 0 is clean images. "
+    f"Ensembles are shown where there are {_FEW} at most.",
+    source="robustness",
+    data=_curves,
+    draw=_draw,
+    size=_size,
+    about=lambda data: title(subject(data, _ABOUT), methods(data)[1], typical_interval(data)),
+)

@@ -316,7 +316,13 @@ def ensembles_in(
         raise unknown_name("head", head, rows["head"].unique(), hint)
     rows = rows.filter(head=head)
     images = shots_asked({*rows["shots"]}, shots, words)
-    return rows.filter(pl.col("shots").is_in([UNFITTED, images]))
+    rows = rows.filter(pl.col("shots").is_in([UNFITTED, images]))
+    if rows.select("support", "support_prompts").drop_nulls().n_unique() > 1:
+        raise UsageError(
+            f"{path} has ensembles fitted on several splits or prompt sets: give a file with one "
+            "of them"
+        )
+    return rows
 
 
 def read_results(path: Path) -> pl.DataFrame:

@@ -130,7 +130,12 @@ def frame(rows: Iterable[Row], more: Mapping[str, Any] | None = None) -> pl.Data
 
 WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or one line, is about
 Numbers = dict[str, Row]  # rows by metric
-_SETTINGS = {"split": "splits", "perturbation": "perturbations", "prompts": "prompts"}
+_SETTINGS = {
+    "dataset": "datasets",
+    "split": "splits",
+    "perturbation": "perturbations",
+    "prompts": "prompts",
+}
 
 
 def named_parts(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from clipsyn.analyses.diversity.measure import correlations, gains, pairs_of
+from clipsyn.analyses.diversity import DiversitySettings
+from clipsyn.analyses.diversity import measure as module
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation.results.frame import IF_ALIKE, NAMES, RESULT
+from clipsyn.evaluation.results.frame import frame as tidy
 
 ALL = ["cnx/c", "rn/b", "vit/a"]
 DATASETS = ("birds", "cars", "dogs", "flags")
@@ -62,6 +64,18 @@ def write(tmp_path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def correlated(monkeypatch, means) -> Callable[..., pl.DataFrame]:
+    """Function (measures or None, file of gains, settings): the correlations of the two."""
+    monkeypatch.setattr(module, "check_data", lambda *_: None)  # there is no store
+
+    def correlate(other: pl.DataFrame | None, path: Path, **options) -> pl.DataFrame:
+        settings = DiversitySettings(results=path, **options)
+        return tidy(module.correlations(None, means if other is None else other, settings, path))
+
+    return correlate
+
+
 def gains_of(path: Path, ensemble: str, shots: str) -> list[float]:
     """Mean over seeds, dataset by dataset."""
     rows = pl.read_parquet(path).filter(shots=shots, ensemble=ensemble)
@@ -71,9 +85,9 @@ def gains_of(path: Path, ensemble: str, shots: str) -> list[float]:
 @pytest.mark.parametrize(
     ("asked", "shots"), [(16, "16"), (1, "1"), ("full", "full"), (None, "full")]
 )
-def test_correlations_with_gains_are_scipys(means, write, asked, shots):
+def test_correlations_with_gains_are_scipys(correlated, means, write, asked, shots):
     path = write()
-    found = correlations(pairs_of(means, path, shots=asked))
+    found = correlated(means, path, shots=asked)
     assert len(found) == 2 * 2 * len(METRICS)
     assert set(found["n"]) == {4}
     assert found["dataset"].null_count() == len(found)
@@ -90,39 +104,18 @@ def test_correlations_with_gains_are_scipys(means, write, asked, shots):
                 assert row["ci_low"] <= row["value"] <= row["ci_high"]
 
 
-@pytest.mark.parametrize(("asked", "shots"), [(16, "16"), (1, "1"), ("full", "full")])
-def test_the_gains_that_were_taken_are_means_over_seeds(means, write, asked, shots):
-    path = write(ci_low=-0.5, ci_high=0.5)
-    found = gains(pairs_of(means, path, shots=asked))
-    assert found.schema == pl.Schema(RESULT)
-    assert len(found) == 2 * len(DATASETS)
-    assert found.select(NAMES).is_duplicated().sum() == 0
-    about = {"metric": "gain", "head": "zero-shot", "backbones": ALL, "classes": "all", "n": 40}
-    for ensemble, at, seeds in (("log-avg", "0", 1), ("nlc", shots, 2 if asked == 16 else 1)):
-        rows = found.filter(ensemble=ensemble)
-        assert rows["dataset"].to_list() == list(DATASETS)
-        assert rows["value"].to_list() == pytest.approx(gains_of(path, ensemble, at))
-        interval = (None, None) if seeds > 1 else (-0.5, 0.5)
-        learned = ("train", "own", at) if ensemble == "nlc" else (None, None, "0")
-        columns = ["ci_low", "ci_high", "support", "support_prompts", "shots"]
-        assert rows.select(columns).unique().rows() == [(*interval, *learned)]
-        assert {name: rows[name][0] for name in about if name != "backbones"} | {
-            "backbones": rows["backbones"][0].to_list()
-        } == about
-
-
-def test_gains_of_other_backbones_are_not_mixed_in(means, write, tmp_path):
-    alike = correlations(pairs_of(means, write()))
+def test_gains_of_other_backbones_are_not_mixed_in(correlated, means, write, tmp_path):
+    alike = correlated(means, write())
     others = pl.read_parquet(write(backbones=["cnx/c", "rn/b"])).with_columns(pl.col("value") * -3)
     both = pl.concat([others, pl.read_parquet(write(backbones=["vit/a", "rn/b", "cnx/c"]))])
     both.write_parquet(tmp_path / "both.parquet")
-    found = correlations(pairs_of(means, tmp_path / "both.parquet"))
+    found = correlated(means, tmp_path / "both.parquet")
     assert found["value"].to_list() == alike["value"].to_list()
 
 
-def test_fewer_than_three_datasets_have_no_correlation(means, write):
+def test_fewer_than_three_datasets_have_no_correlation(correlated, means, write):
     two = means.filter(pl.col("dataset").is_in(["birds", "cars"]))
-    found = correlations(pairs_of(two, write()))
+    found = correlated(two, write())
     assert set(found["n"]) == {2}
     assert found["value"].is_nan().all()
 
@@ -151,21 +144,21 @@ def test_fewer_than_three_datasets_have_no_correlation(means, write):
         ({"split": "val"}, {}, "has no gains of"),
     ],
 )
-def test_results_that_do_not_fit_are_answered(means, write, changes, options, message):
+def test_results_that_do_not_fit_are_answered(correlated, write, changes, options, message):
     error = UnknownName if "unknown" in message else UsageError
     with pytest.raises(error, match=message):
-        correlations(pairs_of(means, write(**changes), **options))
+        correlated(None, write(**changes), **options)
 
 
-def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
+def test_results_fitted_on_several_splits_are_refused(correlated, means, write, tmp_path):
     frames = [pl.read_parquet(write(support=support)) for support in ("train", "val")]
     path = tmp_path / "both.parquet"
     pl.concat(frames).write_parquet(path)
     with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
-        correlations(pairs_of(means, path))
+        correlated(means, path)
 
 
-def test_the_correlation_to_expect_of_equal_datasets_is_a_mean_over_these(means, write):
+def test_the_correlation_to_expect_of_equal_datasets_is_a_mean_over_these(correlated, means, write):
     path = write()
     rows = pl.read_parquet(path).filter(ensemble="log-avg")
     alike = rows.with_columns(metric=pl.lit(IF_ALIKE), value=pl.Series([0.1, 0.2, 0.3, 0.6]))
@@ -173,6 +166,6 @@ def test_the_correlation_to_expect_of_equal_datasets_is_a_mean_over_these(means,
     renamed = means.with_columns(
         pl.col("metric").replace("fleiss_kappa", "mean_error_inconsistency")
     )
-    found = correlations(pairs_of(renamed, path)).filter(metric=IF_ALIKE)
+    found = correlated(renamed, path).filter(metric=IF_ALIKE)
     assert found.select("ensemble", "n").rows() == [("log-avg", 4)]
     assert found["value"].item() == pytest.approx(0.3)

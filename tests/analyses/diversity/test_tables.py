@@ -108,13 +108,6 @@ def test_pairs_that_differ_most_come_first(read_table):
     }
 
 
-def test_what_one_backbone_alone_gets_right():
-    assert shown(*group())["pairs"].endswith(
-        "\nWhat one backbone alone gets right, in %: RN 0.0, ViT-16 5.0, ViT-8 10.0; one that "
-        "guesses would at\nmost get 5.0."
-    )
-
-
 def test_several_groups_have_a_line_each_and_matrices(read_table):
     texts = shown(*group(), *group(dataset="cars", kappa=0.7))
     assert list(texts) == ["means", "pairs, test, clean, own"]

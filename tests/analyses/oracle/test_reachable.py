@@ -80,12 +80,3 @@ def test_a_value_of_zero_is_not_reachable():
 def test_one_class_and_no_images():
     assert reachable(np.zeros((2, 3, 1), np.float32), np.zeros(3, int)).all()
     assert reachable(np.zeros((2, 0, 5), np.float32), np.zeros(0, int)).shape == (0,)
-
-
-@pytest.mark.parametrize(
-    ("shape", "labels"),
-    [((2, 3), [0, 0, 0]), ((2, 3, 4), [0, 0]), ((0, 3, 4), [0, 0, 0]), ((2, 3, 0), [0, 0, 0])],
-)
-def test_other_shapes_are_refused(shape, labels):
-    with pytest.raises(ValueError, match="logits are"):
-        reachable(np.zeros(shape, np.float32), np.array(labels))

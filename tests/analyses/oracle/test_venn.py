@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.analyses.oracle.figures import venn
+from clipsyn.analyses.oracle.view import venn
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 

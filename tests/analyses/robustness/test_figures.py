@@ -4,8 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.robustness.figures import corruptions, severity
-from clipsyn.analyses.robustness.rows import under
+from clipsyn.analyses.robustness.view import severity
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 
@@ -13,7 +12,6 @@ NAMES = ("a/m", "b/m")
 CLEAN = {"a/m": 0.8, "b/m": 0.6}
 LOST = {"a/m": 0.1, "b/m": 0.02}  # with each severity
 SEVERITIES = {"fog": (1, 3), "jpeg": (2,)}
-NAN = float("nan")
 
 
 def row(value: float, backbones, perturbation="clean", severity=0, **about) -> dict:
@@ -82,34 +80,6 @@ def test_each_perturbation_has_its_panel_with_all_curves():
     )
 
 
-def test_the_matrix_has_clean_images_means_over_severities_and_their_mean():
-    data = corruptions.data(frame())
-    b = data.filter(backbone="b/m").select("perturbation", "value").rows()
-    assert b == [
-        ("clean", 0.6),
-        ("fog", pytest.approx(0.56)),
-        ("jpeg", pytest.approx(0.56)),
-        ("all", pytest.approx(0.56)),
-    ]
-    ax = corruptions(data)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["clean", "fog", "jpeg", "mean"]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "oracle"]
-    cells = {text.get_position(): text.get_text() for text in ax.texts}
-    assert cells[1, 1] == "56.0"
-    assert cells[2, 3] == "90.0"
-    assert len(cells) == 12
-
-
-def test_the_best_backbones_of_each_row_are_underlined_and_no_ensemble():
-    even = pl.when(
-        pl.col("perturbation") == "jpeg", pl.col("metric") == "acc1", pl.col("ensemble") == "single"
-    )
-    tied = frame().with_columns(value=even.then(0.5).otherwise("value"))
-    lines = [line for line in corruptions(corruptions.data(tied)).lines if line.get_marker() == "_"]
-    marks = {(x, round(y)) for line in lines for x, y in zip(*line.get_data(), strict=True)}
-    assert marks == {(0, 0), (0, 1), (0, 2), (1, 2), (0, 3)}
-
-
 def test_several_datasets_are_drawn_by_their_mean():
     parts = [frame(), frame(dataset="cars"), frame(dataset=None, oracle=0.95)]
     data = severity.data(pl.concat(parts))
@@ -118,30 +88,6 @@ def test_several_datasets_are_drawn_by_their_mean():
     assert severity.about(data).startswith("mean over 2 datasets · test · prompts own")
 
 
-def shown(frame: pl.DataFrame, *chosen: str) -> list[str]:
-    labels = under(frame, chosen)["perturbation"]
-    return labels.unique(maintain_order=True).to_list()
-
-
-def test_chosen_perturbations_stand_beside_clean_images():
-    assert shown(frame(), "fog-1", "fog-3") == ["clean", "fog-1", "fog-3", "fog"]
-    assert shown(frame(), "fog") == ["clean", "fog-1", "fog-3", "fog"]
-    assert shown(frame(), "fog-3") == ["clean", "fog-3"]
-    assert shown(frame(), "fog-3", "jpeg-2") == ["clean", "fog-3", "jpeg-2", "jpeg"]
-    for everything in (["fog-1", "fog-3", "jpeg-2"], ["fog", "jpeg-2"], ["all"]):
-        assert under(frame(), everything).equals(frame())
-    assert shown(frame(), "clean") == []
-
-
-def test_a_severity_alone_is_the_mean_of_its_perturbation():
-    data = corruptions.data(under(frame(), ["fog-3"]))
-    b = data.filter(backbone="b/m").select("perturbation", "value").rows()
-    assert b == [("clean", 0.6), ("fog", pytest.approx(0.54))]
-
-
-def test_the_mean_of_severities_chosen_out_of_more_is_not_known():
-    more = [row(0.5, [name], "fog-5", 5) for name in NAMES]
-    chosen = under(frame(*more), ["fog-1", "fog-3"])
-    assert severity.data(chosen)["severity"].unique().to_list() == [0, 1, 3]
-    with pytest.raises(UsageError, match="over fog-1 and fog-3 is not in the results: choose one"):
-        corruptions.data(chosen)
+def test_datasets_that_have_no_mean_are_not_drawn_together():
+    with pytest.raises(UsageError, match="name some with datasets=…"):
+        severity.data(pl.concat([frame(), frame(dataset="cars")]))

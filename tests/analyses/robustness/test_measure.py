@@ -337,12 +337,11 @@ def test_a_backbone_that_is_missing_somewhere(fakes, tmp_path, lacking, options)
     perturb = "" if lacking == "clean" else f" --perturb {lacking}"
     with pytest.raises(MissingCell) as error:
         robustness(store, **options)
-    assert str(error.value) == (
-        f"{store.path} has no toy/test · {lacking} · fake/two, so that backbone cannot be "
-        f"compared: run `clipsyn extract {store.path} "
-        "--backbones fake/two=local-dir:checkpoints/fake/two --dataset toy --split test"
-        f"{perturb}`, or choose with backbones=… and perturbations=…"
-    )
+    assert f"has no toy/test · {lacking} · fake/two " in str(error.value)
+    assert (
+        f"`clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
+        f"--dataset toy --split test{perturb}`"
+    ) in str(error.value)
     assert len(robustness(store, backbones="fake/one"))
 
 
@@ -445,7 +444,7 @@ def some(results, tmp_path):
         (
             pl.col("perturbation") == "clean",
             {},
-            r"run `clipsyn evaluate .*store --perturb 'clean,jpeg-\*,pixelate-\*' -o .*parquet`",
+            r"run `clipsyn evaluate .*store --perturb '\*' -o .*parquet`",
         ),
     ],
 )

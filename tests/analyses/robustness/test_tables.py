@@ -123,7 +123,7 @@ def test_the_summary_has_a_line_a_method(read_table):
     text = tables(frame(*group()))["summary"]
     table = read_table(text)
     assert table.row("ViT-8") == {
-        "": "ViT-8",
+        "method": "ViT-8",
         "clean": "60.0",
         "95 % of clean": f"59.0{DASH}62.0",
         "perturbed": "42.5",
@@ -135,10 +135,7 @@ def test_the_summary_has_a_line_a_method(read_table):
         "95 % of mCE": f"94.8{DASH}97.8",
     }
     assert table.row("RN")["mCE"] == "100.0"
-    assert table.row("RN")["95 % of mCE"] == DASH  # the reference
     assert table.row("oracle")["clean"] == "90.0"
-    independent = {"": "independent", "clean": "95.0", "perturbed": "67.5"}
-    assert table.row("independent") == dict.fromkeys(table.columns, DASH) | independent
     assert "in % of those of RN (Hendrycks & Dietterich 2019)" in text
     assert "Ensembles" not in text
 
@@ -146,17 +143,16 @@ def test_the_summary_has_a_line_a_method(read_table):
 def test_accuracy_and_errors_by_perturbation(read_table):
     shown = tables(frame(*group()))
     accuracy = read_table(shown["accuracy"])
-    assert accuracy.columns == ["perturbation", "RN", "ViT-8", "oracle", "indep."]
+    assert accuracy.columns == ["perturbation", "RN", "ViT-8", "oracle"]
     assert accuracy.column("perturbation") == ["clean", "fog", "jpeg", "all"]
     assert accuracy.column("RN") == ["80.0", "20.0", "60.0", "40.0"]
     assert accuracy.column("ViT-8") == ["60.0", "40.0", "45.0", "42.5"]
     assert accuracy.column("oracle") == ["90.0", "50.0", "75.0", "62.5"]
-    assert accuracy.column("indep.") == ["95.0", "55.0", "80.0", "67.5"]
     errors = read_table(shown["errors"])
     fog = {"perturbation": "fog", "RN": "100.0", "ViT-8": "75.0", "oracle": "62.5"}
     assert errors.row("fog") == fog
-    mce = {"perturbation": "mCE", "RN": "100.0", "ViT-8": "95.8", "oracle": "62.5"}
-    assert errors.row("mCE") == mce
+    mce = {"perturbation": "all", "RN": "100.0", "ViT-8": "95.8", "oracle": "62.5"}
+    assert errors.row("all") == mce
     assert "in % of those of RN;" in shown["errors"]
 
 
@@ -179,41 +175,27 @@ def test_the_order_says_who_is_best_where(read_table):
         "95 % of tau": "-1.01 to -0.98",
     }
     jpeg = table.row("jpeg")
-    assert (jpeg["switch"], jpeg["95 % of switch"], jpeg["tau"]) == ("0.0", DASH, "1.00")
-    assert "best on\nclean images, RN." in text
+    assert (jpeg["switch"], jpeg["tau"]) == ("0.0", "1.00")
 
 
 def test_gains_of_oracle_and_ensembles(read_table):
     alone = tables(frame(*group()))["gains"]
     gain = {"perturbation": "all", "oracle": "20.0", "95 % of oracle": f"19.0{DASH}22.0"}
     assert read_table(alone).row("all") == gain
-    assert "Gain of the oracle over the" in alone
     rows = [*group(), *ensemble("log-avg"), *ensemble("nlc", (0, 1), shots="16")]
     shown = tables(frame(*rows))
     fog = read_table(shown["gains"]).row("fog")
     assert (fog["log-avg"], fog["nlc"]) == ("-10.0", "-9.5")
-    assert "the oracle and ensembles" in shown["gains"]
     assert shown["gains"].endswith("Ensembles: head zero-shot, 16 shots, means over seeds.")
     nlc = read_table(shown["summary"]).row("nlc")
     assert (nlc["clean"], nlc["95 % of clean"], nlc["perturbed"]) == ("90.5", DASH, "50.5")
-
-
-def test_curves_are_numbers_and_bars_on_one_scale(read_table):
-    text = tables(frame(*group()))["severities"]
-    table = read_table(text)
-    assert table.columns == ["perturbation", "clean", "1", "2", "3", "RN", "ViT-8"]
-    fog = {"perturbation": "fog", "clean": "70.0", "1": DASH, "2": "30.0", "3": DASH}
-    assert table.row("fog") == fog | {"RN": "█▃", "ViT-8": "▆▅"}
-    jpeg = {"perturbation": "jpeg", "clean": "70.0", "1": "60.0", "2": DASH, "3": "45.0"}
-    assert table.row("jpeg") == jpeg | {"RN": "█▇▅", "ViT-8": "▆▅▅"}
-    assert "from 0 to 80 %" in text
 
 
 def test_several_datasets_are_shown_by_their_mean(read_table):
     rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
     shown = tables(frame(*rows))
     assert list(shown)[:2] == ["datasets", "summary"]
-    assert len(shown) == 7
+    assert len(shown) == 6
     title = "mean over 2 datasets · split test · prompts own · n 80 · backbones tiny-*/zoo"
     assert shown["order"].startswith(f"{title}\n")
     assert read_table(shown["datasets"]).row("flags") == {
@@ -234,28 +216,21 @@ def test_several_datasets_are_shown_by_their_mean(read_table):
 def test_details_are_those_of_every_dataset_too(read_table):
     rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
     shown = tables(frame(*rows), details=True)
-    assert len(shown) == 1 + 3 * 9
+    assert len(shown) == 1 + 3 * 6
     assert "every severity, flags/test, own" in shown
     one = tables(frame(*group()), details=True)
     assert list(one) == [
         "summary",
         "accuracy",
-        "drop",
-        "relative_robustness",
         "errors",
         "order",
         "gains",
-        "severities",
         "every severity",
     ]
     assert shown["order, birds/test, own"] == one["order"]
-    accuracy = {"RN": "50.0", "ViT-8": "40.0", "oracle": "70.0", "indep.": "75.0"}
+    accuracy = {"RN": "50.0", "ViT-8": "40.0", "oracle": "70.0"}
     every = read_table(one["every severity"]).row("jpeg-3")
     assert every == {"perturbation": "jpeg-3"} | accuracy
-    drop = {"perturbation": "fog", "RN": "60.0", "ViT-8": "20.0", "oracle": "40.0"}
-    assert read_table(one["drop"]).row("fog") == drop
-    relative = {"perturbation": "all", "RN": "50.0", "ViT-8": "70.8", "oracle": "69.4"}
-    assert read_table(one["relative_robustness"]).row("all") == relative
 
 
 def test_what_is_in_no_mean_stands_beside_it(read_table):
@@ -270,7 +245,7 @@ def test_what_is_in_no_mean_stands_beside_it(read_table):
 
 def test_one_backbone_has_no_order(read_table):
     shown = tables(frame(*group(NAMES[:1])))
-    assert list(shown) == ["summary", "accuracy", "errors", "severities"]
+    assert list(shown) == ["summary", "accuracy", "errors"]
     assert "oracle" not in "".join(shown.values())
     two = tables(frame(*group(NAMES[:1]), *group(NAMES[:1], dataset="flags")))
     line = read_table(two["datasets"]).row("flags")
@@ -289,14 +264,12 @@ def test_what_is_unknown_is_a_dash(read_table):
     line = shown["summary"].row("ViT-8")
     assert (line["relative"], line["mCE"]) == (DASH, DASH)
     assert "95 % of mCE" not in line
-    assert [*shown["errors"].row("mCE").values()] == ["mCE", DASH, DASH, DASH]
+    assert [*shown["errors"].row("all").values()] == ["all", DASH, DASH, DASH]
     fog = shown["order"].row("fog")
     assert fog["tau"] == DASH
     assert "95 % of tau" not in fog
     rows = [r | nan | {"n": 0} for r in group()]
     nothing = {name: read_table(text) for name, text in tables(frame(*rows)).items()}
-    columns = ["", "clean", "perturbed", "drop", "relative", "mCE"]
-    assert nothing["summary"].row("RN") == dict.fromkeys(columns, DASH) | {"": "RN"}
+    columns = ["method", "clean", "perturbed", "drop", "relative", "mCE"]
+    assert nothing["summary"].row("RN") == dict.fromkeys(columns, DASH) | {"method": "RN"}
     assert nothing["order"].row("fog")["best"] == DASH
-    severities = nothing["severities"].row("fog")
-    assert [severities[column] for column in ("clean", "1", "2", "3")] == [DASH] * 4
