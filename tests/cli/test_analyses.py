@@ -144,7 +144,7 @@ def test_options_of_tables(run):
     shown = run("oracle", "-p", "clean", "--top", 1).stdout
     assert re.search(r"^\d more regions: --top \d$", shown, re.MULTILINE)
     assert "some weighted sum" in run("oracle", "--weights", "-p", "clean").stdout
-    assert len(heads(run("cascade", "-p", "*", "--details").stdout)) == 5 + 2 * 3
+    assert len(heads(run("cascade", "-p", "*", "--details").stdout)) == 4 + 2 * 2
 
 
 def test_the_table_of_samples_is_a_file(run, tmp_path, tiny_store):
@@ -246,7 +246,7 @@ def test_several_datasets_are_shown_by_their_mean_and_what_is_left_out_is_named(
         ("oracle --top 0", 2, "--top"),
         ("oracle --samples table.txt", 2, "table.txt is neither CSV nor Parquet"),
         ("diversity -b fake/one", 2, "only one backbone here, fake/one, and it takes two to"),
-        ("diversity --results none.parquet", 2, "none.parquet does not exist: make it with"),
+        ("diversity --results none.parquet", 2, "none.parquet cannot be read as results"),
         ("diversity --results GAINS --head zero", 2, "unknown head 'zero': did you mean zero-shot"),
         ("diversity --results GAINS --shots 4", 2, "no ensembles with --shots 4, but with none"),
         ("diversity --results OTHERS", 2, f"has no gains of {', '.join(NAMES)} on toy/test"),
