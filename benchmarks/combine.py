@@ -26,13 +26,13 @@ from common import Measured, interleaved, ratio, report, seconds, spread, start,
 from memory import peak_bytes
 from numpy.typing import NDArray
 
-from clipsyn.extract.job import tune_process_memory
+from clipsyn.extract import tune_process_memory
 
 tune_process_memory()  # as extraction does; before torch
 import subjects  # noqa: E402
 import torch  # noqa: E402
 
-from clipsyn.extract.sources import open_source  # noqa: E402
+from clipsyn.extract.images import open_source  # noqa: E402
 from clipsyn.methods.ensembles import ENSEMBLES  # noqa: E402
 from clipsyn.methods.ensembles.base import LogAverage  # noqa: E402
 from clipsyn.methods.ensembles.nlc import NLC  # noqa: E402

@@ -24,8 +24,9 @@ import numpy as np
 from common import Measured, report, seconds, start
 from numpy.typing import NDArray
 
-from clipsyn.extract.run import items
-from clipsyn.extract.work import Wanted, Work, load_work
+from clipsyn.extract import ExtractSettings
+from clipsyn.extract.run import blocks as left
+from clipsyn.extract.work import Work, load_work
 from clipsyn.images.perturb import expand
 from clipsyn.names import Backbone
 from clipsyn.remote.index import Entry, Index
@@ -66,16 +67,14 @@ def encoder(number: int) -> Any:
 
 
 def plan_of(folder: Path, images: int, backbones: int, perturbations: list[str]) -> Work:
-    wanted: Any = Wanted(
-        [encoder(number) for number in range(backbones)],
-        [Images("part", images)],  # type: ignore[list-item]
-        expand(perturbations),
-        logits="none",
-    )
+    encoders = [encoder(number) for number in range(backbones)]
+    source: Any = Images("part", images)
     quiet: Any = SimpleNamespace(
         add=lambda *_, **__: 0, advance=lambda *_: None, finish=lambda _: None
     )
-    return load_work(FeatureStore(folder, CHUNK_ROWS), wanted, quiet)
+    job = ExtractSettings(datasets=("part",), logits="none")
+    store = FeatureStore(folder, CHUNK_ROWS)
+    return load_work(store, job, encoders, [source], expand(perturbations), progress=quiet)
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ def work_list(results: list[Measured]) -> None:
     """The time that a worker needs to find its work."""
     with TemporaryDirectory() as folder:
         plan = plan_of(Path(folder), PART, 9, ["clean"])
-        every = sum(1 for _ in items(plan))
-        once = seconds(lambda: sum(1 for _ in items(plan)))
-        mine = seconds(lambda: sum(1 for _ in items(plan, (500, GPUS))))
+        every = sum(1 for _ in left(plan))
+        once = seconds(lambda: sum(1 for _ in left(plan)))
+        mine = seconds(lambda: sum(1 for _ in left(plan, (500, GPUS))))
         detail = f"{every:,} blocks of nine cells in {once:.2f} s"
         results.append(Measured("work list, a block", 1e6 * once / every, detail, unit="µs"))
         results.append(

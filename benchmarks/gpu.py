@@ -23,18 +23,17 @@ import click
 import numpy as np
 from common import Measured, interleaved, report, start, workplace
 
-from clipsyn.extract import ExtractSettings
-from clipsyn.extract.job import settings_for, tune_process_memory
+from clipsyn.extract import ExtractSettings, tune_process_memory
 
 tune_process_memory()  # before torch
 import open_clip  # noqa: E402
 import subjects  # noqa: E402
 import torch  # noqa: E402
 
-from clipsyn.extract.encoder import Encoder, resolve_precision  # noqa: E402
-from clipsyn.extract.images import Images, batches  # noqa: E402
+from clipsyn.extract.encoder import resolve_precision  # noqa: E402
+from clipsyn.extract.images import batches, open_source  # noqa: E402
+from clipsyn.extract.openclip import OpenClipEncoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
-from clipsyn.extract.sources import open_source  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.sources import ImageSource  # noqa: E402
 from clipsyn.names import CLEAN, Backbone  # noqa: E402
@@ -74,7 +73,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Extraction:
-    encoder: Encoder
+    encoder: OpenClipEncoder
     store: Path
     settings: RunSettings
 
@@ -84,10 +83,10 @@ class Extraction:
 
     def decode(self, source: ImageSource) -> None:
         """All that happens to images before an encoder gets them."""
-        preprocess = {self.encoder.preprocess_key: self.encoder.preprocess}
-        images = Images(source, CLEAN, preprocess, range(len(source)))
+        views = {(CLEAN, self.encoder.preprocess_key): self.encoder.preprocess}
+        block = None, source, range(len(source)), views
         with ThreadPoolExecutor(self.settings.workers) as pool:
-            for _ in batches([images], self.settings.batch_size, pool):
+            for _ in batches([block], self.settings.batch_size, pool):
                 pass
 
 
@@ -131,7 +130,7 @@ def make_sources(folder: Path, images: int, photographs: int) -> dict[str, Image
 def measure(
     folder: Path, device: torch.device, sources: dict[str, ImageSource], batch: int, rounds: int
 ) -> Sequence[Measured]:
-    settings = settings_for(ExtractSettings(datasets=(), device=str(device), batch_size=batch))
+    settings = RunSettings.of(ExtractSettings(datasets=(), device=str(device), batch_size=batch))
     results = []
     for architecture in ARCHITECTURES:
         backbone = subjects.random_backbone(folder, architecture)

@@ -40,17 +40,18 @@ def peak_bytes() -> int:
 
 def extraction(folder: Path, images: int) -> None:
     """Extract `images` images, then print peak bytes and seconds."""
-    from clipsyn.extract import ExtractSettings
-    from clipsyn.extract.job import settings_for, tune_process_memory
+    from clipsyn.extract import ExtractSettings, tune_process_memory
 
     tune_process_memory()
     import subjects
+
+    from clipsyn.extract.run import RunSettings
 
     backbone = subjects.random_backbone(folder, "tiny", MODEL)
     encoders = subjects.load([backbone], "cpu")
     source = subjects.Pixels.of(SIZE, images)
     begin = time.perf_counter()
-    settings = settings_for(ExtractSettings(datasets=(), device="cpu"))
+    settings = RunSettings.of(ExtractSettings(datasets=(), device="cpu"))
     subjects.extract(folder / f"store-{images}", encoders, source, settings=settings)
     click.echo(f"{peak_bytes()} {time.perf_counter() - begin}")
 

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn.analyses.representation.measures import cka
-from clipsyn.extract.encoder import Encoder, load_encoder
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
+from clipsyn.extract.openclip import load_encoder
 from clipsyn.extract.weights import build, locate
 from clipsyn.methods.numerics.metrics import judge
 from clipsyn.names import Backbone, FeatureKey
@@ -36,7 +36,7 @@ class Raw:
 
     def __init__(self, store: FeatureStore, key: FeatureKey) -> None:
         backbone = Backbone(key.backbone, store.cell(key).encoder()[1])
-        self.encoder: Encoder = load_encoder(backbone, device="cpu")
+        self.encoder = load_encoder(backbone, device="cpu")
         self.model = build(backbone, locate(backbone)).eval()
 
     def encode(self, images: list[Any]) -> NDArray[np.float32]:

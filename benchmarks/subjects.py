@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 from clipsyn.catalog import data_dir
 from clipsyn.catalog.backbones import resolve_backbones
-from clipsyn.extract.encoder import Encoder, load_encoder
+from clipsyn.extract import ExtractSettings
+from clipsyn.extract.openclip import OpenClipEncoder, load_encoder
 from clipsyn.extract.run import RunSettings, run
 from clipsyn.extract.weights import quiet_open_clip
-from clipsyn.extract.work import Wanted, load_work
+from clipsyn.extract.work import load_work
 from clipsyn.images.sources import ImageSource
 from clipsyn.names import CLEAN, Backbone, Perturbation
 from clipsyn.store.features import FeatureStore
@@ -58,7 +59,7 @@ def random_backbone(folder: Path, name: str, config: dict[str, Any] | None = Non
     return Backbone(name, f"local-dir:{target}")
 
 
-def load(backbones: Sequence[Backbone], device: str = "auto") -> list[Encoder]:
+def load(backbones: Sequence[Backbone], device: str = "auto") -> list[OpenClipEncoder]:
     return [load_encoder(backbone, device=device) for backbone in backbones]
 
 
@@ -122,13 +123,14 @@ class Pixels(ImageSource):
 
 def extract(
     store: Path,
-    encoders: Sequence[Encoder],
+    encoders: Sequence[OpenClipEncoder],
     source: ImageSource,
     perturbation: Perturbation = CLEAN,
     settings: RunSettings | None = None,
 ) -> FeatureStore:
     """All that `clipsyn extract` does once models are loaded: hash, plan, run, write, publish."""
-    wanted = Wanted(encoders, [source], [perturbation])
+    job = ExtractSettings(datasets=(source.name,))
     opened = FeatureStore.create(store)
-    run(load_work(opened, wanted, Silence()), settings or RunSettings(), Silence())
+    work = load_work(opened, job, encoders, [source], [perturbation], progress=Silence())
+    run(work, settings or RunSettings(), Silence())
     return opened

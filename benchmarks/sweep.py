@@ -31,8 +31,7 @@ from common import (
     workplace,
 )
 
-from clipsyn.extract import ExtractSettings
-from clipsyn.extract.job import settings_for, tune_process_memory
+from clipsyn.extract import ExtractSettings, tune_process_memory
 
 tune_process_memory()  # as the command does, for both sides; before torch
 import open_clip  # noqa: E402
@@ -40,8 +39,9 @@ import subjects  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from clipsyn.extract.encoder import Encoder  # noqa: E402
-from clipsyn.extract.sources import open_source  # noqa: E402
+from clipsyn.extract.images import open_source  # noqa: E402
+from clipsyn.extract.openclip import OpenClipEncoder  # noqa: E402
+from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.perturb import apply, resolve  # noqa: E402
 from clipsyn.images.sources import ImageSource  # noqa: E402
@@ -108,7 +108,7 @@ class _Every:
 class Sweep:
     """Both ways through the same backbones, images and perturbation."""
 
-    encoders: Sequence[Encoder]
+    encoders: Sequence[OpenClipEncoder]
     peers: Sequence[Peer]
     source: ImageSource
     perturbation: Perturbation
@@ -116,7 +116,7 @@ class Sweep:
 
     def ours(self) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
-        settings = settings_for(ExtractSettings(datasets=(), device="cpu", batch_size=BATCH))
+        settings = RunSettings.of(ExtractSettings(datasets=(), device="cpu", batch_size=BATCH))
         subjects.extract(self.store, self.encoders, self.source, self.perturbation, settings)
 
     def together(self, workers: int) -> None:

@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class FakeEncoder:
-    """Satisfies `clipsyn.extract.encoder.Encoder` in integer arithmetic: exact for any batch."""
+    """A `clipsyn.extract.encoder.Encoder` in integer arithmetic: exact for any batch."""
 
     def __init__(
         self, name: str = "fake/one", *, size: int = 8, embed_dim: int = 12, weights: str = ""
@@ -172,7 +172,7 @@ def fill(
     sources: Sequence[Any] = (),
     perturbations: Sequence[str] = ("clean",),
     *,
-    prompts: str | None = None,
+    prompts: str = "auto",
     logits: str = "clean",
     replace: bool = False,
     chunk_rows: int = CHUNK_ROWS,
@@ -181,21 +181,36 @@ def fill(
 ) -> FeatureStore:
     """Plan and run an extraction into the store at `path`, as `clipsyn.extract.job` does."""
     from clipsyn.extract.run import RunSettings, run
-    from clipsyn.extract.work import Wanted, load_work
+
+    store, quiet = FeatureStore.create(path, chunk_rows), progress or Quiet()
+    asked = {"prompts": prompts, "logits": logits, "replace": replace}
+    work = planned(store, encoders, sources, perturbations, progress=quiet, **asked)
+    run(work, RunSettings(**settings), quiet)
+    return store
+
+
+def planned(
+    store: FeatureStore,
+    encoders: Sequence[Any] = (),
+    sources: Sequence[Any] = (),
+    perturbations: Sequence[str] = ("clean",),
+    *,
+    progress: Any = None,
+    **asked: Any,
+) -> Any:
+    """The work of an extraction, of settings that may be asked for."""
+    from clipsyn.extract import ExtractSettings
+    from clipsyn.extract.work import load_work
     from clipsyn.images.perturb import resolve
 
-    store = FeatureStore.create(path, chunk_rows)
-    wanted = Wanted(
+    return load_work(
+        store,
+        ExtractSettings(datasets=("fake",), **asked),
         encoders or [FakeEncoder()],
         sources or [FakeSource()],
         [resolve(text) for text in perturbations],
-        prompts,
-        logits,
-        replace,
+        progress=progress or Quiet(),
     )
-    quiet = progress or Quiet()
-    run(load_work(store, wanted, quiet), RunSettings(**settings), quiet)
-    return store
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -299,6 +314,7 @@ def fakes() -> SimpleNamespace:
         Source=FakeSource,
         Quiet=Quiet,
         fill=fill,
+        planned=planned,
         contents=contents,
         unlike=unlike,
         draft_folders=draft_folders,

@@ -29,7 +29,7 @@ import zarr.codecs
 
 from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, StaleCell
-from clipsyn.extract import job, sources
+from clipsyn.extract import images, work
 from clipsyn.run import jobs
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
@@ -40,8 +40,8 @@ from clipsyn.store.verify import Stale, damage
 
 assert zarr.codecs
 assert safetensors.torch
-assert job
-assert sources
+assert images
+assert work
 CONFTEST = Path(__file__).with_name("conftest.py")
 
 

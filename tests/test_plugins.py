@@ -16,7 +16,7 @@ from clipsyn.cli import main
 from clipsyn.errors import PluginError, UnknownName
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.plan import versions
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images import perturb
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.estimator import from_text

@@ -47,7 +47,7 @@ class DatasetInfo:
     get: str = ""
     warning: str = ""
     shipped: bool = False
-    source: str = ""  # of another package: see `open_source` in clipsyn.extract.sources
+    source: str = ""  # of another package: see `open_source` in clipsyn.extract.images
 
     @property
     def where(self) -> str:

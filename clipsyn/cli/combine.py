@@ -239,7 +239,7 @@ def _extract(
     There is a job for each precision, since a backbone runs in the precision it was fitted in.
     """
     from clipsyn.extract import ExtractSettings
-    from clipsyn.extract.job import load_job, run_job
+    from clipsyn.extract.work import load_job, run_job
     from clipsyn.show.progress import progress
 
     place = str(Path(images).resolve()) if Path(images).exists() else images
@@ -255,7 +255,7 @@ def _extract(
             **settings,
         )
         with progress() as counters:
-            work, how = load_job(path, job, counters)
+            work = load_job(path, job, counters)
         for cell in work.cells:
             identity = cell.draft.identity
             loaded = {**identity["backbone"], "pixels": identity["pixels"]}
@@ -263,7 +263,7 @@ def _extract(
                 raise RouterMismatch("backbones", tuple(backbones), cell.key.backbone)
             backbones[cell.key.backbone].check(loaded)
         with progress() as counters:
-            run_job(work, how, counters)
+            run_job(work, counters)
     say_notes(work.splits[0].source.notes)
     return next(work.cells).key
 

@@ -23,7 +23,7 @@ _LOG = logging.getLogger("clipsyn")
 
 
 _DRY_RUN = flag(
-    ["--dry-run"], help="Show the plan and stop; without weights or images, from the catalogue."
+    ["--dry-run"], help="Show the plan and stop, by names alone: no weights and images are read."
 )
 
 
@@ -39,13 +39,13 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
     clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
     clipsyn extract store -b openai -d paper -s test --jobs 16 --slurm gpus=1
     """
-    from clipsyn.extract.job import load_job, plan_job, run_job
+    from clipsyn.extract.work import load_job, plan_job, run_job
     from clipsyn.show.progress import progress
 
     executor, job = pop_executor_settings(values), ExtractSettings(**values)
     if dry_run or executor.jobs:  # which load the weights themselves
         plan = plan_job(store, job.of_any_device() if executor.jobs else job)
-        if dry_run and (executor.jobs or not plan.is_complete):
+        if dry_run:
             say_plan(plan)
             say_lines(plan.summary())
             return
@@ -55,24 +55,15 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
         return
     stop_on_sigterm()
     with progress() as counters:
-        work, settings = load_job(store, job, counters)
-    _show(work, as_result=dry_run)
-    if dry_run or not work.is_needed:
+        work = load_job(store, job, counters)
+    say_notes(work.notes)
+    _LOG.info(work.summary())
+    if not work.is_needed:
         return
     with progress() as counters:
-        run_job(work, settings, counters)
+        run_job(work, counters)
     _say_alike(work)
     _LOG.info(_outcome(work))
-
-
-def _show(work: Work, *, as_result: bool) -> None:
-    """What is there and what will be made: on standard output if that is all the command does."""
-    from clipsyn.show.tables import show
-
-    say_notes(work.notes)
-    text = f"{show(work.plan().table().drop('classes', 'found'))}\n{work.summary()}"
-    if as_result or _LOG.isEnabledFor(logging.INFO):
-        say_lines(text, err=not as_result)
 
 
 def _say_alike(work: Work) -> None:

@@ -135,8 +135,8 @@ def say_plan(plan: Plan) -> None:
     """What an extraction would do, told from names and the catalogue."""
     from clipsyn.show.tables import show
 
-    say_notes(dict.fromkeys(split.missing for split in plan.splits if split.missing))
-    say_lines(f"{show(plan.backbone_table())}\n\n{show(plan.table().drop('passes left'))}\n")
+    say_notes(dict.fromkeys(plan.missing.values()))
+    say_lines(f"{show(plan.backbone_table())}\n\n{show(plan.table())}\n")
     say_lines(plan.unchecked())
 
 

@@ -1,26 +1,28 @@
 """Images into cells: what an extraction is asked for, and what it would do, in tables and words.
 
 Nothing here imports torch. A plan is known before weights are loaded and images read: widths and
-costs come from the catalogue and from open_clip's configurations then, sizes of datasets from the
-catalogue. What nobody knows is None, or NaN in a `Cost`. `clipsyn.extract.work` has what is loaded,
-and a plan of what is left.
+costs come from the catalogue and from open_clip's configurations, sizes of datasets that are not
+here from the catalogue. What nobody knows is NaN.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, product
+import os
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clipsyn.names import CLEAN, MOST, MOST_WORKERS, FeatureKey, Perturbation, parse_perturbation
+from clipsyn.names import CLEAN, MOST, MOST_WORKERS, FeatureKey, Perturbation
 from clipsyn.names import HELP as SHARD_HELP
 from clipsyn.settings import FLAG, NUMBER, PATH, REQUIRED, TEXT, TEXTS, WHOLE, Settings, setting
 
 if TYPE_CHECKING:
     import polars as pl
+
+PIXELS_VERSION = 1  # raised when the same file would give a backbone other pixels
 
 
 class ExtractSettings(Settings):
@@ -109,21 +111,26 @@ class ExtractSettings(Settings):
         return self.replaced(device="cpu", precision="auto")
 
 
-@dataclass(frozen=True)
-class PlannedBackbone:
-    name: str
-    is_here: bool  # its weights
-    embed_dim: int | None
-    gflops: float | None  # image tower, per image
+def stores_logits(perturbation: Perturbation, logits: str) -> bool:
+    """Whether cells of a perturbation store logits by that setting: clean, all or none."""
+    return logits == "all" or (logits == "clean" and perturbation.name == CLEAN.name)
 
 
-@dataclass(frozen=True)
-class PlannedSplit:
-    dataset: str
-    split: str
-    images: int | None
-    classes: int | None
-    missing: str = ""  # why its images could not be opened
+def tune_process_memory() -> None:
+    """What must be set before torch is imported; docs/dev/decisions.md says what it gains."""
+    import ctypes
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            # glibc: keep freed activations instead of faulting them in anew
+            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+            libc.mallopt(_M_ARENA_MAX, 1)  # other threads' own arenas give large blocks back
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 class Cost(NamedTuple):
@@ -137,23 +144,12 @@ class Cost(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        images: float,
-        passes: float,
-        gflops: float,
-        width: float,
-        classes: float,
-        *,
-        has_logits: bool,
+        cls, images: float, classes: float, gflops: float, width: float, *, has_logits: bool
     ) -> Cost:
-        """One cell: without embeddings if `passes` is 0, without predictions if `classes` is 0."""
-        return cls(
-            passes,
-            passes and passes * gflops,
-            images * (2 * width + 1) if passes else 0,  # float16, and whether it is valid
-            images * 4 * classes if has_logits and classes else 0,
-            images * 2 if classes else 0,
-        )
+        """One cell, from nothing."""
+        embeddings = images * (2 * width + 1)  # float16, and whether it is valid
+        logits = images * 4 * classes if has_logits and classes else 0
+        return cls(images, images * gflops, embeddings, logits, images * 2 if classes else 0)
 
     @classmethod
     def sum(cls, costs: Iterable[Cost]) -> Cost:
@@ -168,7 +164,7 @@ class Cost(NamedTuple):
         """For tables."""
         sizes = {f"{kind} MB": size for kind, size in self.megabytes.items()}
         gflops = self.gflops if math.isnan(self.gflops) else round(self.gflops)
-        columns = {"passes left": self.passes, "GFLOPs": gflops, **sizes}
+        columns = {"GFLOPs": gflops, **sizes}
         return {name: None if math.isnan(value) else value for name, value in columns.items()}
 
     @property
@@ -182,142 +178,89 @@ class Cost(NamedTuple):
         return f"{passes} images through a backbone, {gflops} GFLOPs, {self.storage}"
 
 
-class PlannedCell(NamedTuple):
-    split: PlannedSplit
-    perturbation: Perturbation
-    backbone: str
-    cost: Cost
+def _told(number: float, digits: int = 0) -> str:
+    return "an unknown number of" if math.isnan(number) else f"{number:,.{digits}f}"
 
-    @property
-    def key(self) -> FeatureKey:
-        split, label = self.split, self.perturbation.label
-        return FeatureKey(split.dataset, split.split, label, self.backbone)
+
+class PlannedCell(NamedTuple):
+    key: FeatureKey
+    images: int | None
+    classes: int | None
+    cost: Cost
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells that are asked for, and the keys of those that are done."""
+    """Cells that are asked for, and the keys of those that are there, by their names alone.
+
+    backbones: width, GFLOPs an image and whether its weights are here, by name. missing: why the
+    images of a split could not be opened, by DATASET/SPLIT.
+    """
 
     cells: Sequence[PlannedCell]
     done: Collection[FeatureKey]
-    backbones: Sequence[PlannedBackbone] = ()
-    splits: Sequence[PlannedSplit] = ()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything is here, so that it can be carried out."""
-        return all(b.is_here for b in self.backbones) and not any(s.missing for s in self.splits)
-
-    def backbone_table(self) -> pl.DataFrame:
-        heads = ("backbone", "width", "GFLOPs an image", "weights")
-        rows = [(b.name, b.embed_dim, b.gflops, _place(b.is_here)) for b in self.backbones]
-        return _frame([dict(zip(heads, row, strict=True)) for row in rows])
-
-    def table(self) -> pl.DataFrame:
-        """A row for each dataset, split and perturbation: what is there, what the rest costs.
-
-        The severities of a perturbation share a row: "jpeg-1,2,3".
-        """
-        rows = []
-        groups = groupby(self.cells, lambda c: (c.split, replace(c.perturbation, severity=0)))
-        for (split, _), group in groups:
-            cells = [*group]
-            to_make = self._to_make(cells)
-            rows.append(
-                {
-                    "dataset": split.dataset,
-                    "split": split.split,
-                    "perturbation": _severities(cell.perturbation.label for cell in cells),
-                    "images": split.images,
-                    "classes": split.classes,
-                    "cells": len(cells),
-                    "done": len(cells) - len(to_make),
-                    **Cost.sum(cell.cost for cell in to_make).columns(),
-                    "found": _place(not split.missing),
-                }
-            )
-        return _frame(rows)
-
-    def summary(self) -> str:
-        to_make = self._to_make(self.cells)
-        return f"{len(to_make):,} of {len(self.cells):,} cells to make: {self.cost()}"
+    backbones: Mapping[str, tuple[int | None, float | None, bool]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> set[FeatureKey]:
         """Of every cell, done or not."""
         return {cell.key for cell in self.cells}
 
-    def cost(self) -> Cost:
-        """Of the cells that are not done."""
-        return Cost.sum(cell.cost for cell in self._to_make(self.cells))
+    def backbone_table(self) -> pl.DataFrame:
+        heads = ("backbone", "width", "GFLOPs an image", "weights")
+        return _frame(
+            dict(zip(heads, (name, *known, _where(is_here)), strict=True))
+            for name, (*known, is_here) in self.backbones.items()
+        )
+
+    def table(self) -> pl.DataFrame:
+        """A row for each dataset and split: what is there, what the rest costs."""
+        rows: dict[tuple[str, str], list[PlannedCell]] = {}
+        for cell in self.cells:
+            rows.setdefault((cell.key.dataset, cell.key.split), []).append(cell)
+        return _frame(
+            {
+                "dataset": dataset,
+                "split": split,
+                "images": cells[0].images,
+                "classes": cells[0].classes,
+                "cells": len(cells),
+                "done": sum(cell.key in self.done for cell in cells),
+                **self.cost(cells).columns(),
+                "found": _where(f"{dataset}/{split}" not in self.missing),
+            }
+            for (dataset, split), cells in rows.items()
+        )
+
+    def cost(self, cells: Iterable[PlannedCell] | None = None) -> Cost:
+        """Of the cells, all or these, that are not done."""
+        every = self.cells if cells is None else cells
+        return Cost.sum(cell.cost for cell in every if cell.key not in self.done)
 
     def cost_of_answers(self, keys: Collection[FeatureKey]) -> Cost:
         """Of predictions and logits under other prompts, for cells whose embeddings are there."""
         whole = Cost.sum(cell.cost for cell in self.cells if cell.key in keys)
         return whole._replace(passes=0, gflops=0, embeddings=0)
 
+    def summary(self) -> str:
+        left = sum(cell.key not in self.done for cell in self.cells)
+        return f"{left:,} of {len(self.cells):,} cells to make: {self.cost()}"
+
     def unchecked(self) -> str:
-        """What is missing, and what the plan therefore leaves open."""
-        weights = sum(not backbone.is_here for backbone in self.backbones)
-        images = [f"{split.dataset}/{split.split}" for split in self.splits if split.missing]
-        missing = [f"the weights of {weights} of {len(self.backbones)} backbones"] * (weights > 0)
-        if images:
-            missing.append(f"the images of {', '.join(images)} (their numbers are the catalogue's)")
-        lacking = f"not here: {' and '.join(missing)}. " if missing else ""
+        """What the plan leaves open."""
+        missing = f"The numbers of {', '.join(self.missing)} are the catalogue's. "
         return (
-            f"{lacking}No weights were loaded and no images compared: cells count as stored by "
-            "their names alone"
+            f"{missing if self.missing else ''}No weights were loaded and no images compared: "
+            "cells count as stored by their names alone"
         )
 
-    def _to_make(self, cells: Iterable[PlannedCell]) -> list[PlannedCell]:
-        return [cell for cell in cells if cell.key not in self.done]
 
-
-def planned_cells(
-    backbones: Iterable[PlannedBackbone],
-    splits: Iterable[PlannedSplit],
-    perturbations: Iterable[Perturbation],
-    logits: str,
-) -> list[PlannedCell]:
-    """Every cell, with what it takes if nothing of it is there."""
-    cells = []
-    for split, perturbation, backbone in product(splits, perturbations, backbones):
-        images, classes = _number(split.images), _number(split.classes)
-        gflops, width = _number(backbone.gflops), _number(backbone.embed_dim)
-        has_logits = stores_logits(perturbation, logits)
-        cost = Cost.of(images, images, gflops, width, classes, has_logits=has_logits)
-        cells.append(PlannedCell(split, perturbation, backbone.name, cost))
-    return cells
-
-
-def stores_logits(perturbation: Perturbation, logits: str) -> bool:
-    """Whether cells of a perturbation store logits by that setting: clean, all or none."""
-    return logits == "all" or (logits == "clean" and perturbation.name == CLEAN.name)
-
-
-def _severities(labels: Iterable[str]) -> str:
-    """One label, "jpeg-1,2,3", for the labels of one perturbation at several severities."""
-    first, *others = dict.fromkeys(labels)
-    if not others:
-        return first
-    levels = sorted(parse_perturbation(label).severity for label in (first, *others))
-    one = parse_perturbation(first)
-    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, levels))}", 1)
-
-
-def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+def _frame(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
     import polars as pl  # 0.1 s, and a recipe's stages import this module
 
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame([*rows], infer_schema_length=None)
 
 
-def _place(is_here: bool) -> str:
+def _where(is_here: bool) -> str:
     return "here" if is_here else "not here"
-
-
-def _number(known: float | None) -> float:
-    return math.nan if known is None else known
-
-
-def _told(number: float, digits: int = 0) -> str:
-    return "an unknown number of" if math.isnan(number) else f"{number:,.{digits}f}"

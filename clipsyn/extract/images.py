@@ -1,184 +1,331 @@
-"""From a source's images to the pixels that backbones read: decoded, perturbed, resized in advance.
+"""Names of datasets to sources; their images to the pixels that backbones read.
 
-An image is decoded and perturbed once for all backbones; those with the same preprocessing share
-pixels. Consecutive perturbations of the same rows share the decoded images.
+A source is what lies on this machine, what ships, or what torchvision reads, which needs torch: so
+it is here and not in `clipsyn.images`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, pairwise
-from threading import Lock
-from typing import TypeVar
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.images.decode import UndecodableImage, look_of, returned
+from clipsyn.catalog.datasets import DatasetInfo, look_up, unknown_dataset
+from clipsyn.catalog.texts import benchmark_class_names, imagenet_names
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.images.decode import UndecodableImage, keep_to_rasters, look_of, returned, to_rgb
 from clipsyn.images.perturb import apply, reduce_to_canvas
-from clipsyn.images.sources import ImageSource
+from clipsyn.images.sources import UNLABELLED, ImageSource, class_indices, numbered, row_ids
+from clipsyn.images.sources.files import MANIFESTS, open_folder, open_path, opener
+from clipsyn.images.sources.webdataset import open_webdataset
 from clipsyn.names import CLEAN, Perturbation
+from clipsyn.text import advised, one_line
 
 Preprocess = Callable[[Image.Image], NDArray[np.uint8]]
-
-PIXELS_VERSION = 1  # raised when the same file would give a backbone other pixels
-
+View = tuple[Perturbation, str]  # how backbones see an image: perturbed, and preprocessed in a way
+_Block = TypeVar("_Block")
 _AHEAD = 3  # batches being decoded while one is encoded
 _SLICE = 16  # images a decoding task: enough to hide what a task costs
 _BLANK = Image.new("RGB", (64, 64))
-_KEPT_BYTES = 1 << 28  # a block of 1,024 images of 224 x 300 pixels has 206 MB
-_LOCKS = 16
+
+# Where torchvision's classes keep their labels; reading them there decodes no image.
+_LABELS = ("targets", "labels", "_labels", "y", "_samples")
+
+
+def open_source(
+    dataset: str,
+    split: str,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    alone: bool = True,
+) -> ImageSource:
+    """The images of a dataset's split.
+
+    `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
+    ``.csv`` or ``.parquet`` manifest, a webdataset folder, or Parquet files of the Hugging Face
+    hub. A catalogue name wins over a folder of that name in the working directory: write ``./NAME``
+    for the latter. A catalogue name is looked for under `root` as manifest ``NAME.csv``
+    (``vtab-dtd.csv`` for ``vtab/dtd``), then as webdataset or the hub's files, then in what ships,
+    then through torchvision. What another package offers is opened by the function that its
+    `source` names, which is called with split, root and download.
+
+    Tables may name images in their own folder and in `root`. Images without splits have all of them
+    under every name of one, so they need to be `alone`.
+
+    Raises UnknownName for a name that is neither, DatasetError for what cannot be read.
+    """
+    if info := look_up(dataset):
+        return _open_known(info, split, root, download)
+    name, path = _split_name(dataset)
+    if not path.exists():
+        if "=" in dataset or dataset.startswith((".", "/", "~")) or path.suffix:
+            raise DatasetError(f"there is no folder or file '{path}' for dataset '{name}'")
+        raise unknown_dataset(dataset, "And there is no folder or file of that name.")
+    source = open_path(path, name, split, root)
+    if not (alone or source.is_divided):
+        output = f"{name}.csv"
+        raise DatasetError(
+            f"'{path}' has no splits, so each would have the same images: "
+            f"`{advised('split', path, '-o', output)}` divides a folder or manifest; then give "
+            f"{output} in its place"
+        )
+    return source
+
+
+def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
+    if info.source:
+        source: ImageSource = resolve_name(info.source)(split, root, download)
+        return source
+    cleaned = info.name.replace("/", "-")
+    names = (*(f"{cleaned}{end}" for end in MANIFESTS), f"wds_{cleaned}", cleaned)
+    for path in (root / name for name in names) if root else ():
+        found = opener(path, split)
+        if found and found is not open_folder:  # a mere folder is torchvision's
+            return found(path, info.name, split, root)
+    if not info.shipped:
+        return open_torchvision(info, split, root, download)
+    if not info.shipped_path.is_dir():
+        raise DatasetError(
+            f"dataset '{info.name}' should be in '{info.shipped_path}' but is not: reinstall "
+            "clipsyn, or check the data folder out again"
+        )
+    return open_webdataset(info.shipped_path, info.name, split)
+
+
+def _split_name(text: str) -> tuple[str, Path]:
+    """``NAME=PATH`` apart; a path that exists is never cut at its own ``=``."""
+    whole = Path(text).expanduser()
+    name, separator, rest = text.partition("=")
+    if not separator or whole.exists():
+        name, rest = "", text
+    elif not (name and rest):
+        raise UsageError(f"'{text}' names no dataset: write NAME=PATH")
+    path = Path(rest).expanduser()
+    resolved = path.resolve()
+    default = resolved.name if resolved.is_dir() else resolved.stem
+    return name or default, path
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """Some rows of a source, with their perturbation and all preprocessings that are needed."""
+class TorchvisionSource(ImageSource):
+    """Ids are the positions in torchvision's order, with leading zeros."""
 
-    source: ImageSource
-    perturbation: Perturbation
-    preprocess: Mapping[str, Preprocess]
-    rows: range
+    dataset: Any = field(default=None, kw_only=True)
 
-    def are_shared(self, other: Images) -> bool:
-        """Whether another perturbation may have the same decoded images."""
-        same_images = self.source is other.source and self.rows == other.rows
-        return same_images and self.perturbation.canvas == other.perturbation.canvas
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of mode, size and pixels: an array dataset has no encoded file."""
+        try:
+            image = self._original(index)
+        except UndecodableImage:
+            return hashlib.sha256(b"").digest()
+        header = f"{image.mode} {image.width}x{image.height}\n".encode()
+        return hashlib.sha256(header + image.tobytes()).digest()
+
+    def image(self, index: int) -> Image.Image:
+        return to_rgb(self._original(index))
+
+    def _original(self, index: int) -> Image.Image:
+        try:
+            image: Image.Image = self.dataset[index][0]
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UndecodableImage(f"damaged: {error}") from error
+        return image
 
 
-_Images = TypeVar("_Images", bound=Images)
+def open_torchvision(
+    info: DatasetInfo, split: str, root: Path | None, download: bool
+) -> TorchvisionSource:
+    """A dataset of the catalogue, from the folder `root`.
+
+    Raises DatasetError with the way to get it if torchvision lacks the dataset or the split, or if
+    the files are not there. The network is used only with `download`. Torchvision opens images by
+    itself, so from then on PIL opens rasters alone in this process.
+    """
+    keep_to_rasters()
+    args = _arguments(info, split)
+    if root is None:
+        raise DatasetError(
+            f"dataset '{info.name}' does not ship: say where it is with data_root=ROOT "
+            f"(torchvision's layout, or a webdataset in ROOT/{_folder(info)}); {info.get}"
+        )
+    dataset = _construct(info, args, root, download)
+    labels = _labels(dataset, info)
+    names, notes = _class_names(info, dataset, labels)
+    return TorchvisionSource(
+        info.name,
+        split,
+        ids=row_ids(len(labels)),
+        labels=labels,
+        class_names=names,
+        notes=notes,
+        dataset=dataset,
+    )
+
+
+def _folder(info: DatasetInfo) -> str:
+    return f"wds_{info.name.replace('/', '-')}"
+
+
+def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
+    if not info.torchvision:
+        raise DatasetError(
+            f"dataset '{info.name}' is not in torchvision and not in data_root=… as "
+            f"{_folder(info)} or manifest; {info.get}"
+        )
+    offered = {name: entry.args for name, entry in info.splits.items() if entry.args is not None}
+    if split in offered:
+        return offered[split]
+    if [*offered] == ["all"]:
+        raise DatasetError(
+            f"torchvision has no splits of '{info.name}', so train and test would be the same "
+            f"images: use splits=all, or the webdataset form in data_root=… as {_folder(info)}"
+        )
+    raise DatasetError(
+        f"dataset '{info.name}' has no split '{split}' in torchvision; it has {', '.join(offered)}"
+    )
+
+
+def _construct(info: DatasetInfo, args: Mapping[str, Any], root: Path, download: bool) -> Any:
+    from torchvision import datasets  # 2 s, and most sources do without
+
+    folder = root / info.folder if info.folder and (root / info.folder).is_dir() else root
+    options = dict(args) if info.torchvision == "ImageNet" else {**args, "download": download}
+    try:
+        # Several of torchvision's classes print their progress to stdout.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return getattr(datasets, info.torchvision)(root=str(folder), **options)
+    except ImportError as error:
+        raise DatasetError(
+            f"dataset '{info.name}' needs the package '{error.name}' to be read: "
+            f"pip install {error.name}"
+        ) from error
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DatasetError(
+            f"dataset '{info.name}' cannot be opened in '{folder}' ({one_line(error)}); "
+            f"how to get it: {info.get}"
+        ) from error
+
+
+def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
+    labels = next((getattr(dataset, name) for name in _LABELS if hasattr(dataset, name)), None)
+    if labels is None:
+        labels = [dataset[i][1] for i in range(len(dataset))]
+    values = [entry[1] if isinstance(entry, tuple) else entry for entry in labels]
+    return class_indices(
+        f"dataset '{info.name}'",
+        [UNLABELLED if value is None else int(value) - info.first_label for value in values],
+    )
+
+
+def _class_names(
+    info: DatasetInfo, dataset: Any, labels: NDArray[np.int32]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The catalogue's, clip-benchmark's, or else torchvision's own."""
+    imagenet = imagenet_names() if info.name == "imagenet1k" else ()
+    if names := imagenet or info.class_names or benchmark_class_names(info.name):
+        return names, ()
+    own = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    if own is None:
+        note = f"{info.name}: torchvision has no class names, so the classes are called 0, 1, …"
+        return numbered(labels), (note,)
+    note = f"{info.name}: class names are torchvision's; clip-benchmark, if installed, has better"
+    return tuple(_spoken(name) for name in own), (note,) if info.names else ()
+
+
+def _spoken(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("/", " ").split())
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pixels of consecutive rows, by preprocessing: (n, height, width, 3) uint8.
+    """Pixels of consecutive rows, by view: (n, height, width, 3) uint8.
 
-    A row whose image cannot be decoded, or not preprocessed in that way, is blank and not `valid`,
-    and has its reason in `errors`, by sample id. looks: of each clean image what it looks like, see
-    `look_of`; 0 for others.
+    A row whose image cannot be decoded, or not preprocessed in that way, is blank, and has its
+    reason in `errors`, by sample id. looks: what each clean image looks like, see `look_of`; 0 for
+    others.
     """
 
     rows: range
-    pixels: Mapping[str, NDArray[np.uint8]]
-    valid: Mapping[str, NDArray[np.bool_]]
-    errors: Mapping[str, Mapping[str, str]]
-    looks: tuple[int, ...] = ()
+    pixels: Mapping[View, NDArray[np.uint8]]
+    errors: Mapping[View, Mapping[str, str]]
+    looks: tuple[int, ...]
 
 
-class ReducedImages:
-    """Images of some rows of a source, decoded and reduced to the canvas of their perturbation.
-
-    With `keep` they are needed more than once, and as many are kept as there is room for. Several
-    threads may ask at once: one that asks for a row that is being decoded waits for it.
-    """
-
-    def __init__(self, images: Images, keep: bool) -> None:
-        self.images = images
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._free = _KEPT_BYTES if keep else 0
-        self._accounts = Lock()
-        self._decoding = [Lock() for _ in range(_LOCKS)]  # of every 16th row each
-
-    def image(self, row: int) -> NDArray[np.uint8]:
-        """One image (h, w, 3). Raises what the source raises, UndecodableImage above all."""
-        with self._decoding[row % _LOCKS]:
-            kept = self._kept.get(row)
-            if kept is not None:
-                return kept
-            decoded = np.asarray(self.images.source.image(row))
-            image = reduce_to_canvas(decoded, self.images.perturbation.canvas)
-            if self._has_room(image.nbytes):
-                self._kept[row] = image
-            return image
-
-    def _has_room(self, size: int) -> bool:
-        with self._accounts:
-            fits = size <= self._free
-            self._free -= size if fits else 0
-            return fits
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """One row: pixels and errors, by preprocessing."""
-
-    sample_id: str
-    pixels: dict[str, NDArray[np.uint8]]
-    errors: dict[str, str]
-    look: int = 0
+_Loaded = tuple[dict[View, NDArray[np.uint8]], dict[View, str], int]  # a row: pixels, errors, look
 
 
 def batches(
-    work: Iterable[_Images], batch_size: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[_Images, Batch]]:
-    """Batches of each of `work`, in order, decoded ahead by `pool`.
+    blocks: Iterable[tuple[_Block, ImageSource, range, Mapping[View, Preprocess]]],
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[_Block, Batch]]:
+    """Batches of the rows of each block, in order, decoded ahead by `pool`.
 
-    Batches never span two items of `work`, so what is encoded together does not depend on what
-    else is being done.
+    An image is decoded once for all views. Batches never span two blocks, so what is encoded
+    together does not depend on what else is being done.
     """
-    waiting: deque[tuple[_Images, range, list[Future[list[_Loaded]]]]] = deque()
-    reduced: ReducedImages | None = None
-    for images, following in pairwise(chain(work, [None])):
-        if images is None:
-            break
-        if not (reduced and images.are_shared(reduced.images)):
-            keep = following is not None and images.are_shared(following)
-            reduced = ReducedImages(images, keep)
-        for start in range(images.rows.start, images.rows.stop, batch_size):
-            rows = range(start, min(start + batch_size, images.rows.stop))
-            waiting.append((images, rows, _submit(images, reduced, rows, pool)))
-            if len(waiting) > _AHEAD:
+    waiting: deque[tuple[_Block, ImageSource, range, list[Future[list[_Loaded]]]]] = deque()
+    for block, source, rows, views in blocks:
+        perturbations = len({perturbation for perturbation, _ in views})
+        slice_size = max(1, _SLICE // perturbations)
+        load = partial(_load, source, views)
+        for start in range(rows.start, rows.stop, batch_size):
+            part = range(start, min(start + batch_size, rows.stop))
+            slices = [part[at : at + slice_size] for at in range(0, len(part), slice_size)]
+            futures = [pool.submit(list, map(load, some)) for some in slices]
+            waiting.append((block, source, part, futures))
+            if len(waiting) > max(1, _AHEAD // perturbations):
                 yield _collect(*waiting.popleft())
     while waiting:
         yield _collect(*waiting.popleft())
 
 
-def _submit(
-    images: Images, reduced: ReducedImages, rows: range, pool: ThreadPoolExecutor
-) -> list[Future[list[_Loaded]]]:
-    slices = [rows[start : start + _SLICE] for start in range(0, len(rows), _SLICE)]
-    load = partial(_load, images, reduced)
-    return [pool.submit(list, map(load, part)) for part in slices]
-
-
 def _collect(
-    images: _Images, rows: range, futures: list[Future[list[_Loaded]]]
-) -> tuple[_Images, Batch]:
-    loaded = [row for future in futures for row in future.result()]
-    keys = images.preprocess
-    pixels = {key: np.stack([row.pixels[key] for row in loaded]) for key in keys}
-    valid = {key: np.array([key not in row.errors for row in loaded]) for key in keys}
-    errors = {
-        key: {row.sample_id: row.errors[key] for row in loaded if key in row.errors} for key in keys
-    }
-    return images, Batch(rows, pixels, valid, errors, tuple(row.look for row in loaded))
+    block: _Block, source: ImageSource, rows: range, futures: list[Future[list[_Loaded]]]
+) -> tuple[_Block, Batch]:
+    pixels, errors, looks = zip(
+        *(row for future in futures for row in future.result()), strict=True
+    )
+    named = [(source.ids[row], error) for row, error in zip(rows, errors, strict=True) if error]
+    return block, Batch(
+        rows,
+        {view: np.stack([row[view] for row in pixels]) for view in pixels[0]},
+        {view: {name: why[view] for name, why in named if view in why} for view in pixels[0]},
+        looks,
+    )
 
 
 @returned()
-def _load(images: Images, reduced: ReducedImages, row: int) -> _Loaded:
-    sample_id = images.source.ids[row]
-    try:
-        image = _perturbed(images, reduced, row, sample_id)
-    except UndecodableImage as error:
-        blank = {key: preprocess(_BLANK) for key, preprocess in images.preprocess.items()}
-        return _Loaded(sample_id, blank, dict.fromkeys(blank, str(error)))
-    is_clean = images.perturbation.name == CLEAN.name
-    loaded = _Loaded(sample_id, {}, {}, look_of(image) if is_clean else 0)
-    for key, preprocess in images.preprocess.items():
+def _load(source: ImageSource, views: Mapping[View, Preprocess], row: int) -> _Loaded:
+    pixels: dict[View, NDArray[np.uint8]] = {}
+    errors: dict[View, str] = {}
+    perturbed: dict[Perturbation, Image.Image] = {}
+    reduced: dict[int, NDArray[np.uint8]] = {}  # by canvas
+    for view, preprocess in views.items():
         try:
-            loaded.pixels[key] = preprocess(image)
+            if not perturbed:
+                perturbed[CLEAN] = source.image(row)
+            if (perturbation := view[0]) not in perturbed:
+                canvas = perturbation.canvas
+                if canvas not in reduced:
+                    reduced[canvas] = reduce_to_canvas(np.asarray(perturbed[CLEAN]), canvas)
+                image = apply(perturbation, reduced[canvas], source.ids[row])
+                perturbed[perturbation] = Image.fromarray(image)
+            pixels[view] = preprocess(perturbed[perturbation])
         except UndecodableImage as error:
-            loaded.pixels[key] = preprocess(_BLANK)
-            loaded.errors[key] = str(error)
-    return loaded
-
-
-def _perturbed(images: Images, reduced: ReducedImages, row: int, sample_id: str) -> Image.Image:
-    if images.perturbation.name == CLEAN.name:
-        return images.source.image(row)
-    image = reduced.image(row)
-    return Image.fromarray(apply(images.perturbation, image, sample_id))
+            pixels[view], errors[view] = preprocess(_BLANK), str(error)
+    is_clean = any(perturbation == CLEAN for perturbation, _ in views)
+    return pixels, errors, look_of(perturbed[CLEAN]) if is_clean and perturbed else 0

@@ -1,6 +1,8 @@
 """Do the work: images go through every backbone, block by block, into the store.
 
-A block is finished or it is not. Whatever stops a run, the same command goes on from there.
+For each block of a split its images are decoded once, perturbed, preprocessed once for all
+backbones that share that, encoded, and appended to drafts. A block is finished or it is not:
+whatever stops a run, the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import math
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -23,13 +25,14 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import BadImages
-from clipsyn.extract.encoder import Encoder, Used, measured
-from clipsyn.extract.images import Batch, Images, batches
-from clipsyn.extract.text import publish_classes, write_classes
-from clipsyn.extract.work import CellWork, SplitWork, Work
+from clipsyn.errors import BadImages, DamagedStore
+from clipsyn.extract import ExtractSettings
+from clipsyn.extract.encoder import ClassTexts, Encoder, resolve_device, timed
+from clipsyn.extract.images import Batch, View, batches
+from clipsyn.extract.work import Cell, Classes, Split, Work
+from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
-from clipsyn.names import canonical_json
+from clipsyn.names import canonical_json, fingerprint, parse_shard
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
@@ -38,12 +41,12 @@ from clipsyn.store.schema import GROUPS
 from clipsyn.text import running
 
 _T = TypeVar("_T")
-_EncodedBatch = tuple[Any, Callable[[], Used]]  # embeddings on the encoder's device, their cost
+_Encoded = tuple[Any, Callable[[], float]]  # embeddings on the device, and what gives seconds
+_CPU_BATCH, _GPU_BATCH = 64, 256
 _BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
 _SMALL = 1.0  # GFLOPs an image, below which one core a batch is faster than all cores a batch
 _LISTED = 3  # bad images named in an error
-_PARTS = 8  # for each worker, from which on a part is all that shares decoded images
-_TOGETHER = 5  # perturbations that go through a block in turn, so that it is decoded once for them
+_TOGETHER = 5  # perturbations that go through a block together: it is decoded once for them
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,31 @@ class RunSettings:
     shard: tuple[int, int] = (0, 1)  # this worker of so many
     max_bad: float = 0.001  # share of undecodable images above which the run fails
 
+    @classmethod
+    def of(cls, job: ExtractSettings) -> RunSettings:
+        """As the job says, and on this machine."""
+        on_cpu = resolve_device(job.device).type == "cpu"
+        cores = usable_cores()
+        return cls(
+            batch_size=job.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH),
+            workers=job.workers or min(cores, 16),
+            lanes=min(cores, 8) if on_cpu else 1,
+            shard=parse_shard(job.shard),
+            max_bad=job.max_bad,
+        )
+
 
 @dataclass(frozen=True, eq=False)
-class Item(Images):
-    """One block of one split under one perturbation, for the cells that lack it."""
+class Block:
+    """One block of one split, for cells that lack it, of a few perturbations."""
 
-    block: int
-    cells: tuple[CellWork, ...]
+    split: Split
+    number: int
+    cells: tuple[Cell, ...]
 
-    @classmethod
-    def of(cls, split: SplitWork, block: int, cells: tuple[CellWork, ...]) -> Item:
-        keys = {cell.encoder.preprocess_key: cell.encoder.preprocess for cell in cells}
-        rows = cells[0].draft.blocks.range(block)
-        return cls(split.source, cells[0].perturbation, keys, rows, block, cells)
+    @property
+    def rows(self) -> range:
+        return self.cells[0].draft.blocks.range(self.number)
 
 
 def run(work: Work, settings: RunSettings, progress: Progress) -> None:
@@ -76,6 +91,7 @@ def run(work: Work, settings: RunSettings, progress: Progress) -> None:
 
     Raises BadImages when more than `max_bad` of a split cannot be decoded; what is finished stays.
     """
+    FeatureStore.create(work.store.path, work.store.chunk_rows)
     for split in work.splits:
         _freeze(work, split)
     for classes in work.classes:
@@ -94,30 +110,22 @@ def run(work: Work, settings: RunSettings, progress: Progress) -> None:
             raise
 
 
-def items(work: Work, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
-    """What is left to do, in a fixed order, of one of so many workers.
-
-    `shard` (i, n) takes every n-th part from i. Items that share decoded images are one part, if
-    there are enough of these for all workers to be busy until the end.
-    """
-    enough = _PARTS * shard[1]
-    few = len([*itertools.islice(_parts(work), enough)]) < enough
-    parts = ([block] for part in _parts(work) for block in part) if few else _parts(work)
-    for part in itertools.islice(parts, shard[0], None, shard[1]):
-        for split, block, cells in part:
-            if lacking := tuple(cell for cell in cells if not cell.draft.is_done(block)):
-                yield Item.of(split, block, lacking)
+def blocks(work: Work, shard: tuple[int, int] = (0, 1)) -> Iterator[Block]:
+    """What is left to do, in a fixed order; of one of so many workers (i, n), every n-th from i."""
+    for block in itertools.islice(_every_block(work), shard[0], None, shard[1]):
+        lacking = tuple(cell for cell in block.cells if not cell.draft.is_done(block.number))
+        if lacking:
+            yield replace(block, cells=lacking)
 
 
-def _parts(work: Work) -> Iterator[list[tuple[SplitWork, int, tuple[CellWork, ...]]]]:
-    """All blocks, each with the few perturbations that share its decoded images."""
+def _every_block(work: Work) -> Iterator[Block]:
     for split in work.splits:
-        by_perturbation = itertools.groupby(split.cells, key=lambda cell: cell.perturbation)
-        left = [tuple(cells) for _, cells in by_perturbation]
-        for start in range(0, len(left), _TOGETHER):
-            together = left[start : start + _TOGETHER]
-            for block in range(together[0][0].draft.blocks.count):
-                yield [(split, block, cells) for cells in together]
+        perturbations = list(dict.fromkeys(cell.perturbation for cell in split.cells))
+        for start in range(0, len(perturbations), _TOGETHER):
+            together = perturbations[start : start + _TOGETHER]
+            cells = tuple(cell for cell in split.cells if cell.perturbation in together)
+            for number in range(cells[0].draft.blocks.count):
+                yield Block(split, number, cells)
 
 
 @dataclass
@@ -128,84 +136,95 @@ class _Run:
     pool: ThreadPoolExecutor
     encoding: _Queue
     writer: _Queue
-    counters: dict[CellWork, int] = field(default_factory=dict)
-    bad: dict[CellWork, dict[str, str]] = field(default_factory=dict)
+    counters: dict[Cell, int] = field(default_factory=dict)
+    bad: dict[Cell, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> None:
-        left = items(self.work, self.settings.shard)
+        left = (
+            (
+                block,
+                block.split.source,
+                block.rows,
+                {_view(cell): cell.encoder.preprocess for cell in block.cells},
+            )
+            for block in blocks(self.work, self.settings.shard)
+        )
         stream = batches(left, self.settings.batch_size, self.pool)
-        for item, group in itertools.groupby(stream, key=itemgetter(0)):
-            self._encode_block(item, (batch for _, batch in group))
+        for block, group in itertools.groupby(stream, key=itemgetter(0)):
+            self._encode_block(block, (batch for _, batch in group))
         for cell in self.work.cells:  # also those whose last block an earlier run has written
             self.writer.submit(self._publish, cell)
 
-    def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
-        parts: dict[CellWork, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}
-        valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
-        errors = {cell: dict[str, str]() for cell in item.cells}
+    def _encode_block(self, block: Block, stream: Iterator[Batch]) -> None:
+        parts: dict[Cell, list[Future[_Encoded]]] = {cell: [] for cell in block.cells}
+        errors: dict[Cell, dict[str, str]] = {cell: {} for cell in block.cells}
         looks: list[int] = []
-        counters = [self._counter(cell) for cell in item.cells]
         for batch in stream:
             looks += batch.looks
-            for cell, counter in zip(item.cells, counters, strict=True):
-                key = cell.encoder.preprocess_key
-                part = self.encoding.submit(_encode, cell.encoder, batch.pixels[key])
-                parts[cell].append(part)
-                valid[cell].append(batch.valid[key])
-                errors[cell] |= batch.errors[key]
-                self.progress.advance(counter, len(batch.rows))
-        for cell in item.cells:
-            decoded = np.concatenate(valid[cell])
-            block = (item.block, parts[cell], decoded, {"errors": errors[cell], "looks": looks})
-            self.writer.submit(self._finish_block, cell, *block)
-        for cell in item.cells:
-            self._check_bad(cell, errors[cell])
+            for cell in block.cells:
+                pixels = batch.pixels[_view(cell)]
+                parts[cell].append(self.encoding.submit(_encode, cell.encoder, pixels))
+                errors[cell] |= batch.errors[_view(cell)]
+                self.progress.advance(self._counter(cell), len(batch.rows))
+        for cell in block.cells:
+            note = {"errors": errors[cell], "looks": looks}
+            self.writer.submit(self._finish, block, cell, parts[cell], note)
+        for cell in block.cells:  # early; `_publish` checks those of earlier runs, too
+            seen = self.bad.setdefault(cell, {})
+            seen |= errors[cell]
+            self._refuse_bad(cell, seen)
 
-    def _finish_block(
-        self,
-        cell: CellWork,
-        block: int,
-        parts: list[Future[_EncodedBatch]],
-        valid: NDArray[np.bool_],
-        seen: Note,
-    ) -> None:
+    def _finish(self, block: Block, cell: Cell, parts: list[Future[_Encoded]], note: Note) -> None:
         encoded = [part.result() for part in parts]
         embedding = cell.encoder.to_host([embedding for embedding, _ in encoded])
+        ids = block.split.source.ids
+        valid = np.array([ids[row] not in note["errors"] for row in block.rows])
         embedding[~valid] = np.nan
-        note = seen | _note([used() for _, used in encoded])
-        cell.draft.write(block, {"image_embedding": embedding, "valid": valid}, note)
+        note |= {
+            "worker": {
+                "host": platform.node(),
+                "process": os.getpid(),
+                "clipsyn": __version__,
+                "command": running(),
+            },
+            "finished": _now(),
+            "encode_seconds": round(sum(seconds() for _, seconds in encoded), 4),
+        }
+        cell.draft.write(block.number, {"image_embedding": embedding, "valid": valid}, note)
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
 
-    def _publish(self, cell: CellWork) -> bool:
+    def _publish(self, cell: Cell) -> bool:
         def describe(notes: list[Note]) -> Mapping[str, Any]:
             errors = {name: why for note in notes for name, why in note["errors"].items()}
-            _refuse_bad(cell, errors, self.settings.max_bad)
-            self._keep_looks(cell, notes)
+            self._refuse_bad(cell, errors)
+            looks = np.array([look for note in notes for look in note["looks"]], np.uint64)
+            if looks.any():  # completes the sample table, which was there before any image was
+                self.work.store.add_looks(cell.key.dataset, cell.key.split, looks)
             return {"errors": errors, "provenance": _provenance(cell, notes)}
 
         if cell.draft.pending():
             return False
         if cell.classes:
-            publish_classes(cell.classes, self.work.replace)
-        published = cell.draft.publish(describe, replace=self.work.replace)
+            publish_classes(cell.classes, self.work.job.replace)
+        published = cell.draft.publish(describe, replace=self.work.job.replace)
         if published:
-            _write_answers(self.work.store, cell, self.work.replace)
+            _write_answers(self.work.store, cell, self.work.job.replace)
         return published
 
-    def _keep_looks(self, cell: CellWork, notes: list[Note]) -> None:
-        """Complete the sample table, which was there before any image was decoded."""
-        looks = np.array([look for note in notes for look in note["looks"]], np.uint64)
-        if looks.any():
-            self.work.store.add_looks(cell.key.dataset, cell.key.split, looks)
+    def _refuse_bad(self, cell: Cell, errors: Mapping[str, str]) -> None:
+        samples = cell.draft.blocks.samples
+        if len(errors) <= self.settings.max_bad * samples:
+            return
+        shown = "; ".join(f"{name}: {why}" for name, why in [*errors.items()][:_LISTED])
+        enough = math.ceil(1000 * len(errors) / samples) / 1000
+        raise BadImages(
+            f"{len(errors)} of {samples:,} images of {cell.key.dataset}/{cell.key.split} cannot "
+            f"be decoded ({shown}): mend or remove them, or run again with max_bad={enough:g} to "
+            "keep them as rows without an embedding"
+        )
 
-    def _check_bad(self, cell: CellWork, errors: Mapping[str, str]) -> None:
-        """Fail early; `_publish` checks all blocks, including those of earlier runs."""
-        seen = self.bad.setdefault(cell, {})
-        seen |= errors
-        _refuse_bad(cell, seen, self.settings.max_bad)
-
-    def _counter(self, cell: CellWork) -> int:
+    def _counter(self, cell: Cell) -> int:
         if cell not in self.counters:
             total = cell.draft.blocks.samples
             done = total - cell.images_left
@@ -248,8 +267,12 @@ class _Queue:
             self._unfinished.popleft().result()
 
 
-def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _EncodedBatch:
-    return measured(lambda: encoder.encode_images(pixels), encoder.device)
+def _view(cell: Cell) -> View:
+    return cell.perturbation, cell.encoder.preprocess_key
+
+
+def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _Encoded:
+    return timed(lambda: encoder.encode_images(pixels), encoder.device)
 
 
 @contextmanager
@@ -259,44 +282,24 @@ def _lanes(work: Work, settings: RunSettings) -> Iterator[_Queue]:
     The threads that share a small product spend much of the time waiting for each other.
     """
     small = all((cell.encoder.gflops or _SMALL) < _SMALL for cell in work.cells)
-    if settings.lanes == 1 or not small:
-        with _Queue(1, 1) as queue:
-            yield queue
-        return
-    threads = torch.get_num_threads()
-    of_each = max(1, threads // settings.lanes)
+    lanes, threads = settings.lanes if small else 1, torch.get_num_threads()
     try:
-        with _Queue(
-            settings.lanes, settings.lanes, lambda: torch.set_num_threads(of_each)
-        ) as queue:
+        with _Queue(lanes, lanes, lambda: torch.set_num_threads(max(1, threads // lanes))) as queue:
             yield queue
     finally:
         torch.set_num_threads(threads)  # the number of threads is the whole process's
 
 
-def _refuse_bad(cell: CellWork, errors: Mapping[str, str], max_bad: float) -> None:
-    samples = cell.draft.blocks.samples
-    if len(errors) <= max_bad * samples:
-        return
-    shown = "; ".join(f"{name}: {why}" for name, why in itertools.islice(errors.items(), _LISTED))
-    enough = math.ceil(1000 * len(errors) / samples) / 1000
-    raise BadImages(
-        f"{len(errors)} of {samples:,} images of {cell.key.dataset}/{cell.key.split} cannot be "
-        f"decoded ({shown}): mend or remove them, or run again with max_bad={enough:g} to keep "
-        "them as rows without an embedding"
-    )
-
-
-def _freeze(work: Work, split: SplitWork) -> None:
+def _freeze(work: Work, split: Split) -> None:
     """Publish the sample table, or update labels and class names of the published one."""
     table, draft = split.table, split.samples
     if draft.is_published():
         work.store.annotate(table)
     else:
-        draft.fill(table.arrays(), table.attributes(), replace=work.replace)
+        draft.fill(table.arrays(), table.attributes(), replace=work.job.replace)
 
 
-def _write_answers(store: FeatureStore, cell: CellWork, replace: bool) -> None:
+def _write_answers(store: FeatureStore, cell: Cell, replace: bool) -> None:
     """Logits and predictions, or these alone, from the stored embeddings, if they are whole."""
     answers, other = cell.answers, cell.superseded
     if not (answers and other and cell.classes and cell.draft.is_published()):
@@ -316,44 +319,59 @@ def _write_answers(store: FeatureStore, cell: CellWork, replace: bool) -> None:
             discard(store.path, other.target)
 
 
-def _note(used: Sequence[Used]) -> Note:
-    return {
-        "worker": {
-            "host": platform.node(),
-            "process": os.getpid(),
-            "clipsyn": __version__,
-            "command": running(),
-        },
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "encode_seconds": round(sum(batch.seconds for batch in used), 4),
-        "memory": _largest(batch.memory for batch in used),
-    }
-
-
-def _provenance(cell: CellWork, notes: Sequence[Note]) -> dict[str, Any]:
+def _provenance(cell: Cell, notes: Sequence[Note]) -> dict[str, Any]:
     """How and when the cell was made: recorded, never compared."""
+    workers = {canonical_json(note["worker"]): note["worker"] for note in notes}
     return {
         "encoder": cell.encoder.provenance,
-        "workers": list(
-            {canonical_json(note["worker"]): note["worker"] for note in notes}.values()
-        ),
+        "workers": list(workers.values()),
         "finished": max(note["finished"] for note in notes),
         "encode_seconds": round(sum(note["encode_seconds"] for note in notes), 4),
-        **_memory(cell, notes),
     }
 
 
-def _memory(cell: CellWork, notes: Sequence[Note]) -> dict[str, float]:
-    """The most that any block needed: see `clipsyn.extract.encoder`, here with the weights."""
-    most = _largest(note.get("memory", {}) for note in notes)  # older drafts have no such note
-    if "peak_memory_mb" in most:
-        most["peak_memory_mb"] += cell.encoder.provenance["image_weights_mb"]
-    return {kind: round(value, 1) for kind, value in most.items()}
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _largest(memory: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    most: dict[str, float] = {}
-    for batch in memory:
-        for kind, value in batch.items():
-            most[kind] = max(value, most.get(kind, value))
-    return most
+def write_classes(classes: Classes, shard: tuple[int, int], progress: Progress) -> None:
+    """Encode the texts that no worker has encoded, then make the class embeddings of all.
+
+    Workers begin at different parts, so that together they encode most of them once.
+    """
+    draft, encoder = classes.draft, classes.encoder
+    if not draft.pending():
+        return
+    texts = ClassTexts(encoder, classes.names, classes.prompts)
+    named = {_part_name(part): part for part in texts.parts}
+    done = sum(len(part) for name, part in named.items() if draft.is_kept(name))
+    title = f"{encoder.backbone.name}: prompts {classes.prompts.name}"
+    counter = progress.add(title, len(texts), done, unit="texts")
+    first = len(named) * shard[0] // shard[1]
+    for name, part in [*named.items()][first:] + [*named.items()][:first]:
+        if not draft.is_kept(name) and draft.pending():
+            draft.keep(name, encoder.encode_text(part))
+            progress.advance(counter, len(part))
+    progress.finish(counter)
+    try:
+        embedding = texts.class_embeddings(
+            lambda part: draft.kept(_part_name(part), (len(part), encoder.embed_dim))
+        )
+    except DamagedStore:
+        if draft.pending():  # else another worker was faster, and has cleared up
+            raise
+        return
+    draft.write(0, {"class_embedding": embedding}, {})
+
+
+def _part_name(texts: Sequence[str]) -> str:
+    """What a part is kept under: it is found again only where it is cut in the same way."""
+    return fingerprint({"texts": list(texts)})[:20]
+
+
+def publish_classes(classes: Classes, replace: bool) -> None:
+    """Make class embeddings visible that are whole."""
+    encoder = classes.encoder
+    made = {"encoder": encoder.provenance, "clipsyn": __version__, "command": running()}
+    attributes = {"logit_scale": encoder.logit_scale, "provenance": {**made, "finished": _now()}}
+    classes.draft.publish(lambda _: attributes, replace=replace)

@@ -1,41 +1,60 @@
-"""The work of an extraction: encoders, images and drafts, compared with what the store holds.
+"""What is to be made: names in; encoders, images and drafts out, compared with what a store holds.
 
-This reads images (to hash them) and the store, and writes nothing.
+`plan_job` says what would be made, by names alone. `load_job` loads weights and hashes images, and
+refuses what would be of others than the store's. Neither writes. Importing this module is cheap;
+torch and open_clip come with the first job.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clipsyn.catalog.texts import resolve_prompts
-from clipsyn.errors import DatasetError, StaleCell
-from clipsyn.extract import Cost, Plan, PlannedCell, PlannedSplit, stores_logits
-from clipsyn.extract.encoder import Encoder
-from clipsyn.extract.images import PIXELS_VERSION
-from clipsyn.images.sources import ImageSource, sample_table
-from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet
+from clipsyn.catalog.backbones import cost_of, resolve_backbones
+from clipsyn.catalog.datasets import find_dataset, resolve_datasets
+from clipsyn.catalog.texts import NAMED, resolve_prompts
+from clipsyn.errors import DatasetError, StaleCell, UsageError
+from clipsyn.extract import (
+    PIXELS_VERSION,
+    Cost,
+    ExtractSettings,
+    Plan,
+    PlannedCell,
+    stores_logits,
+    tune_process_memory,
+)
+from clipsyn.images.perturb import expand
+from clipsyn.methods.numerics.logits import CHUNK_ROWS
+from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet, listed
 from clipsyn.show.progress import Progress
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.samples import SampleTable, changed_samples
+from clipsyn.store.files import is_vacant
+from clipsyn.store.samples import SampleTable, changed_samples, check_fits
 from clipsyn.store.schema import ANSWERS, IDENTITY_VERSION
 from clipsyn.text import advised
 
+if TYPE_CHECKING:
+    from clipsyn.extract.encoder import Encoder
+    from clipsyn.images.sources import ImageSource
+
 
 @dataclass(frozen=True, eq=False)
-class ClassesWork:
+class Classes:
     """Class embeddings of one backbone for one dataset and prompt set."""
 
     encoder: Encoder
     prompts: PromptSet
-    class_names: tuple[str, ...]
+    names: tuple[str, ...]
     draft: Draft
 
 
 @dataclass(frozen=True, eq=False)
-class CellWork:
+class Cell:
     """One feature cell, and what is made from it if there are class embeddings.
 
     `answers` are its logits, or its predictions without logits. A published group of the other kind
@@ -46,24 +65,13 @@ class CellWork:
     encoder: Encoder
     perturbation: Perturbation
     draft: Draft
-    classes: ClassesWork | None
+    classes: Classes | None
     answers: Draft | None
     superseded: Draft | None
 
-    @cached_property
+    @property
     def images_left(self) -> int:
         return sum(len(self.draft.blocks.range(block)) for block in self.draft.pending())
-
-    @property
-    def cost(self) -> Cost:
-        """Of what is not there yet, as if a tower whose GFLOPs are not known took none."""
-        classes = 0
-        if self.classes and self.answers and not self.answers.is_published():
-            classes = len(self.classes.class_names)
-        has_logits = self.answers is not None and self.answers.kind == "logits"
-        images, gflops = self.draft.blocks.samples, self.encoder.gflops or 0.0
-        left, width = self.images_left, self.encoder.embed_dim
-        return Cost.of(images, left, gflops, width, classes, has_logits=has_logits)
 
     @property
     def is_needed(self) -> bool:
@@ -72,14 +80,14 @@ class CellWork:
         return not all(draft.is_published() for draft in drafts if draft)
 
 
-@dataclass(frozen=True)
-class SplitWork:
+@dataclass(frozen=True, eq=False)
+class Split:
     """One split of one dataset: the samples and every cell that is asked for on them."""
 
     source: ImageSource
     table: SampleTable
     samples: Draft
-    cells: tuple[CellWork, ...]
+    cells: tuple[Cell, ...]
 
     def corrects(self, store: FeatureStore) -> bool:
         """Whether labels or class names in the store differ from the source's."""
@@ -95,12 +103,12 @@ class SplitWork:
 @dataclass(frozen=True)
 class Work:
     store: FeatureStore
-    splits: tuple[SplitWork, ...]
-    replace: bool
+    splits: tuple[Split, ...]
+    job: ExtractSettings
     notes: tuple[str, ...]
 
     @property
-    def cells(self) -> Iterator[CellWork]:
+    def cells(self) -> Iterator[Cell]:
         return (cell for split in self.splits for cell in split.cells)
 
     @property
@@ -110,90 +118,166 @@ class Work:
         )
 
     @property
-    def classes(self) -> list[ClassesWork]:
+    def classes(self) -> list[Classes]:
         """Each set of class embeddings once, though several splits and perturbations use it."""
         by_target = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
         return list(by_target.values())
 
-    def plan(self) -> Plan:
-        """As it stands: what is done, what the rest costs."""
-        cells = []
-        for split in self.splits:
-            table = split.table
-            size = PlannedSplit(table.dataset, table.split, len(table), len(table.class_names))
-            cells += [
-                PlannedCell(size, cell.perturbation, cell.key.backbone, cell.cost)
-                for cell in split.cells
-            ]
-        return Plan(cells, {cell.key for cell in self.cells if not cell.is_needed})
-
     def summary(self) -> str:
-        if any(cell.is_needed for cell in self.cells):
-            return self.plan().summary()
+        cells = list(self.cells)
+        if needed := [cell for cell in cells if cell.is_needed]:
+            images = sum(cell.images_left for cell in needed)
+            return (
+                f"{len(needed):,} of {len(cells):,} cells to make: {images:,} images through a "
+                "backbone"
+            )
         correct = ", labels or class names are to be corrected" if self.is_needed else ""
-        return f"all {len([*self.cells]):,} cells are there{correct}"
+        return f"all {len(cells):,} cells are there{correct}"
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What an extraction is asked for; everything but the images is loaded and resolved."""
+def plan_job(path: Path, job: ExtractSettings) -> Plan:
+    """What the job would do, as far as it is known without loading weights.
 
-    encoders: Sequence[Encoder]
-    sources: Sequence[ImageSource]
-    perturbations: Sequence[Perturbation]
-    prompts: str | None = None  # see `resolve_prompts`
-    logits: str = "clean"  # see `stores_logits`
-    replace: bool = False
+    Loads, downloads and writes nothing. Raises as `load_job` does for what cannot work whatever
+    is here.
+    """
+    tune_process_memory()
+    from clipsyn.extract.encoder import resolve_device, resolve_precision
+    from clipsyn.extract.weights import locate
+
+    resolve_precision(job.precision, resolve_device(job.device))
+    datasets, splits, perturbations = _asked(job)
+    backbones = {}
+    for backbone in resolve_backbones(job.backbones):
+        found, facts = locate(backbone, download=False), cost_of(backbone)
+        gflops = facts.image_gflops if facts else None
+        is_here = found.checkpoint is not None
+        backbones[backbone.name] = found.config.get("embed_dim"), gflops, is_here
+    sizes = [_size(job, dataset, split) for dataset, split in product(datasets, splits)]
+    cells = []
+    for (dataset, split, images, classes, _), perturbation, name in product(
+        sizes, perturbations, backbones
+    ):
+        width, gflops, _ = backbones[name]
+        known = (images, classes, gflops, width)
+        cost = Cost.of(
+            *(math.nan if number is None else number for number in known),
+            has_logits=stores_logits(perturbation, job.logits),
+        )
+        key = FeatureKey(dataset, split, perturbation.label, name)
+        cells.append(PlannedCell(key, images, classes, cost))
+    missing = {f"{dataset}/{split}": why for dataset, split, _, _, why in sizes if why}
+    done = () if is_vacant(path) else FeatureStore.open(path).keys()
+    return Plan(cells, done, backbones, missing)
 
 
-def load_work(store: FeatureStore, wanted: Wanted, progress: Progress) -> Work:
-    """Compare what is wanted with what the store holds.
+def load_job(path: Path, job: ExtractSettings, progress: Progress) -> Work:
+    """Load backbones, read images, and compare with the store at `path`."""
+    tune_process_memory()
+    from clipsyn.extract.openclip import load_encoder
+
+    store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
+    store.check_writable()
+    datasets, splits, perturbations = _asked(job)
+    sources = [_opened(job, *it, download=job.download) for it in product(datasets, splits)]
+    encoders = [
+        load_encoder(backbone, device=job.device, precision=job.precision)
+        for backbone in resolve_backbones(job.backbones)
+    ]
+    return load_work(store, job, encoders, sources, perturbations, progress=progress)
+
+
+def run_job(work: Work, progress: Progress) -> None:
+    """Make the store if there is none, and do the work."""
+    from clipsyn.extract.run import RunSettings, run
+
+    run(work, RunSettings.of(work.job), progress)
+
+
+def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbation]]:
+    """Datasets, splits and perturbations; raises UsageError if a list is empty."""
+    datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
+    perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
+    asked = {"datasets": datasets, "splits": splits, "perturbations": perturbations}
+    for name, named in asked.items():
+        if not named:
+            raise UsageError(f"{name}=… is empty, perhaps a variable that is not set: name one")
+    return datasets, splits, perturbations
+
+
+def _distinct(texts: Sequence[str], option: str) -> list[str]:
+    return list(dict.fromkeys(listed(texts, option)))
+
+
+def _size(
+    job: ExtractSettings, dataset: str, split: str
+) -> tuple[str, str, int | None, int | None, str]:
+    """Dataset, split, images, classes, and why the images are not here.
+
+    Without them the numbers are the catalogue's; nothing is downloaded.
+    """
+    try:
+        source = _opened(job, dataset, split)
+    except DatasetError as error:
+        info = find_dataset(dataset)
+        if info is None or info.shipped or split not in info.splits:
+            raise
+        if job.prompts not in NAMED:  # a file is looked at, though the class names are not here
+            resolve_prompts(job.prompts, info.name, (), ())
+        return info.name, split, info.splits[split].n, info.classes, str(error)
+    if source.class_names:
+        resolve_prompts(job.prompts, source.name, source.class_names, source.templates)
+    return source.name, split, len(source), len(source.class_names), ""
+
+
+def _opened(job: ExtractSettings, dataset: str, split: str, download: bool = False) -> ImageSource:
+    from clipsyn.extract.images import open_source
+
+    alone = len(_distinct(job.splits, "splits=…")) == 1
+    return open_source(dataset, split, root=job.data_root, download=download, alone=alone)
+
+
+def load_work(
+    store: FeatureStore,
+    job: ExtractSettings,
+    encoders: Sequence[Encoder],
+    sources: Sequence[ImageSource],
+    perturbations: Sequence[Perturbation],
+    *,
+    progress: Progress,
+) -> Work:
+    """Hash the images, and compare what is wanted with what the store holds.
 
     Raises StaleCell, naming the field, if a name is taken by something made from other images,
-    weights, prompts or settings and `replace` is not set; then nothing has been changed.
+    weights, prompts or settings and `job.replace` is not set; then nothing has been changed.
     """
-    _check_class_names(wanted.sources)
-    splits, notes = [], []
-    for source in wanted.sources:
+    from clipsyn.images.sources import sample_table
+
+    splits: list[Split] = []
+    notes: list[str] = []
+    for source in sources:
         table = sample_table(source, progress)
-        prompts, note = _prompts(source, wanted.prompts)
-        splits.append(_split_work(store, wanted, source, table, prompts))
+        others = [split.table for split in splits if split.table.dataset == table.dataset]
+        check_fits(others, table, store.path)
+        prompts, note = None, f"{source.name} has no class names: image embeddings only"
+        if names := source.class_names:
+            prompts, note = resolve_prompts(job.prompts, source.name, names, source.templates)
+        classes = [_classes(store, it, table, prompts) if prompts else None for it in encoders]
+        cells = tuple(
+            _cell(store, encoder, texts, table, perturbation, logits=job.logits)
+            for perturbation in perturbations
+            for encoder, texts in zip(encoders, classes, strict=True)
+        )
+        splits.append(Split(source, table, store.samples_draft(table), cells))
         notes += [*source.notes, note]
-    work = Work(store, tuple(splits), wanted.replace, tuple(dict.fromkeys(filter(None, notes))))
-    _refuse_imported(work)
-    if not wanted.replace:
-        _refuse_stale(work)
+    work = Work(store, tuple(splits), job, tuple(dict.fromkeys(filter(None, notes))))
+    _refuse_others(work)
     return work
 
 
-def _prompts(source: ImageSource, spec: str | None) -> tuple[PromptSet | None, str]:
-    if not source.class_names:
-        return None, f"{source.name} has no class names: image embeddings only"
-    return resolve_prompts(spec, source.name, source.class_names, source.templates)
-
-
-def _split_work(
-    store: FeatureStore,
-    wanted: Wanted,
-    source: ImageSource,
-    table: SampleTable,
-    prompts: PromptSet | None,
-) -> SplitWork:
-    texts = [_classes_work(store, e, table, prompts) if prompts else None for e in wanted.encoders]
-    cells = []
-    for perturbation in wanted.perturbations:
-        for encoder, classes in zip(wanted.encoders, texts, strict=True):
-            key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
-            draft = _feature_draft(store, key, encoder, perturbation, table)
-            wants = stores_logits(perturbation, wanted.logits)
-            both = _answer_drafts(store, key, draft, classes, wants) if classes else (None, None)
-            cells.append(CellWork(key, encoder, perturbation, draft, classes, *both))
-    return SplitWork(source, table, store.samples_draft(table), tuple(cells))
-
-
-def _classes_work(
+def _classes(
     store: FeatureStore, encoder: Encoder, table: SampleTable, prompts: PromptSet
-) -> ClassesWork:
+) -> Classes:
     identity: Identity = {
         "format": IDENTITY_VERSION,
         "backbone": encoder.identity,
@@ -208,16 +292,19 @@ def _classes_work(
     target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
     sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
     draft = store.draft(target, "classes", identity, sizes)
-    return ClassesWork(encoder, prompts, table.class_names, draft)
+    return Classes(encoder, prompts, table.class_names, draft)
 
 
-def _feature_draft(
+def _cell(
     store: FeatureStore,
-    key: FeatureKey,
     encoder: Encoder,
-    perturbation: Perturbation,
+    classes: Classes | None,
     table: SampleTable,
-) -> Draft:
+    perturbation: Perturbation,
+    *,
+    logits: str,
+) -> Cell:
+    key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
     identity: Identity = {
         **table.identity(),
         "backbone": encoder.identity,
@@ -225,47 +312,35 @@ def _feature_draft(
         "pixels": PIXELS_VERSION,
     }
     sizes = {"sample": len(table), "embed": encoder.embed_dim}
-    return store.draft(store.features_path(key), "features", identity, sizes)
+    draft = store.draft(store.features_path(key), "features", identity, sizes)
+    answers, superseded = (None, None)
+    if classes:
+        answers, superseded = _answers(store, key, draft, classes)
+        if not (stores_logits(perturbation, logits) or answers.is_published()):
+            answers, superseded = superseded, answers  # logits that are there are kept
+    return Cell(key, encoder, perturbation, draft, classes, answers, superseded)
 
 
-def _answer_drafts(
-    store: FeatureStore, key: FeatureKey, features: Draft, classes: ClassesWork, wants_logits: bool
+def _answers(
+    store: FeatureStore, key: FeatureKey, features: Draft, classes: Classes
 ) -> tuple[Draft, Draft]:
-    """The logits or the predictions to make, and those of the other kind.
-
-    Logits that are there already are kept, whatever is wanted.
-    """
+    """The drafts of logits and of predictions."""
     identity: Identity = {
         "format": IDENTITY_VERSION,
         "features": features.fingerprint,
         "classes": classes.draft.fingerprint,
         "prompts": classes.prompts.name,
     }
-    sizes = {"sample": features.sizes["sample"], "class": len(classes.class_names)}
+    sizes = {"sample": features.sizes["sample"], "class": len(classes.names)}
     logits, predictions = (
         store.draft(store.at(kind, *key.names, classes.prompts.name), kind, identity, sizes)
         for kind in ANSWERS
     )
-    if wants_logits or logits.is_published():
-        return logits, predictions
-    return predictions, logits
+    return logits, predictions
 
 
-def _check_class_names(sources: Sequence[ImageSource]) -> None:
-    """A class is known by its index, so all splits of a dataset must have the same classes."""
-    known: dict[str, ImageSource] = {}
-    for source in sources:
-        other = known.setdefault(source.name, source)
-        if source.class_names != other.class_names:
-            raise DatasetError(
-                f"{source.name}: its splits {other.split} and {source.split} have different "
-                f"classes ({len(other.class_names)} and {len(source.class_names)}); list all class "
-                "names in one classnames.txt"
-            )
-
-
-def _refuse_imported(work: Work) -> None:
-    """A name stands for one cell: what was imported is never extracted over."""
+def _refuse_others(work: Work) -> None:
+    """Raise StaleCell for names of something else; what was imported is never replaced."""
     for cell in work.cells:
         if work.store.cell(cell.key).imported_as:
             raise StaleCell(
@@ -273,9 +348,8 @@ def _refuse_imported(work: Work) -> None:
                 "(NAME=SOURCE), or remove the import, "
                 f"`{advised('rm', work.store.path, '--backbones', cell.key.backbone)}`"
             )
-
-
-def _refuse_stale(work: Work) -> None:
+    if work.job.replace:
+        return
     for split in work.splits:
         if split.samples.changes():
             old = work.store.samples(split.table.dataset, split.table.split)

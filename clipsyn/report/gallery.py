@@ -301,7 +301,7 @@ def _webp(source: ImageSource, row: int) -> str | None:
 
 def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
     """Every reading of a path that has images for a dataset and split, whose names may be any."""
-    from clipsyn.extract.sources import open_source
+    from clipsyn.extract.images import open_source
     from clipsyn.images.sources import inside
     from clipsyn.images.sources.files import open_path
     from clipsyn.images.sources.webdataset import open_tar

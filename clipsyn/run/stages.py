@@ -17,7 +17,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
-from clipsyn.extract.job import load_job, plan_job, run_job
+from clipsyn.extract.work import load_job, plan_job, run_job
 from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.report import ReportSettings
 from clipsyn.run.recipe import Recipe, Stage
@@ -125,7 +125,7 @@ def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
         jobs(store, settings)
         return Outcome("extract", False, f"by jobs: {before}")
     with progress() as counters:
-        work, run_settings = load_job(store, settings, counters)
+        work = load_job(store, settings, counters)
     for note in work.notes:
         _LOG.info("note: %s", note)
     _LOG.info(work.summary())
@@ -134,7 +134,7 @@ def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     cells = list(work.cells)
     made = sum(cell.is_needed for cell in cells)
     with progress() as counters:
-        run_job(work, run_settings, counters)
+        run_job(work, counters)
     did = f"{made:,} of {len(cells):,} cells made" if made else "labels or class names corrected"
     return Outcome("extract", False, did)
 

@@ -304,10 +304,7 @@ _EVERY_GROUP: dict[str, Any] = {
     "provenance?.encoder?.device?": str,
     **{f"provenance?.encoder?.{name}?": _number for name in ("gflops", "image_parameters")},
     **{f"provenance?.{name}?": str for name in ("finished", "written", "made_by")},
-    **{
-        f"provenance?.{name}?": _number
-        for name in ("encode_seconds", "peak_memory_mb", "process_memory_mb")
-    },
+    "provenance?.encode_seconds?": _number,
 }
 _ENCODER = {
     "identity.backbone": dict,

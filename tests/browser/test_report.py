@@ -262,7 +262,7 @@ def test_it_prints_all_that_it_has(report: Path, shown: Show) -> None:
 def test_images_are_chosen_by_who_is_right_and_saved(
     shown: Show, fakes: SimpleNamespace, write_images: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from clipsyn.extract.sources import open_source
+    from clipsyn.extract.images import open_source
 
     folder = write_images(count=12)
     source = open_source(f"photos={folder}", "test")

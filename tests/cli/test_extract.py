@@ -18,7 +18,6 @@ import polars as pl
 import pytest
 
 from clipsyn import catalog
-from clipsyn.catalog.datasets import collections
 from clipsyn.names import FeatureKey
 from clipsyn.show.table import NOTHING
 from clipsyn.store.features import FeatureStore
@@ -43,15 +42,10 @@ class TestWork:
         result = clipsyn("extract", store, *asked, "--dry-run")
         assert result.exit_code == 0
         assert not store.exists()
-        header, _, *rows, summary = result.stdout.splitlines()
-        assert "GFLOPs" in header
-        assert header.split()[-1] == "MB"
-        columns = ["photos", "test", "clean", "8", "1", "0", "8"]
-        assert [row.split()[:7] for row in rows] == [
-            columns,
-            [*columns[:2], "jpeg-3", *columns[3:]],
-        ]
-        assert re.match(r"2 of 2 cells to make: 16 images .* GFLOPs, .* MB to store", summary)
+        found = [row[:6] for row in rows(result.stdout)]
+        assert ["photos", "test", "8", "2", "2", "0"] in found
+        said = r"2 of 2 cells to make: 16 images .* GFLOPs, .* MB to store"
+        assert re.search(said, result.stdout)
 
     def test_progress_is_in_lines_where_there_is_no_terminal(self, clipsyn, asked, store):
         done = clipsyn("extract", store, *asked)
@@ -107,7 +101,7 @@ class TestMistakes:
             (["--shard", "0/3"], 2, "--shard 0/3: write I/N"),
             (["--shard", "4/3"], 2, "--shard 4/3: write I/N"),
             (["--shard", "some"], 2, "--shard some: write I/N"),
-            (["--device", "gpu"], 2, "unknown device 'gpu': write auto, cpu, cuda"),
+            (["--device", "gpu"], 2, "unknown device 'gpu'"),
             (["--precision", "half"], 2, "unknown precision 'half': write auto, fp32"),
         ],
     )
@@ -197,10 +191,10 @@ def test_the_plan_needs_no_weights_and_no_images(clipsyn: Any, tmp_path: Path) -
     embeddings = sum(images * (2 * int(row["embed_dim"]) + 1) for row in nine)
     logits, predictions = 9 * images * 4 * classes, 9 * images * 2
     (row,) = (row for row in found if row[:1] == ["food101"])
-    assert row[1:8] == ["test", "clean", "25,250", "101", "9", "0", gflops]
-    shown = [float(size) * 1e6 for size in row[8:11]]
+    assert row[1:7] == ["test", "25,250", "101", "9", "0", gflops]
+    shown = [float(size) * 1e6 for size in row[7:10]]
     assert shown == pytest.approx([embeddings, logits, predictions], rel=2e-3)
-    assert row[11:] == ["not", "here"]
+    assert row[10:] == ["not", "here"]
     sizes = [f"{size / 1e6:,.1f}" for size in (embeddings, logits, predictions)]
     megabytes = f"{(embeddings + logits + predictions) / 1e6:,.1f}"
     assert (
@@ -208,9 +202,7 @@ def test_the_plan_needs_no_weights_and_no_images(clipsyn: Any, tmp_path: Path) -
         f"{megabytes} MB to store (embeddings {sizes[0]}, logits {sizes[1]}, "
         f"predictions {sizes[2]})"
     ) in result.stdout
-    assert "not here: the weights of 9 of 9 backbones and the images of food101/test" in (
-        result.stdout
-    )
+    assert "The numbers of food101/test are the catalogue's" in result.stdout
     assert (
         "note: dataset 'food101' does not ship: say where it is with --data-root ROOT"
         in result.stderr
@@ -224,7 +216,7 @@ def test_what_nobody_knows_is_not_guessed(clipsyn: Any, tmp_path: Path) -> None:
     found = rows(result.stdout)
     nothing = "\N{EN DASH}"
     assert ["hf-hub:a/b", nothing, nothing, "not", "here"] in found
-    unknown = ["vtab/caltech101", "all", "clean", nothing, "102", "1", "0", *[nothing] * 4]
+    unknown = ["vtab/caltech101", "all", nothing, "102", "1", "0", *[nothing] * 4]
     assert [*unknown, "not", "here"] in found
     assert result.stdout.count("an unknown number of") == 3
 
@@ -235,12 +227,10 @@ def test_what_is_here_is_counted_here(clipsyn, checkpoint, write_images, tmp_pat
     assert clipsyn(*line).exit_code == 0
     more = ("-p", "clean,jpeg:2,jpeg:3", "-d", "cifar10")
     result = clipsyn(*line, *more, "--dry-run")
-    found = [row[:7] for row in rows(result.stdout)]
-    assert ["photos", "test", "clean", "8", "2", "1", "1"] in found
-    assert ["photos", "test", "jpeg-2,3", "8", "2", "2", "0"] in found
-    assert ["cifar10", "test", "jpeg-2,3", "10,000", "10", "2", "0"] in found
+    found = [row[:6] for row in rows(result.stdout)]
+    assert ["photos", "test", "8", "2", "3", "1"] in found
+    assert ["cifar10", "test", "10,000", "10", "3", "0"] in found
     assert "5 of 6 cells to make: 30,016 images through a backbone" in result.stdout
-    assert "not here: the images of cifar10/test (" in result.stdout
 
 
 @pytest.mark.usefixtures("bare")
@@ -255,22 +245,6 @@ def test_a_dry_run_downloads_no_images(clipsyn, monkeypatch, tmp_path):
     line = ("extract", tmp_path / "s", "-b", "zoo", "-d", "food101", "--data-root", tmp_path)
     assert clipsyn(*line, "--download", "--dry-run").exit_code == 0
     assert asked == [False]
-
-
-# `clipsyn extract` names all missing datasets at once, before anything is loaded
-
-
-def test_every_missing_dataset_is_named(clipsyn: Callable[..., Any], tmp_path: Path) -> None:
-    line = ("extract", tmp_path / "s", "-b", "openai", "-d", "paper,emoji-food")
-    result = clipsyn(*line, "--data-root", tmp_path)
-    assert result.exit_code == 3
-    names = collections()["paper"]
-    assert f"Error: {len(names)} of {len(names) + 1} datasets cannot be read" in result.stderr
-    for name in names:
-        assert f"note: {name}: " in result.stderr
-    assert ", ".join(names) in result.stderr.splitlines()[-1]
-    assert "emoji-food" not in result.stderr
-    assert not (tmp_path / "s").exists()
 
 
 # `clipsyn extract` says which classes its backbones cannot tell apart

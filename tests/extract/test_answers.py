@@ -11,8 +11,6 @@ import pytest
 
 from clipsyn import cascade, evaluate, oracle, robustness, selective, zeroshot
 from clipsyn.errors import StaleCell
-from clipsyn.extract.work import Wanted, load_work
-from clipsyn.images.perturb import resolve
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
@@ -153,8 +151,4 @@ def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> 
     with pytest.raises(StaleCell, match=r"the predictions of .* from other features .*--replace"):
         store.predictions(key, "simple")
     with pytest.raises(StaleCell):
-        load_work(
-            store,
-            Wanted([fakes.Encoder()], [fakes.Source()], [resolve("jpeg:3")], logits="all"),
-            fakes.Quiet(),
-        )
+        fakes.planned(store, perturbations=["jpeg:3"], logits="all")

@@ -1,4 +1,4 @@
-"""`clipsyn.extract.job`: names in, a plan out; what cannot work is refused in one sentence."""
+"""`clipsyn.extract.work`: names in, a plan out; what cannot work is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clipsyn.extract import ExtractSettings
-from clipsyn.extract.job import load_job, run_job
+from clipsyn.extract.work import load_job, run_job
 from clipsyn.store.features import FeatureStore
 
 
@@ -25,14 +25,13 @@ def options(saved: Any, write_images: Callable[..., Path]) -> dict[str, Any]:
 def test_a_job_is_planned_and_run(tmp_path: Path, options: dict[str, Any], fakes: Any) -> None:
     path = tmp_path / "store"
     job = ExtractSettings(**{**options, "perturbations": ["clean,jpeg:2", "clean"]})
-    plan, settings = load_job(path, job, fakes.Quiet())
+    work = load_job(path, job, fakes.Quiet())
     assert not path.exists()
-    assert [cell.key.perturbation for cell in plan.cells] == ["clean", "jpeg-2"]
-    assert (settings.batch_size, settings.shard) == (64, (0, 1))
-    run_job(plan, settings, fakes.Quiet())
+    assert [cell.key.perturbation for cell in work.cells] == ["clean", "jpeg-2"]
+    run_job(work, fakes.Quiet())
     store = FeatureStore.open(path)
     keys = store.keys()
     assert [key.backbone for key in keys] == ["tiny", "tiny"]
     assert store.samples("pets", "test").class_names == ("cat", "dog")
-    plan, _ = load_job(path, job, fakes.Quiet())
-    assert not plan.is_needed
+    work = load_job(path, job, fakes.Quiet())
+    assert not work.is_needed

@@ -15,9 +15,8 @@ import pytest
 from open_clip.factory import _find_checkpoint_in_dir
 
 from clipsyn.errors import CheckpointError, UnknownName
-from clipsyn.extract import weights as weights_module
-from clipsyn.extract.encoder import load_encoder
-from clipsyn.extract.weights import cached, locate, look_for, quiet_open_clip, require_answer
+from clipsyn.extract.openclip import load_encoder
+from clipsyn.extract.weights import locate, quiet_open_clip
 from clipsyn.names import Backbone
 
 
@@ -119,34 +118,23 @@ def test_without_a_network_the_hub_is_asked_once(no_network, source, repository)
     assert no_network
 
 
-@pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
-def test_what_is_cached_needs_no_hub(no_network: list[str], tmp_path: Path, weights: str) -> None:
-    repository = tmp_path / "models--a--b"
-    for name in ("open_clip_config.json", weights):
-        file = repository / "snapshots" / "0123" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123")
-    assert cached("a/b") == repository / "snapshots" / "0123" / weights
-    require_answer("a/b")
-    require_answer("a/b", "open_clip_config.json")
-    assert not no_network
-    with pytest.raises(ConnectionError):
-        require_answer("a/b", "other.bin")
+def found(source: str) -> tuple[Any, Any]:
+    """The weights and the embedding width, as far as they are known without a download."""
+    there = locate(Backbone.parse(source), download=False)
+    return there.checkpoint, there.config.get("embed_dim")
 
 
-def test_weights_are_looked_for_without_a_network(monkeypatch, no_network, tmp_path, saved):
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_weights_are_looked_for_without_a_network(monkeypatch, no_network, tmp_path, saved, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     url = {"url": "https://example.org/weights.pt"}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "elsewhere", url)
-    elsewhere, hub = Backbone.parse("ViT-B-32/elsewhere"), Backbone.parse("ViT-B-32/openai")
-    assert look_for(elsewhere) == look_for(hub) == (False, 512)
+    assert found("ViT-B-32/elsewhere") == found("ViT-B-32/openai") == (None, 512)
     weights = tmp_path / ".cache" / "clip" / "weights.pt"
     weights.parent.mkdir(parents=True)
     weights.touch()
-    assert look_for(elsewhere) == (True, 512)
-    assert look_for(Backbone.parse("hf-hub:a/b")) == (False, None)
+    assert found("ViT-B-32/elsewhere") == (weights, 512)
+    assert found("hf-hub:a/b") == (None, None)
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
@@ -154,9 +142,10 @@ def test_weights_are_looked_for_without_a_network(monkeypatch, no_network, tmp_p
     config = saved("clipsyn-vit").folder / "open_clip_config.json"
     shutil.copy(config, snapshot)
     width = json.loads(config.read_text())["model_cfg"]["embed_dim"]
-    assert look_for(Backbone.parse("hf-hub:a/b")) == (False, width)
-    (snapshot / "open_clip_model.safetensors").touch()
-    assert look_for(Backbone.parse("hf-hub:a/b")) == (True, width)
+    assert found("hf-hub:a/b") == (None, width)
+    (snapshot / name).touch()
+    assert found("hf-hub:a/b") == (snapshot / name, width)
+    assert locate(Backbone.parse("hf-hub:a/b")).checkpoint == snapshot / name
     assert not no_network
 
 
@@ -169,7 +158,7 @@ def test_a_hub_repository_loads_like_the_folder_it_is(monkeypatch, saved):
         return str(folder / names.get(filename, "open_clip_model.safetensors"))
 
     monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", downloaded)
-    monkeypatch.setattr(weights_module, "require_answer", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     encoder = load("hf-hub:lab/tiny")
     assert encoder.backbone.name == "hf-hub:lab/tiny"
     assert encoder.identity == load(saved("clipsyn-vit").by_folder).identity

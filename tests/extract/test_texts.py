@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore
-from clipsyn.extract import text as text_module
+from clipsyn.extract import encoder as seam
 from clipsyn.store.features import FeatureStore
 
 CLASSES = tuple(f"bird {number} {'x' * (number % 7)}" for number in range(30))
@@ -39,7 +39,7 @@ class Stopping:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "PART", 16)
+    monkeypatch.setattr(seam, "TEXT_PART", 16)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.encoder import load_encoder
+from clipsyn.extract.openclip import load_encoder
 from clipsyn.extract.weights import weights_digest
 from clipsyn.names import Backbone
 
@@ -136,18 +136,6 @@ def test_missing_and_surplus_tensors_are_named(saved: Any, tmp_path: Path) -> No
     torch.save(state, file)
     with pytest.raises(CheckpointError, match=r"ln_final\.weight"):
         load(f"clipsyn-vit@{file}")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_are_not_finite_name_the_tensor(saved, write_folder, value):
-    checkpoint = saved("clipsyn-vit")
-    state = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
-    state["visual.ln_post.weight"][7:9] = value
-    source = write_folder("broken", checkpoint.config, state)
-    with pytest.raises(
-        CheckpointError, match=r"^broken: 2 of 64 values of 'visual.ln_post.weight' are NaN or Inf"
-    ):
-        load(source)
 
 
 def test_digest_by_the_definition() -> None:

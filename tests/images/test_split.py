@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UnknownName, UsageError
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images.split import split
 
 Write = Callable[..., Path]

@@ -114,7 +114,7 @@ class TestPlans:
         assert done.exit_code == 0, done.output
         for backbone in NINE:
             assert f"\n{backbone} " in f"\n{done.stdout}"
-        assert "the weights of 9 of 9 backbones" in done.stdout
+        assert done.stdout.count("not here") >= 9
         assert "an unknown number" not in done.stdout
         assert list(tmp_path.iterdir()) == []
 

@@ -372,7 +372,7 @@ class TestFiles:
 
 class TestImages:
     def test_pictures_are_in_the_page(self, tmp_path, write_images, fakes, write):
-        from clipsyn.extract.sources import open_source
+        from clipsyn.extract.images import open_source
 
         folder = write_images(count=12)
         source = open_source(f"photos={folder}", "test")

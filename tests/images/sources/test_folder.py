@@ -13,7 +13,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images.decode import UndecodableImage
 from clipsyn.images.sources import ImageSource
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UnknownName
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images.decode import UndecodableImage
 from clipsyn.images.sources.huggingface import HuggingFaceSource
 

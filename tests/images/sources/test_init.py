@@ -10,7 +10,7 @@ import pytest
 
 from clipsyn.catalog.datasets import collections
 from clipsyn.errors import DatasetError, UnknownName, UsageError
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images.sources.files import FolderSource, ManifestSource
 from clipsyn.images.sources.webdataset import WebdatasetSource
 

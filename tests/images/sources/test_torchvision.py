@@ -18,7 +18,7 @@ from torchvision import datasets
 
 from clipsyn.catalog.datasets import catalogue, find_dataset
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images.decode import UndecodableImage
 from clipsyn.images.sources import ImageSource
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources import open_source
+from clipsyn.extract.images import open_source
 from clipsyn.images.decode import UndecodableImage
 from clipsyn.images.sources import ImageSource
 
