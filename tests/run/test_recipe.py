@@ -114,7 +114,7 @@ class TestRunning:
         def load(backbone: Any, **_: object) -> Any:
             return fakes.Encoder(backbone.name)
 
-        monkeypatch.setattr("clipsyn.extract.encoder.load_encoder", load)
+        monkeypatch.setattr("clipsyn.extract.openclip.load_encoder", load)
         extract = {
             "stage": "extract",
             "datasets": [str(write_images())],
