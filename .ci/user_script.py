@@ -4,7 +4,7 @@ from typing import assert_type
 
 import clipsyn
 from clipsyn.methods.ensembles.nlc import NLC
-from clipsyn.router.fitted import FittedRouter
+from clipsyn.router.fit import FittedRouter
 
 pool = clipsyn.FeatureStore.open("store").pool("emoji-food", "train")
 assert_type(clipsyn.NLC(steps=5).fit(pool), NLC)

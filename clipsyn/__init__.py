@@ -20,8 +20,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.evaluation.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),
     "clipsyn.evaluation.published": ("compare",),
-    "clipsyn.router.fitted": ("FittedRouter",),
-    "clipsyn.router.fit": ("fit_router",),
+    "clipsyn.router.fit": ("FittedRouter", "fit_router"),
     "clipsyn.router.artefact": ("load_router", "save_router"),
     "clipsyn.router.predict": ("predict_store",),  # brings polars, which the others do without
     "clipsyn.report.plot": ("plot",),

@@ -37,7 +37,7 @@ from clipsyn.methods.pool import Pool as Pool
 from clipsyn.report.plot import Source
 from clipsyn.router.artefact import load_router as load_router
 from clipsyn.router.artefact import save_router as save_router
-from clipsyn.router.fitted import FittedRouter as FittedRouter
+from clipsyn.router.fit import FittedRouter as FittedRouter
 from clipsyn.router.predict import predict_store as predict_store
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore as FeatureStore

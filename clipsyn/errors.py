@@ -129,4 +129,5 @@ class Interrupted(ClipsynError):
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"  # of many prompts, say

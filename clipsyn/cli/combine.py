@@ -26,12 +26,12 @@ from clipsyn.cli.options import (
 )
 from clipsyn.cli.output import Output, say, say_lines, say_notes
 from clipsyn.errors import RouterMismatch, UsageError
-from clipsyn.router.settings import FitSettings
+from clipsyn.router import FitSettings
 from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
     from clipsyn.names import FeatureKey
-    from clipsyn.router.fitted import FittedRouter
+    from clipsyn.router.fit import FittedRouter
     from clipsyn.router.predict import Predictions
     from clipsyn.show.table import Tables
 
@@ -227,7 +227,6 @@ def _of_images(
             key.dataset,
             key.split,
             perturbation=key.perturbation,
-            own_classes=True,
         )
 
 

@@ -22,7 +22,6 @@ from clipsyn.errors import InputError
 from clipsyn.methods.numerics.logits import MOST_CLASSES
 from clipsyn.methods.numerics.samples import stratified
 from clipsyn.registry import unknown_name
-from clipsyn.text import html_table
 
 _LOG = logging.getLogger("clipsyn")
 NO_LABEL = -1
@@ -133,14 +132,6 @@ class Pool:
         place = " · ".join(name for name in where if name)
         samples, backbones, classes = self.logits.shape
         return f"<Pool {place}: {samples:,} samples, {backbones} backbones, {classes:,} classes>"
-
-    def _repr_html_(self) -> str:
-        """For notebooks: each backbone with its top-1 accuracy, of the labelled samples."""
-        known = self.labelled()
-        right = (known.logits.argmax(axis=2) == known.labels[:, None]).sum(axis=0).tolist()
-        cells = [f"{100 * hits / len(known):.1f}" if len(known) else "" for hits in right]
-        rows = list(zip(self.backbones, cells, strict=True))
-        return html_table(repr(self), ("backbone", "top-1 in %"), rows)
 
     @property
     def n_classes(self) -> int:

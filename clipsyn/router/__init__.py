@@ -1,7 +1,67 @@
 """Fitted routers: what was learned and from what, kept in a folder, applied to other images.
 
-settings, fit       store, method and shots in, `FittedRouter` out
-fitted              a fitted head and ensemble, which predicts from pools
-artefact            it as a folder, and back
-predict             class, probability and weights for every image of a store's split
+fit         settings, store and method in, `FittedRouter` out, which predicts from pools
+artefact    it as a folder, and back
+predict     class, probability and weights for every image of a store's split
 """
+
+from __future__ import annotations
+
+from clipsyn.evaluation.selection import allow_overlap
+from clipsyn.methods.ensembles import CHOSEN
+from clipsyn.names import MOST
+from clipsyn.settings import FULL, NAMES, SHOTS, TEXT, WHOLE, Settings, Shots, setting
+
+_METHOD = "NAME or NAME:parameter=value:…"
+
+
+class FitSettings(Settings):
+    """What a router is fitted on, and how."""
+
+    dataset: str | None = setting(
+        None, TEXT, "A dataset of the store.", letter="-d", instead_of_none="the only one"
+    )
+    ensemble: str = setting(
+        CHOSEN, TEXT, f"{_METHOD}: the combiner; chosen by cross-validation on the support."
+    )
+    head: str | None = setting(
+        None,
+        TEXT,
+        f"{_METHOD}: what makes the logits that are combined.",
+        instead_of_none="chosen with the ensemble; beside one that is named zero-shot",
+    )
+    shots: Shots | None = setting(
+        FULL,
+        SHOTS,
+        "Labelled images of each class to learn from, or full: all there are.",
+        least=1,
+        most=MOST,
+        instead_of_none=FULL,
+    )
+    seed: int = setting(
+        0,
+        WHOLE,
+        "Of the images drawn by --shots, and of methods with a random start.",
+        least=0,
+        most=MOST,
+    )
+    support: str = setting(
+        "train", TEXT, "The split with the labelled images; never the test split."
+    )
+    allow_overlap: bool = allow_overlap()
+    backbones: tuple[str, ...] | None = setting(
+        None,
+        NAMES,
+        "Names or patterns such as '*/openai', repeated or with commas.",
+        letter="-b",
+        instead_of_none="all",
+    )
+    prompts: str | None = setting(
+        None, TEXT, "A prompt set of the store.", instead_of_none="the only one"
+    )
+    views: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Perturbations of the store that are augmented views, for heads that use them. "
+        "Repeated or with commas.",
+    )

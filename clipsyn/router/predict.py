@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from polars import selectors
 
-from clipsyn.errors import MissingCell, RouterMismatch, UsageError
+from clipsyn.errors import MissingCell, UsageError
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, softmax
 from clipsyn.methods.numerics.metrics import Score, accuracy, scored
 from clipsyn.methods.pool import NO_LABEL, Pool
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.router.fitted import FittedRouter
+from clipsyn.router.fit import FittedRouter
 from clipsyn.show.figure import COLUMN, INK, Figure, Size, label
 from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import Interval, share_interval
@@ -66,13 +67,13 @@ def predict_store(
     split: str = "test",
     *,
     perturbation: str = CLEAN.label,
-    own_classes: bool = False,
 ) -> Predictions:
     """Predict every image of a split, a bounded number at a time.
 
-    own_classes: the images may come with other classes and prompts than the router's; there is an
-    accuracy if the router has a class of the same name for each of theirs. Raises RouterMismatch
-    that names what differs, and MissingCell with the `clipsyn extract` line that makes the cell.
+    The images may come with other classes and prompts than the router's, which predicts with its
+    own; there is an accuracy if it has a class of the same name for each of theirs. Raises
+    RouterMismatch that names what differs of a backbone, and MissingCell with the
+    `clipsyn extract` line that makes the cell.
 
     >>> from clipsyn import FeatureStore, fit_router, predict_store
     >>> store = FeatureStore.open("store")
@@ -83,18 +84,11 @@ def predict_store(
     store = opened(store)
     images = _Images(router, store, store.samples(dataset, split), perturbation)
     images.check_cells()
-    if not own_classes:
-        images.check_classes()
-    frames, predicted = [], []
-    for pool in images.blocks():
-        frame, classes = _predict(router, pool)
-        frames.append(frame)
-        predicted.append(classes)
+    frames, predicted = zip(*(_predict(router, pool) for pool in images.blocks()), strict=True)
     frame = pl.concat(frames).with_columns(images.seen())
-    if not (images.samples.labels >= 0).any():
-        return Predictions(frame, None, None, other_classes=False)
-    if (labels := images.labels()) is None:
-        return Predictions(frame, None, None, other_classes=True)
+    labels = images.labels()
+    if labels is None or not (labels >= 0).any():
+        return Predictions(frame, None, None, other_classes=labels is None)
     answers = np.concatenate(predicted)
     found = accuracy(answers, labels)
     shown = images.samples.images.take(scored(answers, labels))
@@ -123,29 +117,11 @@ class _Images:
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
             backbone.check(cell.encoder()[0])
 
-    def check_classes(self) -> None:
-        """Refuse other classes or prompts, where the store has any for these images."""
-        if self.samples.class_names:
-            self.router.check_classes(len(self.samples.class_names), self.samples.class_names)
-        if not self.router.prompts:
-            return
-        wanted = self.router.prompts["name"]
-        for name in self.router.names:
-            cell = self.store.cell(self._key(name))
-            stored = cell.prompt_sets()
-            if stored and wanted not in stored and stored != [UNKNOWN]:
-                raise RouterMismatch("prompts", wanted, tuple(stored))
-            if stored and not cell.imported_as:  # else no more than the name is known
-                prompts = self.store.classes(self.samples.dataset, wanted, name)["identity"][
-                    "prompts"
-                ]
-                self.router.check_prompts(prompts)
-
     def labels(self) -> NDArray[np.int32] | None:
-        """(sample,) as indices of the router's classes; None where the images have others."""
+        """(sample,) as indices of the router's classes; None where they have others."""
         ours, theirs = self.router.class_names, self.samples.class_names
         labels = self.samples.labels
-        if theirs == ours:
+        if theirs == ours or not (labels >= 0).any():
             return labels
         position = {name: index for index, name in enumerate(ours)}
         if len(position) < len(ours) or len(set(theirs)) < len(theirs) or set(theirs) - set(ours):
@@ -163,19 +139,35 @@ class _Images:
     def blocks(self) -> Iterator[Pool]:
         """All images, in order, a bounded number at a time."""
         reader = self._reader()
-        if reader is None:
-            return self._derived()
-        return reader.blocks(embeddings=self.router.needs_embeddings)
+        if reader and self._has_our_classes(reader):
+            yield from reader.blocks(embeddings=self.router.needs_embeddings)
+            return
+        router, samples = self.router, self.samples
+        unit = Blocks(len(samples), self.store.chunk_rows).rows
+        row_bytes = 4 * len(router.backbones) * router.n_classes
+        step = unit * max(1, _BLOCK_BYTES // (row_bytes * unit))
+        for start in range(0, len(samples), step):
+            rows = range(start, min(start + step, len(samples)))
+            images = {name: self.store.embeddings(self._key(name), rows) for name in router.names}
+            logits = [backbone.logits(images[backbone.name], unit) for backbone in router.backbones]
+            yield Pool(
+                np.stack(logits, axis=1),
+                np.full(len(rows), NO_LABEL, np.int32),
+                router.names,
+                images,
+                class_names=router.class_names,
+                ids=samples.ids[rows.start : rows.stop],
+            )
 
     def _reader(self) -> PoolReader | None:
-        """Reads the store's own logits; None where they are not those that the router makes."""
+        """Reads the store's own logits, where it has any of the router's prompts."""
         cells = [self.store.cell(self._key(name)) for name in self.router.names]
         sets = [cell.prompt_sets() for cell in cells if cell.has_predictions]
         prompts = UNKNOWN if all(names == [UNKNOWN] for names in sets) else None
         prompts = prompts or self.router.prompts.get("name")
         if prompts is not None and not all(prompts in names for names in sets):
             return None
-        reader = PoolReader(
+        return PoolReader(
             self.store,
             self.samples.dataset,
             self.samples.split,
@@ -183,45 +175,17 @@ class _Images:
             backbones=self.router.names,
             prompts=prompts,
         )
-        return reader if self._has_our_classes(reader) else None
 
     def _has_our_classes(self, reader: PoolReader) -> bool:
         """Whether class embeddings and scales are the router's, where both are known."""
         for backbone in self.router.backbones:
-            values, scale = reader.classes.get(backbone.name, (None, None))
+            theirs, scale = reader.classes.get(backbone.name, (None, None))
             ours = backbone.class_embedding
-            if values is None or ours is None:
+            if theirs is None or ours is None:
                 continue
-            if scale != backbone.logit_scale or not np.array_equal(values, ours):
+            if scale != backbone.logit_scale or not np.array_equal(theirs, ours):
                 return False
         return True
-
-    def _derived(self) -> Iterator[Pool]:
-        unit = Blocks(len(self.samples), self.store.chunk_rows).rows
-        row_bytes = 4 * len(self.router.backbones) * self.router.n_classes
-        step = unit * max(1, _BLOCK_BYTES // (row_bytes * unit))
-        for start in range(0, len(self.samples), step):
-            yield self._pool(range(start, min(start + step, len(self.samples))), unit)
-
-    def _pool(self, rows: range, unit: int) -> Pool:
-        router = self.router
-        embeddings = {name: self.store.embeddings(self._key(name), rows) for name in router.names}
-        logits = np.empty((len(rows), len(router.backbones), router.n_classes), np.float32)
-        for column, backbone in enumerate(router.backbones):
-            logits[:, column] = backbone.logits(embeddings[backbone.name], unit)
-        return Pool(
-            logits,
-            np.full(len(rows), NO_LABEL, np.int32),
-            router.names,
-            embeddings,
-            class_embeddings=router.class_embeddings,
-            logit_scales=router.logit_scales,
-            class_names=router.class_names,
-            ids=self.samples.ids[rows.start : rows.stop],
-            dataset=self.samples.dataset,
-            split=self.samples.split,
-            perturbation=self.perturbation,
-        )
 
     def _key(self, backbone: str) -> FeatureKey:
         return FeatureKey(self.samples.dataset, self.samples.split, self.perturbation, backbone)
@@ -232,18 +196,17 @@ def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np
     scores, weights = router.combine_and_weigh(pool)
     index = predictions(scores)
     known = index != NO_PREDICTION
-    known_names = router.class_names or [None] * router.n_classes  # none, if fitted on plain arrays
-    names = np.array([*known_names, None], object)  # the last where nothing is known
-    position = np.where(known, index.astype(np.intp), -1)
-    columns: dict[str, pl.Series] = {
+    # a router of plain arrays knows no names; the last name stands where there is no prediction
+    names = np.array([*(router.class_names or [None] * router.n_classes), None], object)
+    columns: dict[str, Any] = {
         "id": pl.Series(pool.ids, dtype=pl.String),
-        "class": pl.Series(names[position].tolist(), dtype=pl.String),
-        "class_index": pl.Series(index.astype(np.int32)),
-        "probability": pl.Series(softmax(scores).max(axis=1)),
+        "class": pl.Series(names[np.where(known, index, len(names) - 1)].tolist(), dtype=pl.String),
+        "class_index": index.astype(np.int32),
+        "probability": softmax(scores).max(axis=1),
     }
     if weights is not None:
-        for column, name in enumerate(pool.backbones):
-            columns[f"{WEIGHT}{name}"] = pl.Series(np.ascontiguousarray(weights[:, column]))
+        of_backbones = zip(pool.backbones, np.ascontiguousarray(weights.T), strict=True)
+        columns |= {f"{WEIGHT}{name}": column for name, column in of_backbones}
     frame = pl.DataFrame(columns)
     numbers = pl.all().exclude("id", "class")
     return frame.with_columns(pl.when(pl.Series(known)).then(numbers)), index
@@ -251,21 +214,21 @@ def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np
 
 def _weights_over_images(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each backbone, the heaviest first: its weight over images."""
-    names = [name for name in frame.columns if name.startswith(WEIGHT)]
-    weights = frame.select(names).drop_nulls() if names else frame.clear()
+    weights = frame.select(selectors.starts_with(WEIGHT)).drop_nulls()
     if weights.is_empty():
         raise UsageError(
             "there is no weight of any backbone to draw: give what `clipsyn predict ROUTER STORE "
             "-o FILE.parquet` wrote, with a router that weighs backbones, such as nlc or moe"
         )
-    rows = [
-        {"backbone": name.removeprefix(WEIGHT), "mean": column.mean()}
-        | {level: column.quantile(share, "linear") for level, share in _LEVELS.items()}
-        for name in names
-        for column in [weights[name]]
-    ]
-    table = pl.DataFrame(rows).sort("mean", descending=True, maintain_order=True)
-    return table.with_columns(n=pl.lit(len(weights)))
+    value = pl.col("value")
+    levels = [value.quantile(share, "linear").alias(name) for name, share in _LEVELS.items()]
+    return (
+        weights.unpivot(variable_name="backbone")
+        .group_by("backbone", maintain_order=True)
+        .agg(value.mean().alias("mean"), *levels, pl.len().alias("n"))
+        .with_columns(pl.col("backbone").str.strip_prefix(WEIGHT))
+        .sort("mean", descending=True, maintain_order=True)
+    )
 
 
 def _size(data: pl.DataFrame) -> Size:

@@ -17,7 +17,7 @@ from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import stratified
 from clipsyn.methods.pool import Pool, in_memory, on_disk
-from clipsyn.router.fitted import FittedRouter
+from clipsyn.router.fit import FittedRouter
 from clipsyn.store.pools import PoolReader
 
 ANY_SIZE = [name for name in ENSEMBLES if ENSEMBLES.load(name).any_size]

@@ -25,7 +25,7 @@ from clipsyn.methods.heads import HEADS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.router.artefact import load_router, save_router
-from clipsyn.router.fitted import FittedRouter
+from clipsyn.router.fit import FittedRouter
 
 ARRAYS, DESCRIPTION = "router.safetensors", "router.json"
 
@@ -185,3 +185,24 @@ def test_only_registered_names_are_imported(folder: Path) -> None:
     edit(folder, lambda content: content["ensemble"].update(name="os:system"))
     with pytest.raises(UnknownName, match="unknown ensemble 'os:system'"):
         load_router(folder)
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1}, np.array([None], object), float("nan"), np.array([np.inf])], ids=repr
+)
+def test_what_cannot_be_written_is_refused(value: Any, tmp_path: Path, support: Pool) -> None:
+    ensemble = LogAverage().fit(support)
+    ensemble.centres_ = value
+    with pytest.raises(UsageError, match="has learned what cannot be saved"):
+        save_router(tmp_path / "r", ensemble, support)
+    assert not (tmp_path / "r").exists()
+
+
+def test_numbers_texts_and_arrays_of_backbones_come_back(tmp_path: Path, support: Pool) -> None:
+    ensemble = LogAverage().fit(support)
+    ensemble.count_, ensemble.share_, ensemble.names_ = np.int64(3), np.float32(0.5), ("a", "b")
+    ensemble.keys_ = {name: np.arange(3)[::-1] for name in support.backbones}
+    save_router(tmp_path / "r", ensemble, support)
+    found = load_router(tmp_path / "r").ensemble
+    assert (found.count_, found.share_, found.names_) == (3, 0.5, ("a", "b"))
+    np.testing.assert_equal(found.keys_, ensemble.keys_)

@@ -17,8 +17,7 @@ from clipsyn.methods import pool as memory
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.router.artefact import load_router, write
-from clipsyn.router.fit import fit_router
-from clipsyn.router.fitted import FittedRouter
+from clipsyn.router.fit import FittedRouter, fit_router
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 

@@ -1,4 +1,4 @@
-"""Routers of strangers: every place of the description with hostile values, and hostile files."""
+"""Routers of strangers: hostile files."""
 
 from __future__ import annotations
 
@@ -6,57 +6,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clipsyn.errors import ClipsynError, DamagedStore
+from clipsyn.errors import DamagedStore
 from clipsyn.names import fingerprint
 from clipsyn.router.artefact import load_router, save_router
 from clipsyn.router.fit import fit_router
-from clipsyn.router.predict import predict_store
 from clipsyn.store.features import FeatureStore
 
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
-GONE = object()
-VALUES = (
-    *(GONE, None, True, -1, 10**400, "", "\ud800", [None], {"x": 1}),
-    *({"float": 10**400}, {"tuple": [{}]}),
-)
-
-
-def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a JSON value; of a list, the first item alone."""
-    if path:
-        yield path
-    inside = content.items() if isinstance(content, dict) else ()
-    for key, value in enumerate(content[:1]) if isinstance(content, list) else inside:
-        yield from places(value, (*path, key))
-
-
-def changed(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    copy = deepcopy(content)
-    inner = copy
-    for key in path[:-1]:
-        inner = inner[key]
-    if value is GONE:
-        del inner[path[-1]]
-    else:
-        inner[path[-1]] = value
-    return copy
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
     """With the fingerprint that a forger would give it."""
     content.pop("fingerprint", None)
-    try:
-        content["fingerprint"] = fingerprint(content)
-    except ClipsynError:  # a lone surrogate: no fingerprint of it is possible
-        content["fingerprint"] = ""
+    content["fingerprint"] = fingerprint(content)
     (folder / DESCRIPTION).write_text(json.dumps(content))
 
 
@@ -73,13 +40,12 @@ def folder(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "router")
 
 
-def test_any_change_of_the_description_works_or_is_an_error_of_ours(tiny_store, folder):
+@pytest.mark.parametrize("field", ["ensemble", "head", "backbones", "n_classes", "support"])
+def test_a_description_that_lacks_something(folder: Path, field: str) -> None:
     content = json.loads((folder / DESCRIPTION).read_text())
-    for number, path in enumerate(places(content)):
-        for value in VALUES[number % 3 :: 3]:  # at each place others
-            write(folder, changed(content, path, value))
-            with suppress(ClipsynError):
-                predict_store(load_router(folder), tiny_store, "toy")
+    write(folder, {name: value for name, value in content.items() if name != field})
+    with pytest.raises(DamagedStore):
+        load_router(folder)
 
 
 @pytest.mark.parametrize("name", [DESCRIPTION, ARRAYS])

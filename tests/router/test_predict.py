@@ -16,8 +16,7 @@ from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.names import FeatureKey
-from clipsyn.router.fit import fit_router
-from clipsyn.router.fitted import FittedRouter
+from clipsyn.router.fit import FittedRouter, fit_router
 from clipsyn.router.predict import predict_store
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
@@ -69,7 +68,7 @@ def test_an_ensemble_without_weights_has_no_such_columns(tiny_store: FeatureStor
 @pytest.mark.parametrize("templates", [(), ("a {c}.",)], ids=["stored logits", "derived"])
 def test_images_are_predicted_a_few_at_a_time(router, other, fakes, rows, templates):
     store = other(fakes.Source(templates=templates))
-    whole = predict_store(router, store, "toy", own_classes=True)
+    whole = predict_store(router, store, "toy")
     sizes = []
     combine = FittedRouter.combine_and_weigh
 
@@ -81,7 +80,7 @@ def test_images_are_predicted_a_few_at_a_time(router, other, fakes, rows, templa
         patch.setattr(FittedRouter, "combine_and_weigh", spy)
         for module in ("clipsyn.router.predict", "clipsyn.store.pools"):
             patch.setattr(f"{module}._BLOCK_BYTES", rows * 4 * 2 * 3)
-        parts = predict_store(router, store, "toy", own_classes=True)
+        parts = predict_store(router, store, "toy")
     assert sizes == [7, 7, 6]
     assert parts.frame.equals(whole.frame)
     assert parts.accuracy == whole.accuracy
@@ -127,13 +126,19 @@ def test_another_backbone_of_that_name(router, other, field, value):
         assert caught.value.field == f"{field} of fake/two"
 
 
-def test_other_texts_under_the_same_name_of_a_prompt_set(other, fakes, tmp_path):
+def test_other_texts_in_the_store_change_nothing(other, fakes, tmp_path):
+    """The router brings its own, under the same name too."""
     train = fakes.Source(split="train", templates=("a {c}.",))
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     router = fit_router(fakes.fill(tmp_path / "fit", encoders, [train]), "toy", "log-avg")
-    with pytest.raises(RouterMismatch) as caught:
-        predict_store(router, other(fakes.Source(templates=("the {c}.",))), "toy")
-    assert caught.value.field == "prompts (templates)"
+    found = predict_store(router, other(fakes.Source(templates=("the {c}.",))), "toy")
+    expected = predict_store(
+        router,
+        fakes.fill(tmp_path / "same", encoders, [fakes.Source(templates=("a {c}.",))]),
+        "toy",
+    )
+    assert_frame_equal(found.frame, expected.frame)
+    assert found.accuracy == expected.accuracy
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_other_texts_under_the_same_name_of_a_prompt_set(other, fakes, tmp_path)
 )
 def test_images_of_other_classes_have_no_accuracy(router, other, fakes, names):
     store = other(fakes.Source(class_names=names))
-    found = predict_store(router, store, "toy", own_classes=True)
+    found = predict_store(router, store, "toy")
     assert found.accuracy is None
     assert found.other_classes
     assert set(found.frame["class"]) <= set(router.class_names)
@@ -149,7 +154,7 @@ def test_images_of_other_classes_have_no_accuracy(router, other, fakes, names):
 
 def test_images_of_some_of_the_classes_in_another_order(router, other, fakes):
     store = other(fakes.Source(class_names=("dog", "cat")))
-    found = predict_store(router, store, "toy", own_classes=True)
+    found = predict_store(router, store, "toy")
     samples = store.samples("toy", "test")
     names = [samples.class_names[label] if label >= 0 else None for label in samples.labels]
     pairs = [pair for pair in zip(names, found.frame["class"], strict=True) if None not in pair]
@@ -227,5 +232,5 @@ def test_routers_serve_extracted_and_written_cells_of_the_same_backbones(
 
 def test_a_written_backbone_cannot_be_run_over_images(written: FeatureStore) -> None:
     (backbone, _) = fit_router(written, "toy", "log-avg").backbones
-    with pytest.raises(InputError, match="fake/one were imported, so what makes others like them"):
+    with pytest.raises(InputError, match="plain arrays or were imported"):
         _ = backbone.precision

@@ -143,7 +143,8 @@ class PerceptronRouter(Router):
     each class, at most 256 MiB), and each epoch has other batches, gathered from the disk.
 
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
-    backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.
+    backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`, None where none is held
+    out.
     """
 
     needs_embeddings: ClassVar[bool] = True
@@ -165,7 +166,7 @@ class PerceptronRouter(Router):
     output_weight_: NDArray[np.float32] = learned()
     output_bias_: NDArray[np.float32] = learned()
     steps_: int = learned()
-    held_out_loss_: float = learned()
+    held_out_loss_: float | None = learned()
 
     def _fit(self, support: Pool) -> None:
         count = round(self.holdout * len(support))
@@ -232,7 +233,8 @@ class PerceptronRouter(Router):
         network.values[...] = best
         for name, values in network.weights.items():
             setattr(self, f"{name}_", values.copy())
-        self.steps_, self.held_out_loss_ = best_at, lowest
+        self.steps_ = best_at
+        self.held_out_loss_ = None if math.isnan(lowest) else lowest
 
     def _outputs(self, pool: Pool) -> NDArray[np.float32]:
         """(sample, backbone) what the network says."""

@@ -165,7 +165,7 @@ def test_held_out_loss_decides_what_is_kept():
     last = clone(kept).set_params(holdout=0.0).fit(support)
     kept.fit(support)
     assert kept.steps_ < last.steps_ == 300
-    assert np.isnan(last.held_out_loss_)
+    assert last.held_out_loss_ is None
     assert mean_loss(last, support) < mean_loss(kept, support)
     assert mean_loss(kept, fresh) < mean_loss(last, fresh) - 1
 
