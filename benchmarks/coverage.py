@@ -31,7 +31,7 @@ from clipsyn.analyses.robustness.trials import Trial, conditions
 from clipsyn.analyses.selective.measures import kept_of, risk_coverage
 from clipsyn.evaluation.paired import Sides, difference
 from clipsyn.evaluation.results.frame import Measured
-from clipsyn.evaluation.scoring import Scorer
+from clipsyn.evaluation.score import Scorer
 from clipsyn.methods.numerics.metrics import Score, judge
 from clipsyn.names import FeatureKey
 from clipsyn.show.tables import show
@@ -84,9 +84,10 @@ def _evaluated(of: Drawn) -> Iterator[tuple[str, Any]]:
     singles = {name: judge(it, of.labels) for name, it in zip(NAMES, of.scores, strict=True)}
     scorer = Scorer(of.labels, singles, CLASSES, of.images)
     both = judge(of.scores[:2].mean(axis=0), of.labels)
-    for _, measured in scorer.backbones():
-        yield measured.metric, measured
-    for measured in scorer.ensemble(both, scorer.single("a")):
+    for judged in singles.values():
+        for measured in scorer.metrics(judged):
+            yield measured.metric, measured
+    for measured in scorer.ensemble(both, scorer.right["a"]):
         yield measured.metric, measured
     for measured in (*scorer.oracle(), *scorer.diversity()):
         yield f"oracle {measured.metric}", measured

@@ -29,7 +29,7 @@ from processes import Ran, clipsyn, of_checkout, run
 from shapes import IMAGENET, PAPER, Set
 from stores import make_store, perturb, save_plain
 
-from clipsyn.evaluation.settings import predictions_of
+from clipsyn.evaluation import predictions_of
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.show.tables import show

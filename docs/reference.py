@@ -14,8 +14,8 @@ import click
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.evaluation.selection import Selection
-from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.report import ReportSettings

@@ -11,7 +11,7 @@ import pytest
 import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
-from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.run.recipe import STAGES
 from clipsyn.settings import (
     COSTS,

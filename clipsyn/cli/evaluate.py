@@ -13,7 +13,7 @@ from clipsyn.cli.options import STORE, Source, command, option, options_of, outp
 from clipsyn.cli.output import Output, say, say_notes
 from clipsyn.cli.run import EXECUTOR, evaluation_by_jobs, pop_executor_settings
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.settings import CompareSettings, PairedSettings, ProtocolSettings
+from clipsyn.evaluation import CompareSettings, PairedSettings, ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.settings import declared, defaults

@@ -32,7 +32,7 @@ from clipsyn.settings import Settings, declared
 from clipsyn.text import line_of
 
 if TYPE_CHECKING:
-    from clipsyn.evaluation.settings import ProtocolSettings
+    from clipsyn.evaluation import ProtocolSettings
     from clipsyn.extract import Plan
     from clipsyn.run.recipe import Recipe
     from clipsyn.store.features import FeatureStore
@@ -186,7 +186,7 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
             say(f"[{number}/{len(checked.stages)}] {name}", err=True, bold=True)
 
     def by_executor(store: Path, settings: Settings) -> None:
-        from clipsyn.evaluation.settings import ProtocolSettings
+        from clipsyn.evaluation import ProtocolSettings
         from clipsyn.store.features import FeatureStore
 
         if isinstance(settings, ProtocolSettings):

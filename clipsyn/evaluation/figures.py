@@ -10,6 +10,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
     ALONE,
     SHOTS_IN_ORDER,
+    WHERE,
     Row,
     gain_metric,
     in_order,
@@ -22,7 +23,6 @@ from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
 from clipsyn.show.panels import drawn, key, room
 from clipsyn.show.titles import title
-from clipsyn.text import few
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
 _BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
 _SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few of them fit
 _SERIES = ["series", "head", "method"]
+_FITTED = "support", "support_prompts"  # on different things, a mean is of nothing
 ORACLES = (ORACLE, CLASS_ORACLE)
 _BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
 _REFERENCES = {BEST_SINGLE: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
@@ -53,8 +54,8 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
         "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
         "-o FILE` wrote",
     ).rename({"ensemble": "method"})
-    refuse_several(rows)
-    _refuse_several_fits(rows, "head")
+    refuse_several(rows, (*WHERE[1:], *_FITTED))
+    refuse_several(rows.filter(pl.col("head") != CHOSEN), ["head"])
     size, order = pl.col("backbones").list.len(), SHOTS_IN_ORDER
     rows = rows.filter(size == size.max().over("dataset"))
     rows = rows.filter((order == order.max().over("dataset")) | (order == 0))
@@ -84,19 +85,6 @@ def _means_over_datasets(table: pl.DataFrame) -> pl.DataFrame:
         pl.col("value").mean(), datasets=pl.col("dataset").n_unique()
     )
     return means.filter(pl.col("datasets") == table["dataset"].n_unique())
-
-
-def _refuse_several_fits(rows: pl.DataFrame, *more: str) -> None:
-    """Raise UsageError where a mean would be over fits on, or with, different things."""
-    for column in (*more, "support", "support_prompts"):
-        known = rows[column].drop_nulls().unique(maintain_order=True)
-        values = [value for value in known if value != CHOSEN]  # which is a head, too
-        if len(values) > 1:
-            how = "name it with heads=…" if column == "head" else "give a file of one"
-            raise UsageError(
-                f"these results are of {len(values)} values of {column}, {few(values)}, and this "
-                f"shows one: {how}"
-            )
 
 
 def _gain_marks(data: pl.DataFrame) -> dict[str, Mark]:
@@ -199,8 +187,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
         "accuracy of any method",
         "give what `clipsyn evaluate STORE -o FILE` wrote",
     )
-    refuse_several(rows)
-    _refuse_several_fits(rows)
+    refuse_several(rows, (*WHERE[1:], *_FITTED))
     methods = _with_same_shots(_methods(rows))
     by_draw = methods.group_by(*_SERIES, "shots", "seed", maintain_order=True).agg(
         pl.col("value").fill_nan(None).mean()

@@ -1,7 +1,7 @@
 """A head fitted on a draw; on top of it each ensemble fitted, and measured on the targets.
 
 `fit_head` gets the support alone, `fit_ensemble` what the head says of it, and
-`clipsyn.evaluation.shown` shows the targets to what is fitted, so that labels of a target cannot
+`clipsyn.evaluation.score` shows the targets to what is fitted, so that labels of a target cannot
 reach a fit.
 """
 
@@ -21,7 +21,7 @@ from clipsyn.errors import InputError, TooFewSamples
 from clipsyn.evaluation.plan import Comparison, Result, Task, is_random
 from clipsyn.evaluation.results.files import Predicted
 from clipsyn.evaluation.results.frame import Measured, Row, row
-from clipsyn.evaluation.shown import Combined, Shown
+from clipsyn.evaluation.score import Combined, Shown
 from clipsyn.methods.chosen import choose
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
 from clipsyn.methods.ensembles.base import Ensemble
@@ -54,11 +54,11 @@ class Method(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A fit with all of its rows, or notes on why nothing of a task can be fitted."""
+    """A fit with all of its rows, or a note on why nothing of a task can be fitted."""
 
     rows: list[Row]
     predicted: list[tuple[int, Predicted]]  # with their target
-    notes: list[str]
+    note: str = ""
 
 
 def fit_head(support: Pool, text: str, seed: int | None) -> FittedHead:
@@ -103,20 +103,21 @@ class Study:
     def run(self, task: Task) -> Iterator[Finished]:
         """What a task gives, one fit at a time."""
         try:
+            chosen = None
             if task.head == CHOSEN:
                 on, chosen = self._chosen(task)
             else:
-                on, chosen = self._head(task.head, task), None
+                on = self._head(task.head, task)
         except TooFewSamples as error:
-            yield Finished([], [], self._left_out(task, error))
+            shots = dict.fromkeys(result.about["shots"] for result in task.results)
+            few = ", ".join(map(shots_text, shots))
+            note = f"{self.comparison.dataset}, {few}, {task.head} left out: {error}"
+            yield Finished([], [], note)
             return
         for (_, seed, _), results in task.fits().items():
-            names = dict.fromkeys(it.ensemble for it in results)
-            methods = {
-                name: chosen or fit_ensemble(on, name, seed)
-                for name in names
-                if name and name != ORACLE
-            }
+            names = dict.fromkeys(it.ensemble or ORACLE for it in results)
+            names.pop(ORACLE, None)
+            methods = {it: chosen or fit_ensemble(on, it, seed) for it in names}
             yield self._finished(on, methods, results)
 
     def _head(self, name: str, task: Task) -> FittedHead:
@@ -168,39 +169,29 @@ class Study:
         heads = {name: (on.head, on.pool) for name, on in fitted.items()}
         choice = choose(support, asked.heads, asked.ensembles, task.seed, heads)
         seconds = time.perf_counter() - start + sum(on.seconds for on in fitted.values())
-        chosen = choice.candidates[0]
-        on = fitted.get(chosen.head) or FittedHead(
-            choice.head,
-            choice.pool,
-            _best(choice.pool),
-            0,
-            len(support.labelled()),
-            self._shown(chosen.head, choice.head),
-        )
+        chosen, pool = choice.candidates[0], choice.pool
+        on = fitted.get(chosen.head)
+        if on is None:
+            shown = self._shown(chosen.head, choice.head)
+            n = len(support.labelled())
+            on = FittedHead(choice.head, pool, _best(pool), 0, n, shown)
         return on._replace(seconds=0), Method(choice.ensemble, seconds, chosen.name)
-
-    def _left_out(self, task: Task, error: TooFewSamples) -> list[str]:
-        return [
-            f"{self.comparison.dataset}, {shots_text(shots)}, {task.head} left out: {error}"
-            for shots in dict.fromkeys(result.about["shots"] for result in task.results)
-        ]
 
     def _finished(
         self, on: FittedHead, methods: Mapping[str, Method], results: Sequence[Result]
     ) -> Finished:
         """What is measured of the results of one fit, of a target in one pass."""
-        finished = Finished([], [], [])
+        finished = Finished([], [])
         in_order = sorted(results, key=lambda result: result.target)
         for target, of_target in groupby(in_order, key=lambda result: result.target):
             shown, of_shown = on.shown[target], [*of_target]
-            known = {it.ensemble for it in of_shown if it.is_gain} & {*shown.answers}
+            known = {it.ensemble for it in of_shown if it.is_gain} & {*shown.right}
             asked = {it.ensemble for it in of_shown} - known
             judged = shown.judge({it: methods[it].ensemble for it in methods if it in asked})
             measured: dict[object, list[Measured]] = {}  # several draws may be of the same
             for result in of_shown:
-                name, subject = result.ensemble, result[:3]
-                method, said = methods.get(name or ""), judged.get(name or "")
-                if subject not in measured:
+                method, said = methods.get(result.ensemble or ""), judged.get(result.ensemble or "")
+                if (subject := result[:3]) not in measured:
                     measured[subject] = [*self._numbers(on, shown, result, method, said)]
                 about = result.about | {"choice": method and method.choice}
                 finished.rows.extend(row(one, **about) for one in measured[subject])
@@ -218,7 +209,7 @@ class Study:
     ) -> Iterator[Measured]:
         """All that is measured of what a result is about; said: by an ensemble."""
         scorer = shown.scorer
-        chosen = None if on.best is None else scorer.single(on.best)
+        chosen = None if on.best is None else scorer.right[on.best]
         if result.backbone:
             yield from shown.singles[result.backbone]
         elif method is None:
@@ -227,7 +218,7 @@ class Study:
                     yield from (*scorer.oracle(), *scorer.diversity())
                 yield from scorer.over_chosen(scorer.anyone, chosen)
         elif result.is_gain or said is None:
-            yield from scorer.over_chosen(shown.answers[str(result.ensemble)], chosen)
+            yield from scorer.over_chosen(shown.right[str(result.ensemble)], chosen)
         else:
             has_scores = not shown.target.reader.silent
             for one in scorer.ensemble(said.judged, chosen, probabilities=has_scores):
@@ -235,8 +226,8 @@ class Study:
                 yield one._replace(interval=None) if itself else one  # nothing gains over itself
             plain = self._heads.get((ZERO_SHOT, None)) if method.choice else None
             if plain:
-                over = plain.shown[result.target].scorer.single(str(plain.best))
-                yield scorer.gain("gain_over_zero_shot", scorer.answers(said.judged), over)
+                over = plain.shown[result.target].scorer.right[str(plain.best)]
+                yield scorer.gain("gain_over_zero_shot", scorer.is_right(said.judged), over)
             learned = getattr(method.ensemble, "sampled_", on.n)
             yield Measured("fit_seconds", Score(on.seconds + method.seconds, learned), None)
             n = len(said.judged.prediction)
@@ -245,13 +236,13 @@ class Study:
 
 def _predicted(shown: Shown, result: Result, said: Combined | None) -> Predicted:
     """What it predicts for the samples that count, as class indices of the dataset."""
-    target, scorer = shown.target, shown.scorer
-    judged = said.judged if said else scorer.singles[str(result.backbone)]
-    silent = target.reader.silent
-    is_guess = bool(silent) if said else result.backbone in target.reader.unsure
+    target, rows = shown.target, shown.scorer.rows
+    judged = said.judged if said else shown.scorer.singles[str(result.backbone)]
+    is_guess = bool(target.reader.silent) if said else result.backbone in target.reader.unsure
+    classes = np.arange(target.n_classes) if target.subset is None else np.asarray(target.subset)
     return Predicted(
         result.fingerprint,
-        target.rows[scorer.rows],
-        target.class_indices(judged.prediction[scorer.rows]),
-        None if is_guess else judged.confidence[scorer.rows],
+        target.rows[rows],
+        classes[judged.prediction[rows]],
+        None if is_guess else judged.confidence[rows],
     )

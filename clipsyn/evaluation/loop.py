@@ -7,22 +7,22 @@ import math
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import groupby
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import polars as pl
 
 from clipsyn.errors import Interrupted, UsageError
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.evaluation.cells import comparisons
 from clipsyn.evaluation.fit import Finished, Study
 from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile
 from clipsyn.evaluation.results.frame import RESULT, Row, in_order
-from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics.blocks import working_alone
 from clipsyn.names import Shard, parse_shard
@@ -31,8 +31,6 @@ from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore, opened
 
 _LOG = logging.getLogger("clipsyn")
-_J = TypeVar("_J")
-_R = TypeVar("_R")
 
 
 @takes(ProtocolSettings)
@@ -72,9 +70,9 @@ def measure(
     if settings.shard and not settings.output:
         raise UsageError("shard=… is a share of a file of results: name it by output=…")
     datasets, notes = comparisons(store, settings)
-    notes += [note for dataset in datasets for note in dataset.notes()]
-    for note in dict.fromkeys(notes):
-        _LOG.info("note: %s", note)
+    said: set[str] = set()
+    for note in [*notes, *(note for dataset in datasets for note in dataset.notes())]:
+        _say(note, said)
     with (
         RowsFile(settings.output) as results,
         RowsFile(settings.predictions_file, PREDICTIONS) as predictions,
@@ -83,36 +81,41 @@ def measure(
         def is_new(result: Result) -> bool:
             if result.fingerprint not in results.known:
                 return True
-            is_lacking = result.has_predictions and result.fingerprint not in predictions.known
-            return is_lacking and predictions.path is not None
+            is_kept = predictions.path is not None and result.has_predictions
+            return is_kept and result.fingerprint not in predictions.known
 
         tasks = _share(_tasks(datasets), shard)
         asked = _fingerprints(tasks)
         budget, left = Budget(settings), [*_only(tasks, is_new)]
         budget.count(_in_order(results.frame.filter(metric="fit_seconds"), asked).rows(named=True))
         counter = progress.add("fits", sum(len(task.fits()) for task in left)) if progress else 0
-        said: set[str] = set()
-        for task, finished in _run(_affordable(left, is_new, budget), settings.workers):
+        affordable = _affordable(left, is_new, budget, said)
+        workers = settings.workers
+        run = _in_workers(affordable, workers) if workers > 1 else _run(affordable)
+        for task, finished in run:
             results.add(pl.DataFrame(finished.rows, schema=RESULT))
             samples = task.comparison.samples()
             for target, predicted in finished.predicted:
                 predictions.add(predicted.frame(samples[target]))
             budget.count(finished.rows)
-            for note in finished.notes:
-                if note not in said:
-                    _LOG.info("note: %s", note)
-                    said.add(note)
+            if finished.note:
+                _say(finished.note, said)
             if progress:
-                progress.advance(counter, len(task.fits()) if finished.notes else 1)
+                progress.advance(counter, len(task.fits()) if finished.note else 1)
         return _in_order(results.frame, asked)
+
+
+def _say(note: str, said: set[str]) -> None:
+    if note not in said:
+        _LOG.info("note: %s", note)
+        said.add(note)
 
 
 def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
     """What was asked for, as far as others have measured it; nothing is fitted."""
     datasets, _ = comparisons(store, settings)
-    tasks = _tasks(datasets)
     with RowsFile(settings.output) as results:
-        return _in_order(results.frame, _fingerprints(tasks))
+        return _in_order(results.frame, _fingerprints(_tasks(datasets)))
 
 
 def _tasks(datasets: Iterable[Comparison]) -> list[Task]:
@@ -134,12 +137,18 @@ def _only(tasks: Iterable[Task], wanted: Callable[[Result], bool]) -> Iterator[T
 
 
 def _affordable(
-    tasks: Iterable[Task], is_new: Callable[[Result], bool], budget: Budget
+    tasks: Iterable[Task], is_new: Callable[[Result], bool], budget: Budget, said: set[str]
 ) -> Iterator[Task]:
     """What is left when its turn comes; within a dataset small supports tell of larger ones."""
+
+    def wanted(result: Result) -> bool:
+        note = budget.refuses(result) if is_new(result) else None
+        if note:
+            _say(note, said)
+        return is_new(result) and not note
+
     for _, alike in groupby(tasks, key=lambda task: task.comparison):
-        ordered = sorted(alike, key=lambda task: len(task.rows))
-        yield from _only(ordered, lambda result: is_new(result) and budget.allows(result))
+        yield from _only(sorted(alike, key=lambda task: len(task.rows)), wanted)
 
 
 class Budget:
@@ -154,7 +163,6 @@ class Budget:
         self._minutes = settings.budget
         self._named = {*settings.by_name, BEST_SINGLE}
         self._slow: dict[tuple[str, ...], float] = {}  # -> the fewest shots with which it was
-        self._said: set[tuple[str, ...]] = set()
 
     def count(self, rows: Iterable[Row]) -> None:
         """Take note of fits that are done, by the rows of their results."""
@@ -163,22 +171,18 @@ class Budget:
                 method = _method(row)
                 self._slow[method] = min(in_order(row["shots"]), self._slow.get(method, math.inf))
 
-    def allows(self, result: Result) -> bool:
-        """Whether it was not too slow on fewer images; says so where it was."""
+    def refuses(self, result: Result) -> str:
+        """Why, where it was too slow on fewer images."""
         row = result.about
-        method, is_named = _method(row), {row["head"], row["ensemble"]} <= self._named
-        fewest = self._slow.get(method, math.inf)
+        fewest = self._slow.get(_method(row), math.inf)
+        is_named = {row["head"], row["ensemble"]} <= self._named
         if is_named or not result.learns or fewest >= in_order(row["shots"]):
-            return True
-        if method not in self._said:
-            self._said.add(method)
-            _LOG.info(
-                "note: %s on %s left out of %s with more than %d images a class, with which its "
-                "fit took longer than budget=%g minutes; what is asked for by name is always "
-                "fitted",
-                *(row["ensemble"], row["head"], row["dataset"], fewest, self._minutes),
-            )
-        return False
+            return ""
+        return (
+            f"{row['ensemble']} on {row['head']} left out of {row['dataset']} with more than "
+            f"{fewest} images a class, with which its fit took longer than "
+            f"budget={self._minutes:g} minutes; what is asked for by name is always fitted"
+        )
 
 
 def _method(row: Row) -> tuple[str, ...]:
@@ -198,128 +202,84 @@ def _in_order(frame: pl.DataFrame, fingerprints: list[str]) -> pl.DataFrame:
     return joined.select(*RESULT)
 
 
-def _run(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Finished]]:
-    if workers > 1:
-        yield from in_workers(_runner, tasks, workers)
-        return
-    run = _runner()
+def _run(tasks: Iterable[Task]) -> Iterator[tuple[Task, Finished]]:
+    """Tasks one after the other; those of one dataset share what is read of its targets."""
+    study = None
     for task in tasks:
-        for finished in run(task):
+        if study is None or study.comparison != task.comparison:
+            study = None  # what it keeps goes before that of another comes
+            study = Study(task.comparison)
+        for finished in study.run(task):
             yield task, finished
 
 
-def _runner() -> Callable[[Task], Iterator[Finished]]:
-    """Runs tasks one after the other; those of one dataset share what is read of its targets."""
-    of_last: list[Study] = []
+def _in_workers(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Finished]]:
+    """`_run` in several processes, each of which takes a task when it is free.
 
-    def run(task: Task) -> Iterator[Finished]:
-        if not of_last or of_last[0].comparison != task.comparison:
-            of_last.clear()  # what it keeps goes before that of another comes
-            of_last.append(Study(task.comparison))
-        yield from of_last[0].run(task)
-
-    return run
-
-
-class _Message(NamedTuple):
-    """From a worker: a result, an error, a line of its log, or, with none, that a job is done."""
-
-    result: Any = None
-    error: BaseException | None = None
-    said: str = ""
-
-
-def in_workers(
-    make: Callable[[], Callable[[_J], Iterator[_R]]], jobs: Iterable[_J], workers: int
-) -> Iterator[tuple[_J, _R]]:
-    """What ``make()(job)`` yields, as it comes, with the job that it is of.
-
-    make: called once in each process. Jobs are taken when a process is free. Each process has one
-    thread, since together they fill the cores. All of them end when this generator does, or when
-    this process is killed. Raises what a job raises, and Interrupted where a process was killed.
+    Each process has one thread, since together they fill the cores. All of them end when this
+    generator does, or when this process is killed. Raises what a fit raises, and Interrupted where
+    a process was killed.
     """
-    context = get_context("spawn")
-    left = iter(jobs)
-    busy: dict[Connection, _J] = {}
-    processes = {}
+    context, left = get_context("spawn"), iter(tasks)
+    busy: dict[Connection, Task] = {}
+    processes = []
     try:
-        for _, job in zip(range(workers), left, strict=False):
+        for _, task in zip(range(workers), left, strict=False):
             ours, theirs = context.Pipe()
-            processes[ours] = context.Process(target=_serve, args=(theirs, make), daemon=True)
-            processes[ours].start()
+            processes.append(context.Process(target=_serve, args=(theirs,), daemon=True))
+            processes[-1].start()
             theirs.close()
-            ours.send(job)
-            busy[ours] = job
+            ours.send(task)
+            busy[ours] = task
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                message = _received(connection)
-                if message.error:
-                    raise message.error
-                if message.said:
-                    _LOG.info(message.said)
-                    continue
-                if message.result is not None:
-                    yield busy[connection], message.result
+                said = _received(connection)
+                if said is not None:
+                    yield busy[connection], said
                     continue
                 del busy[connection]
-                for job in left:
-                    connection.send(job)
-                    busy[connection] = job
+                for task in left:
+                    connection.send(task)
+                    busy[connection] = task
                     break
     finally:
-        for process in processes.values():
+        for process in processes:
             process.terminate()
-        for process in processes.values():
+        for process in processes:
             process.join()
 
 
-def _received(connection: Connection) -> _Message:
+def _received(connection: Connection) -> Finished | None:
+    """A fit, or None where a task is done; raises what the worker has."""
     try:
-        message: _Message = connection.recv()
+        said = connection.recv()
     except (EOFError, ConnectionError):
         raise Interrupted(
             "a worker was killed, perhaps because memory ran out: what it had fitted is kept, and "
             "the same command goes on from there; fewer workers=… need less memory"
         ) from None
-    return message
+    if isinstance(said, BaseException):
+        raise said
+    return said  # type: ignore[no-any-return]
 
 
-def _serve(connection: Connection, make: Callable[[], Callable[[Any], Iterator[Any]]]) -> None:
+def _serve(connection: Connection) -> None:
     """Work until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this ends it
-    _LOG.addHandler(_Sent(connection))
-    _LOG.setLevel(logging.INFO)
-    with one_thread(), suppress(EOFError, ConnectionError):
-        work = make()
-        while True:
-            job = connection.recv()
-            try:
-                for result in work(job):
-                    connection.send(_Message(result))
-                connection.send(_Message())
-            except ConnectionError:
-                raise
-            except Exception as error:  # noqa: BLE001 (it is raised where it was asked for)
-                error.add_note(traceback.format_exc())
-                connection.send(_Message(error=error))
-
-
-class _Sent(logging.Handler):
-    """What is said in a worker is said by the process that started it."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._connection.send(_Message(said=record.getMessage()))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Everything that is computed here has one thread."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1), working_alone():
-        yield
+    def tasks() -> Iterator[Task]:
+        while True:
+            yield connection.recv()
+            connection.send(None)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this ends it
+    with threadpool_limits(1), working_alone(), suppress(EOFError, ConnectionError):
+        try:
+            for _, finished in _run(tasks()):
+                connection.send(finished)
+        except (EOFError, ConnectionError):
+            raise
+        except Exception as error:  # noqa: BLE001 (it is raised where it was asked for)
+            error.add_note(traceback.format_exc())
+            connection.send(error)

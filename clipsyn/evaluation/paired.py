@@ -18,9 +18,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
+from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.results.files import DAMAGE, collect, scan, shots_asked
 from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, in_order
-from clipsyn.evaluation.settings import PairedSettings, predictions_of
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.registry import unknown_name
@@ -72,7 +72,7 @@ def compare_methods(
     without both, what the support chose ("chosen") against every other, or all with all where
     nothing was chosen. p_holm is corrected for all pairs of methods, whichever are shown,
     so that a pair has one everywhere. settings: those of
-    `clipsyn.evaluation.settings.PairedSettings`.
+    `clipsyn.evaluation.PairedSettings`.
 
     Returns a row for each pair and dataset, and of means over datasets with `dataset` null;
     docs/evaluating.md explains the columns. Raises UsageError, and UnknownName with near matches.

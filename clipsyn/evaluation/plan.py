@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import DatasetError
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.evaluation.shown import ROOM, Target
+from clipsyn.evaluation.score import ROOM, Target
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
@@ -40,7 +40,10 @@ class Draw(NamedTuple):
     shots: int | None  # of each class; 0 where nothing is learned, None for the whole support
     seed: int | None
     rows: Rows
-    digest: str  # of the rows
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
 
 
 class Result(NamedTuple):
@@ -72,7 +75,7 @@ class Result(NamedTuple):
         head, name = self.about["head"], self.ensemble
         if self.about["shots"] == UNFITTED:
             return None, None, self.target
-        if name is None or name == ORACLE or not self.learns:
+        if name in (None, ORACLE) or not self.learns:
             return None, None, None
         return name, self.about["seed"] if is_random(head, name) else None, None
 
@@ -125,11 +128,7 @@ class Comparison:
     places: tuple[tuple[str, str], ...]  # splits and perturbations that are measured on
     backbones: tuple[str, ...]
     support_split: str | None  # that is fitted on, if any
-    lacking: tuple[str, ...]  # backbones without embeddings
-    silent: tuple[str, ...]  # backbones with predictions alone
-    unsure: tuple[str, ...]  # those of them without confidences
-    has_text: bool  # whether any backbone has class embeddings, or imported predictions
-    chooses: bool = False  # whether one of the methods is chosen on each draw, too
+    chooses: bool  # whether one of the methods is chosen on each draw, too
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
@@ -150,9 +149,9 @@ class Comparison:
             reader = self._reader(split, self.prompts, perturbation=perturbation, votes=True)
             if self.settings.base_to_new:
                 base, new = halves(len(reader.samples.class_names))
-                targets += [Target(reader, "base", base, room), Target(reader, "new", new, room)]
+                targets += [Target(reader, room, "base", base), Target(reader, room, "new", new)]
             else:
-                targets.append(Target(reader, room=room))
+                targets.append(Target(reader, room))
         return targets
 
     @cached_property
@@ -180,16 +179,20 @@ class Comparison:
 
     def notes(self) -> Iterator[str]:
         """What the support lacks; raises DatasetError for too little."""
-        samples = self.samples()[0]
-        if self.settings.base_to_new and len(samples.class_names) < 3:
+        classes = len(self.samples()[0].class_names)
+        if self.settings.base_to_new and classes < 3:
             raise DatasetError(
-                f"{samples.dataset} has too few classes for base-to-new "
-                f"({len(samples.class_names)}), which needs two to learn and a new one: choose "
-                "others with datasets=…"
+                f"{self.dataset} has too few classes for base-to-new ({classes}), which needs two "
+                "to learn and a new one: choose others with datasets=…"
             )
         yield from self._learnable.notes
         if self.support:
-            yield from self._lacking(self.support)
+            samples = self.support.samples
+            if not (self._labels >= 0).any():
+                raise self._opened.no_labels((samples.dataset, samples.split))
+            _, empty = shortfall(self._labels, None, classes)
+            if empty and not self.settings.base_to_new:
+                yield f"{samples.name}: {empty} of {classes} classes have no image to learn from"
 
     def _reader(self, split: str, prompts: str, **options: Any) -> PoolReader:
         names = self.backbones
@@ -222,25 +225,18 @@ class Comparison:
         return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
 
     def _draws(self) -> Iterator[Draw]:
-        nothing = np.empty(0, np.intp)
-        yield Draw(0, None, nothing, _digest(nothing))
-        for seed in (None, *range(self.settings.seeds)) if self.support else ():
-            for shots, rows in self._drawn(seed).items():
-                yield Draw(shots, seed, rows, _digest(rows))
-
-    def _drawn(self, seed: int | None) -> dict[int | None, Rows]:
-        """Rows of the support by number of shots; without a seed, those of the whole support.
-
-        Numbers of shots that give the same rows, because no class has more images, stand under the
-        largest of them: the same fit is made, and counts in a mean, once.
+        """Numbers of shots that give the same rows, because no class has more images, stand under
+        the largest of them: the same fit is made, and counts in a mean, once.
         """
-        drawn: dict[int | None, Rows] = {}
-        for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
-            if shots is None or seed is not None:
-                rows = few_shot(self._labels, shots, seed or 0)
-                drawn = {k: one for k, one in drawn.items() if not np.array_equal(one, rows)}
-                drawn[shots] = rows
-        return drawn
+        yield Draw(0, None, np.empty(0, np.intp))
+        for seed in (None, *range(self.settings.seeds)) if self.support else ():
+            drawn: list[Draw] = []
+            for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
+                if shots is None or seed is not None:
+                    rows = few_shot(self._labels, shots, seed or 0)
+                    drawn = [it for it in drawn if not np.array_equal(it.rows, rows)]
+                    drawn.append(Draw(shots, seed, rows))
+            yield from drawn
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
         """The ensembles to measure on a draw, with None for the backbones on their own.
@@ -259,10 +255,10 @@ class Comparison:
         return names
 
     def _results(self, draw: Draw, head: str, name: str | None) -> Iterator[Result]:
-        for target in range(len(self.targets)):
+        for at, target in enumerate(self.targets):
             for backbone in self.reader.backbones if name is None else [None]:
-                about = self._about(draw, head, self.targets[target], name, backbone)
-                yield Result(target, name, backbone, about)
+                about = self._about(draw, head, target, name, backbone)
+                yield Result(at, name, backbone, about)
 
     def _about(
         self, draw: Draw, head: str, target: Target, ensemble: str | None, backbone: str | None
@@ -288,35 +284,19 @@ class Comparison:
             "seed": draw.seed,
         }
         about["data"] = self._data.of(about)
+        asked = self.settings  # a choice is made from all of them
+        pairs = [(head, ensemble)]
+        if head == CHOSEN:
+            pairs = [(of, to) for of in asked.heads for to in asked.ensembles]
         about["fingerprint"] = fingerprint(
             {
-                "clipsyn": self._version(head, ensemble),
+                "methods": [[of, to, *versions(of, to)] for of, to in pairs],
                 "target": _origin(reader, backbone),
                 "support": support,
                 **{name: about[name] for name in ("classes", "head", "ensemble", "shots", "data")},
             }
         )
         return about
-
-    def _version(self, head: str, ensemble: str | None) -> Any:
-        """Of the code that a result is made by; of a choice, also what it is chosen from."""
-        if head != CHOSEN:
-            return " ".join(versions(head, ensemble))
-        heads, ensembles = self.settings.heads, self.settings.ensembles
-        return [[of, to, *versions(of, to)] for of in heads for to in ensembles]
-
-    def _lacking(self, support: PoolReader) -> Iterator[str]:
-        samples, labels = support.samples, self._labels
-        where, classes = f"{samples.dataset}/{samples.split}", len(samples.class_names)
-        if not (labels >= 0).any():
-            raise support.store.no_labels((samples.dataset, samples.split))
-        _, empty = shortfall(labels, None, classes)
-        if empty and not self.settings.base_to_new:
-            yield f"{where}: {empty} of {classes} classes have no image to learn from"
-
-
-def _digest(rows: Rows) -> str:
-    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
 
 
 def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:

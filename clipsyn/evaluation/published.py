@@ -22,12 +22,12 @@ from clipsyn.catalog.references import (
     find_reference,
 )
 from clipsyn.errors import UsageError
+from clipsyn.evaluation import CompareSettings
 from clipsyn.evaluation.results.files import read_results
 from clipsyn.evaluation.results.frame import Row, singles
-from clipsyn.evaluation.settings import CompareSettings
 from clipsyn.settings import UNFITTED, takes
-from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, points_cell
-from clipsyn.show.tables import Measure, measures_of, measures_table
+from clipsyn.show.table import UNKNOWN, Cell, Tables, points_cell
+from clipsyn.show.tables import measures_of, measures_table
 from clipsyn.show.titles import WIDTH, shortened
 from clipsyn.text import few
 
@@ -148,31 +148,15 @@ def _rows(ours: pl.DataFrame, numbers: Iterable[Published], tolerance: float) ->
 
 _MARK = "*"
 _NOTE = (
-    "in %, differences in points. The intervals are those of our accuracies over images; a "
-    "published number has none. On the same images the same weights differ by rounding alone, so a "
-    "difference within its interval may still come from other images, prompts or preprocessing."
+    "On the same images the same weights differ by rounding alone, so a difference may come from "
+    "other images, prompts or preprocessing; -o FILE.csv has both numbers and their intervals."
 )
 _METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class"}
 _PLACE = ("dataset", "split", "prompts", "metric")
-_NUMBERS = (
-    Measure("ours", "ours", interval=True),
-    Measure("published", "published"),
-    Measure("difference", "difference", interval=True),
-)
 
 
 def tables(frame: pl.DataFrame, settings: CompareSettings) -> dict[str, Tables]:
-    """ "differences", a line for each dataset, and "numbers", a line for each that is beyond."""
-    parts: dict[str, Tables] = {"differences": (_differences(frame, settings),)}
-    beyond = frame.filter("beyond")
-    if not beyond.is_empty():
-        lines = [(_about(row), _numbers(row)) for row in beyond.iter_rows(named=True)]
-        table = measures_table(lines, (*_NUMBERS, "n", "usual n"), notes=fill(_NOTE, WIDTH))
-        parts["numbers"] = (table,)
-    return parts
-
-
-def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
+    """A line for each dataset, a column for each backbone."""
     names = shortened(sorted(frame["backbone"].unique()))
     lines = []
     for (*place, metric), part in frame.group_by(_PLACE, maintain_order=True):
@@ -182,14 +166,15 @@ def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
     within = f"{len(frame) - beyond} of {len(frame)} numbers are within"
     marked = f"; {_MARK} marks the {beyond} beyond" if beyond else ""
     about_all = "; ".join(filter(None, [*sources, names.phrase]))
-    return measures_table(
+    table = measures_table(
         lines,
         measures_of(names, cell=_points),
         title="zero-shot accuracy minus the published one, in points",
         names=names,
         notes=f"{within} {settings.tolerance:g} points of the published ones{marked}.\n"
-        f"{fill(f'published: {about_all}.', WIDTH)}",
+        f"{fill(f'published: {about_all}. {_NOTE}', WIDTH)}",
     )
+    return {"differences": (table,)}
 
 
 def _points(row: Mapping[str, Any]) -> Cell:
@@ -198,17 +183,3 @@ def _points(row: Mapping[str, Any]) -> Cell:
     points = points_cell(row["difference"])
     low, high = (row[name] and 100 * row[name] for name in ("difference_low", "difference_high"))
     return Cell(f"{_MARK if row['beyond'] else ''}{points.text}", points.value, low, high)
-
-
-def _about(row: Mapping[str, Any]) -> Row:
-    about = {name: row[name] for name in ("dataset", "prompts", "backbone")}
-    return about | {"metric": _METRICS[row["metric"]], "n": row["n"], "usual n": row["usual_n"]}
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, Row]:
-    difference = {name: row[of] for name, of in _DIFFERENCES.items()}
-    return {
-        "ours": {**row},
-        "published": {"value": row["published"]},
-        "difference": difference,
-    }

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import ALONE, Numbers, Row
+from clipsyn.evaluation.results.frame import ALONE, OVER_BEST_ON_TEST, Numbers, Row
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL, SINGLE, UNFITTED
@@ -28,6 +28,12 @@ INDEPENDENT = "independent"
 _KNOW_TEST = (BEST, "oracle", INDEPENDENT)
 _PLACE = ("split", "perturbation", "prompts", "classes", "dataset")
 _SHOTS = pl.when(pl.col("shots") != UNFITTED).then("shots")
+_OVER = {"gain": "gain", "over it": OVER_BEST_ON_TEST}
+_MEAN = Measure("mean", "mean", best="most")
+_GAINS = (
+    Measure("gain", "gain", interval="known", optional=True),
+    Measure("over it", "over it", "over best\non test", optional=True),
+)
 _OF_CHOICE = (
     Measure("top-1", "acc1", interval=True),
     Measure("gain", "gain", interval=True),
@@ -134,7 +140,7 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
     tables: dict[str, Tables] = {}
     columns = ["head", "split", "prompts", "classes"]
     tidy = tidy.filter(pl.col("head") != CHOSEN)
-    gains = method_frame(tidy, "gain")
+    gains = {name: method_frame(tidy, metric) for name, metric in _OVER.items()}
     for keys, every in method_frame(tidy).group_by(columns, maintain_order=True):
         labels = every["perturbation"].unique(maintain_order=True).to_list()
         one = CLEAN.label if CLEAN.label in labels else labels[0]
@@ -144,7 +150,8 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
         about["classes"] = None if classes == "all" else f"{classes} classes"
         name, text = ", ".join(map(str, keys)), title(*where(about, list(about)))
         of_part = dict(zip(columns, keys, strict=True)) | {"perturbation": one}
-        tables[f"by dataset, {name}"] = (by_dataset(part, text, gains.filter(**of_part)),)
+        of_gains = {name: gain.filter(**of_part) for name, gain in gains.items()}
+        tables[f"by dataset, {name}"] = (by_dataset(part, of_gains, text),)
         if len(_shots(part)) > 1:
             tables[f"by shots, {name}"] = by_shots(part, text)
         if len(labels) > 1:
@@ -155,65 +162,40 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
 
 NOTE = """\
 Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
-over it, in points, with a 95 % interval; least: on the dataset where it is smallest. best on test:
-the backbone that is best on these very images, so that its accuracy is too high and the gain over
-it too low. oracle: share of images that at least one backbone gets right; independent: what it
-would be if errors were independent within each class. These three are fitted on the test labels,
-whatever the head. Numbers of shots that give a dataset the same images as more do are left out;
-datasets that have the same numbers stand together."""
+over it, in points, with a 95 % interval. best on test: the backbone that is best on these very
+images, so that its accuracy is too high and the gain over it too low. oracle: share of images that
+at least one backbone gets right; independent: what it would be if errors were independent within
+each class. These three are fitted on the test labels, whatever the head. Numbers of shots that give
+a dataset the same images as more do are left out; datasets that have the same numbers stand
+together."""
 
 
-def by_dataset(frame: pl.DataFrame, about: str, measured: pl.DataFrame) -> Table:
-    """A line a method, a column a dataset at its most shots, and mean gains.
+def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: str) -> Table:
+    """A line a method, a column a dataset at its most shots, and means over all of them.
 
-    The cells of datasets have the ends of their intervals over images. measured: gains, of which
-    the mean has an interval; what knows the test labels has some without.
+    The cells of datasets have the ends of their intervals over images. gains: measured ones, by
+    the name of their column, of which the means have intervals.
     """
-    shots, last = _shots(frame), at_most_shots(frame)
-    table = last.pivot(on="dataset", index="method", values="value")
-    datasets = [name for name in table.columns if name != "method"]
-    numbers = [table.select(mean=pl.mean_horizontal(datasets)).to_series()]
-    for name, reference in (("gain", BEST_SINGLE), ("over it", BEST)):
-        if reference in table["method"]:
-            gains = _gains(table, datasets, reference)
-            numbers.append(gains.mean_horizontal().alias(name))
-            numbers += [gains.min_horizontal().alias("least")] * (reference == BEST_SINGLE)
-    shown = [it.name for it in numbers if len(datasets) > 1 or it.name not in ("mean", "least")]
-    table = table.select("method", *numbers)
-    rows: dict[str, dict[str, Row]] = {
-        row.pop("method"): {name: {"value": value} for name, value in row.items()}
-        for row in table.rows(named=True)
-    }
+    last = at_most_shots(frame)
+    datasets = last["dataset"].unique(maintain_order=True).to_list()
+    rows: dict[str, dict[str, Row]] = {method: {} for method in last["method"]}
     for row in last.rows(named=True):
-        rows[row["method"]] |= {row["dataset"]: row}
-    for (method,), of_method in at_most_shots(measured).group_by("method"):
-        gain = means.mean_over(of_method.select("value", "ci_low", "ci_high").iter_rows())
-        if gain and gain.datasets == len(datasets):
-            ends = {"ci_low": gain.low, "ci_high": gain.high}
-            rows[str(method)]["gain"] = {"value": gain.value} | ends
+        rows[row["method"]][row["dataset"]] = row
+    for name, part in {"mean": last, **gains}.items():
+        for (method,), of in at_most_shots(part).group_by("method"):
+            mean = means.mean_over(of.select("value", "ci_low", "ci_high").iter_rows())
+            if mean and mean.datasets == len(datasets):
+                ends = {} if name == "mean" else {"ci_low": mean.low, "ci_high": mean.high}
+                rows[str(method)][name] = {"value": mean.value} | ends
     columns = [Measure(name, name, best="most", cell=_with_ends) for name in datasets]
-    columns += [_OF_ALL[name] for name in shown]
-    return _table(rows, columns, title(about, _fitted_on(shots)))
-
-
-_OF_ALL = {
-    "mean": Measure("mean", "mean", best="most"),
-    "gain": Measure("gain", "gain", interval="known"),
-    "least": Measure("least", "least"),
-    "over it": Measure("over it", "over it", "over best\non test"),
-}
+    columns += [_MEAN] * (len(datasets) > 1)
+    return _table(rows, [*columns, *_GAINS], title(about, _fitted_on(_shots(frame))))
 
 
 def _with_ends(row: Mapping[str, Any]) -> Cell:
     """An accuracy; tables of text have no room for its interval, others have."""
     interval = interval_cell(row)
     return percent_cell(row.get("value"))._replace(low=interval.low, high=interval.high)
-
-
-def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.DataFrame:
-    """Accuracies (method, dataset) less those of a method."""
-    base = table.filter(method=reference)
-    return table.select(pl.col(name) - base[name][0] for name in datasets)
 
 
 def by_shots(frame: pl.DataFrame, about: str) -> Tables:
@@ -227,31 +209,29 @@ def by_shots(frame: pl.DataFrame, about: str) -> Tables:
     tables = []
     for shots, datasets in kinds.items():
         part = frame.filter(pl.col("dataset").is_in(datasets))
-        columns = {name: _at(part, name) for name in shots}
         over = mean_over(part, ["dataset"])
         text = title(about, "by shots", over)
         if len(kinds) > 1:
             names = fill(f"{'mean over ' if over else ''}{', '.join(datasets)}", WIDTH)
             text = f"{title(about, 'by shots')}\n{names}"
-        tables.append(_means(part, columns, text))
+        tables.append(_means({name: _at(part, name) for name in shots}, text))
     return tuple(tables)
 
 
 def by_perturbation(frame: pl.DataFrame, labels: Sequence[str], about: str) -> Table:
     """A line a method, a column a perturbation: means over datasets, at the most shots."""
     last = at_most_shots(frame)
-    columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
     phrases = "by perturbation", _fitted_on(_shots(frame)), mean_over(frame, ["dataset"])
-    return _means(frame, columns, title(about, *phrases))
+    columns = {label: last.filter(perturbation=label) for label in labels}
+    return _means(columns, title(about, *phrases))
 
 
-def _means(frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str) -> Table:
+def _means(columns: Mapping[str, pl.DataFrame], title: str) -> Table:
     """A line a method, and for each column the mean of its rows over datasets."""
-    rows: dict[str, Numbers] = {method: {} for method in frame["method"].unique()}
+    rows: dict[str, dict[str, Row]] = {}
     for name, part in columns.items():
-        means = part.group_by("method").agg(pl.col("value").mean())
-        for row in means.rows(named=True):
-            rows[row["method"]] |= {name: row}
+        for row in part.group_by("method").agg(pl.col("value").mean()).rows(named=True):
+            rows.setdefault(row["method"], {})[name] = row
     return _table(rows, [Measure(name, name, best="most") for name in columns], title)
 
 

@@ -16,11 +16,11 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.measure import cell_cost
 from clipsyn.analyses.predicted import ALL
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
+from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.paired import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.evaluation.selection import Selection
-from clipsyn.evaluation.settings import PairedSettings, predictions_of
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import ReportSettings

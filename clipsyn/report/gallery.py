@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import ClipsynError, UsageError
+from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.results.files import collect, scan
 from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, WHERE, singles
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import judge, scored

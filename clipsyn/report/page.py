@@ -53,7 +53,7 @@ _FEW = 100  # labelled images, below which an interval spans ten points and more
 _SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     # by section: its figures, and the commands whose tables it has
     "alone": (["accuracy-matrix"], ["zeroshot"]),
-    "combined": (["chosen", "gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
+    "combined": (["gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
     "together": (
         ["upset", "venn", "error-consistency"],
         ["oracle", "diversity"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from clipsyn.analyses import ANALYSES
 from clipsyn.catalog import recipes_dir
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.names import Location, is_url

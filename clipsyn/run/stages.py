@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.work import load_job, plan_job, run_job

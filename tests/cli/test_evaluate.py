@@ -84,7 +84,7 @@ def test_results_are_added_to_the_output(run, tmp_path):
         ),
         (["--heads", ""], 2, "--heads '' is empty"),
         (["--support", "test"], 2, "the test split"),
-        (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),
+        (["--base-to-new", "--ensembles", "stacking"], 2, "stacking on toy cannot be used"),
         (["--support", "val"], 4, "--split val"),
         (["--views", "augment-3"], 2, "unknown perturbation 'augment-3'"),
     ],

@@ -17,7 +17,7 @@ from clipsyn.cli import main
 from clipsyn.cli.options import words_of
 from clipsyn.cli.run import Call, stop_on_sigterm
 from clipsyn.errors import ClusterError, UsageError
-from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over, unfinished

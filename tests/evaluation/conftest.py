@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.results.files import PREDICTIONS, Predicted, RowsFile
 from clipsyn.evaluation.results.frame import ABOUT, RESULT
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.store.samples import SampleTable
 
 

@@ -151,7 +151,7 @@ def test_results_of_several_kinds_are_not_mixed(figure, column, words):
 def test_gains_are_over_the_backbones_of_one_head():
     lda, probe = (GAINS.with_columns(head=pl.lit(name)) for name in ("lda", "linear-probe"))
     assert_frame_equal(gains.data(pl.concat([lda, GAINS, probe])), gains.data(GAINS))
-    with pytest.raises(UsageError, match=r"head, lda, linear-probe, .*: name it with heads=…"):
+    with pytest.raises(UsageError, match=r"heads, lda, linear-probe, .*: name it with heads=…"):
         gains.data(pl.concat([lda, probe]))
 
 

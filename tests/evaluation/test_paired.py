@@ -11,9 +11,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UnknownName, UsageError
+from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.paired import PAIRS, compare_methods
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.stats.differences import holm, mcnemar
 
 

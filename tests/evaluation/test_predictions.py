@@ -9,8 +9,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from clipsyn.evaluation import fit as fitting
+from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.exchange.importing import import_files
 from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.samples import few_shot

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsyn.evaluation.results.frame import IF_ALIKE
-from clipsyn.evaluation.scoring import Scorer
+from clipsyn.evaluation.score import Scorer
 from clipsyn.methods.numerics.metrics import judge
 from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
@@ -40,7 +40,7 @@ def by_name(measured) -> dict:
 
 
 def test_every_metric_against_its_definition():
-    found = every(make(), judge(BOTH, LABELS), make().single("fair"))
+    found = every(make(), judge(BOTH, LABELS), make().right["fair"])
     right = BOTH.argmax(1) == LABELS
     best = GOOD.argmax(1) == LABELS
     p = np.exp(BOTH) / np.exp(BOTH).sum(1, keepdims=True)
@@ -96,29 +96,12 @@ def test_intervals_of_the_oracle_and_of_diversity():
         assert diversity[name].interval == pytest.approx(expected, abs=2e-3)
 
 
-def test_backbones_together_have_the_metrics_of_each_alone():
-    scorer = make()
-    together: dict = {}
-    for name, measured in scorer.backbones(silent={"fair"}):
-        together.setdefault(name, []).append(measured)
-    assert list(together) == ["good", "fair"]
-    for name, found in together.items():
-        alone = [*scorer.metrics(scorer.singles[name], probabilities=name == "good")]
-        assert [m.metric for m in found] == [m.metric for m in alone]
-        for one, other in zip(found, alone, strict=True):
-            assert one.score == other.score
-            assert (one.interval is None) == (other.interval is None)
-            if one.interval:
-                near = pytest.approx(other.interval, rel=1e-6)  # single precision, in other blocks
-                assert tuple(one.interval) == near
-
-
 def test_answers_may_be_kept_for_other_references():
     """What learns nothing is compared with the backbone that each support chooses."""
     scorer = make()
-    answers = scorer.answers(judge(BOTH, LABELS))
+    answers = scorer.is_right(judge(BOTH, LABELS))
     for name, of in {"good": GOOD, "fair": FAIR}.items():
-        found, alike = scorer.over_chosen(answers, scorer.single(name))
+        found, alike = scorer.over_chosen(answers, scorer.right[name])
         right, reference = BOTH.argmax(1) == LABELS, of.argmax(1) == LABELS
         assert found.metric == "gain"
         assert found.score.value == pytest.approx(right.mean() - reference.mean())

@@ -18,11 +18,11 @@ from PIL import Image
 from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
 from clipsyn.errors import UsageError
+from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.files import PREDICTIONS, Predicted, RowsFile, collect
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.selection import Selection
-from clipsyn.evaluation.settings import predictions_of
 from clipsyn.report.gallery import Example, Thumbnails, chosen_answers, examples, unique_table
 
 PLACE = ("photos", "test")

@@ -130,12 +130,8 @@ def frame(rows: Iterable[Row], more: Mapping[str, Any] | None = None) -> pl.Data
 
 WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or one line, is about
 Numbers = dict[str, Row]  # rows by metric
-_SETTINGS = {
-    "dataset": "datasets",
-    "split": "splits",
-    "perturbation": "perturbations",
-    "prompts": "prompts",
-}
+_SETTINGS = {name: f"{name}s" for name in ("dataset", "split", "perturbation", "head")}
+_SETTINGS["prompts"] = "prompts"
 
 
 def named_parts(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -189,17 +185,15 @@ def having(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
 
 
 def refuse_several(frame: pl.DataFrame, columns: Sequence[str] = WHERE[1:]) -> None:
-    """Raise UsageError where rows are of several splits, perturbations or prompt sets."""
+    """Raise UsageError where rows have several values in a column, such as the split."""
     for column in columns:
-        setting = _SETTINGS[column]
-        values = frame[column].unique(maintain_order=True).to_list()
+        setting = _SETTINGS.get(column)
+        values = frame[column].drop_nulls().unique(maintain_order=True).to_list()
         if len(values) > 1:
             some = ", ".join(map(str, values[:3])) + (", …" if len(values) > 3 else "")
-            kinds = "prompt sets" if column == "prompts" else setting
-            raise UsageError(
-                f"there are {len(values)} {kinds}, {some}, and this shows one: name it with "
-                f"{setting}=…"
-            )
+            kinds = "prompt sets" if column == "prompts" else setting or f"values of {column}"
+            how = f"name it with {setting}=…" if setting else "give a file of one"
+            raise UsageError(f"there are {len(values)} {kinds}, {some}, and this shows one: {how}")
 
 
 def over_datasets(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
