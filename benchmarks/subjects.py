@@ -24,6 +24,7 @@ from clipsyn.extract.weights import quiet_open_clip
 from clipsyn.extract.work import load_work
 from clipsyn.images.sources import ImageSource
 from clipsyn.names import CLEAN, Backbone, Perturbation
+from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 
 PHOTO = (500, 375)  # the most common size of ImageNet's images
@@ -86,18 +87,6 @@ def write_photographs(folder: Path, count: int) -> Path:
     return target
 
 
-@dataclass(frozen=True)
-class Silence:
-    """Progress that is not shown."""
-
-    def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
-        return 0
-
-    def advance(self, counter: int, amount: int, left: float | None = None) -> None: ...
-
-    def finish(self, counter: int) -> None: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Pixels(ImageSource):
     """Images that come out of memory, or out of a random generator each time."""
@@ -131,6 +120,7 @@ def extract(
     """All that `clipsyn extract` does once models are loaded: hash, plan, run, write, publish."""
     job = ExtractSettings(datasets=(source.name,))
     opened = FeatureStore.create(store)
-    work = load_work(opened, job, encoders, [source], [perturbation], progress=Silence())
-    run(work, settings or RunSettings(), Silence())
+    with progress() as counters:
+        work = load_work(opened, job, encoders, [source], [perturbation], progress=counters)
+        run(work, settings or RunSettings(), counters)
     return opened

@@ -153,8 +153,6 @@ def plot(
     name: str,
     source: Source | Sequence[Source],
     *,
-    ax: Axes | None = None,
-    heading: bool = False,
     datasets: str | Collection[str] | None = None,
     splits: str | Collection[str] | None = None,
     perturbations: str | Collection[str] | None = None,

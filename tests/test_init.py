@@ -116,7 +116,7 @@ def test_functions_tell_of_their_settings() -> None:
     for it in taking:
         keywords = inspect.signature(it).parameters.values()
         settings = [one.name for one in keywords if one.kind is one.KEYWORD_ONLY]
-        assert all(f"`{one}`" in it.__doc__ for one in {*settings} - {"progress", "ax", "heading"})
+        assert all(f"`{one}`" in it.__doc__ for one in {*settings} - {"progress"})
 
 
 @pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=lambda registry: registry.kind)

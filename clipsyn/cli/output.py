@@ -159,7 +159,7 @@ def say_notes(notes: Iterable[str]) -> None:
 
 def say_lines(text: str, *, err: bool = False) -> None:
     """Write tables and paragraphs as wide as the terminal; their names are printable already."""
-    from clipsyn.show.text import paragraphs, width_of  # not for every start
+    from clipsyn.show.formats import paragraphs, width_of  # not for every start
 
     _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
 

@@ -63,7 +63,6 @@ def report(store: Path, **values: Any) -> None:
             type=Destination(".svg", ".pdf", ".png"),
             help="The file to write.",
         ),
-        flag(["--heading"], help="Say above the figure what it is of."),
         *options_of(Drawn),
     ],
 )
@@ -71,7 +70,6 @@ def plot(
     name: str | None,
     sources: tuple[Path, ...],
     output: Path | None,
-    heading: bool,
     **selection: Any,
 ) -> None:
     """Draw the figure NAME of SOURCE, a store or the Parquet file that a command wrote by -o.
@@ -108,7 +106,7 @@ def plot(
 
     figure = FIGURES.load(name)
     data = figure.data(frame_of(figure, sources, Drawn(**selection)))
-    save(figure(data, heading=heading).figure, output)
+    save(figure(data).figure, output)
     beside, text = (output.with_name(f"{output.name}.{end}") for end in ("csv", "txt"))
     frames.write(data, csv=beside)
     with frames.written_whole(text) as file:

@@ -20,8 +20,20 @@ from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.settings import SINGLE, UNFITTED
-from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
-from clipsyn.show.panels import drawn, key, room
+from clipsyn.show.figure import (
+    COLUMN,
+    INK,
+    MUTED,
+    Figure,
+    Mark,
+    Size,
+    drawn,
+    key,
+    label,
+    marks,
+    needed,
+    room,
+)
 from clipsyn.show.titles import title
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ def _matrix(both_ways: dict[tuple[str, str], Row], ranked: Sequence[str]) -> Tab
         for number, name in enumerate(ranked, 1)
     ]
     columns = [
-        Measure(f"method {number}", name, str(number), name, cell=_lead_or_blank)
+        Measure(f"method {number}", name, str(number), cell=_lead_or_blank)
         for number, name in enumerate(ranked, 1)
     ]
     return measures_table(lines, columns, title=_MATRIX)

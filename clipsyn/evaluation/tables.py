@@ -18,8 +18,15 @@ from clipsyn.evaluation.results.frame import ALONE, OVER_BEST_ON_TEST, Numbers, 
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL, SINGLE, UNFITTED
-from clipsyn.show import means
-from clipsyn.show.table import Cell, Table, Tables, interval_cell, paragraph, percent_cell
+from clipsyn.show.table import (
+    Cell,
+    Table,
+    Tables,
+    interval_cell,
+    mean_of,
+    paragraph,
+    percent_cell,
+)
 from clipsyn.show.tables import Measure, measures_table
 from clipsyn.show.titles import WIDTH, common, mean_over, title, where
 
@@ -183,7 +190,7 @@ def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: st
         rows[row["method"]][row["dataset"]] = row
     for name, part in {"mean": last, **gains}.items():
         for (method,), of in at_most_shots(part).group_by("method"):
-            mean = means.mean_over(of.select("value", "ci_low", "ci_high").iter_rows())
+            mean = mean_of(of.select("value", "ci_low", "ci_high").iter_rows())
             if mean and mean.datasets == len(datasets):
                 ends = {} if name == "mean" else {"ci_low": mean.low, "ci_high": mean.high}
                 rows[str(method)][name] = {"value": mean.value} | ends

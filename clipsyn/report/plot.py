@@ -53,16 +53,12 @@ _COLUMNS = {  # of the frame, by setting
 def plot(
     name: str,
     source: Source | Sequence[Source],
-    *,
-    ax: Axes | None = None,
-    heading: bool = False,
     **selection: Any,
 ) -> Axes:
     """Draw a figure of a store, a tidy frame, or files of results.
 
     name: one that `clipsyn plot` lists. source: one, or several whose numbers stand in one figure.
-    ax: matplotlib's Axes to draw on; without, on axes of their own, which a notebook shows.
-    heading: say above what it is of. Returns the axes. Raises UsageError that says what is lacking,
+    Returns matplotlib's axes, which a notebook shows. Raises UsageError that says what is lacking,
     UnknownName with near matches.
 
     >>> import clipsyn
@@ -70,7 +66,7 @@ def plot(
     >>> ax.figure.savefig("accuracy.pdf")
     """
     figure: Figure = FIGURES.load(name)
-    return figure(figure.data(frame_of(figure, source, Drawn(**selection))), ax, heading=heading)
+    return figure(figure.data(frame_of(figure, source, Drawn(**selection))))
 
 
 def frame_of(

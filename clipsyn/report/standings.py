@@ -30,8 +30,7 @@ from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, PLAIN, place_
 from clipsyn.names import CLEAN
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.show.frames import is_nan
-from clipsyn.show.means import Mean, Numbers, mean_over
-from clipsyn.show.table import interval_text, p_value, shots_text
+from clipsyn.show.table import Ends, Mean, interval_text, mean_of, p_value, shots_text
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
 PREFERRED = "log-avg"  # of what needs no labels
@@ -85,17 +84,17 @@ class Standing:
     """
 
     name: str
-    accuracies: Mapping[Place, Numbers]
+    accuracies: Mapping[Place, Ends]
     head: str = "zero-shot"
     shots: str | None = None
     best_on: int = 0
-    gains: Mapping[Place, Numbers] = field(default_factory=dict)
-    over_zero_shot: Mapping[Place, Numbers] = field(default_factory=dict)
+    gains: Mapping[Place, Ends] = field(default_factory=dict)
+    over_zero_shot: Mapping[Place, Ends] = field(default_factory=dict)
     choices: Mapping[str, Counter[str]] = field(default_factory=dict)
 
     @cached_property
     def accuracy(self) -> Mean:
-        mean = mean_over(self.accuracies.values())
+        mean = mean_of(self.accuracies.values())
         assert mean
         return mean
 
@@ -114,16 +113,16 @@ class Standing:
 
     @cached_property
     def gain(self) -> Mean | None:
-        return mean_over(self.gains.values())
+        return mean_of(self.gains.values())
 
     @property
     def gain_over_zero_shot(self) -> Mean | None:
-        return mean_over(self.over_zero_shot.values())
+        return mean_of(self.over_zero_shot.values())
 
     @property
     def opponent(self) -> Mean | None:
         """The accuracy of the backbone that its gains are over, whose interval nobody knows."""
-        return mean_over(
+        return mean_of(
             (self.accuracies[place][0] - gain, None, None)
             for place, (gain, *_) in self.gains.items()
             if place in self.accuracies
@@ -223,7 +222,7 @@ def _choices(part: pl.DataFrame) -> dict[str, Counter[str]]:
     }
 
 
-def _by_place(rows: pl.DataFrame) -> dict[Place, Numbers]:
+def _by_place(rows: pl.DataFrame) -> dict[Place, Ends]:
     known = rows.filter(pl.col("value").is_not_null(), pl.col("value").is_not_nan())
     columns = "dataset", "split", "perturbation", "value", "ci_low", "ci_high"
     return {(row[0], row[1], row[2]): row[3:] for row in known.select(columns).iter_rows()}
@@ -269,7 +268,7 @@ def elsewhere(
     if not whole or not all(others.values()):
         return None
     chosen = {name: max(whole, key=lambda it: it.on(others[name])) for name in datasets}
-    mean = mean_over(chosen[place[0]].accuracies[place] for place in sorted(places))
+    mean = mean_of(chosen[place[0]].accuracies[place] for place in sorted(places))
     assert mean
     return mean, Counter(chosen[it].name for it in sorted(datasets)).most_common()
 
@@ -340,7 +339,7 @@ def _cascade(frame: pl.DataFrame | None) -> dict[str, Any] | None:
         return None
     part = main_part(frame).filter(rule=WITHIN, ensemble=PLAIN)
     accuracy, cost = (
-        mean_over(part.filter(metric=metric).select("value", "ci_low", "ci_high").iter_rows())
+        mean_of(part.filter(metric=metric).select("value", "ci_low", "ci_high").iter_rows())
         for metric in ("acc1", "mean_gflops")
     )
     return {"accuracy": accuracy, "gflops": cost.value} if accuracy and cost else None

@@ -13,8 +13,16 @@ from clipsyn.exchange.origins import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.standings import HINDSIGHT, Place, Standing, backbones, main_part
-from clipsyn.show.means import Mean, Numbers
-from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Table, percent_cell, points_cell
+from clipsyn.show.table import (
+    NOTHING,
+    UNKNOWN,
+    Cell,
+    Ends,
+    Mean,
+    Table,
+    percent_cell,
+    points_cell,
+)
 from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, title, where
 from clipsyn.store.inventory import describe
@@ -122,7 +130,7 @@ def _of_lead(lead: Standing, place: Place) -> dict[str, Any]:
     return accuracy | gain | ({"chose": chosen.most_common(1)[0][0]} if chosen else {})
 
 
-def _here(numbers: Mapping[Place, Numbers], place: Place) -> Mean | None:
+def _here(numbers: Mapping[Place, Ends], place: Place) -> Mean | None:
     return Mean(*numbers[place], 1) if place in numbers else None
 
 

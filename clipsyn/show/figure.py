@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from polars import DataFrame
+import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.show.frames import printable_frame, written_whole
+from clipsyn.show.frames import is_nan, printable_frame, written_whole
+from clipsyn.show.titles import shortened, subject, title
 from clipsyn.text import cells, cut
 
 if TYPE_CHECKING:
     from matplotlib import figure as drawing
     from matplotlib.axes import Axes
+    from matplotlib.gridspec import SubplotSpec
 
 
 COLUMN, PAGE = 3.35, 6.9  # inches: a column of a paper, and both with the gap between them
@@ -40,7 +41,10 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
 _PNG_DOTS, _SCREEN_DOTS = 300, 160  # an inch
 _SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
-_LINE, _LETTER = 0.14, 0.055  # inches of a heading: high, and wide
+_LETTER, _LINE = 0.06, 0.13  # inches of a letter of 7 points: wide, and high
+_PLACE, _SCALE = (0.36, 0.19), 0.7  # inches, of a cell of a matrix, and of the scale beside it
+_MOST = ((1, 1), (2, 4), (3, 9), (4, 12))  # columns, and panels up to which there are so many
+_AROUND = 0.75  # inches, of labels above and below all panels
 _SETTINGS = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
@@ -100,24 +104,17 @@ def letters(text: str) -> int:
     return cells(text) + sum(letter in WIDE for letter in text)
 
 
+def room(labels: Iterable[str]) -> float:
+    """Inches that the longest of the labels beside axes takes."""
+    return _LETTER * max(map(letters, labels), default=0)
+
+
 def label(name: str, most: int = 26) -> str:
     """A name for beside or below axes, its middle left out where it is wide: `most` letters."""
     short, kept = name, most
     while letters(short) > most:
         short, kept = cut(name, kept), kept - 1
     return short
-
-
-@contextmanager
-def canvas(width: float = COLUMN, height: float = 2.4) -> Iterator[Axes]:
-    """Empty axes in clipsyn's style, of inches. What is drawn meanwhile has the style too."""
-    with styled():
-        from matplotlib import figure as drawing
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        figure = drawing.Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        yield figure.add_subplot()
 
 
 @contextmanager
@@ -131,60 +128,16 @@ def styled() -> Iterator[None]:
         yield
 
 
-def as_text(ax: Axes) -> None:
-    """Show every text on axes as it is, dollar signs too, though others made the axes."""
-    from matplotlib.text import Text
+@contextmanager
+def canvas(width: float = COLUMN, height: float = 2.4) -> Iterator[Axes]:
+    """Empty axes in clipsyn's style, of inches. What is drawn meanwhile has the style too."""
+    with styled():
+        from matplotlib import figure as drawing
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    for text in ax.findobj(Text):
-        text.set_parse_math(False)
-
-
-def heat_map(
-    ax: Axes,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    values: Mapping[tuple[int, int], float],
-    *,
-    decimals: int,
-    label: str,
-    cmap: str = AMOUNT,
-    **colours: Any,
-) -> None:
-    """A matrix with its numbers in it, and a scale of its colours beside it, with a label.
-
-    values: by (row, column); what is missing stays empty. colours: as `pcolormesh` takes them. The
-    centre of a cell is at (column, row), with the first row on top.
-    """
-    import numpy as np
-    from matplotlib import colormaps
-
-    table = np.full((len(rows), len(columns)), np.nan)
-    for cell, value in values.items():
-        table[cell] = value
-    few = colormaps[cmap].resampled(_SHADES)
-    edges = np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
-    mesh = ax.pcolormesh(
-        *edges, np.ma.masked_invalid(table), cmap=few, edgecolors="white", lw=0.4, **colours
-    )
-    for (row, column), value in values.items():
-        ink = _ink_on(mesh.to_rgba(np.array(value)))
-        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # no -0.0
-        ax.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    scale = ax.figure.colorbar(mesh, ax=ax, pad=0.02, label=label)
-    scale.outline.set_visible(False)
-
-
-def _ink_on(colour: Any) -> str:
-    """Black or white, whichever has more contrast: by the relative luminance of WCAG 2."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+        figure = drawing.Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        yield figure.add_subplot()
 
 
 def save(figure: drawing.Figure, path: Path) -> None:
@@ -240,50 +193,246 @@ class Figure:
     sentence or two; the page has it below the figure and as its text for a screen reader. size: of
     the data, without a key. tidy: whether its frame has the columns of
     `clipsyn.evaluation.results.frame.RESULT`; `data` sees for itself what another frame has. about:
-    of the data, what it is of; it stands above the figure where that is asked for, and in its text.
+    of the data, what it is of, in the text below it.
     """
 
     name: str  # "accuracy-matrix"
     short: str  # what the list of figures says
     caption: str
     source: str
-    data: Callable[[DataFrame], DataFrame]
-    draw: Callable[[DataFrame, Axes], None]
-    size: Callable[[DataFrame], Size] = lambda _data: (COLUMN, 2.4)
+    data: Callable[[pl.DataFrame], pl.DataFrame]
+    draw: Callable[[pl.DataFrame, Axes], None]
+    size: Callable[[pl.DataFrame], Size] = lambda _data: (COLUMN, 2.4)
     tidy: bool = True
-    about: Callable[[DataFrame], str] = lambda _data: ""
+    about: Callable[[pl.DataFrame], str] = lambda _data: ""
 
-    def text(self, data: DataFrame) -> str:
+    def text(self, data: pl.DataFrame) -> str:
         """What a paper has below the figure."""
         about = self.about(printable_frame(data))
         return f"{self.caption} {about[:1].upper()}{about[1:]}{'.' if about else ''}".strip()
 
-    def __call__(self, data: DataFrame, ax: Axes | None = None, *, heading: bool = False) -> Axes:
-        """Draw what `data` has made of a frame, on `ax` or on axes of its own.
-
-        heading: say what it is of above it; axes of the user's own have no room for that.
-        """
+    def __call__(self, data: pl.DataFrame) -> Axes:
+        """Draw what `data` has made of a frame, on axes of its own."""
         shown = printable_frame(data)
-        if ax is not None:
-            with styled():
-                self.draw(shown, ax)
-                as_text(ax)
-            return ax
-        width, height = self.size(shown)
-        above = fill(self.about(shown), int(width / _LETTER)) if heading else ""
-        with canvas(width, height + _LINE * len(above.splitlines())) as own:
-            self.draw(shown, own)
-            figure = cast("drawing.Figure", own.figure)
-            figure.suptitle(above, x=0.01, ha="left", size=7, color=MUTED)
-            if key := own.get_legend():  # it takes nothing from the room of the data
+        with canvas(*self.size(shown)) as ax:
+            self.draw(shown, ax)
+            figure = cast("drawing.Figure", ax.figure)
+            for key in figure.legends:  # it takes nothing from the room of the data
                 inches = key.get_window_extent().height / figure.dpi
                 figure.set_figheight(figure.get_figheight() + inches)
-        vars(own)["_repr_png_"] = partial(png, figure)
-        return own
+        vars(ax)["_repr_png_"] = partial(png, figure)
+        return ax
 
 
-def needed(frame: DataFrame, what: str, how: str) -> DataFrame:
+def needed(frame: pl.DataFrame, what: str, how: str) -> pl.DataFrame:
     """The frame, if it has any row; else UsageError: there is no `what`, `how` gets some."""
     if frame.is_empty():
         raise UsageError(f"there is no {what} to draw: {how}")
     return frame
+
+
+# keys, and parts that look alike
+
+Look = dict[str, Any]  # as `Axes.plot` takes it
+
+
+def drawn(mark: Mark | Look) -> Look:
+    """A mark as `Axes.plot` takes it."""
+    if isinstance(mark, dict):
+        return mark
+    return {"color": mark.colour, "marker": mark.marker, "linestyle": mark.line}
+
+
+def key(ax: Axes, entries: Mapping[str, Mark | Look]) -> None:
+    """What each name looks like, above all, which `Figure` makes higher by it."""
+    from matplotlib.lines import Line2D
+
+    figure, texts = cast("drawing.Figure", ax.figure), [*map(label, entries)]
+    legend = figure.legend(
+        [Line2D([], [], **drawn(mark)) for mark in entries.values()],
+        [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
+        loc="outside upper left",
+        ncols=max(1, int((figure.get_figwidth() - 0.1) / (room(texts) + 0.4))),
+        columnspacing=1.2,
+        handlelength=2.4,
+        handletextpad=0.5,
+        labelspacing=0.3,
+    )
+    for shown, text in zip(legend.get_texts(), texts, strict=True):
+        shown.set(text=text, color=INK)
+
+
+class Grid(NamedTuple):
+    """How many panels are beside and below each other."""
+
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, count: int) -> Grid:
+        columns = next((columns for columns, most in _MOST if count <= most), 5)
+        return cls(-(-count // columns), columns)
+
+    @property
+    def width(self) -> float:
+        """Inches of a figure of them."""
+        return COLUMN if self.columns < 3 else PAGE
+
+    def size(self, titled: int = 1) -> Size:
+        """Inches of a figure, with lines in the titles of panels."""
+        panel = 1.65 if self.columns == 1 else 1.0
+        return self.width, (panel + _LINE * titled) * self.rows + _AROUND
+
+
+def panels(
+    ax: Axes,
+    titles: Sequence[str],
+    x: str,
+    y: str,
+    *,
+    same_x: bool = True,
+    same_y: bool = True,
+) -> list[Axes]:
+    """Axes in the place of `ax` for each title, with the labels x and y once for all.
+
+    The first line of a title is a name, which is cut where it is long. same_x, same_y: all have one
+    scale, else each its own.
+    """
+    ax.set_axis_off()
+    figure, grid = cast("drawing.Figure", ax.figure), Grid.of(len(titles))
+    spec = cast("SubplotSpec", ax.get_subplotspec()).subgridspec(*grid)
+    every = spec.subplots(sharex=same_x, sharey=same_y, squeeze=False).ravel().tolist()
+    letters = int(((grid.width - 0.6) / grid.columns - 0.25) / _LETTER)
+    for place, (part, text) in enumerate(zip(every, titles, strict=False)):
+        name, *more = text.split("\n")
+        part.set_title("\n".join([label(name, letters), *more]), loc="left", size=7, pad=2)
+        lowest = place + grid.columns >= len(titles)
+        part.tick_params(labelbottom=lowest or not same_x)
+    for part in every[len(titles) :]:
+        part.remove()
+    figure.supxlabel(x, size=8)
+    figure.supylabel(y, size=8)
+    return cast("list[Axes]", every[: len(titles)])
+
+
+def methods(data: pl.DataFrame) -> tuple[dict[str, str], str]:
+    """What each method is called, by its name, and what all names of backbones share.
+
+    data: has the columns `backbone` and `ensemble`, one of which is null.
+    """
+    names = shortened(data["backbone"].drop_nulls().unique(maintain_order=True).to_list())
+    ensembles = data["ensemble"].drop_nulls().unique(maintain_order=True).to_list()
+    return names.short | {name: name for name in ensembles}, names.phrase
+
+
+# matrices
+
+
+def heat_map(
+    ax: Axes,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Mapping[tuple[int, int], float],
+    *,
+    decimals: int,
+    label: str,
+    cmap: str = AMOUNT,
+    **colours: Any,
+) -> None:
+    """A matrix with its numbers in it, and a scale of its colours beside it, with a label.
+
+    values: by (row, column); what is missing stays empty. colours: as `pcolormesh` takes them. The
+    centre of a cell is at (column, row), with the first row on top.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+
+    table = np.full((len(rows), len(columns)), np.nan)
+    for cell, value in values.items():
+        table[cell] = value
+    few = colormaps[cmap].resampled(_SHADES)
+    edges = np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
+    mesh = ax.pcolormesh(
+        *edges, np.ma.masked_invalid(table), cmap=few, edgecolors="white", lw=0.4, **colours
+    )
+    for (row, column), value in values.items():
+        ink = _ink_on(mesh.to_rgba(np.array(value)))
+        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # no -0.0
+        ax.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    scale = ax.figure.colorbar(mesh, ax=ax, pad=0.02, label=label)
+    scale.outline.set_visible(False)
+
+
+def _ink_on(colour: Any) -> str:
+    """Black or white, whichever has more contrast: by the relative luminance of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+
+
+def matrix_size(rows: Iterable[str], columns: Iterable[str]) -> Size:
+    """Inches of the figure of a heat map with these names."""
+    lines, names = [*map(label, rows)], [*map(label, columns)]
+    width = _PLACE[0] * len(names) + room(lines) + _SCALE
+    return max(COLUMN, width), _PLACE[1] * max(len(lines), 6) + 0.75 * room(names) + 0.2
+
+
+def accuracies(
+    ax: Axes,
+    rows: Iterable[str],
+    columns: Iterable[str],
+    shares: Mapping[tuple[int, int], float],
+    best: Iterable[tuple[int, int]],
+) -> None:
+    """A heat map of shares by (row, column), in percent; the best cells are underlined."""
+    values = {place: 100 * share for place, share in shares.items() if not is_nan(share)}
+    names = [*map(label, rows)], [*map(label, columns)]
+    heat_map(ax, *names, values, decimals=1, label="top-1 accuracy, %", vmin=0)
+    for row, column in best:
+        ax.hlines(row + 0.38, column - 0.3, column + 0.3, color=BEST, lw=1.8)
+
+
+def pair_map_size(data: pl.DataFrame) -> Size:
+    """Inches of the figure."""
+    texts = shortened(_paired(data)).short.values()
+    return matrix_size(texts, texts)
+
+
+def pairs_subject(data: pl.DataFrame, columns: Sequence[str]) -> str:
+    """What a map of pairs is of."""
+    return title(subject(data, columns), shortened(_paired(data)).phrase)
+
+
+def pair_map(data: pl.DataFrame, ax: Axes, measure: str) -> None:
+    """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
+
+    data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
+    `clipsyn.evaluation.results.frame.over_datasets`. measure: what stands beside the scale.
+    """
+    names = _paired(data)
+    values = {}
+    for one, other, value in data.select("backbone", "other", "value").iter_rows():
+        column, row = sorted((names.index(one), names.index(other)))
+        if value is not None and not is_nan(value):
+            values[row - 1, column] = value
+    texts = [*map(label, shortened(names).short.values())]
+    limits: Any = {"vmin": min(0.0, *values.values()) if values else 0.0, "vmax": 1}
+    heat_map(ax, texts[1:], texts[:-1], values, decimals=2, label=measure, **limits)
+
+
+def named_pairs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows about two backbones each, with their names in columns `backbone` and `other`, sorted."""
+    both = pl.col("backbones").list.sort()
+    return rows.filter(both.list.len() == 2).with_columns(
+        backbone=both.list.first(), other=both.list.last()
+    )
+
+
+def _paired(data: pl.DataFrame) -> list[str]:
+    return sorted({*data["backbone"], *data["other"]})

@@ -8,7 +8,8 @@ can be sorted and read by programs. A number has the same text in all tables, an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
@@ -73,30 +74,21 @@ class Column:
     """One column of a table.
 
     name: of the numbers, unlike those of all other columns. head: what stands above; it may have
-    line breaks, and `SOFT_HYPHEN` before them. label: the head where there is room and a meaning
-    must not be lost: on one line, in full and unlike all others. interval_of: the name of the
-    column whose intervals these are.
+    line breaks, and `SOFT_HYPHEN` before them. best: rows; those that read the same are among them.
+    interval_of: the name of the column whose intervals these are.
     """
 
     name: str
     head: str
-    label: str
     cells: tuple[Cell, ...]
     right: bool = False  # aligned, as numbers are
-    best: frozenset[int] = frozenset()  # rows
-    tied: frozenset[int] = frozenset()  # rows that cannot be told from the best
+    best: frozenset[int] = frozenset()
     interval_of: str | None = None
 
     @property
-    def has_ends(self) -> bool:
-        """Whether any cell has the ends of an interval."""
-        return any(cell.low is not None for cell in self.cells)
-
-    @property
-    def is_interval(self) -> bool:
-        """Whether its cells are intervals and nothing else."""
-        alone = self.has_ends and all(cell.value is None for cell in self.cells)
-        return alone or self.interval_of is not None
+    def line(self) -> str:
+        """The head on one line."""
+        return one_line(self.head)
 
 
 @dataclass(frozen=True)
@@ -121,10 +113,6 @@ class Table:
         """The title on one line."""
         parts = (" ".join(part.split()) for part in self.title.split("\n", 1))
         return " \N{MIDDLE DOT} ".join(filter(None, parts))
-
-    @property
-    def has_ties(self) -> bool:
-        return any(column.tied for column in self.columns)
 
 
 Tables = tuple[Table, ...]  # what one name stands for
@@ -159,6 +147,16 @@ def one_line(head: str) -> str:
 def hyphened(head: str) -> str:
     """A head with its line breaks, and a hyphen where a word goes on."""
     return head.replace(f"{SOFT_HYPHEN}\n", "-\n")
+
+
+def wrapped(name: str, width: int, after: str = "-") -> str:
+    """A long name on several lines, broken after hyphens: for the head of a narrow column."""
+    lines = [""]
+    for part in re.findall(rf"[^{after}]*[{after}]|[^{after}]+", name):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -204,3 +202,56 @@ def points(row: Mapping[str, Any]) -> str:
 def shots_text(shots: str) -> str:
     """ "16 shots", or "the whole support" for "full"."""
     return "the whole support" if shots == FULL else counted(int(shots), "shot")
+
+
+# means over datasets, as tables and sentences have them
+
+Ends = tuple[float, float | None, float | None]  # a value, and the ends of its interval
+
+
+class Mean(NamedTuple):
+    """A mean over datasets. low, high: None where the interval of any dataset is not known."""
+
+    value: float
+    low: float | None
+    high: float | None
+    datasets: int
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether its interval leaves 0 out."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    @property
+    def percent(self) -> str:
+        return percent(self.value)
+
+    @property
+    def interval(self) -> str:
+        """In percent; empty where it is not known."""
+        between = interval_text(self.low, self.high)
+        return "" if between == NOTHING else between
+
+
+def mean_of(rows: Iterable[Ends]) -> Mean | None:
+    """Of the numbers of each dataset; those without a value are left out, None if all are.
+
+    The interval is that of a mean of independent numbers: the distances from the value to its
+    bounds add up as squares. Of one dataset it is that dataset's.
+    """
+    there = [row for row in rows if known(row[0]) is not None]
+    if not there:
+        return None
+    values, *ends = zip(*there, strict=True)
+    count, value = len(there), math.fsum(values) / len(there)
+    below, above = (_distance(values, bounds) for bounds in ends)
+    low = None if below is None else value - below / count
+    high = None if above is None else value + above / count
+    return Mean(value, low, high, count)
+
+
+def _distance(values: Iterable[float], bounds: Iterable[float | None]) -> float | None:
+    pairs = list(zip(values, map(known, bounds), strict=True))
+    if any(bound is None for _, bound in pairs):
+        return None
+    return math.hypot(*(value - bound for value, bound in pairs))

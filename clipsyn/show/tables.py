@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Column, Table, interval_cell, known, one_line
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
+from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Column, Table, interval_cell, known
 from clipsyn.show.titles import ShortNames
 from clipsyn.text import printable, printable_lines
 
@@ -28,7 +27,7 @@ def show(
 ) -> str:
     """A frame, or rows, as an aligned text table; `about` as `table_of` has it.
 
-    terminal: None asks standard output. See `clipsyn.show.text` for what becomes of a table that
+    terminal: None asks standard output. See `clipsyn.show.formats` for what becomes of a table that
     is wider than the terminal.
     """
     return text_of((table_of(table, **about),), terminal=terminal)
@@ -41,7 +40,6 @@ def table_of(
     percent: Collection[str] = (),
     digits: Mapping[str, int] | None = None,
     headers: Mapping[str, str] | None = None,
-    labels: Mapping[str, str] | None = None,
     names: ShortNames | None = None,
     right: Collection[str] = (),
     best: Best | None = None,
@@ -53,35 +51,33 @@ def table_of(
     percent: columns of shares, shown as percent with one decimal. digits: decimals of columns of
     numbers that shall have so many, of percents too; others have as many as their largest number
     needs. headers: other texts above columns; `interval_of` another column is headed "95 %"
-    without. labels: see `Column`. names: backbones that have columns of their own, which are headed
-    so. right: text columns to align right as numbers are. best: cells to point out; those that read
-    the same as one that they were compared with are tied.
+    without. names: backbones that have columns of their own, which are headed so. right: text
+    columns to align right as numbers are. best: cells to point out, and what each was compared
+    with, of which those that read the same are pointed out, too.
     """
     decimals = dict(digits or {})
     values = _values(table)
     intervals = {interval_of(name): name for name in (*values, *percent, *decimals)}
     heads = dict.fromkeys(intervals, "95 %") | dict(headers or {}) | (names.heads if names else {})
-    wholes = dict(labels or {}) | (names.labels if names else {})
     numbers = {*percent, *decimals, *intervals, *right}
-    cells = {
-        name: _cells(of_column.values, name in percent, decimals.get(name))
-        for name, of_column in values.items()
+    cells = {name: _cells(of, name in percent, decimals.get(name)) for name, of in values.items()}
+    marked = {
+        (row, column)
+        for place, rivals in (best or {}).items()
+        for row, column in (place, *rivals)
+        if {column, place[1]} <= cells.keys()
+        if cells[column][row].text == cells[place[1]][place[0]].text
     }
-    shown = {name: printable_lines(heads.get(name, name)) for name in values}
-    named = _labels(shown, intervals, wholes)
-    alike = _read_the_same(cells, best or {})
     columns = (
         Column(
             name,
-            shown[name],
-            printable(named[name]),
+            printable_lines(heads.get(name, name)),
             cells[name],
-            of_column.is_numeric or name in numbers,
-            frozenset(row for row, column in best or () if column == name),
-            frozenset(row for row, column in alike if column == name),
+            _is_numeric(of) or name in numbers,
+            frozenset(row for row, column in marked if column == name),
             intervals[name] if intervals.get(name) in values else None,
         )
-        for name, of_column in values.items()
+        for name, of in values.items()
     )
     notes = "\n".join(filter(None, [notes, names.legend if names else ""]))
     return Table(tuple(columns), printable_lines(title), tuple(filter(None, below)), notes)
@@ -90,17 +86,16 @@ def table_of(
 class Measure(NamedTuple):
     """A column of a table as data: the values of one metric.
 
-    metric: the key of its row in the numbers of a line. head, label: see `Column`. interval:
-    whether the 95 % interval stands beside; with "known" it is left out where no line knows its
-    own. percent: whether values are shares. best: "most" or "least" to point these out, of the
-    column, or of each line among all columns that ask for it. optional: left out where no line
-    knows a value. cell: how a row, which may be empty, is written where a number is not enough.
+    metric: the key of its row in the numbers of a line. head: see `Column`. interval: whether the
+    95 % interval stands beside; with "known" it is left out where no line knows its own. percent:
+    whether values are shares. best: "most" or "least" to point these out, of the column, or of each
+    line among all columns that ask for it. optional: left out where no line knows a value. cell:
+    how a row, which may be empty, is written where a number is not enough.
     """
 
     name: str
     metric: Any
     head: str = ""
-    label: str = ""
     interval: bool | Literal["known"] = False
     percent: bool = True
     digits: int | None = None
@@ -145,7 +140,6 @@ def measures_table(
         percent=[it.name for it in measures if it.percent],
         digits={it.name: it.digits for it in measures if it.digits is not None},
         headers={it.name: it.head for it in measures if it.head} | about.pop("headers", {}),
-        labels={it.name: it.label for it in measures if it.label} | about.pop("labels", {}),
         right=[*(it.name for it in measures), *about.pop("right", ())],
         best=_best(measures, [numbers for _, numbers in lines[:fair]]),
         **about,
@@ -185,60 +179,25 @@ def _best(measures: Sequence[Measure], lines: Sequence[Numbers]) -> Best:
     return best
 
 
-class _Values(NamedTuple):
-    """What a column is made of; whole numbers among others are numbers like them."""
+def _values(table: pl.DataFrame | Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Of each column; whole numbers among others are numbers like them."""
+    rows: Sequence[Mapping[str, Any]]
+    if isinstance(table, Sequence):
+        names, rows = [*dict.fromkeys(name for row in table for name in row)], table
+    else:
+        names, rows = table.columns, table.to_dicts()
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    for name, values in columns.items():
+        if _is_numeric(values):
+            whole = all(isinstance(value, Integral) for value in values if value is not None)
+            kind = int if whole else float
+            columns[name] = [None if value is None else kind(value) for value in values]
+    return columns
 
-    values: list[Any]
-    is_numeric: bool
 
-
-def _values(table: pl.DataFrame | Sequence[Mapping[str, Any]]) -> dict[str, _Values]:
-    if not isinstance(table, Sequence):
-        kinds = table.schema
-        return {name: _Values(table[name].to_list(), kinds[name].is_numeric()) for name in kinds}
-    names = dict.fromkeys(name for row in table for name in row)
-    return {name: _of_rows([row.get(name) for row in table]) for name in names}
-
-
-def _of_rows(values: list[Any]) -> _Values:
+def _is_numeric(values: Iterable[Any]) -> bool:
     there = [value for value in values if value is not None]
-    is_numeric = bool(there) and all(
-        isinstance(value, Real) and not isinstance(value, bool) for value in there
-    )
-    if is_numeric and all(isinstance(value, Integral) for value in there):
-        return _Values([None if value is None else int(value) for value in values], True)
-    if is_numeric:
-        values = [None if value is None else float(value) for value in values]
-    return _Values(values, is_numeric)
-
-
-def _labels(
-    heads: Mapping[str, str], intervals: Mapping[str, str], given: Mapping[str, str]
-) -> dict[str, str]:
-    """What is given, else the head on one line; the name of the column where that is another's."""
-    lines = {name: one_line(head) for name, head in heads.items() if name not in intervals}
-    every = Counter(lines.values())
-    labels: dict[str, str] = {}
-    for name in heads:
-        line = lines.get(name, "")
-        label = given.get(name, line if line and every[line] == 1 else name)
-        labels[name] = label if label not in labels.values() else f"{label} ({name})"
-    return labels
-
-
-def _read_the_same(cells: Mapping[str, Sequence[Cell]], best: Best) -> set[Place]:
-    """Cells that are not the best, by less than their texts can say."""
-
-    def text(place: Place) -> str:
-        row, column = place
-        return cells[column][row].text
-
-    return {
-        rival
-        for place, rivals in best.items()
-        for rival in rivals
-        if rival not in best and rival[1] in cells and text(rival) == text(place)
-    }
+    return bool(there) and all(isinstance(it, Real) and not isinstance(it, bool) for it in there)
 
 
 def interval_of(column: str) -> str:
@@ -328,15 +287,5 @@ def pair_matrix(
         title=title,
         names=names,
         right=list(names.heads),
-        notes=f"{note}{_uneven(part, above.metric)}",
+        notes=note,
     )
-
-
-def _uneven(part: pl.DataFrame, metric: str) -> str:
-    """What to say where some datasets lack a pair."""
-    datasets: dict[frozenset[str], set[str]] = {}
-    for pair, dataset in part.filter(metric=metric).select("backbones", "dataset").iter_rows():
-        datasets.setdefault(frozenset(pair), set()).add(dataset)
-    if len({len(of_pair) for of_pair in datasets.values()}) == 1:
-        return ""
-    return "\nA pair that some datasets lack: mean over the others."

@@ -7,8 +7,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipsyn.settings import UNFITTED
-from clipsyn.show.table import Cell, shots_text
-from clipsyn.show.text import wrapped
+from clipsyn.show.table import Cell, shots_text, wrapped
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,18 +117,12 @@ class ShortNames(NamedTuple):
         }
 
     @property
-    def labels(self) -> dict[str, str]:
-        """Column -> the backbone, by its whole name."""
-        return {column: name for name, column in self.columns.items()}
-
-    @property
     def legend(self) -> str:
         """A paragraph for below the table that says what the numbers stand for, if heads are."""
         if not self._numbered:
             return ""
-        space = "\N{NO-BREAK SPACE}"
-        numbered = (f"{number}{space}{text}" for number, text in enumerate(self.short.values(), 1))
-        return fill(", ".join(numbered) + ".", WIDTH).replace(space, " ")
+        numbered = (f"{number} {text}" for number, text in enumerate(self.short.values(), 1))
+        return fill(", ".join(numbered) + ".", WIDTH)
 
     @property
     def _numbered(self) -> bool:

@@ -117,7 +117,6 @@ def test_oracles_alone_are_drawn_too():
     frame = GAINS.filter(pl.col("ensemble").is_in(["oracle", "class-oracle"]))
     ax = gains(gains.data(frame))
     assert len(ax.patches) == 6
-    assert not ax.figure.get_suptitle()
 
 
 def test_an_unknown_gain_counts_in_no_mean():
@@ -173,7 +172,7 @@ def _drawn_gains(name, times):
 def test_no_text_of_gains_is_cut_or_covered(name, times):
     ax = _drawn_gains(name, times)
     whole = ax.figure.bbox
-    for text in (ax.xaxis.label, *ax.get_yticklabels(), *ax.get_legend().get_texts()):
+    for text in (ax.xaxis.label, *ax.get_yticklabels(), *ax.figure.legends[0].get_texts()):
         box = text.get_window_extent()
         assert 0 <= box.x0 < box.x1 <= whole.x1, text
         assert 0 <= box.y0 < box.y1 <= whole.y1, text
@@ -238,7 +237,7 @@ def test_heads_stand_in_one_figure():
     data = few_shot.data(pl.concat([CURVES, other]))
     assert {"nlc", "nlc on lda", "log-avg", BEST} <= set(data["series"])
     assert f"{BEST} on lda" not in set(data["series"])  # it would look like the other
-    entries = [text.get_text() for text in few_shot(data).get_legend().get_texts()]
+    entries = [text.get_text() for text in few_shot(data).figure.legends[0].get_texts()]
     assert sorted(entries) == sorted(set(data["series"]))
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from clipsyn.evaluation.paired import compare_methods
 from clipsyn.evaluation.paired_tables import tables
+from clipsyn.show.formats import text_of
 from clipsyn.show.frames import printable_frame
 from clipsyn.show.table import NOTHING
-from clipsyn.show.text import text_of
 
 
 def shown(path, *names: str, **settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation import CompareSettings
 from clipsyn.evaluation.published import COMPARED, tables, unpublished
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
 
 HEAD = "dataset,backbone,accuracy,source,metric,prompts\n"
 

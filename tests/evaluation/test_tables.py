@@ -9,8 +9,8 @@ import pytest
 
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.tables import BEST, method_frame, tables
+from clipsyn.show.formats import text_of
 from clipsyn.show.table import NOTHING
-from clipsyn.show.text import text_of
 
 BASE = {
     "split": "test",

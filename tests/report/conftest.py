@@ -98,7 +98,7 @@ def lines() -> Callable[[Table], list[dict[str, str]]]:
     def of(table: Table) -> list[dict[str, str]]:
         return [
             {
-                column.label: column.cells[row].text
+                column.line: column.cells[row].text
                 + (f" | {behind.cells[row].text}" if behind else "")
                 for column, behind in placed(table)
             }

@@ -23,7 +23,7 @@ from clipsyn.report.standings import (
     oracle,
 )
 from clipsyn.report.tables import dataset_table, method_table
-from clipsyn.show.means import mean_over
+from clipsyn.show.table import mean_of
 
 # What the answer says, of results made by hand
 
@@ -378,24 +378,24 @@ class TestTables:
 
 
 def test_the_mean_of_one_dataset_is_its_number():
-    assert mean_over([(0.5, 0.4, 0.7)]) == (0.5, 0.4, pytest.approx(0.7), 1)
+    assert mean_of([(0.5, 0.4, 0.7)]) == (0.5, 0.4, pytest.approx(0.7), 1)
 
 
 def test_distances_to_the_bounds_add_up_as_squares():
-    mean = mean_over([(0.5, 0.2, 0.9), (0.7, 0.3, 1.0)])
+    mean = mean_of([(0.5, 0.2, 0.9), (0.7, 0.3, 1.0)])
     # (0.5 + 0.7) / 2; below sqrt(0.3^2 + 0.4^2) / 2 = 0.25, above sqrt(0.4^2 + 0.3^2) / 2
     assert mean == (pytest.approx(0.6), pytest.approx(0.35), pytest.approx(0.85), 2)
 
 
 def test_an_interval_is_not_known_where_that_of_a_dataset_is_not():
-    assert mean_over([(0.5, 0.4, 0.6), (0.7, None, None)]) == (pytest.approx(0.6), None, None, 2)
-    assert mean_over([(0.5, math.nan, math.nan)]) == (0.5, None, None, 1)
+    assert mean_of([(0.5, 0.4, 0.6), (0.7, None, None)]) == (pytest.approx(0.6), None, None, 2)
+    assert mean_of([(0.5, math.nan, math.nan)]) == (0.5, None, None, 1)
 
 
 def test_datasets_without_a_number_are_left_out():
-    assert mean_over([(math.nan, None, None), (0.4, 0.3, 0.5)]) == (0.4, 0.3, 0.5, 1)
-    assert mean_over([(math.nan, None, None)]) is None
-    assert mean_over([]) is None
+    assert mean_of([(math.nan, None, None), (0.4, 0.3, 0.5)]) == (0.4, 0.3, 0.5, 1)
+    assert mean_of([(math.nan, None, None)]) is None
+    assert mean_of([]) is None
 
 
 class TestMainPart:

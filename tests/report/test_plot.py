@@ -22,7 +22,6 @@ from clipsyn.report import FIGURES
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
 from clipsyn.show.figure import FORMATS, Figure, save, svg
-from clipsyn.show.frames import flat, printable_frame, write
 from clipsyn.store.features import FeatureStore
 
 EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40
@@ -112,10 +111,9 @@ def data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def parts(ax: Axes) -> Iterator[Axes]:
-    """The axes, and the parts on them."""
-    yield ax
-    for part in ax.child_axes:
-        yield from parts(part)
+    """All axes of the figure, and the parts on them."""
+    for part in ax.figure.axes:
+        yield from (part, *part.child_axes)
 
 
 # the contract
@@ -134,16 +132,7 @@ def test_it_draws_on_axes_of_its_own_of_the_width_of_a_page_at_most(figure, data
     width, height = canvas.get_size_inches()
     assert 3 <= width <= 7
     assert 1 <= height <= 9
-    assert any(part.has_data() for ax in canvas.axes for part in parts(ax))
-
-
-def test_it_draws_on_given_axes_alone(figure, data):
-    canvas = Canvas(figsize=(8, 4), layout="constrained")
-    ax, other = canvas.subplots(1, 2)
-    assert figure(data, ax) is ax
-    assert any(part.has_data() for part in parts(ax))
-    assert not other.has_data()
-    canvas.draw_without_rendering()
+    assert any(part.has_data() for part in parts(canvas.axes[0]))
 
 
 def test_it_has_the_same_bytes_each_time(name, figure, frame, tmp_path):
@@ -160,17 +149,6 @@ def test_it_is_drawn_with_lines_and_bounded(figure, data):
     assert len(text) < 200_000
 
 
-def test_its_numbers_are_a_csv_file_that_holds_them_all(data, tmp_path):
-    write(data, csv=tmp_path / "data.csv")
-    assert len(data)
-    read = pl.read_csv(tmp_path / "data.csv", infer_schema_length=None)
-    assert read.columns == data.columns
-    assert len(read) == len(data)
-    for column in flat(data).select(pl.col(pl.Float64)).columns:
-        expected = data[column].fill_nan(None).to_list()
-        assert read[column].cast(pl.Float64).fill_nan(None).to_list() == expected
-
-
 def test_other_numbers_are_another_figure(figure, data):
     """What is in the CSV is what is drawn: no number comes from anywhere else."""
     numbers = data.select(pl.col(pl.Float64)).columns or ["images"]
@@ -178,19 +156,8 @@ def test_other_numbers_are_another_figure(figure, data):
     assert svg(figure(data).figure) != svg(figure(changed).figure)
 
 
-def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data):
-    assert figure(data).figure.get_suptitle() == ""
-    ax = figure(data, heading=True)
-    shown = " ".join(ax.figure.get_suptitle().split())
-    assert shown == " ".join(figure.about(printable_frame(data)).split())
-    assert _beyond(ax.figure) == []
-
-
 def test_series_can_be_told_apart_without_colour(figure, data):
-    for part in parts(figure(data)):
-        legend = part.get_legend()
-        if legend is None:
-            continue
+    for legend in figure(data).figure.legends:
         kinds = [
             (line.get_marker(), str(line.get_linestyle()), line._unscaled_dash_pattern)
             for line in legend.get_lines()
@@ -208,10 +175,8 @@ def test_no_legend_lies_over_data(figure, data):
     ax = figure(data)
     canvas = ax.figure
     canvas.draw_without_rendering()
-    for part in parts(ax):
-        if part.get_legend() is None:
-            continue
-        box = part.get_legend().get_window_extent()
+    for legend in canvas.legends:
+        box = legend.get_window_extent()
         for other in parts(ax):
             if other.has_data():
                 assert not _overlap(box, other.get_window_extent())
@@ -223,10 +188,8 @@ def _overlap(one: Any, other: Any) -> bool:
     return bool(wide > 1 and high > 1)  # pixels
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_no_text_is_cut_off(figure, data, own):
-    ax = figure(data, None if own else Canvas((6, 5), layout="constrained").add_subplot())
-    assert _beyond(ax.figure) == []
+def test_no_text_is_cut_off(figure, data):
+    assert _beyond(figure(data).figure) == []
 
 
 def test_no_wide_name_is_cut_off(figure, frame):

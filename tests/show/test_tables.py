@@ -1,3 +1,5 @@
+"""Tables: numbers as text, frames and rows as tables, and what these are about."""
+
 from __future__ import annotations
 
 import math
@@ -6,10 +8,112 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.show.tables import Measure, interval_of, measures_table, show
-from clipsyn.show.titles import shortened
+from clipsyn.show.formats import text_of
+from clipsyn.show.table import (
+    SOFT_HYPHEN,
+    Cell,
+    Table,
+    interval_text,
+    number,
+    number_cell,
+    one_line,
+    p_value,
+    percent_cell,
+)
+from clipsyn.show.tables import (
+    Measure,
+    Side,
+    interval_of,
+    measures_table,
+    pair_matrix,
+    show,
+    table_of,
+)
+from clipsyn.show.titles import (
+    fitted_on,
+    mean_over,
+    shortened,
+    subject,
+    typical_interval,
+    where,
+)
 
 DASH = "\N{EN DASH}"
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.125, "0.12"), (-0.001, "0.00"), (12.0, "12.00"), (None, DASH), (NAN, DASH)],
+)
+def test_numbers_have_two_decimals(value, text):
+    assert number(value) == text
+
+
+def test_a_tiny_p_value_is_not_written_as_zero():
+    assert [p_value(p) for p in (0.0, 1e-200, 0.0009)] == ["<0.001"] * 3
+    assert [p_value(p) for p in (0.001, 0.25, 1.0)] == ["0.001", "0.250", "1.000"]
+    assert p_value(None) == p_value(NAN) == DASH
+
+
+def test_intervals():
+    assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
+    assert interval_text(-0.02, 0.031) == "-2.0 to 3.1"
+    assert interval_text(-0.02, -0.01) == "-2.0 to -1.0"
+    assert interval_text(0.7124, 0.75, digits=2) == "0.71 to 0.75"
+    assert interval_text(None, None) == interval_text(NAN, NAN) == DASH
+    assert interval_text(None, None, digits=2) == interval_text(NAN, NAN, digits=2) == DASH
+
+
+def values(table: Table) -> dict[str, list]:
+    return {column.name: [cell.value for cell in column.cells] for column in table.columns}
+
+
+def test_what_is_not_known_has_no_value():
+    table = table_of([{"x": math.nan, "y": None}, {"x": 1.0}])
+    assert values(table) == {"x": [None, 1.0], "y": [None, None]}
+    assert [cell.text for cell in table.columns[1].cells] == [DASH, DASH]
+
+
+def test_rows_and_frames_make_the_same_table():
+    rows = [{"a": 1, "b": 0.5, "c": "x", "d": True}, {"a": None, "b": 2, "c": None, "d": False}]
+    assert table_of(rows) == table_of(pl.DataFrame(rows, infer_schema_length=None, strict=False))
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "\u202egnp"])
+def test_no_text_of_a_cell_can_steer_a_terminal(text):
+    for row in ({"x": text}, {"x": Cell(text)}):
+        (column,) = table_of([row]).columns
+        assert "\\u" in column.cells[0].text
+
+
+def test_intervals_know_whose_they_are():
+    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    top = Measure("top-1", "row", interval=True)
+    tau = Measure("tau", "row", interval=True, percent=False, digits=2)
+    number, interval, tau, of_tau = measures_table([({}, {"row": row})], [top, tau]).columns
+    assert (number.interval_of, interval.interval_of) == (None, "top-1")
+    assert (tau.interval_of, of_tau.interval_of) == (None, "tau")
+    assert interval.cells[0][2:] == (25.0, 75.0)
+    assert of_tau.cells[0][2:] == (0.25, 0.75)
+    (alone,) = table_of([{"95 % of gone": Cell("1 to 2", None, 1.0, 2.0)}]).columns
+    assert alone.interval_of is None
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ("double\nfault", "double fault"),
+        (f"incon{SOFT_HYPHEN}\nsistency", "inconsistency"),
+        ("ViT-\nB-\n32", "ViT-B-32"),
+        ("leave at stage, %\n  1   2", "leave at stage, % 1 2"),
+        ("", ""),
+    ],
+)
+def test_a_head_on_one_line(head, line):
+    assert one_line(head) == line
+
+
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
 
 
@@ -44,14 +148,6 @@ def test_values_become_texts(values, texts):
     assert [line.strip() for line in lines] == texts
 
 
-def test_nothing_is_cut_off_and_no_line_ends_in_spaces():
-    frame = pl.DataFrame({"text": ["word " * 60 + "end", "x"], "path": ["/" + "p" * 300, "y"]})
-    text = show(frame, terminal=False)
-    assert "word " * 60 + "end" in text
-    assert "p" * 300 in text
-    assert all(line == line.rstrip() for line in text.split("\n"))
-
-
 def test_on_a_terminal_long_texts_fold_and_numbers_do_not(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     frame = pl.DataFrame(
@@ -79,14 +175,14 @@ def test_bold_is_for_terminals():
 @pytest.mark.parametrize(
     ("kind", "best"),
     [
-        ("most", {(1, "a"), (0, "b"), (1, "b")}),
+        ("most", {(1, "a"), (0, "b"), (1, "b")}),  # what reads as the best is among them
         ("least", {(0, "a"), (0, "b"), (1, "b")}),
         ("most of line", {(0, "b"), (1, "b")}),
         ("least of line", {(0, "a"), (1, "a")}),
     ],
 )
 def test_the_best_cells_of_columns_and_of_lines(kind, best):
-    rows = [{"a": 1.0, "b": 3.0}, {"a": 2.0, "b": 3.0}, {"a": math.nan}]
+    rows = [{"a": 1.0, "b": 2.9999}, {"a": 2.0, "b": 3.0}, {"a": math.nan}]
     lines = [({}, {name: {"value": value} for name, value in row.items()}) for row in rows]
     table = measures_table(lines, [Measure(name, name, best=kind) for name in "ab"])
     assert {(row, column.name) for column in table.columns for row in column.best} == best
@@ -138,3 +234,81 @@ class TestMeasures:
         most, least = Measure("top-1", "acc1", best="most"), Measure("ECE", "ece", best="least")
         *_, top, ece = self.table(most, least, fair=2).columns
         assert (top.best, ece.best) == ({1}, {0})
+
+
+def matrix(*rows: tuple[str, str, list[str], float]) -> str:
+    part = pl.DataFrame(rows, ["dataset", "metric", "backbones", "value"], orient="row")
+    table = pair_matrix(
+        part,
+        shortened(["backbone", "b"]),
+        above=Side("kappa", number_cell),
+        below=Side("share", percent_cell),
+        diagonal={"backbone": Cell("x"), "b": Cell("y")},
+        title="pairs",
+        note="A note.",
+    )
+    return text_of([table], terminal=False)
+
+
+def test_sides_have_a_measure_each_whatever_backbones_are_called(read_table):
+    pair = ["b", "backbone"]
+    text = matrix(("birds", "kappa", pair, 0.5), ("birds", "share", pair[::-1], 0.25))
+    first, second = read_table(text).rows
+    assert list(first.values()) == ["backbone", "x", "0.50"]
+    assert list(second.values()) == ["b", "25.0", "y"]
+    assert text.endswith("\n\nA note.")
+
+
+# titles
+
+
+ROW = {
+    "dataset": "birds",
+    "split": "test",
+    "perturbation": "clean",
+    "prompts": "own",
+    "head": "zero-shot",
+    "n": 1500,
+}
+WHERE = ("dataset", "split", "perturbation", "prompts")
+
+
+def test_what_a_row_is_about():
+    assert where(ROW, (*WHERE, "n")) == ["birds/test", "clean", "prompts own", "n 1,500"]
+    assert where(ROW, ("head", "split", "prompts")) == ["head zero-shot", "test", "prompts own"]
+    assert where(ROW | {"prompts": None}, WHERE) == ["birds/test", "clean"]
+    assert where(ROW | {"dataset": None}, WHERE) == ["test", "clean", "prompts own"]
+
+
+def test_what_a_mean_is_over():
+    cars = ROW | {"dataset": "cars"}
+    assert mean_over(pl.DataFrame([ROW, ROW]), WHERE) == ""
+    assert mean_over(pl.DataFrame([ROW, cars, cars]), WHERE) == "mean over 2 datasets"
+    prompts = pl.DataFrame([ROW, ROW | {"prompts": "vanilla"}])
+    assert mean_over(prompts, WHERE) == "mean over 2 prompt sets"
+    several = pl.DataFrame([ROW, cars, cars | {"split": "train"}])
+    assert mean_over(several, WHERE) == "mean over 3 combinations of dataset, split"
+
+
+def test_what_ensembles_are_fitted_on():
+    shots = {name: pl.DataFrame({"shots": ["0", name]}) for name in ("16", "full")}
+    assert fitted_on(shots["16"]) == "16 shots"
+    assert fitted_on(shots["full"]) == "the whole support"
+    assert fitted_on(pl.DataFrame({"shots": ["0", "0"]})) == ""
+
+
+def test_the_subject_is_one_dataset_or_their_mean():
+    frame = pl.DataFrame([ROW | {"datasets": 1}])
+    assert subject(frame, (*WHERE[:3], "n")) == "birds/test · clean · n 1,500"
+    mean = pl.DataFrame([ROW | {"dataset": None, "datasets": number} for number in (2, 3)])
+    assert subject(mean, WHERE) == "mean over 3 datasets · test · clean · prompts own"
+
+
+def test_the_typical_interval_is_the_median_one():
+    low, nan = [0.5, 0.25, 0.0, None, 0.1], float("nan")
+    frame = pl.DataFrame({"ci_low": low, "ci_high": [0.52, 0.35, 1.0, None, nan]})
+    assert typical_interval(frame) == "95 % interval about ±5.0"
+    unknown = pl.DataFrame(
+        {"ci_low": [None], "ci_high": [None]}, schema=dict.fromkeys(frame.columns, pl.Float64)
+    )
+    assert typical_interval(unknown) == ""

@@ -20,9 +20,8 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.settings import SINGLE, UNFITTED
-from clipsyn.show.figure import Figure, needed
+from clipsyn.show.figure import Figure, accuracies, matrix_size, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import accuracies, matrix_size
 from clipsyn.show.table import Table, Tables, points
 from clipsyn.show.tables import Line, Measure, interval_of, measures_of, measures_table
 from clipsyn.show.titles import ShortNames, common, shortened, title, where

@@ -26,8 +26,7 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.settings import SINGLE
-from clipsyn.show.figure import COLUMN, INK, Figure, marks, needed
-from clipsyn.show.panels import Look, drawn, key
+from clipsyn.show.figure import COLUMN, INK, Figure, Look, drawn, key, marks, needed
 from clipsyn.show.table import Cell, Table, Tables
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import ShortNames, mean_over, shortened, subject, title, where
@@ -43,7 +42,7 @@ _COSTS = (
 )
 _COST = (
     Measure("GFLOPs", "mean_gflops", percent=False),
-    Measure("%", "cost_share", label="% of all stages"),
+    Measure("%", "cost_share"),
 )
 _TOP = Measure("top-1", "acc1")
 _OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", "gain")
@@ -206,7 +205,6 @@ def _curve(groups: Sequence[_Group], within: str) -> Table:
         lines,
         (*_COST, top, _OVER_ALL, over, "exits"),
         headers={"exits": "leave at stage, %\n" + " ".join(f"{stage:3}" for stage in stages)},
-        right=["θ"],
         notes=_NOTES["curve"],
     )
 
@@ -228,7 +226,7 @@ def _front(groups: Sequence[_Group], names: ShortNames, within: str) -> Table:
     lines.sort(key=lambda line: line[1]["mean_gflops"]["value"])
     top = _TOP._replace(interval=len(groups) == 1)
     columns: list[Measure | str] = [*_COST, top, _ON_SUPPORT, *names.heads]
-    return measures_table(lines, columns, names=names, right=["θ"], notes=_NOTES["front"])
+    return measures_table(lines, columns, names=names, notes=_NOTES["front"])
 
 
 def _theta(rule: str | None, given: float | None, within: str) -> str | None:

@@ -21,14 +21,8 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.methods.ensembles import place_of
-from clipsyn.show.figure import Figure, needed
+from clipsyn.show.figure import Figure, named_pairs, needed, pair_map, pair_map_size, pairs_subject
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import (
-    named_pairs,
-    pair_map,
-    pair_map_size,
-    pairs_subject,
-)
 from clipsyn.show.table import (
     NOTHING,
     SOFT_HYPHEN,

@@ -17,9 +17,8 @@ from clipsyn.evaluation.results.frame import (
     over_datasets,
     refuse_several,
 )
-from clipsyn.show.figure import MUTED, Figure, Mark, Size, marks, needed
+from clipsyn.show.figure import MUTED, Figure, Grid, Mark, Size, drawn, key, marks, needed, panels
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import Grid, drawn, key, panels
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
 from clipsyn.show.tables import Line, Measure, Side, measures_table, pair_matrix
 from clipsyn.show.titles import ShortNames, common, mean_over, shortened, title, where
@@ -39,9 +38,9 @@ _OF_LOGITS = (
     Measure("NLL", "nll", percent=False),
     Measure("NLL after", "nll_calibrated", "NLL\nafter", percent=False),
     Measure("ECE", "ece", interval="known"),
-    Measure("chance", "ece_floor", "by\nchance", "ECE by chance"),
+    Measure("chance", "ece_floor", "by\nchance"),
     Measure("ECE after", "ece_calibrated", "ECE\nafter", interval="known"),
-    Measure("chance after", "ece_calibrated_floor", "by\nchance", "ECE after by chance"),
+    Measure("chance after", "ece_calibrated_floor", "by\nchance"),
     Measure("T", "temperature", percent=False),
 )
 _CKA = """\

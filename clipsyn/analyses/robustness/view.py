@@ -17,9 +17,20 @@ from clipsyn.evaluation.results.frame import METHOD, Row, backbones, refuse_seve
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.settings import SINGLE
-from clipsyn.show.figure import INK, Figure, Mark, Size, marks, needed
+from clipsyn.show.figure import (
+    INK,
+    Figure,
+    Grid,
+    Mark,
+    Size,
+    drawn,
+    key,
+    marks,
+    methods,
+    needed,
+    panels,
+)
 from clipsyn.show.frames import is_nan
-from clipsyn.show.panels import Grid, drawn, key, methods, panels
 from clipsyn.show.table import UNKNOWN, Table, Tables
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import (

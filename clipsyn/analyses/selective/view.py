@@ -26,8 +26,7 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
 )
 from clipsyn.settings import FULL, SINGLE
-from clipsyn.show.figure import MUTED, Figure, marks, needed
-from clipsyn.show.panels import Look, drawn, key, methods
+from clipsyn.show.figure import MUTED, Figure, Look, drawn, key, marks, methods, needed
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import (
@@ -257,7 +256,7 @@ def _datasets(frame: pl.DataFrame, every: list[_Groups]) -> Table:
         lines.append((about, {method: of["aurc"] for method, of in of_methods.items()}))
     names = ShortNames({str(at): text for at, text in enumerate(cells.values())}, "")
     columns = [
-        Measure(column, method, label=method[1], digits=2, best="least of line")
+        Measure(column, method, digits=2, best="least of line")
         for method, column in zip(cells, names.columns.values(), strict=True)
     ]
     about_all = where(frame.row(0, named=True), list(shared))

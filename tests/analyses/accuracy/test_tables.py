@@ -11,7 +11,7 @@ import pytest
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.accuracy.view import tables
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")

@@ -75,7 +75,7 @@ def test_means_over_datasets_are_of_what_all_have():
 
 def test_the_drawing_has_a_layer_for_each_kind():
     ax = pareto(data(*rows()))
-    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    texts = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert texts == [
         "ensembles",
         "cascade of log-avg",

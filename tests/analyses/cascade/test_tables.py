@@ -8,7 +8,7 @@ from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade import view as module
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
 
 DASH = "\N{EN DASH}"
 RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"

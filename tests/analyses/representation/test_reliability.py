@@ -50,7 +50,7 @@ def test_each_bin_has_its_accuracy_with_the_interval_and_its_confidence():
 
 def test_a_part_for_each_backbone_with_its_lines():
     ax = reliability(reliability.data(FRAME))
-    first, second = ax.child_axes
+    first, second = ax.figure.axes[1:]
     assert [part.get_title(loc="left") for part in (first, second)] == ["a", "b"]
     diagonal, plain, scaled = first.lines
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]

@@ -8,7 +8,7 @@ import polars as pl
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.view import tables
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
 
 DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")

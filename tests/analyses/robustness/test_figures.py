@@ -67,13 +67,13 @@ def test_curves_begin_at_clean_images_and_go_by_severity():
 def test_each_perturbation_has_its_panel_with_all_curves():
     data = severity.data(frame())
     ax = severity(data)
-    fog, jpeg = ax.child_axes
+    fog, jpeg = ax.figure.axes[1:]
     assert [panel.get_title(loc="left") for panel in (fog, jpeg)] == ["fog", "jpeg"]
     curves = np.array([line.get_xydata() for line in fog.lines])
     of_a, of_b, oracle = ([80, 70, 50], [60, 58, 54], [90, 90, 90])
     assert curves[..., 0].tolist() == [[0, 1, 3]] * 3
     assert curves[..., 1] == pytest.approx(np.array([of_a, of_b, oracle]))
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "oracle"]
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["a", "b", "oracle"]
     assert (
         severity.about(data)
         == "birds/test · prompts own · n 50 · backbones */m · 95 % interval about ±5.0"

@@ -10,7 +10,7 @@ from clipsyn.analyses.robustness import view as module
 from clipsyn.evaluation.results.frame import RESULT, Measured
 from clipsyn.evaluation.results.frame import row as made
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
 from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"

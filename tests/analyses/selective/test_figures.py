@@ -86,7 +86,7 @@ def test_the_first_score_is_drawn_with_all_methods():
     assert at_a.get_xydata().round(9).tolist() == [[40, 65]]
     assert list(wished.get_ydata()) == [95, 95]
     assert len(ax.lines) == 7
-    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    texts = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert texts == ["a", "b", "log-avg", "chosen for 95 %"]
     about = coverage.about(data(*rows()))
     assert about.startswith("birds/test · clean · prompts own · n 40 · score max-softmax")  # of all

@@ -8,7 +8,7 @@ from clipsyn.analyses.selective.view import notes, tables
 from clipsyn.evaluation.results.frame import Measured, frame
 from clipsyn.evaluation.results.frame import row as made
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.show.text import text_of
+from clipsyn.show.formats import text_of
 from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
