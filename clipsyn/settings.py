@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, ValuesView
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, Signature, cleandoc, signature
 from numbers import Integral, Real
@@ -128,10 +128,7 @@ PATH = Kind("a path", _path, _PATH)
 PATHS = Kind("paths", _tuple_of(_path), f"Collection[{_PATH}]")
 SOURCE = Kind("a name or a path", _text, "str")
 FILES = PAIRS._replace(words="paths by name")
-READ = (PATH, PATHS, SOURCE, FILES)  # what may name a file that is read
 OUTPUT = Kind("a path of a file to write", _path, _PATH)
-GROWING = Kind("a path of a file to add to", _path, _PATH)  # whose folder is made
-WRITTEN = (OUTPUT, GROWING)
 SHOTS = Kind("full or a number of images a class", _shots, _SHOTS)
 CURVE = Kind(
     "full or numbers of images a class",
@@ -252,40 +249,20 @@ def check_outside(path: Path) -> None:
             raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
 
 
-def refuse_overwriting(written: Iterable[tuple[str, Path | None]], read: Iterable[Any]) -> None:
+def refuse_overwriting(written: Iterable[tuple[str, Path]], read: Iterable[str | Path]) -> None:
     """Raise UsageError for a file to write that is among those that are read, or is named twice.
 
-    written: the option or argument, and its file. read: paths, and texts, each of which may name a
-    file.
+    written: the option or argument, and its file. read: paths, or texts that may be one.
     """
-    named = [path for value in read for path in _files_in(value)]
-    seen: list[tuple[str, Path]] = []
+    seen = [("what is read", Path(it)) for it in read if os.path.exists(it)]  # noqa: PTH110 (no text is an error)
     for option, path in written:
-        is_device = path is not None and path.exists() and not (path.is_file() or path.is_dir())
-        if path is None or is_device:  # which takes all
-            continue
-        for other in named:
-            if _is_same(path, other):
-                raise UsageError(f"{option} would write over {other}, which is read: name another")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            continue  # a device takes everything
         for earlier, other in seen:
-            if _is_same(path, other):
-                raise UsageError(f"{earlier} and {option} name one file, {path}: name two")
+            is_there = path.exists() and other.exists()
+            if path.resolve() == other.resolve() or (is_there and path.samefile(other)):
+                raise UsageError(f"{option} and {earlier} are one file, {path}: name another")
         seen.append((option, path))
-
-
-def _files_in(value: Any) -> Iterable[Path]:
-    if isinstance(value, str | os.PathLike):
-        return [Path(value)] if os.path.exists(value) else []  # noqa: PTH110 (no text is an error)
-    several = value.values() if isinstance(value, Mapping) else value
-    if not isinstance(several, tuple | list | ValuesView):
-        return []
-    return [path for it in several for path in _files_in(it)]
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return path.resolve() == other.resolve() or (
-        path.exists() and other.exists() and path.samefile(other)
-    )
 
 
 REQUIRED: Any = object()  # for a setting that has no default
@@ -328,9 +305,6 @@ class Settings:
             if vars(self).get(it.about, it) is None and vars(self)[name] != it.default:
                 raise UsageError(f"{name}=… is about {it.about}=…: give this one, too")
         self._check()
-        kinds = {name: it.kind for name, it in self._declared.items()}
-        written = [(f"{name}=…", vars(self)[name]) for name in kinds if kinds[name] in WRITTEN]
-        refuse_overwriting(written, [vars(self)[name] for name in kinds if kinds[name] in READ])
 
     def _check(self) -> None:
         """Raise UsageError for values that do not go together."""

@@ -17,7 +17,6 @@ from clipsyn.settings import (
     COSTS,
     CURVE,
     FLAG,
-    GROWING,
     NAMES,
     NUMBER,
     NUMBERS,
@@ -51,7 +50,7 @@ VALUES: dict[Any, tuple[Any, str]] = {
     NAMES: (["nlc", "log-avg"], "nlc,log-avg"),
     NUMBERS: ([0.5, 0.25], "0.5,0.25"),
     COSTS: ({"a=b": 1.5, "c": 2.0}, "a=b=1.5,c=2"),
-    **dict.fromkeys((PATH, OUTPUT, GROWING), ("table.parquet", "table.parquet")),
+    **dict.fromkeys((PATH, OUTPUT), ("table.parquet", "table.parquet")),
     SHOTS: (3, "3"),
     CURVE: ([4, "full"], "4,full"),
 }

@@ -28,8 +28,8 @@ _SECTIONS = {  # of help, what most need first: where each command is, and what 
         "import": ("make:import_", "Bring predictions made elsewhere into a store."),
         "pull": ("share:pull", "Copy cells of other stores, or published ones, into a store."),
         "rm": ("store:rm", "Remove cells from a store."),
-        "gc": ("store:gc", "Remove what dead jobs have left, or cached stores."),
-        "run": ("run:run", "Run the stages of a recipe."),
+        "gc": ("store:gc", "Remove what dead jobs have left."),
+        "run": ("make:run", "Run the stages of a recipe."),
     },
     "Look": {
         "ls": ("store:ls", "List what a store holds."),
@@ -40,15 +40,15 @@ _SECTIONS = {  # of help, what most need first: where each command is, and what 
     "Measure": {
         "zeroshot": _ANALYSIS,
         "oracle": _ANALYSIS,
-        "evaluate": ("evaluate:evaluate", "Fit and measure every ensemble, by number of shots."),
+        "evaluate": ("methods:evaluate", "Fit and measure every ensemble, by number of shots."),
         "compare": (
-            "evaluate:compare",
+            "methods:compare",
             "Compare methods in pairs, or accuracies with published ones.",
         ),
     },
     "Combine": {
-        "fit": ("combine:fit", "Fit a router on labelled images of a store."),
-        "predict": ("combine:predict", "Predict images with a fitted router."),
+        "fit": ("methods:fit", "Fit a router on labelled images of a store."),
+        "predict": ("methods:predict", "Predict images with a fitted router."),
         "cascade": _ANALYSIS,
     },
     "Show and share": {

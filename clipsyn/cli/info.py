@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,73 @@ from clipsyn.cli.output import (
     say,
     say_document,
     say_json,
-    say_lines,
     say_notes,
     say_tables,
-    with_flags,
 )
 from clipsyn.errors import UsageError
-from clipsyn.text import counted, few, printable
+from clipsyn.text import counted, few
 
 if TYPE_CHECKING:
-    from clipsyn.exchange.origins import Made, Run
+    from clipsyn.exchange.origins import Made
     from clipsyn.show.table import Tables
+
+Rows = list[dict[str, Any]]
+
+
+@command(
+    "info",
+    [
+        STORE,
+        click.Argument(["group"], required=False),
+        flag(["--provenance"], help="Who made the cells, of what, on whose terms."),
+        flag(["--bibtex"], help="What to cite for the cells."),
+        *cell_filters(),
+        json_option,
+    ],
+)
+def info(
+    store: Path,
+    group: str | None,
+    provenance: bool,
+    bibtex: bool,
+    output: Output,
+    **filters: tuple[str, ...] | None,
+) -> None:
+    """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
+
+    With --provenance: by which command, versions and device each cell was made, and when; from
+    which weights and images, and under which licence.
+
+    With --bibtex: what to cite for the cells, which is the method and the software, weights by
+    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
+    standard error.
+
+    Filters choose cells for these two.
+
+    \b
+    clipsyn info store
+    clipsyn info store features/emoji-food/test/clean/tiny-RN--zoo
+    clipsyn info store --provenance -d emoji-food -b tiny-RN/zoo
+    clipsyn info store --bibtex -d food101 -b 'ViT-*'
+    """
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import describe, describe_group
+    from clipsyn.store.select import select
+
+    if sum([bool(group), provenance, bibtex]) > 1:
+        raise UsageError("give one of --provenance, --bibtex and a GROUP")
+    opened = FeatureStore.open(store)
+    if provenance or bibtex:
+        from clipsyn.exchange.origins import made
+
+        cells = made(opened, select(opened, **filters))
+        (_say_citations if bibtex else _say_provenance)(cells, output)
+    elif any(filters.values()):
+        raise UsageError("filters choose cells for --provenance or --bibtex: add one")
+    else:
+        described = describe_group(opened, group) if group else describe(opened)
+        if not output.json(described):
+            say_json(described)
 
 
 def _say_citations(cells: Sequence[Made], output: Output) -> None:
@@ -47,9 +103,19 @@ def _say_provenance(cells: Sequence[Made], output: Output) -> None:
     if output.json([cell.json() for cell in cells]):
         return
     for number, (run, made) in enumerate(distinct_runs(cells).items(), 1):
-        say_lines(f"{number}. {printable(_cells(made))}")
-        for line in _run(run, made):
-            say(f"   {line}")
+        whens = sorted(cell.when for cell in made if cell.when)
+        about = {
+            "command": "; ".join(run.commands) or "not recorded",
+            "made": " to ".join(dict.fromkeys((*whens[:1], *whens[-1:]))) or "not recorded",
+            "on": few(list(dict.fromkeys(host for cell in made for host in cell.run.hosts))),
+            "by": run.made_by,
+            "versions": ", ".join(map(" ".join, run.versions)) or "not recorded",
+            "device": run.device,
+        }
+        say(f"{number}. {_cells(made)}")
+        for what, said in about.items():
+            if said:
+                say(f"   {what}: {said}")
         say("")
     say_tables({"": (weights_table(cells), images_table(cells))})
 
@@ -64,31 +130,7 @@ def _cells(made: Sequence[Made]) -> str:
     return f"{len(made):,} cells: {', '.join(counts)}"
 
 
-def _run(run: Run, made: Sequence[Made]) -> Iterator[str]:
-    yield from run.commands or ("command: not recorded",)
-    whens = sorted(cell.when for cell in made if cell.when)
-    when = " to ".join(dict.fromkeys((whens[0], whens[-1]))) if whens else "date: not recorded"
-    hosts = list(dict.fromkeys(host for cell in made for host in cell.run.hosts))
-    yield f"{when} on {few(hosts)}" if hosts else when
-    if run.made_by:
-        yield f"made by: {run.made_by}"
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions)
-    yield versions or "versions: not recorded"
-    if run.device:
-        yield f"device: {run.device}"
-
-
-_FLAGS = {"download": "--download"}  # of `clipsyn extract`
-_HEADERS = {
-    "image_size": "pixels",
-    "embed_dim": "width",
-    "image_params_m": "image M",
-    "text_params_m": "text M",
-    "image_gflops": "image GFLOPs",
-    "text_gflops": "text GFLOPs",
-}
-
-
+_OF_DATASETS = ("name", "classes", "test n", "metric", "licence", "where")  # in the table
 _KIND = click.Choice(["backbones", "datasets", "perturbations"])
 
 
@@ -116,24 +158,31 @@ def catalog(kind: str, output: Output) -> None:
     clipsyn catalog datasets -o -
     """
     listed = {"backbones": _backbones, "datasets": _datasets, "perturbations": _perturbations}
-    rows, shown, note = listed[kind]()
-
-    def tables(_rows: object) -> dict[str, Tables]:
-        from clipsyn.show.tables import table_of
-
-        return {"": (table_of(shown, headers=_HEADERS, right=[*_HEADERS]),)}
-
-    output.show(rows, tables)
+    rows, note = listed[kind]()
+    output.show(rows, _catalog_tables)
     if note and STDOUT not in output.files:
         say(note, err=True)
 
 
-Rows = list[dict[str, Any]]  # as they are written to a file, or as a table shows them
-
-
-def _backbones() -> tuple[Rows, Rows, str]:
-    from clipsyn.catalog.backbones import cost, known_backbones
+def _catalog_tables(rows: Rows) -> dict[str, Tables]:
     from clipsyn.show.table import UNKNOWN, Cell
+    from clipsyn.show.tables import table_of
+
+    def cell(value: Any) -> Any:
+        """Three significant digits: costs range over four orders of magnitude."""
+        if value is None:
+            return UNKNOWN
+        return Cell(f"{value:.3g}", value) if isinstance(value, float) else value
+
+    names = _OF_DATASETS if "metric" in rows[0] else [*rows[0]]
+    numbers = [name for name in names if any(isinstance(row[name], int | float) for row in rows)]
+    heads = {name: name.replace("_", " ") for name in names}
+    shown = [{name: cell(row[name]) for name in names} for row in rows]
+    return {"": (table_of(shown, headers=heads, right=numbers),)}
+
+
+def _backbones() -> tuple[Rows, str]:
+    from clipsyn.catalog.backbones import cost, known_backbones
 
     rows = [
         {"backbone": backbone.name, "collection": collection, **asdict(facts)}
@@ -141,111 +190,39 @@ def _backbones() -> tuple[Rows, Rows, str]:
         for backbone in members
         if (facts := cost(backbone.name)) is not None
     ]
-
-    def cell(value: str | float | None) -> Cell:
-        """Three significant digits: costs range over four orders of magnitude."""
-        if value is None:
-            return UNKNOWN
-        return Cell(f"{value:.3g}" if isinstance(value, float) else str(value), value)
-
-    shown = [{name: cell(value) for name, value in row.items()} for row in rows]
-    note = "GFLOPs are for one image or one text, 2 per multiply-add; M is millions."
-    return rows, shown, note
+    return rows, "GFLOPs are for one image or one text, 2 per multiply-add; M is millions."
 
 
-def _datasets() -> tuple[Rows, Rows, str]:
+def _datasets() -> tuple[Rows, str]:
     from clipsyn.catalog.datasets import catalogue
 
     rows = [
-        {**asdict(info), "where": info.where, "get": with_flags(info.get, _FLAGS)}
-        for info in catalogue()
-    ]
-    shown = [
         {
-            "dataset": row["name"],
-            "classes": row["classes"],
-            "test n": row["splits"].get("test", {}).get("n"),
-            **{name: row[name] for name in ("metric", "licence", "where")},
+            **asdict(it),
+            "test n": it.splits["test"].n if "test" in it.splits else None,
+            "where": it.where,
+            "get": it.get.replace("download=True", "--download"),
         }
-        for row in rows
+        for it in catalogue()
     ]
     note = (
         "torchvision, webdataset: found under --data-root; `-o -` adds aliases, all splits, "
         "how to get the images, and what to watch out for."
     )
-    return rows, shown, note
+    return rows, note
 
 
-def _perturbations() -> tuple[Rows, Rows, str]:
+def _perturbations() -> tuple[Rows, str]:
     from clipsyn.images.perturb import INFO
 
-    rows: Rows = [
+    rows = [
         {
-            "group": info.group,
+            "group": it.group,
             "perturbation": name,
-            "severities": "1-5" if info.graded else "all equal",
-            "version": info.version,
-            "what it does": info.doc,
+            "severities": "1-5" if it.graded else "all equal",
+            "version": it.version,
+            "what it does": it.doc,
         }
-        for name, info in INFO.items()
+        for name, it in INFO.items()
     ]
-    return rows, [{k: v for k, v in row.items() if k != "version"} for row in rows], ""
-
-
-@command(
-    "info",
-    [
-        STORE,
-        click.Argument(["group"], required=False),
-        flag(["--provenance"], help="Who made the cells, of what, on whose terms."),
-        flag(["--bibtex"], help="What to cite for the cells."),
-        *cell_filters("With --provenance or --bibtex, as all filters: of which cells."),
-        json_option,
-    ],
-)
-def info(
-    store: Path,
-    group: str | None,
-    provenance: bool,
-    bibtex: bool,
-    output: Output,
-    **filters: tuple[str, ...] | None,
-) -> None:
-    """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
-
-    With --provenance: by which command, versions and device each cell was made, and when; from
-    which weights and images, and under which licence.
-
-    With --bibtex: what to cite for the cells, which is the method and the software, weights by
-    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
-    standard error.
-
-    \b
-    clipsyn info store
-    clipsyn info store features/emoji-food/test/clean/tiny-RN--zoo
-    clipsyn info store --provenance -d emoji-food -b tiny-RN/zoo
-    clipsyn info store --bibtex -d food101 -b 'ViT-*'
-    """
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import describe, describe_group
-    from clipsyn.store.select import select
-
-    opened = FeatureStore.open(store)
-    chosen = {name: names for name, names in filters.items() if names}
-    if provenance and bibtex:
-        raise UsageError("give one of --provenance and --bibtex")
-    if provenance or bibtex:
-        if group:
-            raise UsageError("--provenance and --bibtex take filters, no GROUP")
-        from clipsyn.exchange.origins import made
-
-        cells = made(opened, select(opened, **filters))
-        (_say_citations if bibtex else _say_provenance)(cells, output)
-        return
-    if chosen:
-        raise UsageError(
-            "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
-        )
-    described = describe_group(opened, group) if group else describe(opened)
-    if not output.json(described):
-        say_json(described)
+    return rows, ""

@@ -17,14 +17,13 @@ from clipsyn.names import Location, is_url, listed
 from clipsyn.settings import (
     FILES,
     FLAG,
-    GROWING,
     NUMBER,
+    OUTPUT,
     PATH,
     REQUIRED,
     SOURCE,
     TEXTS,
     WHOLE,
-    WRITTEN,
     Setting,
     Settings,
     check_outside,
@@ -48,17 +47,17 @@ class Source(click.types.StringParamType):
 
 
 class Destination(click.Path):
-    """A place to write to; one that cannot be is refused before the work starts.
+    """A file to write, whose name has one of the endings, or without any a folder.
 
-    endings: that names of files may have; any where there are none, a folder's. makes_folder:
-    whether the command makes what lies above it, where its name has this ending.
+    The folder of a file is made; a place that cannot be written to is refused before the work
+    starts. grows: the ending of results that are added to, a folder that checks its place itself.
     """
 
     name = "file"
 
-    def __init__(self, *endings: str, makes_folder: str | None = None) -> None:
+    def __init__(self, *endings: str, grows: str = "") -> None:
         super().__init__()
-        self.endings, self.makes_folder = endings, makes_folder
+        self.endings, self.grows = endings, grows
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
@@ -67,12 +66,13 @@ class Destination(click.Path):
         if self.endings and not path.name.lower().endswith(tuple(files_of(self.endings))):
             flag = flag_of(param) if param else self.name
             raise UsageError(f"{flag} {path}: give a name that ends in {said_of(self.endings)}")
-        if self.makes_folder is not None and path.name.endswith(self.makes_folder):
+        if not self.endings or (self.grows and path.suffix == self.grows):
             check_outside(path)
-        else:
-            from clipsyn.show.frames import check_place
+            return path
+        from clipsyn.show.frames import check_place, make_folder_of
 
-            check_place(path)
+        make_folder_of(path)
+        check_place(path)
         return path
 
 
@@ -80,27 +80,28 @@ class Command(click.Command):
     """Runs when no file that it writes is one that it reads, or another that it writes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        given = {it: ctx.params[it.name or ""] for it in self.params}
-        files = {it: path for it, path in given.items() if isinstance(it.type, click.Path | Source)}
-        written = [
-            (flag_of(it), path)
-            for it in given
-            if isinstance(it.type, Destination)
-            for path in _paths(files.pop(it))
-        ]
-        # several sources stand for the files in their folders, too
-        sources = (path for it, several in given.items() if it.nargs == -1 for path in several)
-        folders = {Path(path).resolve() for path in sources}
-        inside = [it for _, it in written if folders & {*it.resolve().parents}]
-        refuse_overwriting(written, [*files.values(), *inside])
+        written: list[tuple[str, Path]] = []
+        read: list[str | Path] = []
+        folders: set[Path] = set()  # whose files are read, too
+        for it in self.params:
+            paths = _paths(ctx.params[it.name or ""])
+            if isinstance(it.type, Destination):
+                written += [(flag_of(it), Path(path)) for path in paths if path != STDOUT]
+            elif isinstance(it.type, click.Path | Source):
+                read += paths
+                folders |= {Path(path).resolve() for path in paths} if it.nargs == -1 else set()
+        read += [path for _, path in written if folders & {*path.resolve().parents}]
+        refuse_overwriting(written, read)
         return super().invoke(ctx)
 
 
-def _paths(value: Any) -> Sequence[Path]:
+def _paths(value: Any) -> Sequence[str | Path]:
     """Those that an option has: none, one or several."""
     if isinstance(value, Output):
-        return [path for path in value.files if path != STDOUT]
-    return [value] if value else []
+        return value.files
+    if isinstance(value, dict):
+        return [*value.values()]
+    return value if isinstance(value, tuple) else [value] if value else []
 
 
 def command(
@@ -129,16 +130,15 @@ option = click.Option
 flag = partial(click.Option, is_flag=True)
 STORE = click.Argument(["store"], type=StorePath(), envvar="CLIPSYN_STORE")
 YES = flag(["-y", "--yes"], help="Do not ask.")
-REPEATED = "Names or patterns, repeated or with commas, as all filters."
 
 
-def cell_filters(first: str = REPEATED, *, prompts: bool = False) -> list[click.Parameter]:
+def cell_filters(*, prompts: bool = False) -> list[click.Parameter]:
     """Options that choose cells: the command gets each under the name of its dimension.
 
-    first: the help of the first. prompts: whether prompt sets can be chosen, too.
+    prompts: whether prompt sets can be chosen, too.
     """
     filters = {
-        ("-d", "--dataset"): first,
+        ("-d", "--dataset"): "Names or patterns, repeated or with commas, as all filters.",
         ("-s", "--split"): "For instance train.",
         ("-p", "--perturb", "perturbation"): "clean, or for instance 'jpeg-*'.",
         ("-b", "--backbones", "backbone"): "For instance ViT-B-32/openai.",
@@ -153,12 +153,12 @@ def output_option(
 ) -> click.Option:
     """-o FILE, repeated: the command gets an `Output` called `output`.
 
-    endings, more: that names of files may have. grows: which of them is added to. about: more help.
+    endings, more: that names of files may have. grows: see `Destination`. about: more help.
     """
     endings = (*endings, *more)
     return option(
         ["-o", "--output"],
-        type=Destination(*endings, makes_folder=grows or None),
+        type=Destination(*endings, grows=grows),
         metavar="FILE",
         multiple=True,
         callback=lambda _context, _parameter, files: Output(files),
@@ -198,7 +198,7 @@ def _option(name: str, it: Setting) -> click.Option:
         if default:
             decls[-2] += f"/--no-{own.removeprefix('--')}"
         return option(decls, is_flag=True, show_default=bool(default), **about)
-    if default is None and not is_required and it.kind not in (PATH, *WRITTEN):
+    if default is None and not is_required and it.kind not in (PATH, OUTPUT):
         about["help"] += f"  [default: {it.instead_of_none}]"
     if it.kind.item is None:
         return option(decls, type=_type(it), show_default=default is not None, **about)
@@ -217,8 +217,8 @@ def _flag(name: str, it: Setting) -> str:
 def _type(it: Setting) -> Any:
     if it.choices:
         return click.Choice(it.choices)
-    if it.kind in WRITTEN:
-        return Destination(*it.endings, makes_folder="" if it.kind is GROWING else None)
+    if it.kind is OUTPUT:
+        return Destination(*it.endings)
     if it.kind is PATH:
         return click.Path(path_type=Path)
     bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from clipsyn.cli.options import (
     options_of,
 )
 from clipsyn.cli.output import say, say_rows, say_written
-from clipsyn.cli.store import by_kind
 from clipsyn.errors import UsageError
 from clipsyn.exchange import LAYOUTS
 from clipsyn.names import Address, is_url
@@ -88,10 +87,8 @@ def plot(
     clipsyn plot gains results.parquet store -p clean -o gains.svg
     """
     if name is None and output is None:
-        figures = [FIGURES.load(figure) for figure in FIGURES]
-        say_rows(
-            [{"figure": it.name, "of": it.source, "what it shows": it.short} for it in figures]
-        )
+        figures = map(FIGURES.load, FIGURES)
+        say_rows([{"figure": it.name, "of": it.source, "what": it.short} for it in figures])
         return
     if not (name and sources and output):
         raise UsageError(
@@ -115,18 +112,18 @@ def plot(
     say_written(len(data), beside)
 
 
-def _check_folder(store: str) -> None:
+def _folder(_context: click.Context, _parameter: click.Parameter, text: str) -> Path:
     """Raise UsageError for a URL, most likely the other argument."""
-    if is_url(store):
-        shown = Address.parse(store).shown
+    if is_url(text):
         raise UsageError(
-            f"{shown} stands where a folder is wanted: `clipsyn push STORE URL` publishes a "
-            "store, `clipsyn pull URL STORE` brings one"
+            f"{Address.parse(text).shown} stands where a folder is wanted: "
+            "`clipsyn push STORE URL` publishes a store, `clipsyn pull URL STORE` brings one"
         )
+    return Path(text)
 
 
 _DRY_RUN = flag(["--dry-run"], help="Say what would be copied, and stop.")
-_FOLDER = click.Argument(["store"], type=click.Path())
+_FOLDER = click.Argument(["store"], type=click.Path(), callback=_folder)
 
 
 @command(
@@ -134,12 +131,12 @@ _FOLDER = click.Argument(["store"], type=click.Path())
     [
         _FOLDER,
         click.Argument(["url"]),
-        *cell_filters(prompts=True),
+        *cell_filters(),
         _DRY_RUN,
         flag(["--replace"], help="Send all again, in the place of what is published."),
     ],
 )
-def push(store: str, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
+def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
 
     Cells bring their samples and class embeddings along. What is published already stays, and what
@@ -155,18 +152,13 @@ def push(store: str, url: str, dry_run: bool, replace: bool, **filters: Any) -> 
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
 
-    _check_folder(store)
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
-    shown, groups = plan.remote.shown, counted(len(plan.groups), "group")
-    already = counted(plan.there, "is", "are") if plan.there else "none is"
-    what = f"{groups} to push, {plan.size / 1e6:,.1f} MB" if plan.groups else "nothing to push"
-    say(f"{shown}: {what}; {already} there already")
+    shown = plan.remote.shown
+    names = [str(group.path.relative_to(store)) for group in plan.groups]
+    _say_groups(shown, names, plan, dry_run)
     if plan.making_way:
         say(f"{len(plan.making_way):,} of them take the place of what is published")
-    if dry_run:
-        for group in plan.groups:
-            say("/".join(group.place))
-    elif plan.groups:
+    if plan.groups and not dry_run:
         with progress("files") as counters:
             plan.carry_out(counters)
         published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
@@ -179,11 +171,11 @@ def push(store: str, url: str, dry_run: bool, replace: bool, **filters: Any) -> 
     [
         click.Argument(["sources"], nargs=-1, required=True),
         _FOLDER,
-        *cell_filters(prompts=True),
+        *cell_filters(),
         _DRY_RUN,
     ],
 )
-def pull(sources: Sequence[str], store: str, dry_run: bool, **filters: Any) -> None:
+def pull(sources: Sequence[str], store: Path, dry_run: bool, **filters: Any) -> None:
     """Copy cells of SOURCES into STORE, which is made if it is not there.
 
     SOURCES are stores in folders, or the URLs or folders that stores were pushed to. Cells bring
@@ -199,34 +191,31 @@ def pull(sources: Sequence[str], store: str, dry_run: bool, **filters: Any) -> N
     clipsyn pull https://example.org/clip store
     clipsyn pull s3://lab/clip store --backbones 'tiny-*' --perturb clean --dry-run
     """
-    _check_folder(store)
-    _merge(Path(store), sources, filters, dry_run)
-
-
-def _merge(into: Path, stores: Sequence[str], filters: Mapping[str, Any], dry_run: bool) -> None:
     from clipsyn.show.progress import progress
     from clipsyn.store.merge import plan_merge
 
-    plan = plan_merge(into, stores, filters)
+    plan = plan_merge(store, sources, filters)
     if len(plan.conflicts) > 1:
         for conflict in plan.conflicts:
             say(conflict.said)
     plan.check()
     for offer in plan.offers:
-        new = f"{by_kind(offer.counts())} ({offer.size / 1e6:,.1f} MB)" if offer.take else ""
-        there = counted(offer.there, "group is", "groups are")
-        say(f"{offer.store}: {new or 'nothing new'}; {there} there already")
+        _say_groups(str(offer.store), [group.name for group in offer.take], offer, dry_run)
         for note in offer.notes():
             say(note)
-    groups = sum(len(offer.take) for offer in plan.offers)
-    if dry_run:
-        for offer in plan.offers:
-            for group in offer.take:
-                say(group.name)
-    elif groups:
+    if not dry_run and any(offer.take for offer in plan.offers):
         with progress("groups") as counters:
             plan.carry_out(counters)
-        say(f"added {counted(groups, 'group')} to {into}")
+        say(f"pulled: `{advised('ls', store)}` shows what is there")
+
+
+def _say_groups(place: str, names: Sequence[str], about: Any, dry_run: bool) -> None:
+    """How many groups are copied, `about` their size and those there; each in a dry run."""
+    new = f"{counted(len(names), 'group')}, {about.size / 1e6:,.1f} MB" if names else "nothing new"
+    already = counted(about.there, "is", "are") if about.there else "none is"
+    say(f"{place}: {new}; {already} there already")
+    for name in names if dry_run else ():
+        say(name)
 
 
 @command(
@@ -234,13 +223,7 @@ def _merge(into: Path, stores: Sequence[str], filters: Mapping[str, Any], dry_ru
     [
         STORE,
         click.Argument(["output"], type=click.Path(path_type=Path)),
-        option(
-            ["--layout"],
-            type=click.Choice(LAYOUTS),
-            default=LAYOUTS[0],
-            show_default=True,
-            help="Whose files: see above.",
-        ),
+        option(["--layout"], type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="See above."),
         *cell_filters(),
     ],
 )

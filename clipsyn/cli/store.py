@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import (
-    STORE,
-    YES,
-    cell_filters,
-    command,
-    flag,
-    json_option,
-    option,
-    output_option,
-)
-from clipsyn.cli.output import JSON, Output, say, say_lines
+from clipsyn.cli.options import STORE, YES, cell_filters, command, flag, option, output_option
+from clipsyn.cli.output import Output, say
 from clipsyn.errors import DamagedStore, UsageError
 from clipsyn.names import Location
 from clipsyn.text import advised, counted, printable
@@ -29,59 +19,12 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from clipsyn.show.table import Tables
+    from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import Leftover
 
+Rows = list[dict[str, Any]]
 _SHOWN = 30  # copies; a file has them all
-_COUNTED = {
-    "samples": "sample tables",
-    "classes": "class embeddings",
-    "features": "image embeddings",
-    "logits": "logits",
-    "predictions": "predictions without logits",
-}
-
-
-def _say_status(store: Path, output: Output) -> None:
-    """Say what is finished, unfinished and refused; raises DamagedStore if anything is refused."""
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import find_groups, left_over
-    from clipsyn.store.schema import KINDS
-    from clipsyn.store.verify import Stale, debris, refused
-
-    opened = FeatureStore.open(store)
-    damaged: list[str] = []
-    groups = find_groups(opened, {}, lambda error: damaged.append(str(error)))
-    damaged += debris(opened, groups)
-    readers = list(refused(opened, groups))
-    stale = [problem for problem in readers if isinstance(problem, Stale)]
-    damaged = damaged or [problem for problem in readers if problem not in stale]
-    finished = {kind: sum(group.kind == kind for group in groups) for kind in KINDS}
-    lying = left_over(store)
-    drafts = [one for one in lying if one.target]
-    left = len(lying) - len(drafts)
-    problems: dict[str, Sequence[str]] = {"damaged": damaged, "stale": stale}
-    shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
-    if not output.json({"finished": finished, **problems, "unfinished": shown, "leftovers": left}):
-        say_lines(f"finished: {by_kind(finished)}")
-        for what, found in problems.items():
-            for problem in found:
-                say(f"{what}: {problem}")
-        for draft in drafts:
-            say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
-        if drafts or left:
-            say(f"leftovers in .wip of commands that were killed, or are running: {left}")
-            again = "the command that began an unfinished group goes on with it if it is run again"
-            say(f"{again}; `{advised('gc', store)}` drops all that if it was killed long ago")
-    if damaged or stale:
-        raise DamagedStore(
-            f"parts of {store} are lost, stale or may not be read: "
-            f"`{advised('verify', store)}` reads it all"
-        )
-
-
-def by_kind(groups: Mapping[str, int]) -> str:
-    """Numbers of groups by kind, in words."""
-    return ", ".join(f"{_COUNTED[kind]} {count:,}" for kind, count in groups.items())
+_HOUR = 3_600  # seconds
 
 
 @command(
@@ -109,41 +52,101 @@ def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     clipsyn ls store --status
     clipsyn ls store --copies -o copies.csv
     """
-    if status and copies:
-        raise UsageError("give one of --status and --copies")
-    if status:
-        if other := [file for file in output.files if not file.name.lower().endswith(JSON)]:
-            raise UsageError(f"--status writes JSON alone: leave out --output {other[0]}")
-        _say_status(store, output)
-        return
-    if copies:
-        output.show(_copies(store), _copies_tables)
-        return
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import cell_rows
 
-    rows = cell_rows(FeatureStore.open(store))
-    if rows or output.files:
-        output.show(rows, _tables)
+    if status and copies:
+        raise UsageError("give one of --status and --copies")
+    opened = FeatureStore.open(store)
+    if status:
+        _show_status(opened, output)
+    elif copies:
+        output.show(_copies(opened), _copies_tables)
+    elif (rows := cell_rows(opened)) or output.files:
+        output.show(rows, _cell_tables)
     else:
         say(f"{store} is empty: fill it with `{advised('extract', store, '…')}`")
 
 
-def _copies(store: Path) -> DataFrame:
+def _cell_tables(rows: Rows) -> dict[str, Tables]:
+    """A line for each dataset, split and perturbation; the backbones below."""
+    from clipsyn.show.tables import table_of
+
+    groups: dict[tuple[str, str, str], Rows] = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["split"], row["perturbation"]), []).append(row)
+    lines = [
+        {
+            **dict(zip(("dataset", "split", "perturbation"), names, strict=True)),
+            "images": max(cell["images"] for cell in cells),
+            "bad": max(cell["bad"] for cell in cells),
+            "backbones": len({cell["backbone"] for cell in cells}),
+            "prompts": ", ".join(sorted({name for cell in cells for name in cell["prompts"]})),
+            "MB": sum(cell["bytes"] for cell in cells) / 1e6,
+        }
+        for names, cells in groups.items()
+    ]
+    below = [f"cells: {len(rows):,}; backbones: {_backbones_of(rows)}"]
+    for kind in sorted({row["imported"] for row in rows if row["imported"]}):
+        some = [row for row in rows if row["imported"] == kind]
+        below.append(f"imported {kind}: {_backbones_of(some)}")
+    return {"": (table_of(lines, below=below),)}
+
+
+def _backbones_of(rows: Rows) -> str:
+    return ", ".join(map(printable, sorted({row["backbone"] for row in rows})))
+
+
+def _show_status(store: FeatureStore, output: Output) -> None:
+    """What is finished, unfinished and refused; raises DamagedStore if anything is refused."""
+    from clipsyn.show.tables import table_of
+    from clipsyn.store.inventory import find_groups, left_over
+    from clipsyn.store.schema import KINDS
+    from clipsyn.store.verify import Stale, debris, refused
+
+    damaged: list[str] = []
+    groups = find_groups(store, {}, lambda error: damaged.append(str(error)))
+    damaged += debris(store, groups)
+    readers = list(refused(store, groups))
+    stale = [problem for problem in readers if isinstance(problem, Stale)]
+    damaged = damaged or [problem for problem in readers if problem not in stale]
+    lying = left_over(store.path)
+    kinds = [group.kind for group in groups]
+    rows: Rows = [
+        *({"state": "finished", "what": kind, "groups": kinds.count(kind)} for kind in KINDS),
+        *({"state": "damaged", "what": problem, "groups": None} for problem in damaged),
+        *({"state": "stale", "what": problem, "groups": None} for problem in stale),
+        *(
+            {"state": "unfinished" if it.target else "left over", "what": it.what, "groups": None}
+            for it in lying
+        ),
+    ]
+    below = (
+        "the command that began what is unfinished goes on with it if it is run again; "
+        f"`{advised('gc', store.path)}` drops it, and what is left over of killed commands"
+    )
+    output.show(rows, lambda rows: {"": (table_of(rows, below=[below] if lying else ()),)})
+    if damaged or stale:
+        raise DamagedStore(
+            f"parts of {store.path} are lost, stale or may not be read: "
+            f"`{advised('verify', store.path)}` reads it all"
+        )
+
+
+def _copies(store: FeatureStore) -> DataFrame:
     """A row for each image that is a copy of an earlier one of its dataset."""
     import polars as pl
 
-    from clipsyn.store.features import FeatureStore
     from clipsyn.store.overlap import COPY, copies
 
-    opened, splits = FeatureStore.open(store), dict[str, list[str]]()
-    for (dataset, split), _ in opened.groups("samples"):
+    splits: dict[str, list[str]] = {}
+    for (dataset, split), _ in store.groups("samples"):
         splits.setdefault(dataset, []).append(split)
-    found = [
-        copies([opened.samples(dataset, split) for split in sorted(names, reverse=True)])
+    rows = [
+        row
         for dataset, names in splits.items()
+        for row in copies([store.samples(dataset, split) for split in sorted(names, reverse=True)])
     ]
-    rows = [row for of_dataset in found for row in of_dataset]
     return pl.DataFrame(rows, schema=dict.fromkeys(COPY, pl.String), orient="row")
 
 
@@ -156,45 +159,8 @@ def _copies_tables(frame: DataFrame) -> dict[str, Tables]:
     return {"": (table_of(frame.head(_SHOWN), below=(f"copies: {said}",)),)}
 
 
-def _tables(rows: list[dict[str, Any]]) -> dict[str, Tables]:
-    """A line for each dataset, split and perturbation; the backbones below."""
-    from clipsyn.show.tables import table_of
-
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["dataset"], row["split"], row["perturbation"]), []).append(row)
-    lines = [_group_line(names, cells) for names, cells in groups.items()]
-    return {"": (table_of(lines, below=_backbone_lines(rows)),)}
-
-
-def _group_line(names: tuple[str, ...], cells: list[dict[str, Any]]) -> dict[str, Any]:
-    dataset, split, perturbation = names
-    prompts = {id(cell["prompts"]): cell["prompts"] for cell in cells}  # many share one list
-    return {
-        "dataset": dataset,
-        "split": split,
-        "perturbation": perturbation,
-        "images": max(cell["images"] for cell in cells),
-        "bad": max(cell["bad"] for cell in cells),
-        "backbones": len({cell["backbone"] for cell in cells}),
-        "prompts": ", ".join(sorted({name for some in prompts.values() for name in some})),
-        "MB": sum(cell["bytes"] for cell in cells) / 1e6,
-    }
-
-
-def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    names = sorted({row["backbone"] for row in rows})
-    yield f"cells: {len(rows):,}; backbones: {', '.join(map(printable, names))}"
-    for kind in sorted({row["imported"] for row in rows if row["imported"]}):
-        imported = sorted({row["backbone"] for row in rows if row["imported"] == kind})
-        yield f"imported {kind}: {', '.join(map(printable, imported))}"
-
-
-@command(
-    "verify",
-    [STORE, json_option, flag(["--deep"], help="Also compute logits and predictions again.")],
-)
-def verify(store: Path, output: Output, deep: bool) -> None:
+@command("verify", [STORE, flag(["--deep"], help="Also compute logits and predictions again.")])
+def verify(store: Path, deep: bool) -> None:
     """Re-read every chunk of STORE, and whether each group is whole and where it belongs.
 
     Exit status 4 if anything is not as it was written.
@@ -214,32 +180,19 @@ def verify(store: Path, output: Output, deep: bool) -> None:
             problems += damage(opened, group, deep=deep)
             counters.advance(counter, 1)
     problems = list(dict.fromkeys(problems))
-    if output.json({"groups": len(groups), "problems": problems}):
-        pass
-    elif problems:
-        for problem in problems:
-            say(problem)
-    else:
+    for problem in problems:
+        say(problem)
+    if not problems:
         one, several = f"group of {store} is as it was", f"groups of {store} are as they were"
         say(f"{counted(len(groups), one, several)} written")
-    if problems:
-        mend = (
-            f"`{advised('push', 'STORE', store, '--replace')}` sends them again from a whole store"
-            if isinstance(opened.path, Location)
-            else "remove the damaged groups with "
-            f"`{advised('rm', store, '--dataset', '…', '--backbones', '…')}` and make them again"
-        )
-        raise DamagedStore(f"damage found in {store} (see above, {len(problems)} in all): {mend}")
-
-
-_AGES = {"m": 60, "h": 3_600, "d": 86_400}  # seconds, by the letter of a unit
-
-
-def _seconds(_context: click.Context, _parameter: click.Parameter, age: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,6})([mhd])", age)
-    if match is None and age != "0":
-        raise UsageError(f"--older-than '{age}' is no age: write 30m, 12h, 7d or 0")
-    return int(match[1]) * _AGES[match[2]] if match else 0
+        return
+    mend = (
+        f"`{advised('push', 'STORE', store, '--replace')}` sends them again from a whole store"
+        if isinstance(opened.path, Location)
+        else "remove the damaged groups with "
+        f"`{advised('rm', store, '--dataset', '…', '--backbones', '…')}` and make them again"
+    )
+    raise DamagedStore(f"damage found in {store} (see above, {len(problems)} in all): {mend}")
 
 
 @command(
@@ -248,17 +201,16 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, age: str) -> 
         STORE,
         option(
             ["--older-than"],
-            callback=_seconds,
-            default="1d",
+            type=click.FloatRange(0),
+            default=24,
             show_default=True,
-            metavar="AGE",
-            help="Only what nobody has written to for so long: 30m, 12h, 7d; 0 is any age.",
+            metavar="HOURS",
+            help="Only what nobody has written to for so long.",
         ),
-        flag(["--dry-run"], help="Say what would be removed, and stop."),
         YES,
     ],
 )
-def gc(store: Path, older_than: int, dry_run: bool, yes: bool) -> None:
+def gc(store: Path, older_than: float, yes: bool) -> None:
     """Remove from STORE what jobs that were killed have left, having listed it and asked.
 
     A group that is not finished could be completed by the command that began it. A job that runs
@@ -270,22 +222,23 @@ def gc(store: Path, older_than: int, dry_run: bool, yes: bool) -> None:
     it takes less than --older-than; who still reads a group that was replaced is told so.
 
     \b
-    clipsyn gc store --dry-run
+    clipsyn gc store
     clipsyn gc store --older-than 0  all that is unfinished, where no job is running
-    clipsyn gc s3://lab/clip --dry-run
+    clipsyn gc s3://lab/clip
     """
     found, collect = _left_over(store)
-    dead = [one for one in found if one.age >= older_than]
+    dead = [one for one in found if one.age >= older_than * _HOUR]
     for one in dead:
-        say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {_ago(one.age)}")
+        hours = one.age / _HOUR
+        say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {hours:,.1f} hours ago")
     if young := len(found) - len(dead):
-        say(f"{young:,} more were last written to less than {_ago(older_than)}: they stay")
+        say(f"{young:,} more were last written to less than {older_than:,g} hours ago: they stay")
     if not dead:
         say(f"nothing to remove from {store}")
-    elif not dry_run:
-        what = counted(len(dead), "unfinished group or leftover", "unfinished groups and leftovers")
-        _confirm(what, store, yes)
-        say(f"removed {collect(dead):,} of {what} from {store}")
+        return
+    what = counted(len(dead), "unfinished group or leftover", "unfinished groups and leftovers")
+    _confirm(what, store, yes)
+    say(f"removed {collect(dead):,} of {what} from {store}")
 
 
 def _confirm(what: str, place: Path, yes: bool) -> None:
@@ -308,13 +261,6 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
         return left_over(place), partial(collect, place)
     path = FeatureStore.open(place).path
     return inventory.left_over(path), partial(inventory.collect, path)
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("day", _AGES["d"]), ("hour", _AGES["h"]), ("minute", _AGES["m"])):
-        if (count := int(seconds // length)) > 0:
-            return f"{counted(count, unit)} ago"
-    return "moments ago"
 
 
 @command("rm", [STORE, *cell_filters(prompts=True), YES])

@@ -20,9 +20,9 @@ from clipsyn.settings import (
     CURVE,
     FLAG,
     FULL,
-    GROWING,
     NAMES,
     NUMBER,
+    OUTPUT,
     SOURCE,
     TEXT,
     WHOLE,
@@ -86,7 +86,7 @@ class ProtocolSettings(Selection):
     base_to_new: bool = setting(False, FLAG, "Fit on half of the classes, measure on each half.")
     output: Path | None = setting(
         None,
-        GROWING,
+        OUTPUT,
         "Parquet file to add the results to.",
         letter="-o",
         endings=(".parquet",),

@@ -7,9 +7,12 @@ same function: the store needs no class embeddings.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 from polars import selectors
 
-from clipsyn.errors import MissingCell, UsageError
+from clipsyn.errors import MissingCell, RouterMismatch, UsageError
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, softmax
 from clipsyn.methods.numerics.metrics import Score, accuracy, scored
 from clipsyn.methods.pool import NO_LABEL, Pool
@@ -94,6 +97,50 @@ def predict_store(
     shown = images.samples.images.take(scored(answers, labels))
     interval = share_interval(round(found.value * found.n) if found.n else 0, shown)
     return Predictions(frame, found, interval, other_classes=False)
+
+
+def predict_images(
+    router: FittedRouter, images: str, split: str, *, perturbation: str, device: str
+) -> Predictions:
+    """Extract what `clipsyn extract` takes for a dataset into a store that is dropped, and predict.
+
+    There is a job for each precision, since a backbone runs in the precision it was fitted in.
+    Raises RouterMismatch for a backbone that is not the router's.
+    """
+    from clipsyn.extract import ExtractSettings
+    from clipsyn.extract.work import load_job, run_job
+    from clipsyn.show.progress import progress
+
+    place = str(Path(images).resolve()) if Path(images).exists() else images
+    ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)
+    with TemporaryDirectory(prefix="clipsyn-") as folder:
+        path = Path(folder) / "store"
+        for precision, group in groupby(ordered, key=lambda backbone: backbone.precision):
+            backbones = {backbone.name: backbone for backbone in group}
+            job = ExtractSettings(
+                backbones=tuple(backbone.text for backbone in backbones.values()),
+                datasets=(place,),
+                splits=(split,),
+                perturbations=(perturbation,),
+                precision=precision,
+                device=device,
+                logits="none",
+                max_bad=1.0,
+            )
+            with progress() as counters:
+                work = load_job(path, job, counters)
+            for cell in work.cells:
+                identity = cell.draft.identity
+                loaded = {**identity["backbone"], "pixels": identity["pixels"]}
+                if cell.key.backbone not in backbones:  # its name means others: a collection
+                    raise RouterMismatch("backbones", tuple(backbones), cell.key.backbone)
+                backbones[cell.key.backbone].check(loaded)
+            with progress() as counters:
+                run_job(work, counters)
+        for note in work.splits[0].source.notes:
+            logging.getLogger("clipsyn").warning("note: %s", note)
+        key = next(work.cells).key
+        return predict_store(router, path, key.dataset, split, perturbation=perturbation)
 
 
 @dataclass(frozen=True, eq=False)

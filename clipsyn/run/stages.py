@@ -120,10 +120,9 @@ def run_recipe(
 
 def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     settings = stage.settings()
-    if jobs:  # no weights are loaded here
-        before = _plan_extraction(store, settings.of_any_device(), {}).did
+    if jobs:  # which load the weights
         jobs(store, settings)
-        return Outcome("extract", False, f"by jobs: {before}")
+        return Outcome("extract", False, "by jobs")
     with progress() as counters:
         work = load_job(store, settings, counters)
     for note in work.notes:
@@ -161,6 +160,7 @@ def _evaluate(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     files = [file for file in (settings.output, settings.predictions_file) if file]
     before = [_written_at(file) for file in files]
     if jobs:  # their results are put together here
+        gather(opened, settings)  # raises for what cannot work
         jobs(opened.path, settings)
         frame = gather(opened, settings)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,7 +180,6 @@ def test_what_cannot_be_predicted(fails, router, tiny_store, fakes, tmp_path):
     assert "no samples of food" in fails(4, "predict", router, store, "-d", "food")
     assert "--perturb jpeg-5`" in fails(4, "predict", router, store, "-p", "jpeg-5")
     assert "is no perturbation" in fails(2, "predict", router, store, "-p", "wind")
-    assert "is a store already" in fails(2, "predict", router, store, "--keep", tmp_path / "k")
     assert "--dataset is for stores" in fails(2, "predict", router, tmp_path, "-d", "toy")
     assert "unknown dataset 'nowhere'" in fails(2, "predict", router, "nowhere")
     encoders = [fakes.Encoder(weights="new"), fakes.Encoder("fake/two", size=12, embed_dim=16)]
@@ -223,16 +221,6 @@ def test_a_folder_with_classes_of_its_own(clipsyn, real, write_images):
     assert said.splitlines()[-1] == ("no accuracy: the images have classes that the router has not")
 
 
-def test_embeddings_can_be_kept(clipsyn, real, tmp_path, write_images):
-    flat = write_images("flat") / "cat"
-    kept = tmp_path / "kept"
-    options = ("--keep", kept, "-p", "jpeg:2", "-o", "-")
-    first = clipsyn("predict", real[0], flat, *options)
-    again = clipsyn("predict", real[0], kept, "-d", "cat", "-p", "jpeg:2", "-o", "-")
-    assert json.loads(first.stdout) == json.loads(again.stdout)
-    assert len(json.loads(first.stdout)) == 4
-
-
 def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(
     clipsyn: Run, checkpoint: Path, write_images: Run, tmp_path: Path
 ) -> None:
@@ -241,11 +229,4 @@ def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(
         options = ("-d", photos, "-s", "train", "--precision", precision)
         clipsyn("extract", store, "-b", f"{name}=local-dir:{checkpoint}", *options)
     clipsyn("fit", store, "-d", "photos", "--ensemble", "vote-1", "-o", router)
-    assert clipsyn("predict", router, photos, "--keep", tmp_path / "kept").exit_code == 0
-    fitted, kept = FeatureStore.open(store), FeatureStore.open(tmp_path / "kept")
-    precisions = {}
-    for key in kept.keys(split=["test"]):
-        identity, _ = kept.cell(key).encoder()
-        assert identity == fitted.cell(replace(key, split="train")).encoder()[0]
-        precisions[key.backbone] = identity["precision"]
-    assert precisions == {"one": "fp32", "two": "bf16"}
+    assert clipsyn("predict", router, photos).exit_code == 0  # other numbers would be refused

@@ -105,7 +105,7 @@ def test_results_that_are_added_to_are_not_written_over(run, tmp_path):
         "--ensembles", "vote-1", "-o", tmp_path / "r.parquet", "-o", tmp_path / "here/r.parquet"
     )
     assert result.exit_code == 2
-    assert "name one file" in result.stderr
+    assert "are one file" in result.stderr
     assert sorted((tmp_path / "r.parquet").iterdir()) == before
 
 

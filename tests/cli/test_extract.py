@@ -62,13 +62,6 @@ class TestWork:
         assert notes
         assert all(line.startswith("note: ") for line in notes)
 
-    def test_unlabelled_images_lead_to_ls(self, clipsyn, checkpoint, write_images, store):
-        flat = write_images("flat", classes=("",))
-        result = clipsyn("extract", store, "-b", f"local-dir:{checkpoint}", "-d", flat)
-        assert result.exit_code == 0
-        assert "no class names: image embeddings only" in result.stderr
-        assert f"next, `clipsyn ls {store}`" in result.stderr
-
     def test_names_for_backbone_and_dataset(self, clipsyn, checkpoint, write_images, store):
         options = ["-b", f"mine=local-dir:{checkpoint}", "-d", f"set/one={write_images()}"]
         assert clipsyn("extract", store, *options, "-s", "val").exit_code == 0
@@ -254,8 +247,8 @@ def test_classes_of_one_name(clipsyn, checkpoint, write_images, tmp_path):
     photos = write_images(count=1, classes=("a", "b", "c"))
     (photos / "classnames.txt").write_text("crane\ncat\ncrane\n")
     line = ("extract", tmp_path / "store", "-b", f"local-dir:{checkpoint}", "-d", photos)
+    assert "classes share the name 'crane'" in clipsyn(*line).stderr
     said = "photos (prompts simple): 2 of 3 classes cannot be told apart by tiny"
-    assert f"note: {said}" in clipsyn(*line).stderr
     assert said in clipsyn("zeroshot", tmp_path / "store").stderr
 
 

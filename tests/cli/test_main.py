@@ -91,19 +91,11 @@ def test_a_reader_that_stops_reading_is_no_error(tiny_store: FeatureStore) -> No
     assert (done.stdout, done.stderr) == ("[\n", "")
 
 
-@pytest.mark.parametrize(
-    ("options", "shown", "hidden"),
-    [
-        (["-v"], ["read 11 samples of toy/train", "note: "], []),
-        ([], ["note: "], ["read 11"]),
-        (["-q"], [], ["note: ", "read 11"]),
-    ],
-)
-def test_how_much_is_said(clipsyn, tiny_store, options, shown, hidden):
+@pytest.mark.parametrize(("options", "is_shown"), [(["-v"], True), ([], False), (["-q"], False)])
+def test_only_verbose_says_what_is_read(clipsyn, tiny_store, options, is_shown):
     command = ["evaluate", tiny_store.path, "--ensembles", "c-log-avg", "--shots", "9,full"]
     said = clipsyn(*options, *command, "--seeds", 1).stderr
-    assert all(text in said for text in shown), said
-    assert not any(text in said for text in hidden), said
+    assert ("read 11 samples of toy/train" in said) == is_shown
 
 
 # The library names its arguments; the command line, its own flags

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsyn.cli import main
+from clipsyn.cli.make import Call, stop_on_sigterm
 from clipsyn.cli.options import words_of
-from clipsyn.cli.run import Call, stop_on_sigterm
 from clipsyn.errors import ClusterError, UsageError
 from clipsyn.evaluation import ProtocolSettings
 from clipsyn.settings import declared

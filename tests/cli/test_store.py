@@ -56,15 +56,11 @@ class TestAnyCommand:
         assert "pip install --upgrade clipsyn" in said
 
     @pytest.mark.parametrize("command", READERS)
-    def test_the_store_from_the_environment(self, clipsyn: Any, path: Path, command: str) -> None:
+    def test_the_store_from_the_environment_is_read_alone(self, clipsyn, path, command):
+        before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
         named = clipsyn(*command.split(), path)
         assert named.exit_code == 0
         assert clipsyn(*command.split(), env={"CLIPSYN_STORE": str(path)}).stdout == named.stdout
-
-    @pytest.mark.parametrize("command", READERS)
-    def test_reading_writes_nothing(self, clipsyn, path, fakes, command):
-        before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
-        clipsyn(*command.split(), path)
         assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
 
@@ -116,38 +112,27 @@ class TestLs:
         assert json.loads(clipsyn("ls", tmp_path / "new", "-o", "-").stdout) == []
 
 
+def states(clipsyn: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """What `ls --status` lists, by state: number of groups, by what they are."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in json.loads(clipsyn("ls", "--status", path, "-o", "-").stdout):
+        found.setdefault(row["state"], {})[row["what"]] = row["groups"]
+    return found
+
+
+KINDS = ("samples", "classes", "features", "logits", "predictions")
+
+
 class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
-        assert clipsyn("ls", "--status", path).stdout == (
-            "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 4, "
-            "predictions without logits 4\n"
-        )
-        found = json.loads(clipsyn("ls", "--status", path, "-o", "-").stdout)
-        assert found == {
-            "finished": {
-                "samples": 2,
-                "classes": 2,
-                "features": 8,
-                "logits": 4,
-                "predictions": 4,
-            },
-            "damaged": [],
-            "stale": [],
-            "unfinished": [],
-            "leftovers": 0,
-        }
+        assert states(clipsyn, path) == {"finished": dict(zip(KINDS, (2, 2, 8, 4, 4), strict=True))}
 
     def test_what_an_interruption_left(self, clipsyn: Any, interrupted: Path) -> None:
         (interrupted / ".wip" / "new-abc").mkdir()
-        said = clipsyn("ls", "--status", interrupted).stdout
-        assert "unfinished: features/toy/test/clean/fake--one, 1 of 3 blocks done" in said
-        assert f"`clipsyn gc {interrupted}` drops all that" in said
-        assert "commands that were killed, or are running: 1" in said
-        found = json.loads(clipsyn("ls", "--status", interrupted, "-o", "-").stdout)
-        assert found["unfinished"] == [
-            {"target": "features/toy/test/clean/fake--one", "done": 1, "blocks": 3}
-        ]
-        assert found["leftovers"] == 1
+        found = states(clipsyn, interrupted)
+        assert [*found["unfinished"]] == ["features/toy/test/clean/fake--one, 1 of 3 blocks done"]
+        assert len(found["left over"]) == 1
+        assert f"`clipsyn gc {interrupted}`" in clipsyn("ls", "--status", interrupted).stdout
 
 
 class TestVerify:
@@ -155,13 +140,9 @@ class TestVerify:
         result = clipsyn("verify", path)
         assert result.exit_code == 0
         assert result.stdout == f"20 groups of {path} are as they were written\n"
-        assert json.loads(clipsyn("verify", path, "-o", "-").stdout) == {
-            "groups": 20,
-            "problems": [],
-        }
 
     def test_a_flipped_bit_and_a_missing_chunk_are_named(
-        self, clipsyn: Any, fails: Any, path: Path, tiny_store: Any, fakes: Any
+        self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any
     ) -> None:
         cell = tiny_store.features_path(fakes.key)
         chunk = cell / "image_embedding" / "c.1.0"
@@ -173,15 +154,9 @@ class TestVerify:
         assert result.exit_code == 4
         flipped, missing = result.stdout.splitlines()
         assert flipped.startswith("features/toy/test/clean/fake--one: block 1 (rows 7-13)")
-        assert "does not match its checksum" in flipped
         assert missing.startswith("logits/toy/test/clean/fake--one/simple: block 2 (rows 14-19)")
-        assert "is missing" in missing
-        said = fails(4, "verify", path)
-        assert "2 in all" in said
-        assert f"`clipsyn rm {path}" in said
-        found = clipsyn("verify", path, "-o", "-")
-        assert found.exit_code == 4
-        assert json.loads(found.stdout)["problems"] == [flipped, missing]
+        assert "2 in all" in result.stderr
+        assert f"`clipsyn rm {path}" in result.stderr
 
 
 class TestRm:
@@ -200,38 +175,19 @@ class TestRm:
         assert len(tiny_store.keys()) == 6
         assert not tiny_store.keys(backbone=["fake/two"], perturbation=["jpeg-3"])
 
-    def test_a_backbone_goes_with_all_that_was_made_with_it(self, clipsyn: Any, path: Path) -> None:
+    def test_a_backbone_or_dataset_goes_with_all_that_was_made_with_it(self, clipsyn, path):
         assert clipsyn("rm", path, "-b", "fake/one", "-y").exit_code == 0
         groups = [file.parent for file in path.rglob("*/zarr.json") if "fake--one" in str(file)]
         assert not [group for group in groups if list(group.glob("*/c.*"))]
-        found = json.loads(clipsyn("ls", "--status", path, "-o", "-").stdout)["finished"]
-        assert found == {
-            "samples": 2,
-            "classes": 1,
-            "features": 4,
-            "logits": 2,
-            "predictions": 2,
-        }
+        left = dict(zip(KINDS, (2, 1, 4, 2, 2), strict=True))
+        assert states(clipsyn, path)["finished"] == left
         assert clipsyn("verify", path).exit_code == 0
-
-    def test_a_dataset_goes_with_its_samples(self, clipsyn: Any, path: Path) -> None:
         clipsyn("rm", path, "-d", "toy", "-y")
-        assert clipsyn("ls", "--status", path).stdout == (
-            "finished: sample tables 0, class embeddings 0, image embeddings 0, logits 0, "
-            "predictions without logits 0\n"
-        )
+        assert states(clipsyn, path)["finished"] == dict.fromkeys(KINDS, 0)
 
     def test_a_filter_is_needed(self, fails: Any, path: Path) -> None:
         assert "rm needs a filter" in fails(2, "rm", path)
         assert "rm needs a filter" in fails(2, "rm", path, "--yes")
-
-    def test_a_store_that_may_not_be_written_to(self, fails, path, monkeypatch):
-        def refuse(*_: object) -> None:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(Path, "rename", refuse)
-        said = fails(4, "rm", path, "-b", "fake/one", "-y")
-        assert "you may not write there" in said
 
 
 # `clipsyn gc`: what it lists, what it leaves, what it removes
@@ -265,7 +221,7 @@ def test_it_lists_and_asks(clipsyn: Any, killed: Path, later: Any, fakes: Any) -
     result = clipsyn("gc", killed, input="n\n")
     assert result.exit_code == 1
     draft, partial, *_ = result.stdout.splitlines()
-    assert draft == f"{DRAFT}: 0.0 MB, last written to 3 days ago"
+    assert draft == f"{DRAFT}: 0.0 MB, last written to 72.0 hours ago"
     assert partial.startswith(".wip/zarr.json.0a.partial, of a command that was writing or remov")
     assert f"Remove 2 unfinished groups and leftovers from {killed}? [y/N]" in result.output
     assert len(fakes.draft_folders(killed)) == 2
@@ -276,35 +232,19 @@ def test_it_lists_and_asks(clipsyn: Any, killed: Path, later: Any, fakes: Any) -
     assert clipsyn("gc", killed).stdout == f"nothing to remove from {killed}\n"
 
 
-def test_what_a_job_may_still_write_to_stays(clipsyn, killed, later, fakes):
+def test_what_a_job_may_still_write_to_stays(clipsyn, fails, killed, later, fakes):
     later(86_000)
-    result = clipsyn("gc", killed, "-y")
-    assert result.stdout.splitlines() == [
-        "2 more were last written to less than 1 day ago: they stay",
-        f"nothing to remove from {killed}",
-    ]
+    assert clipsyn("gc", killed, "-y").stdout.splitlines()[-1] == f"nothing to remove from {killed}"
     assert len(fakes.draft_folders(killed)) == 2
-    assert (
-        clipsyn("gc", killed, "-y", "--older-than", "23h")
-        .stdout.splitlines()[0]
-        .endswith("last written to 23 hours ago")
-    )
+    for age in ("-1", "1d"):
+        fails(2, "gc", killed, f"--older-than={age}")
+    assert clipsyn("gc", killed, "-y", "--older-than", "23.5").exit_code == 0
     assert fakes.draft_folders(killed) == []
 
 
 def test_age_0_is_all(clipsyn: Any, killed: Path, fakes: Any) -> None:
-    said = clipsyn("gc", killed, "--older-than", "0", "--dry-run").stdout
-    assert said.count("last written to moments ago") == 2
-    assert len(fakes.draft_folders(killed)) == 2
     assert clipsyn("gc", killed, "--older-than", "0", "--yes").exit_code == 0
     assert fakes.draft_folders(killed) == []
-
-
-@pytest.mark.parametrize("age", ["1", "-1d", "1w", "٣d", "9999999d"])
-def test_what_is_no_age(fails: Any, killed: Path, age: str) -> None:
-    assert f"'{age}' is no age: write 30m, 12h, 7d or 0" in fails(
-        2, "gc", killed, f"--older-than={age}"
-    )
 
 
 @pytest.fixture
@@ -321,23 +261,19 @@ def published(tiny_store: FeatureStore, tmp_path: Path) -> Path:
 def test_what_a_killed_push_has_sent(clipsyn: Any, published: Path, later: Any) -> None:
     url = published.as_uri()
     count = len(list(published.glob("*/**/fake--one/**/manifest.json")))
-    assert clipsyn("gc", url, "-y").stdout.splitlines() == [
-        f"{count} more were last written to less than 1 day ago: they stay",
-        f"nothing to remove from {url}",
-    ]
+    assert "nothing to remove" in clipsyn("gc", url, "-y").stdout
     later(2 * 86_400 + 60)
     result = clipsyn("gc", published, input="n\n")
     assert result.exit_code == 1
     first = result.stdout.splitlines()[0]
     assert re.fullmatch(
         r"classes/toy/simple/fake--one/[0-9a-f]{16}, which no index names: \d\.\d MB, last written "
-        "to 2 days ago",
+        "to 48.0 hours ago",
         first,
     )
     assert (
         f"Remove {count} unfinished groups and leftovers from {published}? [y/N]" in result.output
     )
-    assert "removed" not in clipsyn("gc", url, "--dry-run").stdout
     assert len(list(published.glob("*/**/fake--one/**/manifest.json"))) == count
     assert clipsyn("gc", url, "-y").stdout.splitlines()[-1] == (
         f"removed {count} of {count} unfinished groups and leftovers from {url}"

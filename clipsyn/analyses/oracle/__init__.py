@@ -30,6 +30,7 @@ class OracleSettings(Selection):
         None,
         OUTPUT,
         "Write what each backbone says of each image to this .csv or .parquet.",
+        endings=(".csv", ".parquet"),
         instead_of_none="none",
         writes="sample_table",
     )

@@ -1,19 +1,18 @@
-"""`clipsyn fit` and `predict`: routers."""
+"""Commands that measure and fit methods: evaluate, compare, fit and predict."""
 
 from __future__ import annotations
 
-import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
+from inspect import cleandoc
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsyn.cli.make import EXECUTOR, by_jobs, pop_executor_settings
 from clipsyn.cli.options import (
     STORE,
     Destination,
@@ -25,22 +24,183 @@ from clipsyn.cli.options import (
     output_option,
 )
 from clipsyn.cli.output import Output, say, say_lines, say_notes
-from clipsyn.errors import RouterMismatch, UsageError
+from clipsyn.errors import UsageError
+from clipsyn.evaluation import CompareSettings, PairedSettings, ProtocolSettings
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
+from clipsyn.methods.heads import HEADS
 from clipsyn.router import FitSettings
+from clipsyn.settings import declared, defaults
 from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
-    from clipsyn.names import FeatureKey
     from clipsyn.router.fit import FittedRouter
     from clipsyn.router.predict import Predictions
     from clipsyn.show.table import Tables
+
+
+def _results_of(output: Output) -> tuple[Path | None, Output]:
+    """The Parquet file, to which results are added, and the other files."""
+    results = [file for file in output.files if file.suffix.lower() == ".parquet"]
+    if len(results) > 1:
+        raise UsageError("results are added to one file: give --output one name in .parquet")
+    others = tuple(file for file in output.files if file not in results)
+    return next(iter(results), None), Output(others)
+
+
+_METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups, "One of all": [CHOSEN]}
+_LINES: dict[str, Any] = {"width": 88, "break_on_hyphens": False}
+_LISTED = "\n".join(
+    fill(f"{group + ':':<12}{', '.join(names)}", subsequent_indent=" " * 12, **_LINES)
+    for group, names in _METHODS.items()
+)
+
+
+@command(
+    "evaluate",
+    [
+        STORE,
+        *options_of(ProtocolSettings, without=("output",)),
+        output_option(
+            grows=".parquet",
+            about=". Results are added to a .parquet, which is not computed again",
+        ),
+        *EXECUTOR,
+    ],
+)
+def evaluate(store: Path, output: Output, **values: Any) -> None:
+    """Fit ensembles, on several heads, on a few labelled images a class of STORE, and measure them.
+
+    All methods get the same images. Accuracy, mean per class, NLL, ECE, Brier score and the gain
+    over the best single backbone, each with a 95 % interval, and seconds to fit and predict.
+
+    Heads turn embeddings into logits, ensembles the logits of several backbones into one.
+
+    \b
+    METHODS
+
+    Both take parameters: nlc:weight_map=linear:hidden=64.
+
+    \b
+    clipsyn evaluate store -o results.parquet
+    clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots 1,16,full
+    clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5
+    clipsyn evaluate store -o results.parquet --jobs 21 --slurm cpus=8
+    """
+    from clipsyn.evaluation.loop import gather, measure
+    from clipsyn.evaluation.results.frame import interval_note
+    from clipsyn.evaluation.tables import tables
+    from clipsyn.show.progress import progress
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.overlap import image_notes, sample_tables
+
+    executor = pop_executor_settings(values)
+    results, output = _results_of(output)
+    settings = ProtocolSettings(output=results, **values)
+    opened = FeatureStore.open(store)
+    if executor.jobs:
+        if not results:
+            raise UsageError("jobs add to one file of results: name it by output=…")
+        gather(opened, settings)  # raises for what cannot work
+        by_jobs("evaluate", opened.path, settings, executor)
+        frame = gather(opened, settings)
+    else:
+        with progress("fits") as counters:
+            frame = measure(opened, settings, counters)
+    if settings.shard:
+        say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
+        return
+    samples = sample_tables(opened, frame)
+    output.show(frame, tables)
+    for note in filter(None, [*image_notes(samples), interval_note(frame)]):
+        say(note, err=True)
+    if settings.output:
+        say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
+    if settings.predictions_file:
+        say(f"compare methods by `{advised('compare', settings.output)}`", err=True)
+
+
+evaluate.help = cleandoc(evaluate.help or "").replace("METHODS", _LISTED)
+
+
+@command(
+    "compare",
+    [
+        click.Argument(["results"], type=click.Path(path_type=Path)),
+        click.Argument(["first"], required=False),
+        click.Argument(["second"], required=False),
+        *options_of(PairedSettings),
+        option(
+            ["--reference"],
+            type=Source(),
+            metavar="NAME|FILE",
+            help=declared(CompareSettings)["reference"].help,
+        ),
+        *options_of(CompareSettings, without=("reference",)),
+        output_option(),
+    ],
+)
+def compare(
+    results: Path,
+    first: str | None,
+    second: str | None,
+    *,
+    output: Output,
+    reference: str | None,
+    tolerance: float,
+    **values: Any,
+) -> None:
+    """Compare methods on the images of RESULTS, the file of `clipsyn evaluate -o`.
+
+    Each difference in accuracy is over the same images and the same draws of the shots. It has a 95
+    % interval over images, one over draws and images together, the p-value of McNemar's test, and
+    one that is corrected for all pairs of methods (Holm), whichever are shown. What is then no
+    difference is marked as a tie. Means over datasets draw an image that stands in several in all
+    of them together.
+
+    FIRST and SECOND are ensembles, backbones, or "best on test", the backbone that is best on these
+    very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every
+    ensemble. With neither that is done with "chosen", which the support chose, or, where that is
+    not there, with all of them.
+
+    With --reference, RESULTS may be the Parquet file of `clipsyn zeroshot -o`, too, and its
+    zero-shot accuracies are compared with published ones: difference, interval, and a mark where
+    the difference is beyond the tolerance. A number is compared where one is published for the same
+    backbone, dataset and metric, and under the same prompts if the reference names them.
+
+    \b
+    clipsyn compare results.parquet
+    clipsyn compare results.parquet nlc super-learner
+    clipsyn compare results.parquet best-single log-avg -p 'jpeg-*'
+    clipsyn compare results.parquet nlc --shots 16 -o pairs.csv
+    clipsyn compare zeroshot.parquet --reference openai-zeroshot
+    clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2
+    """
+    if reference is None:
+        from clipsyn.evaluation.paired import measure as compared
+        from clipsyn.evaluation.paired_tables import tables
+
+        output.show(compared(results, PairedSettings(**values), first, second), tables)
+        return
+    usual = defaults(PairedSettings)
+    others = [name for name, value in values.items() if value != usual[name]]
+    if first or others:
+        what = f"{others[0]}=…" if others else "FIRST and SECOND"
+        raise UsageError(f"{what} is about methods, not about published numbers: leave it out")
+    from clipsyn.evaluation import published
+    from clipsyn.evaluation.results.files import read_results
+
+    theirs = CompareSettings(reference=reference, tolerance=tolerance)
+    ours = read_results(results)
+    frame = published.measure(ours, theirs)
+    output.show(frame, lambda shown: published.tables(shown, theirs))
+    say_notes(published.unpublished(ours, frame))
 
 
 _RUNNERS_UP = 5
 _SHOWN = 10  # rows, and classes
 _ROUTER = option(
     ["-o", "--output"],
-    type=Destination(makes_folder=""),
+    type=Destination(),
     required=True,
     help="The folder to write.",
 )
@@ -85,17 +245,14 @@ def _candidates(router: FittedRouter) -> str:
         {"method": of.name, "top-1": of.accuracy, "lead": of.lead, "error": of.error, "n": of.n}
         for of in dict.fromkeys([*candidates[:_RUNNERS_UP], *singles[:1]])
     ]
-    chance = 1 / router.n_classes
-    rows.append({"method": "chance", "top-1": chance})
+    rows.append({"method": "chance", "top-1": 1 / router.n_classes})
     notes = (
-        "Accuracy in % on labelled images left out of the fit. lead: over the chosen method on the "
-        "same images, in points, with its standard error."
+        "Accuracy in % on labelled images left out of the fit. lead: over the chosen method on\n"
+        "the same images, in points, with its standard error."
+        if chosen.n
+        else "Most classes have one image, so that none can be left out: the order decided."
     )
-    if not chosen.n:
-        notes = "Most classes have one image, so that none can be left out: the order decided."
-    elif chosen.accuracy - 2 * math.sqrt(chance * (1 - chance) / chosen.n) < chance:
-        notes += " No method is clearly better than chance."
-    return show(rows, percent=("top-1", "lead", "error"), notes=fill(notes, 100))
+    return show(rows, percent=("top-1", "lead", "error"), notes=notes)
 
 
 def _outcome(router: FittedRouter) -> str:
@@ -142,19 +299,7 @@ def _outcome(router: FittedRouter) -> str:
             help="Of a store, or what is done to the images first.",
         ),
         option(
-            ["--keep"],
-            type=Destination(makes_folder=""),
-            help="A store for the embeddings of the images; without it they are dropped.",
-        ),
-        option(
             ["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
-        ),
-        option(
-            ["--max-bad"],
-            type=float,
-            default=1.0,
-            show_default=True,
-            help="Share of the images that may be impossible to decode; they get no prediction.",
         ),
         output_option(),
     ],
@@ -166,9 +311,8 @@ def predict(
     dataset: str | None,
     split: str,
     perturb: str,
-    keep: Path | None,
+    device: str,
     output: Output,
-    **settings: Any,
 ) -> None:
     """Predict IMAGES with ROUTER, a folder that `clipsyn fit` made.
 
@@ -182,7 +326,7 @@ def predict(
     """
     from clipsyn.names import parse_perturbation
     from clipsyn.router.artefact import load_router
-    from clipsyn.router.predict import predict_store
+    from clipsyn.router.predict import predict_images, predict_store
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.files import is_published, is_store
     from clipsyn.store.select import only_dataset
@@ -190,8 +334,6 @@ def predict(
     fitted = load_router(router)
     label = parse_perturbation(perturb).label
     if is_published(images) or is_store(Path(images)):
-        if keep:
-            raise UsageError(f"--keep is for images, and {images} is a store already")
         store = FeatureStore.open(images)
         fitted_on = fitted.support.dataset
         is_there = bool(store.keys(dataset=[fitted_on]))
@@ -205,66 +347,9 @@ def predict(
     elif dataset:
         raise UsageError(f"--dataset is for stores, and {images} is none")
     else:
-        settings = {"splits": [split], "perturbations": [label], **settings}
-        predictions = _of_images(fitted, images, keep, settings)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the store is dropped
+        predictions = predict_images(fitted, images, split, perturbation=label, device=device)
     output.show(predictions.frame, lambda shown: _tables(fitted, replace(predictions, frame=shown)))
-
-
-def _of_images(
-    router: FittedRouter, images: str, keep: Path | None, settings: Mapping[str, Any]
-) -> Predictions:
-    """Extract the images into a store, which is dropped unless it is to be kept, and predict."""
-    from clipsyn.router.predict import predict_store
-    from clipsyn.store.features import FeatureStore
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the store is dropped
-    with TemporaryDirectory(prefix="clipsyn-") as folder:
-        path = keep or Path(folder) / "store"
-        key = _extract(router, images, path, settings)
-        return predict_store(
-            router,
-            FeatureStore.open(path),
-            key.dataset,
-            key.split,
-            perturbation=key.perturbation,
-        )
-
-
-def _extract(
-    router: FittedRouter, images: str, path: Path, settings: Mapping[str, Any]
-) -> FeatureKey:
-    """Run the router's backbones over the images; returns the key of a cell that this made.
-
-    There is a job for each precision, since a backbone runs in the precision it was fitted in.
-    """
-    from clipsyn.extract import ExtractSettings
-    from clipsyn.extract.work import load_job, run_job
-    from clipsyn.show.progress import progress
-
-    place = str(Path(images).resolve()) if Path(images).exists() else images
-    ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)
-    for precision, group in groupby(ordered, key=lambda backbone: backbone.precision):
-        backbones = {backbone.name: backbone for backbone in group}
-        texts = [backbone.text for backbone in backbones.values()]
-        job = ExtractSettings(
-            backbones=tuple(texts),
-            datasets=(place,),
-            precision=precision,
-            logits="none",
-            **settings,
-        )
-        with progress() as counters:
-            work = load_job(path, job, counters)
-        for cell in work.cells:
-            identity = cell.draft.identity
-            loaded = {**identity["backbone"], "pixels": identity["pixels"]}
-            if cell.key.backbone not in backbones:  # its name means others: a collection, a list
-                raise RouterMismatch("backbones", tuple(backbones), cell.key.backbone)
-            backbones[cell.key.backbone].check(loaded)
-        with progress() as counters:
-            run_job(work, counters)
-    say_notes(work.splits[0].source.notes)
-    return next(work.cells).key
 
 
 def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]:
