@@ -20,7 +20,7 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start
 from numpy.typing import NDArray
 
-from clipsyn.analyses.diversity.measures import PAIRWISE, pair_counts
+from clipsyn.analyses.diversity.measure import PAIRWISE, pair_counts
 
 BACKBONES, CLASSES = 9, 1_000
 Right = NDArray[np.bool_]

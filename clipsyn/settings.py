@@ -195,7 +195,6 @@ class Setting(Constraint):
     flag, letter: the option that help shows if it is not ``--name``; ``--name`` works too.
     endings: which the name of a file to write may have; any without them.
     display: True for a setting that changes only what is shown, not what is measured.
-    writes: the function of the analysis's module `measure` that makes the file.
     variable: the environment variable that gives the value where the option is not given.
     about: the setting without which this one says nothing.
     """
@@ -207,7 +206,6 @@ class Setting(Constraint):
     metavar: str = ""
     endings: tuple[str, ...] = ()
     display: bool = False
-    writes: str = ""
     variable: str = ""
     about: str = ""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clipsyn.analyses.diversity.measures import error_consistency, over_pairs, pair_counts
+from clipsyn.analyses.diversity.measure import error_consistency, over_pairs, pair_counts
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import ClipsynError
 from clipsyn.evaluation.selection import Selection

@@ -6,7 +6,7 @@ a recipe, the Python function and the table of its settings in the documentation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Signature
@@ -55,16 +55,12 @@ class Analysis:
         """
         from clipsyn.store.features import opened
 
-        chosen, store = self.settings(**settings), opened(store)
-        frame = self.measure(store, chosen)
-        self.write_files(store, chosen)
-        return frame
+        return self.measure(opened(store), self.settings(**settings))
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
         """A tidy frame, with at least the columns of `clipsyn.evaluation.results.frame.RESULT`."""
         from clipsyn.evaluation.results.data import with_data
 
-        self._check_files(settings)
         return with_data(store, import_module(f"{self.home}.measure").measure(store, settings))
 
     def tables(self, frame: DataFrame, settings: Any) -> Shown:
@@ -86,33 +82,6 @@ class Analysis:
             there = {key.dataset for key in store.keys(split=set(frame["split"]))}
             if missing := ", ".join(sorted(there - set(frame["dataset"]))):
                 yield f"not shown, for want of {self.lacking} or such cells: {missing}"
-
-    def write_files(self, store: FeatureStore, settings: Any) -> list[tuple[Path, int]]:
-        """Write the files that settings name; returns each path with its number of rows."""
-        from clipsyn.show.frames import write
-
-        written = []
-        for path, function in self._files(settings):
-            frame = getattr(import_module(f"{self.home}.measure"), function)(store, settings)
-            write(frame, **{path.suffix.removeprefix("."): path})
-            written.append((path, len(frame)))
-        return written
-
-    def _check_files(self, settings: Any) -> None:
-        """Raise UsageError for a place that cannot be written to, before anything is measured."""
-        from clipsyn.errors import UsageError
-        from clipsyn.show.frames import check_place
-
-        for path, _ in self._files(settings):
-            if path.suffix not in (".csv", ".parquet"):
-                raise UsageError(
-                    f"{path} is neither CSV nor Parquet: end its name in .csv or .parquet"
-                )
-            check_place(path)
-
-    def _files(self, settings: Any) -> Sequence[tuple[Path, str]]:
-        asked = ((getattr(settings, name), it.writes) for name, it in self.declared.items())
-        return [(path, function) for path, function in asked if function and path]
 
     @property
     def declared(self) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ import click
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.cli.options import STORE, command, options_of, output_option
-from clipsyn.cli.output import Output, say, say_written, sentences, speak_of
+from clipsyn.cli.output import Output, say, sentences, speak_of
 from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
@@ -90,8 +90,6 @@ def analysis_command(analysis: Analysis) -> click.Command:
         output.show(frame, lambda shown: analysis.tables(shown, settings))
         for note in analysis.notes(opened, frame, settings):
             say(note, err=True)
-        for path, rows in analysis.write_files(opened, settings):
-            say_written(rows, path)
 
     return run
 

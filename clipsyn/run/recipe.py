@@ -53,8 +53,9 @@ class Stage(Settings):
 
     def written(self) -> list[Path]:
         """The files that it makes."""
-        named = {getattr(self, name) for name, it in declared(self.declares).items() if it.writes}
-        return [*map(self.beside, self.suffixes), *sorted(filter(None, named))]
+        kinds = {name: it.kind for name, it in declared(self.declares).items() if name != "output"}
+        named = [getattr(self, name) for name, kind in kinds.items() if kind is OUTPUT]
+        return [*map(self.beside, self.suffixes), *filter(None, named)]
 
     def renew(self, shown: Mapping[str, Tables], section: str | None) -> None:
         """Renew the tables of the document, whose marks begin with the section."""

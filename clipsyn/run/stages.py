@@ -191,7 +191,6 @@ def _analyse(stage: Stage, store: Path) -> Outcome:
         make_folder_of(table)
         frame = analysis.measure(opened, settings)
         write(frame, csv=csv, parquet=table)
-        analysis.write_files(opened, settings)
         stage.beside(".made-from").write_text(made_from)
     shown = analysis.tables(printable_frame(frame), settings)
     stage.renew(shown, vars(stage)["section"] or stage.stage)

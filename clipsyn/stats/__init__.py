@@ -8,7 +8,7 @@
 - of what has no variance by a formula, the jackknife over groups of images: `groups_of`,
   `jackknife_interval`;
 - copies of an image are one piece of evidence in all of them: `Images` says what samples show;
-- of a correlation over datasets, by Fisher's transform: `pearson`, `spearman`;
+- of a correlation over datasets, by Fisher's transform: `pearson`;
 - two methods on the same images: `paired`, which is `mcnemar`, or `flipped` where an image has
   several samples or draws; many pairs: `holm`.
 

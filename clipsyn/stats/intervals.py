@@ -26,7 +26,6 @@ _ROUNDING = 1e-9
 _FARTHEST = 100.0  # logarithm of how far an end can be from its number
 _ALONE = 1 + _ROUNDING  # images that say as much as those of a class, where all are copies of one
 _FEWEST = 3  # points: two are always on a line
-_DIGITS = 12  # decimals that values are rounded to before they are ranked
 _CONSTANT = 1e-12  # of the largest value: what rounding makes of no difference
 
 
@@ -207,55 +206,13 @@ def pearson(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
     NaN where n < 3, or an array is constant or has a NaN. No interval for n = 3 or |r| = 1. The
     interval assumes values that are about normal; a few far outside make it too narrow.
     """
-    value = _pearson(*_checked(first, second))
-    return Correlation(value, _interval(value, len(first), 1.0))
-
-
-def spearman(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
-    """Spearman's: `pearson` of the ranks, equal values sharing the mean of theirs.
-
-    Artanh r has variance (1 + r^2 / 2) / (n - 3) (Bonett and Wright, Psychometrika 65, 2000).
-    """
-    pair = _checked(first, second)
-    ranked = pair if np.isnan(pair).any() else np.stack([_ranks(values) for values in pair])
-    value = _pearson(*ranked)
-    return Correlation(value, _interval(value, len(first), 1 + value**2 / 2))
-
-
-def _checked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """(2, n)"""
-    if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"pairs need equal lengths, not {first.shape} and {second.shape}")
-    return np.stack([first, second]).astype(np.float64)
-
-
-def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    if len(first) < _FEWEST:
-        return math.nan
+    n = len(first)
     for values in (first, second):
-        if not np.ptp(values) > _CONSTANT * np.abs(values).max():  # nor is it with a NaN
-            return math.nan
+        if n < _FEWEST or not np.ptp(values) > _CONSTANT * np.abs(values).max():  # nor with a NaN
+            return Correlation(math.nan, UNKNOWN)
     one, other = first - first.mean(), second - second.mean()
-    return float(np.clip(one @ other / math.sqrt((one @ one) * (other @ other)), -1, 1))
-
-
-def _interval(value: float, n: int, variance: float) -> Interval:
-    """variance: of artanh r, times n - 3."""
-    if n <= _FEWEST or math.isnan(value) or abs(value) > 1 - _CONSTANT:
-        return UNKNOWN
-    centre = math.atanh(value)
-    half = _NORMAL * math.sqrt(variance / (n - 3))
-    return Interval(math.tanh(centre - half), math.tanh(centre + half))
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean rank of each value among all; rounded, or the last bit would break ties."""
-    return double_ranks(values.round(_DIGITS)) / 2
-
-
-def double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Twice the rank of each value, equal ones sharing the mean: whole numbers."""
-    ordered = np.sort(values)
-    below = np.searchsorted(ordered, values, side="left")
-    up_to = np.searchsorted(ordered, values, side="right")
-    return np.asarray(below + up_to + 1, np.int64)
+    value = float(np.clip(one @ other / math.sqrt((one @ one) * (other @ other)), -1, 1))
+    if n == _FEWEST or abs(value) > 1 - _CONSTANT:
+        return Correlation(value, UNKNOWN)
+    centre, half = math.atanh(value), _NORMAL / math.sqrt(n - 3)
+    return Correlation(value, Interval(math.tanh(centre - half), math.tanh(centre + half)))

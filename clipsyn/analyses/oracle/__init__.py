@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses import Analysis
+from clipsyn.errors import UsageError
 from clipsyn.evaluation.selection import Selection, details, pooled
 from clipsyn.names import MOST
 from clipsyn.settings import FLAG, OUTPUT, WHOLE, setting
@@ -32,8 +33,13 @@ class OracleSettings(Selection):
         "Write what each backbone says of each image to this .csv or .parquet.",
         endings=(".csv", ".parquet"),
         instead_of_none="none",
-        writes="sample_table",
     )
+
+    def _check(self) -> None:
+        if self.samples and self.samples.suffix not in (".csv", ".parquet"):
+            raise UsageError(
+                f"{self.samples} is neither CSV nor Parquet: end its name in .csv or .parquet"
+            )
 
 
 oracle = Analysis(

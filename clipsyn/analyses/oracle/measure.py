@@ -7,6 +7,7 @@ that have a label and a prediction of every backbone. docs/analysis.md lists the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,12 +35,14 @@ from clipsyn.methods.numerics.metrics import (
     independent_oracle,
     ratio,
 )
+from clipsyn.show.frames import check_place, write
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks
 
+_LOG = logging.getLogger("clipsyn")
 MOST_REGIONS = 1000  # of one group in the frame: all there can be of nine backbones
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number
 
@@ -54,6 +57,11 @@ def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     groups = predicted(store, settings, pooled=settings.pooled)
     if settings.pooled and settings.weights:
         raise UsageError("logits are not pooled: ask for weights without pooling")
+    if (path := settings.samples) is not None:
+        check_place(path)
+        table = sample_table(store, settings)
+        write(table, **{path.suffix.removeprefix("."): path})
+        _LOG.info("%s rows written to %s", f"{len(table):,}", path)
     return frame(
         group.row(measured, names, ensemble)
         for group in groups

@@ -45,7 +45,6 @@ from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import UNKNOWN, Interval, mean_loss_interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
-from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
 
@@ -187,8 +186,8 @@ def _temperatures(
         rows = _drawn(store.valid(key) & (known >= 0), settings)
         if not len(rows):
             return None
-        logits, _ = _logits(store, key, prompts, rows)
-        (temperature,) = fit_temperatures(logits[:, None], known[rows])
+        group = Predicted(store, store.samples(key.dataset, support), (key,), prompts)
+        (temperature,) = fit_temperatures(_logits(group, key, rows)[:, None], known[rows])
         about = {"support": support, "support_prompts": prompts, "shots": FULL}
         return Score(float(temperature), len(rows)), about, store.fingerprint(key)
 
@@ -240,11 +239,9 @@ def _of_backbone(
         right = store.predictions(key, group.prompts)[rows] == labels
         yield from _numbers(store.confidences(key, group.prompts)[rows], right, images)
         return
-    logits, scale = _logits(store, key, group.prompts, rows)
+    logits = _logits(group, key, rows)
     judged = judge(logits, labels)
     yield from _numbers(judged.confidence, judged.prediction == labels, images, judged.nll)
-    if scale is not None:
-        yield Measured("logit_scale", Score(scale, len(rows)), None), None
     if fitted:
         yield Measured("temperature", fitted[0], None), None
         judged = judge(logits / np.float32(fitted[0].value), labels)
@@ -281,17 +278,6 @@ def _numbers(
         yield Measured(f"bin_confidence{end}", sure, None), some.number
 
 
-def _logits(
-    store: FeatureStore, key: FeatureKey, prompts: str, rows: NDArray[np.intp]
-) -> tuple[NDArray[np.float32], float | None]:
-    """(image, class) of one backbone, and its logit scale; None where logits were imported."""
-    reader = PoolReader(
-        store,
-        key.dataset,
-        key.split,
-        perturbation=key.perturbation,
-        backbones=key.backbone,
-        prompts=prompts,
-    )
-    pool = reader.read(rows, embeddings=False)
-    return pool.logits[:, 0], pool.logit_scales.get(key.backbone)
+def _logits(group: Predicted, key: FeatureKey, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """(image, class) of one backbone."""
+    return replace(group, keys=(key,)).reader().read(rows, embeddings=False).logits[:, 0]

@@ -12,7 +12,6 @@ from clipsyn.evaluation.results.frame import (
     WHERE,
     backbones,
     having,
-    numbers,
     numbers_by,
     over_datasets,
     refuse_several,
@@ -21,18 +20,17 @@ from clipsyn.show.figure import MUTED, Figure, Grid, Mark, Size, drawn, key, mar
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
 from clipsyn.show.tables import Line, Measure, Side, measures_table, pair_matrix
-from clipsyn.show.titles import ShortNames, common, mean_over, shortened, title, where
+from clipsyn.show.titles import ShortNames, mean_over, shortened, title, where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PAIRS = (
-    Measure("CKA", "cka", percent=False, digits=2, interval="known"),
-    Measure("neighbours", "mutual_knn", interval="known"),
+    Measure("CKA", "cka", percent=False, digits=2, interval=True),
+    Measure("neighbours", "mutual_knn", interval=True),
 )
 _OF_LOGITS = (
     Measure("top-1", "acc1", interval="known"),
-    Measure("scale", "logit_scale", percent=False),
     Measure("right", "confidence_right", "sure:\nright"),
     Measure("wrong", "confidence_wrong", "sure:\nwrong"),
     Measure("NLL", "nll", percent=False),
@@ -48,11 +46,10 @@ CKA: linear, unbiased; 1 for the same embeddings but for rotation and scale, 0 f
 neighbours: share of each image's nearest that two backbones agree on, in %; with few images many
 are shared by chance."""
 _NOTES = {
-    "overview": f"Means over pairs of backbones. {_CKA}",
     "matrix": f"Above the diagonal CKA, below it neighbours. {_CKA}",
     "pairs": f"The most alike first. {_CKA}",
     "logits": """\
-scale: what cosines are multiplied by. sure: mean confidence (largest probability) where the
+sure: mean confidence (largest probability) where the
 prediction is right, and where it is wrong, in %. NLL: cross-entropy in nats. ECE: calibration
 error, in %; by chance: that of a perfectly calibrated model on as many images. after: with logits
 divided by T, the temperature fitted on the support.""",
@@ -63,8 +60,8 @@ def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, T
     """Tables of what `clipsyn.analyses.representation.measure` returns, by name.
 
     One dataset, split and perturbation: "similarity", a matrix of pairs, and "pairs", a line a
-    pair with intervals. Several: "similarity", a line each, and for each split and perturbation
-    a matrix, mean over datasets ("matrix, test, clean"). Then "logits", a line a backbone, for
+    pair with intervals. Several: for each split and perturbation a matrix, mean over datasets
+    ("similarity, test, clean"). Then "logits", a line a backbone, for
     each split, perturbation and prompt set if there are several ("logits, test, clean, own"), mean
     over datasets. What the frame has no rows for is left out.
     """
@@ -89,26 +86,10 @@ def _similarities(pairs: pl.DataFrame) -> dict[str, Table]:
     names = shortened(backbones(pairs))
     if pairs.select(WHERE).n_unique() == 1:
         return {"similarity": _matrix(pairs, names), "pairs": _pairs(pairs, names)}
-    shown = {"similarity": _overview(pairs, names)}
-    for (split, perturbation, _), part in pairs.group_by(WHERE[1:], maintain_order=True):
-        shown[f"matrix, {split}, {perturbation}"] = _matrix(part, names)
-    return shown
-
-
-def _overview(pairs: pl.DataFrame, names: ShortNames) -> Table:
-    """A line a group: means over pairs whose value is known."""
-    shared = common(pairs, ("split", "perturbation"))
-    known = pl.col("value").fill_nan(None).mean()
-    lines: list[Line] = [
-        (
-            {key: part[key][0] for key in (*WHERE[:3], "n") if key not in shared},
-            numbers(part.group_by("metric").agg(known)),
-        )
-        for part in pairs.partition_by(WHERE, maintain_order=True)
-    ]
-    phrases = [f"{name} {value}" for name, value in shared.items()]
-    about = title("similarity of embeddings", *phrases, names.phrase)
-    return measures_table(lines, _PAIRS, title=about, notes=_NOTES["overview"])
+    return {
+        f"similarity, {split}, {perturbation}": _matrix(part, names)
+        for (split, perturbation, _), part in pairs.group_by(WHERE[1:], maintain_order=True)
+    }
 
 
 def _matrix(part: pl.DataFrame, names: ShortNames) -> Table:

@@ -24,7 +24,7 @@ class RobustnessSettings(Selection):
     )
     head: str = selection.head_of_results("ensembles")
     shots: Shots | None = selection.shots_of_results("ensembles")
-    details: bool = selection.details("All tables, of each dataset too.")
+    details: bool = selection.details("All tables of each dataset, too.")
 
 
 robustness = Analysis(
@@ -39,7 +39,7 @@ ensembles, under perturbation. Several datasets are shown by their mean; what
 -o writes has everything with intervals.""",
     examples=(
         "clipsyn robustness store",
-        "clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*' --details",
+        "clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*'",
         "clipsyn robustness store --reference tiny-RN/zoo --results results.parquet -o "
         "robustness.csv",
     ),

@@ -114,23 +114,20 @@ def _compared(single: Trials) -> list[list[Trial]]:
 
 def _reference(single: Trials, wanted: str | None) -> str:
     """The backbone that errors are divided by; every trial has it."""
-    if wanted is not None:
-        for trial in single:
-            if wanted not in trial.backbones:
-                hint = f"Looked for in {trial.clean.samples.name}."
-                raise unknown_name("reference", wanted, trial.backbones, hint)
-        return wanted
-    shared = set.intersection(*(set(trial.backbones) for trial in single))
+    shared = sorted(set.intersection(*(set(trial.backbones) for trial in single)))
     if not shared:
         raise UsageError(
             "no backbone is there for every dataset, so errors have no common reference: choose "
             "them with datasets=…"
         )
-    clean = {
-        name: sum(float(trial.accuracy[0, trial.backbones.index(name)]) for trial in single)
-        for name in sorted(shared)
-    }
-    return min(clean, key=lambda name: clean[name])
+    if wanted is not None and wanted not in shared:
+        names = ", ".join(trial.clean.samples.name for trial in single)
+        raise unknown_name("reference", wanted, shared, f"Looked for in {names}.")
+    clean = [
+        sum(float(trial.accuracy[0, trial.backbones.index(name)]) for trial in single)
+        for name in shared
+    ]
+    return wanted or shared[clean.index(min(clean))]
 
 
 def _rows(trials: Trials, reference: str) -> Iterator[Row]:
@@ -251,8 +248,7 @@ def _ensemble_rows(
         first, *others = (_ensembles(trial, frame, path) for trial in trials)
         for fitted, results in first.items():
             if all(fitted in found for found in others):
-                found = [results, *(of_other[fitted] for of_other in others)]
-                rows += _rows_of(trials, reference, _over_datasets(found) if others else results)
+                rows += _rows_of(trials, reference, [results, *(of[fitted] for of in others)])
     if not rows:
         raise UsageError(
             f"{path} has no ensemble of these backbones on both clean and perturbed images of what "
@@ -280,34 +276,23 @@ def _ensembles(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any,
     return by_ensemble
 
 
-def _over_datasets(found: Sequence[_Results]) -> _Results:
-    """Accuracies over datasets; gains are taken anew, over the backbone with the best mean."""
-    means = {}
-    for key in found[0]:
-        if key[0] == "acc1" and all(key in results for results in found):
-            rows = [results[key] for results in found]
-            means[key] = rows[0] | {
-                "dataset": None,
-                "value": float(np.mean([row["value"] for row in rows])),
-                "ci_low": None,
-                "ci_high": None,
-                "n": sum(row["n"] for row in rows),
-                "fingerprint": fingerprint({"results": [row["fingerprint"] for row in rows]}),
-            }
-    return means
-
-
-def _rows_of(trials: Trials, reference: str, results: _Results) -> Iterator[Row]:
-    """All rows about one ensemble."""
+def _rows_of(trials: Trials, reference: str, found: Sequence[_Results]) -> Iterator[Row]:
+    """All rows about one ensemble; of several datasets its mean accuracies."""
     backbones, labels = trials[0].backbones, trials[0].labels
-    in_file = {label: row for (metric, label), row in results.items() if metric == "acc1"}
-    known = [in_file[label]["value"] if label in in_file else np.nan for label in labels]
+    by_label = [[of[key] for of in found if (key := ("acc1", label)) in of] for label in labels]
+    known = [
+        np.mean([row["value"] for row in rows]) if len(rows) == len(found) else np.nan
+        for rows in by_label
+    ]
     others = mean_of([trial.accuracy[:, : len(backbones)] for trial in trials])
-    accuracy = np.column_stack([known, others])
-    prints = [row["fingerprint"] for row in in_file.values()]
+    prints = [row["fingerprint"] for rows in by_label for row in rows]
     cells = [cell for trial in trials for cell in trial.cells]
     decisive = {"results": prints, "cells": cells, "reference": reference}
-    none = {"ci_low": None, "ci_high": None, "fingerprint": fingerprint(decisive)}
+    whole = found[0]["acc1", CLEAN.label] | {"ci_low": None, "ci_high": None}
+    whole |= {"fingerprint": fingerprint(decisive)}
+    in_file = found[0] if len(found) == 1 else {}
+    whole |= {} if in_file else {"dataset": None}
+    accuracy = np.column_stack([known, others])  # beside all backbones
     every = list(conditions(trials, 1 + backbones.index(reference), accuracy))
     for condition in every:
         value, best = float(condition.accuracy[0]), float(condition.accuracy[1:].max())
@@ -317,5 +302,5 @@ def _rows_of(trials: Trials, reference: str, results: _Results) -> Iterator[Row]
         numbers = {"acc1": value, OVER_BEST_ON_TEST: value - best}
         numbers |= {name: float(values[0]) for name, values in condition.metrics(every[0]).items()}
         for metric, number in numbers.items():
-            derived = in_file[CLEAN.label] | none | about | {"metric": metric, "value": number}
-            yield results.get((metric, condition.label), derived)
+            derived = whole | about | {"metric": metric, "value": number}
+            yield in_file.get((metric, condition.label), derived)

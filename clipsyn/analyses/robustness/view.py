@@ -63,13 +63,8 @@ Top-1 accuracy in %, mean over severities; all: mean over perturbations.""",
     "errors": """\
 Corruption error: errors, summed over severities, in % of those of {reference}; below 100 is better
 than it. all: their mean, mCE.""",
-    "order": """\
-lead: of the best backbone over the second best, in points. switch: over the one that is best on
-clean images. tau: Kendall's, of the order of the backbones there with that on clean images; 1 the
-same, -1 the opposite. The best are chosen on these very images.""",
     "gains": """\
 Gain over the backbone that is best under that perturbation, in points; negative: worse.""",
-    "every severity": "Top-1 accuracy in %.",
     "datasets": """\
 clean, perturbed: the best backbone of each and its accuracy; perturbed is the mean over all
 perturbations. drop: points that the clean best loses. gain: of the oracle over the best. tau:
@@ -82,12 +77,6 @@ _SUMMARY = (
     Measure("drop", ("drop", ALL), interval="known", best="least"),
     Measure("relative", ("relative_robustness", ALL), best="most"),
     Measure("mCE", ("mce", ALL), interval="known", best="least"),
-)
-_ORDER = (
-    Measure("top-1", "acc1"),
-    Measure("lead", "lead", interval="known"),
-    Measure("switch", "switch", interval="known"),
-    Measure("tau", _TAU, interval="known", percent=False, digits=2),
 )
 _DATASETS = (
     "clean",
@@ -116,6 +105,11 @@ class TrialRows:
     @property
     def is_mean(self) -> bool:
         return self.about["dataset"] is None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What datasets and a mean over them have in common."""
+        return self.about["split"], self.about["prompts"], [*self.names.short], self.severities
 
     @cached_property
     def names(self) -> ShortNames:
@@ -184,39 +178,31 @@ def _shown(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
     means, left = [], list(single)
     for mean in every:
         if mean.is_mean:
-            members = [trial for trial in single if _kind(trial) == _kind(mean)]
+            members = [trial for trial in single if trial.kind == mean.kind]
             left = [trial for trial in left if trial not in members]
             means.append(TrialRows(mean.frame, len(members)))
     return single, means + left
 
 
-def _kind(trial: TrialRows) -> tuple[object, ...]:
-    """What datasets and a mean over them have in common."""
-    return trial.about["split"], trial.about["prompts"], [*trial.names.short], trial.severities
-
-
 def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.robustness.measure` returns, by name.
 
-    "summary" has a line for each method; "accuracy", "errors", "order" (which backbone is best
-    where) and "gains" (of oracle and ensembles) have a line for each perturbation. Of several
-    datasets the mean has these, and "datasets" a line for each. With `details` there are also
-    "every severity", and all tables of each dataset, its name behind a comma ("order, birds/test,
-    own").
+    "datasets" has a line for each dataset; "summary" one for each method; "accuracy", "errors" and
+    "gains" (of oracle and ensembles) have one for each perturbation. Of several datasets the mean
+    has these, with `details` each dataset, too, its name behind a comma ("gains, birds/test, own").
     """
     single, summed_up = _shown(frame)
-    shown: dict[str, Tables] = {"datasets": (_datasets(single),)} if len(single) > 1 else {}
+    shown: dict[str, Tables] = {"datasets": (_datasets(single),)}
     more = single if settings.details and single != summed_up else []
     for part in (summed_up, more):
         for trial in part:
             text = "mean, {split}, {prompts}" if trial.is_mean else "{dataset}/{split}, {prompts}"
             end = f", {text.format(**trial.about)}" if len(part) > 1 else ""
-            of_trial = _tables(trial, settings.details)
-            shown |= {f"{name}{end}": (table,) for name, table in of_trial.items()}
+            shown |= {f"{name}{end}": (table,) for name, table in _tables(trial).items()}
     return shown
 
 
-def _tables(trial: TrialRows, details: bool) -> dict[str, Table]:
+def _tables(trial: TrialRows) -> dict[str, Table]:
     perturbed = [*trial.severities, ALL]
     clean_too = [CLEAN, *perturbed]
     shown = {
@@ -225,12 +211,7 @@ def _tables(trial: TrialRows, details: bool) -> dict[str, Table]:
         "errors": _by_method(trial, "errors", "ce", perturbed, "least of line"),
     }
     if ORACLE in trial.methods:
-        shown["order"] = _order(trial, clean_too)
         shown["gains"] = _by_method(trial, "gains", _GAIN, clean_too)
-    if details:
-        labels = [label for of_name in trial.severities.values() for label in of_name.values()]
-        name = "every severity"
-        shown[name] = _by_method(trial, name, "acc1", [CLEAN, *labels])
     about = where(trial.about, _ABOUT)
     if trial.is_mean:
         about[:1] = f"mean over {trial.datasets} datasets", f"split {about[0]}"
@@ -280,19 +261,6 @@ def _by_method(
     return measures_table(lines, columns, names=trial.names, notes=_NOTES[name])
 
 
-def _order(trial: TrialRows, conditions: Iterable[str]) -> Table:
-    """A line for each perturbation: which backbone is best there."""
-    lines: list[Line] = []
-    for condition in conditions:
-        numbers = {name: trial.once(name, condition) for name in ("lead", "switch", _TAU)}
-        (best,) = numbers["lead"]["backbones"]
-        numbers["acc1"] = trial.rows["acc1", condition][SINGLE, best]
-        unknown = is_nan(numbers["acc1"]["value"])
-        shown = UNKNOWN if unknown else trial.names.cell(best)
-        lines.append(({"perturbation": condition, "best": shown}, numbers))
-    return measures_table(lines, _ORDER, notes=_NOTES["order"])
-
-
 def _datasets(trials: Iterable[TrialRows]) -> Table:
     """A line for each dataset."""
     about = [{name: trial.about[name] for name in _ABOUT} for trial in trials]
@@ -304,10 +272,12 @@ def _datasets(trials: Iterable[TrialRows]) -> Table:
             for condition in (CLEAN, ALL)
         )
         cells = {name: value for name, value in of_trial.items() if name not in shared}
-        cells |= {"clean": trial.names.cell(first), "perturbed": trial.names.cell(second)}
         numbers = trial.of(ORACLE) | trial.of((SINGLE, first))
         numbers["acc1", ALL] = trial.of((SINGLE, second))["acc1", ALL]
         numbers[_TAU, ALL] = trial.once(_TAU, ALL)
+        for name, condition, best in (("clean", CLEAN, first), ("perturbed", ALL, second)):
+            unknown = is_nan(numbers["acc1", condition]["value"])
+            cells[name] = UNKNOWN if unknown else trial.names.cell(best)
         lines.append((cells, numbers))
     return measures_table(lines, _DATASETS, notes=_NOTES["datasets"])
 

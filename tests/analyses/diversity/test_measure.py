@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from clipsyn.analyses.diversity import diversity
 from clipsyn.analyses.diversity import measure as module
-from clipsyn.analyses.diversity.measures import PAIRWISE
+from clipsyn.analyses.diversity.measure import PAIRWISE
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate

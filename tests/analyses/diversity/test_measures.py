@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from clipsyn.analyses.diversity import measures as diversity
-from clipsyn.analyses.diversity.measures import (
+from clipsyn.analyses.diversity import measure as diversity
+from clipsyn.analyses.diversity.measure import (
     PAIRWISE,
     Counts,
     fleiss_kappa,

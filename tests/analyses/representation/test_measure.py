@@ -26,7 +26,7 @@ OF_PAIRS = ["cka", "mutual_knn"]
 CALIBRATED = ["temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor"]
 CALIBRATED += ["bin_accuracy_calibrated", "bin_confidence_calibrated"]
 OF_LOGITS = ["acc1", "confidence_right", "confidence_wrong", "nll", "ece", "ece_floor"]
-OF_LOGITS += ["logit_scale", "bin_accuracy", "bin_confidence"]
+OF_LOGITS += ["bin_accuracy", "bin_confidence"]
 SIX = tuple(f"class {c}" for c in range(6))
 NEIGHBOURS = 7
 
@@ -179,7 +179,6 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
     sure = probabilities.max(axis=1)
     for metric, expected, n in (
         ("acc1", sum(right) / 88, 88),
-        ("logit_scale", 4.0, 88),
         ("confidence_right", np.mean([s for s, r in zip(sure, right, strict=True) if r]), None),
         ("confidence_wrong", np.mean([s for s, r in zip(sure, right, strict=True) if not r]), None),
         ("nll", cross_entropy(logits, labels), 88),
@@ -193,7 +192,7 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
         tolerance = 2e-3 if metric in CALIBRATED else 1e-5  # where the search ends
         assert found["value"] == pytest.approx(expected, rel=tolerance), metric
         assert n is None or found["n"] == n
-        if metric in ("temperature", "logit_scale", "ece_floor"):
+        if metric in ("temperature", "ece_floor"):
             assert found["ci_low"] is None
         elif not metric.startswith("ece"):  # which is biased upwards
             assert found["ci_low"] < expected < found["ci_high"]
@@ -319,12 +318,12 @@ class TestImported:
         assert about(frame, "embeddings").is_empty()
         assert len(about(frame, "cnx/c").filter(metric="nll")) == 1
 
-    def test_logits_have_statistics_without_a_scale(self, bring):
+    def test_logits_have_statistics(self, bring):
         values = np.random.default_rng(0).normal(size=(20, 3))
         bring("logits", values)
         frame = representation(bring("logits", values[:9], "train"))
         of_logits = set(about(frame, "logits")["metric"])
-        assert of_logits == {*OF_LOGITS, *CALIBRATED} - {"logit_scale"}
+        assert of_logits == {*OF_LOGITS, *CALIBRATED}
         assert frame.filter(metric="cka").is_empty()
 
     def test_predictions_are_left_out_and_it_is_said(self, bring, caplog):

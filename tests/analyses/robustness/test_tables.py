@@ -156,28 +156,6 @@ def test_accuracy_and_errors_by_perturbation(read_table):
     assert "in % of those of RN;" in shown["errors"]
 
 
-def test_the_order_says_who_is_best_where(read_table):
-    text = tables(frame(*group()))["order"]
-    table = read_table(text)
-    clean = table.row("clean")
-    assert (clean["best"], clean["top-1"], clean["lead"]) == ("RN", "80.0", "20.0")
-    nothing = ["switch", "95 % of switch", "tau", "95 % of tau"]
-    assert [clean[column] for column in nothing] == [DASH] * 4
-    assert table.row("fog") == {
-        "perturbation": "fog",
-        "best": "ViT-8",
-        "top-1": "40.0",
-        "lead": "20.0",
-        "95 % of lead": f"19.0{DASH}22.0",
-        "switch": "20.0",
-        "95 % of switch": f"19.0{DASH}22.0",
-        "tau": "-1.00",
-        "95 % of tau": "-1.01 to -0.98",
-    }
-    jpeg = table.row("jpeg")
-    assert (jpeg["switch"], jpeg["tau"]) == ("0.0", "1.00")
-
-
 def test_gains_of_oracle_and_ensembles(read_table):
     alone = tables(frame(*group()))["gains"]
     gain = {"perturbation": "all", "oracle": "20.0", "95 % of oracle": f"19.0{DASH}22.0"}
@@ -195,9 +173,9 @@ def test_several_datasets_are_shown_by_their_mean(read_table):
     rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
     shown = tables(frame(*rows))
     assert list(shown)[:2] == ["datasets", "summary"]
-    assert len(shown) == 6
+    assert len(shown) == 5
     title = "mean over 2 datasets · split test · prompts own · n 80 · backbones tiny-*/zoo"
-    assert shown["order"].startswith(f"{title}\n")
+    assert shown["gains"].startswith(f"{title}\n")
     assert read_table(shown["datasets"]).row("flags") == {
         "dataset": "flags",
         "n": "40",
@@ -216,21 +194,10 @@ def test_several_datasets_are_shown_by_their_mean(read_table):
 def test_details_are_those_of_every_dataset_too(read_table):
     rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
     shown = tables(frame(*rows), details=True)
-    assert len(shown) == 1 + 3 * 6
-    assert "every severity, flags/test, own" in shown
+    assert len(shown) == 1 + 3 * 4
     one = tables(frame(*group()), details=True)
-    assert list(one) == [
-        "summary",
-        "accuracy",
-        "errors",
-        "order",
-        "gains",
-        "every severity",
-    ]
-    assert shown["order, birds/test, own"] == one["order"]
-    accuracy = {"RN": "50.0", "ViT-8": "40.0", "oracle": "70.0"}
-    every = read_table(one["every severity"]).row("jpeg-3")
-    assert every == {"perturbation": "jpeg-3"} | accuracy
+    assert list(one) == ["datasets", "summary", "accuracy", "errors", "gains"]
+    assert shown["gains, birds/test, own"] == one["gains"]
 
 
 def test_what_is_in_no_mean_stands_beside_it(read_table):
@@ -245,7 +212,8 @@ def test_what_is_in_no_mean_stands_beside_it(read_table):
 
 def test_one_backbone_has_no_order(read_table):
     shown = tables(frame(*group(NAMES[:1])))
-    assert list(shown) == ["summary", "accuracy", "errors"]
+    assert list(shown) == ["datasets", "summary", "accuracy", "errors"]
+    del shown["datasets"]
     assert "oracle" not in "".join(shown.values())
     two = tables(frame(*group(NAMES[:1]), *group(NAMES[:1], dataset="flags")))
     line = read_table(two["datasets"]).row("flags")
@@ -265,11 +233,9 @@ def test_what_is_unknown_is_a_dash(read_table):
     assert (line["relative"], line["mCE"]) == (DASH, DASH)
     assert "95 % of mCE" not in line
     assert [*shown["errors"].row("all").values()] == ["all", DASH, DASH, DASH]
-    fog = shown["order"].row("fog")
-    assert fog["tau"] == DASH
-    assert "95 % of tau" not in fog
+    assert shown["datasets"].row("birds")["tau"] == DASH
     rows = [r | nan | {"n": 0} for r in group()]
     nothing = {name: read_table(text) for name, text in tables(frame(*rows)).items()}
     columns = ["method", "clean", "perturbed", "drop", "relative", "mCE"]
     assert nothing["summary"].row("RN") == dict.fromkeys(columns, DASH) | {"method": "RN"}
-    assert nothing["order"].row("fog")["best"] == DASH
+    assert nothing["datasets"].row("birds")["clean"] == DASH
