@@ -23,7 +23,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.router.fit": ("FittedRouter", "fit_router"),
     "clipsyn.router.artefact": ("load_router", "save_router"),
     "clipsyn.router.predict": ("predict_store",),  # brings polars, which the others do without
-    "clipsyn.report.plot": ("plot",),
+    "clipsyn.report.evidence": ("plot",),
 }
 
 

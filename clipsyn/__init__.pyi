@@ -34,7 +34,7 @@ from clipsyn.methods.heads.tip import TipAdapter as TipAdapter
 from clipsyn.methods.heads.tip import TipAdapterF as TipAdapterF
 from clipsyn.methods.numerics.samples import few_shot as few_shot
 from clipsyn.methods.pool import Pool as Pool
-from clipsyn.report.plot import Source
+from clipsyn.report.evidence import Source
 from clipsyn.router.artefact import load_router as load_router
 from clipsyn.router.artefact import save_router as save_router
 from clipsyn.router.fit import FittedRouter as FittedRouter

@@ -26,7 +26,7 @@ import polars as pl
 from matplotlib.axes import Axes  # noqa: TID253
 from polars import DataFrame
 
-from clipsyn.report.plot import Source
+from clipsyn.report.evidence import Source
 from clipsyn.show.progress import Progress"""
 
 

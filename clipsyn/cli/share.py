@@ -97,7 +97,7 @@ def plot(
         )
     import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
 
-    from clipsyn.report.plot import frame_of
+    from clipsyn.report.evidence import frame_of
     from clipsyn.show import frames
     from clipsyn.show.figure import save
 

@@ -1,14 +1,19 @@
-"""The numbers that a page is made of: measured here, or read from files."""
+"""The numbers that figures and pages are made of: measured here, or read from files.
+
+A file is what an analysis or `clipsyn evaluate` has written by ``-o``. For a figure a store is
+measured by the analysis of the figure, with that analysis's defaults: what needs other settings is
+measured by its command first, and drawn from the file.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -17,18 +22,26 @@ from clipsyn.analyses.cascade.measure import cell_cost
 from clipsyn.analyses.predicted import ALL
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation import PairedSettings, predictions_of
+from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.paired import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
-from clipsyn.evaluation.results.frame import gain_metric
+from clipsyn.evaluation.results.files import all_rows
+from clipsyn.evaluation.results.frame import RESULT, gain_metric
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.report import ReportSettings
-from clipsyn.report.plot import read_frame, selected
-from clipsyn.settings import declared
+from clipsyn.registry import unknown_name
+from clipsyn.report import FIGURES, Drawn, ReportSettings
+from clipsyn.settings import SINGLE, declared, takes
+from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.overlap import sharing
+from clipsyn.store.files import is_published
 from clipsyn.store.samples import SampleTable
+from clipsyn.store.select import matching, terms_of
+from clipsyn.text import advised
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EVALUATE = "evaluate"
 PAIRED = "compare"
@@ -63,8 +76,7 @@ class Evidence:
     """What a page may show.
 
     frames: results by where they come from: an analysis, or evaluate. lacking: why an analysis
-    has none. gflops: of an image, by backbone, where it is known. sharing: by dataset the others
-    that hold an image of it.
+    has none. gflops: of an image, by backbone, where it is known.
     """
 
     store: FeatureStore
@@ -73,7 +85,6 @@ class Evidence:
     frames: Mapping[str, pl.DataFrame]
     lacking: Mapping[str, str]
     gflops: Mapping[str, float]
-    sharing: Mapping[str, frozenset[str]]
 
     @property
     def has_support(self) -> bool:
@@ -94,16 +105,6 @@ class Evidence:
             cells[key.dataset, key.split].append(key)
         return [_shown_split(self.store, where, keys) for where, keys in cells.items()]
 
-    @cached_property
-    def prompts(self) -> dict[tuple[str, str], list[str]]:
-        """The prompt sets that numbers are of, by dataset and split."""
-        sets: dict[tuple[str, str], list[str]] = defaultdict(list)
-        if (frame := self.frames.get("zeroshot")) is not None:
-            every = frame.select("dataset", "split", "prompts").unique().sort("prompts")
-            for dataset, split, prompts in every.rows():
-                sets[dataset, split].append(prompts)
-        return sets
-
 
 def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
     """Measure and read.
@@ -114,8 +115,10 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
     """
     keys = tuple(settings.keys(store))
     frames = _given(store, settings)
-    lacking = dict(_without_means(frames))
-    for name in lacking:
+    lacking, name = {}, "robustness"
+    parts = frames[name].partition_by("dataset", "split", "prompts") if name in frames else []
+    if any(part.filter(perturbation=ALL).is_empty() for part in parts):
+        lacking[name] = f"the file of {name} has means over other perturbations than these"
         del frames[name]
     for name in MEASURED:
         if name in frames or name in lacking:
@@ -127,7 +130,7 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
     if settings.results and predictions_of(settings.results).exists():
         frames[PAIRED] = _paired(settings.results, settings)
     gflops = dict(_gflops(store, keys))
-    return Evidence(store, settings, keys, frames, lacking, gflops, _sharing(store, keys))
+    return Evidence(store, settings, keys, frames, lacking, gflops)
 
 
 _FOLDERS = re.compile(r"(?<![^\s=:'\"`])/(?!/)[^\s'\"`]*/")
@@ -157,14 +160,6 @@ def _given(store: FeatureStore, settings: ReportSettings) -> dict[str, pl.DataFr
     return frames
 
 
-def _without_means(frames: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str]]:
-    """What a file has no means of, for the perturbations that were chosen out of it."""
-    name = "robustness"
-    parts = frames[name].partition_by("dataset", "split", "prompts") if name in frames else []
-    if any(part.filter(perturbation=ALL).is_empty() for part in parts):
-        yield name, f"the file of {name} has means over other perturbations than these"
-
-
 def _about(name: str, keys: Iterable[FeatureKey], settings: ReportSettings) -> ReportSettings:
     """Clean images are measured where there are any; robustness is about all perturbations."""
     asked = settings.perturbations is not None or settings.pooled or name == "robustness"
@@ -176,19 +171,14 @@ def _about(name: str, keys: Iterable[FeatureKey], settings: ReportSettings) -> R
 def _measure(store: FeatureStore, name: str, settings: ReportSettings) -> pl.DataFrame:
     """What an analysis measures; without the results of ensembles where they do not fit it."""
     analysis: Analysis = ANALYSES.load(name)
-    asked = settings_of(analysis, settings)
+    shared = declared(analysis.settings).keys() & declared(ReportSettings).keys()
+    asked = analysis.settings(**{name: getattr(settings, name) for name in shared})
     if getattr(asked, "results", None):
         try:
             return analysis.measure(store, asked)
         except UsageError:
             asked = asked.replaced(results=None)
     return analysis.measure(store, asked)
-
-
-def settings_of(analysis: Analysis, settings: ReportSettings) -> Any:
-    """The settings of an analysis, those that the page has too as they are there."""
-    shared = declared(analysis.settings).keys() & declared(ReportSettings).keys()
-    return analysis.settings(**{name: getattr(settings, name) for name in shared})
 
 
 def _paired(results: Path, settings: ReportSettings) -> pl.DataFrame:
@@ -210,11 +200,6 @@ def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[s
             continue
 
 
-def _sharing(store: FeatureStore, keys: Iterable[FeatureKey]) -> dict[str, frozenset[str]]:
-    places = dict.fromkeys((key.dataset, key.split) for key in keys)
-    return sharing([store.samples(*place) for place in places])
-
-
 def _shown_split(
     store: FeatureStore, where: tuple[str, str], keys: Iterable[FeatureKey]
 ) -> ShownSplit:
@@ -222,3 +207,133 @@ def _shown_split(
     masked = max(cell.facts.get("bad", 0) for cell in every)
     imported = frozenset(cell.key.backbone for cell in every if cell.imported_as)
     return ShownSplit(store.samples(*where), tuple(cell.key for cell in every), masked, imported)
+
+
+# figures by name
+
+_LINES = {  # that write what a store alone has not
+    "evaluate": "clipsyn evaluate STORE -o FILE.parquet",
+    "predict": "clipsyn predict ROUTER STORE -o FILE.parquet",
+}
+Source = FeatureStore | pl.DataFrame | Path | str
+_OF_RESULTS = ("heads", "ensembles")  # a store has none
+_COLUMNS = {  # of the frame, by setting
+    "datasets": "dataset",
+    "splits": "split",
+    "perturbations": "perturbation",
+    "backbones": "backbones",
+    "prompts": "prompts",
+    "heads": "head",
+    "ensembles": "ensemble",
+}
+
+
+@takes(Drawn)
+def plot(
+    name: str,
+    source: Source | Sequence[Source],
+    **selection: Any,
+) -> Axes:
+    """Draw a figure of a store, a tidy frame, or files of results.
+
+    name: one that `clipsyn plot` lists. source: one, or several whose numbers stand in one figure.
+    Returns matplotlib's axes, which a notebook shows. Raises UsageError that says what is lacking,
+    UnknownName with near matches.
+
+    >>> import clipsyn
+    >>> ax = clipsyn.plot("accuracy-matrix", "store", perturbations="clean")
+    >>> ax.figure.savefig("accuracy.pdf")
+    """
+    figure: Figure = FIGURES.load(name)
+    return figure(figure.data(frame_of(figure, source, Drawn(**selection))))
+
+
+def frame_of(
+    figure: Figure, source: Source | Sequence[Source], drawn: Drawn | None = None
+) -> pl.DataFrame:
+    """The frame that a figure shows: of several sources, the rows of all."""
+    given = (drawn or Drawn()).given
+    sources = [source] if isinstance(source, str | Path | FeatureStore | pl.DataFrame) else source
+    frames = [(one, *_frame(figure, one, given)) for one in sources]
+    if not frames:
+        raise UsageError(f"there is nothing to draw {figure.name} of: give a store or results")
+    if len(frames) == 1 or not figure.tidy:
+        return pl.concat([frame for *_, frame in frames], how="diagonal_relaxed")
+    for store in (store for _, store, _ in frames if store):
+        for name, _, frame in frames:
+            check_data(store, frame, name, held=True)
+    return agreeing([(name, frame) for name, _, frame in frames])
+
+
+def _frame(
+    figure: Figure, source: Source, given: Mapping[str, Any]
+) -> tuple[FeatureStore | None, pl.DataFrame]:
+    """The store that a source is, if it is one, and its rows."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        is_results = path.is_file() or any(path.glob("*.parquet")) or not path.is_dir()
+        source = (
+            FeatureStore.open(source)
+            if is_published(source) or not is_results
+            else read_frame(path, figure.source, tidy=figure.tidy)
+        )
+    if isinstance(source, pl.DataFrame):
+        return None, selected(source, given, figure.source)
+    if figure.source not in ANALYSES:
+        raise UsageError(
+            f"{figure.name} is not drawn of a store: run `{_LINES[figure.source]}` and draw FILE"
+        )
+    analysis = ANALYSES.load(figure.source)
+    ours = {name: terms for name, terms in given.items() if name not in _OF_RESULTS}
+    return source, analysis.measure(source, analysis.settings(**ours))
+
+
+def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: str) -> pl.DataFrame:
+    """The rows of a frame that pass filters by name or pattern; UnknownName where none does.
+
+    given: terms by the name of a setting of `Drawn`. source: the command that wrote the frame.
+    Ensembles leave rows of backbones and oracles as they are; perturbations leave what `robustness`
+    compares them with.
+    """
+    for setting, terms in given.items():
+        column = _COLUMNS[setting]
+        if column not in frame.columns:
+            raise UsageError(f"these numbers are not told apart by {setting}=…: leave it away")
+        listed = pl.col(column) if column == "backbones" else pl.concat_list(column)
+        known = frame.select(listed.explode()).to_series().drop_nulls().unique().to_list()
+        if column == "ensemble" and not (
+            known := [it for it in known if it not in (SINGLE, *ORACLES)]
+        ):
+            continue
+        kept: set[str] = set()
+        for term in terms_of(column, terms):
+            if not (there := matching(term, known)):
+                raise unknown_name(column, term, known, "Looked for in the results.")
+            kept |= {*there}
+        if column == "perturbation" and source == "robustness":
+            # clean images, which all is compared with, stay; means are over what was measured
+            of_one = pl.lit(kept.issuperset(known)) | pl.col("severity").is_not_null()
+            frame = frame.filter(pl.col(column).is_in({*kept, CLEAN.label}) & of_one)
+        elif column == "ensemble":
+            of_others = pl.col(column).is_null() | pl.col(column).is_in([SINGLE, *ORACLES])
+            frame = frame.filter(pl.col(column).is_in(kept) | of_others)
+        else:
+            frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)
+    return frame
+
+
+def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
+    """The rows of a file that a command has written; UsageError says what else it is.
+
+    source: the command, for messages. tidy: whether they have the columns of results.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
+    frame = all_rows(path)
+    lacking = ", ".join(name for name in RESULT if name not in frame.columns)
+    if tidy and lacking:
+        raise UsageError(
+            f"{path} holds no results, for want of {lacking}: give a file that "
+            f"`{advised(source)}` wrote"
+        )
+    return frame

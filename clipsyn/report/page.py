@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
 from clipsyn import __version__
-from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.paired_tables import tables as paired_tables
 from clipsyn.evaluation.results.frame import WHERE
-from clipsyn.evaluation.tables import named_tables
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import FIGURES, ReportSettings, tables
 from clipsyn.report.evidence import (
     EVALUATE,
-    PAIRED,
     Evidence,
     gather,
-    settings_of,
     without_folders,
 )
-from clipsyn.report.gallery import gallery, unique_table
-from clipsyn.report.standings import Standing, answer, backbones, leading, main_part, methods
-from clipsyn.settings import UNFITTED, takes
-from clipsyn.show.figure import Figure, png, svg
-from clipsyn.show.frames import check_place, printable_frame, written_whole
-from clipsyn.show.table import NOTHING, Cell, Column, Table, Tables
+from clipsyn.report.standings import answer, backbones, leading, main_part, methods
+from clipsyn.settings import takes
+from clipsyn.show.figure import Figure, svg
+from clipsyn.show.frames import check_place, written_whole
+from clipsyn.show.table import NOTHING, Cell, Column, Table
 from clipsyn.show.titles import title, where
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.overlap import alike_notes, image_notes, sample_tables
@@ -45,86 +38,47 @@ from clipsyn.text import advised, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-_MOST_CELLS = 4000  # of the tables of one command
 _MOST_PARTS = 6  # datasets that a figure of one dataset is drawn for
-_LARGEST = 300_000  # characters of an SVG: a larger one becomes a picture of dots
 _WIDE = 4.5  # inches, from which on a figure has the page's width
 _FEW = 100  # labelled images, below which an interval spans ten points and more
-_SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
-    # by section: its figures, and the commands whose tables it has
-    "alone": (["accuracy-matrix"], ["zeroshot"]),
-    "combined": (["gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
-    "together": (
-        ["upset", "venn", "error-consistency"],
-        ["oracle", "diversity"],
-    ),
-    "perturbed": (["severity"], ["robustness"]),
-    "cost": (["pareto"], ["cascade"]),
-    "certainty": (["reliability", "coverage"], ["selective", "representation"]),
+_SECTIONS: dict[str, Sequence[str]] = {  # with their figures
+    "alone": ["accuracy-matrix"],
+    "combined": ["gains", "few-shot", "router-weights"],
+    "together": ["upset", "venn", "error-consistency"],
+    "perturbed": ["severity"],
+    "cost": ["pareto"],
+    "certainty": ["reliability", "coverage"],
 }
 
 
 def sections(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """What each section shows, by the name that the template knows it by; empty ones are left out.
 
-    Of each may be there: tables, drawings, folded (a command, and all its tables, unfolded by
-    whoever wants them), gallery, points.
+    Of each may be there: tables, drawings, gallery, points.
     """
     results = evidence.frames.get(EVALUATE)
     compared = [] if results is None else methods(results)
     over = "the backbone that is best on the "
     over += "support" if evidence.has_support else "images that it is measured on"
+    placed = {name for figures in _SECTIONS.values() for name in figures}
+    figures = _SECTIONS | {"more": [name for name in FIGURES if name not in placed]}
     every: dict[str, dict[str, Any]] = {
-        name: {
-            "drawings": [*_drawn(figures, evidence)],
-            "folded": [it for command in commands if (it := folded(command, evidence))],
-        }
-        for name, (figures, commands) in _SHOWN.items()
+        name: {"drawings": [*_drawn(names, evidence)]} for name, names in figures.items()
     }
-    every["alone"]["tables"] = _alone(evidence, leading(compared))
+    frame = evidence.frames.get("zeroshot", pl.DataFrame())
+    if len(frame) and backbones(frame):  # else no image of theirs is readable
+        both = tables.backbone_table(evidence), tables.dataset_table(evidence, leading(compared))
+        every["alone"]["tables"] = both
     every["combined"]["tables"] = [tables.method_table(compared, over)] if compared else []
-    placed = {name for figures, _ in _SHOWN.values() for name in figures}
-    every["more"] = {"drawings": [*_drawn([it for it in FIGURES if it not in placed], evidence)]}
-    oracle = evidence.frames.get("oracle")
-    unique = None if oracle is None else unique_table(oracle)
-    is_shown = unique and evidence.settings.images
-    every["images"] = {
-        "tables": [unique] if unique else [],
-        "gallery": gallery(evidence) if is_shown else None,
-    }
+    if evidence.settings.images:
+        every["images"] = {"gallery": tables.gallery(evidence)}
     every["caveats"] = {"points": rendered("caveats.html", **caveats(evidence)).strip()}
     every["provenance"] = {"tables": [tables.weights_table(evidence), tables.image_table(evidence)]}
-    nothing: dict[str, Any] = {"tables": [], "drawings": [], "folded": []}
-    nothing |= {"gallery": None, "points": ""}
+    nothing: dict[str, Any] = {"tables": [], "drawings": [], "gallery": None, "points": ""}
     return {name: nothing | it for name, it in every.items() if any(it.values())}
 
 
-def folded(name: str, evidence: Evidence) -> tuple[str, Tables] | None:
-    """The tables of an analysis, `evaluate` or `compare`; None for none, or for too many cells."""
-    frame = evidence.frames.get(name)
-    if frame is None or frame.is_empty():
-        return None
-    shown = [
-        table for tables in _tables(name, printable_frame(frame), evidence) for table in tables
-    ]
-    if not shown or sum(len(table) * len(table.columns) for table in shown) > _MOST_CELLS:
-        return None
-    return name, tuple(shown)
-
-
-def _tables(name: str, frame: pl.DataFrame, evidence: Evidence) -> Iterable[Tables]:
-    if name == EVALUATE:
-        return named_tables(frame).values()
-    if name == PAIRED:
-        return paired_tables(frame).values()
-    analysis: Analysis = ANALYSES.load(name)
-    settings = settings_of(analysis, evidence.settings)
-    if "summary" in analysis.declared:  # a line a dataset, no table of each
-        settings = settings.replaced(summary=True)
-    return analysis.tables(frame, settings).values()
-
-
-def _drawn(names: Sequence[str], evidence: Evidence) -> Iterator[Drawing]:
+def _drawn(names: Sequence[str], evidence: Evidence) -> Iterator[dict[str, Any]]:
     for name in names:
         if name in FIGURES:
             frame = _frame(name, evidence)
@@ -140,26 +94,7 @@ def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
     return main_part(results.filter(head=next(it for it in heads if it != CHOSEN)))
 
 
-def _alone(evidence: Evidence, lead: Standing | None) -> list[Table]:
-    frame = evidence.frames.get("zeroshot", pl.DataFrame())
-    if frame.is_empty() or not backbones(frame):  # no image of theirs is readable
-        return []
-    return [tables.backbone_table(evidence), tables.dataset_table(evidence, lead)]
-
-
-class Drawing(NamedTuple):
-    """A figure of the page, with its caption and the numbers that it shows."""
-
-    name: str
-    about: str  # the dataset that it is about; empty for all
-    short: str
-    caption: str
-    source: str  # of the image, in the page itself
-    numbers: Table
-    is_wide: bool
-
-
-def drawings(name: str, frame: pl.DataFrame) -> list[Drawing]:
+def drawings(name: str, frame: pl.DataFrame) -> list[dict[str, Any]]:
     """A figure of a frame; one for each dataset where it cannot show several.
 
     Empty where the frame has nothing for it to show.
@@ -169,13 +104,12 @@ def drawings(name: str, frame: pl.DataFrame) -> list[Drawing]:
         data = _data(figure, whole)
         if data is not None:
             return [_drawing(figure, data)]
-    parts = list(_parts(main_part(frame)))
-    found: list[Drawing] = []
-    for about, part in parts if len(parts) > 1 else ():
-        data = _data(figure, part) if len(found) < _MOST_PARTS else None
-        if data is not None:
-            found.append(_drawing(figure, data, about))
-    return found
+    parts = main_part(frame).drop_nulls("dataset").partition_by(WHERE)
+    there = [(part, data) for part in parts if (data := _data(figure, part)) is not None]
+    return [
+        _drawing(figure, data, title(*where(part.row(0, named=True), WHERE)))
+        for part, data in there[:_MOST_PARTS]
+    ]
 
 
 def _data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame | None:
@@ -186,45 +120,29 @@ def _data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame | None:
         return None
 
 
-def _parts(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    known = frame.filter(pl.col("dataset").is_not_null())
-    for _, part in known.group_by(WHERE, maintain_order=True):
-        yield title(*where(part.row(0, named=True), WHERE)), part
+def _drawing(figure: Figure, data: pl.DataFrame, about: str = "") -> dict[str, Any]:
+    """A figure with its caption and the numbers that it shows.
 
-
-def _drawing(figure: Figure, data: pl.DataFrame, about: str = "") -> Drawing:
+    about: the dataset that it is of; empty for all.
+    """
     drawn = cast("Canvas", figure(data).figure)
     rest = f"{advised('plot', figure.name)} writes them all to a CSV file."
     short = f"{figure.short} {about}".strip()
-    return Drawing(
-        figure.name,
-        about,
-        figure.short,
-        figure.text(data),
-        _source(drawn),
-        tables.numbers_of(data, f"The numbers of this figure. {short}", rest),
-        figure.size(data)[0] > _WIDE,
-    )
-
-
-_TAG, _LONG_NUMBER = re.compile(r"<[^>]+>"), re.compile(r"-?\d+\.\d{3,}")
-
-
-def _shortened(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}"
-
-
-def _source(drawn: Canvas) -> str:
-    """An image in the page itself."""
-    text = _TAG.sub(lambda tag: _LONG_NUMBER.sub(_shortened, tag[0]), svg(drawn))
-    kind, content = ("png", png(drawn)) if len(text) > _LARGEST else ("svg+xml", text.encode())
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+    return {
+        "name": figure.name,
+        "about": about,
+        "short": short,
+        "caption": figure.text(data),
+        "source": f"data:image/svg+xml;base64,{b64encode(svg(drawn).encode()).decode()}",
+        "numbers": tables.numbers_of(data, f"The numbers of this figure. {short}", rest),
+        "is_wide": figure.size(data)[0] > _WIDE,
+    }
 
 
 def caveats(evidence: Evidence) -> dict[str, Any]:
     """What the template says of things that make numbers weaker than they look."""
     places, keys = evidence.splits, dict.fromkeys(evidence.keys)
-    frame = evidence.frames.get("zeroshot", pl.DataFrame({"prompts": []}))
+    frame = evidence.frames.get("zeroshot", pl.DataFrame({"dataset": [], "prompts": []}))
     names = dict.fromkeys(key.backbone for key in keys)
     holes = [
         key
@@ -235,11 +153,10 @@ def caveats(evidence: Evidence) -> dict[str, Any]:
     alike = dict.fromkeys(
         note
         for place in places
-        for prompts in evidence.prompts.get((place.samples.dataset, place.samples.split), [])
+        for prompts in _sets(frame.filter(dataset=place.samples.dataset)).sort()
         for note in alike_notes(evidence.store, place.samples.dataset, prompts, place.backbones)
     )
     shared = [] if frame.is_empty() else image_notes(sample_tables(evidence.store, frame))
-    results = evidence.frames.get(EVALUATE)
     first = evidence.store.extract_line(holes[0]) if holes else ""
     return {
         "unlabelled": [place.samples.name for place in places if not place.labelled],
@@ -257,7 +174,6 @@ def caveats(evidence: Evidence) -> dict[str, Any]:
         "main_prompts": _sets(main_part(frame)).to_list() if len(frame) else [],
         "notes": [note.removeprefix("note: ") for note in (*alike, *shared)],
         "has_support": evidence.has_support,
-        "has_no_curve": results is not None and _has_no_curve(results),
         "lacking": {
             name: without_folders(why, evidence.store) for name, why in evidence.lacking.items()
         },
@@ -266,15 +182,6 @@ def caveats(evidence: Evidence) -> dict[str, Any]:
 
 def _sets(frame: pl.DataFrame) -> pl.Series:
     return frame["prompts"].unique(maintain_order=True).drop_nulls()
-
-
-def _has_no_curve(results: pl.DataFrame) -> bool:
-    """Whether there is no figure by number of labelled images."""
-    if results.is_empty():
-        return False
-    learned = main_part(results).filter(pl.col("shots") != UNFITTED, metric="acc1")
-    numbers = learned.group_by("dataset").agg(pl.col("shots").n_unique())["shots"]
-    return numbers.max() == 1
 
 
 @takes(ReportSettings)
@@ -318,7 +225,6 @@ def page(evidence: Evidence) -> str:
         has_clean=CLEAN.label in labels,
         perturbations=len(labels - {CLEAN.label}),
         several=len({place.samples.dataset for place in places}) > 1,
-        has_images=evidence.settings.images is not None,
         source="/".join(evidence.store.path.parts[-2:]),
         version=__version__,
         style=f"\n{_file('page.css')}",

@@ -8,15 +8,13 @@ which say so. Its words are the template `answer.html`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 import polars as pl
 
-from clipsyn.analyses.cascade import WITHIN
 from clipsyn.evaluation.results.frame import (
     SHOTS_IN_ORDER,
     WHERE,
@@ -33,7 +31,6 @@ from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Ends, Mean, interval_text, mean_of, p_value, shots_text
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
-PREFERRED = "log-avg"  # of what needs no labels
 HINDSIGHT = (BEST, ORACLE, INDEPENDENT)  # they know the labels that they are measured on
 Place = tuple[str, str, str]  # dataset, split, perturbation
 
@@ -76,18 +73,16 @@ def _chosen_prompts(frame: pl.DataFrame) -> pl.DataFrame:
 class Standing:
     """A backbone with zero-shot logits, or a method: a head and an ensemble, at the most shots.
 
-    accuracies: by place, of which there is at least one. best_on: datasets on which a backbone is
-    the best. gains: over the backbone that is best on the support, on the same head.
-    over_zero_shot: over the one that is best there with zero-shot logits. What is not known has no
-    entry. shots: None where it learns nothing. choices: by dataset, what was chosen, and for how
-    many draws.
+    accuracies: by place, of which there is at least one. gains: over the backbone that is best on
+    the support, on the same head. over_zero_shot: over the one that is best there with zero-shot
+    logits. What is not known has no entry. shots: None where it learns nothing. choices: by
+    dataset, what was chosen, and for how many draws.
     """
 
     name: str
     accuracies: Mapping[Place, Ends]
     head: str = "zero-shot"
     shots: str | None = None
-    best_on: int = 0
     gains: Mapping[Place, Ends] = field(default_factory=dict)
     over_zero_shot: Mapping[Place, Ends] = field(default_factory=dict)
     choices: Mapping[str, Counter[str]] = field(default_factory=dict)
@@ -97,10 +92,6 @@ class Standing:
         mean = mean_of(self.accuracies.values())
         assert mean
         return mean
-
-    def on(self, datasets: Collection[str]) -> float:
-        """The mean accuracy of some datasets."""
-        return fmean(acc for (name, *_), (acc, *_) in self.accuracies.items() if name in datasets)
 
     @property
     def is_fair(self) -> bool:
@@ -160,11 +151,9 @@ def backbones(frame: pl.DataFrame) -> list[Standing]:
     """
     rows = singles(main_part(frame)).filter(metric="acc1", head="zero-shot")
     known = rows.filter(pl.col("value").is_not_nan())
-    best = pl.col("value") == pl.col("value").max().over(WHERE)
-    first = known.with_columns(best=best).group_by("backbone").agg(pl.col("best").sum())
     found = [
-        Standing(name, _by_place(known.filter(backbone=name)), best_on=times)
-        for name, times in first.sort("backbone").iter_rows()
+        Standing(name, _by_place(known.filter(backbone=name)))
+        for name in known["backbone"].unique().sort()
     ]
     return sorted(found, key=lambda it: (-it.accuracy.datasets, -it.accuracy.value))
 
@@ -230,11 +219,9 @@ def _by_place(rows: pl.DataFrame) -> dict[Place, Ends]:
 
 def _shots(there: list[str]) -> str | None:
     """ "16 shots", or "4 to 16 shots" where datasets differ."""
-    if not there:
-        return None
     order = sorted(there, key=in_order)
-    texts = [*map(shots_text, order)]
-    return texts[0] if len(texts) == 1 else f"{order[0]} to {texts[-1]}"
+    least = f"{order[0]} to " if len(order) > 1 else ""
+    return f"{least}{shots_text(order[-1])}" if order else None
 
 
 def leading(compared: Sequence[Standing]) -> Standing | None:
@@ -244,33 +231,9 @@ def leading(compared: Sequence[Standing]) -> Standing | None:
     """
 
     def place(method: Standing) -> tuple[bool, bool, bool]:
-        return not method.is_choice, method.shots is not None, method.name != PREFERRED
+        return not method.is_choice, method.shots is not None, method.name != PLAIN
 
     return min((it for it in compared if it.is_fair), key=place, default=None)
-
-
-Times = list[tuple[str, int]]  # names, with the number of datasets, the most first
-
-
-def elsewhere(
-    candidates: Sequence[Standing], sharing: Mapping[str, Collection[str]]
-) -> tuple[Mean, Times] | None:
-    """For each dataset the candidate that is best on those that share no image with it.
-
-    sharing: by dataset the others that hold an image of it. Returns the mean accuracy of what is
-    chosen, and how often each is. Candidates that some dataset lacks have other means and are left
-    out. None where none is left, or a dataset without which there is none.
-    """
-    places = {place for it in candidates for place in it.accuracies}
-    whole = [it for it in candidates if it.accuracies.keys() == places]
-    datasets = {dataset for dataset, *_ in places}
-    others = {it: datasets - {it, *sharing.get(it, ())} for it in datasets}
-    if not whole or not all(others.values()):
-        return None
-    chosen = {name: max(whole, key=lambda it: it.on(others[name])) for name in datasets}
-    mean = mean_of(chosen[place[0]].accuracies[place] for place in sorted(places))
-    assert mean
-    return mean, Counter(chosen[it].name for it in sorted(datasets)).most_common()
 
 
 def answer(evidence: Evidence) -> dict[str, Any]:
@@ -282,28 +245,25 @@ def answer(evidence: Evidence) -> dict[str, Any]:
     limits = [it for it in compared if it.name == ORACLE]
     if frame is not None and not limits:
         limits = [*filter(None, [oracle(frame)])]
+    gflops = [evidence.gflops.get(it.name) or 0 for it in alone]
+    is_known = len(gflops) > 1 and all(gflops)
     return {
         "alone": alone,
         "lead": lead,
         "limit": max(limits, key=lambda it: it.accuracy.value, default=None),
         "has_support": evidence.has_support,
-        "cost": _cost([evidence.gflops.get(it.name) for it in alone]),
-        **(_of_lead(lead, compared, alone, evidence) if lead else {}),
+        "cost": {"total": sum(gflops), "times": sum(gflops) / gflops[0]} if is_known else None,
+        **(_of_lead(lead, compared, evidence) if lead else {}),
     }
 
 
-def _of_lead(
-    lead: Standing, compared: Sequence[Standing], alone: Sequence[Standing], evidence: Evidence
-) -> dict[str, Any]:
+def _of_lead(lead: Standing, compared: Sequence[Standing], evidence: Evidence) -> dict[str, Any]:
     free = [it for it in compared if it.is_fair and it.shots is None]
     fair = [it for it in compared if it.is_fair and it.accuracy.datasets == lead.accuracy.datasets]
     return {
         "free": leading(free),
-        "next": elsewhere(free, evidence.sharing),
-        "next_alone": elsewhere(alone, evidence.sharing),
         "hindsight": max(fair, key=lambda it: (it.accuracy.value, it.name != CHOSEN)),
         "tested": _tested(lead, evidence.frames.get(PAIRED)),
-        "cascade": _cascade(evidence.frames.get("cascade")),
     }
 
 
@@ -324,22 +284,3 @@ def _tested(lead: Standing, paired: pl.DataFrame | None) -> dict[str, Any] | Non
         "over": "images" if kind == "ci" else "draws and images",
         "p": p_value(row["p_holm"]),
     }
-
-
-def _cost(gflops: Sequence[float | None]) -> dict[str, float] | None:
-    """Of all backbones, the best first; None where one is not known."""
-    known = [value for value in gflops if value is not None]
-    if len(known) < max(len(gflops), 2) or known[0] <= 0:
-        return None
-    return {"total": sum(known), "times": sum(known) / known[0]}
-
-
-def _cascade(frame: pl.DataFrame | None) -> dict[str, Any] | None:
-    if frame is None:
-        return None
-    part = main_part(frame).filter(rule=WITHIN, ensemble=PLAIN)
-    accuracy, cost = (
-        mean_of(part.filter(metric=metric).select("value", "ci_low", "ci_high").iter_rows())
-        for metric in ("acc1", "mean_gflops")
-    )
-    return {"accuracy": accuracy, "gflops": cost.value} if accuracy and cost else None

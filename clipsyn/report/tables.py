@@ -1,16 +1,32 @@
-"""Tables of the page: backbones, datasets, methods, numbers of figures, and where all is from."""
+"""Tables of the page, of backbones, datasets, methods and weights; and images to look at.
+
+An image is shown only if it is the one that the store knows: its bytes are those that were
+encoded. Pictures are made anew as WebP, so that nothing of the file but its pixels gets into the
+page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import io
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
+from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.catalog.datasets import look_up
+from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.evaluation.results.frame import WHERE, Row, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
 from clipsyn.exchange.origins import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
+from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
+from clipsyn.methods.numerics.metrics import scored
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.standings import HINDSIGHT, Place, Standing, backbones, main_part
 from clipsyn.show.table import (
@@ -18,8 +34,8 @@ from clipsyn.show.table import (
     UNKNOWN,
     Cell,
     Ends,
-    Mean,
     Table,
+    interval_text,
     percent_cell,
     points_cell,
 )
@@ -27,16 +43,22 @@ from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, title, where
 from clipsyn.store.inventory import describe
 
+if TYPE_CHECKING:
+    from clipsyn.images.sources import ImageSource
+
 _MOST_ROWS = 150  # of the numbers below a figure
+_EXAMPLES = 160  # pictures
+_SIDE, _QUALITY = 112, 75  # pixels of a thumbnail; of its WebP, 40 % of a JPEG's bytes
 _DIGITS = 12  # of a digest, enough to tell two apart
 
 
-def share_of(head: str, mean: Mean | None, *, signed: bool = False) -> dict[str, Cell]:
-    """A share in percent with its interval, or a gain in points."""
-    if mean is None:
+def share_of(head: str, ends: Sequence[Any] | None, *, signed: bool = False) -> dict[str, Cell]:
+    """A share in percent, of a value and its interval, or a gain in points."""
+    if ends is None:
         return {head: UNKNOWN, interval_of(head): UNKNOWN}
-    cell = points_cell(mean.value) if signed else percent_cell(mean.value)
-    return {head: cell, interval_of(head): Cell(mean.interval or NOTHING)}
+    value, low, high = ends[:3]
+    cell = points_cell(value) if signed else percent_cell(value)
+    return {head: cell, interval_of(head): Cell(interval_text(low, high))}
 
 
 def numbers_of(frame: pl.DataFrame, caption: str, rest: str) -> Table:
@@ -65,9 +87,6 @@ def backbone_table(evidence: Evidence) -> Table:
     lines = []
     for it in alone:
         line: dict[str, Any] = {"backbone": it.name, **share_of("top-1, %", it.accuracy)}
-        if sets > 1:
-            values = [value for value, *_ in it.accuracies.values()]
-            line |= {"best on": it.best_on, "lowest": min(values), "highest": max(values)}
         line["only it right, %"] = brings.get((it.name, "unique_correct"))
         line["Shapley, points"] = brings.get((it.name, "shapley"))
         line["GFLOPs"] = evidence.gflops.get(it.name)
@@ -80,7 +99,7 @@ def backbone_table(evidence: Evidence) -> Table:
     return table_of(
         lines,
         title=f"Backbones alone, zero-shot{over}",
-        percent=("lowest", "highest", "only it right, %", "Shapley, points"),
+        percent=("only it right, %", "Shapley, points"),
         digits={"GFLOPs": 2},
         right=["top-1, %"],
         best={(0, "top-1, %"): ()},
@@ -104,6 +123,7 @@ def dataset_table(evidence: Evidence, lead: Standing | None) -> Table:
     keys = [name for name in WHERE if name not in same] or ["dataset"]
     lines = []
     for place, group in part.group_by(WHERE, maintain_order=True):
+        oracles = group.filter(ensemble=ORACLE, metric="acc1").rows(named=True)
         row = best_single(group)
         dataset, split, perturbation = map(str, place[:3])
         lines.append(
@@ -111,8 +131,8 @@ def dataset_table(evidence: Evidence, lead: Standing | None) -> Table:
                 "dataset": title(*where(row, keys)),
                 "images": row["n"],
                 "best backbone": row["backbone"],
-                **share_of("top-1, %", _mean(row)),
-                **share_of("oracle, %", _of_metric(group.filter(ensemble=ORACLE), "acc1")),
+                **share_of("top-1, %", _ends(row)),
+                **share_of("oracle, %", next(map(_ends, oracles), None)),
                 **(_of_lead(lead, (dataset, split, perturbation)) if lead else {}),
             }
         )
@@ -124,23 +144,14 @@ def dataset_table(evidence: Evidence, lead: Standing | None) -> Table:
 
 def _of_lead(lead: Standing, place: Place) -> dict[str, Any]:
     """What the answer is made of at one place."""
-    accuracy = share_of(lead.name, _here(lead.accuracies, place))
-    gain = share_of("its gain", _here(lead.gains, place), signed=True)
+    accuracy = share_of(lead.name, lead.accuracies.get(place))
+    gain = share_of("its gain", lead.gains.get(place), signed=True)
     chosen = lead.choices.get(place[0])
     return accuracy | gain | ({"chose": chosen.most_common(1)[0][0]} if chosen else {})
 
 
-def _here(numbers: Mapping[Place, Ends], place: Place) -> Mean | None:
-    return Mean(*numbers[place], 1) if place in numbers else None
-
-
-def _mean(row: Row) -> Mean:
-    return Mean(row["value"], row["ci_low"], row["ci_high"], 1)
-
-
-def _of_metric(rows: pl.DataFrame, metric: str) -> Mean | None:
-    found = rows.filter(metric=metric)
-    return _mean(found.row(0, named=True)) if len(found) else None
+def _ends(row: Row) -> Ends:
+    return row["value"], row["ci_low"], row["ci_high"]
 
 
 def method_table(shown: Sequence[Standing], opponent: str) -> Table:
@@ -156,15 +167,8 @@ def method_table(shown: Sequence[Standing], opponent: str) -> Table:
         line["fitted on"] = (it.shots or "nothing") if fair else "test labels"
         line |= share_of("top-1, %", it.accuracy)
         line |= share_of("gain, points", it.gain, signed=True)
-        if sets > 1:
-            line["better on"] = it.better if it.gain else None
-            line["worse on"] = it.worse if it.gain else None
-            line["least gain"] = points_cell(it.least[1] if it.least and it.gain else None)
         lines.append(line)
-    note = f"gain: over {opponent}, on the same head."
-    note += " Methods fitted on test labels are bounds, not choices."
-    if sets > 1:
-        note += " better, worse: datasets on which the gain is beyond its 95 % interval."
+    note = f"gain: over {opponent}, on the same head. Methods fitted on test labels are bounds."
     over = f", means over {sets} datasets" if sets > 1 else ""
     first = [
         at for at, it in enumerate(shown) if it.name not in HINDSIGHT and it.accuracy.value == best
@@ -172,7 +176,7 @@ def method_table(shown: Sequence[Standing], opponent: str) -> Table:
     return table_of(
         lines,
         title=f"Methods{over}",
-        right=["top-1, %", "gain, points", "least gain"],
+        right=["top-1, %", "gain, points"],
         best={(at, "top-1, %"): () for at in first},
         notes=note,
     )
@@ -186,7 +190,6 @@ def image_table(evidence: Evidence) -> Table:
             "images": len(place.samples),
             "labelled": place.labelled,
             "classes": len(place.samples.class_names),
-            "prompts": evidence.prompts.get((place.samples.dataset, place.samples.split)),
             "conditions": len(place.perturbations),
             "backbones": len(place.backbones),
             "masked": place.masked,
@@ -203,27 +206,188 @@ def image_table(evidence: Evidence) -> Table:
 
 def weights_table(evidence: Evidence) -> Table:
     """A line for each backbone: where its weights come from, and what they are."""
-    about = describe(evidence.store)
-    lines = [
-        _weights(name, about, evidence.gflops.get(name))
-        for name in dict.fromkeys(key.backbone for key in evidence.keys)
+    about, lines = describe(evidence.store), []
+    for name in dict.fromkeys(key.backbone for key in evidence.keys):
+        known = about["backbones"].get(name, {})
+        kinds = about["imports"].get(name, {}).get("kinds", [])
+        source = portable(str(known.get("source", ""))) or f"imported {', '.join(kinds)}"
+        lines.append(
+            {
+                "backbone": name,
+                "weights from": source,
+                "SHA-256 of the weights": str(known.get("weights", ""))[:_DIGITS] or None,
+                "precision": known.get("precision"),
+                "GFLOPs": evidence.gflops.get(name),
+                "run on": known.get("device"),
+            }
+        )
+    return table_of(lines, title="Backbones and their weights", digits={"GFLOPs": 2})
+
+
+# images that a backbone gets wrong
+
+
+class Said(NamedTuple):
+    """What a backbone says of an image."""
+
+    who: str
+    answer: str
+    is_right: bool
+
+
+class Example(NamedTuple):
+    """An image that some backbone gets wrong."""
+
+    dataset: str
+    split: str
+    id: str
+    content: bytes  # SHA-256; zeros where nobody has read it
+    truth: str
+    said: tuple[Said, ...]
+
+
+def examples(group: Predicted, most: int) -> list[Example]:
+    """Up to `most` images of a group, drawn with a fixed seed; none where all are right.
+
+    As many as there are of each kind: what one backbone alone gets right, and what none, two or
+    more do.
+    """
+    samples, labels, predictions = group.samples, group.labels, group.predictions
+    right = predictions == labels
+    hits = right.sum(axis=0)
+    kinds = np.where(hits == 1, right.argmax(axis=0), -hits - 1)
+    shown = scored(predictions, labels) & (hits < len(right))
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(shown))
+    before: Counter[int] = Counter()
+    turns = []
+    for kind in kinds[rows].tolist():
+        turns.append(before[kind])
+        before[kind] += 1
+    names = {**dict(enumerate(samples.class_names)), NO_CLASS: NONE_OF_THEM}
+    return [
+        Example(
+            samples.dataset,
+            samples.split,
+            samples.ids[row],
+            samples.content[row].tobytes(),
+            names[labels[row]],
+            tuple(
+                Said(name, names[answer], answer == labels[row])
+                for name, answer in zip(group.backbones, predictions[:, row].tolist(), strict=True)
+            ),
+        )
+        for row in np.sort(rows[np.argsort(turns, kind="stable")[:most]]).tolist()
     ]
-    digits = {"GFLOPs": 2, "parameters, M": 2}
-    return table_of(lines, title="Backbones and their weights", digits=digits)
 
 
-def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> dict[str, Any]:
-    known = about["backbones"].get(name, {})
-    kinds = about["imports"].get(name, {}).get("kinds", [])
-    source = portable(str(known.get("source", ""))) if known else f"imported {', '.join(kinds)}"
-    parameters, size = known.get("image_parameters"), (known.get("preprocess") or {}).get("size")
+def gallery(evidence: Evidence) -> dict[str, Any]:
+    """What the template shows: images with marks, a letter for each of the backbones.
+
+    There are as many images of each dataset; those whose files are not there are left out.
+    """
+    settings = evidence.main_settings
+    assert settings.images
+    there = Thumbnails(
+        settings.images, dict.fromkeys((it.dataset, it.split) for it in evidence.keys)
+    )
+    groups: dict[tuple[str, str], Predicted] = {}  # of the first prompt set
+    for group in predicted(evidence.store, settings, pooled=settings.pooled):
+        groups.setdefault((group.samples.name, group.perturbation), group)
+    most = max(1, _EXAMPLES // max(1, len(groups)))
+    every = (example for group in groups.values() for example in examples(group, most))
+    found = [(it, data) for it in every if (data := there.of(it))]
+    names = [*dict.fromkeys(said.who for it, _ in found for said in it.said)]
     return {
-        "backbone": name,
-        "weights from": source or None,
-        "SHA-256 of the weights": str(known.get("weights", ""))[:_DIGITS] or None,
-        "precision": known.get("precision"),
-        "input": size[0] if isinstance(size, list) and size else size,  # pixels of a side
-        "GFLOPs": gflops,
-        "parameters, M": parameters / 1e6 if parameters else None,
-        "run on": known.get("device"),
+        "images": [(it, data, _marks(it, names)) for it, data in found],
+        "names": names,
+        "datasets": sorted({it.dataset for it, _ in found}),
+        "classes": sorted({it.truth for it, _ in found}),
     }
+
+
+def _marks(example: Example, names: Sequence[str]) -> str:
+    right = {said.who: said.is_right for said in example.said}
+    return "".join({True: "1", False: "0", None: "-"}[right.get(name)] for name in names)
+
+
+class Thumbnails:
+    """Pictures of images in a folder, a tar, a manifest, or the folder of several datasets."""
+
+    def __init__(self, path: Path, places: Iterable[tuple[str, str]]) -> None:
+        """places: dataset and split of the images that are looked for.
+
+        Raises UsageError where none of them is there.
+        """
+        if not path.exists():
+            raise UsageError(f"there is no {path}: images=… is a folder, a tar or a manifest")
+        self._images = {place: _by_id(_sources(path, *place)) for place in places}
+        if not any(self._images.values()):
+            names = ", ".join("/".join(place) for place in self._images)
+            raise UsageError(
+                f"{path} has no images of {names}: images=… is the folder, tar or manifest that "
+                "they were extracted from, or the folder that has one of these for each dataset"
+            )
+
+    def of(self, example: Example) -> str | None:
+        """A WebP in base64; None where the image is not there, or is another one."""
+        found = self._images.get((example.dataset, example.split), {})
+        for _, source, row in sorted(found.get(_bare(example.id), []), key=lambda it: it[0]):
+            if not any(example.content) or source.digest(row) == example.content:
+                return _webp(source, row)
+        return None
+
+
+def _by_id(sources: Iterable[ImageSource]) -> dict[str, list[tuple[int, ImageSource, int]]]:
+    """Images by their ids without an ending, and without folders before them, and how many.
+
+    A tar of a folder has the folder's name before each id.
+    """
+    found: dict[str, list[tuple[int, ImageSource, int]]] = {}
+    for source in sources:
+        for row, name in enumerate(source.ids):
+            parts = _bare(name).split("/")
+            for before in range(len(parts)):
+                found.setdefault("/".join(parts[before:]), []).append((before, source, row))
+    return found
+
+
+def _bare(name: str) -> str:
+    """An id without the ending of an image file."""
+    from clipsyn.images.sources.files import SUFFIXES
+
+    stem, _, ending = name.rpartition(".")
+    return stem if stem and f".{ending.lower()}" in SUFFIXES else name
+
+
+def _webp(source: ImageSource, row: int) -> str | None:
+    from clipsyn.images.decode import UndecodableImage
+
+    try:
+        image = source.image(row)
+    except UndecodableImage:
+        return None
+    image.info.clear()  # profiles and comments
+    image.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=_QUALITY)
+    return b64encode(file.getvalue()).decode()
+
+
+def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
+    """Every reading of a path that has images for a dataset and split, whose names may be any."""
+    from clipsyn.extract.images import open_source
+    from clipsyn.images.sources import inside
+    from clipsyn.images.sources.files import open_path
+    from clipsyn.images.sources.webdataset import open_tar
+
+    if path.suffix == ".tar":
+        yield open_tar(path, dataset, split)
+        return
+    if look_up(dataset):
+        with suppress(ClipsynError, OSError):
+            yield open_source(dataset, split, root=path)
+    for name in (dataset, ""):
+        with suppress(ClipsynError, OSError):
+            (place,) = inside("images", [name], [path])
+            inside("images", [split], [place])
+            yield open_path(place, dataset, split, path)

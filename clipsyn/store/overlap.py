@@ -179,20 +179,6 @@ def _images(tables: Sequence[SampleTable]) -> list[Images]:
     return Images.of_sets([table.marks for table in tables]) if tables else []
 
 
-def sharing(tables: Sequence[SampleTable]) -> dict[str, frozenset[str]]:
-    """By dataset: the others that hold an image of it, in any split, where there are any."""
-    held: dict[str, set[int]] = {}
-    for table, shown in zip(tables, _images(tables), strict=True):
-        held.setdefault(table.dataset, set()).update(shown.number.tolist())
-    found = {
-        name: frozenset(
-            other for other in held if other != name and not own.isdisjoint(held[other])
-        )
-        for name, own in held.items()
-    }
-    return {name: others for name, others in found.items() if others}
-
-
 def image_notes(tables: Sequence[SampleTable], *, shared: bool = True) -> list[str]:
     """What to say beside numbers about images of which some have copies, in a set or in others.
 

@@ -151,7 +151,7 @@ def test_it_is_drawn_with_lines_and_bounded(figure, data):
 
 def test_other_numbers_are_another_figure(figure, data):
     """What is in the CSV is what is drawn: no number comes from anywhere else."""
-    numbers = data.select(pl.col(pl.Float64)).columns or ["images"]
+    numbers = data.select(pl.selectors.float()).columns or ["images"]
     changed = data.with_columns(pl.col(numbers) * 0.5)
     assert svg(figure(data).figure) != svg(figure(changed).figure)
 

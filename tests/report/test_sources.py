@@ -12,7 +12,7 @@ from clipsyn.errors import StoreError, UnknownName, UsageError
 from clipsyn.evaluation.results.files import RowsFile
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.report import FIGURES, Drawn
-from clipsyn.report.plot import frame_of, plot, selected
+from clipsyn.report.evidence import frame_of, plot, selected
 from clipsyn.show.figure import Figure
 
 ROW = dict.fromkeys(RESULT) | {

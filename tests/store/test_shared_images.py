@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.store.overlap import image_notes, shared_images, sharing
+from clipsyn.store.overlap import image_notes, shared_images
 from clipsyn.store.samples import SampleTable
 
 
@@ -37,9 +37,3 @@ def test_it_is_said(sets):
     assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in several
     assert image_notes(sets, shared=False) == [copies]
     assert image_notes(sets[1:3]) == []
-
-
-def test_who_shares_with_whom(sets):
-    assert sharing(sets) == {"all": {"birds", "cars"}, "birds": {"all"}, "cars": {"all"}}
-    assert sharing(sets[1:]) == {}
-    assert sharing([]) == {}

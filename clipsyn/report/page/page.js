@@ -42,9 +42,9 @@
 
   document.querySelectorAll("table.sortable").forEach(prepare);
 
-  const fits = (item, wanted, backbones) => {
+  const fits = (item, wanted) => {
     const { right: marks, class: truth, dataset } = item.dataset;
-    const hits = [...marks.slice(0, backbones)].filter((mark) => mark === "1").length;
+    const hits = [...marks].filter((mark) => mark === "1").length;
     const right = { "": true, none: hits === 0, some: hits > 0 };
     const wrong = { "": true, others: hits === 1 };
     return (
@@ -57,7 +57,7 @@
 
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   const csv = (items) =>
-    [["dataset", "image", "class", "by", "answer", "confidence", "right"]]
+    [["dataset", "image", "class", "by", "answer", "right"]]
       .concat(
         items.flatMap(({ dataset, children }) =>
           [...children[1].children].map((said) => [
@@ -65,7 +65,6 @@
             dataset.image,
             dataset.class,
             ...[...said.children].map((it) => it.textContent),
-            said.dataset.confidence,
             said.className === "is-right" ? "yes" : "no",
           ]),
         ),
@@ -75,10 +74,9 @@
 
   document.querySelectorAll("form.filters").forEach((form) => {
     const items = [...form.nextElementSibling.children];
-    const backbones = Number(form.getAttribute("data-backbones")); // form.dataset is a field of it
     const choose = () => {
       const wanted = Object.fromEntries(new FormData(form));
-      items.forEach((item) => (item.hidden = !fits(item, wanted, backbones)));
+      items.forEach((item) => (item.hidden = !fits(item, wanted)));
       const shown = items.filter((item) => !item.hidden);
       form.querySelector("[role=status]").textContent = `${shown.length} of ${items.length} images`;
       form.querySelector("a").href = `data:text/csv;charset=utf-8,${encodeURIComponent(csv(shown))}`;
