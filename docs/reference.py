@@ -16,7 +16,7 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.evaluation import ProtocolSettings
 from clipsyn.evaluation.selection import Selection
-from clipsyn.exchange.settings import ImportSettings
+from clipsyn.exchange import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.report import ReportSettings
 from clipsyn.settings import Settings, declared, defaults, explained

@@ -20,10 +20,11 @@ from clipsyn.cli.output import (
     say_tables,
 )
 from clipsyn.errors import UsageError
+from clipsyn.names import FeatureKey
 from clipsyn.text import counted, few
 
 if TYPE_CHECKING:
-    from clipsyn.exchange.origins import Made
+    from clipsyn.exchange.provenance import Made
     from clipsyn.show.table import Tables
 
 Rows = list[dict[str, Any]]
@@ -73,7 +74,7 @@ def info(
         raise UsageError("give one of --provenance, --bibtex and a GROUP")
     opened = FeatureStore.open(store)
     if provenance or bibtex:
-        from clipsyn.exchange.origins import made
+        from clipsyn.exchange.provenance import made
 
         cells = made(opened, select(opened, **filters))
         (_say_citations if bibtex else _say_provenance)(cells, output)
@@ -87,30 +88,33 @@ def info(
 
 def _say_citations(cells: Sequence[Made], output: Output) -> None:
     """What to cite for cells, as BibTeX; what nothing is known for, on standard error."""
-    from clipsyn.exchange.origins import citations
+    from clipsyn.exchange.provenance import bibtex, cited, not_cited
 
-    found = citations(cells)
-    if not output.json(found.json()):
-        say_document(found.bibtex())
-        say_notes(found.unknown)
+    works = [
+        {"key": known.key, "kind": known.kind, **known.fields, "for": reasons}
+        for known, reasons in cited(cells)
+    ]
+    if not output.json({"works": works, "unknown": not_cited(cells)}):
+        say_document(bibtex(cells))
+        say_notes(not_cited(cells))
 
 
 def _say_provenance(cells: Sequence[Made], output: Output) -> None:
     """How cells were made, and of which weights and images, each once."""
-    from clipsyn.exchange.card import images_table, weights_table
-    from clipsyn.exchange.origins import distinct_runs
+    from clipsyn.exchange.provenance import images_table, runs, weights_table
 
-    if output.json([cell.json() for cell in cells]):
+    if output.json(cells):
         return
-    for number, (run, made) in enumerate(distinct_runs(cells).items(), 1):
-        whens = sorted(cell.when for cell in made if cell.when)
+    for number, made in enumerate(runs(cells), 1):
+        whens = sorted(cell["made"] for cell in made if cell["made"])
+        first = made[0]
         about = {
-            "command": "; ".join(run.commands) or "not recorded",
+            "command": "; ".join(first["commands"]) or "not recorded",
             "made": " to ".join(dict.fromkeys((*whens[:1], *whens[-1:]))) or "not recorded",
-            "on": few(list(dict.fromkeys(host for cell in made for host in cell.run.hosts))),
-            "by": run.made_by,
-            "versions": ", ".join(map(" ".join, run.versions)) or "not recorded",
-            "device": run.device,
+            "on": few(list(dict.fromkeys(host for cell in made for host in cell["hosts"]))),
+            "by": first["made_by"],
+            "versions": ", ".join(map(" ".join, first["versions"].items())) or "not recorded",
+            "device": first["device"],
         }
         say(f"{number}. {_cells(made)}")
         for what, said in about.items():
@@ -122,9 +126,10 @@ def _say_provenance(cells: Sequence[Made], output: Output) -> None:
 
 def _cells(made: Sequence[Made]) -> str:
     if len(made) == 1:
-        return str(made[0].key)
+        names = ("dataset", "split", "perturbation", "backbone")
+        return str(FeatureKey(*(made[0][name] for name in names)))
     counts = (
-        counted(len({getattr(cell.key, field) for cell in made}), field)
+        counted(len({cell[field] for cell in made}), field)
         for field in ("backbone", "dataset", "perturbation")
     )
     return f"{len(made):,} cells: {', '.join(counts)}"

@@ -25,7 +25,7 @@ from clipsyn.cli.options import (
 )
 from clipsyn.cli.output import Output, say, say_lines, say_notes, say_rows
 from clipsyn.errors import ClusterError, Interrupted, UsageError
-from clipsyn.exchange.settings import ImportSettings
+from clipsyn.exchange import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.images import SplitSettings
 from clipsyn.run.jobs import (
@@ -153,10 +153,10 @@ _FILES = click.Argument(["files"], type=click.Path(path_type=Path), nargs=-1, re
 def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any) -> None:
     """Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 
-    FILES are CSV, Parquet, npy, npz or pt, folders of them, folders of clip-retrieval, or what
-    `clipsyn export` has written. Rows are found by id, never by place (but for --row-order), among
-    the samples of the dataset; a new dataset gets its samples from the file. All commands that need
-    only predictions then show them beside extracted backbones.
+    FILES are CSV, Parquet, npy, npz or pt, folders of them, or what `clipsyn export` has written.
+    Rows are found by id, never by place (but for --row-order), among the samples of the dataset; a
+    new dataset gets its samples from the file. All commands that need only predictions then show
+    them beside extracted backbones.
 
     \b
     clipsyn import store mine.csv -d emoji-food -b mine

@@ -147,7 +147,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
-    from clipsyn.exchange.card import card
+    from clipsyn.exchange.provenance import card
     from clipsyn.remote.push import Push, address_of
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
@@ -231,10 +231,10 @@ def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | 
     """Write cells of STORE into the new folder OUTPUT, for other tools or as a data set.
 
     \b
-    npz           one file a cell
+    npz           one file a cell, which `clipsyn import STORE OUTPUT` reads back
     huggingface   parquet with a card, as the library datasets and the hub read
 
-    The numbers have the bits of the store's, and `clipsyn import STORE OUTPUT` reads them back.
+    The numbers have the bits of the store's.
 
     \b
     clipsyn export store embeddings -d emoji-food -b tiny-RN/zoo
@@ -246,7 +246,7 @@ def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | 
     from clipsyn.store.select import select
 
     opened = FeatureStore.open(store)
+    keys = select(opened, **filters)
     with progress() as counters:
-        manifest = write(opened, output, select(opened, **filters), layout, counters)
-    cells = len(manifest.cells)
-    say(f"{counted(cells, 'cell')} written to {output}, with README.md and export.json")
+        write(opened, output, keys, layout, counters)
+    say(f"{counted(len(keys), 'cell')} written to {output}, with README.md")

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,6 @@ class NewCell:
         """Of the predictions, or of the first class embeddings."""
         return next(iter(self.part.texts), self.part.prompts)
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        texts = (text.file for text in self.part.texts.values())
-        return tuple(dict.fromkeys((*self.part.files, *texts)))
-
 
 def check_parts(parts: Sequence[Part]) -> None:
     """Raise DatasetError for an id twice, and where two files hold one cell."""
@@ -87,12 +81,12 @@ def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list
     rows = {name: row for row, name in enumerate(table.ids)}
     shown: dict[str, set[str]] = {}
     for part in parts:
-        shown.setdefault(part.perturbation, set()).update(part.ids or table.ids)
+        shown.setdefault(part.perturbation, set()).update(part.ids or ())
     cells = []
     for part in parts:
         of_all = shown[part.perturbation] if part.of_condition else rows.keys()
         expected = [name for name in table.ids if name in of_all]
-        ids = _row_ids(part, table) if part.ids is None else part.ids
+        ids = part.ids or ()
         _check_ids(part, ids, expected, rows, intersect)
         at = np.array([rows.get(name, -1) for name in ids], np.intp)
         key = FeatureKey(table.dataset, table.split, part.perturbation, part.backbone)
@@ -107,54 +101,59 @@ def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list
     )
 
 
-def new_table(parts: Sequence[Part], split: Split) -> SampleTable:
-    """A sample table of the parts' ids and labels, in the order they come in.
-
-    Content hashes are all zero, since no image was read.
+def with_ids(part: Part, table: SampleTable | None) -> Part:
+    """The part, whose rows are those of the table in its order, or get ids ``row-…``, if it has
+    none.
     """
-    parts = [_numbered(part) for part in parts]
-    ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
-    labels = np.full(len(ids), NO_LABEL, np.int32)
-    rows = {name: row for row, name in enumerate(ids)}
-    for part in parts:
-        if part.labels is not None and part.ids is not None:
-            given = class_indices(part.labels, split.class_names, part)
-            at = np.array([rows[name] for name in part.ids], np.intp)
-            _check_labels(part, given, labels[at], split.class_names)
-            labels[at[given >= 0]] = given[given >= 0]
-    unseen, about = np.zeros((len(ids), 32), np.uint8), (split.metric, split.licence)
-    return SampleTable(split.dataset, split.split, ids, labels, unseen, split.class_names, *about)
-
-
-def check_labels(parts: Sequence[Part], table: SampleTable) -> None:
-    """Refuse parts whose labels differ from the table's, where both have one."""
-    rows = {name: row for row, name in enumerate(table.ids)}
-    for part in parts:
-        if part.labels is None:
-            continue
-        given = class_indices(part.labels, table.class_names, part)
-        ids = table.ids if part.ids is None else part.ids
-        at = [rows.get(name, -1) for name in ids]
-        there = np.array([table.labels[row] if row >= 0 else NO_LABEL for row in at], np.int32)
-        if len(there) == len(given):
-            _check_labels(part, given, there, table.class_names)
-
-
-def _numbered(part: Part) -> Part:
-    """The part, with ids ``row-…`` if it has none."""
     if part.ids is not None:
         return part
-    width = len(str(part.rows - 1))
-    return replace(part, ids=tuple(f"row-{row:0{width}}" for row in range(part.rows)))
-
-
-def _row_ids(part: Part, table: SampleTable) -> tuple[str, ...]:
+    if table is None:
+        width = len(str(part.rows - 1))
+        return replace(part, ids=tuple(f"row-{row:0{width}}" for row in range(part.rows)))
     if part.rows != len(table):
         raise DatasetError(
             f"{part}: {part.rows:,} rows in the store's order, which has {len(table):,} samples of "
             f"{table.name}: give ids=FILE instead of row_order=True"
         )
-    return table.ids
+    return replace(part, ids=table.ids)
+
+
+def new_table(parts: Sequence[Part], split: Split) -> SampleTable:
+    """A sample table of the parts' ids and labels, in the order they come in.
+
+    Content hashes are all zero, since no image was read.
+    """
+    ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
+    none = np.full(len(ids), NO_LABEL, np.int32)
+    labels = labels_of(parts, ids, none, split.class_names)
+    unseen, about = np.zeros((len(ids), 32), np.uint8), (split.metric, split.licence)
+    return SampleTable(split.dataset, split.split, ids, labels, unseen, split.class_names, *about)
+
+
+def labels_of(
+    parts: Sequence[Part], ids: Sequence[str], known: NDArray[np.int32], names: Sequence[str]
+) -> NDArray[np.int32]:
+    """The labels of samples, with those that the parts add to what is known.
+
+    Raises DatasetError for one that is another than is known.
+    """
+    rows, labels = {name: row for row, name in enumerate(ids)}, known.copy()
+    for part in parts:
+        if part.labels is None or part.ids is None:
+            continue
+        given = class_indices(part.labels, names, part)
+        at = np.array([rows.get(name, -1) for name in part.ids], np.intp)
+        told = (at >= 0) & (given >= 0)
+        differ = np.flatnonzero(told & (labels[at] >= 0) & (labels[at] != given))
+        if len(differ):
+            row = int(differ[0])
+            raise DatasetError(
+                f"{part}: {len(differ):,} labels are others than known so far ({part.ids[row]}: "
+                f"{called(given[row], names)}, not {called(labels[at[row]], names)}): mend them, "
+                "or leave labels away"
+            )
+        labels[at[told]] = given[told]
+    return labels
 
 
 def _check_ids(
@@ -185,20 +184,6 @@ def _check_ids(
         f"{part}: {' and '.join(problems)}: mend the ids, or take those in common with "
         "intersect=True"
     )
-
-
-def _check_labels(
-    part: Part, given: NDArray[Any], there: NDArray[Any], names: Sequence[str]
-) -> None:
-    differ = np.flatnonzero((given >= 0) & (there >= 0) & (given != there))
-    if len(differ):
-        row = int(differ[0])
-        name = part.ids[row] if part.ids else f"row {row}"
-        raise DatasetError(
-            f"{part}: {len(differ):,} labels are others than known so far ({name}: "
-            f"{called(given[row], names)}, not {called(there[row], names)}): mend them, or leave "
-            "labels away"
-        )
 
 
 def _cell(

@@ -1,36 +1,33 @@
 """Arrays: logits (row, class), embeddings (row, embed) or predictions (row,).
 
 From npy, npz and files with one tensor of torch's; CLIP_benchmark's feature cache is a folder of
-these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``, and clip-retrieval's inference writes one
-of ``img_emb/*.npy`` beside ``metadata/*.parquet``.
+these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import math
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.export import ARRAYS, NAME, Cell, Classes, Manifest, Split, read_manifest
-from clipsyn.exchange.parts import Part, Text, as_logits, short, text_of
-from clipsyn.exchange.settings import ImportSettings
-from clipsyn.exchange.tables import SUFFIXES as TABLES
-from clipsyn.exchange.tables import Table, read_column, texts_of
-from clipsyn.exchange.torch_files import SUFFIXES as TORCH
-from clipsyn.exchange.torch_files import read_tensor
-from clipsyn.methods.pool import as_labels
+from clipsyn.exchange import ImportSettings
+from clipsyn.exchange.parts import Part, Texts, as_logits, short
 from clipsyn.names import parse_perturbation
-from clipsyn.settings import defaults
-from clipsyn.show.frames import read_parquet
-from clipsyn.store.rows import class_indices
 from clipsyn.store.schema import PROMPTS
-from clipsyn.text import foreign
+from clipsyn.text import check_pickle, foreign
 
+TORCH = (".pt", ".pth")
 SUFFIXES = (".npy", ".npz", *TORCH)
 _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
     "predictions": ("predictions", "prediction", "preds"),
@@ -40,19 +37,22 @@ _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
 }
 _IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
 _LABELS = ("labels", "label", "targets", "y")
+_ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
+_LOGARITHM = 10  # models have a factor of 14 or more; its logarithm, their parameter, is below 5
+_LOG = logging.getLogger("clipsyn")
 
 
 def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part:
     """The part of one file; `known` are class names, where there are any."""
     arrays = load(path)
     kind, values = _find(path, arrays, wanted)
-    ids = read_texts(wanted.ids, "id", wanted) if wanted.ids else _inside(path, arrays, _IDS)
+    ids = _read_texts(wanted.ids, "id") if wanted.ids else _inside(path, arrays, _IDS)
     cached = _cached_labels(path)
     beside = wanted.labels or cached
-    labels = read_texts(beside, "label", wanted) if beside else _inside(path, arrays, _LABELS)
+    labels = _read_texts(beside, "label") if beside else _inside(path, arrays, _LABELS)
     if ids is None and not wanted.row_order:
         raise UsageError(
-            f"{path} has no ids: give ids=FILE (one a line, an npy, or a table with them), or "
+            f"{path} has no ids: give ids=FILE (one a line, or an npy), or "
             "row_order=True if its rows are the samples in the store's order"
         )
     if ids and "" in ids:
@@ -64,7 +64,7 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
     perturbation = parse_perturbation(wanted.perturbation).label
     backbone = wanted.backbone or (path.parent if cached else path).stem
     files = (path, cached) if cached else (path,)
-    text = text_of(path, arrays, wanted) if kind == "embeddings" else None
+    prompts = wanted.prompts or PROMPTS
     return Part(
         backbone,
         perturbation,
@@ -74,8 +74,37 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
         labels,
         files=files,
         prompts=wanted.prompts,
-        texts={wanted.prompts or PROMPTS: text} if text else {},
+        texts=_texts_of(path, arrays, prompts) if kind == "embeddings" else {},
     )
+
+
+def _texts_of(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> Texts:
+    """The class embeddings of an npz, with their logit scale; none where it has none."""
+    embeddings = arrays.get("class_embeddings")
+    if embeddings is None:
+        return {}
+    scale = arrays.get("logit_scale", np.array(()))
+    if scale.size != 1 or scale.dtype.kind not in "fiu":
+        raise DatasetError(
+            f"{path} has class embeddings and not one logit_scale, the factor of the logits: 100 "
+            "for OpenAI's models"
+        )
+    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or not embeddings.size:
+        raise DatasetError(
+            f"{path}: class embeddings are numbers (class, embed), not {embeddings.dtype} "
+            f"{embeddings.shape}"
+        )
+    values, factor = embeddings.astype(np.float64), float(scale.reshape(-1)[0])
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise DatasetError(f"{path}: class embeddings are finite, and none is of norm 0")
+    if factor < _LOGARITHM:
+        _LOG.info(
+            f"note: logits are {factor:g} times the cosines; if {factor:g} is the logarithm of the "
+            f"factor, write logit_scale={np.exp(factor):.4g}"
+        )
+    unit = values if (abs(norms - 1) < _ROUNDED).all() else values / norms
+    return {prompts: (unit.astype(np.float32), factor)}
 
 
 def cached_features(folder: Path, split: str) -> Path | None:
@@ -101,10 +130,8 @@ def _cached_labels(features: Path) -> Path | None:
     return labels if labels != features and labels.exists() else None
 
 
-def read_texts(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]:
-    """Ids or labels from a text file with one a line, an npy, or that column of a table."""
-    if path.suffix in TABLES:
-        return read_column(path, role, wanted)
+def _read_texts(path: Path, role: str) -> tuple[str, ...]:
+    """Ids or labels from a text file with one a line, or an npy."""
     if path.suffix in (".npy", *TORCH):
         return _texts(path, role, load(path)[path.name])
     told = f"{path} cannot be read as {role}s, one a line"
@@ -216,155 +243,104 @@ def _texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
     return tuple(str(value).strip() for value in values)
 
 
-# clip-retrieval
+# One tensor of torch's
+#
+# Such a file is a zip: ``data.pkl`` tells type and shape, ``data/KEY`` is what they are of. The
+# pickle is read by an unpickler that knows the names of tensors and no other, so that nothing in a
+# file is ever run.
 
 
-def is_clip_retrieval(path: Path) -> bool:
-    return (path / "img_emb").is_dir()
+_STORAGES = {
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "u2",  # the upper half of a float32
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+}
 
 
-def read_clip_retrieval(path: Path, wanted: ImportSettings) -> list[Part]:
-    """Image embeddings, of which the metadata are the table."""
-    if wanted.kind not in ("auto", "embeddings"):
-        raise UsageError(f"{path} has image embeddings, no {wanted.kind}: leave kind=… away")
-    files = _numbered(path / "img_emb", "npy")
-    embeddings, told = _embeddings(files), f"the metadata of {path} cannot be read"
-    with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-        frame = pl.concat([read_parquet(file) for file in _numbered(path / "metadata", "parquet")])
-    if len(frame) != len(embeddings):
-        raise DatasetError(
-            f"{path}: {len(embeddings):,} image embeddings, and metadata of {len(frame):,} images"
-        )
-    return Table(path, wanted, (), frame, embeddings, files).parts()
+def read_tensor(path: Path) -> NDArray[Any]:
+    """The tensor as an array of its own type (bfloat16 as float32).
 
-
-def _embeddings(files: tuple[Path, ...]) -> NDArray[np.float32]:
-    """The rows of all files, (image, embed)."""
-    parts = [load(file)[file.name] for file in files]
-    for file, rows in zip(files, parts, strict=True):
-        if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1:] != parts[0].shape[1:]:
-            raise DatasetError(
-                f"{file}: image embeddings are numbers (row, embed), as wide in all files, not "
-                f"{rows.dtype} {rows.shape}"
-            )
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _numbered(folder: Path, ending: str) -> tuple[Path, ...]:
-    """img_emb_0.npy, img_emb_1.npy, … img_emb_10.npy: by number, not by name."""
-    files = [path for path in folder.glob(f"*.{ending}") if path.is_file()]
-    if not files:
-        raise DatasetError(f"{folder} has no {ending} files")
-    return tuple(sorted(files, key=_number))
-
-
-def _number(path: Path) -> tuple[int, str]:
-    digits = path.stem.rpartition("_")[2]
-    return (int(digits) if digits.isdecimal() else -1, path.name)
-
-
-# Exports
-
-
-def is_export(path: Path) -> bool:
-    return (path / NAME).is_file()
-
-
-def read_export(folder: Path, wanted: ImportSettings) -> Iterator[tuple[Split, list[Part]]]:
-    """The splits of an export, and the parts of each.
-
-    Raises DatasetError for files that cannot be, UsageError for options that an export needs none
-    of: it says itself what it holds.
+    Raises DatasetError for anything but one dense tensor in torch's zip format.
     """
-    usual = defaults(ImportSettings)
-    asked = [name for name, value in usual.items() if getattr(wanted, name) != value]
-    if asked := [name for name in asked if name not in ("replace", "intersect")]:
-        raise UsageError(
-            f"{folder} is an export, which says itself what it holds: leave {asked[0]}=… away"
-        )
-    manifest = read_manifest(folder)
-    for split in manifest.splits:
-        place = split.dataset, split.split
-        cells = [it for it in manifest.cells if (it.key.dataset, it.key.split) == place]
-        yield split, [_part(folder, manifest, split, cell) for cell in cells]
+    with foreign(partial(_no_tensor, path)), zipfile.ZipFile(path) as file:
+        (record,) = (name for name in file.namelist() if name.endswith("/data.pkl"))
+        _check_sizes(path, file)
+        pickled = file.read(record)
+        check_pickle(pickled)
+        tensor = _Tensors(BytesIO(pickled), file, record.removesuffix("data.pkl")).load()
+    if not isinstance(tensor, np.ndarray):
+        raise _no_tensor(path, f"it holds a {type(tensor).__name__}")
+    return tensor
 
 
-def _part(folder: Path, manifest: Manifest, split: Split, cell: Cell) -> Part:
-    """What the file of a cell holds; DatasetError where it does not hold that."""
-    path, key = folder / cell.file, cell.key
-    with foreign(lambda reason: DatasetError(f"{path} does not hold what was exported: {reason}")):
-        arrays = _READERS[manifest.layout](path)
-        if cell.kind not in arrays:
-            raise ValueError(f"it has no {cell.kind}")
-        ids, labels = tuple(map(str, arrays["ids"])), as_labels(arrays["labels"])
-        valid, confidence = arrays["valid"], arrays.get("confidences")
-        if confidence is not None:
-            if confidence.dtype.kind not in "fiu" or confidence.shape != (len(ids),):
-                raise ValueError("its confidences are not one number for each id")
-            if confidence.dtype.kind != "f":  # whole numbers cannot be NaN
-                confidence = confidence.astype(np.float32)
-        shapes = {labels.shape, valid.shape, arrays[cell.kind].shape[:1]}
-        if shapes != {(len(ids),)} or valid.dtype != np.bool_:
-            raise ValueError("its arrays have not one row for each id")
-        values = _values(path, cell.kind, arrays[cell.kind], split.class_names)
-        values[~valid] = -1 if cell.kind == "predictions" else np.nan
-        texts = {it.prompts: _text(folder, it) for it in manifest.classes_of(cell)}
-    return Part(
-        key.backbone,
-        parse_perturbation(key.perturbation).label,
-        cell.kind,
-        ids,
-        values,
-        labels,
-        files=(path,),
-        confidence=confidence,
-        prompts=cell.prompts,
-        texts=texts,
+def _no_tensor(path: Path, reason: str) -> DatasetError:
+    return DatasetError(
+        f"{path} cannot be read as one tensor of torch's ({reason}): convert it, python -c "
+        f"\"import numpy, torch; numpy.save('{path.stem}.npy', torch.load('{path}', "
+        'weights_only=True).float().cpu().numpy())"'
     )
 
 
-def _values(
-    path: Path, kind: str, values: NDArray[Any], class_names: tuple[str, ...]
-) -> NDArray[Any]:
-    """A copy, of the type that a part has."""
-    if kind == "predictions":
-        return class_indices(str(path), values).astype(np.int64)
-    _, matrix = checked(path, kind, values, class_names)
-    return (values if values.dtype == np.float16 and kind == "embeddings" else matrix).copy()
+def _check_sizes(path: Path, file: zipfile.ZipFile) -> None:
+    """Raise ValueError for what is not as large as it says: torch compresses nothing."""
+    on_disk = path.stat().st_size
+    for member in file.infolist():
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > on_disk:
+            raise ValueError(f"{member.filename} would be {member.file_size:,} bytes, compressed")
 
 
-def _text(folder: Path, classes: Classes) -> Text:
-    path = folder / classes.file
-    arrays = load(path)
-    with foreign(lambda reason: DatasetError(f"{path} has no such class embeddings: {reason}")):
-        embeddings, scale = arrays["class_embeddings"], float(arrays["logit_scale"])
-    return Text(embeddings, scale, path)
+class _Tensors(pickle.Unpickler):
+    def __init__(self, stream: Any, file: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(stream)
+        self._file = file
+        self._folder = folder
+        self._values: NDArray[Any] | None = None  # of the one tensor, taken once: a pickle of a
+        # hundred bytes may ask for them a million times
 
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
+            **{("torch", storage): storage for storage in _STORAGES},
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no tensor")
+        return known[module, name]
 
-def _read_huggingface(path: Path) -> dict[str, NDArray[Any]]:
-    """The columns as the arrays of an npz."""
-    frame = read_parquet(path)
-    columns = {ARRAYS[name]: _column(frame[name]) for name in ARRAYS if name in frame.columns}
-    if "embeddings" in columns:
-        columns["embeddings"] = columns["embeddings"].astype(np.float16)
-    return {
-        **columns,
-        "ids": np.array(texts_of(path, frame["sample_id"]), object),
-        "labels": frame["label"].to_numpy(),
-        "valid": frame["valid"].to_numpy(),
-    }
+    def persistent_load(self, pid: Any) -> NDArray[Any]:
+        if self._values is not None:
+            raise pickle.UnpicklingError("it holds several tensors")
+        _, storage, key, *_ = pid
+        order = f"{self._folder}byteorder"
+        is_big = order in self._file.namelist() and self._file.read(order) == b"big"
+        dtype = np.dtype(_STORAGES[storage]).newbyteorder(">" if is_big else "<")
+        values = np.frombuffer(self._file.read(f"{self._folder}data/{key}"), dtype)
+        self._values = values.astype(dtype.newbyteorder("="), copy=False)
+        if storage == "BFloat16Storage":
+            self._values = (values.astype(np.uint32) << 16).view(np.float32)
+        return self._values
 
-
-def _column(column: pl.Series) -> NDArray[Any]:
-    """A column with something in place of null: there is no value."""
-    if isinstance(column.dtype, pl.Array):
-        rows = np.full((len(column), column.dtype.shape[0]), np.nan, np.float32)
-        rows[~column.is_null().to_numpy()] = column.drop_nulls().to_numpy()
-        return rows
-    return column.fill_null(0).to_numpy()
-
-
-_READERS = {
-    "npz": load,
-    "huggingface": _read_huggingface,
-}
+    def _tensor(
+        self,
+        storage: NDArray[Any],
+        offset: int,
+        size: Sequence[int],
+        stride: Sequence[int],
+        *_: Any,
+    ) -> NDArray[Any]:
+        if storage is not self._values:
+            raise pickle.UnpicklingError("it holds several tensors")
+        self._values = storage[:0]
+        count = math.prod(size)
+        if min((offset, *size)) < 0 or offset + count > len(storage):
+            raise ValueError("its shape does not fit its numbers")
+        steps = tuple(math.prod(size[at:]) for at in range(1, len(size) + 1))  # in one piece
+        if any(n > 1 and own != step for n, own, step in zip(size, stride, steps, strict=True)):
+            raise ValueError("it is a part or a transpose of another tensor")
+        return storage[offset : offset + count].reshape(size).copy()

@@ -1,11 +1,7 @@
 """`clipsyn export`: cells of a store as a folder of files, with the bits that the store has.
 
-`export.json` says what the files are, so that an import needs no options:
-
-    {"format": "1.0", "layout": …, "splits": […], "classes": […], "cells": […]}
-
-Every file is named by its path from there. What another program wrote is read with suspicion: no
-path leaves the folder.
+Each file says what it is of, as JSON, so that an import needs no options: an npz in its array
+`clipsyn`, parquet in metadata of that name.
 """
 
 from __future__ import annotations
@@ -14,125 +10,47 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import LAYOUTS
-from clipsyn.exchange.card import page
-from clipsyn.exchange.origins import made
-from clipsyn.names import FeatureKey
+from clipsyn.exchange import LAYOUTS, ImportSettings
+from clipsyn.exchange.arrays import checked, load
+from clipsyn.exchange.parts import Part
+from clipsyn.exchange.provenance import made, page
+from clipsyn.methods.pool import as_labels
+from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.show.frames import guarded_output
+from clipsyn.settings import defaults
+from clipsyn.show.frames import guarded_output, read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
+from clipsyn.store.rows import class_indices
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.schema import folder_name
-from clipsyn.text import first_problem, foreign, parse_json
+from clipsyn.store.schema import check_format, folder_name
+from clipsyn.text import foreign, parse_json
 
-NAME = "export.json"
-_FORMAT = "1.0"
+_ABOUT = "clipsyn"
+_FORMAT = "2.0"
 _ARRAYS = {  # in the store, by what a cell holds; not every prediction has a confidence
     "embeddings": ("image_embedding",),
     "logits": ("logit",),
     "predictions": ("prediction", "confidence"),
 }
-ARRAYS = {  # what the store's arrays are called in an npz, as `clipsyn import` knows them
+_NAMES = {  # what they are called in an npz, as others import them
     "image_embedding": "embeddings",
     "logit": "logits",
     "prediction": "predictions",
     "confidence": "confidences",
 }
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split's samples, beside their ids and labels, which stand in each cell."""
-
-    dataset: str
-    split: str
-    class_names: tuple[str, ...]
-    metric: str
-    licence: str
-
-
-@dataclass(frozen=True)
-class Classes:
-    """A file with the class embeddings of a backbone, and the factor of its logits."""
-
-    file: str
-    dataset: str
-    prompts: str
-    backbone: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell, and its file or the folder of its files."""
-
-    file: str
-    key: FeatureKey
-    kind: str  # what it holds
-    prompts: str | None  # of logits and predictions, where it is known
-    fingerprint: str  # in the store that it is from
-
-
-@dataclass(frozen=True)
-class Manifest:
-    layout: str
-    splits: tuple[Split, ...]
-    classes: tuple[Classes, ...]
-    cells: tuple[Cell, ...]
-
-    def dumps(self) -> bytes:
-        content = {"format": _FORMAT, **asdict(self)}
-        return json.dumps(content, ensure_ascii=False, indent=1).encode()
-
-    def classes_of(self, cell: Cell) -> list[Classes]:
-        """Those that make logits of the image embeddings of a cell."""
-        names = cell.key.dataset, cell.key.backbone
-        of_names = [it for it in self.classes if (it.dataset, it.backbone) == names]
-        return of_names if cell.kind == "embeddings" else []
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What an export holds; raises DatasetError where that cannot be."""
-    from pydantic import TypeAdapter, ValidationError
-
-    path = folder / NAME
-    with foreign(lambda reason: DatasetError(f"{path} cannot be read: {reason}")):
-        content = parse_json(path.read_bytes())
-        version = str(content["format"])
-        if version.partition(".")[0] != _FORMAT.partition(".")[0]:
-            raise ValueError(f"it has format {version}, and this clipsyn reads {_FORMAT}")
-        try:
-            return _checked(TypeAdapter(Manifest).validate_python(content))
-        except ValidationError as error:
-            raise ValueError(first_problem(error)) from None
-
-
-def _checked(manifest: Manifest) -> Manifest:
-    """What an import would pass over; what else cannot be, it finds in the files."""
-    for file in [cell.file for cell in manifest.cells] + [it.file for it in manifest.classes]:
-        path = PurePosixPath(file)
-        if path.is_absolute() or ".." in path.parts or "\0" in file or not path.parts:
-            raise ValueError(f"the path '{file}' leads out of the export")
-    if not manifest.cells:
-        raise ValueError("it lists no cells")
-    splits = {(it.dataset, it.split) for it in manifest.splits}
-    if unlisted := {(it.key.dataset, it.key.split) for it in manifest.cells} - splits:
-        raise ValueError(f"there are cells of {'/'.join(min(unlisted))}, and no such split")
-    return manifest
-
-
-# Writing
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,40 +64,43 @@ class Held:
     samples: SampleTable
     kind: str
     prompts: str | None
-    fingerprint: str
     valid: NDArray[np.bool_]
-    arrays: dict[str, NDArray[Any]]
+    arrays: Mapping[str, NDArray[Any]]
 
     @property
-    def captions(self) -> list[str | None]:
-        """The class name of each image, None where it has no label."""
-        names = self.samples.class_names
-        return [names[label] if label >= 0 else None for label in self.samples.labels]
+    def about(self) -> str:
+        table = self.samples
+        content = {
+            "format": _FORMAT,
+            "kind": self.kind,
+            **vars(self.key),
+            "prompts": self.prompts,
+            "class_names": table.class_names,
+            "metric": table.metric,
+            "licence": table.licence,
+        }
+        return json.dumps(content)
 
 
 def held(store: FeatureStore, key: FeatureKey) -> Iterator[Held]:
     """What the cell holds: once, or for each prompt set that it was imported with."""
     cell, samples = store.cell(key), store.samples(key.dataset, key.split)
+    kind = cell.imported_as or "embeddings"
     for prompts in cell.known_sets or (None,):
         group = cell.group(prompts)
-        kind = cell.imported_as or "embeddings"
-        yield Held(
-            key,
-            samples,
-            kind,
-            prompts,
-            str(group["fingerprint"]),
-            cell.valid(prompts),
-            {name: group.read(name) for name in _ARRAYS[kind] if name in group["arrays"]},
-        )
+        names = [name for name in _ARRAYS[kind] if name in group["arrays"]]
+        arrays = {name: group.read(name) for name in names}
+        yield Held(key, samples, kind, prompts, cell.valid(prompts), arrays)
 
 
 def write_npz(folder: Path, cell: Held) -> str:
-    """All of a cell in one file."""
+    """All of a cell in one file, as plain arrays: nothing is pickled."""
     names = [*cell.key.names, *([] if cell.prompts is None else [cell.prompts])]
-    name = "/".join(map(folder_name, names)) + ".npz"
-    arrays = {ARRAYS[array]: values for array, values in cell.arrays.items()}
-    _save(folder / name, {**arrays, "valid": cell.valid, **_samples(cell)})
+    name, table = "/".join(map(folder_name, names)) + ".npz", cell.samples
+    arrays = {_NAMES[array]: values for array, values in cell.arrays.items()}
+    texts = {"ids": table.ids, "class_names": table.class_names}
+    arrays |= {name: np.array(values, np.str_) for name, values in texts.items()}
+    _save(folder / name, cell.about, valid=cell.valid, labels=table.labels, **arrays)
     return name
 
 
@@ -188,43 +109,18 @@ def write_huggingface(folder: Path, cell: Held) -> str:
     names = (cell.key.dataset, cell.key.perturbation, cell.key.backbone, cell.prompts)
     folders = [folder_name(name) for name in names if name is not None]
     name = "/".join(("data", *folders, f"{folder_name(cell.key.split)}.parquet"))
-    columns = {array: _column(values, cell.valid) for array, values in cell.arrays.items()}
-    with _new(folder / name) as file:
-        _frame(cell).with_columns(**columns).write_parquet(file)
-    return name
-
-
-WRITERS: Mapping[str, Callable[[Path, Held], str]] = {
-    "npz": write_npz,
-    "huggingface": write_huggingface,
-}
-
-
-def write_classes(
-    folder: Path, names: tuple[str, str, str], embeddings: NDArray[np.float32], scale: float
-) -> str:
-    """The class embeddings of a dataset, prompt set and backbone."""
-    name = "/".join(("classes", *map(folder_name, names))) + ".npz"
-    _save(folder / name, {"class_embeddings": embeddings, "logit_scale": np.array(scale)})
-    return name
-
-
-def _samples(cell: Held) -> dict[str, NDArray[Any]]:
-    """Ids, labels and class names as plain arrays: nothing is pickled."""
-    table = cell.samples
-    texts = {"ids": table.ids, "class_names": table.class_names}
-    arrays = {name: np.array(values, np.str_) for name, values in texts.items()}
-    return {**arrays, "labels": table.labels}
-
-
-def _frame(cell: Held) -> pl.DataFrame:
+    table, classes = cell.samples, cell.samples.class_names
+    captions = [classes[label] if label >= 0 else None for label in table.labels]
     columns = {
-        "sample_id": pl.Series(cell.samples.ids, dtype=pl.String),
-        "label": pl.Series(cell.samples.labels),
-        "class_name": pl.Series(cell.captions, dtype=pl.String),
+        "sample_id": pl.Series(table.ids, dtype=pl.String),
+        "label": pl.Series(table.labels),
+        "class_name": pl.Series(captions, dtype=pl.String),
         "valid": pl.Series(cell.valid),
+        **{array: _column(values, cell.valid) for array, values in cell.arrays.items()},
     }
-    return pl.DataFrame(columns)
+    with _new(folder / name) as file:
+        pl.DataFrame(columns).write_parquet(file, metadata={_ABOUT: cell.about})
+    return name
 
 
 def _column(values: NDArray[Any], valid: NDArray[np.bool_]) -> pl.Series:
@@ -235,9 +131,28 @@ def _column(values: NDArray[Any], valid: NDArray[np.bool_]) -> pl.Series:
     return pl.select(pl.when(pl.Series(valid)).then(column)).to_series()
 
 
-def _save(path: Path, arrays: Mapping[str, Any]) -> None:
+WRITERS: dict[str, Callable[[Path, Held], str]] = {
+    "npz": write_npz,
+    "huggingface": write_huggingface,
+}
+
+
+def _write_classes(store: FeatureStore, folder: Path, keys: Collection[FeatureKey]) -> None:
+    """Class embeddings of every backbone whose image embeddings are exported, once."""
+    cells = (cell for cell in map(store.cell, keys) if cell.has_embeddings)
+    places = ((it.key.dataset, name, it.key.backbone) for it in cells for name in it.prompt_sets())
+    for place in dict.fromkeys(places):
+        if store.tree.exists(store.classes_path(*place)):
+            embeddings, scale = store.class_embeddings(*place)
+            names = dict(zip(("dataset", "prompts", "backbone"), place, strict=True))
+            about = json.dumps({"format": _FORMAT, "kind": "classes", **names})
+            name = "/".join(("classes", *map(folder_name, place))) + ".npz"
+            _save(folder / name, about, class_embeddings=embeddings, logit_scale=np.array(scale))
+
+
+def _save(path: Path, about: str, **arrays: Any) -> None:
     with _new(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **{_ABOUT: np.array(about), **arrays})
 
 
 def _new(path: Path) -> IO[bytes]:
@@ -251,8 +166,8 @@ def export(
     keys: Collection[FeatureKey],
     layout: str,
     progress: Progress,
-) -> Manifest:
-    """Write cells into a new folder, which is there whole or not at all, and say what it holds.
+) -> None:
+    """Write cells into a new folder, which is there whole or not at all, with a card.
 
     Raises UsageError where something is in the way, where the folder would lie in a store, and for
     a layout that is not known.
@@ -262,77 +177,35 @@ def export(
     if exists(output) and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already: give a new folder, or remove it")
     with guarded_output(output), _whole(output) as folder:
-        cells = list(_cells(store, folder, keys, layout, progress))
-        splits = dict.fromkeys((cell.key.dataset, cell.key.split) for cell in cells)
-        manifest = Manifest(
-            layout,
-            tuple(_split(store, *place) for place in splits),
-            tuple(_classes(store, folder, cells)),
-            tuple(cells),
-        )
-        (folder / NAME).write_bytes(manifest.dumps())
-        text = _card(store, manifest)
-        (folder / "README.md").write_text(text, encoding="utf-8")
-    return manifest
+        counter = progress.add("exporting", len(keys), unit="cells")
+        files: dict[str, str] = {}  # and the split of each
+        for key in keys:
+            files |= {WRITERS[layout](folder, cell): key.split for cell in held(store, key)}
+            progress.advance(counter, 1)
+        _write_classes(store, folder, keys)
+        read, more = _how_to_read(layout, files)
+        (folder / "README.md").write_text(page(made(store, keys), read, more), encoding="utf-8")
 
 
-def _cells(
-    store: FeatureStore,
-    folder: Path,
-    keys: Collection[FeatureKey],
-    layout: str,
-    progress: Progress,
-) -> Iterator[Cell]:
-    counter = progress.add("exporting", len(keys), unit="cells")
-    for key in keys:
-        for cell in held(store, key):
-            file = WRITERS[layout](folder, cell)
-            yield Cell(file, cell.key, cell.kind, cell.prompts, cell.fingerprint)
-        progress.advance(counter, 1)
-
-
-def _split(store: FeatureStore, dataset: str, split: str) -> Split:
-    group = store.group(store.samples_path(dataset, split))
-    return Split(dataset, split, tuple(group["class_names"]), group["metric"], group["licence"])
-
-
-def _classes(store: FeatureStore, folder: Path, cells: Iterable[Cell]) -> Iterator[Classes]:
-    """Class embeddings of every backbone whose image embeddings are exported, once."""
-    embedded = {
-        (it.key.dataset, it.key.backbone): it.key for it in cells if it.kind == "embeddings"
-    }
-    for (dataset, backbone), key in embedded.items():
-        for prompts in store.cell(key).prompt_sets():
-            names = dataset, prompts, backbone
-            if store.tree.exists(store.classes_path(*names)):
-                file = write_classes(folder, names, *store.class_embeddings(*names))
-                yield Classes(file, *names)
-
-
-def _card(store: FeatureStore, manifest: Manifest) -> str:
-    """A card that says how to read the files; of parquet, with the tables that the hub shows."""
+def _how_to_read(layout: str, files: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """Paragraphs of the card; of parquet also what it says to the hub: a table for each dataset,
+    perturbation and backbone, with its splits.
+    """
     read = [
         "## Read it",
         "```sh\nclipsyn import STORE DOWNLOADED-FOLDER\n```",
-        "This makes cells of the same numbers, with the same class embeddings. "
-        f"`{NAME}` lists the files: dataset, split, perturbation and backbone of each.",
+        "This makes cells of the same numbers, with the same class embeddings. Each file says "
+        "itself what it is of.",
     ]
-    more: dict[str, Any] = {}
-    if manifest.layout == "huggingface":
-        more["configs"] = [*_configs(manifest)]
-        first = more["configs"][0]["config_name"]
-        read.append(f'```text\nload_dataset(NAME, "{first}")\n```')
-    return page(made(store, [cell.key for cell in manifest.cells]), read, more)
-
-
-def _configs(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """A table for each dataset, perturbation and backbone, with its splits."""
-    tables: dict[str, list[Cell]] = {}
-    for cell in manifest.cells:
-        tables.setdefault(cell.file.rpartition("/")[0], []).append(cell)
-    for folder, cells in tables.items():
-        files = [{"split": re.sub(r"\W", "_", cell.key.split), "path": cell.file} for cell in cells]
-        yield {"config_name": folder.removeprefix("data/").replace("/", "--"), "data_files": files}
+    if layout == "npz":
+        return read, {}
+    tables: dict[str, list[dict[str, str]]] = {}
+    for file, split in files.items():
+        name = file.removeprefix("data/").rpartition("/")[0].replace("/", "--")
+        tables.setdefault(name, []).append({"split": re.sub(r"\W", "_", split), "path": file})
+    configs = [{"config_name": name, "data_files": of} for name, of in tables.items()]
+    line = f'```text\nload_dataset(NAME, "{configs[0]["config_name"]}")\n```'
+    return [*read, line], {"configs": configs}
 
 
 @contextmanager
@@ -344,3 +217,134 @@ def _whole(output: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         partial.rename(output)
+
+
+# What `clipsyn import` makes of it
+
+
+class Split(NamedTuple):
+    """A split's samples, beside their ids and labels."""
+
+    dataset: str
+    split: str
+    class_names: tuple[str, ...]
+    metric: str
+    licence: str
+
+
+Exported = tuple[list[tuple[Split, Part]], list[Path]]  # and the files that are of others
+
+
+def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
+    """What `clipsyn export` has written, and the files that it has not.
+
+    Raises DatasetError for what cannot be, UsageError for options that an export needs none of: it
+    says itself what it holds.
+    """
+    parts: list[tuple[Split, Part]] = []
+    others: list[Path] = []
+    texts: dict[tuple[str, str], dict[str, Any]] = {}  # by dataset and backbone
+    for path in paths:
+        with foreign(partial(_damaged, path)):
+            about = _about(path)
+        if about is None:
+            others.append(path)
+            continue
+        _check_options(path, wanted)
+        with foreign(partial(_damaged, path)):
+            arrays = _arrays(path)
+            if about["kind"] == "classes":
+                text = arrays["class_embeddings"], float(arrays["logit_scale"])
+                of_backbone = texts.setdefault((about["dataset"], about["backbone"]), {})
+                of_backbone[about["prompts"]] = text
+            else:
+                parts.append(_part(path, about, arrays))
+    for at, (split, part) in enumerate(parts):
+        if part.kind == "embeddings":
+            found = texts.get((split.dataset, part.backbone), {})
+            parts[at] = split, replace(part, texts=found)
+    return parts, others
+
+
+def _damaged(path: Path, reason: str) -> DatasetError:
+    return DatasetError(f"{path} cannot be read: {reason}")
+
+
+def _about(path: Path) -> dict[str, Any] | None:
+    """What a file says itself that it is of."""
+    text = None
+    if path.suffix == ".npz":
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            text = str(arrays[_ABOUT]) if _ABOUT in arrays.files else None
+    elif path.suffix == ".parquet":
+        text = pl.read_parquet_metadata(path).get(_ABOUT)
+    if text is None:
+        return None
+    about: dict[str, Any] = parse_json(text)
+    check_format(str(path), str(about["format"]), _FORMAT)
+    of_classes, of_cell = {"prompts"}, {"split", "perturbation", "metric", "licence"}
+    own = of_classes if about["kind"] == "classes" else of_cell
+    for name in ("dataset", "backbone", *own):
+        if type(about[name]) is not str or not (about[name].strip() or name == "licence"):
+            raise ValueError(f"its {name} is no text")
+    return about
+
+
+def _check_options(path: Path, wanted: ImportSettings) -> None:
+    usual = defaults(ImportSettings)
+    for name in usual.keys() - {"replace", "intersect"}:
+        if getattr(wanted, name) != usual[name]:
+            raise UsageError(
+                f"{path} is an export, which says itself what it holds: leave {name}=… away"
+            )
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Of a table its columns, as the arrays of an npz."""
+    if path.suffix == ".npz":
+        return load(path)
+    frame = read_parquet(path)
+    arrays = {_NAMES[name]: _values(frame[name]) for name in _NAMES if name in frame.columns}
+    if "embeddings" in arrays:
+        arrays["embeddings"] = arrays["embeddings"].astype(np.float16)
+    names = {"ids": "sample_id", "labels": "label", "valid": "valid"}
+    return arrays | {name: frame[column].to_numpy() for name, column in names.items()}
+
+
+def _values(column: pl.Series) -> NDArray[Any]:
+    """A column with something in place of null: there is no value."""
+    if isinstance(column.dtype, pl.Array):
+        rows = np.full((len(column), column.dtype.shape[0]), np.nan, np.float32)
+        rows[~column.is_null().to_numpy()] = column.drop_nulls().to_numpy()
+        return rows
+    return column.fill_null(0).to_numpy()
+
+
+def _part(
+    path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> tuple[Split, Part]:
+    names = tuple(map(str, about["class_names"]))
+    kind, ids, labels = about["kind"], arrays["ids"], as_labels(arrays["labels"])
+    values, valid, confidence = arrays[kind], arrays["valid"], arrays.get("confidences")
+    columns = [ids, labels, valid, *([] if confidence is None else [confidence])]
+    shapes = {*(column.shape for column in columns), values.shape[:1]}
+    if kind not in _ARRAYS or shapes != {(len(ids),)} or valid.dtype != np.bool_:
+        raise ValueError("its arrays have not one row for each id")
+    if kind == "predictions":
+        values = class_indices(str(path), values).astype(np.int64)
+    elif kind == "logits" or values.dtype != np.float16:
+        _, values = checked(path, kind, values, names)
+    values = np.array(values)  # a copy
+    values[~valid] = -1 if kind == "predictions" else np.nan
+    split = Split(about["dataset"], about["split"], names, about["metric"], about["licence"])
+    return split, Part(
+        about["backbone"],
+        parse_perturbation(about["perturbation"]).label,
+        kind,
+        tuple(map(str, ids)),
+        values,
+        labels,
+        files=(path,),
+        confidence=None if confidence is None else confidence.astype(np.float32),
+        prompts=about["prompts"],
+    )

@@ -21,21 +21,13 @@ import polars as pl
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.catalog.texts import read_class_names
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.align import NewCell, align, check_labels, check_parts, new_table
+from clipsyn.exchange import ImportSettings
+from clipsyn.exchange.align import NewCell, align, check_parts, labels_of, new_table, with_ids
 from clipsyn.exchange.arrays import SUFFIXES as NUMPY
-from clipsyn.exchange.arrays import (
-    cached_features,
-    is_clip_retrieval,
-    is_export,
-    load,
-    read_clip_retrieval,
-    read_export,
-    read_numpy,
-)
-from clipsyn.exchange.export import Split
-from clipsyn.exchange.parts import Part, class_names, have_other_numbers, text_beside
-from clipsyn.exchange.settings import ImportSettings
-from clipsyn.exchange.tables import ROLES, read_table
+from clipsyn.exchange.arrays import cached_features, read_numpy
+from clipsyn.exchange.export import Split, read_exports
+from clipsyn.exchange.parts import Part, class_names, have_other_numbers
+from clipsyn.exchange.tables import ROLES, is_clip_retrieval, read_clip_retrieval, read_table
 from clipsyn.exchange.tables import SUFFIXES as TABLES
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.names import check_backbone_name
@@ -79,14 +71,17 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
         if role not in ROLES:
             raise unknown_name("role of a column", role, ROLES)
     there = None if is_vacant(store) else FeatureStore.open(store)
-    exports = [path for path in files if is_export(path)]
-    if there and wanted.dataset is None and len(exports) < len(files):
-        wanted = wanted.replaced(dataset=only_dataset(there))
-    paths = [*_expanded([path for path in files if path not in exports], wanted.split)]
-    exported = [it for folder in exports for it in read_export(folder, wanted)]
-    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported]
-    if paths:
-        splits.append(_read_files(there, paths, wanted))
+    found, plain = read_exports(_expanded(files, wanted.split), wanted)
+    exported: dict[Split, list[Part]] = {}
+    for split, part in found:
+        exported.setdefault(split, []).append(_called(part, wanted))
+    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported.items()]
+    if len({(it.dataset, it.split) for it in exported}) < len(exported):
+        raise DatasetError("files of one split have different class names: import each alone")
+    if plain:
+        if there and wanted.dataset is None:
+            wanted = wanted.replaced(dataset=only_dataset(there))
+        splits.append(_read_files(there, plain, wanted))
     datasets = [_aligned(*it, wanted) for it in splits]
     opened = there or FeatureStore.create(store)
     cells = [(table, cell) for table, its in datasets for cell in its]
@@ -107,14 +102,13 @@ def _read_files(
     there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings
 ) -> tuple[SampleTable | None, Split, list[Part]]:
     """The samples, if they are there, and the parts of files that are no export."""
-    place = wanted.dataset_name, wanted.split
+    place = wanted.dataset or "", wanted.split
     for what, name in zip(("dataset", "split"), place, strict=True):
         if not name.strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
     table, info = _samples(there, *place), find_dataset(place[0])
     known = _known_names(there, table, wanted)
-    read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
-    parts = _with_text(read, wanted)
+    parts = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
     names = known or (class_names(parts) if table is None else ())
     about = (info.metric, info.licence) if info else ("acc1", "")
     return table, Split(*place, names, *about), parts
@@ -124,12 +118,13 @@ def _aligned(
     table: SampleTable | None, split: Split, parts: Sequence[Part], wanted: ImportSettings
 ) -> tuple[SampleTable, list[NewCell]]:
     """All that is known without the store's other cells."""
+    parts = [with_ids(part, table) for part in parts]
     check_parts(parts)
     if table is None:
         table = new_table(parts, split)
     else:
         _check_classes(split.class_names, table.class_names, table.name)
-        check_labels(parts, table)
+        labels_of(parts, table.ids, table.labels, table.class_names)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")
     return table, align(parts, table, intersect=wanted.intersect)
@@ -141,24 +136,6 @@ def _samples(store: FeatureStore | None, dataset: str, split: str) -> SampleTabl
     return None
 
 
-def _with_text(parts: list[Part], wanted: ImportSettings) -> list[Part]:
-    """The parts, with the class embeddings of the file that has them alone, if there is one."""
-    if wanted.class_embeddings is None:
-        if wanted.logit_scale is not None and not any(part.texts for part in parts):
-            raise UsageError("logit_scale=… goes with class embeddings: give class_embeddings=FILE")
-        return parts
-    if {part.kind for part in parts} != {"embeddings"}:
-        raise UsageError("class_embeddings=… goes with image embeddings: give kind=embeddings")
-    if len(names := {part.backbone for part in parts}) > 1:
-        raise UsageError(
-            f"class_embeddings=… is of one backbone, not of {', '.join(sorted(names))}: import "
-            "each on its own"
-        )
-    path = wanted.class_embeddings
-    text = text_beside(path, load(path), wanted)
-    return [replace(part, texts={wanted.prompts or PROMPTS: text}) for part in parts]
-
-
 def _called(part: Part, wanted: ImportSettings) -> Part:
     """Under the name that its backbone shall have."""
     part = replace(part, backbone=wanted.names.get(part.backbone, part.backbone))
@@ -167,33 +144,33 @@ def _called(part: Part, wanted: ImportSettings) -> Part:
 
 
 def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
-    """Files as they are; a folder stands for all files in it that can be read, sorted.
+    """Files as they are; a folder stands for all files below it that can be read, sorted.
 
     A feature cache of CLIP_benchmark's stands for its features of the split.
     """
     for path in files:
-        if is_clip_retrieval(path) or not path.is_dir():
+        if path.is_file():
+            yield path
+        elif not path.is_dir():
+            raise DatasetError(f"{path} is no file or folder")
+        elif is_clip_retrieval(path):
             yield path
         elif features := cached_features(path, split):
             yield features
         else:
-            readable = [file for file in sorted(path.iterdir()) if file.suffix in (*TABLES, *NUMPY)]
-            if not readable:
+            found = sorted(it for it in path.rglob("*") if it.suffix in (*TABLES, *NUMPY))
+            if not found:
                 raise DatasetError(f"{path} has no file to import: {_FORMATS}")
-            yield from readable
+            yield from found
 
 
 def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
-    if not path.is_dir() and not path.is_file():
-        raise DatasetError(f"{path} is no file or folder")
     if path.suffix in TABLES or path.is_dir():
         if wanted.ids or wanted.labels:
             raise UsageError(
                 f"{path} has ids and labels in its columns: leave ids=…, labels=… away"
             )
-        if path.is_dir():
-            return read_clip_retrieval(path, wanted)
-        return read_table(path, wanted, known)
+        return (read_clip_retrieval if path.is_dir() else read_table)(path, wanted, known)
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
     raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
@@ -203,13 +180,13 @@ def _known_names(
     store: FeatureStore | None, table: SampleTable | None, wanted: ImportSettings
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
-    given = read_class_names(wanted.classes, wanted.dataset_name) if wanted.classes else ()
+    given = read_class_names(wanted.classes, wanted.dataset or "") if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
         places = (names for names, _ in store.groups("samples") if names[0] == wanted.dataset)
         found = (store.samples(*names).class_names for names in places)
         there = next(filter(None, found), ())
-    _check_classes(given, there, wanted.dataset_name)
+    _check_classes(given, there, wanted.dataset or "")
     return there or given
 
 
@@ -239,7 +216,7 @@ def _written(
             replace=wanted.replace,
         )
     )
-    files = [{"file": path.name, "sha256": _file_digest(path)} for path in cell.files]
+    files = [{"file": path.name, "sha256": _file_digest(path)} for path in part.files]
     writer.record(invalid=dict(cell.invalid), source=files)
     if part.kind == "logits":
         writer.logits(cell.values, cell.valid)
@@ -247,7 +224,7 @@ def _written(
         writer.predictions(cell.values, cell.confidence, cell.valid)
     else:
         writer.embeddings(cell.values, cell.valid)
-    for name, (embeddings, scale, _) in part.texts.items():
+    for name, (embeddings, scale) in part.texts.items():
         writer.classes(name, embeddings, scale)
     return writer
 

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.logits import MOST_CLASSES, NO_CLASS, NONE_OF_THEM
 from clipsyn.names import CLEAN, parse_perturbation
 from clipsyn.registry import unknown_name
@@ -26,21 +25,13 @@ _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log i
 _LEVEL = re.compile(r"(\d{1,9})(?:\.0*)?")
 _NAME = re.compile(r"[a-z0-9_]+")
 _LOG = logging.getLogger("clipsyn")
-_CLASSES = ("class_embeddings", "class_embedding", "text_embeddings", "text_features")
-_SCALES = ("logit_scale", "scale")
-_ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
-_LOGARITHM = 10  # models have a factor of 14 or more; its logarithm, their parameter, is below 5
-_INDEX = re.compile(r"-?\d+(?:\.0*)?")
+INDEX = re.compile(r"-?\d+(?:\.0*)?")
 _NAMES_ONLY = "Its classes are called by numbers: write these, not indices."
 _FIRST = "The first import of a dataset decides on its classes: classes=FILE would name them all."
 
 
-class Text(NamedTuple):
-    """What the classes are to a backbone, beside its image embeddings."""
-
-    class_embedding: NDArray[np.float32]  # (class, embed) of unit norm
-    logit_scale: float
-    file: Path
+Texts = Mapping[str, tuple[NDArray[np.float32], float]]
+"""What the classes are to a backbone: by prompt set (class, embed) of unit norm, and the scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +50,7 @@ class Part:
     of_condition: bool = False  # the perturbation came from a column: other rows had others
     confidence: NDArray[np.float32] | None = None  # (row,) probability of the predicted class
     prompts: str | None = None  # of the predictions or the class embeddings, where it is known
-    texts: Mapping[str, Text] = field(default_factory=dict)  # of embeddings, by prompt set
+    texts: Texts = field(default_factory=dict)  # of embeddings
 
     def __str__(self) -> str:
         return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"
@@ -117,62 +108,6 @@ def short(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (f", … ({len(names)})" if len(names) > 12 else "")
 
 
-def text_of(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings) -> Text | None:
-    """The class embeddings among the arrays of a file, with the logit scale; None without any."""
-    embeddings = _first(arrays, _CLASSES)
-    if embeddings is None:
-        return None
-    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or not embeddings.size:
-        raise DatasetError(
-            f"{path}: class embeddings are numbers (class, embed), not {embeddings.dtype} "
-            f"{embeddings.shape}"
-        )
-    values = embeddings.astype(np.float64)
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        raise DatasetError(f"{path}: class embeddings are finite, and none is of norm 0")
-    scale = _scale(path, _first(arrays, _SCALES), wanted)
-    unit = values if (abs(norms - 1) < _ROUNDED).all() else values / norms
-    return Text(unit.astype(np.float32), scale, path)
-
-
-def text_beside(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings) -> Text:
-    """The class embeddings of a file that holds nothing else, but perhaps the logit scale."""
-    if len(arrays) == 1:
-        arrays = {_CLASSES[0]: next(iter(arrays.values()))}
-    text = text_of(path, arrays, wanted)
-    if text is None:
-        raise DatasetError(
-            f"{path} has no array {_CLASSES[0]}; its arrays are {short(list(arrays))}"
-        )
-    return text
-
-
-def _scale(path: Path, inside: NDArray[Any] | None, wanted: ImportSettings) -> float:
-    scale = wanted.logit_scale
-    if scale is None:
-        if inside is None:
-            raise UsageError(
-                f"{path} has class embeddings without their scale: give logit_scale=…, the factor "
-                "of the logits, such as 100 for OpenAI's models"
-            )
-        if inside.size != 1 or inside.dtype.kind not in "fiu":
-            raise DatasetError(
-                f"{path}: a logit scale is one number, not {inside.dtype} {inside.shape}"
-            )
-        scale = float(inside.reshape(-1)[0])
-    if scale < _LOGARITHM:
-        _LOG.info(
-            f"note: logits are {scale:g} times the cosines; if {scale:g} is the logarithm of the "
-            f"factor, give logit_scale={np.exp(scale):.4g}"
-        )
-    return scale
-
-
-def _first(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:
-    return next((arrays[name] for name in names if name in arrays), None)
-
-
 # Classes
 
 
@@ -188,18 +123,17 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         raise DatasetError("the files have different classes as columns: give classes=FILE")
     if named:
         (columns,) = named
-        _check_columns(columns, parts)
         _LOG.info(f"classes, after the columns: {short(columns)}")
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
-    widths |= {len(it.class_embedding) for part in parts for it in part.texts.values()}
+    widths |= {len(it) for part in parts for it, _ in part.texts.values()}
     predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
     texts = _classes(chain(_labels(parts), predicted)) - {NONE_OF_THEM}
     if widths:
         return _numbers(max(widths))
     if not texts:
         return ()
-    numbers = {text for text in texts if _INDEX.fullmatch(text)}
+    numbers = {text for text in texts if INDEX.fullmatch(text)}
     if numbers and numbers != texts:
         raise DatasetError(
             f"classes are names and indices at once ({short(sorted(texts))}): give classes=FILE"
@@ -216,8 +150,8 @@ def class_indices(
 
     Numbers, which an export has, are indices whatever classes are called.
 
-    Names win over indices where all texts are names; there are only names where classes are called
-    by numbers other than their indices (`have_other_numbers`). Raises DatasetError for an index
+    Names win over indices; there are only names where classes are called by numbers other than
+    their indices (`have_other_numbers`). Raises DatasetError for an index
     outside the classes, an unknown name (with near matches) and a name that two classes share.
     """
     if isinstance(texts, np.ndarray) and texts.dtype.kind in "iu":
@@ -225,26 +159,25 @@ def class_indices(
         return texts.astype(np.int64)
     texts = list(texts)
     position = {name: index for index, name in reversed(list(enumerate(names)))}
-    names_only = have_other_numbers(names)
-    called = {  # 3.0 is 3: where one value is missing, others write all as floating point
-        text: text if text in position or not _INDEX.fullmatch(text) else f"{float(text):.0f}"
-        for text in texts
-        if text.lower() not in NOTHING or text in position
-    }
-    distinct = set(called.values()) - ({"-1"} - position.keys() if names_only else set())
-    if distinct <= position.keys():
-        uses = Counter(names)
-        if shared := next((name for name in distinct if uses[name] > 1), None):
-            raise DatasetError(f"{where}: two classes are called '{shared}': give class indices")
-        index = {text: position.get(name, -1) for text, name in called.items()}
-    elif all(map(_INDEX.fullmatch, distinct)) and not names_only:
-        index = {text: int(name) for text, name in called.items()}
-        _check_range(index.values(), names, where)
-    else:
-        unknown = min(distinct - position.keys())
+    names_only, uses = have_other_numbers(names), Counter(names)
+
+    def index_of(text: str) -> int:
+        # 3.0 is 3: where one value is missing, others write all as floating point
+        number = f"{float(text):.0f}" if INDEX.fullmatch(text) else ""
+        if name := next((name for name in (text, number) if name in position), ""):
+            if uses[name] > 1:
+                raise DatasetError(f"{where}: two classes are called '{name}': give class indices")
+            return position[name]
+        if text.lower() in NOTHING or number == "-1":
+            return -1
+        if INDEX.fullmatch(number) and not names_only:
+            _check_range([int(number)], names, where)
+            return int(number)
         advice = _NAMES_ONLY if names_only else _FIRST
-        raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names), advice)}")
-    return np.array([index.get(text, -1) for text in texts], np.int64)
+        raise DatasetError(f"{where}: {unknown_name('class', text, set(names), advice)}")
+
+    index = {text: index_of(text) for text in dict.fromkeys(texts)}
+    return np.array([index[text] for text in texts], np.int64)
 
 
 def predicted_indices(
@@ -266,7 +199,7 @@ def have_other_numbers(names: Sequence[str]) -> bool:
 
     What is written for it could then be the one or the other.
     """
-    return any(_INDEX.fullmatch(name) and name != str(at) for at, name in enumerate(names))
+    return any(INDEX.fullmatch(name) and name != str(at) for at, name in enumerate(names))
 
 
 def _check_range(indices: Iterable[int], names: Sequence[str], where: object) -> None:
@@ -276,17 +209,6 @@ def _check_range(indices: Iterable[int], names: Sequence[str], where: object) ->
         raise DatasetError(
             f"{where}: class {min(outside)} is outside 0 to {len(names) - 1}: there are "
             f"{len(names)} classes. {_FIRST}"
-        )
-
-
-def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
-    """Refuse columns of numbers that no label calls a class: a confidence is none."""
-    labels = _classes(_labels(parts))
-    strange = [name for name in columns if name not in labels]
-    if strange and labels and not all(map(_INDEX.fullmatch, labels)):
-        raise DatasetError(
-            f"no label calls the columns {short(strange)} a class: drop what is none, or say with "
-            "classes=FILE which classes there are"
         )
 
 

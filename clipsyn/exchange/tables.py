@@ -13,8 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange.parts import NOTHING, Part, as_logits, severity_label, short
-from clipsyn.exchange.settings import ImportSettings
+from clipsyn.exchange import ImportSettings
+from clipsyn.exchange.parts import INDEX, NOTHING, Part, as_logits, severity_label, short
 from clipsyn.names import parse_perturbation
 from clipsyn.show.frames import read_parquet, unguarded
 from clipsyn.text import foreign
@@ -29,12 +29,9 @@ ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they a
     "perturbation": ("perturbation", "corruption"),
     "severity": ("severity", "condition"),
 }
-PREDICT = {"id", "class", "class_index", "probability"}  # `clipsyn predict` writes these
-_PREDICTED = {"prediction": ("class",), "confidence": ("probability",)}
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
-_MOST_BYTES = 1 << 30  # that texts of a table may take in memory
 
 
 def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
@@ -42,21 +39,44 @@ def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list
     return Table(path, wanted, known, _frame(path)).parts()
 
 
-def read_column(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]:
-    """One column of texts of a table: ids or labels of an array."""
-    table = Table(path, wanted, (), _frame(path))
-    return table.texts(table.required(role))
+def is_clip_retrieval(path: Path) -> bool:
+    return (path / "img_emb").is_dir()
+
+
+def read_clip_retrieval(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
+    """What clip-retrieval's inference has written, ``img_emb/*.npy`` beside ``metadata/*.parquet``,
+    as one table.
+    """
+    told = f"{path} cannot be read as embeddings of clip-retrieval"
+    with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
+        tables = [read_parquet(file) for file in _numbered_files(path / "metadata", "parquet")]
+        files = tuple(_numbered_files(path / "img_emb", "npy"))
+        embeddings = np.concatenate([np.load(file) for file in files]).astype(np.float32)
+        column = pl.Series("img_emb", embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1]))
+        frame = pl.concat(tables).hstack([column])
+    kind = "embeddings" if wanted.kind == "auto" else wanted.kind
+    backbone = wanted.backbone or path.resolve().name
+    return Table(path, wanted.replaced(kind=kind, backbone=backbone), known, frame, files).parts()
+
+
+def _numbered_files(folder: Path, ending: str) -> list[Path]:
+    """img_emb_0.npy, img_emb_1.npy, … img_emb_10.npy: by number, not by name."""
+
+    def number(path: Path) -> tuple[int, str]:
+        digits = path.stem.rpartition("_")[2]
+        return (int(digits) if digits.isdecimal() else -1, path.name)
+
+    return sorted(folder.glob(f"*.{ending}"), key=number)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, or, with the embeddings of its rows, what others have written beside them."""
+    """A table; `known` are class names, where there are any."""
 
     path: Path
     wanted: ImportSettings
     known: Sequence[str]
     frame: pl.DataFrame
-    embeddings: NDArray[np.float32] | None = None
     files: tuple[Path, ...] = ()  # if it is not the one at `path`
 
     def parts(self) -> list[Part]:
@@ -116,14 +136,13 @@ class Table:
                     f"{self.path} has no column {asked} for {role}, as columns=… has it; its "
                     f"columns are {short(self.frame.columns)}"
                 )
-            of_predict = _PREDICTED.get(role, ()) if by_name.keys() >= PREDICT else ()
-            names = [asked.lower()] if asked else [*guesses, *of_predict]
+            names = [asked.lower()] if asked else guesses
             if found := [by_name[name] for name in names if name in by_name]:
                 roles[role] = found[0]
         return roles
 
     def _ids(self) -> tuple[str, ...] | None:
-        if self.wanted.row_order and ("id" not in self.roles or self.embeddings is not None):
+        if self.wanted.row_order and "id" not in self.roles:
             return None
         return self._filled("id")
 
@@ -143,9 +162,7 @@ class Table:
     def _backbones(self) -> Sequence[str]:
         wanted = self.wanted.backbone
         if "backbone" not in self.roles:
-            return [
-                wanted or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
-            ] * len(self.frame)
+            return [wanted or self.path.stem] * len(self.frame)
         names = self._filled("backbone")
         if wanted and len(set(names)) > 1:
             raise UsageError(
@@ -167,8 +184,6 @@ class Table:
 
     def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
         """Kind, names of the columns where they are classes, and a value or row for each row."""
-        if self.embeddings is not None:
-            return "embeddings", (), self.embeddings
         kind = self.wanted.kind
         if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
             texts = self.texts(self.required("prediction"))
@@ -213,14 +228,8 @@ class Table:
         """One column a class, by index: called after the classes, or numbered from 0."""
         if not self.known:
             labels = self.texts(self.roles["label"]) if "label" in self.roles else ()
-            used = {*named, *self.roles.values(), *filter(_UNNAMED.fullmatch, self.frame.columns)}
-            texts = [name for name in self.frame.columns if name not in used]
-            if order is None and texts and not set(named) <= set(labels):
-                raise DatasetError(
-                    f"{self.path}: no class is called after the columns of numbers "
-                    f"({short(named)}), and {short(texts)} may be what was predicted: name that "
-                    "column with columns=… (prediction=NAME), or the classes with classes=FILE"
-                )
+            if order is None:
+                self._check_columns(named, set(labels) - {""})
             return order or named
         lacking = [name for name in self.known if name not in named]
         if not lacking and len(set(self.known)) == len(self.known):
@@ -232,6 +241,21 @@ class Table:
                 f"class or its index{example}; its columns of numbers are {short(named)}"
             )
         return order
+
+    def _check_columns(self, named: list[str], labels: set[str]) -> None:
+        """Refuse columns of numbers that no label calls a class, such as a confidence.
+
+        Without labels that is told by a column of texts, which may be what was predicted.
+        """
+        used = {*named, *self.roles.values(), *filter(_UNNAMED.fullmatch, self.frame.columns)}
+        texts = [name for name in self.frame.columns if name not in used]
+        by_index = labels and all(map(INDEX.fullmatch, labels))
+        strange = [name for name in named if name not in labels and not by_index]
+        if strange and (labels or texts):
+            raise DatasetError(
+                f"{self.path}: no label calls the columns {short(strange)} a class: name the "
+                "prediction with columns=… (prediction=NAME), or the classes with classes=FILE"
+            )
 
     def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
         return pl.DataFrame(
@@ -270,10 +294,7 @@ def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:
         raise DatasetError(
             f"{path}: column {column.name} holds {column.dtype}, where texts or numbers are needed"
         )
-    texts = column.cast(pl.String).fill_null("")
-    if (size := texts.str.len_bytes().sum()) > _MOST_BYTES:  # one that stands often is stored once
-        raise DatasetError(f"{path}: the texts of column {column.name} come to {size:,} bytes")
-    return tuple(texts.str.strip_chars())
+    return tuple(column.cast(pl.String).fill_null("").str.strip_chars())
 
 
 def _rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:

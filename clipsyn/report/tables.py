@@ -23,7 +23,7 @@ from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.evaluation.results.frame import WHERE, Row, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT
-from clipsyn.exchange.origins import portable
+from clipsyn.exchange.provenance import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import scored

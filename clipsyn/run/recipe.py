@@ -11,7 +11,7 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.catalog import recipes_dir
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import ProtocolSettings
-from clipsyn.exchange.settings import ImportSettings
+from clipsyn.exchange import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.names import Location, is_url
 from clipsyn.registry import unknown_name

@@ -15,7 +15,7 @@ from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import ProtocolSettings
-from clipsyn.exchange.settings import ImportSettings
+from clipsyn.exchange import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.work import load_job, plan_job, run_job
 from clipsyn.names import FeatureKey, fingerprint

@@ -18,8 +18,8 @@ from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.evaluation.selection import Selection
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.store.features import FeatureStore
 

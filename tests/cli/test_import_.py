@@ -189,24 +189,20 @@ class TestEmbeddingsWithClasses:
 
     @pytest.fixture
     def embedded(self, clipsyn: Any, tmp_path: Path) -> Path:
-        """Two backbones, two splits of 60 images, three classes; one as a pair of files."""
+        """Two backbones, two splits of 60 images, three classes."""
         generator = np.random.default_rng(0)
         labels = np.arange(60) % 3
         for name, width in (("one", 4), ("two", 5)):
             texts = generator.normal(size=(3, width))
-            np.save(tmp_path / f"{name}-texts.npy", texts)
             for split in ("train", "test"):
                 arrays = {
                     "embeddings": texts[labels] + 1.5 * generator.normal(size=(60, width)),
                     "ids": [f"im{row:02}" for row in range(60)],
                     "labels": labels,
+                    "class_embeddings": texts,
+                    "logit_scale": 20.0,
                 }
-                options: tuple[Any, ...] = ("-d", "toy", "-s", split, "--prompts", "simple")
-                if name == "one":
-                    arrays |= {"class_embeddings": texts, "logit_scale": 20.0}
-                else:
-                    beside = ("--class-embeddings", tmp_path / f"{name}-texts.npy")
-                    options += (*beside, "--logit-scale", 20)
+                options = ("-d", "toy", "-s", split, "--prompts", "simple")
                 np.savez(tmp_path / f"{name}.npz", **arrays)
                 done = clipsyn("import", tmp_path / "store", tmp_path / f"{name}.npz", *options)
                 assert done.exit_code == 0, done.output
@@ -242,7 +238,8 @@ class TestWhatPredictWrites:
         return path
 
     def test_is_predictions(self, clipsyn, tiny_store, written, tmp_path):
-        result = clipsyn("import", tmp_path / "other", written, "-d", "food", "-o", "-")
+        columns = ("--columns", "prediction=class,confidence=probability")
+        result = clipsyn("import", tmp_path / "other", written, "-d", "food", *columns, "-o", "-")
         (cell,) = json.loads(result.stdout)
         assert (cell["kind"], cell["images"], cell["valid"]) == ("predictions", 20, 20)
         store, said = FeatureStore.open(tmp_path / "other"), pl.read_csv(written)["class"]
@@ -261,7 +258,7 @@ class TestWhatPredictWrites:
 def test_a_store_goes_out_and_comes_back(clipsyn, tiny_store, tmp_path, layout):
     out = tmp_path / "out"
     said = clipsyn("export", tiny_store.path, out, "--layout", layout, "-s", "test")
-    assert said.stdout == f"4 cells written to {out}, with README.md and export.json\n"
+    assert said.stdout == f"4 cells written to {out}, with README.md\n"
     result = clipsyn("import", tmp_path / "again", out)
     assert result.exit_code == 0, result.output
     again = FeatureStore.open(tmp_path / "again")

@@ -205,8 +205,8 @@ def test_what_the_machine_refuses(fails, tiny_store, monkeypatch, error, words):
 @pytest.fixture
 def evil_store(tiny_store: FeatureStore) -> FeatureStore:
     """Backbone, dataset, classes and ids of a stranger who means no good."""
+    from clipsyn.exchange import ImportSettings
     from clipsyn.exchange.importing import import_files
-    from clipsyn.exchange.settings import ImportSettings
 
     folder = tiny_store.path.parent
     lines = [f'"{EVIL}{row}","{EVIL}c","{EVIL}c"' for row in range(3)]

@@ -25,8 +25,8 @@ from clipsyn.evaluation.cells import comparisons
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.files import RowsFile
 from clipsyn.evaluation.results.frame import RESULT, singles
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import VoteTop1
 from clipsyn.methods.heads import HEADS

@@ -11,8 +11,8 @@ from polars.testing import assert_frame_equal
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.store.features import FeatureStore
 

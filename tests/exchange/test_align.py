@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.exchange.align import NewCell, align, check_labels, check_parts, new_table
+from clipsyn.exchange.align import NewCell, align, check_parts, labels_of, new_table, with_ids
 from clipsyn.exchange.export import Split
 from clipsyn.exchange.parts import Part
 from clipsyn.store.groups import ELSEWHERE
@@ -39,7 +39,7 @@ def part(ids: str | None, values: Any, kind: str = "predictions", **options: Any
 
 
 def aligned(*parts: Part, intersect: bool = False) -> list[NewCell]:
-    return align(parts, TABLE, intersect=intersect)
+    return align([with_ids(part, TABLE) for part in parts], TABLE, intersect=intersect)
 
 
 def only(*parts: Part, intersect: bool = False) -> NewCell:
@@ -138,7 +138,7 @@ class TestNewTable:
         assert not table.content.any()
 
     def test_rows_in_order_are_numbered(self) -> None:
-        table = new_table([part(None, ["cat"] * 11)], self.SPLIT)
+        table = new_table([with_ids(part(None, ["cat"] * 11), None)], self.SPLIT)
         assert (table.ids[0], table.ids[10], table.class_names) == ("row-00", "row-10", NAMES)
 
     def test_labels_that_contradict(self) -> None:
@@ -148,8 +148,12 @@ class TestNewTable:
 
 
 def test_labels_other_than_the_tables() -> None:
-    check_labels([part("xad", ["cat"] * 3, labels=("bee", "", "dog"))], TABLE)
+    def check(ids: str, *labels: str) -> None:
+        labelled = part(ids, ["cat"] * len(ids), labels=labels)
+        labels_of([labelled], TABLE.ids, TABLE.labels, TABLE.class_names)
+
+    check("xad", "bee", "", "dog")
     with pytest.raises(DatasetError, match=r"\(b: bee, not dog\): mend them, or leave labels away"):
-        check_labels([part("ba", ["cat"] * 2, labels=("bee", "cat"))], TABLE)
+        check("ba", "bee", "cat")
     with pytest.raises(DatasetError, match="unknown class 'cow'"):
-        check_labels([part("a", ["cat"], labels=("cow",))], TABLE)
+        check("a", "cow")

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.arrays import cached_features, read_numpy
 from clipsyn.exchange.parts import Part
-from clipsyn.exchange.settings import ImportSettings
 
 NAMES = ("cat", "dog", "bee")
 LOGITS = np.array([[1, 2, 3], [-4, 0, 9]], np.float64)
@@ -103,15 +102,12 @@ class TestIds:
         with pytest.raises(UsageError, match=r"has no ids: give ids=FILE .* or row_order=True"):
             read(npy(tmp_path, LOGITS), row_order=False)
 
-    def test_from_text_npy_or_table(self, tmp_path: Path) -> None:
+    def test_from_text_or_npy(self, tmp_path: Path) -> None:
         (tmp_path / "ids.txt").write_text("a\nö b \n", encoding="utf-8")
         npy(tmp_path, ["a", "ö b"], "ids.npy")
-        pl.DataFrame({"image": ["a", "ö b"], "label": [2, 0]}).write_csv(tmp_path / "ids.csv")
-        for name in ("ids.txt", "ids.npy", "ids.csv"):
+        for name in ("ids.txt", "ids.npy"):
             part = read(npy(tmp_path, LOGITS), ids=tmp_path / name, row_order=False)
             assert part.ids == ("a", "ö b")
-        part = read(npy(tmp_path, LOGITS), labels=tmp_path / "ids.csv")
-        assert part.labels == ("2", "0")
 
     def test_of_another_number(self, tmp_path: Path) -> None:
         (tmp_path / "ids.txt").write_text("a\nb\nc\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from clipsyn.exchange.card import card
+from clipsyn.exchange.provenance import card
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import recorded
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.exchange.origins import citations, made
+from clipsyn.exchange.provenance import bibtex, cited, made, not_cited
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
@@ -23,24 +23,23 @@ def published(fakes, tmp_path: Path) -> FeatureStore:
 
 
 def test_each_work_is_listed_once_with_what_it_is_for(published: FeatureStore):
-    found = citations(made(published))
-    assert {cited.key: reasons for cited, reasons in found.works} == {
-        "rodriguezopazo2025synergy": ("the method",),
-        "clipsyn": ("the software",),
-        "ilharco2021openclip": ("loading the backbones",),
-        "radford2021clip": ("one",),
-        "cherti2023reproducible": ("two",),
-        "schuhmann2022laion5b": ("two",),
-        "bossard2014food101": ("food101",),
-        "hendrycks2019corruptions": ("jpeg",),
+    assert {work.key: reasons for work, reasons in cited(made(published))} == {
+        "rodriguezopazo2025synergy": ["the method"],
+        "clipsyn": ["the software"],
+        "ilharco2021openclip": ["loading the backbones"],
+        "radford2021clip": ["one"],
+        "cherti2023reproducible": ["two"],
+        "schuhmann2022laion5b": ["two"],
+        "bossard2014food101": ["food101"],
+        "hendrycks2019corruptions": ["jpeg"],
     }
 
 
 def test_what_is_not_known_is_named_and_not_guessed(published: FeatureStore):
-    assert citations(made(published)).unknown == (
+    assert not_cited(made(published)) == [
         "no citation is known for the weights my@clip (local-dir:my@clip): see their source",
         "no citation is known for the dataset mine: see its source",
-    )
+    ]
 
 
 def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path: Path):
@@ -52,26 +51,25 @@ def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path: Path)
     )
     with store.writer(table, "theirs") as cell:
         cell.predictions([0])
-    assert citations(made(store)).unknown == (
+    assert not_cited(made(store)) == [
         "no citation is known for the weights hub: see https://huggingface.co/org/repo",
         "theirs was imported (predictions): cite who made it, which the store does not know",
-    )
+    ]
 
 
 def test_an_import_is_cited_by_its_name_and_a_note_says_so(tmp_path: Path):
     store = FeatureStore.create(tmp_path / "store")
     with store.writer(SampleTable.of("mnist", "test", ["a"], [0], ["0"]), "RN50/openai") as cell:
         cell.predictions([0])
-    found = citations(made(store))
-    assert [cited.key for cited, _ in found.works][2:] == ["radford2021clip", "lecun1998mnist"]
-    assert found.unknown == (
+    assert [work.key for work, _ in cited(made(store))][2:] == ["radford2021clip", "lecun1998mnist"]
+    assert not_cited(made(store)) == [
         "RN50/openai was imported (predictions): it is cited by its name, which nothing proves",
-    )
+    ]
 
 
 def test_a_hostile_name_begins_no_entry(fakes, tmp_path: Path):
     encoder = fakes.Encoder("evil\n@article{x,", weights="w")
     encoder.identity |= {"architecture": "ViT-B-32", "pretrained": "openai"}
-    text = citations(made(fakes.fill(tmp_path / "store", [encoder]))).bibtex()
+    text = bibtex(made(fakes.fill(tmp_path / "store", [encoder])))
     entries = re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE)
     assert text.count("@") == len(entries) == 4

@@ -32,7 +32,8 @@ def exported(fakes, mixed: FeatureStore, tmp_path: Path):
 
 def test_npz_is_plain_arrays(exported, mixed):
     with np.load(exported("npz") / CELL.with_suffix(".npz"), allow_pickle=False) as held:
-        assert set(held.files) == {"embeddings", "valid", "ids", "labels", "class_names"}
+        names = {"clipsyn", "embeddings", "valid", "ids", "labels", "class_names"}
+        assert set(held.files) == names
         assert held["embeddings"].tobytes() == mixed.embeddings(KEY).tobytes()
         assert tuple(held["ids"]) == mixed.samples("toy", "test").ids
 

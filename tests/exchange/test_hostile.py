@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 
 IDS = ["a", "b", "c", "d"]
 NUMBERS = [

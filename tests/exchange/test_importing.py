@@ -13,8 +13,8 @@ import pytest
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.errors import DatasetError, InputError, MissingCell, StaleCell, UsageError
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import IMPORTED, import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.logits import NONE_OF_THEM
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays

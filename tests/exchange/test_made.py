@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsyn.exchange.origins import distinct_runs, made, portable
+from clipsyn.exchange.provenance import made, portable, runs
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
@@ -18,10 +18,10 @@ def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path: Path):
     with recorded(["extract", str(tmp_path), "--token", "secret"]):
         store = fakes.fill(tmp_path / "store")
     (cell,) = made(store)
-    assert cell.run.commands == (f"clipsyn extract {tmp_path} --token '…'",)
-    assert "secret" not in str(fakes.contents(store.path) | cell.json())
-    assert cell.when is not None
-    assert cell.key == fakes.key
+    assert cell["commands"] == [f"clipsyn extract {tmp_path} --token '…'"]
+    assert "secret" not in str(fakes.contents(store.path) | cell)
+    assert cell["made"] is not None
+    assert {name: cell[name] for name in vars(fakes.key)} == vars(fakes.key)
 
 
 def test_workers_are_put_together(fakes, tmp_path: Path):
@@ -29,7 +29,7 @@ def test_workers_are_put_together(fakes, tmp_path: Path):
         with recorded(["extract", "--shard", f"{shard[0] + 1}/2"]):
             store = fakes.fill(tmp_path / "store", shard=shard)
     (cell,) = made(store)
-    assert sorted(cell.run.commands) == [
+    assert sorted(cell["commands"]) == [
         "clipsyn extract --shard 1/2",
         "clipsyn extract --shard 2/2",
     ]
@@ -37,22 +37,27 @@ def test_workers_are_put_together(fakes, tmp_path: Path):
 
 def test_cells_from_python_say_that_they_do_not_know(tiny_store: FeatureStore, fakes):
     cells = made(tiny_store)
-    assert {cell.run.commands for cell in cells} == {()}
-    group = tiny_store.features_path(cells[0].key)
-    fakes.rewrite(group, provenance=None)
-    (old,) = made(FeatureStore.open(tiny_store.path), [cells[0].key])
-    assert (old.when, old.run.commands, old.run.versions, old.run.device) == (None, (), (), None)
-    assert old.json()["commands"] == []
+    assert [cell["commands"] for cell in cells] == [[]] * len(cells)
+    fakes.rewrite(tiny_store.features_path(fakes.key), provenance=None)
+    (old,) = made(FeatureStore.open(tiny_store.path), [fakes.key])
+    assert [old[name] for name in ("made", "commands", "versions", "device")] == [
+        None,
+        [],
+        {},
+        None,
+    ]
 
 
 def test_weights_and_images_are_those_of_the_identity(tiny_store: FeatureStore):
     for cell in made(tiny_store):
-        group = tiny_store.group(tiny_store.features_path(cell.key))
-        table = tiny_store.samples(cell.key.dataset, cell.key.split)
-        assert cell.weights.digest == group["identity"]["backbone"]["weights"]
-        assert (cell.images.count, cell.images.digest) == (len(table), table.digest)
-        assert cell.images.licence == "CC0"
-        assert cell.fingerprint == tiny_store.fingerprint(cell.key)
+        names = ("dataset", "split", "perturbation", "backbone")
+        key = FeatureKey(*(cell[name] for name in names))
+        group = tiny_store.group(tiny_store.features_path(key))
+        table = tiny_store.samples(key.dataset, key.split)
+        assert cell["weights"]["sha256"] == group["identity"]["backbone"]["weights"]
+        assert (cell["images"]["count"], cell["images"]["samples"]) == (len(table), table.digest)
+        assert cell["images"]["licence"] == "CC0"
+        assert cell["fingerprint"] == tiny_store.fingerprint(key)
 
 
 def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):
@@ -61,10 +66,10 @@ def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):
         cell.record(source=[{"file": "mine.csv", "sha256": "0" * 64}])
         cell.predictions(np.array([0, 1]))
     (known,) = made(tiny_store, [FeatureKey("digits", "test", "clean", "mine")])
-    assert (known.imported, known.run.made_by) == ("predictions", "by hand")
-    assert known.weights.files == ("mine.csv",)
-    assert known.run.commands == ("clipsyn import",)
-    assert (known.weights.source, known.weights.digest, known.weights.cited) == (None, None, ())
+    assert (known["imported"], known["made_by"]) == ("predictions", "by hand")
+    assert known["commands"] == ["clipsyn import"]
+    nothing = dict.fromkeys(("source", "sha256", "precision", "licence"))
+    assert known["weights"] == {**nothing, "files": ["mine.csv"], "cite": []}
 
 
 def test_cells_of_one_command_are_one_run(fakes, tmp_path: Path):
@@ -72,9 +77,8 @@ def test_cells_of_one_command_are_one_run(fakes, tmp_path: Path):
         fakes.fill(tmp_path / "store", perturbations=("clean", "jpeg:3"))
     with recorded(["second"]):
         store = fakes.fill(tmp_path / "store", perturbations=("clean", "jpeg:3", "fog:1"))
-    runs = distinct_runs(made(store))
     found = {
-        run.commands[0]: [str(cell.key.perturbation) for cell in of] for run, of in runs.items()
+        run[0]["commands"][0]: [cell["perturbation"] for cell in run] for run in runs(made(store))
     }
     assert found == {"clipsyn first": ["clean", "jpeg-3"], "clipsyn second": ["fog-1"]}
 

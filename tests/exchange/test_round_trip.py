@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsyn.exchange import LAYOUTS
+from clipsyn.exchange import LAYOUTS, ImportSettings
 from clipsyn.exchange.export import export
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups

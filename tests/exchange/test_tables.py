@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.parts import Part
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.exchange.tables import ROLES, read_table
 
 NAMES = ("cat", "dog", "bee")
@@ -104,6 +104,14 @@ class TestNumbers:
         path = write_csv(["id", "dog", "confidence", "bee", "cat"], [["a", 1, 9, 2, 3]])
         np.testing.assert_array_equal(only(path, NAMES).values, [[3, 1, 2]])
 
+    @pytest.mark.parametrize("role", ["label", "said"])
+    def test_a_column_that_no_label_knows_may_be_no_class(
+        self, write_csv: Write, role: str
+    ) -> None:
+        path = write_csv(["id", "sure", "cat", role], [["a", 1, 2, "cat"]])
+        with pytest.raises(DatasetError, match=r"the columns sure.* a class: .*classes="):
+            only(path)
+
     @pytest.mark.parametrize("known", [(), NAMES, ("a", "b", "a")])
     def test_numbered_columns_in_any_order(self, write_csv: Write, known: tuple[str, ...]) -> None:
         part = only(write_csv(["id", "logit_2", "logit_0", "logit_1"], [["a", 2, 0, 1]]), known)
@@ -128,7 +136,6 @@ class TestConfidence:
         ("header", "row"),
         [
             (["id", "prediction", "confidence"], ["a", "cat", 0.25]),
-            (["id", "class", "class_index", "probability"], ["a", "cat", 0, 0.25]),
         ],
     )
     def test_stands_beside_the_prediction(

@@ -1,4 +1,4 @@
-"""`importing.torch_files`: files that torch wrote, and files that hold no tensor."""
+"""`clipsyn.exchange.arrays`: files that torch wrote, and files that hold no tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.exchange.torch_files import read_tensor
+from clipsyn.exchange.arrays import read_tensor
 
 torch = pytest.importorskip("torch")
 
@@ -38,10 +38,10 @@ def test_every_type_of_number(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "tensor",
-    [torch.arange(7), torch.arange(24).view(6, 4).T[1:, ::2], torch.zeros(0, 4), torch.tensor(3)],
-    ids=["vector", "transposed part", "empty", "number"],
+    [torch.arange(7), torch.arange(24).view(6, 4)[1:], torch.zeros(0, 4), torch.tensor(3)],
+    ids=["vector", "rows", "empty", "number"],
 )
-def test_any_shape_and_stride(tensor: Any, tmp_path: Path) -> None:
+def test_any_shape(tensor: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_tensor(saved(tmp_path, tensor)), tensor.numpy())
 
 
@@ -52,8 +52,9 @@ def test_any_shape_and_stride(tensor: Any, tmp_path: Path) -> None:
         ([torch.ones(2)], "holds a list"),
         (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear, which is no tensor"),
         (torch.ones(2).to_sparse(), "_rebuild_sparse_tensor, which is no tensor"),
+        (torch.arange(6).view(3, 2).T, "part or a transpose"),
     ],
-    ids=["dict", "list", "module", "sparse"],
+    ids=["dict", "list", "module", "sparse", "transposed"],
 )
 def test_what_is_no_dense_tensor(thing: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"a\.pt cannot be read.*{reason}.*numpy\.save"):
@@ -125,7 +126,7 @@ def test_a_file_that_is_cut(tmp_path: Path) -> None:
 def test_numbers_that_stand_for_many(size: tuple[int, ...], tmp_path: Path) -> None:
     """A stride of 0 says again what is there: 10^12 numbers of one."""
     path = forged(tmp_path, _Named("numbers", 0, size, (0,) * len(size)))
-    with pytest.raises(DatasetError, match="4 numbers cannot fill"):
+    with pytest.raises(DatasetError, match="does not fit its numbers"):
         read_tensor(path)
 
 

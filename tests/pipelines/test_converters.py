@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.names import parse_perturbation
 from clipsyn.store.features import FeatureStore
 

@@ -12,8 +12,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from clipsyn.errors import InputError, MissingCell, RouterMismatch
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.names import FeatureKey
 from clipsyn.router.fit import FittedRouter, fit_router

@@ -13,8 +13,8 @@ from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.analyses.diversity import diversity
 from clipsyn.analyses.oracle import oracle
 from clipsyn.evaluation.loop import evaluate
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.report import ReportSettings
 from clipsyn.report.evidence import gather
 from clipsyn.report.page import caveats

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.names import FeatureKey
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell, StaleCell
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell, StaleCell, UnknownName, UsageError
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.names import FeatureKey
 from clipsyn.store import pools

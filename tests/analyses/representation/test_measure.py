@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar
 from clipsyn.analyses.representation import representation
 from clipsyn.errors import LeakError, MissingCell, UnknownName
 from clipsyn.evaluation.results.frame import backbones
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.numerics.metrics import calibration_floor
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore

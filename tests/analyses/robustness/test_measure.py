@@ -14,8 +14,8 @@ from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.frame import NAMES
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import mean_share_interval, wilson_interval

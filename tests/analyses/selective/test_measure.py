@@ -14,8 +14,8 @@ from clipsyn.analyses.selective import SCORES, SelectiveSettings, measures, sele
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
 from clipsyn.errors import ClipsynError, LeakError, MissingCell, UnknownName
+from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
-from clipsyn.exchange.settings import ImportSettings
 from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.logits import softmax
