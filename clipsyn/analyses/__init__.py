@@ -71,11 +71,9 @@ class Analysis:
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
         """Sentences to show beside the tables."""
-        from clipsyn.evaluation.results.frame import interval_note
         from clipsyn.store.overlap import image_notes, sample_tables
 
         yield from image_notes(sample_tables(store, frame), shared=self.over_datasets)
-        yield from filter(None, [interval_note(frame)])
         own = getattr(import_module(f"{self.home}.view"), "notes", None)
         yield from own(frame, settings) if own else ()
         if self.lacking and settings.datasets is None:

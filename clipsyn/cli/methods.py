@@ -87,7 +87,6 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
     clipsyn evaluate store -o results.parquet --jobs 21 --slurm cpus=8
     """
     from clipsyn.evaluation.loop import gather, measure
-    from clipsyn.evaluation.results.frame import interval_note
     from clipsyn.evaluation.tables import tables
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
@@ -111,7 +110,7 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
         return
     samples = sample_tables(opened, frame)
     output.show(frame, tables)
-    for note in filter(None, [*image_notes(samples), interval_note(frame)]):
+    for note in image_notes(samples):
         say(note, err=True)
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)

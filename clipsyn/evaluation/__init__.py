@@ -150,11 +150,5 @@ class PairedSettings(Selection):
     """What `clipsyn compare` is asked for."""
 
     splits: tuple[str, ...] | None = splits(None)
-    backbones: tuple[str, ...] | None = setting(
-        None, NAMES, "Backbones that are compared, too.", letter="-b", instead_of_none="none"
-    )
-    ensembles: tuple[str, ...] | None = setting(
-        None, NAMES, "Ensembles that are compared.", instead_of_none="all"
-    )
     head: str = head_of_results("that are compared")
     shots: Shots | None = shots_of_results("that are compared")

@@ -56,7 +56,7 @@ def comparisons(
         cells = dict(sorted(cells.items()))
         for prompts in sorted(places):
             reasons = _reasons(every, cells, has_text=has_text, has_support=split is not None)
-            asked, left_out = _usable(every, by_name, dataset, cells, [*reasons])
+            asked, left_out = _usable(every, by_name, dataset, reasons)
             notes += [*left_out, *alike_notes(store, dataset, prompts, [*cells])]
             chooses = settings.chooses and split is not None and not settings.base_to_new
             chooses = chooses and not _silent(cells)
@@ -122,6 +122,9 @@ def _reasons(
     """Why methods cannot work: a sentence, the flag of those, and whether names are refused."""
     lacking = [name for name, cell in cells.items() if not cell.has_embeddings]
     unsure = [name for name, it in cells.items() if it.has_predictions and not it.has_confidences]
+    silent = ", ".join(_silent(cells))
+    if settings.base_to_new and silent:
+        raise UsageError(f"base-to-new needs logits, and there are predictions alone of {silent}")
     if settings.base_to_new:
         yield "base-to-new cannot use what learns the classes", "knows_classes", True
     if lacking:
@@ -132,21 +135,20 @@ def _reasons(
         yield "there are no labelled images to learn from (support=…)", "learns", False
     if unsure:
         yield f"there are no confidences of {', '.join(unsure)}", "needs_confidences", False
-    if silent := _silent(cells):
-        yield f"there are predictions alone of {', '.join(silent)}", "needs_logits", False
+    if silent:
+        yield f"there are predictions alone of {silent}", "needs_logits", False
 
 
 def _usable(
     settings: ProtocolSettings,
     by_name: set[str],
     dataset: str,
-    cells: Mapping[str, Cell],
     reasons: Iterable[tuple[str, str, bool]],
 ) -> tuple[ProtocolSettings, list[str]]:
     """The settings without the methods that cannot work, and a note for each reason.
 
     by_name: heads and ensembles that were asked for by name, which some reasons refuse. Raises
-    UsageError for these, and where cells of predictions alone leave nothing to do.
+    UsageError for these, and where nothing is left to do.
     """
     methods, notes = _methods(settings), list[str]()
     for why, flag, is_refused in reasons:
@@ -160,12 +162,9 @@ def _usable(
     heads, ensembles = (
         [it for it in of if it in methods] for of in (settings.heads, settings.ensembles)
     )
-    silent = _silent(cells)
-    if silent and (settings.base_to_new or not heads or (settings.ensembles and not ensembles)):
+    if not heads or (settings.ensembles and not ensembles):
         raise UsageError(
-            f"of {', '.join(silent)} on {dataset} there are predictions alone: they can be "
-            "compared and combined by vote-1, and by conf where there are confidences, on the "
-            "zero-shot head, and nothing else; import logits, or choose other cells with "
-            "backbones=…"
+            f"nothing that is asked for can work on {dataset}: {'; '.join(notes)}; ask for other "
+            "heads and ensembles, or choose other cells with backbones=…"
         )
     return settings.replaced(heads=heads, ensembles=ensembles), notes

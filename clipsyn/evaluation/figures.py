@@ -8,7 +8,6 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
-    ALONE,
     SHOTS_IN_ORDER,
     WHERE,
     Row,
@@ -16,10 +15,10 @@ from clipsyn.evaluation.results.frame import (
     in_order,
     refuse_several,
 )
-from clipsyn.evaluation.tables import BEST
+from clipsyn.evaluation.tables import BEST, methods
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
-from clipsyn.settings import SINGLE, UNFITTED
+from clipsyn.settings import UNFITTED
 from clipsyn.show.figure import (
     COLUMN,
     INK,
@@ -34,7 +33,6 @@ from clipsyn.show.figure import (
     needed,
     room,
 )
-from clipsyn.show.titles import title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 CLASS_ORACLE = "class-oracle"
 _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
 _BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
-_SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few of them fit
+_STEPS = 4  # below; numbers of small gains are long, so few of them fit
 _SERIES = ["series", "head", "method"]
 _FITTED = "support", "support_prompts"  # on different things, a mean is of nothing
 ORACLES = (ORACLE, CLASS_ORACLE)
@@ -55,8 +53,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each dataset and method, means over draws; those without a dataset are means.
 
     Methods are the oracle, the class oracle, and the first ensembles by `_preference`, at the most
-    shots of each dataset; `ensembles` is how many there are. Of several heads zero-shot is drawn,
-    if it is one.
+    shots of each dataset. Of several heads zero-shot is drawn, if it is one.
     """
     if ZERO_SHOT in frame["head"]:
         frame = frame.filter(pl.col("head").is_in([ZERO_SHOT, CHOSEN]))
@@ -80,8 +77,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     means = _means_over_datasets(table)
     ensembles = sorted({*means["method"]} - _BARS.keys(), key=_preference)
     both = pl.concat([table, means] if table["dataset"].n_unique() > 1 else [table], how="diagonal")
-    shown = both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
-    return shown.with_columns(ensembles=pl.lit(len(ensembles)))
+    return both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
 
 
 def _preference(method: str) -> tuple[int, int, str]:
@@ -129,16 +125,9 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
     ax.set_ylim(max(lines.values()) + 0.55, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    low, high = ax.get_xlim()
-    if high - low < _SMALL:
-        ax.locator_params(axis="x", nbins=_STEPS)
+    ax.locator_params(axis="x", nbins=_STEPS)
     ax.set_xlabel("gain over the best single backbone, points", loc="right")  # room is at the left
     key(ax, entries)
-
-
-def _gains_about(data: pl.DataFrame) -> str:
-    ensembles = data.filter(~pl.col("method").is_in([*_BARS]))["method"].n_unique()
-    return _some_of(ensembles, data["ensembles"][0])
 
 
 def beside(dataset: str | None, data: pl.DataFrame) -> str:
@@ -163,10 +152,6 @@ def lines_of(data: pl.DataFrame) -> dict[str | None, float]:
     return lines if len(of_datasets) == len(data) else lines | {None: len(lines) + 0.3}
 
 
-def _some_of(shown: int, every: int) -> str:
-    return f"{shown} of {every} ensembles" if shown < every else ""
-
-
 gains = Figure(
     name="gains",
     short="What oracles and ensembles gain over the best single backbone, by dataset.",
@@ -174,13 +159,12 @@ gains = Figure(
         "Gain in top-1 accuracy over the backbone that the labelled images choose, of a store "
         "without any over the one that is best on these very images, in points: of the oracle, "
         "which knows a right backbone for each image, of the best backbone for each class, and of "
-        "ensembles with 95 % intervals over images, at the most labelled images."
+        "the first three ensembles with 95 % intervals over images, at the most labelled images."
     ),
     source="oracle",
     data=_gains,
     draw=_draw_gains,
     size=_gains_size,
-    about=_gains_about,
 )
 
 
@@ -191,8 +175,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each series and number of shots: the mean over datasets and draws.
 
     low, high: of the means over datasets, the least and the largest of all draws. A method that
-    learns nothing has a row for each number of shots. Ensembles are the first by `_preference`, of
-    `ensembles`.
+    learns nothing has a row for each number of shots. Ensembles are the first by `_preference`.
     """
     rows = needed(
         frame.filter(pl.col("ensemble") != "chance", metric="acc1", classes="all"),
@@ -200,9 +183,13 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
         "give what `clipsyn evaluate STORE -o FILE` wrote",
     )
     refuse_several(rows, (*WHERE[1:], *_FITTED))
-    methods = _with_same_shots(_methods(rows))
-    by_draw = methods.group_by(*_SERIES, "shots", "seed", maintain_order=True).agg(
-        pl.col("value").fill_nan(None).mean()
+    named = methods(rows.with_columns(pl.col("value").fill_nan(None)))
+    is_plain = (pl.col("head") == ZERO_SHOT) | (pl.col("head") == pl.col("method"))
+    series = pl.when(is_plain).then("method").otherwise(pl.format("{} on {}", "method", "head"))
+    others = named.filter(~pl.col("method").is_in([*_BARS]))
+    alike = _with_same_shots(others.with_columns(series=series))
+    by_draw = alike.group_by(*_SERIES, "shots", "seed", maintain_order=True).agg(
+        pl.col("value").mean()
     )
     table = by_draw.group_by(*_SERIES, "shots", maintain_order=True).agg(
         pl.col("value").mean(),
@@ -211,35 +198,17 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
         draws=pl.len(),
     )
     curves = _first(_at_every_number(table))
-    of = {"datasets": methods["dataset"].n_unique(), "of_datasets": rows["dataset"].n_unique()}
+    of = {"datasets": alike["dataset"].n_unique(), "of_datasets": rows["dataset"].n_unique()}
     return curves.with_columns(pl.lit(count).alias(name) for name, count in of.items())
 
 
-def _methods(rows: pl.DataFrame) -> pl.DataFrame:
-    """A row for each dataset, head, method, shots and draw; `BEST` is the best backbone on test."""
-    keys = ["dataset", "head", "shots", "seed"]
-    alone = rows.filter(ALONE)
-    best = alone.group_by(keys, maintain_order=True).agg(
-        pl.col("value").fill_nan(None).max(), method=pl.lit(BEST)
-    )
-    others = rows.filter(~pl.col("ensemble").is_in([SINGLE, *_BARS]))
-    columns = *keys, "method", "value"
-    methods = pl.concat(
-        [best.select(columns), others.rename({"ensemble": "method"}).select(columns)],
-        how="vertical_relaxed",
-    )
-    is_plain = (pl.col("head") == "zero-shot") | (pl.col("head") == pl.col("method"))
-    series = pl.when(is_plain).then("method").otherwise(pl.format("{} on {}", "method", "head"))
-    return methods.with_columns(series=series)
-
-
-def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
+def _with_same_shots(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows of the datasets that have the same numbers of shots: of most, the first of equals.
 
     Others would make a curve jump where they come in. One number makes no curve.
     """
     learned = needed(
-        methods.filter(pl.col("shots") != UNFITTED),
+        rows.filter(pl.col("shots") != UNFITTED),
         "method that learned from labelled images",
         "evaluate ensembles that are fitted, with `clipsyn evaluate STORE --shots 1,4,16`",
     )
@@ -252,7 +221,7 @@ def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
         )
     alike = several.group_by("shots", maintain_order=True).agg("dataset")
     chosen = alike.sort(pl.col("dataset").list.len(), descending=True, maintain_order=True)
-    return methods.filter(pl.col("dataset").is_in(chosen["dataset"][0].to_list()))
+    return rows.filter(pl.col("dataset").is_in(chosen["dataset"][0].to_list()))
 
 
 def _at_every_number(table: pl.DataFrame) -> pl.DataFrame:
@@ -273,8 +242,7 @@ def _first(curves: pl.DataFrame) -> pl.DataFrame:
     others = [row for row in rows if row[2] not in _REFERENCES]
     others.sort(key=lambda row: (_preference(row[2]), heads.index(row[1])))
     shown = [*references, *(name for name, *_ in others[:_MOST_CURVES])]
-    kept = pl.DataFrame({"series": shown}).join(curves, on="series", maintain_order="left_right")
-    return kept.with_columns(ensembles=pl.lit(len(others)))
+    return pl.DataFrame({"series": shown}).join(curves, on="series", maintain_order="left_right")
 
 
 def _entries(data: pl.DataFrame) -> dict[str, Mark]:
@@ -299,11 +267,6 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
     key(ax, entries)
 
 
-def _curves_about(data: pl.DataFrame) -> str:
-    shown = data.filter(~pl.col("method").is_in([*_REFERENCES]))["series"].n_unique()
-    return title(_over(data), _some_of(shown, data["ensembles"][0]))
-
-
 def _over(data: pl.DataFrame) -> str:
     """ "mean over 4 of 5 datasets": what a curve is a mean over."""
     count, every = data["datasets"][0], data["of_datasets"][0]
@@ -326,5 +289,5 @@ few_shot = Figure(
     data=_curves,
     draw=_draw_curves,
     size=lambda _data: (COLUMN, 2.2),
-    about=_curves_about,
+    about=_over,
 )

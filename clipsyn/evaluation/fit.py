@@ -169,12 +169,8 @@ class Study:
         heads = {name: (on.head, on.pool) for name, on in fitted.items()}
         choice = choose(support, asked.heads, asked.ensembles, task.seed, heads)
         seconds = time.perf_counter() - start + sum(on.seconds for on in fitted.values())
-        chosen, pool = choice.candidates[0], choice.pool
-        on = fitted.get(chosen.head)
-        if on is None:
-            shown = self._shown(chosen.head, choice.head)
-            n = len(support.labelled())
-            on = FittedHead(choice.head, pool, _best(pool), 0, n, shown)
+        chosen = choice.candidates[0]
+        on = self._head(chosen.head, task)
         return on._replace(seconds=0), Method(choice.ensemble, seconds, chosen.name)
 
     def _finished(

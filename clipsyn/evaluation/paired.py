@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.results.files import DAMAGE, collect, scan, shots_asked
-from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, in_order
+from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, backbones, in_order
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.registry import unknown_name
@@ -143,10 +143,12 @@ def _fitted(path: Path, settings: PairedSettings) -> pl.DataFrame:
         terms = getattr(settings, column if column == "prompts" else f"{column}s")
         names = _selected(column, terms, there[column].unique(), path)
         there = there.filter(pl.col(column).is_in(names))
+    members = _selected("backbone", settings.backbones, backbones(there), path)
+    there = there.filter(pl.col("backbones").list.set_difference(members).list.len() == 0)
     if there.is_empty():
         raise UsageError(
-            f"{path} has no predictions of these datasets, splits, perturbations and prompt sets "
-            f"together: leave some out, or `{_line(path)}` adds them"
+            f"{path} has no predictions of these datasets, splits, perturbations, prompt sets and "
+            f"backbones together: leave some out, or `{_line(path)}` adds them"
         )
     if settings.head not in there["head"]:
         raise unknown_name("head", settings.head, there["head"].unique(), f"Looked for in {path}.")
@@ -179,30 +181,27 @@ def _singles(there: pl.DataFrame, settings: PairedSettings) -> list[str]:
 def _compared_methods(
     there: pl.DataFrame, path: Path, settings: PairedSettings, named: Sequence[str]
 ) -> list[str]:
-    """The methods that are named, and those that are compared with each other beside them.
+    """The methods that are named, and ensembles that are compared with each other beside them.
 
     Raises UsageError for a name of several fits on the same draw, which differ in their backbones,
     support or prompts.
     """
-    singles = _singles(there, settings)
-    best = [BEST] if len(singles) > 1 else []
+    best = [BEST] if len(_singles(there, settings)) > 1 else []
     known = [*there["method"].unique(maintain_order=True), *best]
     for name in named:
         if name not in known:
             hint = f"Looked for in {path}; `{_line(path)}` adds methods."
             raise unknown_name("method", name, known, hint)
     of_head = there.filter(pl.col("ensemble") != SINGLE, head=settings.head)
-    ensembles = of_head["method"].unique(maintain_order=True)
-    listed = [CHOSEN] if CHOSEN in known else []
-    listed += [*_selected("ensemble", settings.ensembles, ensembles, path), *best]
-    if settings.backbones is not None:
-        listed += _selected("backbone", settings.backbones, singles, path)
+    chosen = [CHOSEN] if CHOSEN in known else []
+    listed = [*chosen, *of_head["method"].unique(maintain_order=True), *best]
     same = ["dataset", *PLACE, "method", "seed"]
     mixed = {*there.filter(pl.len().over(same) > 1)["method"]}
     if several := mixed.intersection(named if len(named) > 1 else [*named, *listed]):
         raise UsageError(
             f"{path} has {min(several)} of several sets of backbones, supports or prompt sets, "
-            f"which one name cannot tell apart: `{_line(Path('OTHER'))}` gives each a file"
+            "which one name cannot tell apart: choose with backbones=…, or give each a file by "
+            f"`{_line(Path('OTHER'))}`"
         )
     return [*dict.fromkeys([*named, *(name for name in listed if name not in mixed)])]
 
@@ -257,16 +256,12 @@ def read_right(
         for name, one in parts.items():
             parts[name] = common.join(one, on="sample_id", how="left", maintain_order="left")
         first = next(iter(parts.values()))
-    is_lacking = rows.select(pl.exclude("image").null_count()).sum_horizontal().item() > 0
-    if (
-        is_lacking
-        or first["sample_id"].is_duplicated().any()
-        or any(not one["label"].equals(first["label"]) for one in parts.values())
-    ):
+    is_broken = rows.drop("image").null_count().sum_horizontal().item() > 0
+    is_broken |= first["sample_id"].is_duplicated().any()
+    if is_broken or any(not one["label"].equals(first["label"]) for one in parts.values()):
         raise UsageError(
-            f"predictions of {dataset} do not fit together: one image has several by one method, "
-            "or has no label, or its label was corrected in between; make the file anew with "
-            f"`{_line(Path('FILE.parquet'))}`"
+            f"predictions of {dataset} are damaged, or its labels were corrected in between: make "
+            f"the file anew with `{_line(Path('FILE.parquet'))}`"
         )
     right = {name: (one["label"] == one["prediction"]).to_numpy() for name, one in parts.items()}
     return right, first["image"].fill_null(0).to_numpy().astype(np.uint64)

@@ -1,30 +1,16 @@
-"""Tables of methods compared pair by pair.
-
-Two methods have a line for each dataset and perturbation. Several have a ranking, against one of
-them, and a matrix of all pairs: of the mean over datasets, where there are several.
-"""
+"""Tables of methods compared pair by pair: a line for each dataset, or for each pair of several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from clipsyn.evaluation.paired import PLACE
-from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.tables import BEST
-from clipsyn.show.table import (
-    UNKNOWN,
-    Cell,
-    Table,
-    Tables,
-    interval_cell,
-    p_cell,
-    paragraph,
-    points_cell,
-)
-from clipsyn.show.tables import Line, Measure, interval_of, measures_table
+from clipsyn.show.table import Cell, Table, Tables, interval_cell, p_cell, paragraph, points_cell
+from clipsyn.show.tables import Measure, interval_of, measures_table
 from clipsyn.show.titles import fitted_on, title, where
 from clipsyn.stats.images import copies_note
 
@@ -33,23 +19,25 @@ Top-1 accuracy in %, mean of all draws; differences in points. only: images that
 right alone. McNemar: p over images, the draws of an image kept together. p: over draws and images
 where there are several draws, else McNemar's. p (Holm): corrected for {comparisons}, all pairs
 of methods on a dataset; = a tie, where it is 0.05 or more."""
-_MATRIX = "All pairs: line less column, in points; = a tie (Holm over the pairs)."
+_ENDS = "low", "high"
 _LUCK = "best on test: the backbone that is best on these very images, partly by luck."
 _ONE_DRAW = "With one draw nobody knows how far another would be off: p is over images alone."
 
 
 def tables(frame: pl.DataFrame) -> dict[str, Tables]:
-    """The tables by name, and what they mean."""
+    """The tables by name, and what they mean; of several pairs those of the mean, if any."""
     shown: dict[str, Tables] = {}
     if frame.select("first", "second").n_unique() == 1:
         for keys, part in frame.group_by("split", "prompts", "classes", maintain_order=True):
-            shown[", ".join(map(str, keys))] = (_of_two(part),)
+            own = ["dataset", *["perturbation"] * (part["perturbation"].n_unique() > 1)]
+            shown[", ".join(map(str, keys))] = (_table(part, own),)
     else:
         is_mean = pl.col("dataset").is_null()
         above = frame.filter(is_mean | ~is_mean.any().over(PLACE))
-        for keys, pairs in above.group_by("dataset", *PLACE, maintain_order=True):
+        for keys, part in above.group_by("dataset", *PLACE, maintain_order=True):
             name = ", ".join(str(key or "mean") for key in keys)
-            shown |= {f"{kind}, {name}": (table,) for kind, table in _of_all(pairs)}
+            ranked = part.sort("first", "second_acc1", descending=[False, True])
+            shown[f"pairs, {name}"] = (_table(ranked, ["first", "second"]),)
     return shown | {"what they mean": (paragraph(_note(frame)),)}
 
 
@@ -67,88 +55,22 @@ def _note(frame: pl.DataFrame) -> str:
     return "\n".join(filter(None, notes))
 
 
-def _of_two(part: pl.DataFrame) -> Table:
-    """A line for each dataset and perturbation."""
-    own = ["perturbation"] * (part["perturbation"].n_unique() > 1)
+def _table(part: pl.DataFrame, own: Sequence[str]) -> Table:
+    """A line for each row, which begins with its own columns."""
+    names = (part["first"][0], part["second"][0]) if "first" not in own else ("first", "second")
     lines = [
         (
-            {"dataset": row["dataset"] or f"mean over {row['datasets']}"}
-            | {name: row[name] for name in (*own, "n")},
-            _numbers(row),
+            {name: row[name] or f"mean over {row['datasets']}" for name in own} | {"n": row["n"]},
+            {name: {"value": row[name]} for name in row}
+            | {"difference": row, "both": {f"ci_{end}": row[f"both_{end}"] for end in _ENDS}},
         )
         for row in part.iter_rows(named=True)
     ]
-    first, second = part["first"][0], part["second"][0]
-    columns = (
-        Measure("first top-1", "first", first),
-        Measure("second top-1", "second", second),
-        *_difference(first, second),
-    )
-    about = title(f"{first} less {second}", _about(part, without=["dataset", *own]))
-    return measures_table(lines, columns, title=about)
-
-
-def _of_all(pairs: pl.DataFrame) -> Iterator[tuple[str, Table]]:
-    """A line for each method against one: the only `first`, or the best; and all against all."""
-    rows = [*pairs.iter_rows(named=True)]
-    both_ways = {(row["first"], row["second"]): row for row in rows}
-    both_ways |= {names[::-1]: _turned(row) for names, row in both_ways.items()}
-    accuracy = {first: row["first_acc1"] for (first, _), row in both_ways.items()}
-    ranked = sorted(accuracy, key=lambda name: (-accuracy[name], name))
-    is_matrix = pairs["first"].n_unique() > 1
-    reference = next(it for it in ranked if it != BEST) if is_matrix else rows[0]["first"]
-    lines: list[Line] = []
-    for name in ranked:
-        row = both_ways.get((name, reference))
-        if row or name == reference:
-            numbers = _numbers(row) if row else {}
-            lines.append(({"method": name}, numbers | {"first": {"value": accuracy[name]}}))
-    about = title(f"differences from {reference}", _about(pairs))
-    columns = Measure("top-1", "first"), *_difference("it", reference)
-    yield "ranking", measures_table(lines, columns, title=about)
-    if is_matrix:
-        yield "all pairs", _matrix(both_ways, ranked)
-
-
-def _matrix(both_ways: dict[tuple[str, str], Row], ranked: Sequence[str]) -> Table:
-    """A line and a column for each method, the best first; columns have the numbers of lines."""
-    lines = [
-        (
-            {"": number, "method": name},
-            {other: both_ways.get((name, other), {}) for other in ranked},
-        )
-        for number, name in enumerate(ranked, 1)
-    ]
-    columns = [
-        Measure(f"method {number}", name, str(number), cell=_lead_or_blank)
-        for number, name in enumerate(ranked, 1)
-    ]
-    return measures_table(lines, columns, title=_MATRIX)
-
-
-def _turned(row: Row) -> Row:
-    """The same pair the other way round."""
-    turned = row | {"difference": -row["difference"]}
-    for one, other in (("first", "second"), ("second", "first")):
-        for name in ("{}", "{}_acc1", "only_{}"):
-            turned[name.format(one)] = row[name.format(other)]
-    for kind in ("ci", "both"):
-        turned |= {f"{kind}_low": -row[f"{kind}_high"], f"{kind}_high": -row[f"{kind}_low"]}
-    return turned
-
-
-def _numbers(row: Row) -> dict[str, Row]:
-    """What every table shows of a pair, by the name of its column."""
-    names = ("only_first", "only_second", "mcnemar", "p", "p_holm")
-    accuracies = {name: {"value": row[f"{name}_acc1"]} for name in ("first", "second")}
-    both = {"ci_low": row["both_low"], "ci_high": row["both_high"]}
-    return {"difference": row, "both": both} | accuracies | {it: {"value": row[it]} for it in names}
-
-
-def _difference(first: str, second: str) -> tuple[Measure, ...]:
-    """The columns that every table has; some are of a dataset, and not of a mean."""
+    first, second = names
     counts: dict[str, Any] = {"percent": False, "digits": 1, "optional": True}
-    return (
+    columns = (
+        Measure("first top-1", "first_acc1", f"{first}\ntop-1"),
+        Measure("second top-1", "second_acc1", f"{second}\ntop-1"),
         Measure("difference", "difference", cell=_lead),
         Measure(interval_of("difference"), "difference", "95 % over\nimages", cell=interval_cell),
         Measure("both", "both", "95 % over draws\nand images", cell=interval_cell),
@@ -158,22 +80,20 @@ def _difference(first: str, second: str) -> tuple[Measure, ...]:
         Measure("p", "p", cell=_p),
         Measure("holm", "p_holm", "p (Holm)", cell=_p),
     )
+    about = title(f"{first} less {second}", _about(part, own))
+    return measures_table(lines, columns, title=about)
 
 
 def _p(row: Mapping[str, Any]) -> Cell:
-    return p_cell(row.get("value"))
+    return p_cell(row["value"])
 
 
 def _lead(row: Mapping[str, Any]) -> Cell:
     """ "+1.2=" for a tie, else "+1.2 ", so that the digits are in line."""
-    return points_cell(row["difference"], "=" if row["tie"] else " ") if row else UNKNOWN
+    return points_cell(row["difference"], "=" if row["tie"] else " ")
 
 
-def _lead_or_blank(row: Mapping[str, Any]) -> Cell:
-    return _lead(row) if row else Cell("")
-
-
-def _about(part: pl.DataFrame, without: Sequence[str] = ()) -> str:
+def _about(part: pl.DataFrame, without: Sequence[str]) -> str:
     """What all lines of a table are about."""
     row = part.row(0, named=True)
     over = "" if row["dataset"] or "dataset" in without else f"mean over {row['datasets']} datasets"

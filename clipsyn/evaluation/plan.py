@@ -40,10 +40,7 @@ class Draw(NamedTuple):
     shots: int | None  # of each class; 0 where nothing is learned, None for the whole support
     seed: int | None
     rows: Rows
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+    digest: str  # of the rows
 
 
 class Result(NamedTuple):
@@ -228,14 +225,16 @@ class Comparison:
         """Numbers of shots that give the same rows, because no class has more images, stand under
         the largest of them: the same fit is made, and counts in a mean, once.
         """
-        yield Draw(0, None, np.empty(0, np.intp))
+        nothing = np.empty(0, np.intp)
+        yield Draw(0, None, nothing, _digest(nothing))
         for seed in (None, *range(self.settings.seeds)) if self.support else ():
             drawn: list[Draw] = []
             for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
                 if shots is None or seed is not None:
                     rows = few_shot(self._labels, shots, seed or 0)
-                    drawn = [it for it in drawn if not np.array_equal(it.rows, rows)]
-                    drawn.append(Draw(shots, seed, rows))
+                    digest = _digest(rows)
+                    drawn = [it for it in drawn if it.digest != digest]
+                    drawn.append(Draw(shots, seed, rows, digest))
             yield from drawn
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
@@ -297,6 +296,10 @@ class Comparison:
             }
         )
         return about
+
+
+def _digest(rows: Rows) -> str:
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
 
 
 def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ under the same prompts if the reference names them. It is of clean images of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -26,9 +26,9 @@ from clipsyn.evaluation import CompareSettings
 from clipsyn.evaluation.results.files import read_results
 from clipsyn.evaluation.results.frame import Row, singles
 from clipsyn.settings import UNFITTED, takes
-from clipsyn.show.table import UNKNOWN, Cell, Tables, points_cell
-from clipsyn.show.tables import measures_of, measures_table
-from clipsyn.show.titles import WIDTH, shortened
+from clipsyn.show.table import Tables, paragraph
+from clipsyn.show.tables import Measure, measures_table
+from clipsyn.show.titles import WIDTH
 from clipsyn.text import few
 
 COMPARED: dict[str, Any] = {
@@ -146,40 +146,36 @@ def _rows(ours: pl.DataFrame, numbers: Iterable[Published], tolerance: float) ->
 
 # tables
 
-_MARK = "*"
-_NOTE = (
-    "On the same images the same weights differ by rounding alone, so a difference may come from "
-    "other images, prompts or preprocessing; -o FILE.csv has both numbers and their intervals."
-)
 _METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class"}
-_PLACE = ("dataset", "split", "prompts", "metric")
+_COLUMNS = (
+    Measure("ours", "ours", interval=True),
+    Measure("published", "published"),
+    Measure("difference", "difference", interval=True),
+)
+_NOTE = (
+    "In %, differences in points. The intervals are those of our accuracies over images; a "
+    "published number has none. On the same images the same weights differ by rounding alone, so a "
+    "difference within its interval may still come from other images, prompts or preprocessing."
+)
 
 
 def tables(frame: pl.DataFrame, settings: CompareSettings) -> dict[str, Tables]:
-    """A line for each dataset, a column for each backbone."""
-    names = shortened(sorted(frame["backbone"].unique()))
-    lines = []
-    for (*place, metric), part in frame.group_by(_PLACE, maintain_order=True):
-        about = dict(zip(_PLACE, [*place, _METRICS[str(metric)]], strict=True))
-        lines.append((about, {row["backbone"]: row for row in part.rows(named=True)}))
-    beyond, sources = int(frame["beyond"].sum()), frame["source"].unique(maintain_order=True)
-    within = f"{len(frame) - beyond} of {len(frame)} numbers are within"
-    marked = f"; {_MARK} marks the {beyond} beyond" if beyond else ""
-    about_all = "; ".join(filter(None, [*sources, names.phrase]))
-    table = measures_table(
-        lines,
-        measures_of(names, cell=_points),
-        title="zero-shot accuracy minus the published one, in points",
-        names=names,
-        notes=f"{within} {settings.tolerance:g} points of the published ones{marked}.\n"
-        f"{fill(f'published: {about_all}. {_NOTE}', WIDTH)}",
+    """A line for each number that is beyond the tolerance, and how many are within."""
+    beyond, sources = frame.filter("beyond"), frame["source"].unique(maintain_order=True)
+    summary = (
+        f"{len(frame) - len(beyond)} of {len(frame)} numbers are within {settings.tolerance:g} "
+        f"points of the published ones ({'; '.join(sources)})."
     )
-    return {"differences": (table,)}
-
-
-def _points(row: Mapping[str, Any]) -> Cell:
-    if not row:
-        return UNKNOWN
-    points = points_cell(row["difference"])
-    low, high = (row[name] and 100 * row[name] for name in ("difference_low", "difference_high"))
-    return Cell(f"{_MARK if row['beyond'] else ''}{points.text}", points.value, low, high)
+    if beyond.is_empty():
+        return {"numbers": (paragraph(fill(summary, WIDTH)),)}
+    lines = []
+    for row in beyond.iter_rows(named=True):
+        about = {name: row[name] for name in ("dataset", "split", "prompts", "backbone")}
+        about |= {"metric": _METRICS[row["metric"]], "n": row["n"], "usual n": row["usual_n"]}
+        less = {name: row[of] for name, of in _DIFFERENCES.items()}
+        numbers = {"ours": row, "published": {"value": row["published"]}, "difference": less}
+        lines.append((about, numbers))
+    notes = fill(f"{summary} {_NOTE}", WIDTH)
+    about_all = "zero-shot accuracies that differ from the published ones"
+    table = measures_table(lines, (*_COLUMNS, "n", "usual n"), title=about_all, notes=notes)
+    return {"numbers": (table,)}

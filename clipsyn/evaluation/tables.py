@@ -68,6 +68,18 @@ def tables(frame: pl.DataFrame) -> dict[str, Tables]:
     return shown | {"what they mean": (paragraph(NOTE),)}
 
 
+def methods(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of ensembles and oracles, whose name is in a column `method`.
+
+    Among them is `BEST`, on each draw the backbone that is best on test, the first of equals.
+    """
+    keys = ["head", *_PLACE, "shots", "seed"]
+    singles = rows.filter(ALONE).sort("value", descending=True, nulls_last=True)
+    best = singles.group_by(keys, maintain_order=True).first().with_columns(method=pl.lit(BEST))
+    others = rows.filter(pl.col("ensemble") != SINGLE).with_columns(method="ensemble")
+    return pl.concat([others, best.select(others.columns)])
+
+
 def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     """A row for each method and dataset: mean over seeds of a metric, and its spread.
 
@@ -77,34 +89,15 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     Among the methods are `BEST`, the backbone that is best on test, and for accuracies
     `INDEPENDENT`, the oracle of independent errors.
     """
-    marked = tidy.filter(pl.col("metric") == f"{metric}_independent")
-    wanted = pl.concat(
-        [
-            tidy.filter(pl.col("metric") == metric),
-            marked.with_columns(ensemble=pl.lit(INDEPENDENT)),
-        ]
-    ).with_columns(shots=_SHOTS)
-    keys = ["head", *_PLACE, "shots"]
-    singles = wanted.filter(ALONE)
-    best = (
-        singles.sort("value", descending=True, nulls_last=True)
-        .group_by([*keys, "seed"], maintain_order=True)
-        .first()
-        .with_columns(ensemble=pl.lit(BEST))
-    )
-    ensembles = wanted.filter(pl.col("ensemble") != SINGLE)
-    rows = pl.concat([ensembles.select(tidy.columns), best.select(tidy.columns)])
-    return (
-        rows.rename({"ensemble": "method"})
-        .group_by([*keys, "method"], maintain_order=True)
-        .agg(
-            pl.col("value").mean(),
-            pl.col("value").std().alias("sd"),
-            pl.col("ci_low").mean(),
-            pl.col("ci_high").mean(),
-            pl.len().alias("seeds"),
-            pl.col("n").first(),
-        )
+    marked = tidy.filter(metric=f"{metric}_independent").with_columns(ensemble=pl.lit(INDEPENDENT))
+    rows = methods(pl.concat([tidy.filter(metric=metric), marked])).with_columns(shots=_SHOTS)
+    return rows.group_by("head", *_PLACE, "shots", "method", maintain_order=True).agg(
+        pl.col("value").mean(),
+        pl.col("value").std().alias("sd"),
+        pl.col("ci_low").mean(),
+        pl.col("ci_high").mean(),
+        pl.len().alias("seeds"),
+        pl.col("n").first(),
     )
 
 

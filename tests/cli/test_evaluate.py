@@ -225,5 +225,5 @@ def test_what_cannot_be_compared_is_one_sentence(fails, results, tiny_store, tmp
 
 def test_options_of_methods_are_not_for_published_numbers(fails: Any, results: Path) -> None:
     line = ("compare", results, "--reference", "openai-zeroshot")
-    assert "--ensembles is about methods" in fails(2, *line, "--ensembles", "nlc")
+    assert "--head is about methods" in fails(2, *line, "--head", "lda")
     assert "FIRST and SECOND is about methods" in fails(2, "compare", results, "nlc", *line[2:])

@@ -218,24 +218,13 @@ def line_of(text: str, start: str) -> list[str]:
     return line.split()
 
 
-def test_a_line_for_each_dataset_with_a_mark_beyond_the_tolerance() -> None:
-    rows = [
-        compared("RN50/openai", 0.0004),
-        compared("ViT-B-32/openai", -0.0123),
-        compared("RN50/openai", -0.0001, dataset="cars"),
-    ]
-    text = shown(*rows)["differences"]
-    assert line_of(text, "food101") == ["food101", "test", "own", "top-1", "+0.0", "*-1.2"]
-    assert line_of(text, "cars")[-2:] == ["+0.0", "\N{EN DASH}"]  # no -0.0, and nothing made up
-    assert "2 of 3 numbers are within 0.5 points of the published ones; * marks the 1 beyond." in (
-        text
-    )
-    assert "published: A table; backbones */openai." in text
-
-
-def test_cells_have_the_numbers_behind_their_texts() -> None:
-    frame = pl.DataFrame([compared("RN50", 0.0123, ci_low=None)], schema=COMPARED)
-    (table,) = tables(frame, CompareSettings())["differences"]
-    (cell,) = table.columns[-1].cells
-    assert cell.text == "*+1.2"
-    assert [cell.value, cell.low, cell.high] == pytest.approx([1.23, 0.23, 2.23])
+def test_those_beyond_are_listed_with_both_numbers_and_intervals() -> None:
+    rows = [compared("RN50", 0.001), compared("ViT", 0.02, metric="mean_per_class_recall")]
+    text = shown(*rows)["numbers"]
+    assert "RN50" not in text
+    found = " ".join(line_of(text, "food101"))
+    assert found.startswith("food101 test own ViT mean per class 62.0 61.0")
+    assert found.endswith("63.0 60.0 2.0 1.0\N{EN DASH}3.0 25,250 25,250")
+    assert "1 of 2 numbers are within 0.5 points of the published ones (A table)." in text
+    within = shown(compared("RN50", 0.001))["numbers"]
+    assert within.startswith("1 of 1 numbers are within 0.5 points")

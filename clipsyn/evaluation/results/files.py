@@ -207,10 +207,7 @@ def collect(path: Path) -> pl.DataFrame:
 
 
 _KNOWN = ("metric", "value", "n")  # never null
-_NAMED = (
-    *("dataset", "split", "perturbation", "head", "ensemble", "backbones", "prompts", "classes"),
-    *("shots", "fingerprint"),
-)
+_NAMED = {*ABOUT, "fingerprint"} - {"severity", "support", "support_prompts", "seed"}
 
 
 def _parts(path: Path) -> list[Path]:

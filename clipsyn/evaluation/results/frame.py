@@ -12,7 +12,7 @@ from clipsyn.errors import UsageError
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show.frames import is_nan
-from clipsyn.stats.intervals import LEAST_WRONG, Interval
+from clipsyn.stats.intervals import Interval
 
 Row = dict[str, Any]
 DATA = ("labels", "features", "classes", "support_labels", "support_features", "support_classes")
@@ -48,7 +48,6 @@ IF_ALIKE = "correlation_if_alike"  # of gain and error inconsistency, see `Score
 NUMBERS = ("choice", "value", "ci_low", "ci_high", "n", "fingerprint", "data")
 NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results apart
 ABOUT = [name for name in NAMES if name != "metric"]  # what tells fingerprints apart
-_LOSSES = ("brier", "aurc", "e_aurc", "augrc", "ce", "mce")
 # of zero-shot logits over all classes: nothing is fitted
 _ZERO_SHOT = {
     "severity": None,
@@ -88,16 +87,6 @@ def gain_metric(rows: pl.DataFrame) -> str:
     The second is of backbones without labels to choose on.
     """
     return "gain" if "gain" in rows["metric"] else OVER_BEST_ON_TEST
-
-
-def interval_note(rows: pl.DataFrame) -> str:
-    """Which numbers have no interval, and why; empty where there are none."""
-    is_loss = pl.col("metric").is_in(_LOSSES) | pl.col("metric").str.starts_with("nll")
-    lacking = rows.filter(is_loss, pl.col("n") > 0, pl.col("ci_low").is_nan())
-    names = ", ".join(lacking["metric"].unique(maintain_order=True))
-    return (
-        f"no interval of {names} where fewer than {LEAST_WRONG} images are wrong" if names else ""
-    )
 
 
 def row(measured: Measured, **about: Any) -> Row:
