@@ -80,7 +80,6 @@ def compare_methods(
     perturbations: str | Collection[str] | None = None,
     backbones: str | Collection[str] | None = None,
     prompts: str | Collection[str] | None = None,
-    ensembles: str | Collection[str] | None = None,
     head: str = "zero-shot",
     shots: int | Literal["full"] | None = None,
 ) -> pl.DataFrame: ...

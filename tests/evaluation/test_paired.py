@@ -232,7 +232,7 @@ def test_sets_of_backbones_under_one_name_are_refused(answers, drawn):
     with pytest.raises(UsageError, match="nlc of several sets of backbones"):
         compare_methods(path)
     assert len(compare_methods(path, "log-avg", "moe")) == 1
-    row = compare_methods(path, "nlc", "log-avg", backbones="a/x,b/x").row(0, named=True)
+    row = compare_methods(path, "nlc", "log-avg", backbones=["a/x", "b/x"]).row(0, named=True)
     assert row["first_acc1"] == pytest.approx(np.mean([right["nlc", k] for k in range(3)]))
 
 

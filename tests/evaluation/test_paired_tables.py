@@ -58,7 +58,7 @@ def test_perturbations_are_lines_too(sure, answers, read_table):
 
 def test_several_methods_have_a_line_for_each_pair(sure, read_table):
     text = shown(sure)["pairs, birds, test, clean, own, all"]
-    assert text.startswith("first less second · birds · test · clean")
+    assert text.startswith("first less second · birds/test · clean")
     table = read_table(text)
     assert [*zip(table.column("first"), table.column("second"), strict=True)] == [
         ("log-avg", "vote-1"),
