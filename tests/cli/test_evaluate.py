@@ -205,7 +205,7 @@ def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -
     assert "note: no number is published for fake/two: not compared" in done.stderr
     assert pl.read_csv(tmp_path / "c.csv")["published"].to_list() == [round(value - 0.02, 4)]
     text = clipsyn("compare", results, "--reference", theirs, "--tolerance", "5").stdout
-    assert "1 of 1 numbers are within 5 points of the published ones." in text
+    assert "1 of 1 numbers are within 5 points of the published ones" in text
 
 
 def test_what_cannot_be_compared_is_one_sentence(fails, results, tiny_store, tmp_path):

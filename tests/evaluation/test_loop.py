@@ -231,7 +231,7 @@ class TestPredictionsAlone:
         ],
     )
     def test_what_they_cannot_do_is_refused(self, answers, changes):
-        with pytest.raises(UsageError, match=r"predictions alone|no embeddings"):
+        with pytest.raises(UsageError, match=r"predictions alone|no embeddings|no confidences"):
             run(answers, datasets="quiz", **changes)
 
     def test_beside_logits(self, store, tmp_path):
