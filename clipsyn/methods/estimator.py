@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from dataclasses import field, replace
 from typing import Any, ClassVar, Self
 
@@ -24,7 +25,7 @@ from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool, as_labels, in_memory
 from clipsyn.registry import Registry, unknown_name
-from clipsyn.settings import NUMBER, WHOLE, Constraint, Kind
+from clipsyn.settings import WHOLE, Constraint, Kind
 
 
 def parameter(default: Any, kind: Kind, *, keyword: bool = False, **bounds: Any) -> Any:
@@ -41,7 +42,7 @@ def seed(*, keyword: bool = False) -> Any:
 
 
 def learned() -> Any:
-    """A field of an estimator that `fit` sets. A router's file is read by its type."""
+    """A field of an estimator that `fit` sets."""
     return field(init=False)
 
 
@@ -77,19 +78,16 @@ class Estimator:
         earlier fit stays.
         """
         known = self._learnable(as_pool(support, labels))
-        before = dict(vars(self))
-        try:
-            for name in self.learned():
-                delattr(self, name)  # of an earlier fit, on what may have been other backbones
-            self.backbones_ = tuple(sorted(known.backbones))
-            self.n_classes_ = known.n_classes
-            if self.learns and known.sample_of:
-                self.sampled_ = len(known)
-            self._learn(known.of_backbones(self.backbones_))
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        fitted = copy(self)  # nothing is left of an earlier fit, on what may be other backbones
+        for name in self.learned():
+            delattr(fitted, name)
+        fitted.backbones_ = tuple(sorted(known.backbones))
+        fitted.n_classes_ = known.n_classes
+        if self.learns and known.sample_of:
+            fitted.sampled_ = len(known)
+        fitted._learn(known.of_backbones(fitted.backbones_))
+        vars(self).clear()
+        vars(self).update(vars(fitted))
         return self
 
     def _learn(self, support: Pool) -> None:
@@ -104,14 +102,13 @@ class Estimator:
     @classmethod
     def constraints(cls) -> dict[str, Constraint]:
         """What each parameter may be, by name; a class of others need not declare it."""
-        fields = {"random_state": seed(), **getattr(cls, "__dataclass_fields__", {})}
-        declared = {name: it.metadata.get("constraint") for name, it in fields.items()}
-        return {name: declared[name] for name in cls._parameters() if declared.get(name)}
+        fields = getattr(cls, "__dataclass_fields__", {})
+        about = {name: fields[name].metadata for name in cls._parameters() if name in fields}
+        return {name: it["constraint"] for name, it in about.items() if it}
 
     @classmethod
     def _parameters(cls) -> list[str]:
-        parameters = inspect.signature(cls).parameters.values()
-        return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        return list(inspect.signature(cls).parameters)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Constructor arguments by name. `deep` is scikit-learn's: no parameter is an estimator."""
@@ -180,19 +177,11 @@ class Estimator:
 
     def learned(self) -> dict[str, Any]:
         """What `fit` has learned, by attribute name."""
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name.endswith("_") and not name.startswith("_")
-        }
+        return {k: v for k, v in vars(self).items() if k.endswith("_") and not k.startswith("_")}
 
     def __repr__(self) -> str:
-        declared = inspect.signature(type(self)).parameters
-        changed = (
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value != declared[name].default
-        )
+        declared, given = inspect.signature(type(self)).parameters, self.get_params()
+        changed = (f"{name}={it!r}" for name, it in given.items() if it != declared[name].default)
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
@@ -209,9 +198,7 @@ def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
     given = as_labels(labels)
     if (pool.labels < 0).all():
         return replace(pool, labels=given)
-    if len(given) < len(pool) or (
-        len(given) == len(pool) and not np.array_equal(given, pool.labels)
-    ):
+    if len(given) < len(pool) or (len(given) == len(pool) and (given != pool.labels).any()):
         raise UsageError(
             "a Pool brings its labels, and these are others: give them to Pool.of, or beside an "
             "array of logits"
@@ -230,11 +217,12 @@ def cross_fitted(
 
     Each fold is left out of the fit of a head or an ensemble like this one, and answered by it.
     """
-    answers = np.empty(0, np.float32)
-    for held, fitted, unseen in left_out(estimator, pool, folds, random_state):
-        found = answer(fitted, unseen)
-        if not len(answers):
-            answers = np.empty((len(pool), *found.shape[1:]), np.float32)
+    parts = [
+        (held, answer(fitted, unseen))
+        for held, fitted, unseen in left_out(estimator, pool, folds, random_state)
+    ]
+    answers = np.empty((len(pool), *parts[0][1].shape[1:]), np.float32)
+    for held, found in parts:
         answers[held] = found
     return answers
 
@@ -267,12 +255,9 @@ def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
         if parameter not in known:
             raise unknown_name(f"parameter of {name}", parameter, known)
         read = _read(value)
-        constraint = constraints.get(parameter)
-        if not constraint and isinstance(getattr(estimator, parameter), float):
-            constraint = Constraint(NUMBER)  # of another package, which declares none
-        if constraint:
-            read = constraint.accepted(f"'{text}': {parameter}", read)  # as it is kept
-        estimator.set_params(**{parameter: read})
+        if parameter in constraints:
+            read = constraints[parameter].accepted(f"'{text}': {parameter}", read)  # as it is kept
+        setattr(estimator, parameter, read)
     return estimator
 
 

@@ -101,13 +101,16 @@ class Pool:
             raise InputError(f"logits are (sample, backbone, class), not {array.shape}")
         count, width = array.shape[1], len(str(array.shape[1] - 1))
         names = tuple(backbones) or tuple(f"{index:0{width}}" for index in range(count))
-        pairs = embeddings if isinstance(embeddings, Mapping) else _named(names, embeddings)
+        if not isinstance(embeddings, Mapping):
+            if len(embeddings) not in (0, count):
+                raise InputError(f"{count} backbones have {len(embeddings)} arrays of embeddings")
+            embeddings = dict(zip(names, embeddings, strict=False))
         missing = np.full(len(array), NO_LABEL, np.int32)
         pool = cls(
             array,
             missing if labels is None else as_labels(labels),
             names,
-            {name: np.asarray(values) for name, values in pairs.items()},
+            {name: np.asarray(values) for name, values in embeddings.items()},
             split=split,
             class_names=tuple(class_names),
         )
@@ -322,14 +325,11 @@ def check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
 def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
     """(sample,) class indices; raises InputError for texts, and for what is none of the classes."""
     array = np.asarray(labels)
-    if array.size and array.dtype.kind in "OSU" and isinstance(array.flat[0], str | bytes):
-        raise InputError(
-            f"labels are class indices, the columns of the logits, not texts such as "
-            f"{array.flat[0]!s}: give np.unique(labels, return_inverse=True)[1] if the classes "
-            "are in alphabetical order"
-        )
     if array.dtype.kind not in "biuf":
-        raise InputError(f"labels are class indices, not {array.dtype}")
+        raise InputError(
+            f"labels are class indices, the columns of the logits, not {array.dtype}: for texts "
+            "give np.unique(labels, return_inverse=True)[1] if classes are in alphabetical order"
+        )
     with np.errstate(invalid="ignore", over="ignore"):
         indices = array.astype(np.int32)
     if (wrong := array[(indices != array) | (indices < NO_LABEL) | (indices >= MOST_CLASSES)]).size:
@@ -338,9 +338,3 @@ def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
             f"is none, not {wrong.flat[0]}"
         )
     return indices
-
-
-def _named(names: Sequence[str], embeddings: Sequence[ArrayLike]) -> Mapping[str, ArrayLike]:
-    if len(embeddings) not in (0, len(names)):
-        raise InputError(f"{len(names)} backbones have {len(embeddings)} arrays of embeddings")
-    return dict(zip(names, embeddings, strict=False))

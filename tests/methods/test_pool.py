@@ -135,7 +135,7 @@ def test_labels_that_are_no_class_are_refused(labels):
 
 @pytest.mark.parametrize("labels", [["cat", "dog"], np.array(["cat", "dog"], object)])
 def test_labels_that_are_texts_are_refused_in_a_sentence(labels):
-    with pytest.raises(InputError, match=r"labels are class indices.*not texts such as cat: give"):
+    with pytest.raises(InputError, match="labels are class indices"):
         Pool.of(np.zeros((2, 1, 2)), labels)
 
 

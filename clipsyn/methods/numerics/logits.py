@@ -44,7 +44,6 @@ def zero_shot_logits(
     embeddings are multiplied once, since BLAS may round columns differently, which would break ties
     between classes of one name.
     """
-    _check_embeddings(image_embedding, class_embedding, rows)
     distinct, position = _distinct_rows(class_embedding.astype(np.float32, copy=False))
     weights = np.ascontiguousarray(distinct.T)
     logits = np.empty((len(image_embedding), len(class_embedding)), np.float32)
@@ -70,10 +69,6 @@ def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def top_class(logits: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """`predictions`, and the largest logit (n, 1), NaN in rows with a NaN."""
-    if logits.ndim != 2 or not 0 < logits.shape[1] <= NO_PREDICTION:
-        raise ValueError(
-            f"logits are (sample, class) with 1 to {NO_PREDICTION} classes, not {logits.shape}"
-        )
     best = logits.argmax(axis=1)  # a NaN wins, which tells the rows that have one
     value = np.take_along_axis(logits, best[:, None], axis=1)
     return np.where(np.isnan(value[:, 0]), NO_PREDICTION, best).astype(np.uint16), value
@@ -163,16 +158,6 @@ def sums(values: NDArray[Any]) -> NDArray[Any]:
     """Over the last axis, by BLAS: a third of the time that numpy takes."""
     flat = values.reshape(-1, values.shape[-1])
     return np.asarray((flat @ np.ones(flat.shape[1], flat.dtype)).reshape(values.shape[:-1]))
-
-
-def _check_embeddings(images: NDArray[Any], classes: NDArray[Any], rows: int) -> None:
-    if images.ndim != 2 or classes.ndim != 2 or images.shape[1] != classes.shape[1]:
-        raise ValueError(
-            "image and class embeddings are (n, embed) and (class, embed) of one width, "
-            f"not {images.shape} and {classes.shape}"
-        )
-    if rows < 1:
-        raise ValueError(f"a block has at least one row, not {rows}")
 
 
 def _distinct_rows(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:

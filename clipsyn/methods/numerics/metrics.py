@@ -39,7 +39,6 @@ class Judged(NamedTuple):
 
 def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
     """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
-    _check_logits(scores, labels)
 
     def block(rows: slice) -> Judged:
         parts = in_cache(rows, scores.shape[1])
@@ -151,11 +150,6 @@ def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]
 
     predictions: (n,) or (backbone, n); labels: (n,). Returns (n,).
     """
-    if predictions.ndim not in (1, 2) or predictions.shape[-1:] != labels.shape:
-        raise ValueError(
-            "predictions are (sample,) or (backbone, sample) beside labels (sample,), "
-            f"not {predictions.shape} and {labels.shape}"
-        )
     present: NDArray[np.bool_] = np.not_equal(predictions, NO_PREDICTION)
     return (labels >= 0) & (present if present.ndim == 1 else present.all(axis=0))
 
@@ -168,7 +162,6 @@ def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
 
 def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
     """Top-1 accuracy: predictions (n,), labels (n,)."""
-    _one_backbone(predictions)
     counted = scored(predictions, labels)
     n, right = int(counted.sum()), int(np.count_nonzero(counted & (predictions == labels)))
     return Score(right / n if n else float("nan"), n)
@@ -179,11 +172,8 @@ def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], class
 
     Classes without samples have no recall (0/0) and are left out of the mean.
     """
-    _one_backbone(predictions)
     counted = scored(predictions, labels)
     truth = labels[counted]
-    if counted.any() and truth.max() >= classes:
-        raise ValueError(f"label {truth.max()} is beyond the {classes} classes")
     right = np.bincount(truth[predictions[counted] == truth], minlength=classes)
     size = np.bincount(truth, minlength=classes)
     recalls = right[size > 0] / size[size > 0]
@@ -196,7 +186,6 @@ def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.in
     0 where the prediction is right. Among equal logits the lower index comes first. -1 where
     there is no label or a NaN.
     """
-    _check_logits(logits, labels)
     ranks = np.empty(len(labels), np.int64)
     for some in in_cache(slice(0, len(labels)), logits.shape[1]):
         ranks[some] = _rank_block(logits[some], labels[some])
@@ -215,29 +204,12 @@ def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]
     return np.where(labels < 0, -1, ranks)
 
 
-def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:
-    if logits.ndim != 2 or logits.shape[:1] != labels.shape or logits.shape[1] == 0:
-        raise ValueError(
-            f"logits are (sample, class) beside labels (sample,), "
-            f"not {logits.shape} and {labels.shape}"
-        )
-    if len(labels) and labels.max() >= logits.shape[1]:
-        raise ValueError(f"label {labels.max()} is beyond the {logits.shape[1]} classes")
-
-
-def _one_backbone(predictions: NDArray[Any]) -> None:
-    if predictions.ndim != 1:
-        raise ValueError(f"predictions are those of one backbone, (sample,): {predictions.shape}")
-
-
 def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     """(backbone, counted sample): which predictions are right.
 
     predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
     prediction of every backbone.
     """
-    if predictions.ndim != 2 or len(predictions) == 0:
-        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
     counted = scored(predictions, labels)
     right: NDArray[np.bool_] = predictions == labels
     # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
@@ -268,9 +240,6 @@ def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None
 
 def class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
     """(backbone, class): samples of each class that each backbone gets right."""
-    check_right(right)
-    if labels.shape != right.shape[1:]:
-        raise ValueError(f"one label a sample, not {labels.shape} for {right.shape}")
     classes = int(labels.max(initial=-1)) + 1
     return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
 

@@ -68,23 +68,6 @@ def test_invalid_rows_stay_nan_and_touch_no_other():
     assert (np.delete(predicted, [0, 41]) < 5).all()
 
 
-@pytest.mark.parametrize(("images", "classes"), [((3, 4), (2, 5)), ((3,), (2, 3)), ((3, 4), (4,))])
-def test_shapes_that_do_not_fit_are_refused(images, classes):
-    with pytest.raises(ValueError, match="one width"):
-        zero_shot_logits(np.zeros(images, np.float32), np.zeros(classes, np.float32), 1.0)
-
-
-def test_empty_blocks_are_refused():
-    with pytest.raises(ValueError, match="at least one row"):
-        zero_shot_logits(np.zeros((3, 4), np.float32), np.zeros((2, 4), np.float32), 1.0, rows=0)
-
-
-@pytest.mark.parametrize("shape", [(3,), (3, 0), (1, NO_PREDICTION + 1)])
-def test_predictions_refuse_what_a_class_index_cannot_hold(shape):
-    with pytest.raises(ValueError, match="classes"):
-        predictions(np.zeros(shape, np.float32))
-
-
 @settings(max_examples=60)
 @given(
     st.integers(1, 6).flatmap(
