@@ -14,7 +14,6 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.errors import InputError
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
@@ -22,6 +21,7 @@ from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text, left_out
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head, repeated
+from clipsyn.methods.numerics import Doubles
 from clipsyn.methods.numerics.logits import predictions
 from clipsyn.methods.pool import Pool, in_memory
 
@@ -111,10 +111,7 @@ def _possible(ensembles: Sequence[str], sample: Pool) -> list[str]:
 
 
 def _fitted(
-    sample: Pool,
-    heads: Sequence[str],
-    seed: int | None,
-    known: Mapping[str, tuple[Head, Pool]],
+    sample: Pool, heads: Sequence[str], seed: int | None, known: Mapping[str, tuple[Head, Pool]]
 ) -> dict[str, tuple[Head, Pool]]:
     """The heads that can be fitted on this sample, with the pool of each for ensembles."""
     fitted, errors = {}, []
@@ -130,7 +127,7 @@ def _fitted(
     return fitted
 
 
-def _right(pool: Pool, name: str, seed: int | None) -> NDArray[np.float64]:
+def _right(pool: Pool, name: str, seed: int | None) -> Doubles:
     """(sample,) 1 or 0, whether an ensemble is right that has not learned from it; NaN: not judged.
 
     Folds after the one with which enough samples are judged are left out.
@@ -146,11 +143,11 @@ def _right(pool: Pool, name: str, seed: int | None) -> NDArray[np.float64]:
     return right
 
 
-def _is_right(ensemble: Ensemble, pool: Pool) -> NDArray[np.float64]:
+def _is_right(ensemble: Ensemble, pool: Pool) -> Doubles:
     return np.asarray(predictions(ensemble.combine(pool)) == pool.labels, np.float64)
 
 
-def _ranked(candidates: Sequence[Candidate], right: NDArray[np.float64]) -> tuple[Candidate, ...]:
+def _ranked(candidates: Sequence[Candidate], right: Doubles) -> tuple[Candidate, ...]:
     """The chosen candidate first, then the others by their lead over it.
 
     right: (candidate, sample) 1, 0, or NaN where a candidate could not be judged.
@@ -170,7 +167,7 @@ def _ranked(candidates: Sequence[Candidate], right: NDArray[np.float64]) -> tupl
     return (first, *sorted(judged, key=lambda it: (math.isnan(it.lead), -it.lead)))
 
 
-def _lead(row: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+def _lead(row: Doubles, other: Doubles) -> tuple[float, float]:
     """Mean difference on the samples that both have, and its standard error; NaN for too few."""
     differences = (row - other)[~np.isnan(row - other)]
     if len(differences) < 2:

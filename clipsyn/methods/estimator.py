@@ -19,9 +19,10 @@ from dataclasses import field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.methods.numerics import Floats, Mask
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool, as_labels, in_memory
 from clipsyn.registry import Registry, unknown_name
@@ -209,10 +210,10 @@ def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
 def cross_fitted(
     estimator: Any,
     pool: Pool,
-    answer: Callable[[Any, Pool], NDArray[np.float32]],
+    answer: Callable[[Any, Pool], Floats],
     folds: int,
     random_state: int | None = None,
-) -> NDArray[np.float32]:
+) -> Floats:
     """`answer(fitted, samples)` for all of at least two samples, from fits that have not seen them.
 
     Each fold is left out of the fit of a head or an ensemble like this one, and answered by it.
@@ -229,7 +230,7 @@ def cross_fitted(
 
 def left_out(
     estimator: Any, pool: Pool, folds: int, random_state: int | None = None
-) -> Iterator[tuple[NDArray[np.bool_], Any, Pool]]:
+) -> Iterator[tuple[Mask, Any, Pool]]:
     """Fold by fold: which samples it has, a fit like this one without them, and they."""
     for held in stratified_folds(pool.labels, folds, random_state=random_state):
         seen, unseen = (pool.take(np.flatnonzero(rows)) for rows in (~held, held))

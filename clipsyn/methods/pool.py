@@ -16,9 +16,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from clipsyn.errors import InputError
+from clipsyn.methods.numerics import Array, Floats, Labels, Mask
 from clipsyn.methods.numerics.logits import MOST_CLASSES
 from clipsyn.methods.numerics.samples import stratified
 from clipsyn.registry import unknown_name
@@ -30,7 +31,7 @@ NO_LABEL = -1
 IN_MEMORY = 1 << 30
 _SAMPLE_SEED = 0  # which images a sample holds depends on their labels alone
 _NORM_TOLERANCE = 0.01  # float16 rounds a norm by less than 0.001
-Embeddings = Mapping[str, NDArray[Any]]  # backbone -> (sample or class, embed), unit norm
+Embeddings = Mapping[str, Array]  # backbone -> (sample or class, embed), unit norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,8 @@ class Pool:
     array([0, 1], dtype=int32)
     """
 
-    logits: NDArray[np.float32]  # (sample, backbone, class); NaN rows where an image is unreadable
-    labels: NDArray[np.int32]  # (sample,) class index, NO_LABEL where there is none
+    logits: Floats  # (sample, backbone, class); NaN rows where an image is unreadable
+    labels: Labels  # (sample,) class index, NO_LABEL where there is none
     backbones: tuple[str, ...]
     embeddings: Embeddings = field(default_factory=dict)
     views: tuple[Embeddings, ...] = ()  # augmented views of the same samples
@@ -157,13 +158,13 @@ class Pool:
         return len(self) * self.bytes_a_sample
 
     @cached_property
-    def readable(self) -> NDArray[np.bool_]:
+    def readable(self) -> Mask:
         """(sample,) whether every backbone has finite logits for it."""
         # a sum is cheaper than a look at every value, and BLAS sums three times as fast as numpy;
         # inf - inf is NaN too. A pass over the memory, so only once for a pool and its parts.
         ones = np.ones(self.n_classes, self.logits.dtype)
         with np.errstate(invalid="ignore", over="ignore"):
-            finite: NDArray[np.bool_] = np.isfinite(self.logits @ ones).all(axis=1)
+            finite: Mask = np.isfinite(self.logits @ ones).all(axis=1)
         doubtful = np.flatnonzero(~finite)  # a sum of finite numbers may be too large, too
         finite[doubtful] = np.isfinite(self.logits[doubtful]).all(axis=(1, 2))
         return finite
@@ -173,7 +174,7 @@ class Pool:
         keep = self.readable & (self.labels >= 0)
         return self if keep.all() else self.take(np.flatnonzero(keep))
 
-    def features(self) -> NDArray[np.float32]:
+    def features(self) -> Floats:
         """(sample, sum of embed): the unit-norm embeddings of all backbones side by side."""
         if lacking := [name for name in self.backbones if name not in self.embeddings]:
             raise InputError(
@@ -188,7 +189,7 @@ class Pool:
             part[...] = self.embeddings[name]
         return out
 
-    def take(self, rows: NDArray[Any] | slice) -> Pool:
+    def take(self, rows: Array | slice) -> Pool:
         """The samples at `rows` (indices), in that order; a slice shares the arrays."""
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
         part = replace(
@@ -203,7 +204,7 @@ class Pool:
             vars(part)["readable"] = readable[rows]
         return part
 
-    def with_logits(self, logits: NDArray[np.float32]) -> Pool:
+    def with_logits(self, logits: Floats) -> Pool:
         """The same samples with the logits of a head, which every backbone has."""
         return replace(self, logits=logits, without_text=frozenset())
 
@@ -289,7 +290,7 @@ def in_memory(support: Pool, called: str = "") -> Pool:
     return replace(support.take(chosen), sample_of=len(support))
 
 
-def on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+def on_disk(shape: tuple[int, ...], dtype: Any) -> Array:
     """An array in a temporary file, which goes with it; raises InputError where the disk is full.
 
     All bytes are taken at once: a process that finds no room when it writes would be killed.
@@ -310,7 +311,7 @@ def on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
             ) from error
 
 
-def check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
+def check_unit_norm(name: str, embeddings: Array) -> None:
     """Raise InputError for embeddings (row, embed) of `name` that are not of unit norm, nor NaN."""
     # ten times as fast as np.linalg.norm where they are float16
     exact = np.result_type(embeddings, np.float32)
@@ -322,7 +323,7 @@ def check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
         )
 
 
-def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
+def as_labels(labels: ArrayLike) -> Labels:
     """(sample,) class indices; raises InputError for texts, and for what is none of the classes."""
     array = np.asarray(labels)
     if array.dtype.kind not in "biuf":

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import DamagedStore, InputError, UsageError
@@ -31,6 +30,7 @@ from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import Estimator
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head
+from clipsyn.methods.numerics import Array
 from clipsyn.methods.pool import Pool
 from clipsyn.names import ROUTER, fingerprint
 from clipsyn.registry import Registry
@@ -44,7 +44,7 @@ DESCRIPTION, ARRAYS = ROUTER, "router.safetensors"
 _SEEN = "seen"  # the array of marks of the images that it was fitted on
 _CLASSES = "classes/"  # begins the name of a backbone's array of class embeddings
 _OF_BACKBONE = ("name", "source", "identity", "logit_scale")  # beside these
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 _MOST_ARRAYS = 4 << 30  # bytes: no method learns from more than 1 GiB of images
 
 

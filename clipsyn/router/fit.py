@@ -19,6 +19,7 @@ from clipsyn.methods.ensembles.base import Ensemble, Router
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS, USUAL_HEADS, ZERO_SHOT
 from clipsyn.methods.heads.base import Head, ZeroShot
+from clipsyn.methods.numerics import Array, Floats, Labels
 from clipsyn.methods.numerics.logits import predictions, softmax, zero_shot_logits
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.methods.numerics.samples import few_shot, shortfall
@@ -45,7 +46,7 @@ class FittedBackbone:
     source: str
     identity: Identity
     logit_scale: float | None
-    class_embedding: NDArray[np.float32] | None  # (class, embed)
+    class_embedding: Floats | None  # (class, embed)
 
     @property
     def text(self) -> str:
@@ -64,7 +65,7 @@ class FittedBackbone:
         """Whether nobody wrote down which weights made its embeddings."""
         return not self.identity or "imported" in self.identity
 
-    def logits(self, embedding: NDArray[Any], rows: int) -> NDArray[np.float32]:
+    def logits(self, embedding: Array, rows: int) -> Floats:
         """`zero_shot_logits` of image embeddings (sample, embed) that lie in blocks of `rows`.
 
         Raises InputError if the router was fitted on logits that came without class embeddings.
@@ -74,7 +75,7 @@ class FittedBackbone:
         self.check_width(embedding)
         return zero_shot_logits(embedding, self.class_embedding, self.logit_scale, rows)
 
-    def check_width(self, embedding: NDArray[Any]) -> None:
+    def check_width(self, embedding: Array) -> None:
         """Raise RouterMismatch for embeddings (sample, embed) of another width."""
         if self.class_embedding is not None:
             ours, theirs = self.class_embedding.shape[1], embedding.shape[1]
@@ -244,7 +245,7 @@ class FittedRouter:
         """Of its backbones."""
         return tuple(backbone.name for backbone in self.backbones)
 
-    def combine(self, pool: Pool) -> NDArray[np.float32]:
+    def combine(self, pool: Pool) -> Floats:
         """Scores (sample, class), NaN where an image could not be read.
 
         Raises RouterMismatch for a pool that it cannot be applied to.
@@ -256,11 +257,11 @@ class FittedRouter:
         """(sample,) class index; NO_PREDICTION where an image could not be read."""
         return predictions(self.combine(pool))
 
-    def predict_proba(self, pool: Pool) -> NDArray[np.float32]:
+    def predict_proba(self, pool: Pool) -> Floats:
         """(sample, class) probabilities."""
         return np.asarray(softmax(self.combine(pool)))
 
-    def weights(self, pool: Pool) -> NDArray[np.float32]:
+    def weights(self, pool: Pool) -> Floats:
         """(sample, backbone) in the order of the pool's backbones.
 
         Raises UsageError for an ensemble that has none.
@@ -270,9 +271,7 @@ class FittedRouter:
             raise UsageError(f"{type(self.ensemble).__name__} does not weigh backbones")
         return weights
 
-    def combine_and_weigh(
-        self, pool: Pool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def combine_and_weigh(self, pool: Pool) -> tuple[Floats, Floats | None]:
         """`combine` and, of a router that has them, `weights`; the head is applied once."""
         self.check(pool)
         transformed = self.head.transform(pool)
@@ -375,7 +374,7 @@ def fit_router(
     return replace(router, candidates=candidates)
 
 
-def _labels(reader: PoolReader, asked: FitSettings) -> NDArray[np.int32]:
+def _labels(reader: PoolReader, asked: FitSettings) -> Labels:
     """Of what may be learned from: no image of the dataset's test split, where the store has it."""
     place = reader.samples.dataset, "test"
     has_tests = reader.store.tree.exists(reader.store.samples_path(*place))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from polars import selectors
 
 from clipsyn.errors import MissingCell, RouterMismatch, UsageError
+from clipsyn.methods.numerics import Labels
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, softmax
 from clipsyn.methods.numerics.metrics import Score, accuracy, scored
 from clipsyn.methods.pool import NO_LABEL, Pool
@@ -164,7 +165,7 @@ class _Images:
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
             backbone.check(cell.encoder()[0])
 
-    def labels(self) -> NDArray[np.int32] | None:
+    def labels(self) -> Labels | None:
         """(sample,) as indices of the router's classes; None where they have others."""
         ours, theirs = self.router.class_names, self.samples.class_names
         labels = self.samples.labels

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.methods.estimator import Estimator, as_pool
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import (
     cross_entropy,
@@ -44,7 +45,7 @@ _SMALLEST = 1e-30  # odds that are exact in single precision though some powers 
 class Ensemble(Estimator):
     kind: ClassVar[str | None] = "classifier"
 
-    def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
+    def combine(self, pool: Pool | ArrayLike) -> Floats:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
         pool = self._aligned(as_pool(pool))
         compute = self._combine if len(pool.backbones) > 1 else _only_backbone
@@ -54,7 +55,7 @@ class Ensemble(Estimator):
         """(sample,) class index, the lowest on ties; NO_PREDICTION where there are no logits."""
         return predictions(self.combine(pool))
 
-    def predict_proba(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
+    def predict_proba(self, pool: Pool | ArrayLike) -> Floats:
         """(sample, class) probabilities."""
         return np.asarray(softmax(self.combine(pool)))
 
@@ -64,7 +65,7 @@ class Ensemble(Estimator):
         return accuracy(self.predict(pool), pool.labels).value
 
     @property
-    def classes_(self) -> NDArray[np.intp]:
+    def classes_(self) -> Rows:
         """(class,) what the columns of `predict_proba` are, for scikit-learn's scorers."""
         return np.arange(self.n_classes_)
 
@@ -78,7 +79,7 @@ class Ensemble(Estimator):
         pool.check_text(type(self).__name__)
         return pool.of_backbones(sorted(pool.backbones))
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         """(sample, class) scores of samples that are all readable."""
         raise NotImplementedError
 
@@ -86,33 +87,31 @@ class Ensemble(Estimator):
 class Router(Ensemble):
     """An ensemble that is a weighted sum of logits, with weights (sample, backbone)."""
 
-    def weights(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
+    def weights(self, pool: Pool | ArrayLike) -> Floats:
         """(sample, backbone) in the order of the pool's backbones; NaN where unreadable."""
         given = as_pool(pool)
         pool = self._aligned(given)
         weights = _by_blocks(pool, self._spread_weights, len(pool.backbones))
         return weights[:, [pool.backbones.index(name) for name in given.backbones]]
 
-    def _spread_weights(self, pool: Pool) -> NDArray[Any]:
+    def _spread_weights(self, pool: Pool) -> Array:
         one = len(pool.backbones) == 1
         weights = 1.0 if one else self._weights(pool)
         return np.broadcast_to(weights, pool.logits.shape[:2])
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         """(sample, backbone), or (backbone,) if they are the same for all samples."""
         raise NotImplementedError
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         return weighted_sum(pool.logits, self._weights(pool))
 
 
-def _only_backbone(pool: Pool) -> NDArray[Any]:
+def _only_backbone(pool: Pool) -> Array:
     return pool.logits[:, 0]
 
 
-def _by_blocks(
-    pool: Pool, compute: Callable[[Pool], NDArray[Any]], width: int
-) -> NDArray[np.float32]:
+def _by_blocks(pool: Pool, compute: Callable[[Pool], Array], width: int) -> Floats:
     """compute(readable samples) in the rows they are for, NaN in the others: (sample, width)."""
     out = np.empty((len(pool), width), np.float32)
     readable = pool.readable
@@ -161,12 +160,12 @@ class BestSingle(Router):
             loss[equal] = _total(support, lambda z, y: _losses(z[:, equal], y))
         self.best_ = support.backbones[np.lexsort((loss, -right))[0]]  # stable
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         weights = np.zeros(len(pool.backbones), np.float32)
         weights[pool.backbones.index(self.best_)] = 1
         return weights
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         return pool.logits[:, pool.backbones.index(self.best_)]
 
 
@@ -181,7 +180,7 @@ class _Vote(Ensemble):
     learns: ClassVar[bool] = False
     _choices: ClassVar[int]  # k; the number of classes if there are fewer
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         n, count, classes = pool.logits.shape
         choices = min(self._choices, classes)
         votes = mixture(pool.logits, np.full(count, 1 / count))
@@ -241,7 +240,7 @@ class Confidence(Router):
     needs_logits: ClassVar[bool] = False
     needs_confidences: ClassVar[bool] = True
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return one_hot(most_confident(pool.logits), len(pool.backbones))
 
 
@@ -259,7 +258,7 @@ class LogAverage(Router):
 
     learns: ClassVar[bool] = False
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return np.full(len(pool.backbones), 1 / len(pool.backbones), np.float32)
 
 
@@ -274,19 +273,19 @@ class ProbabilityAverage(Ensemble):
 
     learns: ClassVar[bool] = False
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         count = len(pool.backbones)
         return log_mixture(pool.logits, np.full(count, -np.log(count), pool.logits.dtype))
 
 
-def log_shares(votes: NDArray[Any], total: NDArray[Any] | int) -> NDArray[Any]:
+def log_shares(votes: Array, total: Array | int) -> Array:
     """``log(votes / total)`` in place, finite where the share of a class is 0 in float32."""
     votes /= total
     np.maximum(votes, np.finfo(np.float32).tiny, out=votes)
     return np.asarray(np.log(votes, out=votes))
 
 
-def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
+def most_confident(logits: Array) -> Rows:
     """The backbone with the largest probability of its first class, the lowest index on ties.
 
     logits: (sample, backbone, class). Returns (sample,).
@@ -311,7 +310,7 @@ def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
     return np.asarray(chosen)
 
 
-def _exact_odds(logits: NDArray[Any], best: NDArray[np.intp]) -> NDArray[Any]:
+def _exact_odds(logits: Array, best: Rows) -> Array:
     """(sample, backbone): equal where logits are equal up to a number that is added to all."""
     odds = logits - np.take_along_axis(logits, best, axis=2)
     np.exp(odds, out=odds)
@@ -319,22 +318,22 @@ def _exact_odds(logits: NDArray[Any], best: NDArray[np.intp]) -> NDArray[Any]:
     return np.asarray(odds.sum(axis=2))
 
 
-def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+def one_hot(chosen: Rows, count: int) -> Floats:
     """(sample, backbone) weights: 1 for the chosen backbone of each sample."""
     return np.asarray(chosen[:, None] == np.arange(count), np.float32)
 
 
-def _total(pool: Pool, measure: Callable[[Any, Any], NDArray[Any]]) -> NDArray[Any]:
+def _total(pool: Pool, measure: Callable[[Any, Any], Array]) -> Array:
     """(backbone,) the sums over samples of what is measured on logits and labels of some."""
     parts = in_blocks(lambda rows: measure(pool.logits[rows], pool.labels[rows]), pool.shape)
     return np.asarray(np.sum(parts, axis=0))
 
 
-def _right(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.intp]:
+def _right(logits: Array, labels: Labels) -> Rows:
     return np.asarray(np.count_nonzero(logits.argmax(axis=2) == labels[:, None], axis=0))
 
 
-def _losses(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+def _losses(logits: Array, labels: Labels) -> Doubles:
     with np.errstate(over="ignore"):  # infinitely wrong
         losses = [cross_entropy(scores.copy(), labels)[0] for scores in logits.swapaxes(0, 1)]
     return np.asarray(np.sum(losses, axis=1, dtype=np.float64))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import RouterMismatch
 from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot
 from clipsyn.methods.estimator import learned, parameter
+from clipsyn.methods.numerics import Array, Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import mixture
 from clipsyn.methods.pool import Pool
@@ -45,7 +46,7 @@ class _LocalCompetence(Ensemble):
     k: int = parameter(7, WHOLE, least=1)
 
     support_: NDArray[np.float16] = learned()
-    right_: NDArray[np.bool_] = learned()
+    right_: Mask = learned()
 
     def _fit(self, pool: Pool) -> None:
         features = pool.features()
@@ -60,7 +61,7 @@ class _LocalCompetence(Ensemble):
         # all that a formula needs of the embeddings, in their place
         return replace(pool, embeddings={_NEARBY: self._right_nearby(pool)})
 
-    def _right_nearby(self, pool: Pool) -> NDArray[np.float32]:
+    def _right_nearby(self, pool: Pool) -> Floats:
         """(sample, backbone): how many of the k neighbours the backbone is right on."""
         count, width = self.support_.shape
         given = pool.take(slice(0)).features().shape[1]
@@ -97,7 +98,7 @@ class OverallLocalAccuracy(_LocalCompetence, Router):
            [0., 1.]], dtype=float32)
     """
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         nearby = pool.embeddings[_NEARBY]
         powers = pool.logits - pool.logits.max(axis=2, keepdims=True)
         confidence = 1 / np.exp(powers, out=powers).sum(axis=2)  # of the first class
@@ -123,7 +124,7 @@ class KnoraUnion(_LocalCompetence):
     array([0, 1, 0, 1], dtype=uint16)
     """
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         votes = pool.embeddings[_NEARBY].copy()
         votes[~votes.any(axis=1)] = 1
         scores = mixture(pool.logits, np.full(len(pool.backbones), 1 / len(pool.backbones)))
@@ -133,10 +134,10 @@ class KnoraUnion(_LocalCompetence):
         return log_shares(scores, 1 + votes.sum(axis=1, keepdims=True))
 
 
-_kept: dict[bytes, NDArray[np.int32]] = {}
+_kept: dict[bytes, Labels] = {}
 
 
-def _neighbours(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.int32]:
+def _neighbours(support: NDArray[np.float16], pool: Pool, k: int) -> Labels:
     """(sample, k) rows of `support`, of samples without embeddings its length; kept for later.
 
     What is kept is found by a digest of all that goes in, so it is never that of other arrays.
@@ -154,7 +155,7 @@ def _neighbours(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.
     return found
 
 
-def _search(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.int32]:
+def _search(support: NDArray[np.float16], pool: Pool, k: int) -> Labels:
     """`_neighbours`: float32 products of some thousand rows, on all cores."""
     known = support.astype(np.float32)
     out = np.empty((len(pool), k), np.int32)
@@ -163,14 +164,14 @@ def _search(support: NDArray[np.float16], pool: Pool, k: int) -> NDArray[np.int3
         part = slice(start, start + step)
         cosines = pool.take(part).features() @ known.T  # times the number of backbones
 
-        def select(rows: slice, cosines: NDArray[np.float32] = cosines) -> NDArray[np.intp]:
+        def select(rows: slice, cosines: Floats = cosines) -> Rows:
             return _largest(cosines[rows], k)
 
         out[part] = np.concatenate(in_blocks(select, cosines.shape))
     return out
 
 
-def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+def _largest(values: Floats, k: int) -> Rows:
     """(sample, k) columns of the k largest of each row, the first of equals; their number for NaN.
 
     They are in the k groups of columns with the largest maxima, of equal ones the first: before

@@ -23,15 +23,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.errors import RouterMismatch
 from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.ensembles.residual import common_temperature, mean_logits
 from clipsyn.methods.estimator import learned, parameter, seed
+from clipsyn.methods.numerics import Array, Floats, Rows
 from clipsyn.methods.numerics.blocks import equal_slices, in_blocks
 from clipsyn.methods.numerics.logits import (
     log_mixture,
@@ -44,7 +44,6 @@ from clipsyn.methods.numerics.samples import stratified
 from clipsyn.methods.pool import IN_MEMORY, Pool
 from clipsyn.settings import NUMBER, TEXT, WHOLE
 
-Array = NDArray[Any]
 # outputs (sample, output) -> losses (sample,), gradients like the outputs; `Loss` of some rows
 BatchLoss = Callable[[Array], tuple[Array, Array]]
 Loss = Callable[[slice, Array], tuple[Array, Array]]
@@ -161,10 +160,10 @@ class PerceptronRouter(Router):
     penalty: float = parameter(3.0, NUMBER, least=0, keyword=True)
     random_state: int = seed(keyword=True)
 
-    hidden_weight_: NDArray[np.float32] = learned()
-    hidden_bias_: NDArray[np.float32] = learned()
-    output_weight_: NDArray[np.float32] = learned()
-    output_bias_: NDArray[np.float32] = learned()
+    hidden_weight_: Floats = learned()
+    hidden_bias_: Floats = learned()
+    output_weight_: Floats = learned()
+    output_bias_: Floats = learned()
     steps_: int = learned()
     held_out_loss_: float | None = learned()
 
@@ -195,7 +194,7 @@ class PerceptronRouter(Router):
             for number in rng.permutation(len(batches)):
                 yield features[batches[number]], partial(loss, batches[number])
 
-    def _gathered(self, pool: Pool, rows: NDArray[np.intp]) -> Iterator[Step]:
+    def _gathered(self, pool: Pool, rows: Rows) -> Iterator[Step]:
         """The same of samples in files: each time batches of other samples."""
         rng = np.random.default_rng(_ORDER)
         while True:
@@ -236,7 +235,7 @@ class PerceptronRouter(Router):
         self.steps_ = best_at
         self.held_out_loss_ = None if math.isnan(lowest) else lowest
 
-    def _outputs(self, pool: Pool) -> NDArray[np.float32]:
+    def _outputs(self, pool: Pool) -> Floats:
         """(sample, backbone) what the network says."""
         features = pool.features()
         if features.shape[1] != len(self.hidden_weight_):
@@ -246,7 +245,7 @@ class PerceptronRouter(Router):
         weights = {name[:-1]: values for name, values in self.learned().items()}
         return np.asarray(outputs_of(weights, features), np.float32)
 
-    def _start(self, pool: Pool) -> NDArray[np.float32]:
+    def _start(self, pool: Pool) -> Floats:
         """(backbone,) what the outputs start as, and are held to."""
         raise NotImplementedError
 
@@ -301,10 +300,10 @@ class NLC(PerceptronRouter):
             return outputs, 1.0
         return np.logaddexp(0, outputs), 0.5 + 0.5 * np.tanh(0.5 * outputs)
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return self._mapped(self._outputs(pool))[0] / len(pool.backbones)
 
-    def _start(self, pool: Pool) -> NDArray[np.float32]:
+    def _start(self, pool: Pool) -> Floats:
         found = common_temperature(mean_logits(pool.logits), pool.labels)
         output = min(max(found, _FLATTEST), _SHARPEST)
         if self.weight_map == "softplus":
@@ -345,7 +344,7 @@ class MixtureOfExperts(PerceptronRouter):
            [0., 1.]], dtype=float32)
     """
 
-    def _start(self, pool: Pool) -> NDArray[np.float32]:
+    def _start(self, pool: Pool) -> Floats:
         return np.zeros(len(pool.backbones), np.float32)
 
     def _loss(self, pool: Pool) -> Loss:
@@ -367,8 +366,8 @@ class MixtureOfExperts(PerceptronRouter):
 
         return loss
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return softmax(self._outputs(pool))
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         return log_mixture(pool.logits, log_softmax(self._outputs(pool)))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.estimator import learned, parameter
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import log_softmax, softmax, sums, weighted_sum
 from clipsyn.methods.pool import Pool
@@ -28,8 +27,6 @@ _ENOUGH = 1e-4  # of the gain that the slope promises
 _NEGLIGIBLE = -60.0  # log-probabilities below it are this: products of tiny numbers are slow
 _SMALLER = 4  # blocks than usual: copies in double precision stay in a core's cache, too
 _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
-
-Array = NDArray[np.float64]
 
 
 @dataclass(eq=False, repr=False)
@@ -70,11 +67,11 @@ class ResidualRouter(Router):
     penalty: float | None = parameter(None, NUMBER, above=0)
 
     temperature_: float = learned()
-    weights_: Array = learned()
-    coefficients_: Array = learned()
-    means_: Array = learned()
-    deviations_: Array = learned()
-    posterior_: Array = learned()
+    weights_: Doubles = learned()
+    coefficients_: Doubles = learned()
+    means_: Doubles = learned()
+    deviations_: Doubles = learned()
+    posterior_: Doubles = learned()
 
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
@@ -95,13 +92,13 @@ class ResidualRouter(Router):
         average = self.posterior_ @ np.array(solutions)
         self.weights_, self.coefficients_ = average[:count], average[count:]
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         design = self._design(statistics(pool.logits, self.temperature_))
         parameters = np.concatenate([self.weights_, self.coefficients_])
-        weights: Array = self.temperature_ / len(pool.backbones) * (design @ parameters)
+        weights: Doubles = self.temperature_ / len(pool.backbones) * (design @ parameters)
         return weights
 
-    def _design(self, measured: Array) -> Array:
+    def _design(self, measured: Doubles) -> Doubles:
         """(sample, backbone, backbone + 3): what the weights are linear in."""
         varies = self.deviations_ > 1e-9 * (1 + np.abs(self.means_))
         standard = (measured - self.means_) / np.where(varies, self.deviations_, 1)
@@ -110,13 +107,13 @@ class ResidualRouter(Router):
         return np.concatenate([own, deviation], axis=2)
 
 
-def mean_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def mean_logits(logits: Floats) -> Floats:
     """(sample, class) over backbones."""
     count = logits.shape[1]
     return np.asarray(weighted_sum(logits, np.full(count, 1 / count)))
 
 
-def common_temperature(mean_logits: NDArray[Any], labels: NDArray[np.int32]) -> float:
+def common_temperature(mean_logits: Array, labels: Labels) -> float:
     """t > 0 that minimises the cross-entropy of ``t * mean_logits`` plus (log t)^2 / 2.
 
     The last term, a prior that logits are roughly calibrated, keeps t finite where the few
@@ -140,7 +137,7 @@ def common_temperature(mean_logits: NDArray[Any], labels: NDArray[np.int32]) -> 
     return math.exp(minimize_scalar(loss, bounds=(-10, 10), method="bounded").x)
 
 
-def statistics(logits: NDArray[Any], temperature: float) -> Array:
+def statistics(logits: Array, temperature: float) -> Doubles:
     """(sample, backbone, 3) of the logits (sample, backbone, class) times `temperature`.
 
     - margin: between the two largest log-probabilities;
@@ -163,7 +160,7 @@ def statistics(logits: NDArray[Any], temperature: float) -> Array:
     return out
 
 
-def _divergence(z: NDArray[Any]) -> NDArray[Any]:
+def _divergence(z: Array) -> Array:
     """(sample, backbone): from q, the mean logits of the others, to p, each of `z`; largest 0.
 
     sum_c q_c (log q_c - log p_c), with log q_c = (sum_b z_bc - z_c) / (B - 1) - log Q, and so
@@ -191,19 +188,19 @@ class Problem:
     Parameters are shrunk to those of log-avg: 1 for each backbone, 0 for the rest.
     """
 
-    logits: NDArray[Any]
-    labels: NDArray[np.int32]
-    design: Array
+    logits: Array
+    labels: Labels
+    design: Doubles
     unit: float
-    _latest: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, init=False)
+    _latest: dict[bytes, tuple[Doubles, Doubles, Doubles]] = field(default_factory=dict, init=False)
 
     @property
-    def centre(self) -> Array:
+    def centre(self) -> Doubles:
         centre = np.zeros(self.design.shape[2])
         centre[: self.design.shape[1]] = 1
         return centre
 
-    def at(self, parameters: Array) -> tuple[Array, Array, Array]:
+    def at(self, parameters: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         """Loss (sample,), its gradient (sample, backbone) and Hessian (sample, backbone, backbone).
 
         The derivatives are those to ``design @ parameters``. With p = softmax(z) they are the
@@ -236,7 +233,7 @@ class Problem:
         self._latest[key] = found
         return found
 
-    def solve(self, precision: Array, start: Array) -> Array:
+    def solve(self, precision: Doubles, start: Doubles) -> Doubles:
         """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``.
 
         By Newton's method from `start`; a step that goes too far is halved.
@@ -256,7 +253,7 @@ class Problem:
             value, slope, curvature = nearer
         return parameters
 
-    def leave_one_out(self, parameters: Array, precision: Array) -> Array:
+    def leave_one_out(self, parameters: Doubles, precision: Doubles) -> Doubles:
         """(sample,) loss of each sample at the parameters fitted without it, about.
 
         One Newton step without it is taken from `parameters`, the solution with it.
@@ -274,7 +271,7 @@ class Problem:
         scores = weighted_sum(self.logits, weights).astype(np.float64)
         return -log_softmax(scores)[np.arange(count), self.labels]
 
-    def _penalised(self, parameters: Array, precision: Array) -> tuple[float, Array, Array]:
+    def _penalised(self, parameters: Doubles, precision: Doubles) -> tuple[float, Doubles, Doubles]:
         """Value, gradient and Hessian of what `solve` minimises, in the parameters."""
         losses, gradient, hessian = self.at(parameters)
         offset = parameters - self.centre
@@ -282,6 +279,6 @@ class Problem:
         slope = np.tensordot(gradient, self.design, 2) + precision * offset
         return float(value), slope, self._curvature(hessian, precision)
 
-    def _curvature(self, hessian: Array, precision: Array) -> Array:
+    def _curvature(self, hessian: Doubles, precision: Doubles) -> Doubles:
         square = np.tensordot(self.design, hessian @ self.design, ((0, 1), (0, 1)))
         return np.asarray(square + np.diag(precision))

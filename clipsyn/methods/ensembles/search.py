@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Ensemble, Router
 from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.methods.estimator import learned, parameter, seed
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import (
     Contenders,
@@ -44,9 +44,8 @@ _PROGRESS = 1e-3  # a cross-entropy that is lower by less than this fraction is 
 _LOSS_VALUES = 250_000  # samples times classes that cross-entropy is over at most
 _CLASSES_IN_BLOCK = 64  # at least: of fewer, a block has no more samples
 
-Array = NDArray[np.float64]
 # probabilities (backbone, sample, contender), and (sample,) where the label is among these
-Open = tuple[NDArray[np.float32], NDArray[np.intp]]
+Open = tuple[Floats, Rows]
 
 
 @dataclass(eq=False, repr=False)
@@ -75,7 +74,7 @@ class GreedySelection(Ensemble):
 
     rounds: int = parameter(25, WHOLE, least=1)
 
-    weights_: Array = learned()
+    weights_: Doubles = learned()
     chosen_: tuple[str, ...] = learned()
 
     def _fit(self, support: Pool) -> None:
@@ -83,7 +82,7 @@ class GreedySelection(Ensemble):
         self.chosen_ = tuple(support.backbones[index] for index in order)
         self.weights_ = np.bincount(order, minlength=len(support.backbones)) / len(order)
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         used = self.weights_ > 0
         return log_mixture(pool.logits[:, used], np.log(self.weights_[used]))
 
@@ -115,12 +114,12 @@ def _select(support: Pool, rounds: int) -> list[int]:
     return order[: scores.index(min(scores)) + 1]
 
 
-def _seen(support: Pool) -> tuple[int, Array, list[Open]]:
+def _seen(support: Pool) -> tuple[int, Doubles, list[Open]]:
     """How many samples are right in any case, (backbone, sample) log-probability of the label, and
     what decides about the others, by number of contenders. One pass over the support.
     """
 
-    def block(rows: slice) -> tuple[int, Array, list[Open]]:
+    def block(rows: slice) -> tuple[int, Doubles, list[Open]]:
         logs, labels = log_softmax(support.logits[rows]), support.labels[rows]
         true = np.take_along_axis(logs, labels[:, None, None], axis=2)[:, :, 0]
         # what a sum of probabilities may put first, one of their logarithms may, too
@@ -138,9 +137,7 @@ def _seen(support: Pool) -> tuple[int, Array, list[Open]]:
     return sum(settled), np.concatenate(log_true, axis=1), joined
 
 
-def _undecided(
-    logits: NDArray[np.float32], labels: NDArray[np.int32]
-) -> tuple[int, int, list[Contenders]]:
+def _undecided(logits: Floats, labels: Labels) -> tuple[int, int, list[Contenders]]:
     """How many samples are right and wrong whatever is chosen, and the contenders of the others."""
     right, wrong, others = 0, 0, []
     for group in contenders(logits):
@@ -188,8 +185,8 @@ class GeneticAlgorithm(Router):
     patience: int = parameter(10, WHOLE, least=1)
     random_state: int = seed()
 
-    temperatures_: Array = learned()
-    weights_: Array = learned()
+    temperatures_: Doubles = learned()
+    weights_: Doubles = learned()
     evaluations_: int = learned()
 
     def _fit(self, support: Pool) -> None:
@@ -203,10 +200,10 @@ class GeneticAlgorithm(Router):
         self.weights_ = _weights(best[None])[0]
         self.evaluations_ = fitness.evaluations
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return self.weights_
 
-    def _evolve(self, fitness: Fitness, seeds: Array) -> Array:
+    def _evolve(self, fitness: Fitness, seeds: Doubles) -> Doubles:
         """The best log temperatures (backbone,)."""
         rng = np.random.default_rng(self.random_state)
         genes = rng.uniform(*_BOUNDS, (self.population, seeds.shape[1]))
@@ -241,7 +238,7 @@ class Fitness:
         every = np.broadcast_to(np.arange(support.n_classes), (len(rows), support.n_classes))
         self._samples, self._leads = len(rows), _leads(logits, labels, rows, every)
 
-    def __call__(self, genes: Array) -> Array:
+    def __call__(self, genes: Doubles) -> Doubles:
         """(2, individual): wrong samples, and mean cross-entropy; less is better."""
         weights = np.append(_weights(genes), np.ones((len(genes), 1)), axis=1).astype(np.float32)
         wrong = np.full(len(genes), float(self._lost))
@@ -253,11 +250,7 @@ class Fitness:
         return np.stack([wrong, (loss / self._samples).round(6)])
 
 
-def _summed(
-    measure: Callable[[NDArray[np.float32]], NDArray[Any]],
-    weights: NDArray[np.float32],
-    leads: NDArray[np.float32],
-) -> Array:
+def _summed(measure: Callable[[Floats], Array], weights: Floats, leads: Floats) -> Doubles:
     """(individual,) sums over samples of what is measured on scores (class, individual, sample)."""
     count, _, n = leads.shape
     # short rows, so that BLAS has no work for a second thread while all cores have a block
@@ -266,11 +259,11 @@ def _summed(
     return np.asarray(np.sum(parts, axis=0, dtype=np.float64))
 
 
-def _wrong(scores: NDArray[np.float32]) -> NDArray[Any]:
+def _wrong(scores: Floats) -> Array:
     return np.asarray(np.count_nonzero(scores.max(axis=0) > 0, axis=1))
 
 
-def _cross_entropy(scores: NDArray[np.float32]) -> NDArray[Any]:
+def _cross_entropy(scores: Floats) -> Array:
     largest = scores.max(axis=0)
     scores -= largest
     np.exp(scores, out=scores)
@@ -278,12 +271,7 @@ def _cross_entropy(scores: NDArray[np.float32]) -> NDArray[Any]:
     return np.asarray(largest.sum(axis=1, dtype=np.float64))
 
 
-def _leads(
-    logits: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    samples: NDArray[np.intp],
-    classes: NDArray[np.intp],
-) -> NDArray[np.float32]:
+def _leads(logits: Floats, labels: Labels, samples: Rows, classes: Rows) -> Floats:
     """(class, backbone + 1, sample): how far each class (sample, class) is above the true one.
 
     A sample is right if no class is above 0. Of equal classes the first is predicted, so the last
@@ -298,14 +286,14 @@ def _leads(
     return out
 
 
-def _seeds(calibrated: Array) -> Array:
+def _seeds(calibrated: Doubles) -> Doubles:
     """(individual, backbone) log temperatures: all ones, calibrated, each backbone nearly alone."""
     count = len(calibrated)
     alone = np.where(np.eye(count, dtype=bool), *_BOUNDS)
     return np.concatenate([np.zeros((1, count)), np.log(calibrated)[None], alone])
 
 
-def _children(genes: Array, rng: np.random.Generator) -> Array:
+def _children(genes: Doubles, rng: np.random.Generator) -> Doubles:
     """All but the elite of the next generation; `genes` (individual, backbone), the best first."""
     size = len(genes) - _ELITE
     first, second = genes[rng.integers(len(genes), size=(2, size, _TOURNAMENT)).min(axis=2)]
@@ -314,5 +302,5 @@ def _children(genes: Array, rng: np.random.Generator) -> Array:
     return np.asarray(children + rng.normal(0, _MUTATION, first.shape))
 
 
-def _weights(log_temperatures: Array) -> Array:
+def _weights(log_temperatures: Doubles) -> Doubles:
     return np.asarray(np.exp(-log_temperatures) / log_temperatures.shape[1])

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Ensemble, Router, most_confident, one_hot
 from clipsyn.methods.estimator import learned, parameter
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels
 from clipsyn.methods.numerics.blocks import in_blocks, in_cache
 from clipsyn.methods.numerics.logits import (
     cross_entropy,
@@ -85,15 +85,15 @@ class SuperLearner(Router):
     simplex: bool = parameter(False, FLAG)
     penalty: float = parameter(1.0, NUMBER, least=0)
 
-    weights_: NDArray[np.float64] = learned()
+    weights_: Doubles = learned()
 
     def _fit(self, support: Pool) -> None:
         count = len(support.backbones)
 
-        def free(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        def free(weights: Doubles) -> tuple[float, Doubles]:
             return penalised_loss(support, weights, self.penalty)
 
-        def on_simplex(u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        def on_simplex(u: Doubles) -> tuple[float, Doubles]:
             weights = softmax(u)
             value, gradient = free(weights)
             return value, weights * (gradient - weights @ gradient)
@@ -103,13 +103,11 @@ class SuperLearner(Router):
         else:
             self.weights_ = minimise(free, np.full(count, 1 / count))
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return self.weights_
 
 
-def penalised_loss(
-    support: Pool, weights: NDArray[np.float64], penalty: float
-) -> tuple[float, NDArray[np.float64]]:
+def penalised_loss(support: Pool, weights: Doubles, penalty: float) -> tuple[float, Doubles]:
     """What a super learner minimises, over the number of samples, and its gradient (backbone,).
 
     One pass over the logits.
@@ -127,7 +125,7 @@ class _Calibrated(Router):
 
     any_size: ClassVar[bool] = True
 
-    temperatures_: NDArray[np.float64]
+    temperatures_: Doubles
 
     def _fit(self, support: Pool) -> None:
         self.temperatures_ = fit_temperatures(support.logits, support.labels)
@@ -148,7 +146,7 @@ class CalibratedConfidence(_Calibrated):
     array([0, 0, 1, 1], dtype=uint16)
     """
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         inverse = (1 / self.temperatures_).astype(np.float32)
         chosen = most_confident(pool.logits * inverse[:, None])
         return one_hot(chosen, len(inverse)) * inverse
@@ -177,18 +175,18 @@ class CalibratedLogAverage(_Calibrated):
         self.temperature_ = 1.0
         mean = self._weights(support)
 
-        def loss(log_t: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        def loss(log_t: Array) -> tuple[float, Array]:
             weights, share = mean * np.exp(-log_t), 1 / len(support)
             value, slope = penalised_loss(support, weights, 0)
             return value + share / 2 * float(log_t @ log_t), share * log_t - slope @ weights
 
         self.temperature_ = math.exp(minimise(loss, np.zeros(1), _BOUNDS)[0])
 
-    def _weights(self, pool: Pool) -> NDArray[Any]:
+    def _weights(self, pool: Pool) -> Array:
         return 1 / (len(self.temperatures_) * self.temperatures_ * self.temperature_)
 
 
-def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+def fit_temperatures(logits: Array, labels: Labels) -> Doubles:
     """The temperature of each backbone that gives its probabilities the lowest cross-entropy.
 
     logits: (sample, backbone, class), all finite. labels: (sample,), all known.
@@ -200,7 +198,7 @@ def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray
     own minimum. Each loss is convex in 1/T, so it has one minimum in log T.
     """
 
-    def objective(log_temperatures: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def objective(log_temperatures: Doubles) -> tuple[float, Doubles]:
         losses, slopes = tempered_cross_entropy(logits, np.exp(log_temperatures), labels)
         loss = losses.sum(axis=0, dtype=np.float64) / len(labels)
         return float(loss.sum()), slopes.sum(axis=0, dtype=np.float64) / len(labels)
@@ -209,8 +207,8 @@ def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray
 
 
 def tempered_cross_entropy(
-    logits: NDArray[Any], temperatures: NDArray[Any], labels: NDArray[np.int32]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+    logits: Array, temperatures: Array, labels: Labels
+) -> tuple[Array, Array]:
     """Losses (sample, backbone) of ``softmax(z_b / T_b)``, and their slopes along ``log T_b``.
 
         d loss_nb / d log T_b = - (sum_c p_nbc Z_nbc - Z_nb[y_n]) / T_b
@@ -277,9 +275,9 @@ class Stacking(Ensemble):
 
     inverse_penalty: float | None = parameter(None, NUMBER, above=0)
 
-    seen_: NDArray[np.int32] = learned()
-    coefficients_: NDArray[np.float32] = learned()
-    intercepts_: NDArray[np.float64] = learned()
+    seen_: Labels = learned()
+    coefficients_: Floats = learned()
+    intercepts_: Doubles = learned()
     inverse_penalty_: float = learned()
 
     def _fit(self, pool: Pool) -> None:
@@ -301,7 +299,7 @@ class Stacking(Ensemble):
         self.coefficients_ = (coefficients / scale).astype(np.float32)
         self.intercepts_ = solution.intercept - self.coefficients_ @ center
 
-    def _combine(self, pool: Pool) -> NDArray[Any]:
+    def _combine(self, pool: Pool) -> Array:
         inputs = log_softmax(pool.logits)
         learned = inputs.reshape(len(pool), -1) @ self.coefficients_.T + self.intercepts_
         scores = np.empty((len(pool), pool.n_classes), np.float32)
@@ -314,9 +312,7 @@ class Stacking(Ensemble):
         return scores
 
 
-def _standardised(
-    logits: NDArray[np.float32], dtype: Any
-) -> tuple[NDArray[Any], NDArray[np.float64], float]:
+def _standardised(logits: Floats, dtype: Any) -> tuple[Array, Doubles, float]:
     """Log-probabilities (sample, backbone * class), centred and scaled; their mean and scale."""
     inputs = np.empty(logits.shape, dtype)
     for column in range(logits.shape[1]):
@@ -330,7 +326,7 @@ def _standardised(
     return inputs, center, scale
 
 
-def _coordinates(inputs: NDArray[Any]) -> NDArray[Any]:
+def _coordinates(inputs: Array) -> Array:
     """Wide inputs in the space that they span: (n, n), lower triangular, the same products.
 
     |V| and V x stay the same when both are rotated, so as many coordinates as samples do. They are
@@ -345,9 +341,7 @@ def _coordinates(inputs: NDArray[Any]) -> NDArray[Any]:
     return np.linalg.cholesky(products).astype(inputs.dtype)
 
 
-def _turned_back(
-    coefficients: NDArray[np.float32], coordinates: NDArray[Any], inputs: NDArray[Any]
-) -> NDArray[Any]:
+def _turned_back(coefficients: Floats, coordinates: Array, inputs: Array) -> Array:
     """Coefficients (class, n) of coordinates as coefficients (class, embed) of the wide inputs."""
     from scipy.linalg import solve_triangular  # 0.1 s
 
@@ -357,7 +351,7 @@ def _turned_back(
 
 
 def _chosen(
-    inputs: NDArray[Any], labels: NDArray[np.int32], axes: Axes, tolerance: float
+    inputs: Array, labels: Labels, axes: Axes, tolerance: float
 ) -> tuple[float, Linear | None]:
     """The inverse penalty with the best likelihood of held-out samples, and where to start."""
     sizes = np.bincount(labels)

@@ -14,13 +14,14 @@ labels.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import Estimator, as_pool
+from clipsyn.methods.numerics import Array, Floats
 from clipsyn.methods.numerics.logits import log_softmax
 from clipsyn.methods.pool import Pool, in_memory
 
@@ -44,7 +45,7 @@ class Head(Estimator):
             given = in_memory(given, type(self).__name__)
         return self.fit(given)._combiner_pool(given.labelled())
 
-    def _transform(self, pool: Pool) -> NDArray[np.float32]:
+    def _transform(self, pool: Pool) -> Floats:
         """(sample, backbone, class); NaN where the pool's logits have one."""
         logits = np.empty(pool.logits.shape, np.float32)
         for column, name in enumerate(pool.backbones):
@@ -52,7 +53,7 @@ class Head(Estimator):
         logits[np.isnan(pool.logits.sum(axis=2))] = np.nan
         return logits
 
-    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+    def _logits(self, pool: Pool, backbone: str) -> Floats:
         """(sample, class) of one backbone."""
         raise NotImplementedError
 
@@ -77,14 +78,14 @@ class ZeroShot(Head):
     needs_logits: ClassVar[bool] = False
     knows_classes: ClassVar[bool] = False
 
-    def _transform(self, pool: Pool) -> NDArray[np.float32]:
+    def _transform(self, pool: Pool) -> Floats:
         return pool.logits
 
     def _combiner_pool(self, support: Pool) -> Pool:
         return support
 
 
-def image_embeddings(pool: Pool, backbone: str) -> NDArray[np.float32]:
+def image_embeddings(pool: Pool, backbone: str) -> Floats:
     """(sample, embed) float32; InputError where the pool has none of this backbone."""
     if backbone not in pool.embeddings:
         raise InputError(
@@ -94,17 +95,17 @@ def image_embeddings(pool: Pool, backbone: str) -> NDArray[np.float32]:
     return pool.embeddings[backbone].astype(np.float32)
 
 
-def backbone_logits(pool: Pool, backbone: str) -> NDArray[np.float32]:
+def backbone_logits(pool: Pool, backbone: str) -> Floats:
     """(sample, class): the logits that the pool holds for one backbone, a view."""
     return pool.logits[:, pool.backbones.index(backbone)]
 
 
-def mean_loss(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+def mean_loss(logits: Array, labels: Array) -> float:
     """Mean cross-entropy in nats: logits (sample, class), labels (sample,)."""
     return -float(log_softmax(logits)[np.arange(len(labels)), labels].mean(dtype=np.float64))
 
 
-def repeated(labels: NDArray[Any]) -> bool:
+def repeated(labels: Array) -> bool:
     """Whether most of the classes that are there have at least two samples."""
     sizes = np.bincount(labels)
     return bool(np.mean(sizes[sizes > 0] >= 2) > 0.5)

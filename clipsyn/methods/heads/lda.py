@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
+from clipsyn.methods.numerics import Doubles, Floats, Labels, Rows
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER
 
 ALPHAS = (0.0, *(10 ** (exponent / 2) for exponent in range(-6, 5)))  # 0, 0.001 to 100
 DEFAULT_ALPHA = 0.01  # cosines then weigh 0.01 embed / trace(S), of the order of a logit scale
-
-Array = NDArray[np.float64]
 
 
 @dataclass(eq=False, repr=False)
@@ -67,9 +65,9 @@ class ShrinkageLDA(Head):
 
     alpha: float | None = parameter(None, NUMBER, least=0)
 
-    coef_: dict[str, NDArray[np.float32]] = learned()
-    intercept_: dict[str, NDArray[np.float32]] = learned()
-    alpha_: NDArray[np.float64] = learned()
+    coef_: dict[str, Floats] = learned()
+    intercept_: dict[str, Floats] = learned()
+    alpha_: Doubles = learned()
 
     def _fit(self, pool: Pool) -> None:
         self.coef_, self.intercept_ = {}, {}
@@ -82,7 +80,7 @@ class ShrinkageLDA(Head):
             alphas.append(self._choose(pool, name, model))
         self.alpha_ = np.array(alphas)
 
-    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+    def _logits(self, pool: Pool, backbone: str) -> Floats:
         scores = image_embeddings(pool, backbone) @ self.coef_[backbone].T
         scores += self.intercept_[backbone]
         scores *= np.float32(self.alpha_[self.backbones_.index(backbone)])
@@ -111,10 +109,10 @@ class ShrinkageLDA(Head):
 class Gaussian(NamedTuple):
     """Class means and within-class scatter of a support set, in the scatter's eigenbasis."""
 
-    basis: Array  # (embed, embed), columns are eigenvectors
-    scatter: Array  # (embed,) eigenvalues of A
-    means: Array  # (class, embed) in that basis; NaN for a class without samples
-    sizes: NDArray[np.intp]  # (class,)
+    basis: Doubles  # (embed, embed), columns are eigenvectors
+    scatter: Doubles  # (embed,) eigenvalues of A
+    means: Doubles  # (class, embed) in that basis; NaN for a class without samples
+    sizes: Rows  # (class,)
     spread: float  # trace of the covariance about the common mean; embed if that is zero
 
     @property
@@ -123,7 +121,7 @@ class Gaussian(NamedTuple):
         return int(self.sizes.sum() - np.count_nonzero(self.sizes))
 
 
-def gaussian(features: NDArray[np.float32], labels: NDArray[np.int32], classes: int) -> Gaussian:
+def gaussian(features: Floats, labels: Labels, classes: int) -> Gaussian:
     """features: (n, embed); labels: (n,)."""
     values = features.astype(np.float64)
     sizes = np.bincount(labels, minlength=classes)
@@ -139,9 +137,7 @@ def gaussian(features: NDArray[np.float32], labels: NDArray[np.int32], classes: 
     return Gaussian(basis, np.maximum(scatter, 0), means @ basis, sizes, spread)
 
 
-def left_out_scores(
-    model: Gaussian, features: NDArray[np.float32], labels: NDArray[np.int32]
-) -> Array:
+def left_out_scores(model: Gaussian, features: Floats, labels: Labels) -> Doubles:
     """(n, class) scores of each sample from the classifier that is fitted without it.
 
     Zero for a sample that is alone in its class. The class of each other sample gets back what
@@ -164,9 +160,7 @@ def left_out_scores(
     v = values - means[labels]
     g = np.where(alone, 0, sizes / fewer)
     ridge = _ridge(
-        model.scatter.sum() - g * np.square(v).sum(axis=1),
-        model.freedom - ~alone,
-        model.spread,
+        model.scatter.sum() - g * np.square(v).sum(axis=1), model.freedom - ~alone, model.spread
     )
     inverse = 1 / (model.scatter + ridge[:, None])  # (n, embed): R of each sample
     rv = inverse * v
@@ -192,7 +186,7 @@ def left_out_scores(
     return scores
 
 
-def _classifier(model: Gaussian) -> tuple[Array, Array]:
+def _classifier(model: Gaussian) -> tuple[Doubles, Doubles]:
     """W (class, embed) and b (class,); those of a class without samples are the mean."""
     known = model.sizes > 0
     means = model.means[known]
@@ -206,7 +200,7 @@ def _classifier(model: Gaussian) -> tuple[Array, Array]:
     return coef, intercept
 
 
-def _ridge(trace: Array | float, freedom: Array | int, spread: float) -> Array:
+def _ridge(trace: Doubles | float, freedom: Doubles | int, spread: float) -> Doubles:
     """trace(A) / (n - C), or what stands for it where that is zero.
 
     Less than a millionth of the spread of all images is what rounding leaves of zero.

@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.errors import TooFewSamples
 from clipsyn.methods.estimator import cross_fitted, learned, parameter, seed
-from clipsyn.methods.heads.base import (
-    Head,
-    backbone_logits,
-    image_embeddings,
-    mean_loss,
-    repeated,
-)
+from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Mask
 from clipsyn.methods.numerics.optimise import LARGE, Linear, fit_logistic, fit_probe
 from clipsyn.methods.numerics.samples import held_out
 from clipsyn.methods.pool import Pool
@@ -71,10 +65,10 @@ class LinearProbe(Head):
     holdout: float = parameter(0.1, NUMBER, above=0, most=0.5)
     random_state: int = seed()
 
-    coef_: dict[str, NDArray[np.float32]] = learned()
-    intercept_: dict[str, NDArray[np.float32]] = learned()
-    present_: NDArray[np.bool_] = learned()
-    penalty_: NDArray[np.float64] = learned()
+    coef_: dict[str, Floats] = learned()
+    intercept_: dict[str, Floats] = learned()
+    present_: Mask = learned()
+    penalty_: Doubles = learned()
 
     def _fit(self, pool: Pool) -> None:
         kept = ~self._held_out(pool)
@@ -96,7 +90,7 @@ class LinearProbe(Head):
             self.intercept_[name] = _spread(probe.intercept, self.present_)
         self.penalty_ = np.array(penalties)
 
-    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+    def _logits(self, pool: Pool, backbone: str) -> Floats:
         probe = Linear(self.coef_[backbone], self.intercept_[backbone])
         logits = probe.of(image_embeddings(pool, backbone))
         if not self.present_.all():
@@ -106,7 +100,7 @@ class LinearProbe(Head):
     def _combiner_pool(self, support: Pool) -> Pool:
         return self.transform(support.take(np.flatnonzero(self._held_out(support))))
 
-    def _held_out(self, pool: Pool) -> NDArray[np.bool_]:
+    def _held_out(self, pool: Pool) -> Mask:
         rows = held_out(pool.labels, self.holdout, self.random_state)
         if not rows.any():
             raise TooFewSamples(
@@ -116,9 +110,7 @@ class LinearProbe(Head):
             )
         return rows
 
-    def _chosen(
-        self, features: NDArray[np.float32], labels: NDArray[np.int32]
-    ) -> tuple[float, Linear | None]:
+    def _chosen(self, features: Floats, labels: Labels) -> tuple[float, Linear | None]:
         """The penalty, and a probe with it to start from."""
         if self.penalty is not None:
             return self.penalty, None
@@ -176,7 +168,7 @@ class AnchoredProbe(Head):
     folds: int = parameter(5, WHOLE, least=2)
     random_state: int = seed()
 
-    delta_: dict[str, NDArray[np.float32]] = learned()
+    delta_: dict[str, Floats] = learned()
 
     def _fit(self, pool: Pool) -> None:
         sizes = np.bincount(pool.labels, minlength=pool.n_classes)
@@ -190,7 +182,7 @@ class AnchoredProbe(Head):
             found = fit_logistic(inputs, labels, self.penalty, _FINE, **about)
             self.delta_[name] = _spread(found.coef, sizes > 0)
 
-    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+    def _logits(self, pool: Pool, backbone: str) -> Floats:
         correction = image_embeddings(pool, backbone) @ self.delta_[backbone].T
         return backbone_logits(pool, backbone) + correction
 
@@ -201,18 +193,18 @@ class AnchoredProbe(Head):
         return support.with_logits(logits)
 
 
-def _logits_of(head: Head, pool: Pool) -> NDArray[np.float32]:
+def _logits_of(head: Head, pool: Pool) -> Floats:
     return head.transform(pool).logits
 
 
-def _weights(labels: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _weights(labels: Array, kept: Mask) -> Doubles:
     """(kept,) size of each sample's class in all of `labels`, over that in the kept ones."""
     part = labels[kept]
-    weights: NDArray[np.float64] = (np.bincount(labels)[part]) / np.bincount(part)[part]
+    weights: Doubles = (np.bincount(labels)[part]) / np.bincount(part)[part]
     return weights
 
 
-def _spread(values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _spread(values: Floats, present: Mask) -> Floats:
     """Rows of the present classes among those of all, the others zero."""
     out = np.zeros((len(present), *values.shape[1:]), np.float32)
     out[present] = values

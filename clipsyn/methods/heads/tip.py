@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
+from clipsyn.methods.numerics import Array, Doubles, Floats, Rows
 from clipsyn.methods.numerics.logits import cross_entropy
 from clipsyn.methods.numerics.optimise import Adam
 from clipsyn.methods.numerics.samples import by_class
@@ -28,8 +29,6 @@ _HIGHEST = 10_000  # alpha, beta: beyond it zero-shot logits, or all but one key
 _CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
 _RATE, _DECAY, _EPSILON, _BATCH = 1e-3, 0.01, 1e-4, 256  # of the training, as published
 _BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
-
-Array = NDArray[np.float32]
 
 
 @dataclass(eq=False, repr=False)
@@ -71,10 +70,10 @@ class TipAdapter(Head):
     beta: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
     leave_one_out: bool = parameter(True, FLAG)
 
-    keys_: dict[str, Array] = learned()
+    keys_: dict[str, Floats] = learned()
     sizes_: NDArray[np.int64] = learned()
-    alpha_: NDArray[np.float64] = learned()
-    beta_: NDArray[np.float64] = learned()
+    alpha_: Doubles = learned()
+    beta_: Doubles = learned()
 
     def _fit(self, pool: Pool) -> None:
         pool = pool.take(by_class(pool.labels))
@@ -84,7 +83,7 @@ class TipAdapter(Head):
         self.alpha_ = np.array([alpha for alpha, _ in chosen])
         self.beta_ = np.array([beta for _, beta in chosen])
 
-    def _logits(self, pool: Pool, backbone: str) -> Array:
+    def _logits(self, pool: Pool, backbone: str) -> Floats:
         alpha, beta = self._settings(backbone)
         sums = cache_sums(image_embeddings(pool, backbone), self.keys_[backbone], self.sizes_, beta)
         return backbone_logits(pool, backbone) + np.float32(alpha) * sums
@@ -165,7 +164,7 @@ class TipAdapterF(TipAdapter):
         for name in pool.backbones:
             self.keys_[name] = self._trained(pool, name)
 
-    def _trained(self, pool: Pool, backbone: str) -> Array:
+    def _trained(self, pool: Pool, backbone: str) -> Floats:
         """The keys of one backbone after the training; in double precision meanwhile."""
         alpha, beta = self._settings(backbone)
         embeddings, zero_shot = image_embeddings(pool, backbone), backbone_logits(pool, backbone)
@@ -184,16 +183,16 @@ class TipAdapterF(TipAdapter):
         return keys
 
 
-def support_keys(pool: Pool, backbone: str) -> Array:
+def support_keys(pool: Pool, backbone: str) -> Floats:
     """(sample, embed) unit norm: the mean over augmented views, or the clean embedding."""
     if not pool.views:
         return image_embeddings(pool, backbone)
     mean = np.mean([view[backbone].astype(np.float32) for view in pool.views], axis=0)
-    keys: Array = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    keys: Floats = mean / np.linalg.norm(mean, axis=1, keepdims=True)
     return keys
 
 
-def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float) -> Array:
+def cache_sums(embeddings: Floats, keys: Floats, sizes: Array, beta: float) -> Floats:
     """``exp(-beta (1 - f K^T)) L``: (n, class), zero for a class without keys.
 
     keys: class after class; sizes: (class,) keys of each. Sums over runs of columns are up to
@@ -208,12 +207,8 @@ def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float)
 
 
 def left_out_sums(
-    embeddings: Array,
-    keys: Array,
-    sizes: NDArray[Any],
-    betas: Sequence[float],
-    rows: NDArray[np.intp] | None = None,
-) -> Array:
+    embeddings: Floats, keys: Floats, sizes: Array, betas: Sequence[float], rows: Rows | None = None
+) -> Floats:
     """The sums of `cache_sums` for the support itself, without each sample's own key.
 
     embeddings, keys: (n, embed), sample i having key i, class after class. rows: those wanted.
@@ -240,15 +235,15 @@ def left_out_sums(
 
 
 def cache_loss(
-    embeddings: NDArray[Any],
-    zero_shot: NDArray[Any],
-    labels: NDArray[Any],
-    keys: NDArray[Any],
-    key_labels: NDArray[Any],
+    embeddings: Array,
+    zero_shot: Array,
+    labels: Array,
+    keys: Array,
+    key_labels: Array,
     *,
     alpha: float,
     beta: float,
-) -> tuple[float, NDArray[Any]]:
+) -> tuple[float, Array]:
     """Mean cross-entropy of Tip-Adapter's logits, and its gradient (key, embed) to the keys.
 
     With ``E = exp(-beta (1 - f K^T))`` and ``G = (softmax(z) - onehot(y)) / n`` the gradient is
@@ -262,21 +257,21 @@ def cache_loss(
     return float(losses.mean(dtype=np.float64)), affinities.T @ embeddings
 
 
-def _affinities(embeddings: NDArray[Any], keys: NDArray[Any], beta: float) -> NDArray[Any]:
-    values: NDArray[Any] = embeddings @ keys.T
+def _affinities(embeddings: Array, keys: Array, beta: float) -> Array:
+    values: Array = embeddings @ keys.T
     values -= 1
     values *= beta
     np.exp(values, out=values)
     return values
 
 
-def _values(sizes: NDArray[Any], dtype: Any) -> NDArray[Any]:
+def _values(sizes: Array, dtype: Any) -> Array:
     """(class,) the entries of L that are not zero: mean number of keys over that of the class."""
     mean = sizes.sum() / np.count_nonzero(sizes)
     return np.asarray(mean / np.maximum(sizes, 1), dtype)
 
 
-def _sum_classes(affinities: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+def _sum_classes(affinities: Array, sizes: Array) -> Array:
     """The product with L: (n, key) -> (n, class)."""
     out = np.zeros((len(affinities), len(sizes)), affinities.dtype)
     starts = np.cumsum(sizes) - sizes

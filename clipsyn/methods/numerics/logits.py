@@ -5,11 +5,12 @@ Stored and derived logits come from here and from the same stored embeddings, so
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Floats, Labels, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 
 CHUNK_ROWS = 1024  # of a store: 1.5 MB at width 768 in float16
@@ -28,11 +29,8 @@ def is_scale(scale: float) -> bool:
 
 
 def zero_shot_logits(
-    image_embedding: NDArray[Any],
-    class_embedding: NDArray[np.float32],
-    scale: float,
-    rows: int = CHUNK_ROWS,
-) -> NDArray[np.float32]:
+    image_embedding: Array, class_embedding: Floats, scale: float, rows: int = CHUNK_ROWS
+) -> Floats:
     """``scale * image_embedding @ class_embedding.T`` in float32.
 
     image_embedding: (n, embed) float16 or float32, unit norm; NaN rows stay NaN.
@@ -59,7 +57,7 @@ def zero_shot_logits(
     return logits
 
 
-def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+def predictions(logits: Floats) -> NDArray[np.uint16]:
     """The class with the largest logit, lowest index on ties: (n, class) -> (n,) uint16.
 
     Rows with a NaN get NO_PREDICTION.
@@ -67,14 +65,14 @@ def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
     return top_class(logits)[0]
 
 
-def top_class(logits: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+def top_class(logits: Floats) -> tuple[NDArray[np.uint16], Floats]:
     """`predictions`, and the largest logit (n, 1), NaN in rows with a NaN."""
     best = logits.argmax(axis=1)  # a NaN wins, which tells the rows that have one
     value = np.take_along_axis(logits, best[:, None], axis=1)
     return np.where(np.isnan(value[:, 0]), NO_PREDICTION, best).astype(np.uint16), value
 
 
-def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+def weighted_sum(logits: Array, weights: Array) -> Array:
     """``sum over b of weights[n, b] * logits[n, b, c]``: what a router's scores are.
 
     logits: (sample, backbone, class). weights: (sample, backbone), or (backbone,) for all samples.
@@ -92,23 +90,23 @@ def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+def softmax(logits: Array) -> Array:
     """Probabilities over the last axis, in the dtype of `logits`."""
     with np.errstate(over="ignore"):  # a difference too large for the dtype: a probability of 0
-        values: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
+        values: Array = logits - logits.max(axis=-1, keepdims=True)
     np.exp(values, out=values)
     values /= values.sum(axis=-1, keepdims=True)
     return values
 
 
-def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
+def log_softmax(logits: Array) -> Array:
     """Log-probabilities over the last axis, in the dtype of `logits`."""
-    values: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
+    values: Array = logits - logits.max(axis=-1, keepdims=True)
     values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
     return values
 
 
-def mixture(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+def mixture(logits: Array, weights: Array) -> Array:
     """``sum over b of w_b p_b``: a mixture of the backbones' probabilities.
 
     logits: (sample, backbone, class). weights: (sample, backbone), or (backbone,) for all.
@@ -118,7 +116,7 @@ def mixture(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     divided by their sums as they are added up.
     """
     with np.errstate(over="ignore"):
-        powers: NDArray[Any] = np.exp(logits)
+        powers: Array = np.exp(logits)
         totals = sums(powers)
     # what is rounded to 0 beside a total from 1 on is a probability of 0 in any case
     if totals.min() < 1 or not totals.max() < _LARGE:
@@ -128,7 +126,7 @@ def mixture(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((shares[:, None] @ powers)[:, 0])
 
 
-def log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]:
+def log_mixture(logits: Array, log_weights: Array) -> Array:
     """``log(sum over b of w_b p_b)``: the log-probabilities of a mixture of backbones.
 
     logits: (sample, backbone, class). log_weights: (sample, backbone), or (backbone,) for all.
@@ -144,23 +142,23 @@ def log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]
     return mixed
 
 
-def _exact_log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]:
+def _exact_log_mixture(logits: Array, log_weights: Array) -> Array:
     terms = log_softmax(logits)
     terms += log_weights[..., None]
-    largest: NDArray[Any] = terms.max(axis=1)
+    largest: Array = terms.max(axis=1)
     terms -= largest[:, None]
     np.exp(terms, out=terms)
     largest += np.log(terms.sum(axis=1))
     return largest
 
 
-def sums(values: NDArray[Any]) -> NDArray[Any]:
+def sums(values: Array) -> Array:
     """Over the last axis, by BLAS: a third of the time that numpy takes."""
     flat = values.reshape(-1, values.shape[-1])
     return np.asarray((flat @ np.ones(flat.shape[1], flat.dtype)).reshape(values.shape[:-1]))
 
 
-def _distinct_rows(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+def _distinct_rows(array: Floats) -> tuple[Floats, Rows]:
     """The distinct rows in order of appearance, and which of them each row is."""
     first: dict[bytes, int] = {}
     position = np.array([first.setdefault(row.tobytes(), len(first)) for row in array], np.intp)
@@ -168,9 +166,7 @@ def _distinct_rows(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
     return array[appearance], position
 
 
-def cross_entropy(
-    scores: NDArray[Any], labels: NDArray[np.int32]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def cross_entropy(scores: Array, labels: Labels) -> tuple[Array, Array]:
     """Losses (sample,) in nats, and their gradients (sample, class) to the scores.
 
     scores: (sample, class), overwritten by the gradients.
@@ -189,9 +185,7 @@ def cross_entropy(
     return np.log(total[:, 0]) - true, scores
 
 
-def weighted_cross_entropy(
-    logits: NDArray[Any], weights: NDArray[Any], labels: NDArray[np.int32]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def weighted_cross_entropy(logits: Array, weights: Array, labels: Labels) -> tuple[Array, Array]:
     """Losses (sample,) in nats, and their gradients (sample, backbone) to the weights.
 
         z_n = sum_b w_nb Z_nb        loss_n = logsumexp(z_n) - z_n[y_n]
@@ -222,16 +216,16 @@ _ROUNDING = 1e-6
 class Contenders(NamedTuple):
     """Some samples that have up to so many contenders each."""
 
-    samples: NDArray[np.intp]  # (sample,) ascending rows
-    classes: NDArray[np.intp]  # (sample, contender) ascending; the last again where there are fewer
+    samples: Rows  # (sample,) ascending rows
+    classes: Rows  # (sample, contender) ascending; the last again where there are fewer
 
-    def of(self, logits: NDArray[Any]) -> NDArray[Any]:
+    def of(self, logits: Array) -> Array:
         """(sample, backbone, contender) of all logits (sample, backbone, class)."""
         backbones = np.arange(logits.shape[1])[:, None]
         return logits[self.samples[:, None, None], backbones, self.classes[:, None]]
 
 
-def contenders(logits: NDArray[np.float32]) -> list[Contenders]:
+def contenders(logits: Floats) -> list[Contenders]:
     """The classes of each sample that a weighted sum of its backbones may put first.
 
     Few of a thousand can: most samples keep one to five. What depends on predictions alone looks
@@ -261,7 +255,7 @@ def contenders(logits: NDArray[np.float32]) -> list[Contenders]:
     return groups
 
 
-def _found(logits: NDArray[np.float32], first: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _found(logits: Floats, first: int) -> tuple[Rows, Rows]:
     """Sample, counted from `first`, and class of each contender, in order."""
     backbones = logits.shape[1]
     best = logits.argmax(axis=2)
@@ -269,7 +263,7 @@ def _found(logits: NDArray[np.float32], first: int) -> tuple[NDArray[np.intp], N
     size = np.maximum(highest, -logits.min(axis=2))
     margin = size * np.float32(_ROUNDING * (backbones + 4))
 
-    def lowest(rivals: NDArray[np.intp]) -> NDArray[np.float32]:
+    def lowest(rivals: Rows) -> Floats:
         """(sample, backbone) logits that a class must reach in one backbone beside a rival."""
         reached = np.take_along_axis(logits, rivals[:, None, None], axis=2)[:, :, 0]
         return np.asarray(reached - margin)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks, in_cache
 from clipsyn.methods.numerics.logits import NO_PREDICTION, top_class
 
@@ -32,12 +33,12 @@ class Judged(NamedTuple):
     """What each sample contributes to the metrics: arrays (sample,); NaN where none."""
 
     prediction: NDArray[np.uint16]  # NO_PREDICTION where there is none
-    nll: NDArray[np.float32]  # -log probability of the true class, nats
-    brier: NDArray[np.float32]  # sum over classes of (probability - truth)^2: 0 to 2
-    confidence: NDArray[np.float32]  # probability of the predicted class
+    nll: Floats  # -log probability of the true class, nats
+    brier: Floats  # sum over classes of (probability - truth)^2: 0 to 2
+    confidence: Floats  # probability of the predicted class
 
 
-def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+def judge(scores: Floats, labels: Labels) -> Judged:
     """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
 
     def block(rows: slice) -> Judged:
@@ -52,7 +53,7 @@ def join(parts: Sequence[Judged]) -> Judged:
     return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+def _judge_block(scores: Floats, labels: Labels) -> Judged:
     known = np.maximum(labels, 0)[:, None]
     prediction, largest = top_class(scores)
     odds = scores - largest
@@ -74,10 +75,10 @@ class Bin(NamedTuple):
     n: int
     right: int
     confidence: float  # mean
-    rows: NDArray[np.intp]
+    rows: Rows
 
 
-def reliability_bins(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> list[Bin]:
+def reliability_bins(confidence: Array, correct: Mask) -> list[Bin]:
     """Ten bins of as many samples each: arrays (sample,).
 
     Samples of one confidence are in one bin, the lowest that they reach, so there may be fewer.
@@ -93,9 +94,7 @@ def reliability_bins(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> li
     ]
 
 
-def calibration_gaps(
-    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> NDArray[np.float32]:
+def calibration_gaps(confidence: Array, correct: Mask, bins: int = CALIBRATION_BINS) -> Floats:
     """(sample, bin): confidence minus correctness of each sample, in the bin of its confidence.
 
     The expected calibration error is the sum over bins of the absolute mean of these columns
@@ -107,7 +106,7 @@ def calibration_gaps(
 
 
 def expected_calibration_error(
-    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+    confidence: Array, correct: Mask, bins: int = CALIBRATION_BINS
 ) -> Score:
     """Mean over samples of |confidence - accuracy| of their bin of confidence; NaN for n = 0."""
     n = len(confidence)
@@ -116,7 +115,7 @@ def expected_calibration_error(
     return Score(float(np.abs(calibration_gaps(confidence, correct, bins).mean(axis=0)).sum()), n)
 
 
-def calibration_floor(confidence: NDArray[Any], bins: int = CALIBRATION_BINS) -> Score:
+def calibration_floor(confidence: Array, bins: int = CALIBRATION_BINS) -> Score:
     """The calibration error to expect of a perfectly calibrated model with these confidences (n,).
 
     Its labels would be drawn with these probabilities, and the accuracy of a bin is then off by
@@ -140,34 +139,34 @@ def _mean_deviation(m: int, p: float) -> float:
     return 2 * k * (1 - p) * math.exp(choose + k * math.log(p) + (m - k) * math.log1p(-p))
 
 
-def _bins(confidence: NDArray[Any], bins: int) -> NDArray[np.intp]:
+def _bins(confidence: Array, bins: int) -> Rows:
     """(sample,) number of the bin, of equal width and closed on the right."""
     return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1))
 
 
-def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+def scored(predictions: Array, labels: Array) -> Mask:
     """Which samples count: labelled, and predicted by everyone.
 
     predictions: (n,) or (backbone, n); labels: (n,). Returns (n,).
     """
-    present: NDArray[np.bool_] = np.not_equal(predictions, NO_PREDICTION)
+    present: Mask = np.not_equal(predictions, NO_PREDICTION)
     return (labels >= 0) & (present if present.ndim == 1 else present.all(axis=0))
 
 
-def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
+def ratio(numerator: Any, denominator: Any) -> Doubles:
     """Element by element; NaN where the denominator is not above 0."""
     bottom = np.asarray(denominator, np.float64)
     return np.asarray(numerator / np.where(bottom > 0, bottom, np.nan), np.float64)
 
 
-def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
+def accuracy(predictions: Array, labels: Array) -> Score:
     """Top-1 accuracy: predictions (n,), labels (n,)."""
     counted = scored(predictions, labels)
     n, right = int(counted.sum()), int(np.count_nonzero(counted & (predictions == labels)))
     return Score(right / n if n else float("nan"), n)
 
 
-def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], classes: int) -> Score:
+def mean_per_class_recall(predictions: Array, labels: Array, classes: int) -> Score:
     """Mean over classes of the share of their samples that are recognised: (n,), (n,).
 
     Classes without samples have no recall (0/0) and are left out of the mean.
@@ -180,7 +179,7 @@ def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], class
     return Score(float(recalls.mean()) if len(recalls) else float("nan"), len(truth))
 
 
-def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+def true_class_rank(logits: Array, labels: Array) -> NDArray[np.int64]:
     """How many classes come before the true one: logits (n, class), labels (n,) -> (n,).
 
     0 where the prediction is right. Among equal logits the lower index comes first. -1 where
@@ -192,7 +191,7 @@ def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.in
     return ranks
 
 
-def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+def _rank_block(logits: Array, labels: Array) -> NDArray[np.int64]:
     true = np.take_along_axis(logits, np.maximum(labels, 0)[:, None], axis=1)
     ranks = np.count_nonzero(logits > true, axis=1).astype(np.int64)
     smaller = np.count_nonzero(logits < true, axis=1)
@@ -204,21 +203,19 @@ def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]
     return np.where(labels < 0, -1, ranks)
 
 
-def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+def correctness(predictions: Array, labels: Array) -> Mask:
     """(backbone, counted sample): which predictions are right.
 
     predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
     prediction of every backbone.
     """
     counted = scored(predictions, labels)
-    right: NDArray[np.bool_] = predictions == labels
+    right: Mask = predictions == labels
     # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
     return np.ascontiguousarray(right if counted.all() else np.compress(counted, right, axis=1))
 
 
-def class_accuracy(
-    right: NDArray[np.bool_], labels: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def class_accuracy(right: Mask, labels: Array) -> tuple[Doubles, NDArray[np.int64]]:
     """Accuracy (backbone, class) and samples (class,) of the classes that have any.
 
     right: (backbone, sample), labels: (sample,) >= 0.
@@ -228,7 +225,7 @@ def class_accuracy(
     return hits[:, there] / sizes[there], sizes[there]
 
 
-def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+def independent_oracle(accuracy: Array, sizes: Array | None = None) -> float:
     """The oracle that errors independent within each class would give, a fraction.
 
     accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
@@ -238,18 +235,18 @@ def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None
     return mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
 
 
-def class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
+def class_hits(right: Mask, labels: Array) -> NDArray[np.int64]:
     """(backbone, class): samples of each class that each backbone gets right."""
     classes = int(labels.max(initial=-1)) + 1
     return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
 
 
-def mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
+def mean_of_classes(values: Doubles, sizes: Array | None) -> float:
     weights = np.ones(len(values)) if sizes is None else sizes
     return float(ratio(values @ weights, weights.sum()))
 
 
-def check_right(right: NDArray[np.bool_]) -> None:
+def check_right(right: Mask) -> None:
     if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
         raise ValueError(
             f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"

@@ -22,12 +22,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Doubles, Labels
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import cross_entropy
-
-Array = NDArray[np.float64]
 
 # of `minimise`: less is no progress of the value (of that part of it, above 1), of the gradient
 _FLAT_VALUE, _FLAT_SLOPE = 1e-8, 1e-6
@@ -44,10 +42,10 @@ _APART = 1e-9  # of the curvature along a direction, added to it: two directions
 
 
 def minimise(
-    objective: Callable[[Array], tuple[float, Array]],
-    start: Array,
+    objective: Callable[[Doubles], tuple[float, Doubles]],
+    start: Doubles,
     bounds: tuple[float, float] | None = None,
-) -> Array:
+) -> Doubles:
     """The parameters at the minimum, by L-BFGS from `start`: one vector.
 
     objective: parameters -> value, gradient. bounds: of every parameter.
@@ -82,7 +80,7 @@ class Adam:
         self._first, self._second = np.zeros(size, dtype), np.zeros(size, dtype)
         self._steps = 0
 
-    def step(self, values: NDArray[Any], gradient: NDArray[Any], rate: float) -> None:
+    def step(self, values: Array, gradient: Array, rate: float) -> None:
         """Move `values` in place; overwrites `gradient`."""
         self._steps += 1
         spread = math.sqrt((1 - _SECOND_DECAY**self._steps) / (1 - _SECOND_DECAY))
@@ -110,11 +108,11 @@ class Adam:
 class Linear(NamedTuple):
     """Logits to add: ``features @ coef.T + intercept``."""
 
-    coef: NDArray[Any]  # (class, embed)
-    intercept: NDArray[Any]  # (class,), zero where none is fitted
+    coef: Array  # (class, embed)
+    intercept: Array  # (class,), zero where none is fitted
 
-    def of(self, features: NDArray[Any]) -> NDArray[Any]:
-        scores: NDArray[Any] = features @ self.coef.T
+    def of(self, features: Array) -> Array:
+        scores: Array = features @ self.coef.T
         scores += self.intercept
         return scores
 
@@ -122,28 +120,28 @@ class Linear(NamedTuple):
 class Axes(NamedTuple):
     """Principal axes of centred inputs."""
 
-    vectors: NDArray[Any]  # (embed, axis), orthonormal
-    variances: NDArray[Any]  # (axis,)
+    vectors: Array  # (embed, axis), orthonormal
+    variances: Array  # (axis,)
     rest: float  # mean variance along the directions that are left
 
 
 class _Target(NamedTuple):
     """What the scores are to fit, and the weight of |V|^2 / 2 beside it."""
 
-    labels: NDArray[np.int32]  # (n,)
-    shares: NDArray[Any]  # (n,) of the samples, in sum 1
+    labels: Labels  # (n,)
+    shares: Array  # (n,) of the samples, in sum 1
     ridge: float
 
 
 class _Move(NamedTuple):
     """A point or a direction, with its scores."""
 
-    coef: NDArray[Any]  # (class, embed)
-    intercept: NDArray[Any]  # (class,)
-    scores: NDArray[Any]  # (n, class)
+    coef: Array  # (class, embed)
+    intercept: Array  # (class,)
+    scores: Array  # (n, class)
 
 
-def principal_axes(inputs: NDArray[Any]) -> Axes:
+def principal_axes(inputs: Array) -> Axes:
     """The first 256, by a randomised projection: they are to make a fit faster, not more exact.
 
     Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53, 2011.
@@ -159,16 +157,16 @@ def principal_axes(inputs: NDArray[Any]) -> Axes:
 
 
 def fit_logistic(
-    inputs: NDArray[Any],
-    labels: NDArray[np.int32],
+    inputs: Array,
+    labels: Labels,
     penalty: float,
     tolerance: float,
     *,
     classes: int,
     start: Linear | None = None,
     axes: Axes | None = None,
-    weights: NDArray[Any] | None = None,
-    base: NDArray[Any] | None = None,
+    weights: Array | None = None,
+    base: Array | None = None,
 ) -> Linear:
     """The minimum of the formula above, from `start`, or from zeros.
 
@@ -210,14 +208,14 @@ def fit_logistic(
 
 
 def fit_probe(
-    features: NDArray[Any],
-    labels: NDArray[np.int32],
+    features: Array,
+    labels: Labels,
     penalty: float,
     tolerance: float,
     *,
     classes: int,
     start: Linear | None = None,
-    weights: NDArray[Any] | None = None,
+    weights: Array | None = None,
 ) -> Linear:
     """The same for inputs that need not be centred; start: of a stronger penalty, say."""
     centre = features.mean(axis=0)
@@ -228,7 +226,7 @@ def fit_probe(
     return Linear(found.coef, found.intercept - found.coef @ centre)
 
 
-def _objective(at: _Move, target: _Target) -> tuple[float, NDArray[Any]]:
+def _objective(at: _Move, target: _Target) -> tuple[float, Array]:
     """The value, and the gradient (n, class) of its first term to the scores."""
     residual = at.scores.copy()
 
@@ -243,8 +241,8 @@ def _objective(at: _Move, target: _Target) -> tuple[float, NDArray[Any]]:
 
 
 def _in_plane(
-    at: _Move, moves: list[_Move], residual: NDArray[Any], target: _Target
-) -> tuple[Array, Array]:
+    at: _Move, moves: list[_Move], residual: Array, target: _Target
+) -> tuple[Doubles, Doubles]:
     """Slopes (move,) and Hessian (move, move) of the objective at `at`, along moves.
 
     residual: ``shares (p - onehot(labels))``, p the probabilities. With u and v two moves of the
@@ -253,7 +251,7 @@ def _in_plane(
     """
     count, ones = len(moves), np.ones(residual.shape[1], residual.dtype)
 
-    def block(rows: slice) -> tuple[Array, Array]:
+    def block(rows: slice) -> tuple[Doubles, Doubles]:
         scores, shares = [move.scores[rows] for move in moves], target.shares[rows]
         true = np.arange(len(shares)), target.labels[rows]
         own = np.array([move[true] for move in scores], np.float64)  # (move, n)
@@ -274,7 +272,7 @@ def _in_plane(
     return np.sum(slopes, axis=0) + target.ridge * np.array(slope), hessian
 
 
-def _scaled(coef: NDArray[Any], intercept: NDArray[Any], axes: Axes, ridge: float) -> Linear:
+def _scaled(coef: Array, intercept: Array, axes: Axes, ridge: float) -> Linear:
     """A gradient divided by the curvature at equal probabilities."""
     classes = len(intercept)
     share = (classes - 1) / classes**2
@@ -285,7 +283,7 @@ def _scaled(coef: NDArray[Any], intercept: NDArray[Any], axes: Axes, ridge: floa
     return Linear(scaled, intercept / coef.dtype.type(share + ridge))
 
 
-def _sum(moves: Sequence[_Move], sizes: Array) -> _Move:
+def _sum(moves: Sequence[_Move], sizes: Doubles) -> _Move:
     """A linear combination, in the precision of the moves."""
     factors = sizes.astype(moves[0].scores.dtype)
     total = _Move(*(factors[0] * part for part in moves[0]))

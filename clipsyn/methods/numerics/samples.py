@@ -6,15 +6,16 @@ What is drawn depends on the labels, the number and the seed alone, so every met
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Labels, Mask, Rows
+
 TRAIN, TEST, UNLABELLED, CONFLICTING = range(4)
 
 
-def few_shot(labels: NDArray[np.int32], shots: int | None, seed: int) -> NDArray[np.intp]:
+def few_shot(labels: Labels, shots: int | None, seed: int) -> Rows:
     """Sorted row numbers of `shots` samples of each class; all that a smaller class has.
 
     labels: (sample,), negative where there is none. shots None takes every labelled sample.
@@ -35,7 +36,7 @@ def few_shot(labels: NDArray[np.int32], shots: int | None, seed: int) -> NDArray
     return np.sort(by_class[(rank < shots) & (labels[by_class] >= 0)])
 
 
-def stratified(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.intp]:
+def stratified(labels: Labels, count: int, seed: int) -> Rows:
     """Sorted row numbers of at most `count` labelled samples: of each class about the same share.
 
     labels: (sample,), negative where there is none. Every class has at least one sample where
@@ -48,9 +49,7 @@ def stratified(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.i
     return np.sort(by_class[np.lexsort((chance, share))[:count]])
 
 
-def _ranked(
-    labels: NDArray[np.int32], seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+def _ranked(labels: Labels, seed: int) -> tuple[Rows, Rows, Rows]:
     """Row numbers by class, at random within it, the rank of each there, and the class's size."""
     order = np.random.default_rng(seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
@@ -60,7 +59,7 @@ def _ranked(
     return by_class, np.arange(len(labels)) - first, last - first
 
 
-def shortfall(labels: NDArray[np.int32], shots: int | None, classes: int) -> tuple[int, int]:
+def shortfall(labels: Labels, shots: int | None, classes: int) -> tuple[int, int]:
     """How many classes have fewer samples than `shots` (but some), and how many have none."""
     sizes = np.bincount(labels[labels >= 0], minlength=classes)
     empty = int(np.count_nonzero(sizes == 0))
@@ -74,12 +73,8 @@ def halves(classes: int) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def stratified_folds(
-    labels: NDArray[np.int32],
-    count: int,
-    *,
-    random_state: int | None = None,
-    keep_classes: bool = False,
-) -> Iterator[NDArray[np.bool_]]:
+    labels: Labels, count: int, *, random_state: int | None = None, keep_classes: bool = False
+) -> Iterator[Mask]:
     """(sample,) which samples are held out, fold by fold; at most `count` folds, none empty.
 
     Each sample is held out once. The samples of a class go to one fold after the other, and the
@@ -101,7 +96,7 @@ def stratified_folds(
         yield fold == number
 
 
-def held_out(labels: NDArray[np.int32], share: float, random_state: int) -> NDArray[np.bool_]:
+def held_out(labels: Labels, share: float, random_state: int) -> Mask:
     """(sample,) which samples to hold out: `share` of those whose class has two or more.
 
     They are spread evenly over the classes, and every class keeps at least one sample. None where
@@ -115,7 +110,7 @@ def held_out(labels: NDArray[np.int32], share: float, random_state: int) -> NDAr
     return out
 
 
-def by_class(labels: NDArray[Any], random_state: int | None = None) -> NDArray[np.intp]:
+def by_class(labels: Array, random_state: int | None = None) -> Rows:
     """Row numbers, class after class; in random order within each if there is a random state."""
     if random_state is None:
         return np.argsort(labels, kind="stable")
@@ -123,9 +118,7 @@ def by_class(labels: NDArray[Any], random_state: int | None = None) -> NDArray[n
     return order[np.argsort(labels[order], kind="stable")]
 
 
-def sides(
-    labels: NDArray[np.int32], keys: NDArray[np.bytes_], share: float
-) -> NDArray[np.int8]:  # (sample,)
+def sides(labels: Labels, keys: NDArray[np.bytes_], share: float) -> NDArray[np.int8]:  # (sample,)
     """TRAIN, TEST, UNLABELLED (a label below 0) or CONFLICTING for each sample.
 
     `share` of the samples of each class is TEST, those of its lowest keys. Sizes are rounded so
@@ -146,7 +139,7 @@ def sides(
     return side
 
 
-def _chosen(label: NDArray[np.int64], sizes: NDArray[np.intp], share: float) -> NDArray[np.bool_]:
+def _chosen(label: NDArray[np.int64], sizes: Rows, share: float) -> Mask:
     """(content,) which contents are tested; label and number of samples of each, 0 if it is out."""
     present = np.flatnonzero(sizes)
     classes = int(label[present].max(initial=-1)) + 1
@@ -164,9 +157,7 @@ def _chosen(label: NDArray[np.int64], sizes: NDArray[np.intp], share: float) -> 
     return chosen
 
 
-def _wanted(
-    label: NDArray[np.int64], sizes: NDArray[np.intp], classes: int, share: float
-) -> NDArray[np.intp]:  # (class,)
+def _wanted(label: NDArray[np.int64], sizes: Rows, classes: int, share: float) -> Rows:  # (class,)
     """How many samples of each class are to be tested."""
     total = np.bincount(label, weights=sizes, minlength=classes)
     wanted = np.diff(np.rint(share * np.cumsum([0, *total])))
