@@ -86,7 +86,9 @@ def choose(
     sample = replace(sample, ids=sample.ids or tuple(map(str, range(len(sample)))))
     row_of = {name: row for row, name in enumerate(sample.ids)}  # heads may leave some out
     fitted = _fitted(sample, heads, seed, {} if support.is_too_large else known or {})
-    names = dict.fromkeys([*_possible(ensembles, sample), BEST_SINGLE])
+    has_all = {*sample.backbones} <= sample.embeddings.keys()
+    possible = [it for it in ensembles if has_all or not from_text(ENSEMBLES, it).needs_embeddings]
+    names = dict.fromkeys([*possible, BEST_SINGLE])
     candidates = [Candidate(head, name) for name in names for head in fitted]
     right = np.full((len(candidates), len(sample)), np.nan)
     if repeated(sample.labels):
@@ -100,14 +102,6 @@ def choose(
         pool = head.fit_transform(support)
     ensemble: Ensemble = from_text(ENSEMBLES, ranked[0].ensemble, seed)
     return Choice(head, ensemble.fit(pool), pool, ranked)
-
-
-def _possible(ensembles: Sequence[str], sample: Pool) -> list[str]:
-    """Those that need no embeddings, where some backbone has none."""
-    lacks = not {*sample.backbones} <= sample.embeddings.keys()
-    return [
-        name for name in ensembles if not (lacks and from_text(ENSEMBLES, name).needs_embeddings)
-    ]
 
 
 def _fitted(

@@ -32,14 +32,10 @@ from clipsyn.methods.numerics.logits import (
     mixture,
     predictions,
     softmax,
-    sums,
     weighted_sum,
 )
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.methods.pool import Pool
-
-_CLOSE = 1 + 1e-4  # odds of a larger ratio are told apart whatever their rounding
-_SMALLEST = 1e-30  # odds that are exact in single precision though some powers are 0
 
 
 class Ensemble(Estimator):
@@ -294,28 +290,10 @@ def most_confident(logits: Array) -> Rows:
     confidences close to 1 are equal in float32 long before these are.
     """
     best = logits.argmax(axis=2)[:, :, None]
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        powers = np.exp(logits)
-        first = np.take_along_axis(powers, best, axis=2)[:, :, 0]
-        np.put_along_axis(powers, best, 0, axis=2)
-        odds = sums(powers) / first
-    chosen = odds.argmin(axis=1)
-    lowest = odds[np.arange(len(odds)), chosen]
-    rivals = np.count_nonzero(odds <= lowest[:, None] * _CLOSE, axis=1)
-    clear = (rivals == 1) & (lowest > _SMALLEST) & (first.min(axis=1) >= 1)
-    clear &= np.isfinite(odds).all(axis=1)
-    if not clear.all():
-        unclear = np.flatnonzero(~clear)
-        chosen[unclear] = _exact_odds(logits[unclear], best[unclear]).argmin(axis=1)
-    return np.asarray(chosen)
-
-
-def _exact_odds(logits: Array, best: Rows) -> Array:
-    """(sample, backbone): equal where logits are equal up to a number that is added to all."""
     odds = logits - np.take_along_axis(logits, best, axis=2)
     np.exp(odds, out=odds)
     np.put_along_axis(odds, best, 0, axis=2)
-    return np.asarray(odds.sum(axis=2))
+    return np.asarray(np.einsum("nbc->nb", odds).argmin(axis=1))
 
 
 def one_hot(chosen: Rows, count: int) -> Floats:

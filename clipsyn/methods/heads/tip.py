@@ -174,11 +174,16 @@ class TipAdapterF(TipAdapter):
         rng, ends = np.random.default_rng(self.random_state), range(_BATCH, len(pool), _BATCH)
         orders = [rng.permutation(len(pool)) for _ in range(self.epochs)]
         batches = [batch for order in orders for batch in np.split(order, ends)]
+        weigh = _values(self.sizes_, np.float32)
+        # with E = exp(-beta (1 - f K^T)) and G = (softmax(z) - onehot(y)) / n the gradient of the
+        # mean cross-entropy to the keys is (alpha beta E * (G L^T))^T f
         for step, rows in enumerate(batches):
-            seen = embeddings[rows], zero_shot[rows], pool.labels[rows]
-            slope = cache_loss(*seen, keys, pool.labels, alpha=alpha, beta=beta)[1]
+            affinities = _affinities(embeddings[rows], keys, beta)
+            scores = zero_shot[rows] + alpha * _sum_classes(affinities, self.sizes_)
+            slope = cross_entropy(scores, pool.labels[rows])[1] * (alpha * beta / len(rows))
+            affinities *= (slope * weigh)[:, pool.labels]
             rate = _RATE * (1 + np.cos(np.pi * step / len(batches))) / 2
-            adam.step(exact, slope.astype(np.float64).ravel(), rate)
+            adam.step(exact, (affinities.T @ embeddings[rows]).astype(np.float64).ravel(), rate)
             keys = exact.reshape(keys.shape).astype(np.float32)
         return keys
 
@@ -232,29 +237,6 @@ def left_out_sums(
             sums[at, labels[own]] *= size / np.maximum(size - 1, 1)
             sums[size == 1] = 0
     return out
-
-
-def cache_loss(
-    embeddings: Array,
-    zero_shot: Array,
-    labels: Array,
-    keys: Array,
-    key_labels: Array,
-    *,
-    alpha: float,
-    beta: float,
-) -> tuple[float, Array]:
-    """Mean cross-entropy of Tip-Adapter's logits, and its gradient (key, embed) to the keys.
-
-    With ``E = exp(-beta (1 - f K^T))`` and ``G = (softmax(z) - onehot(y)) / n`` the gradient is
-    ``(alpha beta E * (G L^T))^T f``. key_labels ascend.
-    """
-    affinities = _affinities(embeddings, keys, beta)
-    sizes = np.bincount(key_labels, minlength=zero_shot.shape[1])
-    losses, residual = cross_entropy(zero_shot + alpha * _sum_classes(affinities, sizes), labels)
-    residual *= alpha * beta / len(labels)
-    affinities *= (residual * _values(sizes, residual.dtype))[:, key_labels]
-    return float(losses.mean(dtype=np.float64)), affinities.T @ embeddings
 
 
 def _affinities(embeddings: Array, keys: Array, beta: float) -> Array:

@@ -125,12 +125,8 @@ class Axes(NamedTuple):
     rest: float  # mean variance along the directions that are left
 
 
-class _Target(NamedTuple):
-    """What the scores are to fit, and the weight of |V|^2 / 2 beside it."""
-
-    labels: Labels  # (n,)
-    shares: Array  # (n,) of the samples, in sum 1
-    ridge: float
+# labels (n,), shares (n,) of the samples, in sum 1, and the weight of |V|^2 / 2
+_Target = tuple[Labels, Array, float]
 
 
 class _Move(NamedTuple):
@@ -177,7 +173,7 @@ def fit_logistic(
     """
     weights = np.ones(len(labels)) if weights is None else weights
     shares, ridge = (weights / weights.sum()).astype(inputs.dtype), float(penalty / weights.sum())
-    target, axes = _Target(labels, shares, ridge), axes or principal_axes(inputs)
+    target, axes = (labels, shares, ridge), axes or principal_axes(inputs)
     start = start or Linear(np.zeros((classes, inputs.shape[1])), np.zeros(classes))
     begin = Linear(*(part.astype(inputs.dtype) for part in start))
     at = _Move(*begin, begin.of(inputs))
@@ -228,16 +224,15 @@ def fit_probe(
 
 def _objective(at: _Move, target: _Target) -> tuple[float, Array]:
     """The value, and the gradient (n, class) of its first term to the scores."""
-    residual = at.scores.copy()
+    (labels, shares, ridge), residual = target, at.scores.copy()
 
     def block(rows: slice) -> float:
-        shares = target.shares[rows]
-        losses = cross_entropy(residual[rows], target.labels[rows])[0]
-        residual[rows] *= shares[:, None]
-        return float(np.sum(shares * losses, dtype=np.float64))
+        losses = cross_entropy(residual[rows], labels[rows])[0]
+        residual[rows] *= shares[rows, None]
+        return float(np.sum(shares[rows] * losses, dtype=np.float64))
 
     value = sum(in_blocks(block, residual.shape))
-    return value + target.ridge / 2 * float(np.vdot(at.coef, at.coef)), residual
+    return value + ridge / 2 * float(np.vdot(at.coef, at.coef)), residual
 
 
 def _in_plane(
@@ -249,11 +244,12 @@ def _in_plane(
     scores and E_p a mean over classes, the Hessian of cross-entropy is the sum over samples of
     E_p[u v] - E_p[u] E_p[v], by shares.
     """
+    labels, all_shares, ridge = target
     count, ones = len(moves), np.ones(residual.shape[1], residual.dtype)
 
     def block(rows: slice) -> tuple[Doubles, Doubles]:
-        scores, shares = [move.scores[rows] for move in moves], target.shares[rows]
-        true = np.arange(len(shares)), target.labels[rows]
+        scores, shares = [move.scores[rows] for move in moves], all_shares[rows]
+        true = np.arange(len(shares)), labels[rows]
         own = np.array([move[true] for move in scores], np.float64)  # (move, n)
         slopes, second = np.empty_like(own), np.empty((count, count))
         product = np.empty_like(residual[rows])
@@ -267,9 +263,9 @@ def _in_plane(
     slopes, hessians = zip(*in_blocks(block, residual.shape), strict=True)
     slope = [np.vdot(move.coef, at.coef) for move in moves]
     products = [[np.vdot(one.coef, other.coef) for other in moves] for one in moves]
-    hessian = np.sum(hessians, axis=0) + target.ridge * np.array(products)
+    hessian = np.sum(hessians, axis=0) + ridge * np.array(products)
     hessian[np.diag_indices(count)] *= 1 + _APART
-    return np.sum(slopes, axis=0) + target.ridge * np.array(slope), hessian
+    return np.sum(slopes, axis=0) + ridge * np.array(slope), hessian
 
 
 def _scaled(coef: Array, intercept: Array, axes: Axes, ridge: float) -> Linear:
