@@ -148,8 +148,11 @@ class CalibratedConfidence(_Calibrated):
 
     def _weights(self, pool: Pool) -> Array:
         inverse = (1 / self.temperatures_).astype(np.float32)
-        chosen = most_confident(pool.logits * inverse[:, None])
-        return one_hot(chosen, len(inverse)) * inverse
+        return one_hot(most_confident(pool.logits * inverse[:, None]), len(inverse)) * inverse
+
+    def _combine(self, pool: Pool) -> Array:
+        scaled = pool.logits * (1 / self.temperatures_).astype(np.float32)[:, None]
+        return scaled[np.arange(len(pool)), most_confident(scaled)]
 
 
 class CalibratedLogAverage(_Calibrated):
