@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.utils import estimator_checks
 
 from clipsyn.errors import UnknownName, UsageError
@@ -104,15 +103,6 @@ def test_values_that_do_not_fit_are_refused(text):
 def test_unknown_names_are_answered_with_near_ones(registry, text, message):
     with pytest.raises(UnknownName, match=message):
         from_text(registry, text)
-
-
-def test_a_clone_has_the_parameters_and_nothing_learned():
-    fitted = Example(hidden=4, alpha=0.5).fit()
-    assert list(fitted.learned()) == ["weights_"]
-    copy = clone(fitted)
-    assert copy is not fitted
-    assert copy.get_params() == fitted.get_params()
-    assert copy.learned() == {}
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import stratified
-from clipsyn.methods.pool import Pool, in_memory, on_disk
-from clipsyn.router.fit import FittedRouter
+from clipsyn.methods.pool import Pool, on_disk
 from clipsyn.store.pools import PoolReader
 
 ANY_SIZE = [name for name in ENSEMBLES if ENSEMBLES.load(name).any_size]
@@ -88,13 +87,6 @@ def test_heads_that_learn_take_the_sample_and_their_ensembles_too(support, large
     assert HEADS.load("zero-shot")().fit_transform(large).logits is large.logits
 
 
-def test_a_sample_has_a_share_of_each_class(large, support):
-    sample = in_memory(large)
-    assert np.bincount(sample.labels).tolist() == [18] * 5
-    assert sample.sample_of == 900
-    assert in_memory(support) is support  # what is in memory already stays
-
-
 @pytest.mark.parametrize("name", ["nlc", "moe"])
 def test_a_network_is_as_good_as_one_fitted_in_memory(monkeypatch, name):
     """On samples that lie class after class, of which memory holds an eighth."""
@@ -139,12 +131,6 @@ def test_a_choice_is_made_on_the_sample_and_fitted_on_all(large):
     choice = choose(large, ["zero-shot"], ["log-avg", "super-learner"])
     assert {it.n for it in choice.candidates} == {90}
     assert choice.pool.logits is large.logits
-
-
-def test_a_router_knows_all_samples_and_its_accuracy_on_some(large, support):
-    router = FittedRouter.of(SuperLearner().fit(large), large)
-    assert router.support.samples == 900
-    assert router.support.accuracy == router.score(in_memory(large))
 
 
 def test_of_a_store_what_cannot_be_learned_from_is_left_out(fakes, tmp_path, monkeypatch):

@@ -133,12 +133,6 @@ def test_labels_that_are_no_class_are_refused(labels):
         SampleTable.of("toy", "test", ["a", "b"], labels)
 
 
-@pytest.mark.parametrize("labels", [["cat", "dog"], np.array(["cat", "dog"], object)])
-def test_labels_that_are_texts_are_refused_in_a_sentence(labels):
-    with pytest.raises(InputError, match="labels are class indices"):
-        Pool.of(np.zeros((2, 1, 2)), labels)
-
-
 @pytest.mark.parametrize("asked_first", [False, True])
 @pytest.mark.parametrize("unreadable", [[], [2, 4]])
 def test_parts_know_what_is_readable(asked_first, unreadable):

@@ -8,7 +8,6 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from clipsyn.errors import UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
@@ -49,19 +48,9 @@ def test_a_pipeline_is_cloned_cross_validated_and_searched(head, ensemble):
     np.testing.assert_array_equal(predicted, made.fit(POOL, POOL.labels).predict(POOL))
 
 
-def test_a_zero_shot_head_takes_plain_logits():
-    made = pipeline("zero-shot", "super-learner").fit(POOL.logits, POOL.labels)
-    assert made.score(POOL.logits, POOL.labels) > 0.5
-
-
 def test_a_pool_is_split_as_an_array_is():
     for seen, unseen in KFold(3).split(POOL):
         for rows in (seen, unseen):
             np.testing.assert_array_equal(POOL[rows, ...].logits, POOL.logits[rows])
             np.testing.assert_array_equal(POOL[rows].labels, POOL.labels[rows])
     assert POOL.shape == POOL.logits.shape
-
-
-def test_other_labels_than_the_pools_are_refused():
-    with pytest.raises(UsageError, match="a Pool brings its labels"):
-        pipeline("lda", "super-learner").fit(POOL, POOL.labels[::-1])

@@ -69,19 +69,6 @@ def test_knora_union_gives_each_backbone_a_vote_for_each_neighbour_it_gets_right
     )
 
 
-def test_all_vote_once_where_none_is_right_nearby():
-    support, pool = problem(), problem(20, seed=1)
-    wrong = Pool.of(
-        np.eye(4)[(support.labels + 1) % 4][:, None].repeat(3, axis=1),
-        support.labels,
-        support.embeddings,
-        backbones=NAMES,
-    )
-    votes = np.eye(4)[pool.logits.argmax(axis=2)].sum(axis=1)
-    expected = (votes + softmax(pool.logits, axis=2).mean(axis=1)) / 4
-    assert KnoraUnion().fit(wrong).predict_proba(pool) == pytest.approx(expected, abs=1e-6)
-
-
 def test_equal_accuracy_nearby_goes_to_the_more_confident_backbone():
     embeddings = [[[1.0, 0.0]] * 2] * 2
     logits = np.array([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 3.0], [0.0, 1.0]]])
@@ -104,27 +91,6 @@ def test_the_largest_are_those_of_sorting_everything(count, k, kinds):
     values = rng.integers(-kinds, kinds, (40, count)).astype(np.float32)
     expected = [sorted(range(count), key=lambda c, row=row: (-row[c], c))[:k] for row in values]
     assert _largest(values, k).tolist() == expected
-
-
-def distinct(n, seed, *, repeats=1):
-    """Three backbones; embeddings whose products are exact, each `repeats` times."""
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-0.5, 0.5], (3, n, 4)).repeat(repeats, axis=1)
-    logits = rng.normal(size=(n * repeats, 3, 4))
-    return Pool.of(logits, rng.integers(0, 4, n * repeats), signs, backbones=NAMES)
-
-
-@pytest.mark.parametrize("k", [1, 7, 50])
-def test_equal_cosines_of_whole_pools(k):
-    """200 samples on 2^12 corners, each corner twice: cosines take few values, all exact."""
-    support, pool = distinct(100, 0, repeats=2), distinct(30, 1)
-    cosines = pool.features().astype(float) @ support.features().astype(float).T
-    expected = []
-    for row in cosines.tolist():
-        near = sorted(range(200), key=lambda i, row=row: (-row[i], i))[:k]
-        expected.append([rights(support, near, b) for b in range(3)])
-    fitted = KnoraUnion(k).fit(support)
-    assert fitted._right_nearby(pool).tolist() == expected
 
 
 @pytest.mark.parametrize("method", BOTH)
@@ -201,14 +167,3 @@ def test_what_is_kept_is_bounded(searches, monkeypatch):
     assert len(searches) == 3
     fitted.weights(parts[0])
     assert len(searches) == 4
-
-
-def test_a_search_in_blocks_is_the_same(monkeypatch):
-    support, pool = problem(), problem(50, seed=1)
-    whole = _search(support.features().astype(np.float16), pool, 7)
-    monkeypatch.setattr("clipsyn.methods.ensembles.dynamic._BLOCK_VALUES", 60 * 8)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 60 * 3)
-    assert np.array_equal(_search(support.features().astype(np.float16), pool, 7), whole)
-    assert [set(row) for row in whole.tolist()] == [
-        set(row) for row in neighbours(support, pool, 7)
-    ]

@@ -113,14 +113,6 @@ def test_no_common_factor_has_a_lower_cross_entropy(seed):
     assert ours <= lowest + 1e-6
 
 
-def test_combines_by_the_mean_of_logits_over_temperatures():
-    logits, labels = problem()
-    fitted = GeneticAlgorithm().fit(logits, labels)
-    expected = np.mean(logits / fitted.temperatures_[:, None], axis=1)
-    assert fitted.combine(logits) == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert fitted.weights(logits)[0] == pytest.approx(1 / (4 * fitted.temperatures_))
-
-
 def test_stops_when_nothing_improves():
     """Perfect from the start: `patience` generations of all but the two that survive."""
     logits, labels = problem()
@@ -128,8 +120,3 @@ def test_stops_when_nothing_improves():
     assert GeneticAlgorithm(patience=5).fit(logits, labels).evaluations_ == 64 + 5 * 62
     fitted = GeneticAlgorithm(population=10, generations=7, patience=50).fit(logits, labels)
     assert fitted.evaluations_ == 10 + 7 * 8
-
-
-def test_a_population_smaller_than_what_it_starts_from():
-    logits, labels = problem()
-    assert GeneticAlgorithm(population=3).fit(logits, labels).evaluations_ > 3

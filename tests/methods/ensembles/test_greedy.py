@@ -52,14 +52,6 @@ def test_probabilities_are_the_weighted_mean_of_probabilities():
     assert np.exp(fitted.combine(logits)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_one_round_is_the_best_single_backbone():
-    logits, labels = problem(seed=1)
-    right = (logits.argmax(-1) == labels[:, None]).sum(axis=0)
-    best = right.argmax()
-    assert np.sum(right == right[best]) == 1
-    assert GreedySelection(rounds=1).fit(logits, labels).chosen_ == (str(best),)
-
-
 def test_equal_accuracy_is_decided_by_likelihood_then_by_name():
     sure = np.array([[[3.0, 0.0]], [[0.0, 3.0]]], np.float32)
     unsure = sure / 3
@@ -75,28 +67,3 @@ def test_the_best_prefix_is_kept():
     fitted = GreedySelection().fit(np.stack([wrong, right], 1), np.zeros(5, int))
     assert fitted.chosen_ == ("1",)
     assert fitted.weights_.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels"),
-    [
-        (np.array([[[1, 2, 3], [3, 2, 1]]]), [2]),  # one sample
-        (np.zeros((4, 2, 3)), [0, 1, 2, 0]),  # constant
-        (np.ones((6, 2, 3)) * [1, 1, 0], [0, 0, 1, 1, 0, 1]),  # two classes alike, one absent
-        (np.random.default_rng(0).normal(size=(2, 5, 2)), [0, 1]),  # fewer samples than backbones
-        (np.random.default_rng(0).normal(size=(9, 3, 4)) * 300, [1] * 9),  # huge, one class
-    ],
-)
-def test_degenerate_support_gives_finite_probabilities(logits, labels):
-    fitted = GreedySelection().fit(logits, labels)
-    assert fitted.weights_.sum() == pytest.approx(1)
-    assert np.isfinite(fitted.combine(logits)).all()
-    assert fitted.predict_proba(logits).sum(axis=1) == pytest.approx(1)
-
-
-def test_probabilities_too_small_for_floats_keep_their_order():
-    logits, labels = problem(n=10, backbones=2, classes=3)
-    fitted = GreedySelection().fit(logits, labels)
-    fitted.weights_ = np.array([0.25, 0.75])
-    scores = fitted.combine(np.array([[[0, -300, -500], [0, -400, -600]]]))
-    assert scores[0] == pytest.approx([0, -300 + np.log(0.25), -500 + np.log(0.25)], abs=1e-4)

@@ -1,14 +1,15 @@
+"""The network and its training, on losses whose minimum is known."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 from torch.nn import functional as F
 
-from clipsyn.methods.ensembles.nlc import NLC, MixtureOfExperts, Network
+from clipsyn.methods.ensembles.nlc import NLC, MixtureOfExperts, Network, PerceptronRouter
 from clipsyn.methods.numerics.logits import weighted_cross_entropy
 from clipsyn.methods.pool import Pool
 
@@ -125,51 +126,6 @@ def test_embeddings_choose_the_backbone():
     assert mean_loss(fitted, test) < average
 
 
-def test_equal_embeddings_leave_a_super_learner():
-    """Its best positive constant weights, found by scipy, are reached."""
-    from scipy.optimize import minimize
-
-    pool = pool_of(200)
-    same = np.broadcast_to(np.full(4, 0.5, np.float32), (200, 4))
-    pool = Pool.of(pool.logits, pool.labels, [same] * 3)
-    router = NLC(steps=1500, learning_rate=2e-3, weight_decay=0.0).fit(pool)
-    weights = router.weights(pool)
-    np.testing.assert_array_equal(weights, np.broadcast_to(weights[0], weights.shape))
-
-    def objective(values):
-        losses, gradient = weighted_cross_entropy(pool.logits.astype(float), values, pool.labels)
-        return losses.mean(), gradient.mean(axis=0)
-
-    best = minimize(objective, np.full(3, 1 / 3), jac=True, bounds=[(0, None)] * 3)
-    assert best.fun - 1e-6 <= mean_loss(router, pool) < best.fun + 2e-3
-
-
-def test_linear_weights_can_be_negative():
-    pool = pool_of(80)
-    logits = pool.logits.copy()
-    logits[:, 1] *= -1
-    pool = pool.with_logits(logits)
-    assert NLC("linear", learning_rate=0.01).fit(pool).weights(pool)[:, 1].mean() < 0
-
-
-def test_held_out_loss_decides_what_is_kept():
-    """Labels that nothing tells can only be learned by heart."""
-    rng = np.random.default_rng(0)
-
-    def noise():
-        logits = 3 * rng.normal(size=(1200, 3, 4))
-        return Pool.of(logits, rng.integers(0, 4, 1200), [unit(rng, 1200, 40)] * 3)
-
-    support, fresh = noise(), noise()
-    kept = NLC("linear", learning_rate=0.02, weight_decay=0.0, steps=300, patience=1000)
-    last = clone(kept).set_params(holdout=0.0).fit(support)
-    kept.fit(support)
-    assert kept.steps_ < last.steps_ == 300
-    assert last.held_out_loss_ is None
-    assert mean_loss(last, support) < mean_loss(kept, support)
-    assert mean_loss(kept, fresh) < mean_loss(last, fresh) - 1
-
-
 # a mixture of experts
 
 
@@ -217,26 +173,93 @@ def test_scores_are_the_log_of_the_mixture():
     np.testing.assert_allclose(router.predict_proba(pool), np.exp(expected), atol=1e-5)
 
 
-def test_gate_chooses_the_expert():
-    router, test = MixtureOfExperts(learning_rate=2e-3).fit(pool_of(800)), pool_of(400, seed=1)
-    gate = router.weights(test)
-    np.testing.assert_allclose(gate.sum(axis=1), 1, rtol=1e-5)
-    for b in range(3):
-        good = test.embeddings["0"][:, b] > 0
-        assert gate[good, b].mean() > 2 * gate[~good, b].mean()
+@dataclass(eq=False, repr=False)
+class Squares(PerceptronRouter):
+    """The loss of a sample is (t - target)^2, its target the only logit."""
+
+    def _start(self, pool):
+        return np.zeros(1, np.float32)
+
+    def _loss(self, pool):
+        def loss(rows, outputs):
+            error = outputs - pool.logits[rows, 0]
+            return (error**2).sum(axis=1), 2 * error
+
+        return loss
 
 
-def test_equal_embeddings_give_every_sample_the_best_fixed_mixture():
-    pool = pool_of(200)
-    same = np.broadcast_to(np.full(4, 0.5, np.float32), (200, 4))
-    pool = Pool.of(pool.logits, pool.labels, [same] * 3)
-    router = MixtureOfExperts(steps=1500, learning_rate=2e-3, weight_decay=0.0).fit(pool)
-    shares = np.full(3, 1 / 3)
-    rows = np.arange(200)
-    true = np.stack([mixture(np.tile(e, (200, 1)), pool.logits) for e in np.eye(3)], axis=1)
-    true = true[rows, :, pool.labels]
-    for _ in range(2000):  # expectation maximisation, which has no step size to get wrong
-        responsible = shares * true
-        shares = (responsible / responsible.sum(axis=1, keepdims=True)).mean(axis=0)
-    best = -np.log(true @ shares).mean()
-    assert best - 1e-6 <= mixture_loss(router, pool) < best + 1e-3
+def squares(**changes) -> Squares:
+    few = {"hidden": 6, "learning_rate": 1e-2, "batch_size": 256, "steps": 60, "epochs": 1}
+    return Squares(**few | {"penalty": 0.0} | changes)
+
+
+def targets(target) -> Pool:
+    count = len(target)
+    return Pool.of(np.reshape(target, (count, 1, 1)), np.zeros(count, int), [np.ones((count, 1))])
+
+
+def trained(chosen, target, held=None):
+    """Fitted on samples of these targets, the held-out ones among them."""
+    pool = targets(target)
+    if held is None:
+        chosen._fit(pool)
+    else:
+        samples = len(target)
+        chosen._train(chosen._sliced(pool, samples), samples, targets(held), np.zeros(1))
+    return chosen
+
+
+def test_outputs_start_as_the_bias_and_seeds_differ():
+    bias = np.array([0.5, 2.0])
+    first, second = (Network(4, 8, bias, seed) for seed in (0, 1))
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_array_equal(first.forward(x), np.broadcast_to(bias, (3, 2)))
+    assert (first.weights["hidden_weight"] != second.weights["hidden_weight"]).all()
+    assert abs(first.weights["hidden_weight"]).max() <= 0.5
+
+
+def test_best_step_on_the_held_out_samples_is_kept():
+    """The training part pulls the output to 1, the held-out part wants 0.25: it is passed by."""
+    target, held = np.ones(1800), np.full(200, 0.25)
+    kept = trained(squares(learning_rate=2e-3, steps=400, patience=1000), target, held)
+    last = trained(squares(steps=400, holdout=0), target)
+    assert 0 < kept.steps_ < 400
+    assert kept.held_out_loss_ < 0.03
+    assert last.steps_ == 400
+    assert last.held_out_loss_ is None
+    assert abs(last._outputs(targets(target))[0, 0] - 1) < 0.1
+
+
+def test_start_is_kept_where_training_only_harms():
+    fitted = trained(squares(), np.ones(900), -np.ones(100))
+    assert fitted.steps_ == 0
+    assert fitted.held_out_loss_ == 1.0
+    assert not fitted.output_weight_.any()
+
+
+def test_a_tenth_is_held_out_if_that_is_a_hundred():
+    few, many = (trained(squares(), np.ones(count)) for count in (900, 1000))
+    assert few.held_out_loss_ is None
+    assert many.held_out_loss_ < 1
+
+
+def test_every_sample_is_seen_once_an_epoch():
+    seen = np.zeros(1030, int)
+    short = squares(steps=1, epochs=3, batch_size=100, holdout=0)
+
+    def loss(rows, outputs):
+        seen[rows] += len(outputs) > 0
+        return np.zeros(len(outputs)), np.zeros_like(outputs)
+
+    short._loss = lambda pool: loss
+    trained(short, np.ones(1030))
+    assert (seen == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "size", "count"), [(1, 1, 1), (90, 30, 3), (1000, 125, 8), (50_000, 256, 196)]
+)
+def test_small_sets_are_cut_into_about_eight_batches(samples, size, count):
+    found = squares(holdout=0)
+    assert found._batch_count(samples) == count
+    assert -(-samples // count) == size

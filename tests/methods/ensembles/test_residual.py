@@ -156,28 +156,3 @@ def test_it_finds_out_which_backbone_is_broken_where_that_changes_from_image_to_
     # all four are worth the same, so no fixed weights can do better than these
     assert learner < 0.6
     assert ResidualRouter().fit(support).score(unseen) > learner + 0.25
-
-
-def mean_loss(router, pool):
-    probabilities = router.predict_proba(pool)
-    return -np.log(probabilities[np.arange(len(pool)), pool.labels]).mean()
-
-
-def degenerate():
-    logits, labels = sample(n=30)
-    twins = logits.copy()
-    twins[:, :, 1] = twins[:, :, 0]
-    return {
-        "one sample": (logits[:1], labels[:1]),
-        "fewer samples than backbones": (logits[:3], labels[:3]),
-        "one class present": (logits, np.zeros_like(labels)),
-        "two classes with equal logits": (twins, labels),
-        "constant logits": (np.ones_like(logits), labels),
-        "one backbone constant": (logits * [[[0], [1], [1], [1]]], labels),
-        "same backbone four times": (np.repeat(logits[:, :1], 4, axis=1), labels),
-        "two classes": (logits[:, :, :2], labels % 2),
-        "huge logits": (100 * logits, labels),
-        "tiny logits": (1e-4 * logits, labels),
-        "all right": (200 * np.eye(6)[labels][:, None] + 0 * logits, labels),
-        "all wrong": (-200 * np.eye(6)[labels][:, None] + 0 * logits, labels),
-    }

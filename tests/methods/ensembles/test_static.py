@@ -57,13 +57,6 @@ def test_votes_are_those_of_a_plain_loop(vote, k, classes, backbones):
         np.testing.assert_allclose(np.exp(row), shares, rtol=1e-5)
 
 
-def test_equal_votes_go_to_the_larger_mean_probability():
-    # one vote each; the second backbone is surer of class 2 than the first of class 0
-    logits = np.array([[[2, 0, 1], [0, 0, 9]]], np.float32)
-    assert VoteTop1().predict(logits) == [2]
-    assert VoteTop1().predict(logits[:, :, [2, 1, 0]]) == [0]
-
-
 def test_equal_logits_vote_for_the_lowest_classes():
     logits = np.zeros((1, 2, 5), np.float32)
     third = 2 / 7 + 0.2 / 7  # two votes and the mean, of 3 x 2 + 1
@@ -102,12 +95,6 @@ def test_confidences_that_are_nearly_equal_are_told_apart(offset, apart):
     assert weights.argmax(axis=1).tolist() == odds.argmin(axis=1).tolist()
 
 
-def test_equal_confidences_go_to_the_first_name():
-    logits = np.repeat(logits_of(5, 1), 3, axis=1)
-    pool = Pool.of(logits, backbones=("c", "a", "b"))
-    assert Confidence().weights(pool).tolist() == [[0, 1, 0]] * 5
-
-
 def test_averages_are_those_of_a_plain_loop():
     logits = logits_of()
     sums, shares = LogAverage().combine(logits), ProbabilityAverage().combine(logits)
@@ -116,13 +103,6 @@ def test_averages_are_those_of_a_plain_loop():
         np.testing.assert_allclose(sums[n], mean, atol=1e-6)
         np.testing.assert_allclose(np.exp(shares[n]), mean_probabilities(sample), rtol=1e-5)
     np.testing.assert_array_equal(LogAverage().weights(logits), np.full((60, 4), 0.25))
-
-
-def test_probability_average_keeps_what_underflows():
-    logits = np.array([[[0, -500, -700], [0, -600, -800]]], np.float32)
-    np.testing.assert_allclose(
-        ProbabilityAverage().combine(logits), [[0, -500 - math.log(2), -700 - math.log(2)]]
-    )
 
 
 def test_best_single_has_the_best_accuracy_on_the_support_set():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.ensembles.weighted import SuperLearner, penalised_loss
+from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.pool import Pool
 
 
@@ -53,20 +53,6 @@ def by_torch(logits, labels, penalty, simplex):
     return weights().detach().numpy()
 
 
-def test_gradient_is_that_of_autograd():
-    logits, labels = sample()
-    weights = np.random.default_rng(1).normal(size=4)
-    w = torch.tensor(weights, requires_grad=True)
-    scores = torch.einsum("b,nbc->nc", w, torch.tensor(logits))
-    loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels).long())
-    loss = loss + 0.7 / 2 * ((4 * w - 1) ** 2).sum() / len(labels)
-    loss.backward()
-    value, gradient = penalised_loss(pool_of(logits, labels), weights, 0.7)
-    assert value == pytest.approx(loss.item(), rel=1e-9)
-    assert value == pytest.approx(plain_loss(weights, logits, labels, 0.7), rel=1e-9)
-    np.testing.assert_allclose(gradient, w.grad.numpy(), rtol=1e-5)
-
-
 @pytest.mark.parametrize("simplex", [False, True])
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 50.0])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -89,20 +75,3 @@ def test_a_simplex_whose_best_point_is_a_corner():
     found = SuperLearner(penalty=0.0, simplex=True).fit(pool_of(logits, labels)).weights_
     corner = plain_loss(np.array([1.0, 0, 0, 0]), logits, labels, 0.0)
     assert plain_loss(found, logits, labels, 0.0) == pytest.approx(corner, abs=1e-4)
-
-
-@pytest.mark.parametrize("simplex", [False, True])
-@pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_samples_that_are_all_right_give_finite_weights(simplex, scale):
-    labels = np.arange(6, dtype=np.int32)
-    logits = np.repeat(scale * np.eye(6)[:, None], 3, axis=1)
-    router = SuperLearner(simplex=simplex).fit(logits, labels)
-    assert np.isfinite(router.weights_).all()
-    assert abs(router.weights_).max() < 10
-    assert router.score(logits, labels) == 1
-
-
-def test_a_large_penalty_is_the_log_average():
-    logits, labels = sample()
-    weights = SuperLearner(penalty=1e8).fit(pool_of(logits, labels)).weights_
-    np.testing.assert_allclose(weights, 0.25, atol=1e-5)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from clipsyn.methods.heads.lda import ALPHAS, ShrinkageLDA, gaussian, left_out_scores
 from clipsyn.methods.pool import Pool
@@ -38,29 +37,6 @@ def test_scores_are_the_formulas(sizes):
     found = ShrinkageLDA(alpha=0.5).fit(support).transform(new)
     expected = new.logits[:, 0] + 0.5 * scores(support, new.embeddings["0"].astype(float))
     np.testing.assert_allclose(found.logits[:, 0], expected, rtol=1e-4, atol=1e-3)
-
-
-def test_it_is_scikit_learns_where_shrinkage_is_the_same():
-    """Balanced classes, the covariance made so that our estimator equals theirs to a factor."""
-    support, new = clusters((8, 8, 8, 8)), clusters((5, 5, 5, 5), seed=1)
-    values, width, n = support.embeddings["0"].astype(float), 9, 32
-    centred = np.concatenate(
-        [values[support.labels == c] - values[support.labels == c].mean(axis=0) for c in range(4)]
-    )
-    trace = np.trace(centred.T @ centred)
-    # A + r I  is proportional to  (1 - s) A / n + s trace / (n d) I  for this s
-    ridge = trace / (n - 4)
-    share = ridge / (ridge + trace / width)
-    theirs = LinearDiscriminantAnalysis(
-        solver="lsqr", shrinkage=share, priors=np.full(4, 0.25)
-    ).fit(values, support.labels)
-    quiet = new.with_logits(np.zeros_like(new.logits))
-    found = ShrinkageLDA(alpha=1.0).fit(support).transform(quiet).logits[:, 0].astype(float)
-    expected = theirs.decision_function(new.embeddings["0"].astype(float))
-    factor = width * (1 - share) / n
-    found -= found.mean(axis=1, keepdims=True)
-    expected -= expected.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, expected * factor, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (2, 5, 3, 9), (2, 2, 2, 2), (3, 1, 1, 1)])

@@ -58,13 +58,6 @@ def test_the_combiner_gets_the_part_that_was_held_out():
     np.testing.assert_allclose(combiner.logits, probe.transform(support).logits[out], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("noise", "strong"), [(0.05, False), (6.0, True)])
-def test_the_penalty_follows_the_noise(noise, strong):
-    probe = LinearProbe().fit(clusters(noise=noise, per_class=20))
-    assert probe.penalty_[0] in PENALTIES
-    assert (probe.penalty_[0] >= 0.1) == strong
-
-
 @pytest.mark.parametrize(
     ("sizes", "noise", "seed"),
     [((3, 3, 3, 3, 30), 2.0, 18), ((3, 3, 3, 3, 30), 3.0, 17), ((3, 3, 3, 30, 30), 4.0, 23)],

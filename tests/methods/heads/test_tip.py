@@ -173,18 +173,3 @@ def test_training_starts_at_tip_adapter(monkeypatch):
     again = TipAdapterF(random_state=2).fit(support).transform(new)
     assert (moved.logits != still.logits).any()
     assert (moved.logits != again.logits).any()
-
-
-def test_views_are_cells_of_the_store(tmp_path, fakes):
-    views = [f"augment:3:seed={seed}" for seed in range(3)]
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    source = fakes.Source(split="train", count=12)
-    store = fakes.fill(tmp_path / "store", encoders, [source], ("clean", *views))
-    support = store.pool("toy", "train", views=("augment-3*",))
-    assert len(support.views) == 3
-    head = TipAdapter(alpha=1.0, beta=2.0).fit(support)
-    order = np.argsort(support.labels, kind="stable")
-    for name in support.backbones:
-        cells = [store.pool("toy", "train", perturbation=view).embeddings[name] for view in views]
-        expected = unit(np.mean([cell.astype(float) for cell in cells], axis=0))[order]
-        np.testing.assert_allclose(head.keys_[name], expected, atol=1e-6)

@@ -44,14 +44,6 @@ def test_what_blocks_give_is_in_their_order():
     assert in_blocks(lambda rows: rows, (0, 3)) == []
 
 
-def test_what_goes_wrong_in_a_block_is_raised():
-    def work(part):
-        raise KeyError(part.start)
-
-    with pytest.raises(KeyError):
-        in_blocks(work, (40, 2))
-
-
 def threads_of_products():
     return {
         library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"

@@ -1,20 +1,26 @@
+"""Contenders against sums over all classes, with weights at the corners and at random."""
+
 from __future__ import annotations
 
 import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsyn.methods.numerics.logits import (
     CHUNK_ROWS,
     NO_PREDICTION,
+    contenders,
+    cross_entropy,
     log_mixture,
     log_softmax,
     mixture,
     predictions,
     softmax,
+    weighted_cross_entropy,
     weighted_sum,
     zero_shot_logits,
 )
@@ -150,3 +156,115 @@ def test_the_logarithm_of_a_mixture_keeps_what_underflows(scale):
     expected = np.logaddexp.reduce(terms, axis=1)
     assert (scale < 2) == (expected.min() > -60)
     np.testing.assert_allclose(log_mixture(logits, log_weights), expected, rtol=1e-5, atol=1e-5)
+
+
+def sample(n=23, backbones=4, classes=7, scale=3.0, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, backbones, classes)) * scale
+    return logits, rng.integers(0, classes, n).astype(np.int32), rng
+
+
+def by_autograd(logits, weights, labels):
+    """Losses (sample,), and the gradient of their sum to `weights`."""
+    w = torch.tensor(weights, requires_grad=True)
+    z = torch.einsum("nb,nbc->nc", w.expand(logits.shape[:2]), torch.tensor(logits))
+    target = torch.tensor(labels).long()
+    losses = torch.nn.functional.cross_entropy(z, target, reduction="none")
+    losses.sum().backward()
+    return losses.detach().numpy(), w.grad.numpy()
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
+def test_cross_entropy_is_that_of_torch(scale):
+    logits, labels, _ = sample(scale=scale)
+    scores = torch.tensor(logits[:, 0], requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(
+        scores, torch.tensor(labels).long(), reduction="none"
+    )
+    expected.sum().backward()
+    losses, gradient = cross_entropy(logits[:, 0].copy(), labels)
+    np.testing.assert_allclose(losses, expected.detach().numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(gradient, scores.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4,), (23, 4)])
+def test_gradients_to_weights_are_those_of_autograd(shape):
+    logits, labels, rng = sample()
+    weights = rng.normal(size=shape)
+    losses, gradient = weighted_cross_entropy(logits, weights, labels)
+    expected, slopes = by_autograd(logits, weights, labels)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    summed = gradient.sum(axis=0) if len(shape) == 1 else gradient
+    np.testing.assert_allclose(summed, slopes, rtol=1e-5, atol=1e-12)
+
+
+def test_huge_logits_have_finite_losses():
+    logits = np.array([[[0.0, 1e4, -1e4]], [[0.0, 1e4, -1e4]]], np.float32)
+    losses, gradient = weighted_cross_entropy(logits, np.ones(1), np.array([1, 2], np.int32))
+    np.testing.assert_allclose(losses, [0, 2e4])
+    np.testing.assert_allclose(gradient[:, 0], [0, 2e4], atol=1e-9)
+
+
+def test_gradients_are_never_subnormal():
+    logits = np.array([[0, -95, -200], [0, 300, 0]], np.float32)
+    losses, gradient = cross_entropy(logits, np.array([0, 2]))
+    np.testing.assert_array_equal(losses, [0, 300])
+    assert np.abs(gradient[gradient != 0]).min() > 1e-20
+    np.testing.assert_allclose(gradient, [[0, 0, 0], [0, 1, -1]], atol=1e-16)
+
+
+def logits_of(n=80, backbones=4, classes=40, seed=0, common=2.0):
+    """Backbones agree on a part of what they say."""
+    rng = np.random.default_rng(seed)
+    shared = common * rng.normal(size=(n, 1, classes))
+    return (shared + rng.normal(size=(n, backbones, classes))).astype(np.float32)
+
+
+def first_by_groups(groups, logits, weights):
+    out = np.empty(len(logits), int)
+    for group in groups:
+        best = np.einsum("b,nbc->nc", weights, group.of(logits)).argmax(axis=1)
+        out[group.samples] = group.classes[np.arange(len(best)), best]
+    return out
+
+
+def weights_of(backbones, rng):
+    yield np.ones(backbones, np.float32)
+    yield from np.eye(backbones, dtype=np.float32)
+    for _ in range(60):
+        drawn = rng.exponential(size=backbones) ** 3 * (rng.random(backbones) < 0.7)
+        if drawn.any():
+            yield drawn.astype(np.float32)
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize(("backbones", "classes"), [(1, 7), (2, 40), (5, 40), (9, 3), (3, 1)])
+def test_whatever_the_weights_the_first_class_is_kept(backbones, classes, common):
+    logits = logits_of(80, backbones, classes, common=common)
+    groups = contenders(logits)
+    for weights in weights_of(backbones, np.random.default_rng(1)):
+        expected = np.einsum("b,nbc->nc", weights, logits).argmax(axis=1)
+        assert np.array_equal(first_by_groups(groups, logits, weights), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 30])
+def test_of_classes_that_tie_the_first_is_kept(classes):
+    """Whole numbers, few of them: sums are exact and often equal."""
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 3, (300, 3, classes)).astype(np.float32)
+    groups = contenders(logits)
+    tied = 0
+    for weights in rng.integers(0, 3, (40, 3)).astype(np.float32):
+        if weights.any():
+            sums = np.einsum("b,nbc->nc", weights, logits)
+            tied += np.count_nonzero((sums == sums.max(axis=1, keepdims=True)).sum(axis=1) > 1)
+            assert np.array_equal(first_by_groups(groups, logits, weights), sums.argmax(axis=1))
+    assert tied > 300
+
+
+def test_a_difference_that_rounding_can_undo_leaves_nothing_out():
+    logits = np.full((1, 2, 3), 1000, np.float32)
+    logits[0, :, 1] = np.nextafter(logits[0, :, 1], np.float32(2000))
+    logits[0, :, 2] = 900
+    (group,) = contenders(logits)
+    assert group.classes.tolist() == [[0, 1]]
