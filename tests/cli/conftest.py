@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,32 +51,6 @@ def fails(clipsyn: Callable[..., Result]) -> Callable[..., str]:
         return errors[0].removeprefix("Error: ")
 
     return run
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command as its users do, in a process of its own, in a folder of its own."""
-
-    def run(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "clipsyn", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env=environment() | env,
-        )
-
-    return run
-
-
-def environment() -> dict[str, str]:
-    """Ours, with clipsyn importable from anywhere, without what would change a command."""
-    root = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {k: v for k, v in os.environ.items() if not k.startswith("CLIPSYN_")} | {
-        "PYTHONPATH": paths
-    }
 
 
 @pytest.fixture(scope="session")

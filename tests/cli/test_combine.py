@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.methods import pool as memory
 from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 
@@ -45,33 +43,6 @@ def test_it_says_what_it_learned_from(fit: Run, tmp_path: Path) -> None:
     ]
 
 
-def test_it_says_which_classes_are_short(clipsyn, fakes, tmp_path):
-    source = fakes.Source(split="train", count=7, class_names=tuple("abcde"))
-    source.labels[source.labels == 4] = -1
-    store = fakes.fill(tmp_path / "s", [fakes.Encoder(), fakes.Encoder("fake/two")], [source])
-    options = ("-d", "toy", "--ensemble", "log-avg", "--shots", 2, "-o", tmp_path / "r")
-    said = clipsyn("fit", store.path, *options).stdout
-    assert "fitted on 6 images of 5 classes" in said
-    assert "classes with fewer images than that: 2; classes with none: 1;" in said
-
-
-def test_it_says_that_it_took_a_sample(fit, tiny_store, monkeypatch):
-    size = tiny_store.pool("toy", "train").bytes_a_sample
-    monkeypatch.setattr(memory, "IN_MEMORY", 6 * size)
-    said = fit("--ensemble", "stacking").stdout
-    assert "11 images of 3 classes of toy/train (all there are); of these a sample of 6," in said
-    assert "sample" not in fit("--ensemble", "greedy", "--replace").stdout
-
-
-def test_its_options_reach_the_method(fit: Run, tmp_path: Path) -> None:
-    fit("--ensemble", "greedy:rounds=3", "--head", "lda", "-b", "fake/*", "--prompts", "simple")
-    found = load_router(tmp_path / "r")
-    assert found.method == "greedy on lda"
-    assert found.ensemble.get_params()["rounds"] == 3
-    assert found.support.shots is None
-    assert found.prompts["name"] == "simple"
-
-
 def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: Path) -> None:
     fit("--ensemble", "log-avg")
     again = fit("--ensemble", "vote-1")
@@ -86,35 +57,14 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
     ("code", "options", "message"),
     [
         (2, ["--ensemble", "ncl"], "unknown ensemble 'ncl': did you mean nlc"),
-        (2, ["--shots", "0"], "images a class of at least 1, not 0"),
-        (
-            2,
-            ["--seed", "-1"],
-            "'--seed': -1 is not in the range 0<=x<=1000000000",
-        ),
-        (2, ["--shots", "some"], "images a class, not 'some'"),
         (2, ["--support", "test"], "the test split of toy"),
         (4, ["--support", "val"], "has no samples of toy/val: run `clipsyn extract"),
-        (4, ["--prompts", "openai"], "with prompts 'openai' (there are simple): run"),
     ],
 )
 def test_what_cannot_be_fitted(fails, tiny_store, code, options, message):
     output = tiny_store.path.parent / "r"
     assert message in fails(code, "fit", tiny_store.path, "-d", "toy", "-o", output, *options)
     assert not output.exists()
-
-
-def test_the_dataset_is_asked_for_where_there_are_several(
-    clipsyn: Run, fails: Run, fakes: SimpleNamespace, tiny_store: FeatureStore, tmp_path: Path
-) -> None:
-    line = ("fit", tiny_store.path, "--ensemble", "log-avg", "-o", tmp_path / "r")
-    assert clipsyn(*line).exit_code == 0
-    assert load_router(tmp_path / "r").support.dataset == "toy"
-    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("cars")])
-    message = fails(2, *line, "--replace")
-    assert "which dataset of" in message
-    assert "there are cars, toy: name one, as in `clipsyn fit" in message
-    assert "-d cars`" in message
 
 
 # `clipsyn predict`: from a store, from a folder of images, and what it refuses
@@ -164,16 +114,6 @@ def test_files_hold_every_row(clipsyn, router, tiny_store, tmp_path):
     assert frame["class_index"].to_list() == load_router(router).predict(pool).tolist()
 
 
-def test_the_index_is_shown_where_two_classes_have_one_name(clipsyn, fakes, tmp_path):
-    sources = [fakes.Source(split=split, class_names=("a", "b", "a")) for split in ("train", "val")]
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
-    store, path = fakes.fill(tmp_path / "s", encoders, sources), tmp_path / "r"
-    clipsyn("fit", store.path, "-d", "toy", "--ensemble", "log-avg", "-o", path)
-    lines = clipsyn("predict", path, store.path, "-s", "val").stdout.splitlines()
-    assert "class_index" in lines[1]
-    assert lines[14].split() == ["class", "class_index", "images"]
-
-
 def test_what_cannot_be_predicted(fails, router, tiny_store, fakes, tmp_path):
     store = tiny_store.path
     assert "is no router" in fails(3, "predict", store, store)
@@ -212,13 +152,6 @@ def test_a_folder_of_images(clipsyn, real, tmp_path, monkeypatch):
     said = clipsyn("predict", router, photos).stdout
     assert f"accuracy {100 * right / 8:.1f} %" in said
     assert not list((tmp_path / "temporary").iterdir())
-
-
-def test_a_folder_with_classes_of_its_own(clipsyn, real, write_images):
-    zoo = write_images("zoo", classes=("gnu", "okapi", "quokka"), count=2)
-    said = clipsyn("predict", real[0], zoo).stdout
-    assert "6 images" in said
-    assert said.splitlines()[-1] == ("no accuracy: the images have classes that the router has not")
 
 
 def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(

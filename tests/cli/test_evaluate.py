@@ -34,15 +34,6 @@ def run(tiny_store, monkeypatch):
     return call
 
 
-def test_it_prints_accuracy_and_the_few_shot_curve(run):
-    result = run(*QUICK)
-    assert result.exit_code == 0, result.stderr
-    assert "head zero-shot · test · clean · prompts simple · the whole support" in result.stdout
-    assert "by shots" in result.stdout
-    for name in ("best-single", "best on test", "log-avg", "super-learner", "oracle"):
-        assert name in result.stdout
-
-
 def test_the_numbers_are_those_of_the_library(run, tiny_store):
     found = json.loads(run(*QUICK, "-o", "-").stdout)
     settings = {"ensembles": ["log-avg", "super-learner"], "shots": (1, "full"), "seeds": 2}
@@ -74,19 +65,9 @@ def test_results_are_added_to_the_output(run, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--ensembles", "log_avg"], 2, "unknown ensemble 'log_avg'"),
-        (["--heads", "tip"], 2, "unknown head 'tip'"),
-        (["--shots", "many"], 2, "--shots many: write full or numbers"),
-        (["--shots", "0"], 2, "--shots is full or numbers of images a class from 1"),
-        (
-            ["--shots", "3000000000"],
-            2,
-            "numbers of images a class from 1 to 1,000,000, not 3,000,000,000",
-        ),
-        (["--heads", ""], 2, "--heads '' is empty"),
         (["--support", "test"], 2, "the test split"),
         (["--base-to-new", "--ensembles", "stacking"], 2, "stacking on toy cannot be used"),
         (["--support", "val"], 4, "--split val"),
-        (["--views", "augment-3"], 2, "unknown perturbation 'augment-3'"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, arguments, code, message):
@@ -117,12 +98,6 @@ def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_
     assert re.search(r"cannot write .*file/r\.parquet: .*; choose", result.stderr)
 
 
-def test_all_is_what_works_for_new_classes(run):
-    result = run("--base-to-new", "--shots", "1", "--seeds", "1")
-    assert result.exit_code == 0, result.stderr
-    assert "note: lda left out: base-to-new" in result.stderr
-
-
 # `clipsyn evaluate -o` and `clipsyn compare`
 
 
@@ -145,14 +120,6 @@ def predictions(clipsyn, tiny_store, tmp_path):
     assert done.exit_code == 0, done.output
     assert f"`clipsyn compare {path}`" in done.stderr
     return path
-
-
-def test_it_compares_two_methods(clipsyn, predictions):
-    done = clipsyn("compare", predictions, "super-learner", "log-avg")
-    assert done.exit_code == 0, done.output
-    assert "super-learner less log-avg · test · clean" in done.stdout
-    assert "1 shot · 3 draws" in done.stdout
-    assert done.stderr == ""
 
 
 def test_the_numbers_are_those_of_python(clipsyn, predictions, tmp_path):

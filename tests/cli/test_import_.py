@@ -22,7 +22,6 @@ from clipsyn.store.features import FeatureStore
 HEADER = ("MODEL", "prediction", "label", "severity", "id")
 CATEGORIES = ("bear", "cat", "dog")
 SEVERITIES = (0, 30, 5)
-NAN = float("nan")
 SUBJECTS = ("subject-01", "net", "vit")
 
 
@@ -103,24 +102,13 @@ class TestTheCommand:
         ("columns", "options", "code", "sentence"),
         [
             ({"id": "aa", "pred": "01"}, (), 3, "1 ids occur more than once (a)"),
-            ({"name": "ab", "pred": "01"}, (), 3, "has no column id or sample_id"),
             ({"id": "ab", "pred": "11"}, (), 4, "add --replace, or give it another name"),
-            ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
-            ({"id": "ab", "pred": "01"}, ("--names", "c1"), 2, "OLD=NEW"),
             ({"id": "ab", "pred": "01"}, ("--names", "c=a,c=b"), 2, "c=a,c=b gives a name twice"),
             ({"id": "ab", "pred": "01"}, ("--columns", "ids=id"), 2, "did you mean id"),
         ],
     )
     def test_mistakes(self, imported, columns, options, code, sentence):
         assert sentence in imported(code, columns, *options)
-
-
-class TestAnswers:
-    def test_are_listed_as_imported(self, clipsyn: Any, answered: Path) -> None:
-        said = clipsyn("ls", answered).stdout
-        rows = [line.split()[2:6] for line in said.split("\n")[2:5]]
-        assert rows == [[p, "12", "0", "3"] for p in ("clean", "contrast-5", "contrast-30")]
-        assert "imported predictions: net, subject-01, vit" in said
 
 
 class TestPredictionsAreEnoughFor:
@@ -140,16 +128,6 @@ class TestPredictionsAreEnoughFor:
             ("contrast-5", "net"): (0.25, 12),
             ("contrast-5", "vit"): (0.25, 12),
         }
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [("zeroshot",), ("zeroshot", "--summary"), ("oracle",), ("diversity",), ("robustness",)],
-        ids=" ".join,
-    )
-    def test_tables_of(self, clipsyn: Any, answered: Path, arguments: tuple[str, ...]) -> None:
-        result = clipsyn(arguments[0], answered, *arguments[1:])
-        assert result.exit_code == 0, result.output
-        assert all(name in result.stdout for name in ("contrast", "net", "vit"))
 
 
 class TestPredictionsAreNotEnoughFor:
@@ -177,12 +155,6 @@ class TestLogits:
         accuracy = {row["ensemble"]: row["value"] for row in rows if row["metric"] == "acc1"}
         assert min(accuracy["log-avg"], accuracy["super-learner"]) > 0.7
 
-    def test_are_enough_for_cascades_and_calibration(self, clipsyn, fails, scored):
-        assert "--cost, as one=GFLOPS" in fails(2, "cascade", scored)
-        said = clipsyn("cascade", scored, "--cost", "one=1,two=2,three=3").stdout
-        assert "top-1" in said
-        assert "ECE" in clipsyn("representation", scored).stdout
-
 
 class TestEmbeddingsWithClasses:
     """Embeddings with class embeddings and scale serve all that extracted cells do."""
@@ -207,14 +179,6 @@ class TestEmbeddingsWithClasses:
                 done = clipsyn("import", tmp_path / "store", tmp_path / f"{name}.npz", *options)
                 assert done.exit_code == 0, done.output
         return tmp_path / "store"
-
-    @pytest.mark.parametrize("command", ["zeroshot", "oracle", "diversity", "representation"])
-    def test_are_analysed(self, clipsyn: Any, embedded: Path, command: str) -> None:
-        result = clipsyn(command, embedded)
-        assert result.exit_code == 0
-        fits = command == "representation"  # what it fits on cannot be told from what it measures
-        assert ("some were imported without their content" in result.stderr) is fits
-        assert "prompts simple" in result.stdout
 
     def test_heads_and_ensembles_are_fitted(self, clipsyn: Any, embedded: Path) -> None:
         heads = "zero-shot,linear-probe,lda,tip-adapter,anchored-probe"
@@ -279,9 +243,3 @@ def test_what_cannot_be(fails, tiny_store, tmp_path):
     assert "did you mean" in fails(2, "export", tiny_store.path, tmp_path / "n", "-b", "fake/tow")
     assert "is no feature store" in fails(4, "export", tmp_path / "none", tmp_path / "n")
     assert not (tmp_path / "n").exists()
-
-
-def test_an_export_is_not_imported_with_options(clipsyn, fails, tiny_store, tmp_path):
-    clipsyn("export", tiny_store.path, tmp_path / "out")
-    said = fails(2, "import", tmp_path / "again", tmp_path / "out", "-d", "mine")
-    assert said.endswith("says itself what it holds: leave --dataset away")

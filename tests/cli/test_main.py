@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from clipsyn.analyses.cascade import cascade
 from clipsyn.cli import main
-from clipsyn.cli.output import speak_of, with_flags
-from clipsyn.errors import ClipsynError, UsageError
+from clipsyn.cli.output import with_flags
+from clipsyn.errors import UsageError
 from clipsyn.store.features import FeatureStore
 
 # The command `clipsyn`: help, version, how errors look
@@ -31,20 +31,6 @@ def test_help_names_every_command(clipsyn: Any) -> None:
     assert clipsyn().exit_code == 0
 
 
-def test_an_unknown_command_has_near_matches(fails: Any) -> None:
-    assert "Did you mean 'extract'?" in fails(2, "extractt")
-
-
-def test_notes_on_an_error_are_part_of_its_line(fails, tiny_store, monkeypatch):
-    def refuse(*_: object) -> None:
-        error = ClipsynError("this is wrong:")
-        error.add_note("do that instead")
-        raise error
-
-    monkeypatch.setattr("clipsyn.store.inventory.cell_rows", refuse)
-    assert fails(1, "ls", tiny_store.path) == "this is wrong: do that instead"
-
-
 @pytest.mark.parametrize(("value", "colour"), [("", True), ("1", False)])
 def test_no_colour_where_none_is_wanted(monkeypatch, tiny_store, value, colour):
     """https://no-color.org: if it is set, and not empty."""
@@ -52,15 +38,6 @@ def test_no_colour_where_none_is_wanted(monkeypatch, tiny_store, value, colour):
     result = CliRunner().invoke(main, ["ls", f"{tiny_store.path}-absent"], color=True)
     assert result.exit_code == 4
     assert ("\x1b[" in result.stderr) == colour
-
-
-def test_our_own_mistakes_keep_their_traceback(clipsyn, tiny_store, monkeypatch):
-    def err(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'polar'", name="polar")
-
-    monkeypatch.setattr("clipsyn.store.inventory.cell_rows", err)
-    with pytest.raises(ModuleNotFoundError, match="polar"):
-        clipsyn("ls", tiny_store.path)
 
 
 def test_log_lines_come_once_and_only_while_a_command_runs(clipsyn, capsys, monkeypatch):
@@ -108,8 +85,6 @@ FLAGS = {"perturbations": "--perturb", "shots": "--shots", "replace": "--replace
     ("message", "shown"),
     [
         ("choose with perturbations=….", "choose with --perturb."),
-        ("no ensembles with shots=16, but", "no ensembles with --shots 16, but"),
-        ("give replace=True", "give --replace"),
         ("give other=…, backbones=…", "give other=…, backbones=…"),
         ("run `clipsyn x shots=3`, or shots=…", "run `clipsyn x shots=3`, or --shots"),
         ("unknown dataset 'seed=3'", "unknown dataset 'seed=3'"),
@@ -129,13 +104,6 @@ def test_each_caller_reads_the_name_that_it_used(fails, tiny_store: FeatureStore
     with pytest.raises(UsageError, match=r"^order=given follows backbones=…: name them"):
         cascade(tiny_store, order="given")
     assert fails(2, "cascade", path, "--order", "given").startswith("--order given follows --back")
-
-
-def test_one_split_is_a_list_of_one():
-    speak_of(main.commands["predict"])
-    assert with_flags("splits=… or split=…") == "--split or --split"
-    speak_of(None)
-    assert with_flags("splits=…") == "splits=…"
 
 
 # An error of the operating system is shown as one sentence

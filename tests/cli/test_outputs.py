@@ -86,13 +86,6 @@ def test_no_input_is_written_over(refused: Any, tmp_path: Path, command: str, ou
             refused(command, **{name: given, output: path})
 
 
-def test_a_text_that_is_the_name_of_a_file_is_no_input(clipsyn, tiny_store, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):  # the second time, the page is there
-        line = "report", tiny_store.path, "--title", "page.html", "-o", "page.html"
-        assert clipsyn(*line).exit_code == 0
-
-
 @each
 @pytest.mark.parametrize("marker", ["clipsyn.json", "router.json"])
 def test_nothing_is_written_into_a_store_or_router(refused, tmp_path, command, output, marker):
@@ -233,10 +226,3 @@ def test_every_command_with_tables_writes_what_the_ending_says(run, tmp_path: Pa
     if name != "evaluate":  # whose seconds differ
         assert run(name) == text
         assert json.loads(run(name, "-o", "-")) == rows
-
-
-def test_another_ending_is_refused_with_those_there_are(fails, tiny_store):
-    told = fails(2, "zeroshot", tiny_store.path, "-o", "accuracy.xls")
-    for ending in ("accuracy.xls", ".csv", ".parquet", ".json", ".md", ".tex"):
-        assert ending in told
-    assert ".json" in fails(2, "info", tiny_store.path, "-o", "found.csv")

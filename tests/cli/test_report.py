@@ -27,18 +27,6 @@ def test_it_says_where_the_page_is(tiny_store, tmp_path):
     assert "<title>mine</title>" in page.read_text("utf-8")
 
 
-def test_files_of_analyses_have_their_names(tiny_store, tmp_path):
-    table = tmp_path / "oracle.parquet"
-    assert (
-        CliRunner()
-        .invoke(main, ["oracle", str(tiny_store.path), "-p", "clean", "-o", str(table)])
-        .exit_code
-        == 0
-    )
-    done = write(tiny_store.path, "-o", tmp_path / "page.html", "--measured", f"oracle={table}")
-    assert done.exit_code == 0, done.output
-
-
 def test_a_file_without_a_name_is_refused(tiny_store, tmp_path):
     done = write(tiny_store.path, "-o", tmp_path / "page.html", "--measured", "oracle.parquet")
     assert done.exit_code == 2
@@ -89,14 +77,6 @@ def test_of_a_file_as_of_the_store(run, clipsyn, tmp_path, tiny_store):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_perturbations_of_a_file_stand_beside_clean_images(run, clipsyn, tmp_path, tiny_store):
-    name, numbers = "severity", tmp_path / "numbers.parquet"
-    clipsyn("robustness", tiny_store.path, "-o", numbers)
-    assert run("-p", "jpeg-*", name=name, output="store.svg").exit_code == 0
-    assert run("-p", "jpeg-*", name=name, source=numbers, output="file.svg").exit_code == 0
-    assert (tmp_path / "file.svg.csv").read_text() == (tmp_path / "store.svg.csv").read_text()
-
-
 def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):
     result = clipsyn("plot")
     table = read_table(result.stdout)
@@ -106,11 +86,6 @@ def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):
 
 
 # bad input
-
-
-def test_another_ending_is_refused_before_anything_is_measured(fails, tmp_path):
-    words = fails(2, "plot", "accuracy-matrix", tmp_path / "nowhere", "-o", tmp_path / "a.jpg")
-    assert words.endswith("give a name that ends in .svg, .pdf or .png")
 
 
 def test_several_perturbations_where_one_is_shown(fails, tmp_path, tiny_store):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clipsyn.cli import main
 from clipsyn.cli.make import Call, stop_on_sigterm
 from clipsyn.cli.options import words_of
-from clipsyn.errors import ClusterError, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.evaluation import ProtocolSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
@@ -68,13 +68,6 @@ def test_a_recipe_that_ships_is_run_by_its_name_in_any_folder(
     assert result.exit_code == 0, result.output
     assert (tmp_path / "runs" / "zeroshot.csv").is_file()
     assert "broken.yaml: stages is missing" in fails(2, "run", "broken")
-
-
-def test_without_a_recipe_those_that_ship_are_listed(clipsyn: Any) -> None:
-    result = clipsyn("run")
-    assert result.exit_code == 0
-    for name in ("analysis", "fewshot", "quickstart", "router-study"):
-        assert f"\n{name} " in result.stdout
 
 
 def test_a_dry_run_shows_every_stage_and_writes_nothing(clipsyn, recipe, tmp_path, monkeypatch):
@@ -232,10 +225,6 @@ class TestCommand:
         said = capsys.readouterr()
         assert "jpeg" in said.out
         assert said.err.startswith("clipsyn catalog perturbations")
-
-    def test_it_raises_what_slurm_sees_as_failure(self, tmp_path: Path) -> None:
-        with pytest.raises(ClusterError, match="exit status 4"):
-            Call(("ls", str(tmp_path / "none")))()
 
     def test_it_lets_submitit_end_what_is_queued_again(self, monkeypatch):
         def interrupted(*_: Any) -> None:

@@ -105,14 +105,6 @@ def test_predictions_and_imports_fit(clipsyn, shown, store, tmp_path):
     shown("import", store, *files, "-d", LONG)
 
 
-def test_a_recipe_fits(shown, store, tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        f"store: {store}\nstages:\n- {{stage: zeroshot, output: {tmp_path}/zeroshot}}\n"
-    )
-    assert "─" in shown("run", recipe)
-
-
 def test_into_a_pipe_tables_are_whole(clipsyn, store, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = clipsyn("ls", store).stdout.split("\n")

@@ -96,10 +96,6 @@ class TestReading:
         said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
         assert said == "unknown field 'descripton': did you mean description?"
 
-    @pytest.mark.parametrize("text", ["", "- 1", "extract", "3"])
-    def test_no_recipe_at_all(self, write: Any, text: str) -> None:
-        assert "is no recipe: write store: and stages:" in complaint(write(text))
-
     def test_not_yaml(self, write: Any) -> None:
         said = complaint(write("store: s\nstages: [\n"))
         assert "is not YAML" in said

@@ -115,7 +115,7 @@ def mixture(logits: Array, weights: Array) -> Array:
     The logits are read once where they are of usual size: then their powers need no shift, and are
     divided by their sums as they are added up.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         powers: Array = np.exp(logits)
         totals = sums(powers)
     # what is rounded to 0 beside a total from 1 on is a probability of 0 in any case
