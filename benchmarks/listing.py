@@ -23,7 +23,7 @@ from common import Measured, fresh_python, interleaved, ratio, report, spread, s
 
 from clipsyn import FeatureStore, SampleTable
 from clipsyn.names import fingerprint
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
 from clipsyn.store.groups import sealed
 
 SAMPLES, WIDTH, CLASSES = 40, 16, 4
@@ -80,10 +80,10 @@ def _like(store: FeatureStore, group: Path, kind: str, names: list[str]) -> None
         said = {"dataset": names[0], "backbone": names[2]}
     identity = {**attributes["identity"], **(said if kind != "logits" else {})}
     attributes |= {"identity": identity, "fingerprint": fingerprint(identity)}
-    (target / arrays.METADATA).unlink()
+    (target / files.METADATA).unlink()
     metadata = {"zarr_format": 3, "node_type": "group"}
     content = {**metadata, "attributes": sealed({**attributes, "place": [kind, *names]})}
-    (target / arrays.METADATA).write_text(json.dumps(content, indent=2))
+    (target / files.METADATA).write_text(json.dumps(content, indent=2))
 
 
 def measure(path: Path, rounds: int) -> list[Measured]:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
+from clipsyn.store.arrays import Blocks, Layout
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.layout import Blocks
 
 Embeddings = NDArray[np.float16]
 
@@ -57,17 +57,18 @@ def write_cell(store: FeatureStore, embeddings: Embeddings) -> Path:
 def read_seconds(folder: Path, embeddings: Embeddings, rounds: int) -> dict[str, list[float]]:
     import zarr
 
-    cell = write_cell(FeatureStore.create(folder / "store"), embeddings)
+    store = FeatureStore.create(folder / "store")
+    cell = write_cell(store, embeddings)
+    listed = store.group(cell).arrays["image_embedding"]
     file, array = folder / "embeddings.npy", cell / "image_embedding"
     np.save(file, embeddings)
     sides: dict[str, Callable[[], object]] = {
-        "clipsyn": lambda: arrays.read(array),
+        "clipsyn": lambda: arrays.read(array, listed),
         "np.load": lambda: np.load(file),
         "zarr-python": lambda: zarr.open_array(array, mode="r")[:],
     }
     for read in sides.values():
         np.testing.assert_array_equal(read(), embeddings)
-    listed = arrays.listing(array)
     assert arrays.damage(array, listed) == []
     sides["verify"] = lambda: arrays.damage(array, listed)
     return interleaved(sides, rounds)
@@ -123,10 +124,10 @@ def write_array(array: Path, embeddings: Embeddings) -> None:
     """Every block of an empty array of the store."""
     for chunk in array.glob("c.*"):
         chunk.unlink()
-    blocks = Blocks(len(embeddings), CHUNK_ROWS)
-    for block in range(blocks.count):
-        rows = blocks.range(block)
-        arrays.write_block(array, block, embeddings[rows.start : rows.stop])
+    rows = Blocks(len(embeddings), CHUNK_ROWS).rows
+    layout = Layout(embeddings.shape, "float16", rows)
+    for block in range(layout.blocks.count):
+        arrays.write_block(array, layout, block, layout.part(embeddings, block))
 
 
 def replace_cell(store: FeatureStore, embeddings: Embeddings) -> None:

@@ -70,8 +70,8 @@ def write_cell(store: FeatureStore, split: Split, backbone: Encoded) -> None:
     """Embeddings, class embeddings and logits of one backbone."""
     with store.writer(split.table, backbone.backbone.name, made_by="benchmarks") as cell:
         cell.classes(PROMPTS, backbone.class_embeddings, SCALE)
-        for block in backbone.blocks(split.images, BLOCK, split.number):
-            cell.embeddings(block)
+        blocks = backbone.blocks(split.images, BLOCK, split.number)
+        cell.embeddings(np.concatenate([*blocks]))
 
 
 def perturb(store: FeatureStore, one: Set) -> None:

@@ -12,6 +12,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -31,12 +32,10 @@ from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, StaleCell
 from clipsyn.extract import images, work
 from clipsyn.run import jobs
-from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
+from clipsyn.store.inventory import Stale, damage
 from clipsyn.store.merge import plan_merge
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.verify import Stale, damage
 
 assert zarr.codecs
 assert safetensors.torch
@@ -84,13 +83,13 @@ def _encoder(name: str, weights: str, seconds: float) -> Any:
 
 def merge(into: str, stores: Sequence[str], seconds: float = 0.0) -> None:
     """seconds: what a file costs."""
-    copy = files.copy_file
+    copy = shutil.copyfile
 
     def slowly(*arguments: Any) -> None:
         time.sleep(seconds)
         copy(*arguments)
 
-    files.copy_file = slowly
+    shutil.copyfile = slowly
     plan_merge(Path(into), [Path(store) for store in stores]).carry_out(fakes.Quiet())
 
 
@@ -129,7 +128,7 @@ def _read_once(store: FeatureStore, replacing: bool) -> None:
         except StaleCell:
             if not replacing:
                 raise
-    problems = [one for group in find_groups(store, {}) for one in damage(store, group)]
+    problems = [one for group in store.places() for one in damage(store, group)]
     assert [one for one in problems if not (replacing and isinstance(one, Stale))] == []
 
 
@@ -211,9 +210,9 @@ def _run(said: str, user: dict[str, int], do: str, arguments: dict[str, Any]) ->
     try:
         _become(**user)
         code = globals()[do](**arguments) or 0
-    except ClipsynError as error:
+    except (ClipsynError, PermissionError) as error:
         click.echo(error)
-        code = error.exit_code
+        code = getattr(error, "exit_code", 1)
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
     sys.stdout.flush()

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups, unfinished
-from clipsyn.store.verify import Stale, damage, debris
+from clipsyn.store.inventory import Leftover, Stale, damage, debris, left_over
 
 Strike = Callable[[Path, float], bool]
 
@@ -50,6 +49,12 @@ def killed_again_and_again(
     return path
 
 
+def unfinished(path: Path) -> list[Leftover]:
+    """Every draft in the store, sorted by target."""
+    drafts = [left for left in left_over(path) if left.target]
+    return sorted(drafts, key=lambda draft: draft.target)
+
+
 def assert_part_of(whole: Path, path: Path, fakes: Any) -> None:
     """What is visible is what `whole` has; sample tables may not know yet what images look like."""
     seen, wanted = fakes.contents(path), fakes.contents(whole)
@@ -70,7 +75,7 @@ def assert_sound(path: Path, *, replacing: bool = False) -> int:
     replacing: what a kill left half replaced is stale, and said to be.
     """
     store = FeatureStore.open(path)
-    groups = find_groups(store, {})
+    groups = store.places()
     assert list(debris(store, groups)) == []
     problems = [one for group in groups for one in damage(store, group, deep=True)]
     left = [one for one in problems if not (replacing and isinstance(one, Stale))]

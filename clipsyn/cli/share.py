@@ -154,7 +154,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
 
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
     shown = plan.remote.shown
-    names = [str(group.path.relative_to(store)) for group in plan.groups]
+    names = [str(plan.store.at(*place).relative_to(store)) for place in plan.groups]
     _say_groups(shown, names, plan, dry_run)
     if plan.making_way:
         say(f"{len(plan.making_way):,} of them take the place of what is published")
@@ -196,12 +196,12 @@ def pull(sources: Sequence[str], store: Path, dry_run: bool, **filters: Any) -> 
 
     plan = plan_merge(store, sources, filters)
     if len(plan.conflicts) > 1:
-        for conflict in plan.conflicts:
-            say(conflict.said)
+        for conflict, _ in plan.conflicts:
+            say(conflict)
     plan.check()
     for offer in plan.offers:
         _say_groups(str(offer.store), [group.name for group in offer.take], offer, dry_run)
-        for note in offer.notes():
+        for note in offer.notes:
             say(note)
     if not dry_run and any(offer.take for offer in plan.offers):
         with progress("groups") as counters:

@@ -100,18 +100,15 @@ def _backbones_of(rows: Rows) -> str:
 def _show_status(store: FeatureStore, output: Output) -> None:
     """What is finished, unfinished and refused; raises DamagedStore if anything is refused."""
     from clipsyn.show.tables import table_of
-    from clipsyn.store.inventory import find_groups, left_over
-    from clipsyn.store.schema import KINDS
-    from clipsyn.store.verify import Stale, debris, refused
+    from clipsyn.store.files import KINDS
+    from clipsyn.store.inventory import Stale, debris, left_over, refused
 
-    damaged: list[str] = []
-    groups = find_groups(store, {}, lambda error: damaged.append(str(error)))
-    damaged += debris(store, groups)
-    readers = list(refused(store, groups))
+    places = store.places()
+    damaged, readers = list(debris(store, places)), list(refused(store, places))
     stale = [problem for problem in readers if isinstance(problem, Stale)]
     damaged = damaged or [problem for problem in readers if problem not in stale]
     lying = left_over(store.path)
-    kinds = [group.kind for group in groups]
+    kinds = [place[0] for place in places]
     rows: Rows = [
         *({"state": "finished", "what": kind, "groups": kinds.count(kind)} for kind in KINDS),
         *({"state": "damaged", "what": problem, "groups": None} for problem in damaged),
@@ -167,13 +164,11 @@ def verify(store: Path, deep: bool) -> None:
     """
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import find_groups
-    from clipsyn.store.verify import damage, debris
+    from clipsyn.store.inventory import damage, debris
 
     opened = FeatureStore.open(store)
-    problems: list[str] = []
-    groups = find_groups(opened, {}, lambda error: problems.append(str(error)))
-    problems += debris(opened, groups)
+    groups = opened.places()
+    problems = list(debris(opened, groups))
     with progress("groups") as counters:
         counter = counters.add("verifying", len(groups))
         for group in groups:
@@ -272,19 +267,16 @@ def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     clipsyn rm store --dataset emoji-food            everything of that dataset
     """
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import find_groups, remove
-    from clipsyn.store.select import names_meant, nothing_matches
+    from clipsyn.store.inventory import remove
+    from clipsyn.store.select import choose
 
     opened = FeatureStore.open(store)
     opened.check_writable()
     if not any(filters.values()):
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
-    places = [group.place for group in find_groups(opened, {})]
-    groups = find_groups(opened, names_meant(places, filters, str(store)))
-    if not groups:
-        raise nothing_matches(str(store))
-    for group in groups:
-        say(str(group.path.relative_to(store)))
+    groups = choose(opened.places(), filters, str(store), sources=False)
+    for place in groups:
+        say(str(opened.at(*place).relative_to(store)))
     what = counted(len(groups), "group")
     _confirm(what, store, yes)
     remove(opened, groups)

@@ -20,10 +20,10 @@ from clipsyn.exchange.parts import (
     predicted_indices,
     short,
 )
+from clipsyn.methods.numerics.logits import finite_rows
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.groups import ELSEWHERE
-from clipsyn.store.rows import finite_rows
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import few
 

@@ -24,7 +24,7 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.parts import Part, Texts, as_logits, short
 from clipsyn.names import parse_perturbation
-from clipsyn.store.schema import PROMPTS
+from clipsyn.store.files import PROMPTS
 from clipsyn.text import check_pickle, foreign
 
 TORCH = (".pt", ".pth")

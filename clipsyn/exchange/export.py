@@ -32,10 +32,9 @@ from clipsyn.settings import defaults
 from clipsyn.show.frames import guarded_output, read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import exists
-from clipsyn.store.rows import class_indices
+from clipsyn.store.files import check_format, exists, folder_name
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.schema import check_format, folder_name
+from clipsyn.store.writer import class_indices
 from clipsyn.text import foreign, parse_json
 
 _ABOUT = "clipsyn"

@@ -35,11 +35,10 @@ from clipsyn.registry import unknown_name
 from clipsyn.show.table import Table
 from clipsyn.show.tables import table_of
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import exists, is_vacant
+from clipsyn.store.files import PROMPTS, exists, is_vacant
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.overlap import twin_notes
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.schema import PROMPTS
 from clipsyn.store.select import only_dataset
 from clipsyn.store.writer import CellWriter
 from clipsyn.text import advised

@@ -37,7 +37,7 @@ from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.schema import GROUPS
+from clipsyn.store.files import GROUPS
 from clipsyn.text import running
 
 _T = TypeVar("_T")
@@ -296,7 +296,8 @@ def _freeze(work: Work, split: Split) -> None:
     if draft.is_published():
         work.store.annotate(table)
     else:
-        draft.fill(table.arrays(), table.attributes(), replace=work.job.replace)
+        draft.write_all(table.arrays())
+        draft.publish(lambda _: table.attributes(), replace=work.job.replace)
 
 
 def _write_answers(store: FeatureStore, cell: Cell, replace: bool) -> None:

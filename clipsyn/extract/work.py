@@ -33,9 +33,8 @@ from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet, listed
 from clipsyn.show.progress import Progress
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import is_vacant
+from clipsyn.store.files import ANSWERS, IDENTITY_VERSION, is_vacant
 from clipsyn.store.samples import SampleTable, changed_samples, check_fits
-from clipsyn.store.schema import ANSWERS, IDENTITY_VERSION
 from clipsyn.text import advised
 
 if TYPE_CHECKING:

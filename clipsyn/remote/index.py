@@ -27,8 +27,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.store import files
-from clipsyn.store.files import METADATA
-from clipsyn.store.schema import KINDS, MOST_CHUNK_ROWS, Place, check_format, folder_name
+from clipsyn.store.files import KINDS, METADATA, MOST_CHUNK_ROWS, Place, check_format, folder_name
 from clipsyn.text import first_problem, one_line, parse_json
 
 INDEX, MANIFEST = "index.json.gz", "manifest.json"
@@ -149,11 +148,8 @@ class Manifest:
         Raises StoreError for what cannot be read, is no regular file, or is removed meanwhile.
         """
         try:
-            with files.reading(path):
-                names = sorted(_names_below(path))
-                return cls(
-                    {name: stamp_of(files.read_file(path / name, _MOST_FILE)) for name in names}
-                )
+            names = sorted(_names_below(path))
+            return cls({name: stamp_of(files.read_file(path / name, _MOST_FILE)) for name in names})
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(
                 f"{error.filename} is gone while it was read: run the same command again"
@@ -239,6 +235,8 @@ def _names_below(folder: Path, prefix: str = "") -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _names_below(folder / entry.name, f"{prefix}{entry.name}/")
+        elif not entry.is_file(follow_symlinks=False):
+            raise DamagedStore(f"{folder / entry.name} is a link or a device: remove it")
         else:
             yield f"{prefix}{entry.name}"
 

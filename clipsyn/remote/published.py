@@ -19,7 +19,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -34,8 +34,9 @@ from clipsyn.names import Location
 from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index, Manifest, stamp_of
 from clipsyn.remote.transport import MissingObject, Remote
 from clipsyn.store import arrays
+from clipsyn.store.arrays import Layout
+from clipsyn.store.files import METADATA
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
-from clipsyn.store.layout import Layout
 from clipsyn.text import advised
 
 FILES = 16  # at a time
@@ -105,7 +106,7 @@ class Published(Tree):
 
     def folders(self, path: Path) -> list[str]:
         if entry := self._entry(path):
-            ends, names = f"/{arrays.METADATA}", self._metadata(entry).files
+            ends, names = f"/{METADATA}", self._metadata(entry).files
             return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
         return sorted(self._below(path) or ())
 
@@ -163,11 +164,11 @@ class Published(Tree):
     def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
         def look(entry: Entry, folder: Path) -> NDArray[Any]:
             self._bring_rows(entry, folder, array, rows, listed)
-            return arrays.read(folder / array, rows, listed)
+            return arrays.read(folder / array, listed, rows)
 
         return self._with_group(path, look)
 
-    def copy(self, path: Path, folder: Path, names: Mapping[str, int]) -> None:
+    def copy(self, path: Path, folder: Path, names: Sequence[str]) -> None:
         def bring(entry: Entry, _: Path) -> None:
             manifest = self._metadata(entry)
             fetched = self._threads.map(lambda name: self._fetch(entry, manifest, name), names)
@@ -200,7 +201,7 @@ class Published(Tree):
         """
         entry = self._entry(path)
         if entry is None:
-            raise DamagedStore(f"{path / arrays.METADATA} is missing")
+            raise DamagedStore(f"{path / METADATA} is missing")
         folder = self._folder(entry)
         manifest = self._metadata(entry)
         try:
@@ -228,7 +229,7 @@ class Published(Tree):
                 data, _ = self._remote.get(f"{entry.folder}/{MANIFEST}")
             manifest = Manifest.parse(data, self._remote.shown, entry)
             self._keep(kept, data)
-        names = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
+        names = [name for name in manifest.files if name.rpartition("/")[2] == METADATA]
         for name in names:
             file = folder / name
             if not (file.exists() and stamp_of(file.read_bytes()) == manifest.files[name]):

@@ -38,14 +38,12 @@ from clipsyn.remote.published import FILES
 from clipsyn.remote.transport import Changed, MissingObject, Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
-from clipsyn.store.arrays import METADATA
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.groups import replaced_meanwhile
-from clipsyn.store.inventory import GroupPath, Leftover, find_groups
+from clipsyn.store.files import KINDS, METADATA, Place
+from clipsyn.store.groups import Group, replaced_meanwhile
+from clipsyn.store.inventory import Leftover, damage, debris
 from clipsyn.store.merge import made_in_two_ways
-from clipsyn.store.schema import KINDS
 from clipsyn.store.select import Filters, choose
-from clipsyn.store.verify import damage, debris
 from clipsyn.text import advised
 
 _TRIES = 50
@@ -70,7 +68,7 @@ class Push:
 
     store: FeatureStore
     remote: Remote
-    groups: Sequence[GroupPath]  # all that is sent
+    groups: Sequence[Place]  # all that is sent
     there: int  # groups that are published already
     making_way: Collection[str]  # manifests of what the groups take the place of
     replace: bool
@@ -92,18 +90,17 @@ class Push:
             )
         published = index.entries if index else {}
         sent, there, making_way = [], 0, set()
-        for group in _chosen(store, filters):
-            entry = published.get(group.place)
+        for place in _chosen(store, filters):
+            entry = published.get(place)
             if entry is None or replace:
-                sent.append(group)
+                sent.append(place)
                 making_way |= {entry.manifest} if entry else set()
-            elif entry.content == store.group(group.path).content:
+            elif entry.content == (group := store.group(store.at(*place))).content:
                 there += 1
             else:
-                raise _conflict(store, remote, group, entry)
-        places = {group.place for group in sent}
-        theirs = ((place, it.imported) for place, it in published.items() if place not in places)
-        ours = ((group.place, store.is_imported(group.path)) for group in sent)
+                raise _conflict(remote, group, entry)
+        theirs = ((place, it.imported) for place, it in published.items() if place not in sent)
+        ours = ((place, store.is_imported(store.at(*place))) for place in sent)
         if both := made_in_two_ways(theirs, ours):
             raise StaleCell(
                 f"{both}: push to another place than {remote.shown}, or give one of the two "
@@ -115,7 +112,7 @@ class Push:
     @property
     def size(self) -> int:
         """Bytes to send, less what an interrupted push has sent."""
-        return sum(self.store.tree.size(group.path) for group in self.groups)
+        return sum(self.store.tree.size(self.store.at(*it)) for it in self.groups)
 
     def carry_out(self, progress: Progress) -> None:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
@@ -162,33 +159,32 @@ class Push:
                 "gc` run?): send them again with replace=True"
             )
 
-    def _describe(self, group: GroupPath) -> _Described:
+    def _describe(self, place: Place) -> _Described:
         """The entry of a group that is whole, and stays as it is while its files are read."""
-        if problem := next(damage(self.store, group), None):
+        path = self.store.at(*place)
+        if problems := damage(self.store, place):
             raise DamagedStore(
-                f"{problem}: it is not pushed; `{advised('verify', self.store.path)}` names "
+                f"{problems[0]}: it is not pushed; `{advised('verify', self.store.path)}` names "
                 "all that is damaged"
             )
-        stored = self.store.group(group.path)
-        manifest = Manifest.of_folder(group.path)
-        if files.file_at(group.path / METADATA) != stored.seen:
+        stored = self.store.group(path)
+        manifest = Manifest.of_folder(path)
+        if files.file_at(path / METADATA) != stored.seen:
             raise replaced_meanwhile(self.store.path, stored.name)
         entry = Entry(
-            group.place,
+            place,
             manifest=manifest.digest,
             bytes=manifest.bytes,
             fingerprint=stored["fingerprint"],
             content=stored.content,
             facts=stored.facts,
         )
-        return _Described(group.path, entry, manifest)
+        return _Described(path, entry, manifest)
 
     def is_all(self) -> bool:
         """Whether what is published now is the store, the whole of it."""
         index, _ = read_index(self.remote)
-        return index is not None and set(index.entries) == {
-            group.place for group in find_groups(self.store, {})
-        }
+        return index is not None and set(index.entries) == set(self.store.places())
 
 
 def address_of(place: str) -> str:
@@ -207,21 +203,19 @@ def _writable(place: str) -> Remote:
     return Remote(url)
 
 
-def _chosen(store: FeatureStore, filters: Filters) -> list[GroupPath]:
+def _chosen(store: FeatureStore, filters: Filters) -> list[Place]:
     """The groups that the filters choose; raises for a store of which a part is lost."""
-    groups = find_groups(store, {})
-    if problem := next(debris(store, groups), None):
+    places = store.places()
+    if problem := next(debris(store, places), None):
         raise DamagedStore(
             f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
         )
-    by_place = {group.place: group for group in groups}
-    wanted = choose(by_place, filters, str(store.path))
-    return [by_place[place] for place in by_place if place in wanted]
+    return choose(places, filters, str(store.path))
 
 
-def _conflict(store: FeatureStore, remote: Remote, group: GroupPath, entry: Entry) -> StaleCell:
+def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
     """The error for a group that is published with other content; it says how that differs."""
-    same = store.group(group.path)["fingerprint"] == entry.fingerprint
+    same = group["fingerprint"] == entry.fingerprint
     field = "labels, terms or numbers of one identity" if same else "identity"
     return StaleCell(
         f"{entry.name} is published at {remote.shown} with other content ({field}): add "

@@ -35,8 +35,7 @@ from clipsyn.methods.pool import Pool
 from clipsyn.names import ROUTER, fingerprint
 from clipsyn.registry import Registry
 from clipsyn.router.fit import FittedBackbone, FittedRouter, Support
-from clipsyn.store.files import read_file, write_file
-from clipsyn.store.schema import check_format
+from clipsyn.store.files import check_format, read_file, write_file
 from clipsyn.text import advised, foreign, parse_json
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version

@@ -30,12 +30,12 @@ from clipsyn.router.fit import FittedRouter
 from clipsyn.show.figure import COLUMN, INK, Figure, Size, label
 from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import Interval, share_interval
+from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore, opened
-from clipsyn.store.layout import Blocks
+from clipsyn.store.files import PROMPTS as UNKNOWN
 from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.schema import PROMPTS as UNKNOWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

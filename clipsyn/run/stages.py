@@ -232,9 +232,10 @@ def _made_from(stage: Stage, store: FeatureStore) -> str:
 
 def digest(store: FeatureStore) -> str:
     """Changes whenever anything in the store that a table could depend on does."""
-    from clipsyn.store.inventory import find_groups, group_digest
+    from clipsyn.store.inventory import group_digest
 
-    groups = {str(group.path): group_digest(store, group.path) for group in find_groups(store, {})}
+    paths = [store.at(*place) for place in store.places()]
+    groups = {str(path): group_digest(store, path) for path in paths}
     return fingerprint({"clipsyn": __version__, "groups": groups})
 
 

@@ -1,67 +1,158 @@
 """Named arrays in Zarr v3 groups on a file system; the only module that imports zarr.
 
-zarr makes the metadata. Chunks, whole rows in a file each (see `clipsyn.store.layout`), are read
-and written without it: zarr-python needs three times as long (`benchmarks/README.md`) and 0.3 s to
-import, and a missing chunk, which zarr reads as fill values, is damage to us.
+zarr makes the metadata. Chunks, whole rows in a file each, are read and written without it:
+zarr-python needs three times as long (`benchmarks/README.md`) and 0.3 s to import, and a missing
+chunk, which zarr reads as fill values, is damage to us. How an array lies in its files is known
+from the list of its group, and checked before anything is allocated by it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
+import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.names import fingerprint
 from clipsyn.store import files
-from clipsyn.store.layout import (
-    TEXT,
-    Blocks,
-    Layout,
-    blocks_of,
-    checksum,
-    parse_layout,
-    read_chunk,
-    stored_checksum,
-    write_chunk,
-)
-from clipsyn.store.schema import ArraySpec
+from clipsyn.store.files import GROUPS, METADATA, ArraySpec
 from clipsyn.text import parse_json
 
-METADATA = files.METADATA
+TEXT = "string"
+_TYPES = {TEXT, *(spec.dtype for group in GROUPS.values() for spec in group)}
+_LONGEST = 1 << 48  # rows, or elements of a row
+_LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
+_PREFIX, _CHECKSUM_BYTES = struct.Struct("<I"), 4  # before a text, after a chunk
+_LONGEST_TEXT = 4096  # bytes; names of files are shorter
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """`samples` rows cut into equal blocks of at most `chunk_rows`: no chunk is mostly padding."""
+
+    samples: int
+    chunk_rows: int
+
+    @property
+    def count(self) -> int:
+        return math.ceil(self.samples / self.chunk_rows)
+
+    @property
+    def rows(self) -> int:
+        return math.ceil(self.samples / self.count)
+
+    def range(self, block: int) -> range:
+        return range(block * self.rows, min((block + 1) * self.rows, self.samples))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array is cut: whole rows, so many a chunk, one file a chunk with its crc32c."""
+
+    shape: tuple[int, ...]
+    dtype: str  # Zarr's name of it
+    rows: int  # of one chunk
+    checksums: tuple[int, ...] | None = None  # of each chunk, where a published group lists them
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for lengths that are none, and for chunks that memory may not hold."""
+        lengths = (*self.shape, self.rows)
+        if not all(type(length) is int and 1 <= length < _LONGEST for length in lengths):
+            raise ValueError(f"{str(lengths)[:40]} are no lengths")
+        if self.dtype not in _TYPES or not self.shape:
+            raise ValueError(f"no array of a store is {str(self.dtype)[:40]} {self.shape}")
+        if self.rows * self.row_bytes > _LARGEST:
+            raise ValueError(f"a chunk of {self.rows:,} rows of {self.row_bytes:,} bytes")
+
+    @classmethod
+    def of(cls, spec: ArraySpec, sizes: Mapping[str, int], chunk_rows: int) -> Layout:
+        """Of a new array, its shape looked up from the named dimensions `sizes`."""
+        shape = tuple(sizes[dim] for dim in spec.dims)
+        of_samples = spec.dims[0] == "sample"
+        return cls(shape, spec.dtype, Blocks(shape[0], chunk_rows).rows if of_samples else shape[0])
+
+    @classmethod
+    def parse(cls, value: Any) -> Layout:
+        """The entry for an array in the attributes of a published group; raises DamagedStore."""
+        try:
+            digits = bytes.fromhex(value["checksums"])
+            checksums = struct.unpack(f">{len(digits) // 4}I", digits)
+            listed = cls(tuple(value["shape"]), value["dtype"], value["rows"], checksums)
+            if len(checksums) != listed.blocks.count:
+                raise ValueError(f"{len(checksums):,} checksums of {listed.blocks.count:,} chunks")
+        except (KeyError, TypeError, ValueError, struct.error) as error:
+            raise DamagedStore(f"the list of its arrays is damaged: {error!r}") from error
+        return listed
+
+    def json(self) -> dict[str, Any]:
+        """What `parse` reads."""
+        sums = self.checksums or ()
+        digits = struct.pack(f">{len(sums)}I", *sums).hex()
+        shape = list(self.shape)
+        return {"shape": shape, "dtype": self.dtype, "rows": self.rows, "checksums": digits}
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """Its type in memory: object for strings."""
+        return np.dtype(object if self.dtype == TEXT else self.dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one row, at least: a text has its length alone."""
+        return math.prod(self.shape[1:]) * (4 if self.dtype == TEXT else self.numpy.itemsize)
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(self.shape[0], self.rows)
+
+    def files(self, rows: range | None = None) -> list[str]:
+        """Names of the files in which rows lie, or all."""
+        blocks = range(self.blocks.count) if rows is None else _blocks_of(rows, self.rows)
+        return [self.file(block) for block in blocks]
+
+    def file(self, block: int) -> str:
+        return ".".join(["c", str(block), *["0"] * (len(self.shape) - 1)])
+
+    def part(self, values: NDArray[Any], block: int) -> NDArray[Any]:
+        """The rows of a block."""
+        rows = self.blocks.range(block)
+        return values[rows.start : rows.stop]
+
+
+# Groups and their metadata
+
+
 def create_group(
-    path: Path,
-    specs: Sequence[ArraySpec],
-    sizes: Mapping[str, int],
-    chunk_rows: int,
-    attributes: Mapping[str, Any],
+    path: Path, arrays: Sequence[tuple[ArraySpec, Layout]], attributes: Mapping[str, Any]
 ) -> None:
-    """Make a group of empty arrays, their shapes looked up from the named dimensions `sizes`."""
+    """Make a group of empty arrays."""
     import zarr
     from zarr.codecs import Crc32cCodec
 
     group = zarr.create_group(store=path, zarr_format=3, attributes=dict(attributes))
-    for spec in specs:
-        shape = tuple(sizes[dim] for dim in spec.dims)
-        first = Blocks(shape[0], chunk_rows).rows if spec.dims[0] == "sample" else shape[0]
+    for spec, layout in arrays:
         group.create_array(
             spec.name,
-            shape=shape,
-            chunks=(first, *shape[1:]),
+            shape=layout.shape,
+            chunks=(layout.rows, *layout.shape[1:]),
             dtype=str if spec.dtype == TEXT else spec.dtype,
             fill_value=spec.fill,
             dimension_names=spec.dims,
             filters=None,
             compressors=[Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},  # see FLAT_KEYS
+            chunk_key_encoding={"name": "default", "separator": "."},
             attributes={"description": spec.doc},
         )
 
@@ -82,118 +173,11 @@ def write_attributes(
     files.write_file(path / METADATA, json.dumps(metadata, indent=2).encode(), scratch=scratch)
 
 
-def layout(path: Path, listed: Layout | None = None) -> Layout:
-    """The layout of the array at `path`; raises DamagedStore if it is not the one listed."""
-    metadata = _metadata(path)
-    try:
-        spec = parse_layout(metadata)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedStore(f"{path / METADATA} describes no array of a store: {error}") from error
-    if listed and (spec.shape, spec.dtype, spec.rows) != (listed.shape, listed.dtype, listed.rows):
-        raise DamagedStore(
-            f"{path / METADATA} is damaged: an array of {spec.dtype} {spec.shape}, where its group "
-            f"lists {listed.dtype} {listed.shape}"
-        )
-    return listed or spec
-
-
-def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | None = None) -> None:
-    """Write the rows of one chunk of the array at `path`, durably: rename, then sync."""
-    spec = layout(path)
-    rows = spec.blocks.range(block)
-    if values.shape != (len(rows), *spec.shape[1:]):
-        raise ValueError(f"{path}: block {block} is {len(rows)} rows, not {values.shape}")
-    write_chunk(path / spec.file(block), np.asarray(values, spec.numpy), spec.rows, scratch)
-
-
-def read(path: Path, rows: range | None = None, listed: Layout | None = None) -> NDArray[Any]:
-    """The array at `path`, or the `rows` of it, checked against its checksums.
-
-    With `listed` it must also be the array that its group lists, block by block. Raises
-    DamagedStore for a missing, cut or altered chunk, and for one of another array.
-    """
-    spec = layout(path, listed)
-    rows = range(spec.shape[0]) if rows is None else rows
-    out = np.empty((len(rows), *spec.shape[1:]), spec.numpy)
-    blocks = blocks_of(rows, spec.rows)
-
-    def fill(block: int) -> None:
-        _read_chunk_into(out, rows, path, spec, block)
-
-    if len(blocks) < 2:
-        list(map(fill, blocks))
-    else:
-        with ThreadPoolExecutor(min(_READ_THREADS, len(blocks))) as pool:
-            list(pool.map(fill, blocks))
-    return out
-
-
-def listing(path: Path) -> Layout:
-    """The entry for an array that this module has written: its layout and all checksums.
-
-    Raises DamagedStore for a missing chunk. Checksums are read from the chunks, not computed.
-    """
-    spec = layout(path)
-    return replace(spec, checksums=tuple(stored_checksum(path / name) for name in spec.files()))
-
-
-def is_written(path: Path) -> bool:
-    """Whether an array is there, with all of its chunks."""
-    if not files.exists(path / METADATA):
-        return False
-    return all(files.exists(path / name) for name in layout(path).files())
-
-
-def relisted(listed: Layout, values: NDArray[Any]) -> Layout:
-    """The list entry of an array of the same layout with other values."""
-    parts = map(listed.blocks.range, range(listed.blocks.count))
-    sums = (checksum(values[rows.start : rows.stop], listed.rows) for rows in parts)
-    return replace(listed, checksums=tuple(sums))
-
-
-def damage(path: Path, listed: Layout | None = None) -> list[str]:
-    """One sentence for every block of the array at `path` that is not what was written."""
-    try:
-        spec = layout(path, listed)
-    except StoreError as error:
-        return [str(error)]
-    blocks = spec.blocks
-    lanes = min(_READ_THREADS, blocks.count)
-
-    def look(lane: int) -> dict[int, str]:
-        problems = {}
-        chunk = np.empty((spec.rows, *spec.shape[1:]), spec.numpy)
-        for block in range(lane, blocks.count, lanes):
-            try:  # the same memory again and again: it stays in the cache
-                _read_chunk(path, spec, block, chunk)
-            except StoreError as error:
-                rows = blocks.range(block)
-                problems[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
-        return problems
-
-    with ThreadPoolExecutor(lanes) as pool:
-        problems = {
-            block: one for part in pool.map(look, range(lanes)) for block, one in part.items()
-        }
-    return [problems[block] for block in sorted(problems)]
-
-
-def group_blocks(path: Path) -> int:
-    """How many blocks the arrays of a group have: the most chunks of any of them."""
-    return max((layout(path / name).blocks.count for name in array_names(path)), default=0)
-
-
-def array_names(path: Path) -> list[str]:
-    """Names of the arrays in the group at `path`: of a draft, since a group lists its own."""
-    return [name for name in files.folders(path) if files.exists(path / name / METADATA)]
-
-
 def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
-    files.check_folder(path)
     try:
         metadata: dict[str, Any] = parse_json(files.read_file(file))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise DamagedStore(f"{file} is missing") from None
     except ValueError as error:
         raise DamagedStore(f"{file} is damaged: {error}") from error
@@ -202,19 +186,184 @@ def _metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _read_chunk_into(out: NDArray[Any], rows: range, path: Path, spec: Layout, block: int) -> None:
-    """Copy the part of `rows` in chunk `block` into `out`; a whole chunk is read in place."""
-    start = block * spec.rows
-    first, last = max(start, rows.start), min(start + spec.rows, rows.stop)
-    target = out[first - rows.start : last - rows.start]
-    if len(target) == spec.rows:
-        _read_chunk(path, spec, block, target)
-        return
-    chunk = np.empty((spec.rows, *spec.shape[1:]), spec.numpy)
-    _read_chunk(path, spec, block, chunk)
-    target[...] = chunk[first - start : last - start]
+# Arrays
 
 
-def _read_chunk(path: Path, spec: Layout, block: int, chunk: NDArray[Any]) -> None:
-    expected = None if spec.checksums is None else spec.checksums[block]
-    read_chunk(path / spec.file(block), chunk, expected, spec.file_bytes)
+def write_block(
+    path: Path, layout: Layout, block: int, values: NDArray[Any], scratch: Path | None = None
+) -> None:
+    """Write the rows of one chunk of the array at `path`, durably: rename, then sync."""
+    if values.shape != (rows := len(layout.blocks.range(block)), *layout.shape[1:]):
+        raise ValueError(f"{path}: block {block} is {rows} rows, not {values.shape}")
+    chunk = np.asarray(values, layout.numpy)
+    write_chunk(path / layout.file(block), chunk, layout.rows, scratch)
+
+
+def read(path: Path, layout: Layout, rows: range | None = None) -> NDArray[Any]:
+    """The array at `path`, or the `rows` of it, checked against its checksums.
+
+    Raises DamagedStore for a missing, cut or altered chunk, and for one of another array.
+    """
+    rows = range(layout.shape[0]) if rows is None else rows
+    out = np.empty((len(rows), *layout.shape[1:]), layout.numpy)
+
+    def fill(block: int) -> None:
+        start = block * layout.rows
+        first, last = max(start, rows.start), min(start + layout.rows, rows.stop)
+        target = out[first - rows.start : last - rows.start]
+        if len(target) == layout.rows:  # a whole chunk is read in place
+            _read_block(path, layout, block, target)
+        else:
+            chunk = np.empty((layout.rows, *layout.shape[1:]), layout.numpy)
+            _read_block(path, layout, block, chunk)
+            target[...] = chunk[first - start : last - start]
+
+    blocks = _blocks_of(rows, layout.rows)
+    if len(blocks) < 2:
+        list(map(fill, blocks))
+    else:
+        with ThreadPoolExecutor(min(_READ_THREADS, len(blocks))) as pool:
+            list(pool.map(fill, blocks))
+    return out
+
+
+def listing(path: Path, layout: Layout) -> Layout:
+    """The layout of an array that this module has written, with all checksums.
+
+    Raises DamagedStore for a missing chunk. Checksums are read from the chunks, not computed.
+    """
+    return replace(layout, checksums=tuple(_stored_sum(path / name) for name in layout.files()))
+
+
+def relisted(listed: Layout, values: NDArray[Any]) -> Layout:
+    """The list entry of an array of the same layout with other values."""
+    parts = (listed.part(values, block) for block in range(listed.blocks.count))
+    sums = (int(crc32c(_encode(part, listed.rows - len(part)))) for part in parts)
+    return replace(listed, checksums=tuple(sums))
+
+
+def damage(path: Path, layout: Layout) -> list[str]:
+    """One sentence for every block of the array at `path` that is not what was written.
+
+    And one for metadata by which other readers would find another array.
+    """
+    blocks = layout.blocks
+    lanes = min(_READ_THREADS, blocks.count)
+
+    def look(lane: int) -> dict[int, str]:
+        problems = {}
+        chunk = np.empty((layout.rows, *layout.shape[1:]), layout.numpy)
+        for block in range(lane, blocks.count, lanes):
+            try:  # the same memory again and again: it stays in the cache
+                _read_block(path, layout, block, chunk)
+            except StoreError as error:
+                rows = blocks.range(block)
+                problems[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
+        return problems
+
+    try:
+        found = _metadata(path)
+        shape, grid = tuple(found["shape"]), found["chunk_grid"]["configuration"]["chunk_shape"]
+        there = shape, found["data_type"], tuple(grid)
+        if there != (layout.shape, layout.dtype, (layout.rows, *layout.shape[1:])):
+            return [f"{path / METADATA} is damaged: it describes another array than is listed"]
+    except (StoreError, LookupError, TypeError) as error:
+        return [f"{path / METADATA} is damaged: {error}"]
+    with ThreadPoolExecutor(lanes) as pool:
+        problems = {
+            block: problem
+            for part in pool.map(look, range(lanes))
+            for block, problem in part.items()
+        }
+    return [problems[block] for block in sorted(problems)]
+
+
+def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
+    """Of names, types, shapes and bytes of the arrays of a cell."""
+    parts = {}
+    for name, array in values.items():
+        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        hexdigest = hashlib.sha256(little.reshape(-1).view("u1").data).hexdigest()
+        parts[name] = [array.dtype.name, *array.shape, hexdigest]
+    return fingerprint(parts)
+
+
+def _blocks_of(rows: range, each: int) -> range:
+    """The blocks of so many rows that some rows lie in."""
+    return range(rows.start // each, -(-rows.stop // each))
+
+
+def _read_block(path: Path, layout: Layout, block: int, chunk: NDArray[Any]) -> None:
+    expected = None if layout.checksums is None else layout.checksums[block]
+    read_chunk(path / layout.file(block), chunk, expected)
+
+
+# Chunks as files: little-endian numbers or length-prefixed UTF-8, then a crc32c
+
+
+def write_chunk(file: Path, values: NDArray[Any], rows: int, scratch: Path | None = None) -> None:
+    """Write the values, padded to `rows` (Zarr chunks are never short), and their checksum."""
+    data = _encode(values, rows - len(values))
+    checksum_bytes = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
+    files.write_file(file, data, checksum_bytes, scratch=scratch)
+
+
+def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> None:
+    """Fill `chunk` with the content of `file`.
+
+    Raises DamagedStore for altered content, or a checksum that is not `expected`.
+    """
+    text = chunk.dtype == object
+    try:
+        with file.open("rb", buffering=0) as stream:
+            length = os.fstat(stream.fileno()).st_size - _CHECKSUM_BYTES
+            if text and length > (len(chunk) + 1) * _LONGEST_TEXT:
+                raise DamagedStore(f"chunk {file} has {length:,} bytes, more than so many texts")
+            data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
+            if length != data.nbytes:
+                raise DamagedStore(f"chunk {file} has {length} bytes instead of {data.nbytes}")
+            stored = bytearray(_CHECKSUM_BYTES)
+            os.readv(stream.fileno(), [data, stored])
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise DamagedStore(f"chunk {file} is missing") from None
+    if (found := crc32c(data)) != int.from_bytes(stored, "little"):
+        raise DamagedStore(f"chunk {file} does not match its checksum")
+    if expected not in (None, found):
+        raise DamagedStore(f"chunk {file} is whole, but another than its group lists")
+    if text:
+        try:
+            _decode_texts(data, chunk)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise DamagedStore(f"chunk {file} is no list of texts: {error}") from error
+
+
+def _stored_sum(file: Path) -> int:
+    """The checksum at the end of a chunk's file; it is not compared with the content."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(-_CHECKSUM_BYTES, os.SEEK_END)
+            return int.from_bytes(stream.read(), "little")
+    except OSError as error:  # one that is too short, too
+        raise DamagedStore(f"chunk {file} is missing") from error
+
+
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    return values.reshape(-1).view(np.uint8).data
+
+
+def _encode(values: NDArray[Any], padding: int) -> bytes | memoryview:
+    if values.dtype == object:
+        texts = [text.encode() for text in values] + [b""] * padding
+        parts = (_PREFIX.pack(len(text)) + text for text in texts)
+        return _PREFIX.pack(len(texts)) + b"".join(parts)
+    if padding:
+        values = np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)])
+    return _bytes_of(np.ascontiguousarray(values))
+
+
+def _decode_texts(data: memoryview, out: NDArray[Any]) -> None:
+    offset = _PREFIX.size  # past the number of texts
+    for row in range(len(out)):
+        start = offset + _PREFIX.size
+        offset = start + _PREFIX.unpack_from(data, offset)[0]
+        out[row] = str(data[start:offset], "utf-8")

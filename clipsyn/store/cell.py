@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
-from clipsyn.methods.numerics.logits import NO_CLASS, predictions, zero_shot_logits
+from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, Identity, differences
+from clipsyn.store.files import ANSWERS, HELD, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
-from clipsyn.store.schema import ANSWERS, HELD, PROMPTS, below, folder_name
 
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
@@ -169,7 +169,7 @@ class Cell:
         group = self.group(prompts)
         self._check_is_current(group)
         if array in group.arrays:
-            return self._check_sizes(group)
+            return group
         what = f"{array.replace('image_', '')}s"
         made = f"{'imported' if group.imported else 'extracted'} as {HELD[group.kind]}"
         raise MissingCell(
@@ -197,7 +197,6 @@ class Cell:
         if classes["identity"]["class_names"] != self._samples["class_names"]:
             made = f"class embeddings of {key.dataset} for {key.backbone}"
             raise self._stale(f"{made} are of other class names", "class_names", prompts=prompts)
-        self._check_sizes(classes, features)
         if stored is None:  # else it was made from both; other weights may have the same name
             ours, theirs = (group["identity"]["backbone"] for group in (features, classes))
             if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
@@ -208,7 +207,7 @@ class Cell:
             if stored["identity"][name] != source["fingerprint"]:
                 made = f"the {kind} of {key} were made from other {name} than stored now"
                 raise self._stale(made, name, prompts=prompts)
-        return self._check_sizes(stored, features)
+        return stored
 
     # Its numbers
 
@@ -229,10 +228,7 @@ class Cell:
 
     def embeddings(self, rows: range | None = None) -> NDArray[np.float16]:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        features = self.holding("image_embedding")
-        values = features.read("image_embedding", rows)
-        self._check_numbers(features, np.isfinite(values).all(axis=1), rows)
-        return values
+        return self.holding("image_embedding").read("image_embedding", rows)
 
     def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
@@ -245,10 +241,10 @@ class Cell:
     def predictions(self, prompts: str) -> NDArray[np.uint16]:
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
         if not self._has_text:
-            return self._checked(self.holding("prediction", prompts).read("prediction"))
+            return self.holding("prediction", prompts).read("prediction")
         for kind in ANSWERS:
             if stored := self.stored(kind, prompts):
-                return self._checked(stored.read("prediction"))
+                return stored.read("prediction")
         return predictions(self._derived_logits(prompts, None))
 
     def confidences(self, prompts: str) -> NDArray[np.float32]:
@@ -272,27 +268,14 @@ class Cell:
     def _derived_logits(self, prompts: str, rows: range | None) -> NDArray[np.float32]:
         features = self.holding("image_embedding")
         classes = self.store.classes(self.key.dataset, prompts, self.key.backbone)
-        logits = zero_shot_logits(
+        return zero_shot_logits(
             features.read("image_embedding", rows),
             classes.read("class_embedding"),
             classes["logit_scale"],
             rows=features.arrays["image_embedding"].rows,
         )
-        # a coordinate that is not finite makes all logits of its row so
-        self._check_numbers(features, np.isfinite(logits[:, 0]), rows)
-        return logits
 
     # What cannot be
-
-    def _check_numbers(
-        self, features: Group, finite: NDArray[np.bool_], rows: range | None
-    ) -> None:
-        """Raise DamagedStore unless just the images that were decoded have embeddings (row,)."""
-        if (finite != features.read("valid", rows)).any():
-            raise DamagedStore(
-                f"{features.name} in {self.store.path} has embeddings that are not numbers: remove "
-                "it with `clipsyn rm`, and make it again"
-            )
 
     @property
     def _samples(self) -> Group:
@@ -315,28 +298,6 @@ class Cell:
             "it again with `clipsyn import --replace`, or choose other cells with backbones=…",
             (field,),
         )
-
-    def _check_sizes(self, group: Group, *sources: Group) -> Group:
-        """Raise DamagedStore for arrays that are not as long as those that they belong to."""
-        samples = self._samples  # looks at the file each time
-        sizes = {"class": len(samples["class_names"])}
-        for source in (samples, *sources):
-            sizes |= source.sizes
-        wrong = [dim for dim, length in group.sizes.items() if sizes.get(dim, length) != length]
-        if wrong:
-            raise DamagedStore(
-                f"{group.name} in {self.store.path} is not as long in '{wrong[0]}' as what it "
-                "belongs to: remove it with `clipsyn rm`, and make it again"
-            )
-        return group
-
-    def _checked(self, predicted: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Raise DamagedStore for class indices that are none."""
-        if len(wrong := predicted[predicted < NO_CLASS]) and wrong.max() >= len(
-            self._samples["class_names"]
-        ):
-            raise DamagedStore(f"{self.key} in {self.store.path} predicts classes that are none")
-        return predicted
 
     def _stale(self, what: str, *fields: str, prompts: str = "") -> StaleCell:
         options = ("--prompts", prompts) if prompts else ()

@@ -2,7 +2,7 @@
 
     .wip/<id>/group/            the Zarr group to be
     .wip/<id>/done/<block>      one file a finished block, its content a JSON note
-    .wip/<id>/target            where the group will be
+    .wip/<id>/target            where the group will be, and its number of blocks, in JSON
     .wip/<id>/kept/<name>       what a block will be made of, where that takes long
     .wip/<id>/*.partial         files being written, renamed into the group when they are whole
     .wip/new-*                  drafts being made, and copies of groups of other stores
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,9 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
-from clipsyn.store.files import WIP
+from clipsyn.store.arrays import Blocks, Layout, read_chunk, write_chunk
+from clipsyn.store.files import LOOK, WIP, ArraySpec, arrays_of, place
 from clipsyn.store.groups import Group, sealed
-from clipsyn.store.layout import Blocks, read_chunk, write_chunk
-from clipsyn.store.schema import LOOK, ArraySpec, arrays_of, place
 from clipsyn.text import parse_json
 
 _NEW, _TRASH = "new-", "trash-"
@@ -51,11 +51,10 @@ class Draft:
 
     store: Path
     target: Path
-    kind: str  # of schema.GROUPS
+    kind: str  # of files.GROUPS
     identity: Identity
     sizes: Mapping[str, int]
     chunk_rows: int
-    id: str = ""  # of its folder, where the identity is not known before the rows are written
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,10 +65,11 @@ class Draft:
         rows = self.sizes.get("sample", 1)  # groups without samples are one block
         return Blocks(rows, self.chunk_rows)
 
-    @property
-    def specs(self) -> tuple[ArraySpec, ...]:
-        """What its arrays will be."""
-        return arrays_of(self.kind, self.identity)
+    @cached_property
+    def arrays(self) -> dict[str, tuple[ArraySpec, Layout]]:
+        """What its arrays will be, by name."""
+        specs = arrays_of(self.kind, self.identity)
+        return {spec.name: (spec, Layout.of(spec, self.sizes, self.chunk_rows)) for spec in specs}
 
     @property
     def _group(self) -> Path:
@@ -78,8 +78,7 @@ class Draft:
     @property
     def _folder(self) -> Path:
         place = str(self.target.relative_to(self.store))
-        followed = fingerprint({"of": self.fingerprint, "at": place})[:20]
-        return self.store / WIP / (self.id or followed)
+        return self.store / WIP / fingerprint({"of": self.fingerprint, "at": place})[:20]
 
     @property
     def _kept(self) -> Path:
@@ -97,21 +96,15 @@ class Draft:
             raise
 
     def is_published(self) -> bool:
-        try:
+        with suppress(DamagedStore):  # missing, too
             return read_fingerprint(self.target) == self.fingerprint
-        except DamagedStore:
-            if not (self.target / arrays.METADATA).exists():
-                return False
-            return read_fingerprint(self.target) == self.fingerprint
+        return False
 
     def _is_published_soon(self) -> bool:
         """Whether another worker publishes it soon: replacing empties the target first."""
         for _ in range(_PUBLISH_LOOKS):
-            try:
-                if self.is_published():
-                    return True
-            except DamagedStore:  # moved away between two looks
-                pass
+            if self.is_published():
+                return True
             time.sleep(0.05)
         return False
 
@@ -135,15 +128,11 @@ class Draft:
         with self._unless_published():
             self._open()
             for name, rows in values.items():
-                arrays.write_block(self._group / name, block, rows, self._folder)
+                layout = self.arrays[name][1]
+                arrays.write_block(self._group / name, layout, block, rows, self._folder)
             marker = self._folder / "done" / str(block)
             content = json.dumps(note, ensure_ascii=False).encode()
             files.write_file(marker, content, scratch=self._folder)
-
-    def read(self, array: str, block: int) -> NDArray[Any]:
-        """One block that was written, before all are published."""
-        rows = self.blocks.range(block)
-        return arrays.read(self._group / array, rows)
 
     def drop(self) -> None:
         """Forget what was written and not published, if anything was."""
@@ -185,19 +174,11 @@ class Draft:
             _delete(self._folder)
         return True
 
-    def fill(
-        self,
-        values: Mapping[str, NDArray[Any]],
-        attributes: Mapping[str, Any],
-        *,
-        replace: bool = False,
-    ) -> None:
-        """Write the blocks of whole arrays that are left, and publish the group."""
+    def write_all(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write the blocks of whole arrays that are left."""
         for block in self.pending():
-            rows = self.blocks.range(block)
-            part = slice(rows.start, rows.stop)
-            self.write(block, {name: array[part] for name, array in values.items()}, {})
-        self.publish(lambda _: attributes, replace=replace)
+            part = {name: self.arrays[name][1].part(rows, block) for name, rows in values.items()}
+            self.write(block, part, {})
 
     @contextmanager
     def _unless_published(self) -> Iterator[None]:
@@ -205,43 +186,32 @@ class Draft:
 
         Then nothing is lost: it wrote the same bytes.
         """
-        with files.writing(self.store):
-            try:
-                yield
-            except (FileNotFoundError, DamagedStore) as error:
-                if not self._is_published_soon():
-                    raise StoreError(
-                        f"what was being written of {self.target.relative_to(self.store)} in "
-                        f"{self.store} is gone, as `clipsyn gc` does it: run the same command again"
-                    ) from error
+        try:
+            yield
+        except (FileNotFoundError, DamagedStore) as error:
+            if not self._is_published_soon():
+                raise StoreError(
+                    f"what was being written of {self.target.relative_to(self.store)} in "
+                    f"{self.store} is gone, as `clipsyn gc` does it: run the same command again"
+                ) from error
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
-        made_of = {"fingerprint": self.fingerprint, "identity": self.identity}
-        attributes = self._sealed(self._group, {**describe(self._notes()), **made_of})
+        listed = {
+            name: arrays.listing(self._group / name, layout).json()
+            for name, (_, layout) in self.arrays.items()
+            if name != LOOK or files.exists(self._group / name / layout.file(0))  # added later
+        }
+        made = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
+        made |= {"place": place(self.store, self.target), "arrays": listed}
+        attributes = sealed({**describe(self._notes()), **made})
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
-        old = self._move_old_aside() if replace and self.is_taken() else None
+        old = self._move_old_aside() if replace else None
         if not files.rename_unless_taken(self._group, self.target) and (changes := self.changes()):
             raise stale(self.store, self.target, changes)
         files.sync(self.target.parent)
-        self._rewrite_digest(attributes)
         if old:  # deleted last: a reader finds nothing for the moment between two renames only
             _delete(old)
-
-    def _rewrite_digest(self, attributes: Mapping[str, Any]) -> None:
-        """Renew the digest, now that no slower worker can write into the group any more."""
-        with suppress(FileNotFoundError, DamagedStore):  # replaced by now
-            if (there := self._sealed(self.target, {})) != attributes:
-                arrays.write_attributes(self.target, there, scratch(self.store))
-
-    def _sealed(self, group: Path, more: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes of the finished group, with its place, its arrays and a digest."""
-        names = [spec.name for spec in self.specs]
-        if LOOK in names and not arrays.is_written(group / LOOK):
-            names.remove(LOOK)  # it is added later, or never
-        listed = {name: arrays.listing(group / name).json() for name in names}
-        there = {**arrays.read_attributes(group), **more}
-        return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
 
     def is_taken(self) -> bool:
         """Whether another group, or a part of one, is at the target."""
@@ -273,17 +243,15 @@ class Draft:
             if is_draft(self._folder):
                 return
             discard(self.store, self._folder)  # published once, replaced, killed before it was gone
-        attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
         building = new_folder(self.store)
         try:
             (building / "done").mkdir()
-            arrays.create_group(
-                building / "group", self.specs, self.sizes, self.chunk_rows, attributes
-            )
+            arrays.create_group(building / "group", list(self.arrays.values()), {})
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
-        (building / "target").write_text(str(self.target.relative_to(self.store)))
+        target = {"target": str(self.target.relative_to(self.store)), "blocks": self.blocks.count}
+        (building / "target").write_text(json.dumps(target))
         if not (building / "done").exists():  # taken away meanwhile, and in part made again
             discard(self.store, building)
             raise FileNotFoundError(building)
@@ -332,11 +300,10 @@ def _short(value: Any) -> str:
 
 def make_groups(store: Path, folder: Path) -> None:
     """Make every folder from `store` down to `folder` a Zarr group, so that all can be browsed."""
-    files.check_folders(store, folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents):
-        if not (path / arrays.METADATA).exists():
-            files.write_file(path / arrays.METADATA, _EMPTY_GROUP, scratch=scratch(store))
+        if not (path / files.METADATA).exists():
+            files.write_file(path / files.METADATA, _EMPTY_GROUP, scratch=scratch(store))
         if path == store:
             return
 
@@ -358,7 +325,6 @@ def _delete(trash: Path) -> None:
 def scratch(store: Path) -> Path:
     """The folder, made if need be, for files and groups that are not whole yet, or no longer."""
     (store / WIP).mkdir(exist_ok=True)
-    files.check_folder(store / WIP)
     return store / WIP
 
 

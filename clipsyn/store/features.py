@@ -1,6 +1,6 @@
 """The feature store: which cells it holds and where, under their names.
 
-Reading never writes. `docs/store.md` specifies the format, `store.schema` lists the folders.
+Reading never writes. `docs/store.md` specifies the format, `store.files` lists the folders.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +24,21 @@ from clipsyn.names import CLEAN, MARKER, FeatureKey, Identity, Location, parse_p
 from clipsyn.store import files
 from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
-from clipsyn.store.files import is_store, is_vacant, place_of, written_at
-from clipsyn.store.groups import ON_DISK, Group, Tree
-from clipsyn.store.samples import SampleTable, add_looks, correct
-from clipsyn.store.schema import (
+from clipsyn.store.files import (
     ANSWERS,
     FORMAT_VERSION,
-    IMPORTED,
     KINDS,
+    Place,
     below,
     folder_name,
+    is_store,
+    is_vacant,
     name_of_folder,
+    place_of,
+    written_at,
 )
+from clipsyn.store.groups import ON_DISK, Group, Tree, replaced_meanwhile
+from clipsyn.store.samples import SampleTable, add_looks, correct
 from clipsyn.text import advised, html_table
 
 if TYPE_CHECKING:
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
 
 _SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
 _MOST_KNOWN = 1024
-
-Refuse = Callable[[StoreError], None]
 
 
 class FeatureStore:
@@ -64,7 +64,6 @@ class FeatureStore:
         self.chunk_rows = chunk_rows
         self.tree = tree
         self._known: dict[Path, Group] = {}
-        self._sound: set[Path] = set()  # folders above groups, none of them a link
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
@@ -97,10 +96,9 @@ class FeatureStore:
         if not is_store(path) and is_vacant(path):
             about = {"store_id": secrets.token_hex(16), "chunk_rows": chunk_rows}
             content = json.dumps({"format": FORMAT_VERSION, **about}, indent=2).encode()
-            with files.writing(path):
-                path.mkdir(parents=True, exist_ok=True)
-                files.write_file(path / MARKER, content, scratch=scratch(path))
-                make_groups(path, path)
+            path.mkdir(parents=True, exist_ok=True)
+            files.write_file(path / MARKER, content, scratch=scratch(path))
+            make_groups(path, path)
         return cls.open(path)
 
     def __repr__(self) -> str:
@@ -134,27 +132,17 @@ class FeatureStore:
 
     # What there is
 
-    def groups(
-        self, kind: str, refuse: Refuse | None = None
-    ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every folder of a group, or of what is left of one, sorted.
-
-        `refuse` is told of folders that cannot be read; without it they are an error.
-        """
+    def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Names and path of every folder of a group, or of what is left of one, sorted."""
         paths = [self.path / kind]
         for _ in KINDS[kind]:
-            paths = [path / name for path in paths for name in self._folders(path, refuse)]
+            paths = [path / name for path in paths for name in self.tree.folders(path)]
         for path in paths:
             yield tuple(map(name_of_folder, below(self.path, path)[1:])), path
 
-    def _folders(self, path: Path, refuse: Refuse | None) -> list[str]:
-        try:
-            return self.tree.folders(path)
-        except StoreError as error:
-            if refuse is None:
-                raise
-            refuse(error)
-            return []
+    def places(self) -> list[Place]:
+        """Kind and names of every group, or of what is left of one, by kind."""
+        return [(kind, *names) for kind in KINDS for names, _ in self.groups(kind)]
 
     def group(self, path: Path) -> Group:
         """The group in a folder of the store; raises DamagedStore if another one belongs there.
@@ -166,10 +154,13 @@ class FeatureStore:
         known = self._known.get(path)
         if known and seen and known.seen == seen:
             return known
-        if self.tree is ON_DISK and path.parent not in self._sound:
-            files.check_folders(self.path, path.parent)
-            self._sound.add(path.parent)
-        group = Group(self.path, path, self.tree.attributes(path), seen, self.tree)
+        try:
+            attributes = self.tree.attributes(path)
+        except DamagedStore:
+            if self.tree.seen(path) != seen or not self.tree.exists(path):
+                raise replaced_meanwhile(self.path, str(path.relative_to(self.path))) from None
+            raise
+        group = Group(self.path, path, attributes, seen, self.tree)
         if seen and time.time_ns() - seen[1] > _SETTLED_NS:
             if len(self._known) >= _MOST_KNOWN:  # the oldest goes
                 self._known.pop(next(iter(self._known)), None)
@@ -177,18 +168,12 @@ class FeatureStore:
         return group
 
     def is_imported(self, path: Path) -> bool:
-        """Whether the group in a folder was made elsewhere; of a damaged one, what it still says.
-
-        Who reads it is told of the damage.
-        """
+        """Whether the group in a folder was made elsewhere; who reads a damaged one is told so."""
         if (facts := self.tree.facts(path)) is not None:
             return "imported" in facts
         try:
             return self.group(path).imported
         except DamagedStore:
-            with suppress(DamagedStore):
-                identity = self.tree.attributes(path).get("identity")
-                return isinstance(identity, dict) and identity.get("source") == IMPORTED
             return False
 
     def keys(self, **filters: Collection[str] | None) -> list[FeatureKey]:
@@ -347,7 +332,7 @@ class FeatureStore:
         too. prompts: the prompt set of logits or predictions, if it is known. made_by: a note on
         what made the numbers. replace: instead of other content under that name. In a ``with``
         block: the cell is visible when it has ended, and an exception leaves the store as it was.
-        Rows may come in blocks. Raises StaleCell where the name is taken, DatasetError where the
+        Raises StaleCell where the name is taken, DatasetError where the
         store has other samples.
 
         >>> import numpy as np
@@ -356,8 +341,7 @@ class FeatureStore:
         >>> samples = SampleTable.of("digits", "test", ["a", "b"], [0, 1], ["zero", "one"])
         >>> with store.writer(samples, "mine") as cell:
         ...     cell.classes("simple", np.eye(2), scale=100.0)
-        ...     cell.embeddings([[0.6, 0.8]])
-        ...     cell.embeddings([[0.0, 1.0]])
+        ...     cell.embeddings([[0.6, 0.8], [0.0, 1.0]])
         >>> store.pool("digits", "test").logits[:, 0].round()
         array([[ 60.,  80.],
                [  0., 100.]], dtype=float32)
@@ -383,14 +367,14 @@ class FeatureStore:
         """Correct labels and class names of a frozen sample table; its images stay the same."""
         self.check_writable()
         path = self.samples_path(table.dataset, table.split)
-        with files.writing(self.path), files.locked(path):
+        with files.locked(path):
             correct(self.group(path), table, scratch(self.path))
 
     def add_looks(self, dataset: str, split: str, looks: NDArray[np.uint64]) -> None:
         """Complete a frozen sample table by what its images look like: see `SampleTable`."""
         self.check_writable()
         path = self.samples_path(dataset, split)
-        with files.writing(self.path), files.locked(path):
+        with files.locked(path):
             add_looks(self.group(path), looks, scratch(self.path))
 
 

@@ -1,6 +1,7 @@
-"""Files and folders of a store; refusals of the operating system become one sentence.
+"""How a store lies on a disk: its kinds of groups, their folders and arrays, its files.
 
-A lacking permission is never taken for an empty folder or a missing file.
+`docs/store.md` is the same in prose. Shapes and chunks follow from named dimensions: `sample`
+arrays are cut into chunks of `chunk_rows` rows by the full width, all others are one chunk.
 """
 
 from __future__ import annotations
@@ -8,107 +9,149 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
-import shutil
-import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
 
-from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.errors import DamagedStore, StoreError, UnsupportedFormat, UsageError
 from clipsyn.names import MARKER, Address, Location, is_url
 from clipsyn.settings import check_outside
 from clipsyn.text import advised
 
+METADATA = "zarr.json"  # of a group or an array
+FORMAT_VERSION = "2.0"  # of a store: readers refuse another major version
+IDENTITY_VERSION = "2.0"  # of identities: with another one, all cells are made again
+MOST_CHUNK_ROWS = 1 << 20
+IMPORTED = "imported"  # the `source` in the identity of what was made elsewhere
+_LONGEST = 255  # bytes of a folder's name
+_AMBIGUOUS_HYPHEN = re.compile(r"-(?=[-/])|(?<=[-/])-")
+
+KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are called after
+    "samples": ("dataset", "split"),  # which images
+    "classes": ("dataset", "prompts", "backbone"),  # class embeddings
+    "features": ("dataset", "split", "perturbation", "backbone"),  # image embeddings
+    "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
+    "predictions": ("dataset", "split", "perturbation", "backbone", "prompts"),  # without logits
+}
+Place = tuple[str, ...]  # kind and names of a group
+PROMPTS = "imported"  # stands for the prompt set of what was imported and is of no known one
+ANSWERS = ("logits", "predictions")  # made from features and classes, or imported without these
+ORDER = tuple(KINDS)  # of publishing: sources go first
+
+
+def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
+    """Raise UnsupportedFormat for another major version; a newer minor one is read."""
+    if version.partition(".")[0] != ours.partition(".")[0]:
+        raise UnsupportedFormat(
+            f"{what} has format {version[:40]}, this clipsyn reads {ours}: "
+            "pip install --upgrade clipsyn"
+        )
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    name: str
+    dims: tuple[str, ...]
+    dtype: str  # Zarr's name: numpy's, or "string" for variable-length UTF-8
+    fill: float | int | bool | str
+    doc: str
+
+
+NAN = float("nan")
+LOOK = "look"  # the array that a table need not have: of imported images nobody knows it
+
+_VALID = ArraySpec("valid", ("sample",), "bool", False, "whether there is a value")
+_CONFIDENCE = ArraySpec("confidence", ("sample",), "float32", NAN, "NaN where not valid")
+_PREDICTION = ArraySpec(
+    "prediction", ("sample",), "uint16", 65535, "65534: none of the classes; 65535: not valid"
+)
+GROUPS: dict[str, tuple[ArraySpec, ...]] = {
+    "samples": (
+        ArraySpec("sample_id", ("sample",), "string", "", "unique within the split, for ever"),
+        ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
+        ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
+        ArraySpec(LOOK, ("sample",), "uint64", 0, "64-bit difference hash; 0 where not known"),
+    ),
+    "classes": (
+        ArraySpec("class_embedding", ("class", "embed"), "float32", NAN, "unit norm, of prompts"),
+    ),
+    "features": (
+        ArraySpec("image_embedding", ("sample", "embed"), "float16", NAN, "NaN where not valid"),
+        _VALID,
+    ),
+    "logits": (
+        ArraySpec("logit", ("sample", "class"), "float32", NAN, "NaN where not valid"),
+        _PREDICTION,
+    ),
+    "predictions": (_PREDICTION,),
+}
+HELD = {"features": "embeddings", "logits": "logits", "predictions": "predictions"}  # as users say
+
+
+def arrays_of(kind: str, identity: Mapping[str, Any]) -> tuple[ArraySpec, ...]:
+    """The arrays of a group. Imported logits and predictions have no features beside them."""
+    if kind not in ("logits", "predictions") or identity.get("source") != IMPORTED:
+        return GROUPS[kind]
+    with_confidences = kind == "predictions" and identity.get("confidences") is True
+    return (*GROUPS[kind], *((_CONFIDENCE,) if with_confidences else ()), _VALID)
+
+
+@lru_cache(4096)
+def folder_name(name: str) -> str:
+    """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``.
+
+    Hyphens that could be read as a ``/``, a leading dot, and the dot of ``zarr.json`` are escaped,
+    too. Raises UsageError for a name that is too long for a file system.
+    """
+    quoted = _AMBIGUOUS_HYPHEN.sub("%2D", quote(name, safe="/@=+,", errors="surrogatepass"))
+    if quoted.startswith(".") or quoted == METADATA:
+        quoted = quoted.replace(".", "%2E", 1)
+    folder = quoted.replace("/", "--")
+    if len(folder) > _LONGEST:
+        raise UsageError(
+            f"'{name[:40]}…' is too long for a name: it makes {len(folder)} bytes in a path, and "
+            f"file systems take {_LONGEST}; shorten it"
+        )
+    return folder
+
+
+@lru_cache(4096)
+def name_of_folder(folder: str) -> str:
+    return unquote(folder.replace("--", "/"), errors="surrogatepass")
+
+
+def place(store: Path, path: Path) -> list[str]:
+    """Kind and names of the group in the folder at `path`."""
+    kind, *folders = below(store, path)
+    return [kind, *map(name_of_folder, folders)]
+
+
+def below(store: Path, path: Path) -> tuple[str, ...]:
+    """The parts of a path in the store's folder: quicker than `relative_to`, for thousands."""
+    return path.parts[len(store.parts) :]
+
+
+# Files and folders
+
+
 PARTIAL = ".partial"
 WIP = ".wip"  # the folder of what is being written
 _INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
-METADATA = "zarr.json"  # of a group or an array
-_MODE = 0o666  # of a new file, less what the umask forbids: as everywhere
-_COPIED = 1 << 20  # bytes at a time
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no pipe is waited for
-_NOT_REGULAR = (errno.ELOOP, errno.ENXIO)  # of links and sockets that are opened so
 MOST_METADATA = 64 << 20  # bytes; those of 20,000 classes and 100,000 chunks have a few millions
-_LOCK_LOOKS, _LOCK_PAUSE = 3_000, 0.02  # seconds
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raise StoreError where `path` cannot be read; that it is missing passes as OSError."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except PermissionError as error:
-        raise StoreError(
-            f"you may not read {error.filename or path}: ask its owner for the permission "
-            "(`chmod -R a+rX` gives it)"
-        ) from error
-    except OSError as error:
-        raise StoreError(f"{error.filename or path} cannot be read: {error.strerror}") from error
-
-
-@contextmanager
-def opened(file: Path, most: int | None = None) -> Iterator[tuple[int, int]]:
-    """A descriptor and the size of a file of a store, which may come from a stranger.
-
-    Raises DamagedStore for more than `most` bytes, and for what is no regular file: a link could
-    lead to any file of this machine, a pipe or a device never ends. That there is none passes as
-    OSError.
-    """
-    with reading(file):
-        descriptor = _open(file)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _no_file(file)
-        if most is not None and status.st_size > most:
-            raise DamagedStore(
-                f"{file} has {status.st_size:,} bytes, more than any file of its kind"
-            )
-        yield descriptor, status.st_size
-    finally:
-        os.close(descriptor)
-
-
-def _open(file: Path) -> int:
-    try:
-        return os.open(file, _READ)
-    except OSError as error:
-        if error.errno in _NOT_REGULAR:
-            raise _no_file(file) from None
-        raise
-
-
-def _no_file(file: Path) -> DamagedStore:
-    return DamagedStore(
-        f"{file} is a link, a device, or a folder for a file, as no store has it: remove it, or "
-        "put back what was there"
-    )
-
-
-def check_folder(path: Path) -> None:
-    """Raise DamagedStore for a link in the place of a folder of a store."""
-    if path.is_symlink():
-        raise _no_file(path)
-
-
-def check_folders(store: Path, path: Path) -> None:
-    """Raise DamagedStore for links in the place of folders from a store down to `path`."""
-    while path != store:
-        check_folder(path)
-        path = path.parent
 
 
 def read_file(file: Path, most: int = MOST_METADATA) -> bytes:
-    """The content of a file of a store (see `opened`); raises DamagedStore for more than `most`."""
-    with (
-        reading(file),
-        opened(file, most) as (descriptor, size),
-        open(descriptor, "rb", closefd=False) as stream,
-    ):
-        return stream.read(size)
+    """The content of a file; raises DamagedStore for more than `most` bytes."""
+    with file.open("rb") as stream:
+        if (there := os.fstat(stream.fileno()).st_size) > most:
+            raise DamagedStore(f"{file} has {there:,} bytes, more than any file of its kind")
+        return stream.read()
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
@@ -117,52 +160,37 @@ def file_at(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError:
-        with reading(path):
-            raise
     return status.st_ino, status.st_ctime_ns  # inode numbers alone are used again
 
 
 def exists(path: Path) -> bool:
+    """A lacking permission is never taken for a missing file."""
     return file_at(path) is not None
 
 
 def entries(path: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder, sorted by name; none where there is no folder."""
     try:
-        with reading(path), os.scandir(path) as scan:
+        with os.scandir(path) as scan:
             return sorted(scan, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, and of links, which whoever opens them refuses.
-
-    Hidden ones are left out: no name in a store makes a hidden folder.
-    """
-    check_folder(path)
-    with reading(path):
-        return [
-            entry.name
-            for entry in entries(path)
-            if not entry.name.startswith(".") and (entry.is_dir() or entry.is_symlink())
-        ]
+    """Names of the folders in a folder, sorted; no name in a store makes a hidden folder."""
+    return [
+        entry.name for entry in entries(path) if entry.is_dir() and not entry.name.startswith(".")
+    ]
 
 
-def size(path: Path) -> int:
+def size(path: Path | str) -> int:
     """Bytes of all files under a folder; files that vanish meanwhile are not counted."""
-    with reading(path):
-        return _size(os.fspath(path))
-
-
-def _size(folder: str) -> int:
-    """Of texts, not paths: a list of thousands of cells asks for it."""
     total = 0
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as scan:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as scan:
         for entry in scan:
             with suppress(FileNotFoundError):
-                total += _size(entry.path) if entry.is_dir() else entry.stat().st_size
+                total += size(entry.path) if entry.is_dir() else entry.stat().st_size
     return total
 
 
@@ -172,35 +200,26 @@ def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = 
     Until it is complete it lies in `scratch`, a folder of the same file system, or beside `path`.
     """
     partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
     try:
-        for buffer in buffers:
-            _write_all(descriptor, memoryview(buffer))
-        os.fsync(descriptor)
-    except OSError:
+        with partial.open("xb", buffering=0) as file:
+            for buffer in buffers:
+                left = memoryview(buffer)
+                while left.nbytes:
+                    left = left[file.write(left) :]
+            os.fsync(file.fileno())
+    except OSError as error:
         partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
         raise
-    finally:
-        os.close(descriptor)
     partial.replace(path)
     sync(path.parent)
-
-
-def copy_file(file: Path, path: Path, most: int) -> None:
-    """Copy a file of others, not yet synced; raises DamagedStore for more than `most` bytes."""
-    with (
-        opened(file, most) as (source, _),
-        open(source, "rb", closefd=False) as of,
-        path.open("xb") as to,
-    ):
-        shutil.copyfileobj(of, to, _COPIED)
 
 
 @contextmanager
 def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Wait until no other process holds the folder, or only such as share it; then hold it.
 
-    Nobody waits for more than a minute, nor where there is no folder or no lock.
+    Nobody waits where there is no folder or no lock.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -208,23 +227,11 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
         return
     try:
-        _lock(descriptor, shared)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, shared: bool) -> None:
-    how = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    for _ in range(_LOCK_LOOKS):
-        try:
-            fcntl.flock(descriptor, how)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE)
-        except OSError:  # there are none
-            return
-        else:
-            return
 
 
 def sync(path: Path) -> None:
@@ -236,11 +243,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, buffer: memoryview) -> None:
-    while buffer.nbytes:
-        buffer = buffer[os.write(descriptor, buffer) :]
-
-
 def rename_unless_taken(folder: Path, target: Path) -> bool:
     """Rename a folder; False where another one, which is not empty, is at `target` already."""
     try:
@@ -250,33 +252,6 @@ def rename_unless_taken(folder: Path, target: Path) -> bool:
             raise
         return False
     return True
-
-
-_DENIED = (
-    "you may not write there: ask its owner for the permission (`chmod -R g+rwX` gives it to the "
-    "group), or choose another folder"
-)
-_ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "the disk quota is used up: free some space",
-    errno.EROFS: "the file system is read-only: copy the store or choose another folder",
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-}
-
-
-@contextmanager
-def writing(store: Path) -> Iterator[None]:
-    """Raise StoreError, in one sentence, where the operating system refuses to write."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _ADVICE:
-            raise
-        raise StoreError(
-            f"cannot write to {store}: {_ADVICE[error.errno]}, then run the same command again; "
-            "finished blocks are kept"
-        ) from error
 
 
 # Where stores are

@@ -1,34 +1,31 @@
 """Groups of a store as readers see them, and the tree of folders in which they lie.
 
 Every reader gets groups and their arrays here. So it never gets a group that was moved,
-attributes that were altered or are not what the schema says, or a chunk that belongs to another
-group.
+attributes that were altered, or a chunk that belongs to another group.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StaleCell, UnsupportedFormat
-from clipsyn.methods.numerics.logits import NO_CLASS, is_scale
 from clipsyn.names import MARKER, fingerprint
 from clipsyn.store import arrays, files
-from clipsyn.store.layout import Layout
-from clipsyn.store.schema import (
+from clipsyn.store.arrays import Layout
+from clipsyn.store.files import (
     ANSWERS,
     HELD,
     IMPORTED,
     LOOK,
     MOST_CHUNK_ROWS,
-    ArraySpec,
     arrays_of,
     below,
     check_format,
@@ -37,9 +34,7 @@ from clipsyn.store.schema import (
 
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 FileStamp = tuple[int, int]
-_SIZES = {"byte": 32}  # of a SHA-256; all other dimensions may have any length
 _SEEN = ("kind", "fingerprint", "arrays", "class_names", "metric", "licence", "logit_scale")
-_LARGEST = 1e30  # of numbers: their products fit float64
 
 
 class Tree:
@@ -84,7 +79,7 @@ class Tree:
 
     def seen(self, path: Path) -> FileStamp | None:
         """A value that changes when the group is replaced; None where there is no metadata."""
-        return files.file_at(path / arrays.METADATA)
+        return files.file_at(path / files.METADATA)
 
     def facts(self, path: Path) -> Mapping[str, Any] | None:
         """What a table of cells shows of a group, where that is known without reading it."""
@@ -96,12 +91,12 @@ class Tree:
 
     def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
         """As `arrays.read`, of an array of a group."""
-        return arrays.read(path / array, rows, listed)
+        return arrays.read(path / array, listed, rows)
 
-    def copy(self, path: Path, folder: Path, names: Mapping[str, int]) -> None:
-        """Copy files of a group into a folder; `names` have the bytes that each has at most."""
-        for name, most in names.items():
-            files.copy_file(path / name, folder / name, most)
+    def copy(self, path: Path, folder: Path, names: Sequence[str]) -> None:
+        """Copy files of a group into a folder."""
+        for name in names:
+            shutil.copyfile(path / name, folder / name)
 
     def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
         """As `arrays.damage`, of an array of a group."""
@@ -133,8 +128,7 @@ def replaced_meanwhile(store: Path, what: str) -> StaleCell:
 class Group:
     """One published group with complete attributes that belongs where it is.
 
-    Making one raises DamagedStore for attributes that were altered, are not what the schema says of
-    their kind, or belong elsewhere.
+    Making one raises DamagedStore for attributes that were altered, or belong elsewhere.
     """
 
     store: Path
@@ -145,11 +139,11 @@ class Group:
 
     def __post_init__(self) -> None:
         try:
-            wrong = self._altered() or _misfit(self.attributes, self.kind) or self._inconsistent()
+            wrong = self._altered() or self._inconsistent()
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             wrong = f"its attributes cannot be ({error})"
         if wrong:
-            raise DamagedStore(f"{self.path / arrays.METADATA} is damaged: {wrong}")
+            raise DamagedStore(f"{self.path / files.METADATA} is damaged: {wrong}")
         kind, *names = self["place"]
         belongs = (kind, *map(folder_name, names))
         if belongs != below(self.store, self.path):
@@ -186,22 +180,17 @@ class Group:
         return (self.provenance.get("encoder") or {}).get("source")
 
     @cached_property
-    def specs(self) -> tuple[ArraySpec, ...]:
-        """What its arrays should be."""
-        specs = arrays_of(self.kind, self["identity"])
-        return tuple(spec for spec in specs if spec.name != LOOK or LOOK in self["arrays"])
-
-    @cached_property
     def arrays(self) -> Mapping[str, Layout]:
         """Its arrays, as it lists them."""
-        return {spec.name: Layout.parse(self["arrays"][spec.name]) for spec in self.specs}
+        return {name: Layout.parse(listed) for name, listed in self["arrays"].items()}
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
         """The length of each dimension."""
         return {
             dim: length
-            for spec in self.specs
+            for spec in arrays_of(self.kind, self["identity"])
+            if spec.name in self.arrays
             for dim, length in zip(spec.dims, self.arrays[spec.name].shape, strict=True)
         }
 
@@ -242,10 +231,6 @@ class Group:
             if self.tree.seen(self.path) != self.seen:
                 raise replaced_meanwhile(self.store, self.name) from None
             raise
-        if array == "class_embedding" and not np.isfinite(values).all():
-            raise DamagedStore(
-                f"{self.name} in {self.store} has class embeddings that are no numbers"
-            )
         return values
 
     def _altered(self) -> str | None:
@@ -257,122 +242,15 @@ class Group:
         return None
 
     def _inconsistent(self) -> str | None:
-        """In words, which arrays are not of the type and the dimensions that the schema says."""
-        specs = {spec.name: spec for spec in self.specs}
-        if self["arrays"].keys() != specs.keys():
+        """In words, which arrays are not of the type and the dimensions that its kind has."""
+        if self["kind"] != self.kind:
+            return f"its kind is {self['kind']}, in a folder of {self.kind}"
+        specs = {spec.name: spec for spec in arrays_of(self.kind, self["identity"])}
+        if {LOOK, *self.arrays} != {LOOK, *specs}:
             return f"it lists other arrays than {', '.join(specs)}"
-        sizes = dict(_SIZES)
-        if self.kind == "classes":
-            sizes["class"] = len(self["identity"]["class_names"])
-        for name, spec in specs.items():
-            there = self.arrays[name]
-            expected = tuple(
-                sizes.setdefault(dim, length)
-                for dim, length in zip(spec.dims, there.shape, strict=False)
-            )
-            if (there.shape, there.dtype, len(expected)) != (expected, spec.dtype, len(spec.dims)):
-                return f"array {name} is {there.dtype} {there.shape}, not {spec.dtype} {spec.dims}"
+        for name, there in self.arrays.items():
+            spec = specs[name]
+            expected = tuple(self.sizes[dim] for dim in spec.dims)
+            if (there.shape, there.dtype) != (expected, spec.dtype):
+                return f"array {name} is {there.dtype} {there.shape}, not {spec.dtype} {expected}"
         return None
-
-
-# What attributes are, so that readers need not look again: dotted names, ? behind one that may be
-# missing or null, each with its type or a function that says whether a value fits.
-
-
-def _texts(value: Any) -> bool:
-    """Of thousands of classes, so not one by one."""
-    return type(value) is list and set(map(type, value)) <= {str}
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
-
-
-def _mappings(value: Any) -> bool:
-    return type(value) is list and all(type(item) is dict for item in value)
-
-
-_EVERY_GROUP: dict[str, Any] = {
-    "kind": str,
-    "identity": dict,
-    "arrays": dict,
-    "place": lambda value: _texts(value) and len(value) > 1,
-    "provenance?": dict,
-    "provenance?.workers?": _mappings,
-    "provenance?.encoder?": dict,
-    "provenance?.encoder?.source?": str,
-    "provenance?.encoder?.device?": str,
-    **{f"provenance?.encoder?.{name}?": _number for name in ("gflops", "image_parameters")},
-    **{f"provenance?.{name}?": str for name in ("finished", "written", "made_by")},
-    "provenance?.encode_seconds?": _number,
-}
-_ENCODER = {
-    "identity.backbone": dict,
-    "identity.backbone.weights": str,
-    "identity.backbone.precision": str,
-    "identity.backbone.preprocess": dict,
-    "identity.backbone.architecture?": str,
-    "identity.backbone.pretrained?": str,
-}
-_TEXT = {
-    "identity.class_names": _texts,
-    "identity.prompts": dict,
-    "identity.prompts.name": str,
-    "identity.prompts.templates?": _texts,
-    "identity.prompts.per_class?": lambda value: (
-        type(value) is dict and all(map(_texts, value.values()))
-    ),
-    "logit_scale": lambda value: _number(value) and is_scale(value),
-}
-_ANSWERS = {f"identity.{name}": str for name in ("features", "classes", "prompts")}
-_IMPORTED_CELL = {
-    **{f"identity.{name}": str for name in ("samples", "content", "backbone")},
-    "identity.class_names?": _texts,
-    "identity.prompts?": str,
-    "identity.confidences?": bool,
-    "invalid": lambda value: (
-        type(value) is dict
-        and all(type(count) is int and 0 <= count < _LARGEST for count in value.values())
-    ),
-    "source": lambda value: (
-        _mappings(value) and all(type(item.get("file")) is str for item in value)
-    ),
-}
-_FORMS: dict[tuple[str, bool], dict[str, Any]] = {  # by kind, and whether it was imported
-    ("samples", False): {
-        **dict.fromkeys(("identity.samples", "metric", "licence"), str),
-        "class_names": _texts,
-        "imported?": bool,
-    },
-    ("classes", False): {**_ENCODER, **_TEXT},
-    ("classes", True): {"identity.backbone": str, **_TEXT},
-    ("features", False): {
-        "identity.samples": str,
-        **_ENCODER,
-        "errors?": lambda value: type(value) is dict and set(map(type, value.values())) <= {str},
-    },
-    ("features", True): _IMPORTED_CELL,
-    **{(kind, False): _ANSWERS for kind in ANSWERS},
-    **{(kind, True): _IMPORTED_CELL for kind in ANSWERS},
-}
-
-
-def _misfit(attributes: Mapping[str, Any], kind: str) -> str | None:
-    """In words, what the attributes of a group in a folder of that kind are not; None if all fit.
-
-    What they say of `arrays` is compared when these are parsed.
-    """
-    imported = kind != "samples" and attributes["identity"].get("source") == IMPORTED
-    for path, form in (_EVERY_GROUP | _FORMS[kind, imported]).items():
-        value: Any = attributes
-        for name in path.split("."):
-            value = value.get(name.removesuffix("?"))
-            if value is None and name.endswith("?"):
-                break
-        else:
-            if type(value) is not form if isinstance(form, type) else not form(value):
-                return f"{path.replace('?', '')} is missing, or not what it should be"
-    if attributes["kind"] != kind:
-        return f"its kind is {attributes['kind'][:40]}, in a folder of {kind}"
-    names = attributes.get("class_names") or attributes["identity"].get("class_names") or ()
-    return f"it has {len(names):,} classes, more than any" if len(names) > NO_CLASS else None

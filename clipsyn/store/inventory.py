@@ -1,4 +1,4 @@
-"""What a store holds, whole: its groups, its cells as rows, and what lies unfinished in `.wip`.
+"""What a store holds, whether it is whole, and what lies unfinished in `.wip`.
 
 A running job writes into its drafts again and again. So what nobody has written to for a day is
 taken for dead: that needs no lock, and it holds for jobs on other machines, whatever the file
@@ -8,52 +8,25 @@ system.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from clipsyn.errors import MissingCell, StoreError
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import ClipsynError, MissingCell, StaleCell
+from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, by_severity
-from clipsyn.store import arrays, files
+from clipsyn.store import files
+from clipsyn.store.arrays import content_digest
 from clipsyn.store.drafts import discard, is_draft
-from clipsyn.store.features import FeatureStore, Refuse
-from clipsyn.store.groups import Group
-from clipsyn.store.schema import HELD, KINDS, ORDER, Place
-from clipsyn.text import advised
-
-
-class GroupPath(NamedTuple):
-    """One group, or what is left of it: its kind, its names by dimension, its path."""
-
-    kind: str
-    names: Mapping[str, str]
-    path: Path
-
-    @property
-    def place(self) -> Place:
-        return (self.kind, *self.names.values())
-
-
-def find_groups(
-    store: FeatureStore, filters: Mapping[str, Collection[str]], refuse: Refuse | None = None
-) -> list[GroupPath]:
-    """Groups whose names pass all filters; kinds that lack a filtered dimension are left out.
-
-    filters: dimension of KINDS -> names. One on backbones finds features, logits and class
-    embeddings, but no samples. `refuse` is told of folders that cannot be read; without it
-    they are an error.
-    """
-    groups = []
-    for kind, dimensions in KINDS.items():
-        if not set(filters) <= set(dimensions):
-            continue
-        for names, path in store.groups(kind, refuse):
-            named = dict(zip(dimensions, names, strict=True))
-            if all(named[dimension] in wanted for dimension, wanted in filters.items()):
-                groups.append(GroupPath(kind, named, path))
-    return groups
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import ANSWERS, HELD, LOOK, ORDER, Place
+from clipsyn.store.groups import ON_DISK, Group
+from clipsyn.text import advised, parse_json
 
 
 def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
@@ -65,8 +38,9 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     for what is left of a lost cell.
     """
     sets: dict[tuple[str, Path], list[str]] = {}  # one list for many cells
-    rows = []
-    for cell in map(store.cell, sorted(store.keys(), key=_in_order)):
+    rows, keys = list[dict[str, Any]](), store.keys()
+    keys.sort(key=lambda k: (k.dataset, k.split, by_severity(k.perturbation), k.backbone))
+    for cell in map(store.cell, keys):
         facts, source = cell.facts, (cell.key.backbone, cell.prompts_from)
         if source not in sets:
             sets[source] = cell.prompt_sets()
@@ -85,11 +59,6 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     return rows
 
 
-def _in_order(key: FeatureKey) -> tuple[Any, ...]:
-    """Sorts perturbations by their severity."""
-    return key.dataset, key.split, by_severity(key.perturbation), key.backbone
-
-
 def describe(store: FeatureStore) -> dict[str, Any]:
     """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
     marker = store.tree.marker(store.path)
@@ -101,10 +70,12 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
-    for group, backbone in _imported_groups(store):
-        entry = imports.setdefault(backbone, {"kinds": [], "files": []})
-        for field, values in (("kinds", [HELD[group.kind]]), ("files", group["source"])):
-            entry[field] += [value for value in values if value not in entry[field]]
+    for cell in map(store.cell, store.keys()):
+        for prompts in (cell.sets or (None,)) if cell.imported_as else ():
+            group = cell.group(prompts)
+            entry = imports.setdefault(cell.key.backbone, {"kinds": [], "files": []})
+            for field, values in (("kinds", [HELD[group.kind]]), ("files", group["source"])):
+                entry[field] += [value for value in values if value not in entry[field]]
     datasets = {}
     for (dataset, split), path in store.groups("samples"):
         group = store.group(path)
@@ -117,14 +88,6 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             "imported": group.attributes.get("imported", False),
         }
     return {**marker, "backbones": backbones, "imports": imports, "datasets": datasets}
-
-
-def _imported_groups(store: FeatureStore) -> Iterator[tuple[Group, str]]:
-    """Each group of an imported cell, with the backbone."""
-    for cell in map(store.cell, store.keys()):
-        if cell.imported_as:
-            for prompts in cell.sets or (None,):
-                yield cell.group(prompts), cell.key.backbone
 
 
 def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
@@ -144,16 +107,15 @@ def group_digest(store: FeatureStore, path: Path) -> str:
     return str(facts["content"]) if facts else store.group(path).content
 
 
-def remove(store: FeatureStore, groups: Collection[GroupPath]) -> None:
+def remove(store: FeatureStore, places: Collection[Place]) -> None:
     """Remove groups from the store; each is removed as a whole or stays.
 
     Sources go after what is made from them, so that stopping midway leaves no half of a cell.
     """
     store.check_writable()
-    with files.writing(store.path):
-        for group in sorted(groups, key=lambda group: -ORDER.index(group.kind)):
-            with suppress(FileNotFoundError):  # another command was faster
-                discard(store.path, group.path)
+    for place in sorted(places, key=lambda place: -ORDER.index(place[0])):
+        with suppress(FileNotFoundError):  # another command was faster
+            discard(store.path, store.at(*place))
 
 
 # Under `.wip`
@@ -179,7 +141,6 @@ class Leftover:
 
 def left_over(store: Path) -> list[Leftover]:
     """All that lies under `.wip`, drafts first; what vanishes while we look is left out."""
-    files.check_folder(store / files.WIP)
     lying = [Path(entry) for entry in files.entries(store / files.WIP)]
     found = []
     for path in sorted(lying, key=lambda path: (not is_draft(path), path)):
@@ -188,28 +149,17 @@ def left_over(store: Path) -> list[Leftover]:
     return found
 
 
-def unfinished(store: Path) -> list[Leftover]:
-    """Every draft in the store, sorted by target."""
-    return sorted(filter(lambda one: one.target, left_over(store)), key=lambda one: one.target)
-
-
 def _look_at(store: Path, path: Path) -> Leftover:
-    """That it is gone passes as OSError, unless it was a draft when its files were read."""
+    """That it is gone passes as OSError."""
     size = files.size(path) if path.is_dir() else path.lstat().st_size
-    written, name = _written(path), path.relative_to(store)
-    try:
-        if is_draft(path):
-            total = arrays.group_blocks(path / "group")
+    what = f"{path.relative_to(store)}, of a command that was writing or removing a group"
+    written, target, done, total = _written(path), "", 0, 0
+    if is_draft(path):
+        with suppress(ValueError):  # cut by a power cut
+            target, total = parse_json(files.read_file(path / "target")).values()
             done = len(list((path / "done").glob("[0-9]*")))
-            target = files.read_file(path / "target").decode()
-            if is_draft(path):  # still: it may have been finished meanwhile
-                what = f"{target}, {done} of {total} blocks done"
-                return Leftover(path, what, written, size, target, done, total)
-    except (StoreError, FileNotFoundError):
-        if is_draft(path):
-            return Leftover(path, f"{name}, a draft that is damaged", written, size)
-    what = f"{name}, of a command that was writing or removing a group"
-    return Leftover(path, what, written, size)
+            what = f"{target}, {done} of {total} blocks done"
+    return Leftover(path, what, written, size, target, done, total)
 
 
 def _written(path: Path) -> float:
@@ -217,25 +167,197 @@ def _written(path: Path) -> float:
 
     That is the time of the change of its status: a copy of an old file is new.
     """
-    return max(path.lstat().st_ctime for path in (path, *_below(path)))
-
-
-def _below(path: Path) -> Iterator[Path]:
-    for entry in files.entries(path) if path.is_dir() else ():
-        yield Path(entry)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(Path(entry))
+    return max(path.lstat().st_ctime for path in (path, *path.rglob("*")))
 
 
 def collect(store: Path, found: Collection[Leftover]) -> int:
     """Remove them; returns how many. What somebody has written to since they were found stays."""
     count = 0
-    with files.writing(store):
-        for one in found:
-            with suppress(FileNotFoundError):  # finished or removed by another command
-                if _written(one.path) > one.written:
-                    continue
-                # a draft goes as a whole, lest a marker outlive its block
-                discard(store, one.path) if one.path.is_dir() else one.path.unlink()
-                count += 1
+    for left in found:
+        with suppress(FileNotFoundError):  # finished or removed by another command
+            if _written(left.path) > left.written:
+                continue
+            # a draft goes as a whole, lest a marker outlive its block
+            discard(store, left.path) if left.path.is_dir() else left.path.unlink()
+            count += 1
     return count
+
+
+# Whether it is whole
+
+
+class Stale(str):
+    """A problem of what is whole, but was made of others than are there now."""
+
+
+def debris(store: FeatureStore, places: Collection[Place]) -> Iterator[str]:
+    """One sentence for every group that lacks a part without which it cannot be read.
+
+    places: of all groups of the store. This reads folders and no chunk.
+    """
+    there = {*places, *(place[:2] for place in places if place[0] == "samples")}
+    for place in places:
+        path = store.at(*place)
+        if not store.tree.seen(path) and store.tree.exists(path):
+            yield f"{_name(store, place)}: {path / files.METADATA} is missing"
+        for source in _sources(store, place, there):
+            lost = source not in there and not store.tree.exists(store.at(*source))
+            if lost and store.tree.exists(path):  # not removed meanwhile
+                yield f"{_name(store, place)}: the {source[0]} that it needs are lost"
+
+
+def _sources(store: FeatureStore, place: Place, there: Collection[Place]) -> Iterator[Place]:
+    """The groups that a group needs; of a dataset's splits any one will do."""
+    kind, *names = place
+    if kind == "classes":
+        yield "samples", names[0]
+    elif kind != "samples":
+        yield "samples", *names[:2]
+    if kind not in ANSWERS:
+        return
+    features = ("features", *names[:4])
+    if features in there or not store.is_imported(store.at(*place)):
+        yield features
+        yield "classes", names[0], names[4], names[3]
+
+
+def refused(store: FeatureStore, places: Iterable[Place]) -> Iterator[str]:
+    """A sentence for every cell that readers refuse by its metadata, a Stale one if it is whole.
+
+    places: of all groups of the store. No array is read; what is published at a URL was compared
+    when it was pushed.
+    """
+    for place in places if store.tree is ON_DISK else ():
+        try:
+            _check_current(store, place, with_answers=True)
+        except ClipsynError as error:
+            if store.tree.exists(store.at(*place)):  # not removed meanwhile
+                kind = Stale if isinstance(error, StaleCell) else str
+                yield kind(f"{_name(store, place)}: {error}")
+
+
+def _check_current(store: FeatureStore, place: Place, *, with_answers: bool) -> None:
+    """Raise what a reader raises of a cell that is of others than are there.
+
+    with_answers: also of stored logits and predictions, with the embeddings that they follow from.
+    """
+    if place[0] in ("samples", "classes"):
+        return
+    cell, embedded = store.cell(_key(place)), place[0] == "features"
+    if embedded or cell.sets:
+        cell.holding("valid", None if embedded else place[5])
+    for prompts in cell.prompt_sets() if embedded else ():
+        paths = {kind: store.at(kind, *cell.key.names, prompts) for kind in ANSWERS}
+        there = [kind for kind in ANSWERS if store.tree.exists(paths[kind])]
+        if with_answers or not there:
+            for kind in there or ["logits"]:
+                cell.stored(kind, prompts)
+
+
+def damage(store: FeatureStore, place: Place, *, deep: bool = False) -> list[str]:
+    """One sentence for everything in a group that was altered, a Stale one where nothing was.
+
+    With `deep`, logits and predictions are computed again and compared, too.
+    """
+    path, name = store.at(*place), _name(store, place)
+    looked_at = store.tree.seen(path)
+    problems = list(_problems(store, place, deep))
+    if problems and place[0] == "samples":  # unless labels are being corrected
+        with files.locked(path, shared=True):
+            problems = list(_problems(store, place, deep))
+    if not store.tree.exists(path) or store.tree.seen(path) != looked_at:
+        return []  # replaced or removed meanwhile
+    return [  # errors of readers name the group themselves
+        text if text.startswith(f"{name} in ") else type(text)(f"{name}: {text}")
+        for text in dict.fromkeys(problems)
+    ]
+
+
+def _problems(store: FeatureStore, place: Place, deep: bool) -> Iterator[str]:
+    try:
+        stored = store.group(store.at(*place))
+        damaged = list(_wrong_bytes(store, stored))
+        yield from damaged or _wrong_numbers(store, place, stored, deep)
+    except ClipsynError as error:
+        if f"{store.path}/" not in str(error) or _name(store, place) in str(error):
+            # else it is of another group, which says so itself
+            yield Stale(error) if isinstance(error, StaleCell) else str(error)
+
+
+def _wrong_bytes(store: FeatureStore, stored: Group) -> Iterator[str]:
+    """Altered chunks, and folders that were never part of the group."""
+    for name in store.tree.folders(stored.path):
+        if name not in (LOOK, *stored.arrays):  # it may be being added
+            yield f"folder {name} is no part of it: was it moved there?"
+    for name, listed in stored.arrays.items():
+        yield from store.tree.damage(stored.path, name, listed)
+
+
+def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool) -> Iterator[str]:
+    """Intact arrays that contradict the identity, or do not follow from their sources."""
+    _check_current(store, place, with_answers=False)
+    kind, *names = place
+    if kind in ANSWERS:
+        store.predictions(_key(place), names[4])
+    elif kind == "samples" and store.samples(*names).digest != stored["identity"]["samples"]:
+        yield "ids and content hashes do not match the digest"
+    if not deep:
+        return
+    if stored.imported and kind != "classes":
+        values = {name: stored.read(name) for name in stored.arrays}
+        if content_digest(values) != stored["identity"]["content"]:
+            yield "its arrays do not match the digest of its content"
+    if kind in ANSWERS:
+        blocks = stored.arrays["prediction"].blocks
+        for number, rows in enumerate(map(blocks.range, range(blocks.count))):
+            for wrong in _wrong_answers(store, place, stored, rows):
+                yield f"block {number} (rows {rows.start}-{rows.stop - 1}): {wrong}"
+
+
+def _wrong_answers(store: FeatureStore, place: Place, stored: Group, rows: range) -> Iterator[str]:
+    """Predictions that are not the largest logits, and what does not follow from the embeddings.
+
+    Another processor may add the terms of a product in another order: see `_rounding`.
+    """
+    logits = stored.read("logit", rows) if "logit" in stored.arrays else None
+    predicted = stored.read("prediction", rows)
+    if logits is not None and not np.array_equal(predictions(logits), predicted):
+        yield "predictions are not the largest logits"
+    if stored.imported:
+        return
+    again, within = _again(store, place, rows)
+    if logits is not None:
+        if not np.allclose(logits, again, rtol=0, atol=within, equal_nan=True):
+            yield "logits do not follow from the stored embeddings"
+        return
+    known, largest = predicted < again.shape[1], again.max(axis=1)
+    ours = np.take_along_axis(again, np.where(known, predicted, 0)[:, None], axis=1)[:, 0]
+    none = (predicted == NO_PREDICTION) & np.isnan(largest)
+    if not np.where(known, ours >= largest - 2 * within, none).all():
+        yield "predictions do not follow from the stored embeddings"
+
+
+def _again(store: FeatureStore, place: Place, rows: range) -> tuple[NDArray[np.float32], float]:
+    """Logits computed again, and the most by which another processor's may differ."""
+    key, prompts = _key(place), place[5]
+    store.cell(key).stored(place[0], prompts)  # raises StaleCell where they are of others
+    classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
+    again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
+    return again, _rounding(classes.shape[1], scale)
+
+
+def _rounding(width: int, scale: float) -> float:
+    """The most that two orders of summation may differ by: each errs by width x 2^-24 at most.
+
+    Of a product of vectors of unit norm in float32; Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd edition, section 3.1.
+    """
+    return 2 * width * 2.0**-24 * scale
+
+
+def _key(place: Place) -> FeatureKey:
+    return FeatureKey(*place[1:5])
+
+
+def _name(store: FeatureStore, place: Place) -> str:
+    return str(store.at(*place).relative_to(store.path))

@@ -24,7 +24,7 @@ from clipsyn.errors import LeakError, StoreError
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import CLEAN
 from clipsyn.stats.images import Images, copies_note
-from clipsyn.store.layout import Layout
+from clipsyn.store.arrays import Layout
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import few, printable
 

@@ -23,12 +23,12 @@ from clipsyn.methods.numerics.blocks import read_ahead
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.methods.pool import Embeddings, Pool, on_disk
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
+from clipsyn.store.arrays import Blocks
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import PROMPTS
 from clipsyn.store.groups import Group, replaced_meanwhile
-from clipsyn.store.layout import Blocks
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.schema import PROMPTS
 from clipsyn.store.select import Names, prompt_sets, select
 
 _LOG = logging.getLogger("clipsyn")

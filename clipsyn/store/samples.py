@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from clipsyn.methods.numerics.logits import NO_CLASS
 from clipsyn.methods.pool import NO_LABEL, as_labels
 from clipsyn.names import Identity
 from clipsyn.stats.images import Images
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
+from clipsyn.store.arrays import Layout
+from clipsyn.store.files import IDENTITY_VERSION, LOOK
 from clipsyn.store.groups import Group, sealed
-from clipsyn.store.schema import IDENTITY_VERSION, LOOK
 from clipsyn.text import few
 
 
@@ -200,7 +201,7 @@ def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     if attributes != group.attributes:
         arrays.write_attributes(group.path, attributes, scratch)
     if arrays.damage(group.path / "label", label):
-        _write(group, "label", table.labels, scratch)
+        _write(group.path / "label", label, table.labels, scratch)
 
 
 def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:
@@ -209,19 +210,17 @@ def add_looks(group: Group, looks: NDArray[np.uint64], scratch: Path) -> None:
     Nobody reads it before all of it is written and the attributes list it, so that an extraction
     may be killed at any time.
     """
-    if LOOK not in group.arrays and LOOK in arrays.array_names(group.path):
-        _write(group, LOOK, looks, scratch)
-        listed = {**group["arrays"], LOOK: arrays.listing(group.path / LOOK).json()}
+    path, layout = group.path / LOOK, replace(group.arrays["label"], dtype=looks.dtype.name)
+    if LOOK not in group.arrays and files.exists(path):
+        _write(path, layout, looks, scratch)
+        listed = {**group["arrays"], LOOK: arrays.listing(path, layout).json()}
         attributes = sealed({**group.attributes, "arrays": listed})
         arrays.write_attributes(group.path, attributes, scratch)
 
 
-def _write(group: Group, array: str, values: NDArray[Any], scratch: Path) -> None:
-    blocks = group.arrays["label"].blocks
-    for block in range(blocks.count):
-        rows = blocks.range(block)
-        part = values[rows.start : rows.stop]
-        arrays.write_block(group.path / array, block, part, scratch)
+def _write(path: Path, layout: Layout, values: NDArray[Any], scratch: Path) -> None:
+    for block in range(layout.blocks.count):
+        arrays.write_block(path, layout, block, layout.part(values, block), scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:

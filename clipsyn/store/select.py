@@ -13,7 +13,7 @@ from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.schema import ANSWERS, KINDS, PROMPTS, Place
+from clipsyn.store.files import ANSWERS, KINDS, PROMPTS, Place
 from clipsyn.text import advised, few, running
 
 Names = str | Collection[str] | None
@@ -29,8 +29,8 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     cells = [("features", *key.names) for key in every]
     hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
     meant = _meant(cells, filters, hint)
-    passing = with_sources(cells, _names(meant))
-    keys = [key for key, cell in zip(every, cells, strict=True) if cell in passing]
+    names = _names(meant)
+    keys = [key for key in every if all(getattr(key, field) in names[field] for field in names)]
     _refuse_gaps(store, every, keys, meant)
     store.tree.expect(path for key in keys for path in _read_of(store, key))
     return keys
@@ -186,15 +186,22 @@ Filters = Mapping[str, Names]  # dimension of KINDS -> names or patterns
 Meant = Mapping[str, Collection[str]]  # the names that stand for them
 
 
-def choose(places: Collection[Place], filters: Filters, where: str) -> set[Place]:
+def choose(
+    places: Collection[Place], filters: Filters, where: str, *, sources: bool = True
+) -> list[Place]:
     """The places that pass every filter, with what they are made from (`with_sources`).
 
-    where: the store, as messages name it. Raises MissingCell where nothing passes.
+    where: the store, as messages name it. sources: False for those alone that have a name in each
+    filtered dimension. Raises MissingCell where nothing passes.
     """
-    chosen = with_sources(places, names_meant(places, filters, where))
+    meant = names_meant(places, filters, where)
+    if sources:
+        chosen = with_sources(places, meant)
+    else:
+        chosen = {place for place in places if _is_about(place, meant) and _passes(place, meant)}
     if not chosen:
         raise nothing_matches(where)
-    return chosen
+    return [place for place in places if place in chosen]
 
 
 def nothing_matches(where: str) -> MissingCell:
@@ -236,11 +243,12 @@ def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
     return cells | classes | samples
 
 
-def _passes(place: Place, meant: Meant, embedded: Collection[Place]) -> bool:
-    """What was imported without a known prompt set stands beside those of every set."""
-    of_no_set = place[0] in ANSWERS and place[5] == PROMPTS and place[1:5] not in embedded
+def _passes(place: Place, meant: Meant, embedded: Collection[Place] | None = None) -> bool:
+    """With `embedded`, what was imported without a known prompt set has every set."""
+    every = place[0] in ANSWERS and place[5] == PROMPTS and place[1:5] not in (embedded or ())
     return all(
-        name in meant.get(dimension, (name,)) or (of_no_set and dimension == "prompts")
+        name in meant.get(dimension, (name,))
+        or (every and embedded is not None and dimension == "prompts")
         for dimension, name in _named(place)
     )
 

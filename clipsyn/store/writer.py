@@ -1,16 +1,13 @@
 """Cells made elsewhere, written from Python or by an import; see `FeatureStore.writer`.
 
-The rows of a cell go into a draft block by block, so that memory holds one block. The draft gets
-its identity, which has a digest of all rows, when the last one is there. Nothing is visible before
-the cell is published; samples and class embeddings, which it needs, go first.
+Nothing is visible before the cell is published; samples and class embeddings, which it needs, go
+first. Its identity has a digest of all rows.
 """
 
 from __future__ import annotations
 
 import platform
-import secrets
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -20,24 +17,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import DamagedStore, DatasetError, InputError, StaleCell, UsageError
-from clipsyn.methods.numerics.logits import is_scale, predictions, zero_shot_logits
+from clipsyn.methods.numerics.logits import (
+    LARGEST_LOGIT,
+    NO_CLASS,
+    NO_PREDICTION,
+    finite_rows,
+    is_scale,
+    predictions,
+    zero_shot_logits,
+)
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import files
+from clipsyn.store.arrays import content_digest
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.rows import (
-    ContentDigest,
-    blanked,
-    class_indices,
-    content_digest,
-    known_rows,
-    matrix,
-    stored_confidences,
-    stored_predictions,
-)
+from clipsyn.store.files import ANSWERS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
 from clipsyn.store.samples import SampleTable, check_fits
-from clipsyn.store.schema import ANSWERS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
 from clipsyn.text import running
 
 NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
@@ -46,9 +42,8 @@ NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
 class CellWriter:
     """Writes one cell; made by `FeatureStore.writer`, which says how to use it.
 
-    It holds embeddings, logits or predictions. Each of these methods takes the next rows, in
-    the order of the samples, and may be called for one block of rows after another. `valid`, (row,)
-    bool, is False where an image has no value; what the other arrays hold there is ignored.
+    It holds embeddings, logits or predictions, a row a sample, in the order of these. `valid`,
+    (row,) bool, is False where an image has no value; what the other arrays hold there is ignored.
 
     All raise InputError for arrays that cannot be, UsageError for what does not go together.
     """
@@ -69,10 +64,7 @@ class CellWriter:
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
         self._classes: dict[str, tuple[NDArray[np.float32], float]] = {}  # and scale, by prompts
         self._draft: Draft | None = None  # of the rows
-        self._count = self._invalid = 0  # rows so far
-        self._waiting: list[Mapping[str, NDArray[Any]]] = []  # what the next block begins with
-        self._content = ContentDigest()
-        self._was: str | None = None
+        self._values: Mapping[str, NDArray[Any]] = {}  # the rows, by array
         self._drafts: list[Draft] = []  # of all that is written
         check_backbone_name(key.backbone)
         self._check_samples()
@@ -85,8 +77,7 @@ class CellWriter:
         try:
             if kind is None:
                 with files.locked(self.store.path):  # of two at once the second looks again
-                    self._was = self._checked()
-                    self._publish()
+                    self._publish(self.finish())
         finally:
             for draft in self._drafts:
                 draft.drop()
@@ -94,23 +85,17 @@ class CellWriter:
     # What is written
 
     def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
-        """Append image embeddings, (row, embed) of unit norm; they are stored in float16."""
-        values = matrix(str(self.key), "embeddings", rows)
-        known = known_rows(str(self.key), "embeddings", values, valid)
-        stored = blanked(values, known, np.float16)
-        check_unit_norm(str(self.key), stored)
-        sizes = {"embed": values.shape[1]}
-        self._append("features", {"image_embedding": stored, "valid": known}, sizes)
+        """Image embeddings, (row, embed) of unit norm; they are stored in float16."""
+        values, known = self._matrix("embeddings", rows, valid, np.float16)
+        check_unit_norm(str(self.key), values)
+        self._write("features", {"image_embedding": values, "valid": known})
 
     def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
-        """Append logits of any scale, (row, class), and the predictions that follow from them."""
-        values = matrix(str(self.key), "logits", rows)
-        known = known_rows(str(self.key), "logits", values, valid)
+        """Logits of any scale, (row, class), and the predictions that follow from them."""
+        values, known = self._matrix("logits", rows, valid, np.float32)
         self._check_count("logits", values.shape[1])
-        stored = blanked(values, known, np.float32)
-        rows_of: dict[str, NDArray[Any]] = {"logit": stored, "valid": known}
-        rows_of["prediction"] = predictions(stored)
-        self._append("logits", rows_of, {"class": values.shape[1]})
+        answers = {"logit": values, "valid": known, "prediction": predictions(values)}
+        self._write("logits", answers)
 
     def predictions(
         self,
@@ -118,18 +103,23 @@ class CellWriter:
         confidences: ArrayLike | None = None,
         valid: ArrayLike | None = None,
     ) -> None:
-        """Append predicted classes, (row,) indices, and the probability of each, (row,) 0 to 1.
+        """Predicted classes, (row,) indices, and the probability of each, (row,) 0 to 1.
 
         65534 is an answer that is none of the classes: it is wrong.
         """
-        where, count = str(self.key), self._n_classes("predictions")
-        values = class_indices(where, rows)
-        known = known_rows(where, "predictions", values, valid)
-        stored = stored_predictions(where, values, known, count)
-        rows_of: dict[str, NDArray[Any]] = {"prediction": stored, "valid": known}
+        values, count = class_indices(str(self.key), rows), self._n_classes("predictions")
+        known = self._known("predictions", values, valid)
+        outside = known & (values != NO_CLASS) & ((values < 0) | (values >= count))
+        if outside.any():
+            raise self._refused(
+                f"class {values[outside][0]} is outside 0 to {count - 1}: valid=… says which "
+                "images have no prediction"
+            )
+        predicted = np.where(known, values, NO_PREDICTION).astype(np.uint16)
+        answers: dict[str, NDArray[Any]] = {"prediction": predicted, "valid": known}
         if confidences is not None:
-            rows_of["confidence"] = stored_confidences(where, confidences, known)
-        self._append("predictions", rows_of)
+            answers["confidence"] = self._confidences(confidences, known)
+        self._write("predictions", answers)
 
     def classes(self, prompts: str, embeddings: ArrayLike, scale: float) -> None:
         """The class embeddings of a prompt set, (class, embed) of unit norm, and the logit scale.
@@ -137,14 +127,12 @@ class CellWriter:
         With them image embeddings have zero-shot logits, which are stored.
         """
         what = f"class embeddings '{prompts}'"
-        values = matrix(str(self.key), what, embeddings)
-        known_rows(str(self.key), what, values, None)
+        values, _ = self._matrix(what, embeddings, None, np.float32)
         self._check_count(what, len(values))
         check_unit_norm(f"classes by {self.key.backbone}", values)
         if not is_scale(scale):
             raise self._refused(f"the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
-        self._classes[prompts] = values.astype(np.float32), float(scale)
-        self._check_widths()
+        self._classes[prompts] = values, float(scale)
 
     def record(self, **attributes: Any) -> None:
         """What the cell's attributes say beside its identity, such as `source`; docs/store.md."""
@@ -153,16 +141,8 @@ class CellWriter:
     def finish(self) -> str:
         """Whether the cell is new, there (the same content) or replaced, once nothing forbids it.
 
-        Leaving the block does it. Raises InputError where rows are missing, and StaleCell where
-        other content has the name.
+        Leaving the block does it. Raises StaleCell where other content has the name.
         """
-        if self._was is None:
-            self._was = self._checked()
-        return self._was
-
-    # When all is written
-
-    def _checked(self) -> str:
         if (draft := self._draft) is None:
             raise UsageError(
                 f"{self.key}: nothing was written: give embeddings, logits or predictions"
@@ -174,12 +154,8 @@ class CellWriter:
             raise UsageError(
                 f"{self.key}: image embeddings depend on no prompts: leave prompts=… away"
             )
-        if self._count < len(self.samples):
-            raise self._refused(
-                f"{self._count:,} rows, where {self.samples.name} has {len(self.samples):,} samples"
-            )
         self._check_name()
-        self._draft = draft = replace(draft, identity=self._identity(draft))
+        self._check_widths(draft)
         changes = self._changes(draft)
         changes += ["kind" for path in self._others(draft) if self.store.is_imported(path)]
         for prompts in self._classes:
@@ -199,28 +175,34 @@ class CellWriter:
                 raise
             return ["damaged"]
 
-    def _publish(self) -> None:
+    # When all is written
+
+    def _publish(self, was: str) -> None:
         """Make everything ready before anything is visible; a cell comes after what it needs."""
         draft = self._draft
         assert draft
         texts = {prompts: self._classes_draft(prompts) for prompts in self._classes}
         self._drafts += texts.values()
         for prompts, text in texts.items():
-            if text.pending():
-                text.write(0, {"class_embedding": self._classes[prompts][0]}, {})
-        logits = [self._written_logits(prompts, text, draft) for prompts, text in texts.items()]
-        facts = self.samples.attributes() | {"imported": True}
-        self.store.samples_draft(self.samples).fill(self.samples.arrays(), facts)
+            text.write_all({"class_embedding": self._classes[prompts][0]})
+        logits = [self._written_logits(prompts, text) for prompts, text in texts.items()]
+        table = self.store.samples_draft(self.samples)
+        table.write_all(self.samples.arrays())
+        table.publish(lambda _: self.samples.attributes() | {"imported": True})
         for prompts, text in texts.items():
             about = {"logit_scale": self._classes[prompts][1], "provenance": self._provenance}
             self._release(text, about)
-        if self._was == "replaced":
+        if was == "replaced":
             kept = [derived.target for derived in logits if derived.is_published()]
             for path in self._others(draft):
                 if path not in kept:
                     discard(self.store.path, path)
-        invalid = {NO_VALUE: self._invalid} if self._invalid else {}
-        made = {"invalid": invalid, "source": [], "provenance": self._provenance}
+        invalid = int(np.count_nonzero(~self._values["valid"]))
+        made = {
+            "invalid": {NO_VALUE: invalid} if invalid else {},
+            "source": [],
+            "provenance": self._provenance,
+        }
         self._release(draft, {**made, **self._recorded})
         for derived in logits:
             self._release(derived, {})
@@ -228,11 +210,12 @@ class CellWriter:
     def _release(self, draft: Draft, about: Mapping[str, Any]) -> None:
         draft.publish(lambda _: about, replace=self.replace)
 
-    def _written_logits(self, prompts: str, classes: Draft, features: Draft) -> Draft:
+    def _written_logits(self, prompts: str, classes: Draft) -> Draft:
         """Logits block by block, from the embeddings that were written."""
+        assert self._draft
         identity: Identity = {
             "format": IDENTITY_VERSION,
-            "features": features.fingerprint,
+            "features": self._draft.fingerprint,
             "classes": classes.fingerprint,
             "prompts": prompts,
         }
@@ -242,7 +225,7 @@ class CellWriter:
         self._drafts.append(draft)
         embeddings, scale = self._classes[prompts]
         for block in draft.pending():
-            images = features.read("image_embedding", block)
+            images = draft.arrays["logit"][1].part(self._values["image_embedding"], block)
             logits = zero_shot_logits(images, embeddings, scale, rows=len(images))
             draft.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
         return draft
@@ -263,18 +246,17 @@ class CellWriter:
 
     # Identities
 
-    def _identity(self, draft: Draft) -> Identity:
-        """With which the rows are published, once all are there."""
+    def _identity(self, kind: str, values: Mapping[str, NDArray[Any]]) -> Identity:
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
-            "content": self._content.hexdigest(),
+            "content": content_digest(values),
             **vars(self.key),
             "samples": self.samples.digest,
-            "class_names": None if draft.kind == "features" else list(self.samples.class_names),
+            "class_names": None if kind == "features" else list(self.samples.class_names),
         }
-        if draft.kind == "predictions":
-            identity["confidences"] = draft.identity["confidences"]
+        if kind == "predictions":
+            identity["confidences"] = "confidence" in values
         return identity | ({} if self.prompts is None else {"prompts": self.prompts})
 
     def _classes_draft(self, prompts: str) -> Draft:
@@ -295,49 +277,65 @@ class CellWriter:
 
     # Rows
 
-    def _append(
-        self, kind: str, values: Mapping[str, NDArray[Any]], widths: Mapping[str, int] | None = None
-    ) -> None:
-        """Take the next rows of every array; whole blocks go into the draft."""
-        sizes = {"sample": len(self.samples), **(widths or {})}
-        if self._draft is None:
-            token = secrets.token_hex(10)  # the identity follows from the rows
-            own = (self.prompts or PROMPTS,) if kind in ANSWERS else ()
-            identity = {"source": IMPORTED, "confidences": "confidence" in values, "writing": token}
-            path = self.store.at(kind, *self.key.names, *own)
-            self._draft = replace(self.store.draft(path, kind, identity, sizes), id=token)
-            self._drafts.append(self._draft)
-        draft = self._draft
-        if kind != draft.kind or {spec.name for spec in draft.specs} != values.keys():
+    def _write(self, kind: str, values: Mapping[str, NDArray[Any]]) -> None:
+        if self._draft:
             raise UsageError(
-                f"{self.key}: {', '.join(values)} after {HELD[draft.kind]}: a cell holds one kind "
-                "of rows, all predictions with confidences or none"
+                f"{self.key}: {', '.join(values)} after {HELD[self._draft.kind]}: a cell is "
+                "written once, and holds one kind of rows"
             )
-        if sizes != draft.sizes:
+        if (count := len(values["valid"])) != len(self.samples):
             raise self._refused(
-                f"embeddings of width {sizes['embed']} after those of width "
-                f"{draft.sizes['embed']}: one backbone has one width"
+                f"{count:,} rows, where {self.samples.name} has {len(self.samples):,} samples"
             )
-        self._check_widths()
-        count = len(values["valid"])
-        if self._count + count > len(self.samples):
+        own = (self.prompts or PROMPTS,) if kind in ANSWERS else ()
+        sizes, path = {"sample": count}, self.store.at(kind, *self.key.names, *own)
+        for array, dim in (("image_embedding", "embed"), ("logit", "class")):
+            if array in values:
+                sizes[dim] = values[array].shape[1]
+        self._values = values
+        self._draft = self.store.draft(path, kind, self._identity(kind, values), sizes)
+        self._drafts.append(self._draft)
+        self._draft.write_all(values)
+
+    def _matrix(
+        self, what: str, rows: ArrayLike, valid: ArrayLike | None, dtype: type[np.floating[Any]]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(row, width) with NaN in rows that have no value, and (row,) which have one."""
+        given = np.asarray(rows)
+        if given.ndim != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
+            raise self._refused(f"{what} are numbers (row, width), not {_described(given)}")
+        with np.errstate(over="ignore"):  # what is too large is not finite, or far off unit norm
+            values = given if given.dtype == np.float16 else given.astype(np.float32)
+            known = self._known(what, values, valid)
+            stored = values.astype(dtype)
+        stored[~known] = np.nan
+        return stored, known
+
+    def _known(self, what: str, values: NDArray[Any], valid: ArrayLike | None) -> NDArray[np.bool_]:
+        """(row,) which rows have a value: all, or those of `valid`; they are finite."""
+        known = np.ones(len(values), np.bool_) if valid is None else np.array(valid)
+        if known.shape != (len(values),) or known.dtype != np.bool_:
+            raise self._refused(f"valid is bool ({len(values)},), not {_described(known)}")
+        if len(wrong := np.flatnonzero(known & ~finite_rows(values))):
             raise self._refused(
-                f"{self._count + count:,} rows, where there are {len(self.samples):,} samples"
+                f"{what} of {len(wrong):,} rows are not finite, or beyond {LARGEST_LOGIT:g} "
+                f"(row {wrong[0]} of {len(values):,}): valid=… says which images have none"
             )
-        self._invalid += count - int(np.count_nonzero(values["valid"]))
-        for array, rows in values.items():
-            self._content.add(array, rows)
-        start, blocks = 0, draft.blocks
-        while start < count:
-            block = self._count // blocks.rows
-            end = blocks.range(block).stop
-            part = slice(start, min(count, start + end - self._count))
-            self._waiting.append({array: rows[part] for array, rows in values.items()})
-            start, self._count = part.stop, self._count + part.stop - start
-            if self._count == end:
-                parts, self._waiting = self._waiting, []
-                whole = {array: np.concatenate([it[array] for it in parts]) for array in values}
-                draft.write(block, whole, {})
+        return known
+
+    def _confidences(self, confidences: ArrayLike, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(row,) probabilities; NaN where there is no prediction."""
+        values = np.asarray(confidences)
+        if values.shape != known.shape or values.dtype.kind not in "fiu":
+            raise self._refused(
+                f"confidences are numbers ({len(known)},), not {_described(values)}"
+            )
+        if len(wrong := np.flatnonzero(known & ~((values >= 0) & (values <= 1)))):
+            raise self._refused(
+                f"confidences are 0 to 1, one for each prediction, not {values[wrong[0]]:g} "
+                f"(row {wrong[0]})"
+            )
+        return np.where(known, values, np.nan).astype(np.float32)
 
     # What cannot be
 
@@ -378,15 +376,26 @@ class CellWriter:
         if there != (count := self._n_classes(what)):
             raise DatasetError(f"{self.key}: {what} of {there} classes, where there are {count}")
 
-    def _check_widths(self) -> None:
-        """Refuse class embeddings of another width than image embeddings, once both are there."""
-        width = self._draft.sizes.get("embed") if self._draft else None
+    def _check_widths(self, draft: Draft) -> None:
+        width = draft.sizes.get("embed")
         for prompts, (embeddings, _) in self._classes.items():
-            if width not in (None, own := embeddings.shape[1]):
+            if width != (own := embeddings.shape[1]):
                 raise self._refused(
                     f"class embeddings of '{prompts}' have width {own}, and image embeddings "
                     f"{width}: both come from one backbone"
                 )
+
+
+def class_indices(where: str, rows: ArrayLike) -> NDArray[np.integer[Any]]:
+    """(row,) of any type of whole numbers; raises InputError."""
+    values = np.asarray(rows)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise InputError(f"{where}: predictions are class indices (row,), not {_described(values)}")
+    return values
+
+
+def _described(values: NDArray[Any]) -> str:
+    return f"{values.dtype} {values.shape}"
 
 
 def _provenance(made_by: str) -> dict[str, str | None]:

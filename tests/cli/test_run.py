@@ -20,7 +20,8 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation import ProtocolSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import left_over, unfinished
+from clipsyn.store.inventory import left_over
+from tests.kills import unfinished
 
 # `clipsyn run`: stages announced, one summary at the end
 

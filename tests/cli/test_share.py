@@ -10,7 +10,6 @@ import pytest
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
 from tests.cli.test_imports import imported
 from tests.remote.publish import published
 from tests.remote.server import Server, serving
@@ -41,8 +40,9 @@ def lines(result: Any) -> list[str]:
 
 def test_push_says_the_size_first_and_pull_brings_it_back(clipsyn, path, place, tmp_path, fakes):
     said = lines(clipsyn("push", path, place))
-    groups = find_groups(FeatureStore.open(path), {})
-    size = f"{sum(FeatureStore.open(path).tree.size(group.path) for group in groups) / 1e6:,.1f} MB"
+    store = FeatureStore.open(path)
+    groups = store.places()
+    size = f"{sum(store.tree.size(store.at(*place)) for place in groups) / 1e6:,.1f} MB"
     shown = place.as_uri()
     assert said[0] == f"{shown}: {len(groups)} groups, {size}; none is there already"
     assert said[1] == f"pushed: `clipsyn ls {shown}` shows what is there"

@@ -12,8 +12,7 @@ from clipsyn.exchange.export import export
 from clipsyn.exchange.importing import import_files
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.verify import damage
+from clipsyn.store.inventory import damage
 
 
 def round_trip(fakes, store: FeatureStore, folder: Path, layout: str) -> FeatureStore:
@@ -83,7 +82,7 @@ def test_a_round_trip_is_a_whole_store_and_the_second_changes_nothing(
     fakes, mixed, tmp_path, layout
 ):
     again = round_trip(fakes, mixed, tmp_path, layout)
-    for group in find_groups(again, {}):
+    for group in again.places():
         assert list(damage(again, group, deep=True)) == []
     rows = import_files(tmp_path / "again", [tmp_path / "export"], ImportSettings())
     assert set(rows["was"]) == {"there"}

@@ -14,8 +14,7 @@ from clipsyn.errors import StaleCell
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.verify import damage, debris
+from clipsyn.store.inventory import damage, debris
 
 LABELS = ("clean", "jpeg:3", "fog:2")
 CLASSES = tuple(f"bird {number}" for number in range(7))  # enough for a top-5 accuracy
@@ -41,7 +40,7 @@ def kinds(store: FeatureStore) -> dict[str, set[str]]:
 
 
 def problems(store: FeatureStore) -> list[str]:
-    groups = find_groups(store, {})
+    groups = store.places()
     found = [one for group in groups for one in damage(store, group, deep=True)]
     return [*debris(store, groups), *found]
 
@@ -135,10 +134,11 @@ def test_what_other_weights_made_is_refused_or_replaced(fakes, tmp_path, before,
         fakes.fill(tmp_path / "store", others, **options)
     store = fakes.fill(tmp_path / "store", others, replace=True, **options)
     fakes.fill(tmp_path / "fresh", others, **options)
-    assert len(find_groups(store, {})) == 4  # samples, classes, features, and one of the two kinds
-    for group in find_groups(store, {}):
-        place = group.path.relative_to(store.path)
-        assert fakes.unlike(group.path, tmp_path / "fresh" / place) == []
+    assert len(store.places()) == 4  # samples, classes, features, and one of the two kinds
+    for place in store.places():
+        path = store.at(*place)
+        fresh = tmp_path / "fresh" / path.relative_to(store.path)
+        assert fakes.unlike(path, fresh) == []
     assert problems(store) == []
 
 

@@ -19,7 +19,7 @@ from clipsyn.images.perturb import apply, resolve
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import unfinished
+from tests.kills import unfinished
 
 
 def one_at_a_time(encoder: Any, source: Any, perturbation: str = "clean") -> np.ndarray:

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
 
 
 def every(store: FeatureStore) -> dict[str, str]:
     """The content of each group, by its path."""
-    groups = (store.group(group.path) for group in find_groups(store, {}))
+    groups = (store.group(store.at(*place)) for place in store.places())
     return {group.name: group.content for group in groups}
 
 

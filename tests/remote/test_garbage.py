@@ -17,8 +17,7 @@ from clipsyn.remote.index import Index
 from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.verify import Stale, damage
+from clipsyn.store.inventory import Stale, damage
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, push
 
@@ -63,7 +62,7 @@ def named(bucket: Bucket) -> set[str]:
 
 def problems(url: str) -> Iterator[str]:
     store = FeatureStore.open(url)
-    for group in find_groups(store, {}):
+    for group in store.places():
         yield from damage(store, group)
 
 
@@ -106,7 +105,7 @@ def test_what_is_no_published_group_stays(
     for path in others:
         bucket.write(path, b"mine")
     location = Location.of(bucket.url)
-    assert collect(location, left_over(location)) == len(find_groups(tiny_store, {}))
+    assert collect(location, left_over(location)) == len(tiny_store.places())
     assert bucket.paths() == sorted(others)
 
 

@@ -16,7 +16,6 @@ from clipsyn.errors import DamagedStore, StoreError, UnsupportedFormat
 from clipsyn.remote import index as indexes
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, Manifest
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
 
 SHOWN = "s3://lab/clip"
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
@@ -156,18 +155,19 @@ def slow_manifest(folder: Path) -> dict[str, list[Any]]:
 
 
 def test_manifest_names_every_file_of_a_group(tiny_store: FeatureStore) -> None:
-    groups = find_groups(tiny_store, {})
-    assert {one.kind for one in groups} == {
+    groups = tiny_store.places()
+    assert {place[0] for place in groups} == {
         "samples",
         "classes",
         "features",
         "logits",
         "predictions",
     }
-    for one in groups:
-        manifest = Manifest.of_folder(one.path)
-        assert json.loads(manifest.dumps())["files"] == slow_manifest(one.path)
-        assert manifest.bytes == tiny_store.tree.size(one.path)
+    for place in groups:
+        path = tiny_store.at(*place)
+        manifest = Manifest.of_folder(path)
+        assert json.loads(manifest.dumps())["files"] == slow_manifest(path)
+        assert manifest.bytes == tiny_store.tree.size(path)
 
 
 @pytest.mark.parametrize("special", ["link to a file", "link to a folder", "dangling", "pipe"])

@@ -22,7 +22,6 @@ import pytest
 
 from clipsyn.remote.index import Index
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
 from tests.kills import assert_sound, number_of_kills
 from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.copying import pull, push
@@ -137,5 +136,5 @@ def test_pull_killed(
         pull(server.url, path)
         assert fakes.unlike(tmp_path / "whole", path) == []
         assert list((path / ".wip").glob("pull-*")) == []
-    whole = len(find_groups(FeatureStore.open(tmp_path / "whole"), {}))
+    whole = len(FeatureStore.open(tmp_path / "whole").places())
     assert min(seen) < whole  # or none was killed in the middle

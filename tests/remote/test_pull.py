@@ -15,9 +15,8 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
+from clipsyn.store.inventory import damage, debris
 from clipsyn.store.merge import plan_merge
-from clipsyn.store.verify import damage, debris
 from tests.remote.copying import pull, push
 from tests.remote.publish import read_index, write_index
 from tests.remote.server import Server
@@ -40,7 +39,7 @@ def target(tmp_path: Path) -> Path:
 
 def check_whole(path: Path) -> None:
     store = FeatureStore.open(path)
-    groups = find_groups(store, {})
+    groups = store.places()
     assert list(debris(store, groups)) == []
     assert [problem for group in groups for problem in damage(store, group, deep=True)] == []
 
@@ -50,9 +49,7 @@ def test_everything_is_brought(
 ) -> None:
     (offer,) = pull(place, target).offers
     assert fakes.unlike(tiny_store.path, target) == []
-    assert offer.size == sum(
-        tiny_store.tree.size(group.path) for group in find_groups(tiny_store, {})
-    )
+    assert offer.size == sum(tiny_store.tree.size(tiny_store.at(*it)) for it in tiny_store.places())
     assert list((target / ".wip").iterdir()) == []
     check_whole(target)
 
@@ -126,7 +123,7 @@ def test_an_altered_file_never_becomes_visible(
     with pytest.raises(DamagedStore):
         pull(server.url, target)
     server.fault = lambda path: None
-    assert all(group.kind in ("samples", "classes", "features") for group in groups_of(target))
+    assert all(it[0] in ("samples", "classes", "features") for it in groups_of(target))
     for group in groups_of(target):
         assert list(damage(FeatureStore.open(target), group)) == []
     pull(server.url, target)
@@ -134,7 +131,7 @@ def test_an_altered_file_never_becomes_visible(
 
 
 def groups_of(path: Path) -> list[Any]:
-    return find_groups(FeatureStore.open(path), {})
+    return FeatureStore.open(path).places()
 
 
 def hostile(place: Path, name: str, data: bytes) -> None:

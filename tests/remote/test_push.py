@@ -16,8 +16,7 @@ from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.verify import damage, debris
+from clipsyn.store.inventory import damage, debris
 from tests.remote.copying import push
 from tests.remote.publish import read_index
 
@@ -54,21 +53,22 @@ def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
     assert index["store"] == tiny_store.tree.marker(tiny_store.path)
     assert [tuple(group["place"]) for group in index["groups"]] == sorted(index_of(place))
     expected = {"clipsyn.json", "index.json.gz"}
-    for group in find_groups(tiny_store, {}):
-        path = str(group.path.relative_to(tiny_store.path))
-        entry = index_of(place)[group.kind, *group.names.values()]
+    for each in tiny_store.places():
+        folder = tiny_store.at(*each)
+        path = str(folder.relative_to(tiny_store.path))
+        entry = index_of(place)[each]
         manifest = f"{path}/{entry['manifest'][:16]}/manifest.json"
         assert hashlib.sha256(found[manifest]).hexdigest() == entry["manifest"]
-        files = [file for file in group.path.rglob("*") if file.is_file()]
-        sizes = {str(file.relative_to(group.path)): file.stat().st_size for file in files}
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files}
         listed = json.loads(found[manifest])["files"]
         assert {name: size for name, (size, _) in listed.items()} == sizes
         assert entry["bytes"] == sum(sizes.values())
-        stored = tiny_store.group(group.path)
+        stored = tiny_store.group(folder)
         assert entry["fingerprint"] == stored["fingerprint"]
         assert entry["facts"] == stored.facts
         copies = {f"{path}/{entry['manifest'][:16]}/{name}": name for name in sizes}
-        assert all(found[copy] == (group.path / name).read_bytes() for copy, name in copies.items())
+        assert all(found[copy] == (folder / name).read_bytes() for copy, name in copies.items())
         expected |= {manifest, *copies}
     assert set(found) == expected
 
@@ -137,7 +137,7 @@ def test_replaced_content_makes_way(
     push(tiny_store, place)
     before = index_of(place)
     pushed = push(other, place, replace=True)
-    assert len(pushed.groups) == len(find_groups(other, {}))
+    assert len(pushed.groups) == len(other.places())
     after = index_of(place)
     changed = {names for names in before if before[names] != after[names]}
     assert {names[0] for names in changed} == {"classes", "features", "logits"}
@@ -190,7 +190,7 @@ def test_replacing_mends_what_was_damaged(
     if who == "same":
         assert published_files(place) == before
     there = FeatureStore.open(place)
-    groups = find_groups(there, {})
+    groups = there.places()
     assert [
         *debris(there, groups),
         *(one for group in groups for one in damage(there, group)),

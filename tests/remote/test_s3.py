@@ -15,7 +15,6 @@ import pytest
 from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, pull, push
 
@@ -125,7 +124,7 @@ def test_publishers_of_different_cells_lose_nothing(
     results = together([lambda part=part: push(tiny_store, bucket.url, part) for part in parts])
     assert all(isinstance(result, Push) for result in results)
     index = json.loads(gzip.decompress(bucket.read("index.json.gz")))
-    assert len(index["groups"]) == len(find_groups(tiny_store, {}))
+    assert len(index["groups"]) == len(tiny_store.places())
     check_consistent(bucket)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import left_over, unfinished
+from clipsyn.store.inventory import left_over
 from tests.forker import Forker
-from tests.kills import assert_sound, killed_again_and_again, number_of_kills
+from tests.kills import assert_sound, killed_again_and_again, number_of_kills, unfinished
 
 KILLS = number_of_kills(4)
 

@@ -15,7 +15,8 @@ import pytest
 from clipsyn.errors import ClusterError
 from clipsyn.run.jobs import ExecutorSettings, shares, submit
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import left_over, unfinished
+from clipsyn.store.inventory import left_over
+from tests.kills import unfinished
 
 pytest.importorskip("submitit", reason="no submitit: pip install 'clipsyn[slurm]'")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,11 @@ import zarr
 from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BytesCodec, GzipCodec
 
 from clipsyn.errors import DamagedStore
 from clipsyn.store import arrays, files
-from clipsyn.store.layout import Blocks
-from clipsyn.store.schema import GROUPS, ArraySpec
+from clipsyn.store.arrays import Blocks, Layout
+from clipsyn.store.files import GROUPS, ArraySpec
 
 TEXTS = ["", "a", "crème brûlée", "犬/ねこ.png", "🦊" * 9, " \n\t", "a\0b", "x" * 3000]
 
@@ -40,16 +41,18 @@ def some(dtype: str, rows: int, *width: int) -> np.ndarray:
     return random.integers(0, np.iinfo(dtype).max, (rows, *width), dtype)
 
 
-def write(path: Path, values: np.ndarray, dtype: str, chunk_rows: int = 8) -> Path:
-    """A group at `path` with one array; returns the array's folder."""
+Written = tuple[Path, Layout]
+
+
+def write(path: Path, values: np.ndarray, dtype: str, chunk_rows: int = 8) -> Written:
+    """A group at `path` with one array; returns the array's folder, and its list entry."""
     names = ("embed", "byte")[: values.ndim - 1]
     sizes = dict(zip(("sample", *names), values.shape, strict=True))
-    arrays.create_group(path, [spec(dtype, *names)], sizes, chunk_rows, {"made": "here"})
-    blocks = Blocks(len(values), chunk_rows)
-    for block in range(blocks.count):
-        rows = blocks.range(block)
-        arrays.write_block(path / "values", block, values[rows.start : rows.stop])
-    return path / "values"
+    layout = Layout.of(spec(dtype, *names), sizes, chunk_rows)
+    arrays.create_group(path, [(spec(dtype, *names), layout)], {"made": "here"})
+    for block in range(layout.blocks.count):
+        arrays.write_block(path / "values", layout, block, layout.part(values, block))
+    return path / "values", arrays.listing(path / "values", layout)
 
 
 STORED = sorted({array.dtype for group in GROUPS.values() for array in group})
@@ -60,20 +63,22 @@ STORED = sorted({array.dtype for group in GROUPS.values() for array in group})
 def test_what_is_written_is_read_by_us_and_by_zarr(tmp_path: Path, dtype: str, rows: int) -> None:
     width = () if dtype == "string" else (5,)
     values = some(dtype, rows, *width)
-    path = write(tmp_path / "group", values, dtype)
-    ours = arrays.read(path)
+    path, layout = write(tmp_path / "group", values, dtype)
+    ours = arrays.read(path, layout)
     assert ours.dtype == values.dtype
     assert np.array_equal(ours, values)
     theirs = np.asarray(zarr.open_array(path, mode="r")[:])
     assert np.array_equal(theirs.astype(values.dtype), values)
-    assert arrays.damage(path) == []
+    assert arrays.damage(path, layout) == []
 
 
 def test_special_floats_keep_their_bits(tmp_path: Path) -> None:
     bits = np.arange(65536, dtype=np.uint16)  # every float16 there is, NaN payloads included
     values = bits.view(np.float16).reshape(-1, 16)
-    path = write(tmp_path / "group", values, "float16", 1024)
-    assert arrays.read(path).tobytes() == values.tobytes()
+    assert (
+        arrays.read(*write(tmp_path / "group", values, "float16", 1024)).tobytes()
+        == values.tobytes()
+    )
 
 
 @given(st.integers(1, 100_000), st.integers(1, 5_000))
@@ -99,15 +104,15 @@ def test_a_part_is_the_slice_of_the_whole(tmp_path_factory: Any, data: st.DataOb
     chunk_rows = data.draw(st.integers(1, 20))
     dtype = data.draw(st.sampled_from(["float16", "string", "bool"]))
     values = some(dtype, rows, *(() if dtype == "string" else (3,)))
-    path = write(tmp_path_factory.mktemp("part") / "group", values, dtype, chunk_rows)
+    written = write(tmp_path_factory.mktemp("part") / "group", values, dtype, chunk_rows)
     start = data.draw(st.integers(0, rows))
     stop = data.draw(st.integers(start, rows))
-    assert np.array_equal(arrays.read(path, range(start, stop)), values[start:stop])
+    assert np.array_equal(arrays.read(*written, range(start, stop)), values[start:stop])
 
 
 def test_the_bytes_of_a_chunk_are_numpy_s_and_a_checksum(tmp_path: Path) -> None:
     values = some("float16", 20, 3)
-    path = write(tmp_path / "group", values, "float16")
+    path, _ = write(tmp_path / "group", values, "float16")
     padded = np.concatenate([values, np.zeros((1, 3), np.float16)])  # 3 chunks of 7 rows
     for block in range(3):
         data = padded[7 * block : 7 * block + 7].tobytes()
@@ -117,9 +122,9 @@ def test_the_bytes_of_a_chunk_are_numpy_s_and_a_checksum(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("shape", [(6, 3), (7, 3, 1)])
 def test_a_block_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    path = write(tmp_path / "group", some("float16", 14, 3), "float16")
+    path, layout = write(tmp_path / "group", some("float16", 14, 3), "float16")
     with pytest.raises(ValueError, match="block 0 is 7 rows"):
-        arrays.write_block(path, 0, np.zeros(shape, np.float16))
+        arrays.write_block(path, layout, 0, np.zeros(shape, np.float16))
 
 
 def test_plain_xarray_opens_a_cell_with_named_dimensions(tiny_store: Any, fakes: Any) -> None:
@@ -140,38 +145,33 @@ def test_plain_xarray_opens_a_cell_with_named_dimensions(tiny_store: Any, fakes:
 
 
 @pytest.fixture(params=["float16", "string"])
-def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
     """An array of three blocks of 7, 7 and 6 rows."""
     dtype = request.param
     values = some(dtype, 20, *(() if dtype == "string" else (2,)))
     return write(tmp_path / "group", values, dtype)
 
 
-def chunk(path: Path, block: int) -> Path:
-    return next(path.glob(f"c.{block}*"))
+def chunk(written: Written, block: int) -> Path:
+    return written[0] / written[1].file(block)
 
 
-def assert_damaged(path: Path, block: int) -> None:
+def assert_damaged(written: Written, block: int) -> None:
     """Reading it fails and says which chunk, the other rows are read, `damage` names the rows."""
-    rows = arrays.layout(path).blocks.range(block)
-    with pytest.raises(DamagedStore, match=chunk_name(path, block)):
-        arrays.read(path)
-    with pytest.raises(DamagedStore, match=chunk_name(path, block)):
-        arrays.read(path, rows)
-    for other in range(3):
-        if other != block:
-            arrays.read(path, arrays.layout(path).blocks.range(other))
-    (problem,) = arrays.damage(path)
+    blocks, named = written[1].blocks, str(chunk(written, block))
+    rows = blocks.range(block)
+    for part in (None, rows):
+        with pytest.raises(DamagedStore, match=re.escape(named)):
+            arrays.read(*written, part)
+    for other in {0, 1, 2} - {block}:
+        arrays.read(*written, blocks.range(other))
+    (problem,) = arrays.damage(*written)
     assert problem.startswith(f"block {block} (rows {rows.start}-{rows.stop - 1}): ")
-    assert chunk_name(path, block) in problem
-
-
-def chunk_name(path: Path, block: int) -> str:
-    return f"{path.name}/c.{block}"
+    assert named in problem
 
 
 @pytest.mark.parametrize("block", [0, 1, 2])
-def test_a_flipped_bit_anywhere_is_found(written: Path, block: int) -> None:
+def test_a_flipped_bit_anywhere_is_found(written: Written, block: int) -> None:
     file = chunk(written, block)
     sound = file.read_bytes()
     step = 1 if len(sound) < 100 else 97
@@ -180,63 +180,87 @@ def test_a_flipped_bit_anywhere_is_found(written: Path, block: int) -> None:
         data[position] ^= 1 << (position % 8)
         file.write_bytes(data)
         with pytest.raises(DamagedStore, match="does not match its checksum"):
-            arrays.read(written)
+            arrays.read(*written)
     assert_damaged(written, block)
     file.write_bytes(sound)
-    assert arrays.damage(written) == []
+    assert arrays.damage(*written) == []
 
 
-@pytest.mark.parametrize("left", [0, 3, -1])
-def test_a_cut_chunk_is_found(written: Path, left: int) -> None:
+@pytest.mark.parametrize("left", [0, 3, -1, 1 << 40])
+def test_a_chunk_of_another_length_is_found(written: Written, left: int) -> None:
+    """Before memory is taken for one that is too long."""
     file = chunk(written, 1)
-    file.write_bytes(file.read_bytes()[:left])
+    os.truncate(file, left % file.stat().st_size if left < 0 else left)
     assert_damaged(written, 1)
 
 
-def test_a_missing_chunk_is_found_where_zarr_reads_fill_values(written: Path) -> None:
+def test_a_missing_chunk_is_found_where_zarr_reads_fill_values(written: Written) -> None:
     chunk(written, 0).unlink()
     assert_damaged(written, 0)
-    assert not any(zarr.open_array(written, mode="r")[0:7].flatten())
+    assert not any(zarr.open_array(written[0], mode="r")[0:7].flatten())
+    with pytest.raises(DamagedStore):
+        arrays.listing(*written)
 
 
-def test_a_chunk_in_the_place_of_another_array_is_found(tmp_path: Path) -> None:
+def test_a_chunk_of_another_array_is_found(tmp_path: Path) -> None:
+    """By its size, or by the list alone: its own checksum fits."""
     wide = write(tmp_path / "wide", some("float16", 20, 3), "float16")
+    like = write(tmp_path / "like", some("float16", 20, 2) + 1, "float16")
     narrow = write(tmp_path / "narrow", some("float16", 20, 2), "float16")
-    chunk(narrow, 1).write_bytes(chunk(wide, 1).read_bytes())
-    assert_damaged(narrow, 1)
+    for other in (wide, like):
+        chunk(narrow, 1).write_bytes(chunk(other, 1).read_bytes())
+        assert_damaged(narrow, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"zarr_format": 3}'])
-def test_damaged_metadata_is_named(written: Path, content: bytes) -> None:
-    (written / "zarr.json").write_bytes(content)
-    with pytest.raises(DamagedStore, match=r"values/zarr\.json"):
-        arrays.read(written)
-    (problem,) = arrays.damage(written)
+METADATA = (
+    b"",
+    b"[]",
+    b'{"zarr_format": 3}',
+    b'{"shape": [19, 2], "data_type": "float16", "chunk_grid": {"configuration": {}}}',
+)
+
+
+@pytest.mark.parametrize("content", METADATA)
+def test_damaged_metadata_is_named(written: Written, content: bytes) -> None:
+    (written[0] / "zarr.json").write_bytes(content)
+    (problem,) = arrays.damage(*written)
     assert "values/zarr.json" in problem
 
 
-# Arrays of other writers
+LISTED = {"shape": [20, 4], "dtype": "float32", "rows": 7, "checksums": "00000000" * 3}
 
 
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "compressed": {"chunks": (8, 5)},
-    "gzip": {"chunks": (8, 5), "compressors": [GzipCodec()]},
-    "sharded": {"chunks": (4, 5), "shards": (8, 5)},
-    "cut along both axes": {"chunks": (8, 2), "compressors": None},
-    "no checksum": {"chunks": (8, 5), "compressors": None},
-    "big-endian": {"chunks": (8, 5), "compressors": None, "serializer": BytesCodec(endian="big")},
-}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": 0},
+        {"rows": "7"},
+        {"shape": [-20, 4]},
+        {"shape": [20, 2**60]},
+        {"shape": None},
+        {"dtype": "object"},
+        {"checksums": "00000000"},
+    ],
+)
+def test_a_list_of_arrays_that_cannot_be_is_damage(changes: dict[str, Any]) -> None:
+    """Before memory is taken by it."""
+    assert Layout.parse(LISTED).rows == 7
+    with pytest.raises(DamagedStore, match="the list of its arrays is damaged"):
+        Layout.parse(LISTED | changes)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_arrays_in_another_layout_are_refused(tmp_path: Path, layout: str) -> None:
-    """What decodes them would take what memory and time they ask for."""
-    values, path = some("float16", 20, 5), tmp_path / "values"
-    array = zarr.create_array(path, shape=(20, 5), dtype="float16", **LAYOUTS[layout])
-    array[:] = values
-    with pytest.raises(DamagedStore):
-        arrays.read(path)
-    assert len(arrays.damage(path)) == 1
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (None, ["c.0.0", "c.1.0", "c.2.0"]),
+        (range(7), ["c.0.0"]),
+        (range(6, 8), ["c.0.0", "c.1.0"]),
+        (range(14, 20), ["c.2.0"]),
+        (range(0), []),
+    ],
+)
+def test_rows_lie_in_the_files_that_are_said(rows: range | None, expected: list[str]) -> None:
+    assert Layout.parse(LISTED).files(rows) == expected
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +270,16 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.write", fail)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space") as caught:
         files.write_file(file, b"new")
+    assert caught.value.filename == str(file)
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_beyond_its_limit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", 1 << 40)
+    with pytest.raises(DamagedStore):
+        files.read_file(tmp_path / "file")

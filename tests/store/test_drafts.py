@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import shutil
 from pathlib import Path
@@ -15,7 +14,9 @@ from clipsyn.errors import StaleCell, StoreError
 from clipsyn.store import arrays, drafts
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import collect, left_over, unfinished
+from clipsyn.store.groups import Group
+from clipsyn.store.inventory import collect, left_over
+from tests.kills import unfinished
 
 BACKBONE = {"weights": "aa", "precision": "fp32", "preprocess": {}}
 IDENTITY = {"format": "2.0", "backbone": BACKBONE, "samples": "s", "pixels": 1}
@@ -48,6 +49,10 @@ def publish(draft: Draft, **options: Any) -> bool:
     return draft.publish(lambda notes: {"notes": notes, "provenance": {"encoder": {}}}, **options)
 
 
+def published(draft: Draft) -> Group:
+    return FeatureStore.open(draft.store).group(draft.target)
+
+
 def test_from_planned_to_published(store: Path) -> None:
     one = draft(store)
     assert (one.pending(), one.is_done(0), one.is_published()) == ([0, 1, 2], False, False)
@@ -63,7 +68,7 @@ def test_from_planned_to_published(store: Path) -> None:
     assert one.is_published()
     assert one.pending() == []
     assert one.is_done(2)
-    embedding = arrays.read(one.target / "image_embedding")
+    embedding = published(one).read("image_embedding")
     assert embedding[:, 0].tolist() == list(range(ROWS))
     attributes = arrays.read_attributes(one.target)
     assert attributes["notes"] == [{"block": 0}, {"block": 1}, {"block": 2}]
@@ -132,7 +137,7 @@ def test_going_back_to_a_former_identity_starts_afresh(store: Path) -> None:
     assert [left.path for left in left_over(store)] == [one._folder]
     write(one, 0, 1, 2)
     assert publish(one)
-    assert list(arrays.damage(one.target / "image_embedding")) == []
+    assert published(one).read("image_embedding")[:, 0].tolist() == list(range(ROWS))
 
 
 # Racing
@@ -161,7 +166,7 @@ def test_processes_racing_for_one_group_all_end_well(store: Path) -> None:
 def check_race(store: Path) -> None:
     one = draft(store)
     assert one.is_published()
-    assert arrays.read(one.target / "image_embedding")[:, 0].tolist() == list(range(ROWS))
+    assert published(one).read("image_embedding")[:, 0].tolist() == list(range(ROWS))
     assert publish(one)
     assert list((store / ".wip").iterdir()) == []
     assert not list(store.rglob("*.partial"))
@@ -185,34 +190,6 @@ def test_unfinished_and_leftovers_are_told_apart(store: Path) -> None:
         "new-1",
         "trash-1",
     ]
-
-
-# What the file system refuses
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk is full: free some space"),
-        (errno.EACCES, "may not write"),
-    ],
-)
-def test_what_the_file_system_refuses_is_a_sentence(
-    store: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
-) -> None:
-    one = draft(store)
-    write(one, 0)
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError(number, "no")
-
-    monkeypatch.setattr(drafts.arrays, "write_block", refuse)
-    with pytest.raises(StoreError, match=words) as caught:
-        write(one, 1)
-    assert str(store) in str(caught.value)
-    assert caught.value.exit_code == 4
-    monkeypatch.undo()
-    assert one.pending() == [1, 2]
 
 
 def test_a_draft_that_somebody_deleted_is_no_silent_success(

@@ -1,4 +1,4 @@
-"""`clipsyn.store.schema`: names as folders, and back."""
+"""`clipsyn.store.files`: names as folders, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipsyn.errors import UsageError
-from clipsyn.store.schema import folder_name, name_of_folder
+from clipsyn.store.files import folder_name, name_of_folder
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 TRICKY = st.text("-/%.2DF ab", min_size=1, max_size=8)

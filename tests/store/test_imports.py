@@ -15,11 +15,10 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
+from clipsyn.store.arrays import content_digest
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import cell_rows, find_groups
-from clipsyn.store.rows import content_digest
+from clipsyn.store.inventory import cell_rows, damage
 from clipsyn.store.select import groups
-from clipsyn.store.verify import damage
 
 
 def key(backbone: str, perturbation: str = "clean") -> FeatureKey:
@@ -129,14 +128,15 @@ class TestInventory:
     def test_altered_numbers_are_found(self, store: FeatureStore, fakes: Any) -> None:
         """With checksums that fit, in the file and in the group: by the digest of the content."""
         path = store.cell(key("guess")).path
+        layout = store.group(path).arrays["prediction"]
         values = np.array([1, 1, 2, 65535], np.uint16)
-        arrays.write_block(path / "prediction", 0, values, store.path / ".wip")
-        (group,) = (g for g in find_groups(store, {}) if g.path == path)
-        (problem,) = damage(store, group)
+        arrays.write_block(path / "prediction", layout, 0, values)
+        place = ("predictions", "toy", "test", "clean", "guess", "imported")
+        (problem,) = damage(store, place)
         assert "prediction/c.0 is whole, but another than its group lists" in problem
         attributes = arrays.read_attributes(path)
-        there = arrays.listing(path / "prediction").json()
+        there = arrays.listing(path / "prediction", layout).json()
         fakes.rewrite(path, arrays=attributes["arrays"] | {"prediction": there})
         where = "predictions/toy/test/clean/guess/imported"
         content = f"{where}: its arrays do not match the digest of its content"
-        assert list(damage(store, group, deep=True)) == [content]
+        assert list(damage(store, place, deep=True)) == [content]

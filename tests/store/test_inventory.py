@@ -16,20 +16,20 @@ from clipsyn.cli import main
 from clipsyn.errors import MissingCell
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import KINDS
 from clipsyn.store.inventory import (
     cell_rows,
+    damage,
     describe,
     describe_group,
-    find_groups,
     group_digest,
     remove,
 )
-from clipsyn.store.schema import KINDS
-from clipsyn.store.verify import damage
+from clipsyn.store.select import choose
 
 
 def problems(store: FeatureStore) -> list[str]:
-    return [problem for group in find_groups(store, {}) for problem in damage(store, group)]
+    return [problem for group in store.places() for problem in damage(store, group)]
 
 
 CELL = "features/toy/test/clean/fake--one"
@@ -64,7 +64,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "cut chunk": (f"{CELL}/valid/c.2", lambda p: p.write_bytes(b"1"), "block 2 (rows 14-19)"),
     "missing chunk": (f"{CELL}/valid/c.0", Path.unlink, "c.0 is missing"),
     "missing array": (f"{CELL}/valid/zarr.json", Path.unlink, "valid/zarr.json is missing"),
-    "array cut short": (f"{CELL}/image_embedding/zarr.json", shorten, "is damaged: an array of"),
+    "array cut short": (
+        f"{CELL}/image_embedding/zarr.json",
+        shorten,
+        "it describes another array",
+    ),
     "altered identity": (f"{CELL}/zarr.json", spoil_identity, "does not match its fingerprint"),
     "lost identity": (f"{CELL}/zarr.json", spoil_attributes, "is damaged"),
     "logits": (
@@ -105,12 +109,12 @@ def test_every_damage_is_found_and_named(tiny_store: FeatureStore, name: str) ->
 
 def test_swapped_ids_with_sound_checksums_are_found(tiny_store: FeatureStore, fakes: Any) -> None:
     path = tiny_store.samples_path("toy", "train") / "sample_id"
-    ids = arrays.read(path, arrays.layout(path).blocks.range(0))
-    arrays.write_block(path, 0, ids[::-1])
-    listed = arrays.read_attributes(path.parent)["arrays"] | {
-        "sample_id": arrays.listing(path).json()
-    }
-    fakes.rewrite(path.parent, arrays=listed)
+    group = tiny_store.group(path.parent)
+    layout = group.arrays["sample_id"]
+    ids = arrays.read(path, layout, layout.blocks.range(0))
+    arrays.write_block(path, layout, 0, ids[::-1])
+    listed = arrays.listing(path, layout).json()
+    fakes.rewrite(path.parent, arrays={**group["arrays"], "sample_id": listed})
     assert "samples/toy/train: ids and content hashes do not match the digest" in problems(
         tiny_store
     )
@@ -144,7 +148,8 @@ def test_the_store_describes_itself(tiny_store: FeatureStore) -> None:
 
 def test_what_is_removed_is_gone_and_the_rest_stays(tiny_store: FeatureStore, fakes: Any) -> None:
     before = fakes.contents(tiny_store.path)
-    remove(tiny_store, find_groups(tiny_store, {"backbone": ["fake/one"]}))
+    chosen = choose(tiny_store.places(), {"backbone": ["fake/one"]}, "it", sources=False)
+    remove(tiny_store, chosen)
     keys = tiny_store.keys()
     assert {key.backbone for key in keys} == {"fake/two"}
     assert problems(tiny_store) == []
@@ -162,17 +167,17 @@ def test_what_is_removed_is_gone_and_the_rest_stays(tiny_store: FeatureStore, fa
 def test_what_changes_while_it_is_verified_is_not_damaged(
     tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    (group,) = (g for g in find_groups(tiny_store, {}) if str(g.path).endswith(CELL))
+    group, path = ("features", "toy", "test", "clean", "fake/one"), tiny_store.path / CELL
     look = arrays.damage
 
-    def look_and_lose(path: Path, listed: Any) -> Any:
+    def look_and_lose(array: Path, listed: Any) -> Any:
         if not (other := tiny_store.path / "other").exists():
-            shutil.copytree(group.path, other)
-            shutil.rmtree(group.path)
+            shutil.copytree(path, other)
+            shutil.rmtree(path)
             if how == "replaced":
-                shutil.copytree(other, group.path)
-                shutil.rmtree(group.path / "valid")
-        return look(path, listed)
+                shutil.copytree(other, path)
+                shutil.rmtree(path / "valid")
+        return look(array, listed)
 
     assert list(damage(tiny_store, group)) == []
     monkeypatch.setattr(arrays, "damage", look_and_lose)
@@ -184,10 +189,8 @@ def test_what_changes_while_it_is_verified_is_not_damaged(
 
 def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore, fakes: Any) -> None:
     def digests() -> dict[Path, str]:
-        return {
-            group.path: group_digest(tiny_store, group.path)
-            for group in find_groups(tiny_store, {})
-        }
+        paths = (tiny_store.at(*place) for place in tiny_store.places())
+        return {path: group_digest(tiny_store, path) for path in paths}
 
     before = digests()
     assert len(set(before.values())) == len(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,9 @@ from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups, remove
-from clipsyn.store.merge import Plan, plan_merge
+from clipsyn.store.inventory import damage, remove
+from clipsyn.store.merge import Plan, StoreDiff, plan_merge
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.verify import damage
 
 BOTH = ("clean", "jpeg:3")
 CELL = "features/toy/test/clean/fake--one"
@@ -26,8 +26,12 @@ LOGITS = "logits/toy/test/clean/fake--one/simple"
 
 def problems(path: Path) -> list[str]:
     store = FeatureStore.open(path)
-    found = find_groups(store, {})
+    found = store.places()
     return [problem for group in found for problem in damage(store, group, deep=True)]
+
+
+def kinds(offer: StoreDiff) -> Counter[str]:
+    return Counter(group.kind for group in offer.take)
 
 
 @pytest.fixture
@@ -56,25 +60,19 @@ def bob(tmp_path: Path, fakes: Any) -> Path:
     return fakes.fill(tmp_path / "bob", encoders, sources).path
 
 
-def renumber(path: Path, array: str) -> None:
-    """Give a published group other numbers of the same identity, signed as if made with them."""
-    values = arrays.read(path / array)
-    values[1] = np.roll(values[1], 1, axis=0)
-    blocks = arrays.layout(path / array).blocks
-    for block in range(blocks.count):
-        rows = blocks.range(block)
-        arrays.write_block(path / array, block, values[rows.start : rows.stop])
-
-
 @pytest.fixture
 def other_device(fakes: Any) -> Callable[..., None]:
     """Function (store, place, array): it was made on a device with other rounding."""
 
     def make(store: Path, place: str, array: str) -> None:
-        renumber(store / place, array)
-        listed = {**arrays.read_attributes(store / place)["arrays"]}
-        listed[array] = arrays.listing(store / place / array).json()
-        fakes.rewrite(store / place, arrays=listed)
+        path = store / place / array
+        group = FeatureStore.open(store).group(path.parent)
+        values, layout = group.read(array), group.arrays[array]
+        values[1] = np.roll(values[1], 1, axis=0)
+        for block in range(layout.blocks.count):
+            arrays.write_block(path, layout, block, layout.part(values, block))
+        listed = arrays.listing(path, layout).json()
+        fakes.rewrite(path.parent, arrays={**group["arrays"], array: listed})
 
     return make
 
@@ -92,16 +90,16 @@ def test_the_union_is_what_one_extraction_makes(
     assert fakes.draft_folders(tmp_path / "lab") == []
     assert problems(tmp_path / "lab") == []
     first, second = plan.offers
-    assert first.counts() == {
+    assert kinds(first) == {
         "samples": 1,
         "classes": 1,
         "features": 2,
         "logits": 1,
         "predictions": 1,
     }
-    assert second.counts() == {"samples": 1, "classes": 1, "features": 3, "logits": 3}
+    assert kinds(second) == {"samples": 1, "classes": 1, "features": 3, "logits": 3}
     assert (first.there, second.there) == (0, 4)  # samples, classes, a cell, its logits
-    assert [*first.notes(), *second.notes()] == []
+    assert [*first.notes, *second.notes] == []
 
 
 def test_what_is_not_chosen_is_neither_taken_nor_compared(
@@ -191,11 +189,10 @@ def test_the_same_identity_with_other_numbers_stays_as_it_was_first(
     other_device(bob, CELL, "image_embedding")
     before = fakes.contents(alice)
     (offer,) = merge(alice, bob).offers
-    assert offer.other_numbers == [CELL]
     assert offer.there == 3  # samples, classes; logits have equal numbers here
     after = fakes.contents(alice)
     assert {name: after[name] for name in before} == before
-    assert CELL in "".join(offer.notes())
+    assert CELL in "".join(offer.notes)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +209,13 @@ def test_logits_of_other_numbers_do_not_come_without_them(
     """Logits in a store follow from what lies beside them: `verify --deep` computes them again."""
     other_device(bob, *of)
     store = FeatureStore.open(alice)
-    remove(store, [group for group in find_groups(store, {}) if LOGITS in str(group.path)])
+    remove(store, [("logits", "toy", "test", "clean", "fake/one", "simple")])
     (offer,) = merge(alice, bob).offers
-    assert LOGITS in offer.left_out
     assert not (alice / LOGITS).exists()
     key = FeatureKey("toy", "test", "clean", "fake/one")
     assert store.logits(key, "simple").shape == (20, 3)  # derived
     assert problems(alice) == []
-    assert LOGITS in "".join(offer.notes())
+    assert LOGITS in "".join(offer.notes)
 
 
 def corrected(path: Path) -> None:
@@ -239,8 +235,7 @@ def test_corrected_labels_are_said_and_the_first_stay(
     corrected(bob)
     new, old = (FeatureStore.open(path).samples("toy", "test") for path in (bob, alice))
     (offer,) = merge(alice, bob).offers
-    assert offer.other_numbers == ["samples/toy/test"]
-    assert "samples/toy/test" in "".join(offer.notes())
+    assert "samples/toy/test" in "".join(offer.notes)
     kept = FeatureStore.open(alice).samples("toy", "test")
     assert np.array_equal(kept.labels, old.labels)
     merge(tmp_path / "lab", bob, alice)

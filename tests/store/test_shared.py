@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups, left_over, unfinished
-from clipsyn.store.verify import damage
-from tests.kills import killed_again_and_again
+from clipsyn.store.inventory import damage, left_over
+from tests.kills import killed_again_and_again, unfinished
 
 KILLS = 12
 SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
@@ -19,7 +18,7 @@ SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon 
 
 def problems(path: Path) -> list[str]:
     store = FeatureStore.open(path)
-    return [problem for group in find_groups(store, {}) for problem in damage(store, group)]
+    return [problem for group in store.places() for problem in damage(store, group)]
 
 
 @pytest.fixture(scope="module")

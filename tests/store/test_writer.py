@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, DatasetError, InputError, StaleCell, UsageError
 from clipsyn.names import FeatureKey
+from clipsyn.store.arrays import content_digest
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups, left_over, unfinished
-from clipsyn.store.rows import content_digest
+from clipsyn.store.inventory import damage, debris, left_over
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.verify import damage, debris
 from clipsyn.store.writer import CellWriter
+from tests.kills import unfinished
 
 N, WIDTH, CLASSES = 23, 6, ("ant", "bee", "cat")
 KEY = FeatureKey("toy", "test", "clean", "mine")
@@ -57,10 +57,6 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore.create(tmp_path / "store", chunk_rows=8)
 
 
-def parts(step: int) -> Iterator[slice]:
-    return (slice(start, start + step) for start in range(0, N, step))
-
-
 def embedded(cell: CellWriter) -> None:
     cell.classes("simple", TEXTS, 100.0)
     cell.embeddings(IMAGES, VALID)
@@ -86,18 +82,16 @@ def written(store: FeatureStore, kind: str, **options: Any) -> Cell:
 
 
 def problems(store: FeatureStore) -> list[str]:
-    groups = find_groups(store, {})
+    groups = store.places()
     bad = [problem for group in groups for problem in damage(store, group, deep=True)]
     return [*bad, *debris(store, groups)]
 
 
 class TestWhatIsRead:
-    @pytest.mark.parametrize("step", [1, 5, 8, N])
-    def test_embeddings_in_blocks_of_any_size(self, store: FeatureStore, step: int) -> None:
+    def test_embeddings_and_their_logits(self, store: FeatureStore) -> None:
         """The logits are what numpy makes of the rounded embeddings."""
         with store.writer(samples(), "mine") as cell:
-            for part in parts(step):
-                cell.embeddings(IMAGES[part])
+            cell.embeddings(IMAGES)
             cell.classes("simple", TEXTS, scale=50)
         rounded = IMAGES.astype(np.float16)
         np.testing.assert_array_equal(store.embeddings(KEY), rounded)
@@ -111,8 +105,7 @@ class TestWhatIsRead:
 
     def test_logits_and_their_predictions(self, store: FeatureStore) -> None:
         with store.writer(samples(), "mine") as cell:
-            for part in parts(3):
-                cell.logits(LOGITS[part])
+            cell.logits(LOGITS)
         np.testing.assert_array_equal(store.logits(KEY, "imported"), LOGITS.astype(np.float32))
         np.testing.assert_array_equal(store.predictions(KEY, "imported"), LOGITS.argmax(axis=1))
 
@@ -135,9 +128,7 @@ class TestWhatIsRead:
             np.testing.assert_array_equal(cell.predictions(prompts) == 65535, ~VALID)
         assert problems(store) == []
 
-    def test_the_fingerprint_depends_on_the_numbers_and_not_on_the_blocks(
-        self, store: FeatureStore
-    ) -> None:
+    def test_the_fingerprint_depends_on_the_numbers(self, store: FeatureStore) -> None:
         cell = written(store, "embeddings")
         whole = {
             "image_embedding": np.where(VALID[:, None], IMAGES, np.nan).astype(np.float16),
@@ -155,14 +146,14 @@ class TestWholeOrNotAtAll:
 
         with pytest.raises(KeyboardInterrupt):
             write(store, interrupted)
-        assert find_groups(store, {}) == []
+        assert store.places() == []
         assert unfinished(store.path) == left_over(store.path) == []
 
     def test_nothing_is_visible_before_the_end(self, store: FeatureStore) -> None:
         with store.writer(samples(), "mine") as cell:
             embedded(cell)
-            assert find_groups(store, {}) == []
-        assert len(find_groups(store, {})) == 4
+            assert store.places() == []
+        assert len(store.places()) == 4
 
     def test_a_writer_that_is_killed_leaves_no_cell(self, store: FeatureStore) -> None:
         """And what it left can be seen and dropped, and is in nobody's way."""
@@ -172,14 +163,14 @@ class TestWholeOrNotAtAll:
             f"samples = clipsyn.SampleTable.of('toy', 'test', range({N}), None, list('abc'))\n"
             "with store.writer(samples, 'mine') as cell:\n"
             "    cell.classes('simple', np.eye(3), 100)\n"
-            "    cell.embeddings(np.eye(3)[np.zeros(20, int)])\n"
+            f"    cell.embeddings(np.eye(3)[np.zeros({N}, int)])\n"
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         done = subprocess.run([sys.executable, "-c", code, store.path], check=False)
         assert done.returncode == -signal.SIGKILL
-        assert (store.keys(), find_groups(store, {})) == ([], [])
+        assert (store.keys(), store.places()) == ([], [])
         (draft,) = unfinished(store.path)
-        assert (draft.target, draft.done) == ("features/toy/test/clean/mine", 2)
+        assert (draft.target, draft.done) == ("features/toy/test/clean/mine", 3)
         written(store, "embeddings with classes")
         assert store.keys() == [KEY]
 
@@ -280,7 +271,7 @@ class TestWhatCannotBe:
             (lambda cell: cell.embeddings(2 * IMAGES), InputError),
             (lambda cell: cell.embeddings(IMAGES.astype(str)), InputError),
             (lambda cell: cell.embeddings(unit(N + 1)), InputError),
-            (lambda cell: (cell.embeddings(unit(2, 4)), cell.embeddings(unit(2, 5))), InputError),
+            (lambda cell: cell.embeddings(unit(N - 1)), InputError),
             (
                 lambda cell: (cell.classes("simple", unit(3, 5), 1), cell.embeddings(IMAGES)),
                 InputError,
@@ -295,13 +286,7 @@ class TestWhatCannotBe:
             (lambda cell: cell.predictions(PREDICTED.astype(np.int64) + 2**32), InputError),
             (lambda cell: cell.predictions(np.array(CLASSES)[PREDICTED]), InputError),
             (lambda cell: cell.predictions(PREDICTED, SURE + 1), InputError),
-            (
-                lambda cell: (
-                    cell.predictions(PREDICTED[:3]),
-                    cell.predictions(PREDICTED[3:], SURE[3:]),
-                ),
-                UsageError,
-            ),
+            (lambda cell: (cell.predictions(PREDICTED), cell.predictions(PREDICTED)), UsageError),
             (lambda cell: cell.logits(LOGITS, PREDICTED), InputError),
             (lambda cell: None, UsageError),
         ],
@@ -311,7 +296,7 @@ class TestWhatCannotBe:
     ) -> None:
         with pytest.raises(error), store.writer(samples(), "mine") as cell:
             write(cell)
-        assert find_groups(store, {}) == []
+        assert store.places() == []
         assert unfinished(store.path) == []
 
     @pytest.mark.parametrize(

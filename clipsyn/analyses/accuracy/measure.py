@@ -31,8 +31,8 @@ from clipsyn.methods.numerics.metrics import (
 )
 from clipsyn.names import FeatureKey
 from clipsyn.stats.intervals import mean_per_class_interval
+from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.layout import Blocks
 
 
 def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:

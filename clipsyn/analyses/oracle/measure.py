@@ -39,8 +39,8 @@ from clipsyn.show.frames import check_place, write
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import Interval
+from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.layout import Blocks
 
 _LOG = logging.getLogger("clipsyn")
 MOST_REGIONS = 1000  # of one group in the frame: all there can be of nine backbones

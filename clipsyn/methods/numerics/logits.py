@@ -5,7 +5,7 @@ Stored and derived logits come from here and from the same stored embeddings, so
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,3 +276,11 @@ def _found(logits: Floats, first: int) -> tuple[Rows, Rows]:
         kept = (values >= lowest(rivals)[samples]).any(axis=1)
         samples, classes, values = samples[kept], classes[kept], values[kept]
     return samples + first, classes
+
+
+def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """(row,) whether all of a row is finite, and not so large that sums of it are not."""
+    columns = tuple(range(1, values.ndim))
+    high, low = (limit(axis=columns).astype(np.float64) for limit in (values.max, values.min))
+    finite: NDArray[np.bool_] = (low >= -LARGEST_LOGIT) & (high <= LARGEST_LOGIT)
+    return finite
