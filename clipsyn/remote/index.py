@@ -235,8 +235,6 @@ def _names_below(folder: Path, prefix: str = "") -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _names_below(folder / entry.name, f"{prefix}{entry.name}/")
-        elif not entry.is_file(follow_symlinks=False):
-            raise DamagedStore(f"{folder / entry.name} is a link or a device: remove it")
         else:
             yield f"{prefix}{entry.name}"
 

@@ -177,7 +177,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     try:
         metadata: dict[str, Any] = parse_json(files.read_file(file))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):
         raise DamagedStore(f"{file} is missing") from None
     except ValueError as error:
         raise DamagedStore(f"{file} is damaged: {error}") from error

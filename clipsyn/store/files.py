@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -147,11 +148,13 @@ MOST_METADATA = 64 << 20  # bytes; those of 20,000 classes and 100,000 chunks ha
 
 
 def read_file(file: Path, most: int = MOST_METADATA) -> bytes:
-    """The content of a file; raises DamagedStore for more than `most` bytes."""
-    with file.open("rb") as stream:
-        if (there := os.fstat(stream.fileno()).st_size) > most:
-            raise DamagedStore(f"{file} has {there:,} bytes, more than any file of its kind")
-        return stream.read()
+    """The content of a file; raises DamagedStore for more than `most` bytes, a link or a device."""
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedStore(f"{file} is a link, a device, or a folder for a file: remove it")
+    if status.st_size > most:
+        raise DamagedStore(f"{file} has {status.st_size:,} bytes, more than any file of its kind")
+    return file.read_bytes()
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
