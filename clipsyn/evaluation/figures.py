@@ -24,11 +24,11 @@ from clipsyn.show.figure import (
     INK,
     MUTED,
     Figure,
-    Mark,
+    Look,
     Size,
-    drawn,
     key,
     label,
+    look,
     marks,
     needed,
     room,
@@ -45,7 +45,7 @@ _SERIES = ["series", "head", "method"]
 _FITTED = "support", "support_prompts"  # on different things, a mean is of nothing
 ORACLES = (ORACLE, CLASS_ORACLE)
 _BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
-_REFERENCES = {BEST_SINGLE: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
+_REFERENCES = {BEST_SINGLE: look(INK, "", "-"), BEST: look(MUTED, "", ":")}
 _BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, below all
 
 
@@ -95,12 +95,12 @@ def _means_over_datasets(table: pl.DataFrame) -> pl.DataFrame:
     return means.filter(pl.col("datasets") == table["dataset"].n_unique())
 
 
-def _gain_marks(data: pl.DataFrame) -> dict[str, Mark]:
+def _gain_marks(data: pl.DataFrame) -> dict[str, Look]:
     """A mark for each method; of the oracles, that of their bars in the key."""
     methods = data["method"].unique(maintain_order=True).to_list()
     of_ensembles = marks([name for name in methods if name not in _BARS], without="s")
-    bars = {name: Mark(colour, "s", "") for name, colour in _BARS.items() if name in methods}
-    return bars | {name: mark._replace(line="") for name, mark in of_ensembles.items()}
+    bars = {name: look(colour, "s", "") for name, colour in _BARS.items() if name in methods}
+    return bars | {name: mark | {"linestyle": ""} for name, mark in of_ensembles.items()}
 
 
 def _gains_size(data: pl.DataFrame) -> Size:
@@ -137,10 +137,10 @@ def beside(dataset: str | None, data: pl.DataFrame) -> str:
     return next((text for text in short if room([text]) <= _ROOM), label(name, 1))
 
 
-def _draw_gain(row: Row, at: float, mark: Mark, ax: Axes) -> None:
-    ax.plot(100 * row["value"], at, **drawn(mark), ms=3.2, mec="white", mew=0.4, zorder=3)
+def _draw_gain(row: Row, at: float, mark: Look, ax: Axes) -> None:
+    ax.plot(100 * row["value"], at, **mark, ms=3.2, mec="white", mew=0.4, zorder=3)
     if row["ci_low"] is not None:
-        ax.hlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark.colour, lw=0.8)
+        ax.hlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark["color"], lw=0.8)
 
 
 def lines_of(data: pl.DataFrame) -> dict[str | None, float]:
@@ -245,7 +245,7 @@ def _first(curves: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame({"series": shown}).join(curves, on="series", maintain_order="left_right")
 
 
-def _entries(data: pl.DataFrame) -> dict[str, Mark]:
+def _entries(data: pl.DataFrame) -> dict[str, Look]:
     """A mark for each series; the references have none of their own in a row of markers."""
     methods = dict(data.select("series", "method").unique(maintain_order=True).iter_rows())
     of_ensembles = marks([name for name, it in methods.items() if it not in _REFERENCES])
@@ -259,8 +259,8 @@ def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
         mark = entries[str(name)]
         low, mean, high = (100 * part[column].to_numpy() for column in ("low", "value", "high"))
         at = [shots.index(number) for number in part["shots"]]
-        ax.plot(at, mean, **drawn(mark), mec="white", mew=0.4)
-        ax.fill_between(at, low, high, color=mark.colour, alpha=0.15, lw=0)
+        ax.plot(at, mean, **mark, mec="white", mew=0.4)
+        ax.fill_between(at, low, high, color=mark["color"], alpha=0.15, lw=0)
     ax.set_xticks(range(len(shots)), shots)
     ax.set_xlabel("labelled images a class")
     ax.set_ylabel("top-1 accuracy, %")

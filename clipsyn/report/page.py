@@ -27,7 +27,7 @@ from clipsyn.report.evidence import (
 )
 from clipsyn.report.standings import answer, backbones, leading, main_part, methods
 from clipsyn.settings import takes
-from clipsyn.show.figure import Figure, svg
+from clipsyn.show.figure import Figure, image_of
 from clipsyn.show.frames import check_place, written_whole
 from clipsyn.show.table import NOTHING, Cell, Column, Table
 from clipsyn.show.titles import title, where
@@ -125,7 +125,7 @@ def _drawing(figure: Figure, data: pl.DataFrame, about: str = "") -> dict[str, A
 
     about: the dataset that it is of; empty for all.
     """
-    drawn = cast("Canvas", figure(data).figure)
+    drawn = b64encode(image_of(cast("Canvas", figure(data).figure), "svg")).decode()
     rest = f"{advised('plot', figure.name)} writes them all to a CSV file."
     short = f"{figure.short} {about}".strip()
     return {
@@ -133,7 +133,7 @@ def _drawing(figure: Figure, data: pl.DataFrame, about: str = "") -> dict[str, A
         "about": about,
         "short": short,
         "caption": figure.text(data),
-        "source": f"data:image/svg+xml;base64,{b64encode(svg(drawn).encode()).decode()}",
+        "source": f"data:image/svg+xml;base64,{drawn}",
         "numbers": tables.numbers_of(data, f"The numbers of this figure. {short}", rest),
         "is_wide": figure.size(data)[0] > _WIDE,
     }

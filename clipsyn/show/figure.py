@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.show.frames import is_nan, printable_frame, written_whole
-from clipsyn.show.titles import shortened, subject, title
+from clipsyn.show.titles import shortened
 from clipsyn.text import cells, cut
 
 if TYPE_CHECKING:
@@ -81,22 +81,22 @@ _SETTINGS = {
 }
 
 
-class Mark(NamedTuple):
+Look = dict[str, Any]  # as `Axes.plot` takes it
+
+
+def look(colour: str, marker: str, line: Any) -> Look:
     """How one series is drawn."""
-
-    colour: str
-    marker: str
-    line: Any
+    return {"color": colour, "marker": marker, "linestyle": line}
 
 
-def marks(names: Sequence[str], *, without: str = "") -> dict[str, Mark]:
+def marks(names: Sequence[str], *, without: str = "") -> dict[str, Look]:
     """A mark for each series, in order: no two of up to 40 have the same.
 
     without: markers that the figure has for something else.
     """
     markers = [marker for marker in _MARKERS if marker not in without]
     kinds = zip(cycle(_COLOURS), cycle(markers), cycle(_LINES), strict=False)
-    return {name: Mark(*kind) for name, kind in zip(names, islice(kinds, len(names)), strict=True)}
+    return {name: look(*kind) for name, kind in zip(names, islice(kinds, len(names)), strict=True)}
 
 
 def letters(text: str) -> int:
@@ -145,9 +145,9 @@ def save(figure: drawing.Figure, path: Path) -> None:
 
     Raises UsageError for another ending than those of `FORMATS`.
     """
-    format = format_of(path)
-    with styled(), written_whole(path) as file:
-        figure.savefig(file, format=format, dpi=_PNG_DOTS, metadata=_undated(format))
+    content = image_of(figure, format_of(path), _PNG_DOTS)
+    with written_whole(path) as file:
+        file.write(content)
 
 
 def format_of(path: Path) -> str:
@@ -159,25 +159,14 @@ def format_of(path: Path) -> str:
     return format
 
 
-def png(figure: drawing.Figure) -> bytes:
-    """A figure as a picture for a screen."""
+def image_of(figure: drawing.Figure, format: str, dots: int = _SCREEN_DOTS) -> bytes:
+    """A figure in one of `FORMATS`. dots: an inch, of a picture."""
+    names = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer")}
+    undated: dict[str, Any] = dict.fromkeys(names.get(format, ("Software",)))
     file = io.BytesIO()
     with styled():
-        figure.savefig(file, format="png", dpi=_SCREEN_DOTS, metadata=_undated("png"))
+        figure.savefig(file, format=format, dpi=dots, metadata=undated)
     return file.getvalue()
-
-
-def svg(figure: drawing.Figure) -> str:
-    """A figure as the text of an SVG."""
-    file = io.StringIO()
-    with styled():
-        figure.savefig(file, format="svg", metadata=_undated("svg"))
-    return file.getvalue()
-
-
-def _undated(format: str) -> dict[str, Any]:
-    names = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer")}
-    return dict.fromkeys(names.get(format, ("Software",)))
 
 
 Size = tuple[float, float]  # width and height, inches
@@ -220,7 +209,7 @@ class Figure:
             for key in figure.legends:  # it takes nothing from the room of the data
                 inches = key.get_window_extent().height / figure.dpi
                 figure.set_figheight(figure.get_figheight() + inches)
-        vars(ax)["_repr_png_"] = partial(png, figure)
+        vars(ax)["_repr_png_"] = partial(image_of, figure, "png")
         return ax
 
 
@@ -233,23 +222,14 @@ def needed(frame: pl.DataFrame, what: str, how: str) -> pl.DataFrame:
 
 # keys, and parts that look alike
 
-Look = dict[str, Any]  # as `Axes.plot` takes it
 
-
-def drawn(mark: Mark | Look) -> Look:
-    """A mark as `Axes.plot` takes it."""
-    if isinstance(mark, dict):
-        return mark
-    return {"color": mark.colour, "marker": mark.marker, "linestyle": mark.line}
-
-
-def key(ax: Axes, entries: Mapping[str, Mark | Look]) -> None:
+def key(ax: Axes, entries: Mapping[str, Look]) -> None:
     """What each name looks like, above all, which `Figure` makes higher by it."""
     from matplotlib.lines import Line2D
 
     figure, texts = cast("drawing.Figure", ax.figure), [*map(label, entries)]
     legend = figure.legend(
-        [Line2D([], [], **drawn(mark)) for mark in entries.values()],
+        [Line2D([], [], **entry) for entry in entries.values()],
         [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
         loc="outside upper left",
         ncols=max(1, int((figure.get_figwidth() - 0.1) / (room(texts) + 0.4))),
@@ -262,51 +242,34 @@ def key(ax: Axes, entries: Mapping[str, Mark | Look]) -> None:
         shown.set(text=text, color=INK)
 
 
-class Grid(NamedTuple):
-    """How many panels are beside and below each other."""
-
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, count: int) -> Grid:
-        columns = next((columns for columns, most in _MOST if count <= most), 5)
-        return cls(-(-count // columns), columns)
-
-    @property
-    def width(self) -> float:
-        """Inches of a figure of them."""
-        return COLUMN if self.columns < 3 else PAGE
-
-    def size(self, titled: int = 1) -> Size:
-        """Inches of a figure, with lines in the titles of panels."""
-        panel = 1.65 if self.columns == 1 else 1.0
-        return self.width, (panel + _LINE * titled) * self.rows + _AROUND
+def _grid(count: int) -> tuple[int, int]:
+    """How many rows and columns of panels there are."""
+    columns = next((columns for columns, most in _MOST if count <= most), 5)
+    return -(-count // columns), columns
 
 
-def panels(
-    ax: Axes,
-    titles: Sequence[str],
-    x: str,
-    y: str,
-    *,
-    same_x: bool = True,
-    same_y: bool = True,
-) -> list[Axes]:
+def panels_size(count: int, titled: int = 1) -> Size:
+    """Inches of a figure of panels, with lines in their titles."""
+    rows, columns = _grid(count)
+    panel = 1.65 if columns == 1 else 1.0
+    return COLUMN if columns < 3 else PAGE, (panel + _LINE * titled) * rows + _AROUND
+
+
+def panels(ax: Axes, titles: Sequence[str], x: str, y: str, *, same_x: bool = True) -> list[Axes]:
     """Axes in the place of `ax` for each title, with the labels x and y once for all.
 
-    The first line of a title is a name, which is cut where it is long. same_x, same_y: all have one
-    scale, else each its own.
+    The first line of a title is a name, which is cut where it is long. same_x: all have one scale,
+    else each its own.
     """
     ax.set_axis_off()
-    figure, grid = cast("drawing.Figure", ax.figure), Grid.of(len(titles))
-    spec = cast("SubplotSpec", ax.get_subplotspec()).subgridspec(*grid)
-    every = spec.subplots(sharex=same_x, sharey=same_y, squeeze=False).ravel().tolist()
-    letters = int(((grid.width - 0.6) / grid.columns - 0.25) / _LETTER)
+    figure, (rows, columns) = cast("drawing.Figure", ax.figure), _grid(len(titles))
+    spec = cast("SubplotSpec", ax.get_subplotspec()).subgridspec(rows, columns)
+    every = spec.subplots(sharex=same_x, sharey=True, squeeze=False).ravel().tolist()
+    letters = int(((panels_size(len(titles))[0] - 0.6) / columns - 0.25) / _LETTER)
     for place, (part, text) in enumerate(zip(every, titles, strict=False)):
         name, *more = text.split("\n")
         part.set_title("\n".join([label(name, letters), *more]), loc="left", size=7, pad=2)
-        lowest = place + grid.columns >= len(titles)
+        lowest = place + columns >= len(titles)
         part.tick_params(labelbottom=lowest or not same_x)
     for part in every[len(titles) :]:
         part.remove()
@@ -398,24 +361,13 @@ def accuracies(
         ax.hlines(row + 0.38, column - 0.3, column + 0.3, color=BEST, lw=1.8)
 
 
-def pair_map_size(data: pl.DataFrame) -> Size:
-    """Inches of the figure."""
-    texts = shortened(_paired(data)).short.values()
-    return matrix_size(texts, texts)
-
-
-def pairs_subject(data: pl.DataFrame, columns: Sequence[str]) -> str:
-    """What a map of pairs is of."""
-    return title(subject(data, columns), shortened(_paired(data)).phrase)
-
-
 def pair_map(data: pl.DataFrame, ax: Axes, measure: str) -> None:
     """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
 
     data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
     `clipsyn.evaluation.results.frame.over_datasets`. measure: what stands beside the scale.
     """
-    names = _paired(data)
+    names = sorted({*data["backbone"], *data["other"]})
     values = {}
     for one, other, value in data.select("backbone", "other", "value").iter_rows():
         column, row = sorted((names.index(one), names.index(other)))
@@ -432,7 +384,3 @@ def named_pairs(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(both.list.len() == 2).with_columns(
         backbone=both.list.first(), other=both.list.last()
     )
-
-
-def _paired(data: pl.DataFrame) -> list[str]:
-    return sorted({*data["backbone"], *data["other"]})

@@ -49,11 +49,7 @@ def scan_parquet(path: Path) -> pl.LazyFrame:
 
 def to_json(frame: pl.DataFrame) -> str:
     """The rows as a JSON list of objects; null stands for NaN too, which JSON has not."""
-    rows = [
-        {name: None if is_nan(value) else value for name, value in row.items()}
-        for row in frame.to_dicts()
-    ]
-    return json.dumps(rows, indent=2, ensure_ascii=False)
+    return json.dumps(frame.fill_nan(None).to_dicts(), indent=2, ensure_ascii=False)
 
 
 def printable_frame(frame: pl.DataFrame) -> pl.DataFrame:

@@ -79,7 +79,6 @@ def table_of(
         )
         for name, of in values.items()
     )
-    notes = "\n".join(filter(None, [notes, names.legend if names else ""]))
     return Table(tuple(columns), printable_lines(title), tuple(filter(None, below)), notes)
 
 

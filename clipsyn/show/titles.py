@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipsyn.settings import UNFITTED
@@ -16,7 +15,6 @@ _PHRASES = {"prompts": "prompts {}", "head": "head {}", "n": "n {:,}"}
 WIDTH = 100  # characters of a paragraph
 _MANY = 6  # backbones, beyond which columns are narrow
 MARKED, UNMARKED = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
-_NUMBERED = 12  # backbones, from which on columns have numbers
 _PLURALS = {"prompts": "prompt sets"}
 
 
@@ -99,9 +97,7 @@ class ShortNames(NamedTuple):
 
     @property
     def heads(self) -> dict[str, str]:
-        """Column -> what stands above it: narrower where there are many, a number from 12 on."""
-        if self._numbered:
-            return {column: str(number) for number, column in enumerate(self.columns.values(), 1)}
+        """Column -> what stands above it, narrower where there are many."""
         width = 9 if len(self.short) <= _MANY else 7
         heads = (wrapped(text, width) for text in self.short.values())
         return dict(zip(self.columns.values(), heads, strict=True))
@@ -115,18 +111,6 @@ class ShortNames(NamedTuple):
         return {
             column: MARKED if name in some else UNMARKED for name, column in self.columns.items()
         }
-
-    @property
-    def legend(self) -> str:
-        """A paragraph for below the table that says what the numbers stand for, if heads are."""
-        if not self._numbered:
-            return ""
-        numbered = (f"{number} {text}" for number, text in enumerate(self.short.values(), 1))
-        return fill(", ".join(numbered) + ".", WIDTH)
-
-    @property
-    def _numbered(self) -> bool:
-        return len(self.short) >= _NUMBERED
 
 
 def shortened(names: Sequence[str]) -> ShortNames:

@@ -21,7 +21,7 @@ from clipsyn.evaluation.loop import evaluate
 from clipsyn.report import FIGURES
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
-from clipsyn.show.figure import FORMATS, Figure, save, svg
+from clipsyn.show.figure import FORMATS, Figure, image_of, save
 from clipsyn.store.features import FeatureStore
 
 EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40
@@ -110,6 +110,10 @@ def data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
     return figure.data(frame)
 
 
+def svg_of(ax: Axes) -> str:
+    return image_of(ax.figure, "svg").decode()
+
+
 def parts(ax: Axes) -> Iterator[Axes]:
     """All axes of the figure, and the parts on them."""
     for part in ax.figure.axes:
@@ -144,7 +148,7 @@ def test_it_has_the_same_bytes_each_time(name, figure, frame, tmp_path):
 
 
 def test_it_is_drawn_with_lines_and_bounded(figure, data):
-    text = svg(figure(data).figure)
+    text = svg_of(figure(data))
     assert "<image" not in text
     assert len(text) < 200_000
 
@@ -153,7 +157,7 @@ def test_other_numbers_are_another_figure(figure, data):
     """What is in the CSV is what is drawn: no number comes from anywhere else."""
     numbers = data.select(pl.selectors.float()).columns or ["images"]
     changed = data.with_columns(pl.col(numbers) * 0.5)
-    assert svg(figure(data).figure) != svg(figure(changed).figure)
+    assert svg_of(figure(data)) != svg_of(figure(changed))
 
 
 def test_series_can_be_told_apart_without_colour(figure, data):
@@ -222,7 +226,7 @@ def test_a_foreign_frame_has_a_sentence_or_is_drawn(figure, frames):
 def test_names_of_strangers_are_text(figure, frame):
     evil = _renamed(frame, EVIL)
     ax = figure(figure.data(evil))
-    text = svg(ax.figure)
+    text = svg_of(ax)
     ElementTree.fromstring(text)
     assert "<script" not in text
     assert "\u202e" not in text

@@ -192,16 +192,6 @@ def test_columns_about_backbones_are_called_like_no_other():
     names = shortened(["tiny-RN/zoo", "tiny-oracle/zoo"])
     assert names.columns == {"tiny-RN/zoo": "backbone 1", "tiny-oracle/zoo": "backbone 2"}
     assert names.heads == {"backbone 1": "RN", "backbone 2": "oracle"}
-    many = shortened([f"model-{letter}" for letter in "abcdefghijkl"])
-    assert many.heads["backbone 12"] == "12"
-
-
-def test_a_dozen_backbones_have_numbers_and_a_legend():
-    few, many = (shortened([f"RN{number}" for number in range(count)]) for count in (11, 12))
-    assert list(few.heads.values()) == list(few.short.values())
-    assert few.legend == ""
-    assert list(many.heads.values()) == [str(number) for number in range(1, 13)]
-    assert "1 RN0, 2 RN1" in many.legend
 
 
 class TestMeasures:

@@ -26,7 +26,7 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.settings import SINGLE
-from clipsyn.show.figure import COLUMN, INK, Figure, Look, drawn, key, marks, needed
+from clipsyn.show.figure import COLUMN, INK, Figure, Look, key, marks, needed
 from clipsyn.show.table import Cell, Table, Tables
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import ShortNames, mean_over, shortened, subject, title, where
@@ -278,7 +278,7 @@ def _layers(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame, Look]]:
     names, rule = _names(data).short, pl.col("rule")
     of_rule = {kind: data.filter(rule == kind).sort("mean_gflops") for kind in (GIVEN, WITHIN)}
     ensembles = data.filter(rule == WITHIN)["ensemble"].unique(maintain_order=True).to_list()
-    looks = [drawn(mark) for mark in marks([*names, *ensembles]).values()]
+    looks = list(marks([*names, *ensembles]).values())
     fixed = data.filter(rule.is_null())
     yield "ensembles", fixed.filter(pl.col("ensemble") != SINGLE), _SOME
     for ensemble, of_ensemble in zip(ensembles, looks[len(names) :], strict=True):

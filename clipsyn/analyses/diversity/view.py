@@ -21,7 +21,7 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.methods.ensembles import place_of
-from clipsyn.show.figure import Figure, named_pairs, needed, pair_map, pair_map_size, pairs_subject
+from clipsyn.show.figure import Figure, matrix_size, named_pairs, needed, pair_map
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import (
     NOTHING,
@@ -42,6 +42,7 @@ from clipsyn.show.titles import (
     fitted_on,
     mean_over,
     shortened,
+    subject,
     title,
     where,
 )
@@ -231,6 +232,10 @@ def _pair_rows(frame: pl.DataFrame) -> pl.DataFrame:
     return over_datasets(rows, [*WHERE[1:], "backbone", "other"])
 
 
+def _pair_names(data: pl.DataFrame) -> ShortNames:
+    return shortened(sorted({*data["backbone"], *data["other"]}))
+
+
 def _draw_pairs(data: pl.DataFrame, ax: Axes) -> None:
     pair_map(data, ax, "error consistency")
 
@@ -243,6 +248,6 @@ error_consistency = Figure(
     source="diversity",
     data=_pair_rows,
     draw=_draw_pairs,
-    size=pair_map_size,
-    about=lambda data: pairs_subject(data, (*WHERE, "n")),
+    size=lambda data: matrix_size(*2 * [_pair_names(data).short.values()]),
+    about=lambda data: title(subject(data, (*WHERE, "n")), _pair_names(data).phrase),
 )

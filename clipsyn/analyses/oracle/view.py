@@ -355,8 +355,8 @@ def _draw_venn(data: pl.DataFrame, ax: Axes) -> None:
     angles = {name: pi / 2 + 2 * pi * place / 3 for place, name in enumerate(names)}
     for name, mark in marks(names).items():
         x, y = cos(angles[name]), sin(angles[name])
-        inside = to_rgba(mark.colour, 0.25)
-        ax.add_patch(Circle((_AWAY * x, _AWAY * y), _RADIUS, fc=inside, ec=mark.colour))
+        inside = to_rgba(mark["color"], 0.25)
+        ax.add_patch(Circle((_AWAY * x, _AWAY * y), _RADIUS, fc=inside, ec=mark["color"]))
         height, side = (1.68, "bottom") if name == names[0] else (-1.38, "top")
         ax.text(1.2 * x, height, label(short[name], 16), ha="center", va=side, size=8)
     for right, images in data.filter(_RIGHT > 0).select("backbones", "images").iter_rows():

@@ -16,7 +16,7 @@ from clipsyn.evaluation.results.frame import (
     over_datasets,
     refuse_several,
 )
-from clipsyn.show.figure import MUTED, Figure, Grid, Mark, Size, drawn, key, marks, needed, panels
+from clipsyn.show.figure import MUTED, Figure, Size, key, look, marks, needed, panels, panels_size
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
 from clipsyn.show.tables import Line, Measure, Side, measures_table, pair_matrix
@@ -150,7 +150,7 @@ _METRICS = {  # the end of the metrics, by what has been done to the logits
     "as it is": "",
     "after temperature scaling": "_calibrated",
 }
-_PERFECT = {"perfectly calibrated": Mark(MUTED, "", "--")}
+_PERFECT = {"perfectly calibrated": look(MUTED, "", "--")}
 
 
 def _bins(frame: pl.DataFrame) -> pl.DataFrame:
@@ -178,7 +178,7 @@ def _bins(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _size(data: pl.DataFrame) -> Size:
-    return Grid.of(data["backbone"].n_unique()).size()
+    return panels_size(data["backbone"].n_unique())
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
@@ -191,8 +191,8 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
         for (scaling,), rows in data.filter(backbone=name).group_by("scaling", maintain_order=True):
             mark, x = entries[str(scaling)], 100 * rows["confidence"].to_numpy()
             accuracy, low, high = (100 * rows[it].to_numpy() for it in ("accuracy", "low", "high"))
-            part.plot(x, accuracy, **drawn(mark), ms=3, lw=1, mec="white", mew=0.3, zorder=3)
-            part.vlines(x, low, high, color=mark.colour, lw=0.6, zorder=2)
+            part.plot(x, accuracy, **mark, ms=3, lw=1, mec="white", mew=0.3, zorder=3)
+            part.vlines(x, low, high, color=mark["color"], lw=0.6, zorder=2)
     parts[0].set(xlim=(0, 100), ylim=(0, 100), xticks=[25, 50, 75], yticks=[0, 50, 100])
     key(ax, entries)
 

@@ -20,15 +20,14 @@ from clipsyn.settings import SINGLE
 from clipsyn.show.figure import (
     INK,
     Figure,
-    Grid,
-    Mark,
     Size,
-    drawn,
     key,
+    look,
     marks,
     methods,
     needed,
     panels,
+    panels_size,
 )
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import UNKNOWN, Table, Tables
@@ -348,22 +347,22 @@ def _same_severities(data: pl.DataFrame) -> bool:
 
 def _size(data: pl.DataFrame) -> Size:
     lines = 1 if _same_severities(data) else 2  # with numbers below each
-    return Grid.of(len(_panels(data))).size(lines)
+    return panels_size(len(_panels(data)), lines)
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
     texts, _ = methods(data)
     by_method = marks([name for name in texts if name != ORACLE[0]])
-    by_method |= {name: Mark(INK, "*", ":") for name in texts if name == ORACLE[0]}
+    by_method |= {name: look(INK, "*", ":") for name in texts if name == ORACLE[0]}
     parts = _panels(data)
     same = _same_severities(data)
     drawn_on = panels(ax, list(parts), "severity", "top-1 accuracy, %", same_x=same)
     for part, panel in zip(parts.values(), drawn_on, strict=True):
         for name, mark in by_method.items():
             rows = part.filter(pl.coalesce("ensemble", "backbone") == name)
-            panel.plot(rows["severity"], 100 * rows["value"], **drawn(mark), ms=3, lw=1)
+            panel.plot(rows["severity"], 100 * rows["value"], **mark, ms=3, lw=1)
         panel.set_xticks(sorted({*part["severity"]}))
-    key(ax, {texts[name]: drawn(mark) for name, mark in by_method.items()})
+    key(ax, {texts[name]: mark for name, mark in by_method.items()})
 
 
 severity = Figure(

@@ -26,7 +26,7 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
 )
 from clipsyn.settings import FULL, SINGLE
-from clipsyn.show.figure import MUTED, Figure, Look, drawn, key, marks, methods, needed
+from clipsyn.show.figure import MUTED, Figure, Look, key, marks, methods, needed
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
 from clipsyn.show.tables import Line, Measure, measures_table
 from clipsyn.show.titles import (
@@ -265,7 +265,7 @@ def _datasets(frame: pl.DataFrame, every: list[_Groups]) -> Table:
         columns,
         title=title(*about_all, every[0].short.phrase, f"by {every[0].score}"),
         headers=names.heads,
-        notes="\n".join(filter(None, [_NOTES["datasets"], names.legend])),
+        notes=_NOTES["datasets"],
     )
 
 
@@ -309,7 +309,7 @@ def _thresholds_of(chosen: pl.DataFrame) -> pl.DataFrame:
 
 def _key(data: pl.DataFrame) -> dict[str, Look]:
     texts = list(methods(data)[0].values())
-    looks = {text: drawn(mark) for text, mark in marks(texts).items()}
+    looks = marks(texts)
     for wished in data["wished"].drop_nulls().unique(maintain_order=True):
         looks[f"chosen for {100 * wished:g} %"] = _CHOSEN
     return looks
