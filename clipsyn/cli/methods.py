@@ -23,7 +23,7 @@ from clipsyn.cli.options import (
     options_of,
     output_option,
 )
-from clipsyn.cli.output import Output, say, say_lines, say_notes
+from clipsyn.cli.output import Output, say, say_lines
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import CompareSettings, PairedSettings, ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
@@ -192,7 +192,6 @@ def compare(
     ours = read_results(results)
     frame = published.measure(ours, theirs)
     output.show(frame, lambda shown: published.tables(shown, theirs))
-    say_notes(published.unpublished(ours, frame))
 
 
 _RUNNERS_UP = 5

@@ -60,18 +60,9 @@ class ProtocolSettings(Selection):
         least=1,
         most=_MOST_SHOTS,
     )
-    seeds: int = setting(
-        3,
-        WHOLE,
-        "Draws of the shots: seeds 0 to N-1.",
-        least=1,
-        most=MOST_SEEDS,
-    )
+    seeds: int = setting(3, WHOLE, "Draws of the shots: seeds 0 to N-1.", least=1, most=MOST_SEEDS)
     support: str | None = setting(
-        None,
-        TEXT,
-        "Split that is fitted on.",
-        instead_of_none="train, if it is needed",
+        None, TEXT, "Split that is fitted on.", instead_of_none="train, if it is needed"
     )
     allow_overlap: bool = allow_overlap()
     support_prompts: str | None = setting(

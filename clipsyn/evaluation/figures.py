@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
     SHOTS_IN_ORDER,
     WHERE,
@@ -207,18 +206,13 @@ def _with_same_shots(rows: pl.DataFrame) -> pl.DataFrame:
 
     Others would make a curve jump where they come in. One number makes no curve.
     """
-    learned = needed(
-        rows.filter(pl.col("shots") != UNFITTED),
-        "method that learned from labelled images",
+    learned = rows.filter(pl.col("shots") != UNFITTED)
+    sets = learned.group_by("dataset", maintain_order=True).agg(SHOTS_IN_ORDER.unique().sort())
+    several = needed(
+        sets.filter(pl.col("shots").list.len() > 1),
+        "method that learned from several numbers of labelled images",
         "evaluate ensembles that are fitted, with `clipsyn evaluate STORE --shots 1,4,16`",
     )
-    sets = learned.group_by("dataset", maintain_order=True).agg(SHOTS_IN_ORDER.unique().sort())
-    several = sets.filter(pl.col("shots").list.len() > 1)
-    if several.is_empty():
-        raise UsageError(
-            "each dataset has one number of labelled images, and a curve needs several: evaluate "
-            "more with `clipsyn evaluate STORE --shots 1,4,16`, or draw `clipsyn plot gains`"
-        )
     alike = several.group_by("shots", maintain_order=True).agg("dataset")
     chosen = alike.sort(pl.col("dataset").list.len(), descending=True, maintain_order=True)
     return rows.filter(pl.col("dataset").is_in(chosen["dataset"][0].to_list()))

@@ -105,7 +105,7 @@ def measure(
     for keys, part in there.group_by(PLACE, maintain_order=True):
         of_datasets = part.partition_by("dataset", maintain_order=True)
         sets = [_answered(of_one, settings, methods, predictions) for of_one in of_datasets]
-        images = Images.of_sets([one.marks for one in sets])
+        images = Images.of_sets([marks for *_, marks in sets])
         for pair in combinations(methods, 2):
             about = dict(zip(PLACE, keys, strict=True)) | {"head": settings.head}
             about["shots"] = shots if fitted & {*pair} else UNFITTED
@@ -209,12 +209,8 @@ def _compared_methods(
 # where methods are right
 
 
-class Answered(NamedTuple):
-    """The methods on one dataset: where each is right."""
-
-    dataset: str
-    right: dict[str, Draws]  # by method
-    marks: NDArray[np.uint64]  # (sample,) equal for equal images, 0 for one that is unseen
+# a dataset, where each method is right on it, and `SampleTable.marks` of its images
+Answered = tuple[str, dict[str, Draws], NDArray[np.uint64]]
 
 
 def _answered(
@@ -227,9 +223,16 @@ def _answered(
     for row in wanted.iter_rows(named=True):
         drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
     found: dict[str, Draws] = {name: drawn[name] for name in methods if name in drawn}
-    if best := best_of([drawn[name] for name in singles]):
-        found[BEST] = best
-    return Answered(there["dataset"][0], found, marks)
+    if (
+        singles
+    ):  # for each draw that all have, the one that is right most often, the first of equals
+        every_draw = [drawn[name] for name in singles]
+        found[BEST] = {
+            seed: max((one[seed] for one in every_draw), key=lambda right: int(right.sum()))
+            for seed in every_draw[0]
+            if all(seed in one for one in every_draw)
+        }
+    return there["dataset"][0], found, marks
 
 
 def read_right(
@@ -267,16 +270,6 @@ def read_right(
     return right, first["image"].fill_null(0).to_numpy().astype(np.uint64)
 
 
-def best_of(singles: Sequence[Draws]) -> Draws:
-    """For each draw that all have, the one that is right most often; of equals the first."""
-    seeds = singles[0] if singles else {}
-    return {
-        seed: max((one[seed] for one in singles), key=lambda right: int(right.sum()))
-        for seed in seeds
-        if all(seed in one for one in singles)
-    }
-
-
 # how they differ
 
 
@@ -286,11 +279,11 @@ def _differences(
     """Rows of a pair at one place: of each dataset that has both, and of their mean."""
     both: list[tuple[Sides, Images]] = []
     names: Row = {"first": first, "second": second}
-    for one, shown in zip(sets, images, strict=True):
-        sides = Sides.of(one.right.get(first, {}), one.right.get(second, {}))
+    for (dataset, right, _), shown in zip(sets, images, strict=True):
+        sides = Sides.of(right.get(first, {}), right.get(second, {}))
         if sides and len(shown):
             both.append((sides, shown))
-            yield names | {"dataset": one.dataset} | difference([sides], [shown])
+            yield names | {"dataset": dataset} | difference([sides], [shown])
     if len(both) > 1:
         yield names | {"dataset": None} | difference(*zip(*both, strict=True))
 

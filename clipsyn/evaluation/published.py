@@ -103,15 +103,6 @@ def zero_shot(frame: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.Series(tested, dtype=pl.Boolean))
 
 
-def unpublished(frame: pl.DataFrame, compared: pl.DataFrame) -> Iterator[str]:
-    """Sentences that name what results have and the reference does not."""
-    ours = zero_shot(frame)
-    for column, kind in (("dataset", ""), ("backbone", ""), ("prompts", "prompt set ")):
-        missing = sorted({*ours[column]} - {*compared[column]})
-        if missing:
-            yield f"no number is published for {kind}{few(missing, 12)}: not compared"
-
-
 def _is_test(dataset: str, split: str) -> bool:
     """Whether a split is the test split, perhaps by another name, as ImageNet's val."""
     info = find_dataset(dataset)

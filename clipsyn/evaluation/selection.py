@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.names import MOST
-from clipsyn.settings import (
-    FLAG,
-    FULL,
-    NAMES,
-    PATH,
-    SHOTS,
-    TEXT,
-    WHOLE,
-    Settings,
-    setting,
-)
+from clipsyn.settings import FLAG, FULL, NAMES, PATH, SHOTS, TEXT, WHOLE, Settings, setting
 
 if TYPE_CHECKING:
     from clipsyn.names import FeatureKey

@@ -58,16 +58,6 @@ gain: over the one backbone that they choose with the same head, in points with 
 over zero-shot: over the one that they choose without any head."""
 
 
-def tables(frame: pl.DataFrame) -> dict[str, Tables]:
-    """What was chosen, `named_tables`, and what they mean."""
-    shown = named_tables(frame)
-    if chosen := chosen_tables(frame):
-        shown = {CHOSEN: chosen} | shown
-    if not shown:
-        return {"": (paragraph("no ensemble to show"),)}
-    return shown | {"what they mean": (paragraph(NOTE),)}
-
-
 def methods(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of ensembles and oracles, whose name is in a column `method`.
 
@@ -131,13 +121,14 @@ def _most(choices: Sequence[str]) -> str:
     return f"{most} ({times} of {len(choices)})" if others else most
 
 
-def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
-    """For each head, split, prompt set and set of classes: tables of accuracy by name.
+def tables(tidy: pl.DataFrame) -> dict[str, Tables]:
+    """What was chosen; for each head, split, prompt set and set of classes accuracy; a note.
 
     Names are "by dataset", "by shots" or "by perturbation", followed by head, split, prompt set and
     classes. The first two are of clean images, or of the first perturbation where none are clean.
     """
-    tables: dict[str, Tables] = {}
+    chosen = chosen_tables(tidy)
+    shown: dict[str, Tables] = {CHOSEN: chosen} if chosen else {}
     columns = ["head", "split", "prompts", "classes"]
     tidy = tidy.filter(pl.col("head") != CHOSEN)
     gains = {name: method_frame(tidy, metric) for name, metric in _OVER.items()}
@@ -151,13 +142,15 @@ def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
         name, text = ", ".join(map(str, keys)), title(*where(about, list(about)))
         of_part = dict(zip(columns, keys, strict=True)) | {"perturbation": one}
         of_gains = {name: gain.filter(**of_part) for name, gain in gains.items()}
-        tables[f"by dataset, {name}"] = (by_dataset(part, of_gains, text),)
+        shown[f"by dataset, {name}"] = (by_dataset(part, of_gains, text),)
         if len(_shots(part)) > 1:
-            tables[f"by shots, {name}"] = by_shots(part, text)
+            shown[f"by shots, {name}"] = by_shots(part, text)
         if len(labels) > 1:
             text = title(*where(about, columns))
-            tables[f"by perturbation, {name}"] = (by_perturbation(every, labels, text),)
-    return tables
+            shown[f"by perturbation, {name}"] = (by_perturbation(every, labels, text),)
+    if not shown:
+        return {"": (paragraph("no ensemble to show"),)}
+    return shown | {"what they mean": (paragraph(NOTE),)}
 
 
 NOTE = """\

@@ -5,7 +5,6 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.errors import UsageError
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.tables import tables
@@ -66,8 +65,3 @@ def test_a_table_says_what_was_chosen(tiny_store):
     (table,) = shown["chosen"]
     assert len(table) == frame.filter(head="chosen", metric="acc1").height
     assert not [name for name in shown if "head chosen" in name]
-
-
-def test_new_classes_need_no_choice(tiny_store):
-    with pytest.raises(UsageError, match="chosen"):
-        evaluate(tiny_store, datasets="toy", base_to_new=True, ensembles=["log-avg", "chosen"])

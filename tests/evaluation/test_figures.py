@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -111,12 +111,6 @@ def test_gains_are_bars_of_oracles_and_marks_of_ensembles():
     assert whiskers == [pytest.approx(ends) for ends in [(-4, 0), (-1, 3), (5, 9), (13, 17)]]
 
 
-def test_oracles_alone_are_drawn_too():
-    frame = GAINS.filter(pl.col("ensemble").is_in(["oracle", "class-oracle"]))
-    ax = gains(gains.data(frame))
-    assert len(ax.patches) == 6
-
-
 def test_an_unknown_gain_counts_in_no_mean():
     frame = pl.concat([GAINS, tidy(gain("flags", "oracle", math.nan))])
     data = by_method(gains.data(frame), "value")
@@ -150,38 +144,6 @@ def test_gains_are_over_the_backbones_of_one_head():
     assert_frame_equal(gains.data(pl.concat([lda, GAINS, probe])), gains.data(GAINS))
     with pytest.raises(UsageError, match=r"heads, lda, linear-probe, .*: name it with heads=…"):
         gains.data(pl.concat([lda, probe]))
-
-
-def test_no_gain_at_all():
-    with pytest.raises(UsageError, match="no gain of any ensemble or oracle to draw: give a store"):
-        gains.data(GAINS.filter(metric="acc1"))
-
-
-def _drawn_gains(name, times):
-    small = pl.col("value", "ci_low", "ci_high") * times
-    frame = GAINS.filter(dataset="birds").with_columns(small, dataset=pl.lit(name))
-    ax = gains(gains.data(frame))
-    ax.figure.draw_without_rendering()
-    return ax
-
-
-@pytest.mark.parametrize("name", ["birds", "W" * 30])
-@pytest.mark.parametrize("times", [1, 1e-2, 1e-4])
-def test_no_text_of_gains_is_cut_or_covered(name, times):
-    ax = _drawn_gains(name, times)
-    whole = ax.figure.bbox
-    for text in (ax.xaxis.label, *ax.get_yticklabels(), *ax.figure.legends[0].get_texts()):
-        box = text.get_window_extent()
-        assert 0 <= box.x0 < box.x1 <= whole.x1, text
-        assert 0 <= box.y0 < box.y1 <= whole.y1, text
-    left, right = ax.get_xlim()
-    below = [
-        it.get_window_extent()
-        for it in ax.get_xticklabels()
-        if left <= it.get_position()[0] <= right
-    ]
-    assert len(below) > 1
-    assert all(one.x1 < other.x0 for one, other in pairwise(below))
 
 
 # few-shot
@@ -252,7 +214,7 @@ def test_datasets_with_one_number_of_shots_have_no_curve():
     ]
     data = few_shot.data(pl.concat([*fewer, CURVES]))
     assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
-    with pytest.raises(UsageError, match=r"one number of labelled images, .*--shots 1,4,16"):
+    with pytest.raises(UsageError, match=r"several numbers of labelled images.*--shots 1,4,16"):
         few_shot.data(pl.concat(fewer))
 
 
@@ -285,10 +247,3 @@ def test_what_is_unknown_is_left_out_of_means():
     data = few_shot.data(broken)
     assert np.isfinite(data["value"].to_numpy()).all()
     assert curve(data, "nlc", "low")[0] == pytest.approx(0.45)  # of birds alone
-
-
-def test_nothing_that_learned():
-    with pytest.raises(UsageError, match="no method that learned from labelled images to draw"):
-        few_shot.data(CURVES.filter(pl.col("shots") == "0"))
-    with pytest.raises(UsageError, match="no accuracy of any method to draw: give what"):
-        few_shot.data(CURVES.filter(metric="ece"))

@@ -215,12 +215,6 @@ class TestPredictionsAlone:
         assert accuracy(found, ensemble="conf") == 1
         assert not set(found["metric"]) & {"nll", "brier", "ece"}
 
-    def test_without_confidences_none_is_the_surest(self, answers, caplog):
-        with caplog.at_level(logging.INFO, "clipsyn"):
-            found = run(answers, datasets="quiz", ensembles=["vote-1", "conf"])
-        assert set(found["ensemble"]) == {"single", "oracle", "vote-1"}
-        assert "conf left out: there are no confidences of x, y, z" in caplog.text
-
     @pytest.mark.parametrize(
         "changes",
         [
@@ -322,16 +316,6 @@ def test_a_second_seed_adds_its_rows_though_its_images_are_the_same(store, tmp_p
     assert_frame_equal(timeless(both).sort(pl.all()), timeless(fresh).sort(pl.all()))
 
 
-def test_other_classes_add_their_rows_though_their_images_are_the_same(store, tmp_path):
-    """What learns nothing differs by the classes alone that it is measured on."""
-    settings = {"ensembles": ["log-avg"], "shots": (), "output": tmp_path / "r.parquet"}
-    run(store, **settings)
-    halves = run(store, base_to_new=True, **settings)
-    assert set(halves.filter(ensemble="log-avg")["classes"]) == {"base", "new"}
-    fresh = run(store, base_to_new=True, **settings | {"output": None})
-    assert_frame_equal(timeless(halves).sort(pl.all()), timeless(fresh).sort(pl.all()))
-
-
 def test_changed_inputs_do_not_mix(store, tmp_path):
     output = tmp_path / "r.parquet"
     run(store, shots=(4,), output=output)
@@ -353,15 +337,6 @@ def splits(store, fakes) -> FeatureStore:
     ]
     sources[1].labels[:] = -1
     return fakes.fill(store.path, encoders, sources)
-
-
-def test_splits_may_be_patterns(splits):
-    frame = run(splits, splits=["test*"], perturbations=None, datasets=None, shots=())
-    places = set(frame.select("dataset", "split", "perturbation").unique().rows())
-    toy = {("toy", "test", "clean"), ("toy", "test", "jpeg-3"), ("toy", "test-2", "clean")}
-    assert places == toy
-    with pytest.raises(LeakError):
-        run(splits, splits=["test", "tr*"])
 
 
 def test_splits_without_labels_are_left_out_and_said(splits, caplog):
@@ -478,19 +453,6 @@ def test_all_is_what_can_be_used_for_new_classes(store, caplog):
     assert "stacking left out: base-to-new cannot use what learns the classes" in caplog.text
     with pytest.raises(UsageError, match="stacking on toy cannot be used"):
         run(store, ensembles=["all", "stacking"], **settings)
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_base_to_new_needs_classes_to_learn_and_a_new_one(fakes, tmp_path, count):
-    names = CLASSES[:count]
-    sources = [fakes.Source(split=split, class_names=names) for split in ("test", "train")]
-    store = fakes.fill(tmp_path / "s", [fakes.Encoder(), fakes.Encoder("fake/two")], sources)
-    if count < 3:
-        with pytest.raises(DatasetError, match=rf"toy has too few classes .* \({count}\)"):
-            run(store, base_to_new=True)
-    else:
-        frame = run(store, base_to_new=True, ensembles="all", shots=(4,), seeds=1)
-        assert accuracy(frame, ensemble="log-avg", classes="new") == 1
 
 
 @pytest.fixture
@@ -626,11 +588,6 @@ class TestBudget:
         notes = [line for line in caplog.messages if "super-learner on zero-shot left out" in line]
         assert len(notes) == 1
 
-    def test_on_a_head_that_is_slow_too(self, store):
-        frame = run(store, ensembles=["log-avg", "nlc"], heads=["all"], **self.SETTINGS)
-        assert self._shots(frame, ensemble="nlc", head="lda") == {"1"}
-        assert self._shots(frame, ensemble="nlc", head="tip-adapter") == {"1", "2", "4"}
-
     @pytest.mark.parametrize(
         "changes", [{"ensembles": ["all", "super-learner"]}, {"ensembles": "all", "budget": 13}]
     )
@@ -737,19 +694,3 @@ def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
 def test_bad_input_is_one_sentence(store, changes, error, message):
     with pytest.raises(error, match=message):
         run(store, **changes)
-
-
-def test_two_classes_of_one_name_stay_two(fakes, tmp_path):
-    names = ("crane", "dog", "crane")
-    sources = [
-        fakes.Source(split=s, count=n, class_names=names) for s, n in (("test", 30), ("train", 24))
-    ]
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
-    store = fakes.fill(tmp_path / "s", encoders, sources)
-    test = store.pool("toy", "test")
-    assert np.array_equal(test.logits[:, :, 0], test.logits[:, :, 2])  # their texts are the same
-    frame = run(store, ensembles=["log-avg", "super-learner", "vote-1", "nlc"])
-    mean = test.logits.mean(axis=1).argmax(axis=1)  # the lowest index of equals
-    assert 2 not in mean
-    assert accuracy(frame, ensemble="log-avg") == pytest.approx((mean == test.labels).mean())
-    assert frame["value"].is_finite().all()

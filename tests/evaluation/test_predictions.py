@@ -194,12 +194,3 @@ def test_predictions_that_are_there_do_not_stand_for_results(store, tmp_path):
     again = evaluate(store, output=output, **SETTINGS)
     assert_frame_equal(again.filter(UNTIMED), first.filter(UNTIMED))
     assert sorted(predictions_of(output).iterdir()) == before
-
-
-def test_workers_keep_the_same(store, tmp_path):
-    paths = [tmp_path / f"{workers}.parquet" for workers in (1, 2)]
-    for path, workers in zip(paths, (1, 2), strict=True):
-        evaluate(store, output=path, workers=workers, **SETTINGS)
-    order = ["fingerprint", "sample_id"]
-    one, other = (pl.read_parquet(predictions_of(path)).sort(order) for path in paths)
-    assert_frame_equal(one, other)

@@ -11,7 +11,7 @@ import pytest
 import clipsyn
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation import CompareSettings
-from clipsyn.evaluation.published import COMPARED, tables, unpublished
+from clipsyn.evaluation.published import COMPARED, tables
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.formats import text_of
 
@@ -125,51 +125,6 @@ def test_prompts_that_a_reference_names(compare) -> None:
     assert len(compare(rows, "food101,RN50/openai,0.6,A,,\n")) == 2
     with pytest.raises(UsageError, match="published in"):
         compare(rows[1:], theirs)
-
-
-def test_an_empty_frame_is_a_sentence(compare) -> None:
-    with pytest.raises(UsageError, match="clipsyn zeroshot STORE -o FILE"):
-        compare([], "food101,RN50/openai,0.6,A,,\n")
-
-
-def test_results_without_intervals_are_compared_without(compare) -> None:
-    (row,) = compare([ours(ci_low=None, ci_high=None)], "food101,RN50/openai,0.6,A,,\n")
-    assert (row["difference_low"], row["difference_high"]) == (None, None)
-
-
-def test_every_published_number_against_itself() -> None:
-    """Against a loop over the file's lines, without the catalogue's names."""
-    import csv
-
-    from clipsyn.catalog.references import references
-
-    lines = references()["openai-zeroshot"].read_text("utf-8").splitlines()
-    rows = list(csv.DictReader(line for line in lines if line[0] != "#"))
-    shifted = [
-        ours(
-            dataset=row["dataset"],
-            backbones=[row["backbone"]],
-            metric=row["metric"],
-            value=float(row["accuracy"]) + 0.001 * (at % 9),
-            fingerprint=str(at),
-        )
-        for at, row in enumerate(rows)
-    ]
-    found = clipsyn.compare(frame(*shifted))
-    assert len(found) == len(rows) == 243
-    assert found["difference"].to_list() == pytest.approx([0.001 * (at % 9) for at in range(243)])
-    assert int(found["beyond"].sum()) == 27 * 3  # 0.6, 0.7 and 0.8 points
-
-
-def test_what_has_no_published_number_is_named() -> None:
-    rows = [ours(), ours(dataset="cub"), ours(backbones=["tiny"]), ours(prompts="simple")]
-    compared = clipsyn.compare(frame(*rows))
-    assert list(unpublished(frame(*rows), compared)) == [
-        "no number is published for cub: not compared",
-        "no number is published for tiny: not compared",
-        "no number is published for prompt set simple: not compared",
-    ]
-    assert list(unpublished(frame(ours()), compared)) == []
 
 
 def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:

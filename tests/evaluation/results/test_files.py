@@ -82,12 +82,6 @@ def test_what_others_have_added_meanwhile_stays(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
 
 
-def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"cannot write .*file/r\.parquet: .*choose"):
-        RowsFile(tmp_path / "file" / "r.parquet")
-
-
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "r.parquet"
     path.mkdir()
@@ -135,11 +129,3 @@ def test_what_others_wrote_is_refused_where_it_is_opened(tmp_path, change):
     rows.with_columns(change).write_parquet(path)
     with pytest.raises(UsageError):
         ensembles_in(path, ["acc1"], "zero-shot", None, "x")
-
-
-def test_what_is_no_file_of_results(tmp_path):
-    with pytest.raises(UsageError, match="cannot be read as results"):
-        read_results(tmp_path / "gone.parquet")
-    pl.DataFrame({"dataset": ["x"]}).write_parquet(tmp_path / "x.parquet")
-    with pytest.raises(UsageError, match="holds no results, for want of backbones"):
-        read_results(tmp_path / "x.parquet")

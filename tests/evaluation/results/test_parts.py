@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -209,12 +208,6 @@ def test_what_two_have_put_together_is_read_once(left):
     assert len(pl.read_parquet(left)) == 4
 
 
-def test_a_file_that_was_removed_does_not_come_back(left):
-    shutil.rmtree(left)
-    run(left, "more")
-    assert there(left) == ["more"]
-
-
 def test_runs_that_contradict_each_other_are_refused(tmp_path):
     path = tmp_path / "r.parquet"
     first, second = RowsFile(path), RowsFile(path)
@@ -231,16 +224,6 @@ def test_a_part_that_is_damaged_is_said(left):
     for refused in (lambda: run(left), lambda: collect(left)):
         with pytest.raises(UsageError):
             refused()
-
-
-def test_a_link_stays_a_link(tmp_path):
-    path, link = tmp_path / "r.parquet", tmp_path / "link" / "l.parquet"
-    run(path, "one")
-    link.parent.mkdir()
-    link.symlink_to(path)
-    run(link, "two")
-    assert link.is_symlink()
-    assert there(path) == there(link) == ["one", "two"]
 
 
 def test_a_long_run_puts_its_parts_together_once_in_so_many(tmp_path, monkeypatch):
