@@ -31,7 +31,7 @@ _HOUR = 3_600  # seconds
     "ls",
     [
         STORE,
-        flag(["--status"], help="What is finished, unfinished, lost or stale."),
+        flag(["--status"], help="What is finished, unfinished or lost."),
         flag(["--copies"], help="Images that equal, or look like, an earlier one."),
         output_option(),
     ],
@@ -39,9 +39,9 @@ _HOUR = 3_600  # seconds
 def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation.
 
-    With --status: what is finished, what an interrupted command left to do, and what readers
-    refuse. The exit status is 4 if a part of a group is missing or may not be read, or if a cell
-    was made from others than are there now; `verify` also reads the rest.
+    With --status: what is finished, what an interrupted command left to do, and what is lost. The
+    exit status is 4 if a part of a group is missing; `verify` reads the rest, and says which cells
+    were made from others than are there now.
 
     With --copies: each image with the content of an earlier one of its dataset, or that looks like
     it (difference hashes of 64 bits, at most 4 of them other; different pictures of one simple
@@ -98,21 +98,18 @@ def _backbones_of(rows: Rows) -> str:
 
 
 def _show_status(store: FeatureStore, output: Output) -> None:
-    """What is finished, unfinished and refused; raises DamagedStore if anything is refused."""
+    """What is finished, unfinished and lost; raises DamagedStore if anything is lost."""
     from clipsyn.show.tables import table_of
     from clipsyn.store.files import KINDS
-    from clipsyn.store.inventory import Stale, debris, left_over, refused
+    from clipsyn.store.inventory import debris, left_over
 
     places = store.places()
-    damaged, readers = list(debris(store, places)), list(refused(store, places))
-    stale = [problem for problem in readers if isinstance(problem, Stale)]
-    damaged = damaged or [problem for problem in readers if problem not in stale]
+    damaged = list(debris(store, places))
     lying = left_over(store.path)
     kinds = [place[0] for place in places]
     rows: Rows = [
         *({"state": "finished", "what": kind, "groups": kinds.count(kind)} for kind in KINDS),
         *({"state": "damaged", "what": problem, "groups": None} for problem in damaged),
-        *({"state": "stale", "what": problem, "groups": None} for problem in stale),
         *(
             {"state": "unfinished" if it.target else "left over", "what": it.what, "groups": None}
             for it in lying
@@ -123,10 +120,9 @@ def _show_status(store: FeatureStore, output: Output) -> None:
         f"`{advised('gc', store.path)}` drops it, and what is left over of killed commands"
     )
     output.show(rows, lambda rows: {"": (table_of(rows, below=[below] if lying else ()),)})
-    if damaged or stale:
+    if damaged:
         raise DamagedStore(
-            f"parts of {store.path} are lost, stale or may not be read: "
-            f"`{advised('verify', store.path)}` reads it all"
+            f"parts of {store.path} are lost: `{advised('verify', store.path)}` reads it all"
         )
 
 

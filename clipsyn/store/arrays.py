@@ -247,19 +247,14 @@ def damage(path: Path, layout: Layout) -> list[str]:
 
     And one for metadata by which other readers would find another array.
     """
-    blocks = layout.blocks
-    lanes = min(_READ_THREADS, blocks.count)
 
-    def look(lane: int) -> dict[int, str]:
-        problems = {}
-        chunk = np.empty((layout.rows, *layout.shape[1:]), layout.numpy)
-        for block in range(lane, blocks.count, lanes):
-            try:  # the same memory again and again: it stays in the cache
-                _read_block(path, layout, block, chunk)
-            except StoreError as error:
-                rows = blocks.range(block)
-                problems[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
-        return problems
+    def look(block: int) -> str | None:
+        rows = layout.blocks.range(block)
+        try:
+            read(path, layout, rows)
+        except StoreError as error:
+            return f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
+        return None
 
     try:
         found = _metadata(path)
@@ -269,13 +264,8 @@ def damage(path: Path, layout: Layout) -> list[str]:
             return [f"{path / METADATA} is damaged: it describes another array than is listed"]
     except (StoreError, LookupError, TypeError) as error:
         return [f"{path / METADATA} is damaged: {error}"]
-    with ThreadPoolExecutor(lanes) as pool:
-        problems = {
-            block: problem
-            for part in pool.map(look, range(lanes))
-            for block, problem in part.items()
-        }
-    return [problems[block] for block in sorted(problems)]
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        return [problem for problem in pool.map(look, range(layout.blocks.count)) if problem]
 
 
 def content_digest(values: Mapping[str, NDArray[Any]]) -> str:

@@ -246,12 +246,10 @@ class FeatureStore:
         """The class embeddings of a backbone; raises MissingCell where there are none."""
         path = self.classes_path(dataset, prompts, backbone)
         if not self.tree.exists(path):
-            sets = [name for name, _ in self.groups("classes") if name[::2] == (dataset, backbone)]
-            there = f" (there are {', '.join(names[1] for names in sets)})" if sets else ""
             wanted = "--backbones", self._sources.get(backbone) or backbone, "--prompts", prompts
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}'{there}: run "
+                f"'{prompts}': run "
                 f"`{advised('extract', self.made_in, '--dataset', dataset, *wanted)}`"
             )
         return self.group(path)

@@ -8,7 +8,7 @@ system.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from clipsyn.store.arrays import content_digest
 from clipsyn.store.drafts import discard, is_draft
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, HELD, LOOK, ORDER, Place
-from clipsyn.store.groups import ON_DISK, Group
+from clipsyn.store.groups import Group
 from clipsyn.text import advised, parse_json
 
 
@@ -221,37 +221,17 @@ def _sources(store: FeatureStore, place: Place, there: Collection[Place]) -> Ite
         yield "classes", names[0], names[4], names[3]
 
 
-def refused(store: FeatureStore, places: Iterable[Place]) -> Iterator[str]:
-    """A sentence for every cell that readers refuse by its metadata, a Stale one if it is whole.
-
-    places: of all groups of the store. No array is read; what is published at a URL was compared
-    when it was pushed.
-    """
-    for place in places if store.tree is ON_DISK else ():
-        try:
-            _check_current(store, place, with_answers=True)
-        except ClipsynError as error:
-            if store.tree.exists(store.at(*place)):  # not removed meanwhile
-                kind = Stale if isinstance(error, StaleCell) else str
-                yield kind(f"{_name(store, place)}: {error}")
-
-
-def _check_current(store: FeatureStore, place: Place, *, with_answers: bool) -> None:
-    """Raise what a reader raises of a cell that is of others than are there.
-
-    with_answers: also of stored logits and predictions, with the embeddings that they follow from.
-    """
+def _check_current(store: FeatureStore, place: Place) -> None:
+    """Raise what a reader raises of a cell that is of others than are there."""
     if place[0] in ("samples", "classes"):
         return
     cell, embedded = store.cell(_key(place)), place[0] == "features"
     if embedded or cell.sets:
         cell.holding("valid", None if embedded else place[5])
     for prompts in cell.prompt_sets() if embedded else ():
-        paths = {kind: store.at(kind, *cell.key.names, prompts) for kind in ANSWERS}
-        there = [kind for kind in ANSWERS if store.tree.exists(paths[kind])]
-        if with_answers or not there:
-            for kind in there or ["logits"]:
-                cell.stored(kind, prompts)
+        paths = (store.at(kind, *cell.key.names, prompts) for kind in ANSWERS)
+        if not any(map(store.tree.exists, paths)):  # else they are looked at themselves
+            cell.stored("logits", prompts)
 
 
 def damage(store: FeatureStore, place: Place, *, deep: bool = False) -> list[str]:
@@ -295,7 +275,7 @@ def _wrong_bytes(store: FeatureStore, stored: Group) -> Iterator[str]:
 
 def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool) -> Iterator[str]:
     """Intact arrays that contradict the identity, or do not follow from their sources."""
-    _check_current(store, place, with_answers=False)
+    _check_current(store, place)
     kind, *names = place
     if kind in ANSWERS:
         store.predictions(_key(place), names[4])

@@ -6,13 +6,11 @@ with the same number are the same image.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +29,13 @@ from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
-_LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
 _LOGIT_BYTES = 4
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
+# rows of a pool that lie in one chunk: of the split, read together; in these; in the pool
+_Part = tuple[range, slice | NDArray[np.intp], slice]
 Room = Callable[[tuple[int, ...], Any], NDArray[Any]]  # shape, dtype -> an array
 _LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
-
-
-class _Part(NamedTuple):
-    """Rows of a pool that lie in one chunk."""
-
-    span: range  # of the split, read together
-    at: slice | NDArray[np.intp]  # in the span
-    place: slice  # in the pool
 
 
 class PoolReader:
@@ -194,17 +185,18 @@ class PoolReader:
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         if not len(chosen):
             return self.read(np.arange(1), embeddings=embeddings).take(chosen)
-        start_time = time.monotonic()
         parts = [*self._parts(chosen)]
         logits = room((len(chosen), len(self.keys), self._n_classes), np.float32)
         keys = [self._embedded, *self.views] if embeddings else []
         images, *views = [self._room(one, len(chosen), room) for one in keys] or [{}]
 
         def read_logits(column: int, key: FeatureKey, part: _Part) -> None:
-            logits[part.place, column] = self._logits(key, part.span)[part.at]
+            span, at, place = part
+            logits[place, column] = self._logits(key, span)[at]
 
         def read_embeddings(out: NDArray[Any], key: FeatureKey, part: _Part) -> None:
-            out[part.place] = self.store.embeddings(key, part.span)[part.at]
+            span, at, place = part
+            out[place] = self.store.embeddings(key, span)[at]
 
         jobs = [partial(read_logits, *one, part) for one in enumerate(self.keys) for part in parts]
         for some, arrays in zip(keys, [images, *views], strict=False):
@@ -217,11 +209,6 @@ class PoolReader:
             for done in [threads.submit(job) for job in jobs]:
                 done.result()
         self._check_same()
-        _LOG.debug(
-            f"read {len(chosen):,} samples of {self.samples.name} · "
-            f"{self.perturbation} · {self.prompts}, {len(self.keys)} backbones, in "
-            f"{time.monotonic() - start_time:.2f} s"
-        )
         return Pool(
             logits,
             self.samples.labels[chosen],
@@ -343,7 +330,7 @@ class PoolReader:
             span = blocks.range(int(number[first]))
             at = rows[first:last] - span.start
             whole = at[-1] - at[0] == len(at) - 1
-            yield _Part(span, slice(at[0], at[-1] + 1) if whole else at, slice(first, last))
+            yield span, slice(at[0], at[-1] + 1) if whole else at, slice(first, last)
 
     def _room(self, keys: Sequence[FeatureKey], count: int, room: Room) -> Embeddings:
         """Empty arrays (sample, embed) for so many samples."""

@@ -165,28 +165,24 @@ def check_samples(
 def check_fits(tables: Iterable[SampleTable], given: SampleTable, store: Path) -> None:
     """Raise DatasetError for samples that do not go with those that a store has of the dataset."""
     for there in tables:
-        if there.split == given.split:
-            _check_same(there, given, store)
-        elif there.class_names != given.class_names:
+        names = there.class_names != given.class_names
+        if there.split != given.split:
+            if names:
+                raise DatasetError(
+                    f"{given.name}: other classes than {there.name} has in {store}: the splits of "
+                    "a dataset have the same"
+                )
+        elif given.digest != there.digest:
             raise DatasetError(
-                f"{given.name}: other classes than {there.name} has in {store}: the splits of a "
-                "dataset have the same"
+                f"{given.name} has other samples in {store} ({changed_samples(there, given)}): "
+                f"take store.samples('{given.dataset}', '{given.split}'), and its order of rows"
             )
-
-
-def _check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
-    """Raise DatasetError for samples that are not those that a store has of the split."""
-    if given.digest != there.digest:
-        raise DatasetError(
-            f"{given.name} has other samples in {store} ({changed_samples(there, given)}): take "
-            f"store.samples('{given.dataset}', '{given.split}'), and its order of rows"
-        )
-    if given.class_names != there.class_names or not np.array_equal(given.labels, there.labels):
-        raise DatasetError(
-            f"{given.name} has other labels or class names in {store}: take "
-            f"store.samples('{given.dataset}', '{given.split}'), or correct these with "
-            "store.annotate"
-        )
+        elif names or not np.array_equal(given.labels, there.labels):
+            raise DatasetError(
+                f"{given.name} has other labels or class names in {store}: take "
+                f"store.samples('{given.dataset}', '{given.split}'), or correct these with "
+                "store.annotate"
+            )
 
 
 def correct(group: Group, table: SampleTable, scratch: Path) -> None:

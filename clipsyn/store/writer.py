@@ -93,7 +93,7 @@ class CellWriter:
     def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Logits of any scale, (row, class), and the predictions that follow from them."""
         values, known = self._matrix("logits", rows, valid, np.float32)
-        self._check_count("logits", values.shape[1])
+        self._check_classes("logits", values.shape[1])
         answers = {"logit": values, "valid": known, "prediction": predictions(values)}
         self._write("logits", answers)
 
@@ -107,7 +107,8 @@ class CellWriter:
 
         65534 is an answer that is none of the classes: it is wrong.
         """
-        values, count = class_indices(str(self.key), rows), self._n_classes("predictions")
+        self._check_classes("predictions")
+        values, count = class_indices(str(self.key), rows), len(self.samples.class_names)
         known = self._known("predictions", values, valid)
         outside = known & (values != NO_CLASS) & ((values < 0) | (values >= count))
         if outside.any():
@@ -128,7 +129,7 @@ class CellWriter:
         """
         what = f"class embeddings '{prompts}'"
         values, _ = self._matrix(what, embeddings, None, np.float32)
-        self._check_count(what, len(values))
+        self._check_classes(what, len(values))
         check_unit_norm(f"classes by {self.key.backbone}", values)
         if not is_scale(scale):
             raise self._refused(f"the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
@@ -148,11 +149,10 @@ class CellWriter:
                 f"{self.key}: nothing was written: give embeddings, logits or predictions"
             )
         embedded = draft.kind == "features"
-        if self._classes and not embedded:
-            raise UsageError(f"{self.key}: class embeddings go with image embeddings alone")
-        if self.prompts is not None and embedded:
+        if (self.prompts is not None) if embedded else self._classes:
             raise UsageError(
-                f"{self.key}: image embeddings depend on no prompts: leave prompts=… away"
+                f"{self.key}: class embeddings go with image embeddings alone, and prompts=… with "
+                "logits or predictions"
             )
         self._check_name()
         self._check_widths(draft)
@@ -364,17 +364,14 @@ class CellWriter:
         if there.imported_as and bool(there.known_sets) != (self.prompts is not None):
             raise self._taken(f"was imported under {'no' if self.prompts else 'a'} prompt set", [])
 
-    def _n_classes(self, what: str) -> int:
-        if not self.samples.class_names:
+    def _check_classes(self, what: str, there: int | None = None) -> None:
+        if not (names := self.samples.class_names):
             raise DatasetError(
                 f"{self.samples.name} has no class names, which {what} need: give them with its "
                 "samples, or call the dataset something else"
             )
-        return len(self.samples.class_names)
-
-    def _check_count(self, what: str, there: int) -> None:
-        if there != (count := self._n_classes(what)):
-            raise DatasetError(f"{self.key}: {what} of {there} classes, where there are {count}")
+        if there not in (None, len(names)):
+            raise DatasetError(f"{self.key}: {what} of {there} classes, where {len(names)} are")
 
     def _check_widths(self, draft: Draft) -> None:
         width = draft.sizes.get("embed")

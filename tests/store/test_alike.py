@@ -64,11 +64,6 @@ def test_is_said_once_with_every_accuracy(
     assert "crane = crane" in said[0]
 
 
-def test_nothing_is_said_of_classes_that_differ(tiny_store: FeatureStore) -> None:
-    (prompts,) = tiny_store.prompt_sets(tiny_store.keys()[0])
-    assert list(alike_notes(tiny_store, "toy", prompts, ["fake/one", "nobody"])) == []
-
-
 def test_backbones_with_equal_predictions_are_named_once_by_each_command(
     tiny_store: FeatureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -172,26 +172,6 @@ def check_race(store: Path) -> None:
     assert not list(store.rglob("*.partial"))
 
 
-# What killed runs leave
-
-
-def test_unfinished_and_leftovers_are_told_apart(store: Path) -> None:
-    write(draft(store), 0, 2)
-    wip = store / ".wip"
-    (wip / "trash-1" / "group").mkdir(parents=True)
-    (wip / "new-1" / "done").mkdir(parents=True)
-    (wip / "new-1" / "target").write_text("features/toy/test/clean/x")
-    (wip / "0123").mkdir()
-    (wip / "0123" / "target").write_text("features/toy/test/clean/y")
-    (found,) = unfinished(store)
-    assert (found.target, found.done, found.total) == ("features/toy/test/clean/a", 2, 3)
-    assert sorted(left.path.name for left in left_over(store) if not left.target) == [
-        "0123",
-        "new-1",
-        "trash-1",
-    ]
-
-
 def test_a_draft_that_somebody_deleted_is_no_silent_success(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,10 +238,3 @@ def test_the_old_group_is_there_until_the_new_one_is(
     assert seen
     assert all(seen)
     assert list((store / ".wip").iterdir()) == []
-
-
-def test_wrong_rows_are_refused_and_not_marked(store: Path) -> None:
-    one = draft(store)
-    with pytest.raises(ValueError, match="block 1 is 7 rows"):
-        one.write(1, rows_of(one, 2), {})
-    assert one.pending() == [0, 1, 2]

@@ -89,29 +89,6 @@ def test_keys_are_sorted_and_filtered(tiny_store: FeatureStore) -> None:
     assert tiny_store.keys(dataset=["absent"]) == []
 
 
-def test_drafts_are_no_cells(tiny_store: FeatureStore, fakes: Any) -> None:
-    with pytest.raises(TypeError):
-        fakes.fill(tiny_store.path, [Broken(fakes.Encoder("fake/three"))])
-    assert len(tiny_store.keys()) == 8
-    with pytest.raises(MissingCell):
-        tiny_store.embeddings(replace(fakes.key, backbone="fake/three"))
-
-
-class Broken:
-    """An encoder that fails after a while."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._encoder, name)
-
-    def encode_images(self, pixels: Any) -> Any:
-        if self._encoder.encoded:
-            raise TypeError("broken")
-        return self._encoder.encode_images(pixels)
-
-
 # Missing
 
 

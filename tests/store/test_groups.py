@@ -54,23 +54,6 @@ PLACES: dict[str, tuple[Callable[..., None], list[tuple[str, str]]]] = {
         swap,
         [(f"{kind}/toy/test", f"{kind}/toy/train") for kind in (*_CELLS, "samples")],
     ),
-    "prompts renamed": (
-        move,
-        [
-            ("classes/toy/simple", "classes/toy/other"),
-            *(
-                (
-                    f"logits/toy/test/clean/fake--{name}/simple",
-                    f"logits/toy/test/clean/fake--{name}/other",
-                )
-                for name in ("one", "two")
-            ),
-        ],
-    ),
-    "a dataset renamed": (
-        move,
-        [(f"{kind}/toy", f"{kind}/other") for kind in ("samples", "classes", *_CELLS)],
-    ),
 }
 
 
@@ -198,10 +181,6 @@ CHUNKS = {
     "of logits": (
         "logits/toy/test/clean/fake--one/simple/logit/c.1.0",
         "logits/toy/test/clean/fake--two/simple/logit/c.1.0",
-    ),
-    "of predictions": (
-        "logits/toy/test/clean/fake--one/simple/prediction/c.1",
-        "logits/toy/test/clean/fake--two/simple/prediction/c.1",
     ),
     "of labels": ("samples/toy/test/label/c.0", "samples/toy/test/label/c.1"),
 }

@@ -94,13 +94,6 @@ class TestReading:
             store.predictions(key("guess"), "x")
         assert len(store.embeddings(key("embed"))) == 4
 
-    def test_the_line_that_helps_is_an_import(self, store: FeatureStore) -> None:
-        with pytest.raises(MissingCell):
-            store.samples("toy", "train")
-        with pytest.raises(MissingCell, match="run `clipsyn extract"):
-            store.samples("other", "train")
-        assert "clipsyn import" in store.extract_line(key("guess", "fog-5"))
-
     def test_groups_leave_embeddings_out_and_go_by_severity(
         self, store: FeatureStore, caplog: pytest.LogCaptureFixture
     ) -> None:

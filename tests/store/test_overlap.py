@@ -9,7 +9,17 @@ import pytest
 
 from clipsyn.errors import LeakError
 from clipsyn.methods.pool import NO_LABEL
-from clipsyn.store.overlap import copies, held, learnable
+from clipsyn.store import overlap
+from clipsyn.store.overlap import (
+    allowed_bits,
+    copies,
+    held,
+    image_notes,
+    learnable,
+    near,
+    near_pairs,
+    shared_images,
+)
 from clipsyn.store.samples import SampleTable
 
 TESTED = 40
@@ -106,3 +116,85 @@ def test_images_that_nobody_has_read_are_like_no_others() -> None:
         assert ["not known" in note for note in notes] == [True]
     assert held(unseen.marks, unseen.marks).tolist() == [False, False, True]
     assert learnable(unseen, [], allow_overlap=False).notes == ()
+
+
+def hashes(n: int, seed: int) -> np.ndarray:
+    """Random ones; some equal each other, some are a few bits off, some are not known."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, 1 << 64, n, np.uint64)
+    for row in range(0, n, 3):
+        bits = rng.choice(64, rng.integers(0, 8), replace=False)
+        values[row] = values[rng.integers(n)] ^ np.bitwise_or.reduce(
+            np.uint64(1) << bits.astype(np.uint64), initial=np.uint64(0)
+        )
+    values[::7] = 0
+    return values
+
+
+def is_near(one: int, other: int) -> bool:
+    return bool(one and other) and (one ^ other).bit_count() <= 4
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 1 << 21])
+@pytest.mark.parametrize("sizes", [(90, 60), (60, 90), (1, 40), (40, 1), (0, 5), (5, 0)])
+def test_as_comparing_all_with_all(
+    sizes: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlap, "_PAIRS", at_once)
+    every = hashes(150, seed=1)
+    one, other = every[: sizes[0]], every[len(every) - sizes[1] :]
+    found = {row for part in near_pairs(one, other) for row in zip(*map(list, part), strict=True)}
+    expected = {
+        (i, j, (a ^ b).bit_count())
+        for i, a in enumerate(one.tolist())
+        for j, b in enumerate(other.tolist())
+        if is_near(a, b)
+    }
+    assert found == expected
+    assert sizes != (90, 60) or len(expected) > 5
+    rows = {i for i, *_ in expected}
+    none = np.full(150, -1, np.int32)
+    found = near(one, none[: len(one)], other, none[: len(other)])
+    assert found.tolist() == [i in rows for i in range(len(one))]
+
+
+@pytest.mark.parametrize(("strangers", "bits"), [(1, 4), (2, 4), (3, 1), (400, 1)])
+def test_what_images_of_other_classes_look_like_is_no_copy(strangers: int, bits: int) -> None:
+    """Of 400 images two may look like one of another class; unlabelled ones say nothing."""
+    looks = np.random.default_rng(0).integers(1, 1 << 64, 400, np.uint64)
+    labels, theirs = np.zeros(400, np.int32), np.zeros(400, np.int32)
+    theirs[:strangers] = 1
+    assert allowed_bits(looks, labels, looks ^ np.uint64(3), theirs) == bits
+    found = near(looks, labels, looks ^ np.uint64(3), theirs)
+    assert found.all() == (bits == 4)
+    assert allowed_bits(looks, labels, looks ^ np.uint64(3), -theirs) == 4
+
+
+def set_of(name: str, images: list[int]) -> SampleTable:
+    content = np.array([[image] * 32 for image in images], np.uint8)
+    ids = tuple(f"im{row}" for row in range(len(images)))
+    return SampleTable(name, "test", ids, np.zeros(len(images), np.int32), content, ("cat",))
+
+
+@pytest.fixture
+def sets() -> list[SampleTable]:
+    """All holds two of birds and one of cars twice; none of dogs."""
+    return [
+        set_of("all", [1, 2, 5, 5, 90]),
+        set_of("birds", [1, 2, 3]),
+        set_of("cars", [5, 6]),
+        set_of("dogs", [7, 7]),
+    ]
+
+
+def test_images_are_the_same_by_content(sets):
+    assert shared_images(sets) == {"all/test": 4, "birds/test": 2, "cars/test": 1}
+    assert shared_images(sets[1:]) == {}
+
+
+def test_it_is_said(sets):
+    copies, several = image_notes(sets)
+    assert "all/test (5 images, 4 distinct), dogs/test (2 images, 1 distinct)" in copies
+    assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in several
+    assert image_notes(sets, shared=False) == [copies]
+    assert image_notes(sets[1:3]) == []

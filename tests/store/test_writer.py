@@ -245,20 +245,6 @@ class TestAnotherTime:
             store.writer(samples(), "mine", prompts="simple")
 
 
-def test_cells_beside_extracted_ones(tiny_store: FeatureStore) -> None:
-    table = tiny_store.samples("toy", "test")
-    images = unit(len(table), 4)
-    with tiny_store.writer(table, "new") as cell:
-        cell.embeddings(images)
-        cell.classes("simple", np.eye(4)[:3], 10)
-    pool = tiny_store.pool("toy", "test")
-    assert pool.backbones == ("fake/one", "fake/two", "new")
-    expected = 10 * images.astype(np.float16).astype(np.float32)[:, :3]
-    np.testing.assert_allclose(pool.logits[:, 2], expected, rtol=1e-6)
-    assert pool.embeddings["new"].shape == (20, 4)
-    assert pool.logit_scales["new"] == 10
-
-
 class TestWhatCannotBe:
     """Each is one sentence that says what, where and what to do instead."""
 
@@ -321,9 +307,3 @@ class TestWhatCannotBe:
         with store.writer(nameless, "mine") as cell:
             cell.embeddings(IMAGES)
         assert store.cell(KEY).prompt_sets() == []
-
-    def test_a_name_that_is_none(self, store: FeatureStore) -> None:
-        with pytest.raises(UsageError, match="empty name"):
-            store.writer(samples(), " ")
-        with pytest.raises(UsageError, match="is no perturbation"):
-            store.writer(samples(), "mine", "fog")
