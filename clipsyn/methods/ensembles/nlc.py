@@ -56,6 +56,7 @@ _HELD_OUT_BLOCK = 256  # samples
 _LOOK = 25  # steps between looks at the held-out loss, or an epoch where that is longer
 _PROGRESS = 1e-3  # a held-out loss that is lower by less than this fraction is no progress
 _SHARPEST, _FLATTEST = 20.0, 0.05  # multipliers that a fit of NLC starts with
+_LEAST_TEMPERATURE = 1e-3  # of the weight map `divide`: what keeps the multiplier finite
 
 
 class Network:
@@ -273,9 +274,13 @@ class NLC(PerceptronRouter):
     W2 starts as zero, and b2 such that every multiplier a_b is the one under which log-avg has the
     lowest cross-entropy: the fit starts at log-avg, as sure as it should be. `weights` are a_b/B.
 
-    weight_map: the paper does not say which one it uses. ``softplus``, a = log(1 + exp t), is
-    positive. ``linear``, a = t, has either sign; with more backbones than classes this is hardly a
-    selection any more: the weights can give almost any scores.
+    weight_map: the paper does not say which one it uses.
+
+    - ``softplus``: a = log(1 + exp t), positive. The default.
+    - ``linear``: a = t, of either sign. With more backbones than classes this is hardly a selection
+      any more: the weights can give almost any scores.
+    - ``divide``: a = 1 / (softplus(t) + 0.001), a temperature for each backbone and image.
+    - ``softmax``: a = B softmax(t), so the weights sum to 1; the start is plain log-avg.
 
     The other parameters, and what is learned, are those of `PerceptronRouter`.
 
@@ -292,30 +297,51 @@ class NLC(PerceptronRouter):
            [1. , 1.8]], dtype=float32)
     """
 
-    weight_map: str = parameter("softplus", TEXT, choices=("softplus", "linear"))
-
-    def _mapped(self, outputs: Array) -> tuple[Array, Array | float]:
-        """Multipliers (sample, backbone) and their slopes along the outputs."""
-        if self.weight_map == "linear":
-            return outputs, 1.0
-        return np.logaddexp(0, outputs), 0.5 + 0.5 * np.tanh(0.5 * outputs)
+    weight_map: str = parameter(
+        "softplus", TEXT, choices=("softplus", "linear", "divide", "softmax")
+    )
 
     def _weights(self, pool: Pool) -> Array:
-        return self._mapped(self._outputs(pool))[0] / len(pool.backbones)
+        return self._multipliers(self._outputs(pool)) / len(pool.backbones)
+
+    def _multipliers(self, outputs: Array) -> Array:
+        if self.weight_map == "linear":
+            return outputs
+        if self.weight_map == "softmax":
+            return np.asarray(outputs.shape[-1] * softmax(outputs))
+        positive: Array = np.logaddexp(0, outputs)
+        if self.weight_map == "divide":
+            positive = 1 / (positive + _LEAST_TEMPERATURE)
+        return positive
+
+    def _slopes(self, outputs: Array, multipliers: Array, gradient: Array) -> Array:
+        """Along the outputs, of what has this gradient along the multipliers."""
+        if self.weight_map == "linear":
+            return gradient
+        if self.weight_map == "softmax":
+            mean = (multipliers * gradient).mean(axis=-1, keepdims=True)
+            return np.asarray(multipliers * (gradient - mean))
+        slopes = gradient * (0.5 + 0.5 * np.tanh(0.5 * outputs))  # sigmoid without overflow
+        return slopes if self.weight_map == "softplus" else -slopes * multipliers**2
 
     def _start(self, pool: Pool) -> Floats:
         found = common_temperature(mean_logits(pool.logits), pool.labels)
-        output = min(max(found, _FLATTEST), _SHARPEST)
-        if self.weight_map == "softplus":
-            output = math.log(math.expm1(output))
+        multiplier = min(max(found, _FLATTEST), _SHARPEST)
+        output = {
+            "linear": multiplier,
+            "softmax": 0.0,
+            "softplus": math.log(math.expm1(multiplier)),
+            "divide": math.log(math.expm1(1 / multiplier - _LEAST_TEMPERATURE)),
+        }[self.weight_map]
         return np.full(len(pool.backbones), output, np.float32)
 
     def _loss(self, pool: Pool) -> Loss:
         def loss(rows: slice, outputs: Array) -> tuple[Array, Array]:
-            (multipliers, slope), count = self._mapped(outputs), len(pool.backbones)
-            weights = multipliers / count
-            losses, gradient = weighted_cross_entropy(pool.logits[rows], weights, pool.labels[rows])
-            return losses, gradient / count * slope
+            multipliers, count = self._multipliers(outputs), len(pool.backbones)
+            losses, gradient = weighted_cross_entropy(
+                pool.logits[rows], multipliers / count, pool.labels[rows]
+            )
+            return losses, self._slopes(outputs, multipliers, gradient / count)
 
         return loss
 

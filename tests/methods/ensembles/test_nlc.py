@@ -16,6 +16,8 @@ from clipsyn.methods.pool import Pool
 TORCH_MAPS = {
     "softplus": F.softplus,
     "linear": lambda t: t,
+    "divide": lambda t: 1 / (F.softplus(t) + 1e-3),
+    "softmax": lambda t: t.softmax(-1) * t.shape[-1],
 }
 
 
@@ -89,10 +91,14 @@ def test_fit_reaches_what_torch_reaches(name):
 
 @pytest.mark.parametrize("name", TORCH_MAPS)
 def test_start_is_log_average_at_its_best_temperature(name):
+    """But for softmax, whose weights sum to 1."""
     pool = pool_of(scale=1.0)
     router = NLC(name, learning_rate=0.0).fit(pool)
     weights = router.weights(pool)
     np.testing.assert_allclose(weights, weights[0, 0], rtol=1e-6)
+    if name == "softmax":
+        assert weights[0, 0] == pytest.approx(1 / 3)
+        return
     one, around = mean_loss(router, pool), (0.5, 0.9, 1.1, 2.0)
     for factor in around:
         other = weighted_cross_entropy(pool.logits, factor * weights, pool.labels)[0].mean()
