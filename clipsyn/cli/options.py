@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.output import JSON, NUMBERS, STDOUT, TABLES, Output
+from clipsyn.cli.output import NUMBERS, STDOUT, TABLES, Output
 from clipsyn.errors import UsageError
 from clipsyn.names import Location, is_url, listed
 from clipsyn.settings import (
@@ -51,21 +51,22 @@ class Destination(click.Path):
 
     The folder of a file is made; a place that cannot be written to is refused before the work
     starts. grows: the ending of results that are added to, a folder that checks its place itself.
+    or_stdout: whether - stands for standard output.
     """
 
     name = "file"
 
-    def __init__(self, *endings: str, grows: str = "") -> None:
+    def __init__(self, *endings: str, grows: str = "", or_stdout: bool = False) -> None:
         super().__init__()
-        self.endings, self.grows = endings, grows
+        self.endings, self.grows, self.or_stdout = endings, grows, or_stdout
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path == STDOUT and str(STDOUT) in self.endings:
+        if path == STDOUT and self.or_stdout:
             return path
-        if self.endings and not path.name.lower().endswith(tuple(files_of(self.endings))):
+        if self.endings and not path.name.lower().endswith(self.endings):
             flag = flag_of(param) if param else self.name
-            raise UsageError(f"{flag} {path}: give a name that ends in {said_of(self.endings)}")
+            raise UsageError(f"{flag} {path}: give a name that ends in {', '.join(self.endings)}")
         if not self.endings or (self.grows and path.suffix == self.grows):
             check_outside(path)
             return path
@@ -132,52 +133,36 @@ STORE = click.Argument(["store"], type=StorePath(), envvar="CLIPSYN_STORE")
 YES = flag(["-y", "--yes"], help="Do not ask.")
 
 
-def cell_filters(*, prompts: bool = False) -> list[click.Parameter]:
-    """Options that choose cells: the command gets each under the name of its dimension.
-
-    prompts: whether prompt sets can be chosen, too.
-    """
+def cell_filters() -> list[click.Parameter]:
+    """Options that choose cells: the command gets each under the name of its dimension."""
     filters = {
         ("-d", "--dataset"): "Names or patterns, repeated or with commas, as all filters.",
         ("-s", "--split"): "For instance train.",
         ("-p", "--perturb", "perturbation"): "clean, or for instance 'jpeg-*'.",
         ("-b", "--backbones", "backbone"): "For instance ViT-B-32/openai.",
-        ("--prompts",): "Class embeddings and logits of these prompt sets alone.",
     }
-    every = [option(it, multiple=True, callback=_listed, help=filters[it]) for it in filters]
-    return [*every] if prompts else [*every[:-1]]
+    return [option(it, multiple=True, callback=_listed, help=filters[it]) for it in filters]
 
 
 def output_option(
-    *more: str, endings: Sequence[str] = (*NUMBERS, *TABLES), grows: str = "", about: str = ""
+    *, endings: Sequence[str] = (*NUMBERS, *TABLES), grows: str = "", about: str = ""
 ) -> click.Option:
     """-o FILE, repeated: the command gets an `Output` called `output`.
 
-    endings, more: that names of files may have. grows: see `Destination`. about: more help.
+    endings: that names of files may have. grows: see `Destination`. about: more help.
     """
-    endings = (*endings, *more)
     return option(
         ["-o", "--output"],
-        type=Destination(*endings, grows=grows),
+        type=Destination(*endings, grows=grows, or_stdout=True),
         metavar="FILE",
         multiple=True,
         callback=lambda _context, _parameter, files: Output(files),
-        help=f"Also write to a file: {said_of(endings)}{about}. Repeated.",
+        help=f"Also write to a file: {', '.join(endings)}; - is JSON on standard output{about}. "
+        "Repeated.",
     )
 
 
-def files_of(endings: Sequence[str]) -> list[str]:
-    return [ending for ending in endings if ending != str(STDOUT)]
-
-
-def said_of(endings: Sequence[str]) -> str:
-    """ ".csv or .json, or - for JSON on standard output"."""
-    *first, last = files_of(endings)
-    said = f"{', '.join(first)} or {last}" if first else last
-    return f"{said}, or - for JSON on standard output" if str(STDOUT) in endings else said
-
-
-json_option = output_option(endings=JSON)
+json_option = output_option(endings=(".json",))
 
 
 def options_of(settings: type[Settings], without: Sequence[str] = ()) -> list[click.Parameter]:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from clipsyn.show.table import Tables
 
 STDOUT = Path("-")
-JSON = (".json", str(STDOUT))
-NUMBERS = (".csv", ".parquet", *JSON)
+NUMBERS = (".csv", ".parquet", ".json")
 TABLES = {".md": "markdown", ".tex": "latex"}
 
 

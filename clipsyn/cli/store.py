@@ -254,7 +254,7 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
     return inventory.left_over(path), partial(inventory.collect, path)
 
 
-@command("rm", [STORE, *cell_filters(prompts=True), YES])
+@command("rm", [STORE, *cell_filters(), YES])
 def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     """Remove from STORE what every given filter matches, having listed it and asked.
 
