@@ -45,7 +45,7 @@ class Images:
 
     class_names = ("a", "b")
     templates = ("a photo of {c}.",)
-    metric, licence, notes = "acc1", "", ()
+    info, notes = None, ()
 
     def __init__(self, name: str, count: int) -> None:
         self.name, self.split = name, "train"

@@ -35,7 +35,7 @@ from clipsyn.extract.images import batches, open_source  # noqa: E402
 from clipsyn.extract.openclip import OpenClipEncoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
-from clipsyn.images.sources import ImageSource  # noqa: E402
+from clipsyn.images.source import ImageSource  # noqa: E402
 from clipsyn.names import CLEAN, Backbone  # noqa: E402
 
 ARCHITECTURES = ("ViT-B-32", "RN50", "ViT-L-14")

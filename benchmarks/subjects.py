@@ -22,7 +22,7 @@ from clipsyn.extract.openclip import OpenClipEncoder, load_encoder
 from clipsyn.extract.run import RunSettings, run
 from clipsyn.extract.weights import quiet_open_clip
 from clipsyn.extract.work import load_work
-from clipsyn.images.sources import ImageSource
+from clipsyn.images.source import ImageSource
 from clipsyn.names import CLEAN, Backbone, Perturbation
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore

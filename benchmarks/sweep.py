@@ -44,7 +44,7 @@ from clipsyn.extract.openclip import OpenClipEncoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.perturb import apply, resolve  # noqa: E402
-from clipsyn.images.sources import ImageSource  # noqa: E402
+from clipsyn.images.source import ImageSource  # noqa: E402
 from clipsyn.names import CLEAN, Backbone, Perturbation  # noqa: E402
 
 BATCH = 64  # CLIP_benchmark's and clipsyn's default

@@ -115,9 +115,8 @@ class FakeSource:
     bad: dict[int, str] = field(default_factory=dict)
     changed: set[int] = field(default_factory=set)  # rows with other pixels
     templates: tuple[str, ...] = ()
-    metric: str = "acc1"
-    licence: str = "CC0"
     notes: tuple[str, ...] = ()
+    info: Any = SimpleNamespace(metric="acc1", licence="CC0")
 
     def __post_init__(self) -> None:
         self.ids = tuple(f"im{row:03d}.png" for row in range(self.count))
@@ -134,7 +133,7 @@ class FakeSource:
         return hashlib.sha256(self._pixels(index).tobytes()).digest()
 
     def image(self, index: int) -> Image.Image:
-        from clipsyn.images.decode import UndecodableImage
+        from clipsyn.images.source import UndecodableImage
 
         self.decoded.append(index)
         if index in self.bad:

@@ -28,7 +28,7 @@ Offer = Callable[[str, str, dict[str, dict[str, str]]], None]
 CODE = """
 from clipsyn.catalog.datasets import DatasetInfo
 from clipsyn.images.perturb import PerturbationInfo
-from clipsyn.images.sources.files import open_folder
+from clipsyn.images.files import open_folder
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.heads.base import Head
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,7 +14,6 @@ from clipsyn import catalog
 from clipsyn.errors import UsageError
 from clipsyn.names import Backbone, listed
 from clipsyn.registry import unknown_name
-from clipsyn.text import foreign, read_text
 
 CONFIG_FILE = "open_clip_config.json"
 COLLECTIONS = ("openai", "zoo")
@@ -59,8 +58,8 @@ def known_backbones() -> dict[str, list[Backbone]]:
 def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
     """Read the backbones that a command was given, in order, duplicates dropped.
 
-    Each text is a comma list of backbone ids (`Backbone.parse`), collections (`openai`, `zoo`),
-    names of the shipped zoo (`tiny-RN/zoo`) and .txt files with one such entry a line.
+    Each text is a comma list of backbone ids (`Backbone.parse`), collections (`openai`, `zoo`) and
+    names of the shipped zoo (`tiny-RN/zoo`).
     Raises UsageError for what cannot be read, and if two different sources have one name.
     """
     backbones: dict[str, Backbone] = {}
@@ -86,8 +85,6 @@ def _unknown(token: str) -> UsageError:
 def _backbones(entry: str) -> Iterable[Backbone]:
     if entry in COLLECTIONS:
         return known_backbones()[entry]
-    if entry.endswith(".txt") and not any(mark in entry for mark in ":@="):
-        return list(_from_list(Path(entry)))
     alias, _, source = entry.rpartition("=")
     folder = _zoo_folders().get(source)
     if folder is not None:
@@ -96,19 +93,6 @@ def _backbones(entry: str) -> Iterable[Backbone]:
     if is_bare or (source.endswith("/zoo") and source.count("/") == 1):
         raise _unknown(source)
     return [Backbone.parse(entry)]
-
-
-def _from_list(path: Path) -> Iterator[Backbone]:
-    """Backbones of a text file, one entry a line; blank lines and # comments are skipped."""
-    with foreign(
-        lambda reason: UsageError(f"the list of backbones {path} cannot be read: {reason}")
-    ):
-        lines = read_text(path).splitlines()
-    for line in lines:
-        if entry := line.partition("#")[0].strip():
-            if entry.endswith(".txt"):
-                raise UsageError(f"{path} lists another list, {entry}: lists do not nest")
-            yield from _backbones(entry)
 
 
 def cost(name: str) -> BackboneCost | None:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipsyn.catalog.datasets import find_dataset
-from clipsyn.catalog.texts import read_class_names
+from clipsyn.catalog.datasets import find_dataset, read_class_names
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.align import NewCell, align, check_parts, labels_of, new_table, with_ids
@@ -179,7 +178,7 @@ def _known_names(
     store: FeatureStore | None, table: SampleTable | None, wanted: ImportSettings
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
-    given = read_class_names(wanted.classes, wanted.dataset or "") if wanted.classes else ()
+    given = read_class_names(wanted.classes) if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
         places = (names for names, _ in store.groups("samples") if names[0] == wanted.dataset)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from clipsyn.catalog.citations import (
+from clipsyn.catalog.datasets import find_dataset
+from clipsyn.catalog.references import (
     ENCODERS,
     METHOD,
     SOFTWARE,
@@ -24,7 +25,6 @@ from clipsyn.catalog.citations import (
     terms_of_weights,
     work,
 )
-from clipsyn.catalog.datasets import find_dataset
 from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.show.formats import escaped, markdown_of
 from clipsyn.show.table import NOTHING, Table

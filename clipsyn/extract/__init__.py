@@ -32,7 +32,7 @@ class ExtractSettings(Settings):
         ("zoo",),
         TEXTS,
         "ARCH/TAG, hf-hub:ORG/REPO, local-dir:PATH or ARCH@CHECKPOINT, each with an optional "
-        "NAME=; a collection (openai, zoo); a .txt file with one a line. Repeated or with commas.",
+        "NAME=; a collection (openai, zoo). Repeated or with commas.",
         letter="-b",
     )
     datasets: tuple[str, ...] = setting(

@@ -22,14 +22,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.catalog.datasets import DatasetInfo, look_up, unknown_dataset
-from clipsyn.catalog.texts import benchmark_class_names, imagenet_names
+from clipsyn.catalog.datasets import (
+    DatasetInfo,
+    benchmark_class_names,
+    imagenet_names,
+    look_up,
+    unknown_dataset,
+)
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.images.decode import UndecodableImage, keep_to_rasters, look_of, returned, to_rgb
+from clipsyn.images.archives import open_webdataset
+from clipsyn.images.files import MANIFESTS, open_folder, open_path, opener
 from clipsyn.images.perturb import apply, reduce_to_canvas
-from clipsyn.images.sources import UNLABELLED, ImageSource, class_indices, numbered, row_ids
-from clipsyn.images.sources.files import MANIFESTS, open_folder, open_path, opener
-from clipsyn.images.sources.webdataset import open_webdataset
+from clipsyn.images.source import (
+    NOTHING,
+    ImageSource,
+    UndecodableImage,
+    class_indices,
+    keep_to_rasters,
+    look_of,
+    numbered,
+    row_ids,
+    to_rgb,
+)
+from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import CLEAN, Perturbation
 from clipsyn.text import advised, one_line
 
@@ -89,7 +104,7 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
     if info.source:
         source: ImageSource = resolve_name(info.source)(split, root, download)
         return source
-    cleaned = info.name.replace("/", "-")
+    cleaned = _plain(info)
     names = (*(f"{cleaned}{end}" for end in MANIFESTS), f"wds_{cleaned}", cleaned)
     for path in (root / name for name in names) if root else ():
         found = opener(path, split)
@@ -97,26 +112,21 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
             return found(path, info.name, split, root)
     if not info.shipped:
         return open_torchvision(info, split, root, download)
-    if not info.shipped_path.is_dir():
-        raise DatasetError(
-            f"dataset '{info.name}' should be in '{info.shipped_path}' but is not: reinstall "
-            "clipsyn, or check the data folder out again"
-        )
     return open_webdataset(info.shipped_path, info.name, split)
 
 
 def _split_name(text: str) -> tuple[str, Path]:
     """``NAME=PATH`` apart; a path that exists is never cut at its own ``=``."""
-    whole = Path(text).expanduser()
+    path = Path(text).expanduser()
     name, separator, rest = text.partition("=")
-    if not separator or whole.exists():
-        name, rest = "", text
+    if not separator or path.exists():
+        name = ""
     elif not (name and rest):
         raise UsageError(f"'{text}' names no dataset: write NAME=PATH")
-    path = Path(rest).expanduser()
+    else:
+        path = Path(rest).expanduser()
     resolved = path.resolve()
-    default = resolved.name if resolved.is_dir() else resolved.stem
-    return name or default, path
+    return name or (resolved.name if resolved.is_dir() else resolved.stem), path
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +140,7 @@ class TorchvisionSource(ImageSource):
         try:
             image = self._original(index)
         except UndecodableImage:
-            return hashlib.sha256(b"").digest()
+            return NOTHING
         header = f"{image.mode} {image.width}x{image.height}\n".encode()
         return hashlib.sha256(header + image.tobytes()).digest()
 
@@ -154,69 +164,43 @@ def open_torchvision(
     the files are not there. The network is used only with `download`. Torchvision opens images by
     itself, so from then on PIL opens rasters alone in this process.
     """
+    from torchvision import datasets  # 2 s, and most sources do without
+
     keep_to_rasters()
-    args = _arguments(info, split)
-    if root is None:
+    offered = {name: entry.args for name, entry in info.splits.items() if entry.args is not None}
+    if root is None or split not in offered:
+        lacks = "does not ship: say where it is with data_root=ROOT, in torchvision's layout"
+        if root or not offered:
+            lacks = f"has no split '{split}' in torchvision; it has {', '.join(offered) or 'none'}"
         raise DatasetError(
-            f"dataset '{info.name}' does not ship: say where it is with data_root=ROOT "
-            f"(torchvision's layout, or a webdataset in ROOT/{_folder(info)}); {info.get}"
+            f"dataset '{info.name}' {lacks}; or put its webdataset form into data_root=… as "
+            f"wds_{_plain(info)}; {info.get}"
         )
-    dataset = _construct(info, args, root, download)
+    folder = root / info.folder if info.folder and (root / info.folder).is_dir() else root
+    fetch = {} if info.torchvision == "ImageNet" else {"download": download}
+    try:
+        # Several of torchvision's classes print their progress to stdout.
+        with contextlib.redirect_stdout(io.StringIO()):
+            make = getattr(datasets, info.torchvision)
+            dataset = make(root=str(folder), **offered[split], **fetch)
+    except (ImportError, RuntimeError, OSError, ValueError) as error:
+        raise DatasetError(
+            f"dataset '{info.name}' cannot be opened in '{folder}' ({one_line(error)}); "
+            f"how to get it: {info.get}"
+        ) from error
     labels = _labels(dataset, info)
-    names, notes = _class_names(info, dataset, labels)
     return TorchvisionSource(
         info.name,
         split,
         ids=row_ids(len(labels)),
         labels=labels,
-        class_names=names,
-        notes=notes,
+        class_names=_class_names(info, dataset) or numbered(labels),
         dataset=dataset,
     )
 
 
-def _folder(info: DatasetInfo) -> str:
-    return f"wds_{info.name.replace('/', '-')}"
-
-
-def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
-    if not info.torchvision:
-        raise DatasetError(
-            f"dataset '{info.name}' is not in torchvision and not in data_root=… as "
-            f"{_folder(info)} or manifest; {info.get}"
-        )
-    offered = {name: entry.args for name, entry in info.splits.items() if entry.args is not None}
-    if split in offered:
-        return offered[split]
-    if [*offered] == ["all"]:
-        raise DatasetError(
-            f"torchvision has no splits of '{info.name}', so train and test would be the same "
-            f"images: use splits=all, or the webdataset form in data_root=… as {_folder(info)}"
-        )
-    raise DatasetError(
-        f"dataset '{info.name}' has no split '{split}' in torchvision; it has {', '.join(offered)}"
-    )
-
-
-def _construct(info: DatasetInfo, args: Mapping[str, Any], root: Path, download: bool) -> Any:
-    from torchvision import datasets  # 2 s, and most sources do without
-
-    folder = root / info.folder if info.folder and (root / info.folder).is_dir() else root
-    options = dict(args) if info.torchvision == "ImageNet" else {**args, "download": download}
-    try:
-        # Several of torchvision's classes print their progress to stdout.
-        with contextlib.redirect_stdout(io.StringIO()):
-            return getattr(datasets, info.torchvision)(root=str(folder), **options)
-    except ImportError as error:
-        raise DatasetError(
-            f"dataset '{info.name}' needs the package '{error.name}' to be read: "
-            f"pip install {error.name}"
-        ) from error
-    except (RuntimeError, OSError, ValueError) as error:
-        raise DatasetError(
-            f"dataset '{info.name}' cannot be opened in '{folder}' ({one_line(error)}); "
-            f"how to get it: {info.get}"
-        ) from error
+def _plain(info: DatasetInfo) -> str:
+    return info.name.replace("/", "-")
 
 
 def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
@@ -226,27 +210,17 @@ def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
     values = [entry[1] if isinstance(entry, tuple) else entry for entry in labels]
     return class_indices(
         f"dataset '{info.name}'",
-        [UNLABELLED if value is None else int(value) - info.first_label for value in values],
+        [NO_LABEL if value is None else int(value) - info.first_label for value in values],
     )
 
 
-def _class_names(
-    info: DatasetInfo, dataset: Any, labels: NDArray[np.int32]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _class_names(info: DatasetInfo, dataset: Any) -> tuple[str, ...]:
     """The catalogue's, clip-benchmark's, or else torchvision's own."""
     imagenet = imagenet_names() if info.name == "imagenet1k" else ()
     if names := imagenet or info.class_names or benchmark_class_names(info.name):
-        return names, ()
-    own = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
-    if own is None:
-        note = f"{info.name}: torchvision has no class names, so the classes are called 0, 1, …"
-        return numbered(labels), (note,)
-    note = f"{info.name}: class names are torchvision's; clip-benchmark, if installed, has better"
-    return tuple(_spoken(name) for name in own), (note,) if info.names else ()
-
-
-def _spoken(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("/", " ").split())
+        return names
+    own = getattr(dataset, "classes", None) or getattr(dataset, "categories", None) or ()
+    return tuple(" ".join(name.replace("_", " ").replace("/", " ").split()) for name in own)
 
 
 @dataclass(frozen=True)
@@ -308,7 +282,6 @@ def _collect(
     )
 
 
-@returned()
 def _load(source: ImageSource, views: Mapping[View, Preprocess], row: int) -> _Loaded:
     pixels: dict[View, NDArray[np.uint8]] = {}
     errors: dict[View, str] = {}

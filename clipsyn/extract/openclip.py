@@ -32,7 +32,7 @@ from clipsyn.extract.encoder import (
     resolve_precision,
 )
 from clipsyn.extract.weights import ModelSource, build, locate, quiet_open_clip, weights_digest
-from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.source import UndecodableImage
 from clipsyn.methods.numerics.logits import is_scale
 from clipsyn.names import Backbone, Identity, canonical_json
 from clipsyn.text import one_line

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsyn.catalog.backbones import cost_of, resolve_backbones
-from clipsyn.catalog.datasets import find_dataset, resolve_datasets
-from clipsyn.catalog.texts import NAMED, resolve_prompts
+from clipsyn.catalog.datasets import NAMED, find_dataset, resolve_datasets, resolve_prompts
 from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.extract import (
     PIXELS_VERSION,
@@ -39,7 +38,7 @@ from clipsyn.text import advised
 
 if TYPE_CHECKING:
     from clipsyn.extract.encoder import Encoder
-    from clipsyn.images.sources import ImageSource
+    from clipsyn.images.source import ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +249,7 @@ def load_work(
     Raises StaleCell, naming the field, if a name is taken by something made from other images,
     weights, prompts or settings and `job.replace` is not set; then nothing has been changed.
     """
-    from clipsyn.images.sources import sample_table
+    from clipsyn.images.source import sample_table
 
     splits: list[Split] = []
     notes: list[str] = []

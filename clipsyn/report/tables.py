@@ -44,7 +44,7 @@ from clipsyn.show.titles import common, title, where
 from clipsyn.store.inventory import describe
 
 if TYPE_CHECKING:
-    from clipsyn.images.sources import ImageSource
+    from clipsyn.images.source import ImageSource
 
 _MOST_ROWS = 150  # of the numbers below a figure
 _EXAMPLES = 160  # pictures
@@ -353,14 +353,14 @@ def _by_id(sources: Iterable[ImageSource]) -> dict[str, list[tuple[int, ImageSou
 
 def _bare(name: str) -> str:
     """An id without the ending of an image file."""
-    from clipsyn.images.sources.files import SUFFIXES
+    from clipsyn.images.files import SUFFIXES
 
     stem, _, ending = name.rpartition(".")
     return stem if stem and f".{ending.lower()}" in SUFFIXES else name
 
 
 def _webp(source: ImageSource, row: int) -> str | None:
-    from clipsyn.images.decode import UndecodableImage
+    from clipsyn.images.source import UndecodableImage
 
     try:
         image = source.image(row)
@@ -376,13 +376,9 @@ def _webp(source: ImageSource, row: int) -> str | None:
 def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
     """Every reading of a path that has images for a dataset and split, whose names may be any."""
     from clipsyn.extract.images import open_source
-    from clipsyn.images.sources import inside
-    from clipsyn.images.sources.files import open_path
-    from clipsyn.images.sources.webdataset import open_tar
+    from clipsyn.images.files import open_path
+    from clipsyn.images.source import inside
 
-    if path.suffix == ".tar":
-        yield open_tar(path, dataset, split)
-        return
     if look_up(dataset):
         with suppress(ClipsynError, OSError):
             yield open_source(dataset, split, root=path)

@@ -82,7 +82,7 @@ def _plan_extraction(store: Path, settings: ExtractSettings, made: Made) -> Outc
 
 def _without_answers(store: Path, keys: set[FeatureKey], prompts: str) -> set[FeatureKey]:
     """The stored cells that have no predictions of a prompt set; `auto` may be any of them."""
-    from clipsyn.catalog.texts import NAMED
+    from clipsyn.catalog.datasets import NAMED
 
     if prompts == "auto" or not keys:
         return set()

@@ -3,7 +3,7 @@
 Support and test are disjoint: images that are measured on are taken out of what is fitted on.
 Datasets that share images count them more than once in means and tests over datasets.
 
-Near copies have 64-bit hashes of what they look like (`clipsyn.images.decode`) that differ in few
+Near copies have 64-bit hashes of what they look like (`clipsyn.images.source`) that differ in few
 bits; 0 is none. Plain pictures, as of clothes on black, have near hashes though they are no
 copies. That shows in images of different classes, which are none: only so many bits are allowed, 4
 at most, that at most one image in 200 looks like one of another class.

@@ -31,7 +31,7 @@ class SampleTable:
 
     ids: unique names, (sample,). labels: class indices, -1 where there is none, (sample,) int32.
     content: SHA-256 of each image, (sample, 32) uint8. A class is its index, never its name. looks:
-    64 bits of what each looks like, (sample,), see `clipsyn.images.decode`; 0 where not known.
+    64 bits of what each looks like, (sample,), see `clipsyn.images.source`; 0 where not known.
     """
 
     dataset: str

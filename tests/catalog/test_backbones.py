@@ -98,25 +98,6 @@ def test_texts_that_are_no_backbone(text: str) -> None:
         resolve_backbones([text])
 
 
-def test_lists_in_files(tmp_path: Path) -> None:
-    path = tmp_path / "models.txt"
-    path.write_text("# CLIP_benchmark's form\nViT-B-32,openai\n\nmine=RN50/cc12m  # ours\nzoo\n")
-    assert names(str(path)) == ["ViT-B-32/openai", "mine", "tiny-RN/zoo", "tiny-ViT-8/zoo"]
-    assert names(f"RN50/openai,{path}")[0] == "RN50/openai"
-
-
-def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"gone.txt cannot be read"):
-        resolve_backbones([str(tmp_path / "gone.txt")])
-    nested = tmp_path / "nested.txt"
-    nested.write_text("nested.txt\n")
-    with pytest.raises(UsageError, match="lists do not nest"):
-        resolve_backbones([str(nested)])
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match=r"binary.txt cannot be read"):
-        resolve_backbones([str(tmp_path / "binary.txt")])
-
-
 def test_costs_of_the_nine_are_the_papers() -> None:
     # cumulative image GFLOPs and concatenated width of the nine
     facts = [cost(f"{name}/openai") for name in OPENAI]

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from clipsyn import __version__
-from clipsyn.catalog.citations import (
+from clipsyn.catalog.datasets import catalogue
+from clipsyn.catalog.references import (
     METHOD,
     SOFTWARE,
     Work,
@@ -21,7 +22,6 @@ from clipsyn.catalog.citations import (
     work,
     works,
 )
-from clipsyn.catalog.datasets import catalogue
 from clipsyn.images.perturb import BUILT_IN
 
 ROOT = Path(__file__).parents[2]

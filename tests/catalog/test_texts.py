@@ -10,8 +10,8 @@ from typing import Any
 import open_clip
 import pytest
 
-from clipsyn.catalog import texts
-from clipsyn.catalog.texts import (
+from clipsyn.catalog import datasets as texts
+from clipsyn.catalog.datasets import (
     benchmark_class_names,
     benchmark_templates,
     imagenet_names,
@@ -175,20 +175,18 @@ def test_lines_are_stripped_and_blank_ends_dropped(tmp_path: Path) -> None:
         read_lines(tmp_path / "nowhere.txt")
 
 
-@pytest.mark.parametrize(
-    "content", ['["cat", " dog"]', '{"set": ["cat", "dog"]}', '{"b": "dog", "a": "cat"}']
-)
-def test_json_is_a_list_or_by_dataset_or_by_folder(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['["cat", " dog"]', '{"b": "dog", "a": "cat"}'])
+def test_json_is_a_list_or_by_folder(content: str, tmp_path: Path) -> None:
     (tmp_path / "names.json").write_text(content)
-    assert read_class_names(tmp_path / "names.json", "set", ["a", "b"]) == ("cat", "dog")
+    assert read_class_names(tmp_path / "names.json", ["a", "b"]) == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("names.json", '{"cat": 1}', "holds no class names for 'set'"),
-        ("names.json", "[1, 2]", "holds no class names for 'set'"),
-        ("names.json", '["cat", ""]', "class 1 has no name"),
+        ("names.json", '{"cat": 1}', "does not hold a name of each class"),
+        ("names.json", "[1, 2]", "does not hold a name of each class"),
+        ("names.json", '["cat", ""]', "does not hold a name of each class"),
         ("names.json", "[cat", "is not JSON"),
         ("names.json", "[]", "is empty: write class names"),
         ("names.txt", "\n \n", "is empty: write class names"),
@@ -197,4 +195,4 @@ def test_json_is_a_list_or_by_dataset_or_by_folder(content: str, tmp_path: Path)
 def test_what_holds_no_names(file: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(content)
     with pytest.raises(DatasetError, match=message):
-        read_class_names(tmp_path / file, "set")
+        read_class_names(tmp_path / file)

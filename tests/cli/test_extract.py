@@ -276,5 +276,7 @@ def test_refusals_name_flags(fails: Run, clipsyn: Run, folder: Path) -> None:
     assert fails(2, "split", "photos", "-o", "photos.csv") == (
         "photos.csv is there already: add --replace, or choose another output"
     )
-    assert "there is no folder or manifest 'fotos'" in fails(3, "split", "fotos", "-o", "f.csv")
+    assert "'fotos' is no folder of image files and no manifest" in fails(
+        3, "split", "fotos", "-o", "f.csv"
+    )
     assert clipsyn("split", "photos", "-o", "photos.csv", "--replace").exit_code == 0

@@ -15,7 +15,7 @@ from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract.encoder import ClassTexts, resolve_device, resolve_precision
 from clipsyn.extract.openclip import load_encoder
-from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.source import UndecodableImage
 from clipsyn.names import Backbone, PromptSet
 
 SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]

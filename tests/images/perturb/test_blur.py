@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve, correlate, gaussian_filter, map_coordinates
 
-from clipsyn.images.perturb.blur import (
+from clipsyn.images.perturb.optics import (
     defocus_blur,
     drag,
     gaussian_blur,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from clipsyn.images.perturb.weather import MUD, PANES, WATER, fog, frost, ice, plasma, snow, spatter
+from clipsyn.images.perturb.optics import MUD, PANES, WATER, fog, frost, ice, plasma, snow, spatter
 
 # as published with ImageNet-C
 SNOW = [

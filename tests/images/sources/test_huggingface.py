@@ -13,8 +13,8 @@ import pytest
 
 from clipsyn.errors import DatasetError, UnknownName
 from clipsyn.extract.images import open_source
-from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources.huggingface import HuggingFaceSource
+from clipsyn.images.archives import HuggingFaceSource
+from clipsyn.images.source import UndecodableImage
 
 NAMES = ["cat", "dog"]
 FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
@@ -63,17 +63,15 @@ def test_every_form_gives_the_same_images(images: Path, png: Png):
     assert source.image(6).size == (12, 9)
 
 
-def test_ids_are_a_column_or_row_numbers(png: Png, tmp_path: Path):
+def test_ids_are_paths_or_row_numbers(png: Png, tmp_path: Path):
     frame = table(png, 0, 3)
     unnamed = frame.with_columns(
         image=pl.struct(pl.col("image").struct.field("bytes"), path=pl.lit(None, pl.String))
     )
     write_parquet(tmp_path / "a.parquet", unnamed)
     assert open_source(str(tmp_path / "a.parquet"), "x").ids == ("000000", "000001", "000002")
-    write_parquet(tmp_path / "b.parquet", frame.with_columns(image_id=pl.Series([5, 6, 7])))
-    assert open_source(str(tmp_path / "b.parquet"), "x").ids == ("5", "6", "7")
-    write_parquet(tmp_path / "c.parquet", frame.with_columns(id=pl.Series([1, 1, 2])))
-    assert open_source(str(tmp_path / "c.parquet"), "x").ids[0] == "im0.png"
+    write_parquet(tmp_path / "b.parquet", pl.concat([frame, frame]))
+    assert open_source(str(tmp_path / "b.parquet"), "x").ids[-1] == "000005"
 
 
 def test_without_features_or_labels(png: Png, tmp_path: Path):

@@ -11,8 +11,6 @@ import pytest
 from clipsyn.catalog.datasets import collections
 from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.extract.images import open_source
-from clipsyn.images.sources.files import FolderSource, ManifestSource
-from clipsyn.images.sources.webdataset import WebdatasetSource
 
 Write = Callable[..., Path]
 
@@ -21,9 +19,10 @@ def test_paths_by_what_lies_there(write_images, write_tars, png):
     folder = write_images("a/1.png", "b/1.png")
     (folder.parent / "m.csv").write_text("path\nimages/a/1.png\n")
     tars = write_tars([[("a.png", png())]])
-    assert isinstance(open_source(str(folder), "test"), FolderSource)
-    assert isinstance(open_source(str(folder.parent / "m.csv"), "test"), ManifestSource)
-    assert isinstance(open_source(str(tars), "test"), WebdatasetSource)
+    assert open_source(str(folder), "test").ids == ("a/1.png", "b/1.png")
+    assert open_source(str(folder.parent / "m.csv"), "test").ids == ("images/a/1.png",)
+    assert open_source(str(tars), "test").ids == ("a",)
+    assert open_source(str(tars / "test" / "0.tar"), "test").ids == ("a",)
 
 
 def test_names(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +53,6 @@ def test_a_webdataset_in_the_root_is_preferred(name, folder, write_tars, png):
     assert source.name == "vtab/dtd"
     assert source.templates == ("{c}",)
     assert source.class_names == ("banded", "dotted")
-    assert source.licence == "research only"
 
 
 @pytest.mark.parametrize("name", ["dtd", "vtab/dtd"])
@@ -64,22 +62,19 @@ def test_a_manifest_in_the_root_comes_first(name, write_images, write_tars, png)
     (root / "vtab-dtd.csv").write_text("\n".join(lines))
     write_tars([[("a.png", png()), ("a.cls", b"1")]], root="wds_vtab-dtd", classes=("x", "y"))
     source = open_source(name, "train", root=root)
-    assert isinstance(source, ManifestSource)
     assert (source.name, source.ids) == ("vtab/dtd", ("images/a/1.png",))
     assert source.class_names == ("banded", "dotted")
-    assert source.licence == "research only"
     with pytest.raises(DatasetError, match="no rows of split 'val'; it has test, train"):
         open_source(name, "val", root=root)
 
 
 def test_a_shipped_dataset(write_tars, png, monkeypatch, tmp_path):
     monkeypatch.setattr("clipsyn.catalog.datasets.data_dir", lambda: tmp_path)
-    with pytest.raises(DatasetError, match=r"emoji-food.*reinstall"):
+    with pytest.raises(DatasetError, match="eval/emoji-food"):
         open_source("emoji-food", "test")
     write_tars([[("a.png", png()), ("a.cls", b"0")]], root="eval/emoji-food", classes=("apple",))
     source = open_source("emoji-food", "test")
     assert (source.name, len(source)) == ("emoji-food", 1)
-    assert "MIT" in source.licence
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -12,8 +12,7 @@ import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import ImageSource
+from clipsyn.images.source import ImageSource, UndecodableImage
 
 WriteTars = Callable[..., Path]
 Png = Callable[..., bytes]
