@@ -116,9 +116,9 @@ class FakeSource:
     changed: set[int] = field(default_factory=set)  # rows with other pixels
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    info: Any = SimpleNamespace(metric="acc1", licence="CC0")
 
     def __post_init__(self) -> None:
+        self.info = SimpleNamespace(metric="acc1", licence="CC0")
         self.ids = tuple(f"im{row:03d}.png" for row in range(self.count))
         classes = len(self.class_names)
         rows = np.arange(self.count, dtype=np.int32)
