@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from clipsyn.errors import UsageError
-from clipsyn.show.table import Cell, Column, Table, Tables, hyphened, wrapped
+from clipsyn.show.table import Cell, Column, Table, Tables, wrapped
 from clipsyn.text import cells, cut
 
 _GAP = 2  # spaces between columns
@@ -85,7 +85,7 @@ def _fitted(columns: Sequence[Column], width: int | None) -> list[Sequence[Colum
 
 
 def _wide(column: Column) -> int:
-    return max(cells(hyphened(column.head)), *(cells(cell.text) for cell in column.cells), 0)
+    return max(cells(column.head), *(cells(cell.text) for cell in column.cells), 0)
 
 
 def _total(widths: Iterable[int]) -> int:
@@ -95,7 +95,7 @@ def _total(widths: Iterable[int]) -> int:
 
 def _narrow_head(column: Column) -> str:
     body = max((cells(cell.text) for cell in column.cells), default=0)
-    lines = hyphened(column.head).split("\n")
+    lines = column.head.split("\n")
     return "\n".join(wrapped(line, max(_NARROW, body), "-_/ ") for line in lines)
 
 
@@ -111,7 +111,7 @@ def _drawn(columns: Sequence[Column], width: int | None) -> str:
     )
     for column in columns:
         table.add_column(
-            hyphened(column.head),
+            column.head,
             justify="right" if column.right else "left",
             no_wrap=column.right,
             overflow="fold",
@@ -172,8 +172,8 @@ def _words(text: str, width: int | None) -> list[str]:
 # Markdown as GitHub reads it
 
 _MARKS = re.compile(r"[\\`*_{}\[\]<>#~|$&]")
+_BLOCK = re.compile(r"^(\s*\d*)([-+=.)])", re.MULTILINE)  # which would begin a list
 _LINK = re.compile(r"(?<=:)//|(?<=www)\.", re.IGNORECASE)  # which would become links by themselves
-_BLOCK = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))", re.MULTILINE)  # which would begin a list
 
 
 def markdown_of(tables: Sequence[Table]) -> str:
@@ -183,7 +183,7 @@ def markdown_of(tables: Sequence[Table]) -> str:
 
 def escaped(text: str) -> str:
     """Text that Markdown reads as itself."""
-    return _LINK.sub(lambda match: f"\\{match[0]}", _MARKS.sub(r"\\\g<0>", text))
+    return _LINK.sub(r"\\\g<0>", _MARKS.sub(r"\\\g<0>", text))
 
 
 def _markdown(table: Table) -> Iterator[str]:
@@ -205,12 +205,7 @@ def _rows(table: Table, text: Callable[[Cell], str], best: str) -> Iterator[list
 
 
 def _prose(text: str) -> str:
-    return _BLOCK.sub(_not_a_list, escaped(text))
-
-
-def _not_a_list(match: re.Match[str]) -> str:
-    space, mark = match.groups()
-    return f"{space}{mark}\\" if mark.isdecimal() else f"{space}\\{mark}"
+    return _BLOCK.sub(r"\1\\\2", escaped(text))
 
 
 # LaTeX with booktabs
@@ -286,7 +281,7 @@ def _tex_row(texts: Iterable[str]) -> str:
 
 def _tex_head(column: Column) -> str:
     """A head with its line breaks."""
-    lines = [in_tex(" ".join(line.split())) for line in hyphened(column.head).split("\n")]
+    lines = [in_tex(" ".join(line.split())) for line in column.head.split("\n")]
     side, stack = "r" if column.right else "l", r"\\".join(lines)
     return rf"\shortstack[{side}]{{{stack}}}" if len(lines) > 1 else stack
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -122,29 +121,23 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def guarded(frame: pl.DataFrame) -> pl.DataFrame:
-    """Texts that a spreadsheet would run as formulas, in cells and names of columns, after a ``'``.
+    """Texts that a spreadsheet would run as formulas, after a ``'``.
 
     These begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return and are no number. So
     that `unguarded` finds them again, one that has such marks before it gets one more.
     """
     texts = pl.col(pl.String)
     runs = texts.str.contains(_FORMULA) & ~texts.str.contains(_NUMBER)
-    cells = frame.with_columns(pl.when(runs).then(texts.str.replace("^", "'")).otherwise(texts))
-    return cells.rename({name: f"'{name}" for name in frame.columns if _runs(name)})
+    return frame.with_columns(pl.when(runs).then(texts.str.replace("^", "'")).otherwise(texts))
 
 
 def unguarded(frame: pl.DataFrame) -> pl.DataFrame:
     """What `guarded` was given."""
-    cells = frame.with_columns(pl.col(pl.String).str.replace(_GUARDED, "$1"))
-    return cells.rename({name: re.sub(_GUARDED, r"\1", name) for name in frame.columns})
+    return frame.with_columns(pl.col(pl.String).str.replace(_GUARDED, "$1"))
 
 
 _FORMULA, _GUARDED = r"^'*[=+\-@\t\r]", r"^'('*[=+\-@\t\r])"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-
-
-def _runs(text: str) -> bool:
-    return bool(re.search(_FORMULA, text)) and not re.search(_NUMBER, text)
 
 
 def check_place(path: Path) -> None:

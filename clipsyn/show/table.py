@@ -19,7 +19,6 @@ from clipsyn.text import counted
 
 NOTHING = "\N{EN DASH}"  # for null and NaN
 Value = float | int | str | bool | None
-SOFT_HYPHEN = "\N{SOFT HYPHEN}"  # before a line break in a head: where a word goes on
 
 
 class Cell(NamedTuple):
@@ -74,7 +73,7 @@ class Column:
     """One column of a table.
 
     name: of the numbers, unlike those of all other columns. head: what stands above; it may have
-    line breaks, and `SOFT_HYPHEN` before them. best: rows; those that read the same are among them.
+    line breaks. best: rows; those that read the same are among them.
     interval_of: the name of the column whose intervals these are.
     """
 
@@ -132,21 +131,11 @@ def paragraph(text: str) -> Table:
 
 
 def one_line(head: str) -> str:
-    """A head without its line breaks: a word or a name that went on is whole again."""
+    """A head without its line breaks: a name that went on is whole again."""
     line = ""
     for part in head.split("\n"):
-        if line.endswith(SOFT_HYPHEN):
-            line = line.removesuffix(SOFT_HYPHEN) + part
-        elif line.endswith(("-", "_", "/")) or not line:
-            line += part
-        else:
-            line = f"{line} {part}"
+        line += part if line.endswith(("-", "_", "/")) or not line else f" {part}"
     return " ".join(line.split())
-
-
-def hyphened(head: str) -> str:
-    """A head with its line breaks, and a hyphen where a word goes on."""
-    return head.replace(f"{SOFT_HYPHEN}\n", "-\n")
 
 
 def wrapped(name: str, width: int, after: str = "-") -> str:

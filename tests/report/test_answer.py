@@ -148,12 +148,6 @@ class TestStandings:
         assert found["super-learner"].gain.value == pytest.approx(0.04)
         assert found["super-learner"].gain.datasets == 2
 
-    def test_what_is_chosen_is_counted_at_the_most_shots(self, results):
-        frame = results((0.04, 0.02), 0.03, ("lda · moe", "single · a"))
-        fewer = frame.with_columns(shots=pl.lit("4"), choice=pl.lit("other"))
-        chosen = methods(pl.concat([frame, fewer]))[0]
-        assert chosen.chosen == [("lda · moe", 1), ("single · a", 1)]
-
 
 class TestLeading:
     def names(self, frame):
@@ -164,10 +158,6 @@ class TestLeading:
 
     def test_else_what_needs_no_label_however_far_another_is_before_it(self, results):
         assert leading(methods(results((0.4, 0.4), 0.01, (None, None)))).name == "log-avg"
-
-    def test_else_the_first_of_the_registry(self, results):
-        frame = results((0.4, 0.4), 0.01, (None, None)).filter(pl.col("ensemble") != "log-avg")
-        assert leading(methods(frame)).name == "super-learner"
 
     def test_never_what_knows_the_labels(self, zeroshot):
         assert leading(methods(zeroshot)) is None
@@ -248,10 +238,6 @@ class TestAnswer:
         facts = " ".join(said.facts)
         assert "Tested image by image, log-avg leads by 1.5 points (1.0" in facts
         assert "after Holm's correction for 6 comparisons: no tie" in facts
-
-    def test_no_cost_is_said_where_one_is_not_known(self, zeroshot, results):
-        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4))
-        assert "GFLOPs" not in said.headline
 
     def test_backbones_alone_get_an_answer_and_a_command(self, zeroshot):
         said = told(evidence(zeroshot))

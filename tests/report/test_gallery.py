@@ -67,12 +67,6 @@ def test_there_are_as_many_of_each_kind_as_there_are(drawn):
     assert max(few.values()) - min(few[kind] for kind in every if every[kind] > 4) <= 1
 
 
-def test_an_image_that_some_backbone_could_not_read_does_not_count(answered):
-    answers = {"a": [0, 0], "b": [1, 1]}
-    store = answered(answers, [0, 0], valid={"b": np.array([True, False])})
-    assert [it.id for it in shown(store)] == ["pets-0.png"]
-
-
 # pictures
 
 
@@ -110,9 +104,6 @@ class TestPlaces:
     def shows(self, path: Path, photos: Path, id: str = "dog/1.png") -> bool:
         file = photos / "dog" / "1.png"
         return close_to(Thumbnails(path, [PLACE]).of(example(id, digest(file))), file)
-
-    def test_a_folder(self, photos):
-        assert self.shows(photos, photos)
 
     def test_the_folder_of_several_datasets(self, photos):
         assert self.shows(photos.parent, photos)

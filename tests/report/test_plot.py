@@ -123,14 +123,6 @@ def parts(ax: Axes) -> Iterator[Axes]:
 # the contract
 
 
-def test_it_says_what_it_is(name, figure):
-    assert figure.name == name
-    assert figure.short.endswith(".")
-    assert len(figure.short) <= 80
-    assert figure.caption.endswith(".")
-    assert figure.source in {*ANALYSES, "evaluate", "predict"}
-
-
 def test_it_draws_on_axes_of_its_own_of_the_width_of_a_page_at_most(figure, data):
     canvas = figure(data).figure
     width, height = canvas.get_size_inches()

@@ -9,7 +9,6 @@ import pytest
 
 import clipsyn
 from clipsyn.errors import StoreError, UnknownName, UsageError
-from clipsyn.evaluation.results.files import RowsFile
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.report import FIGURES, Drawn
 from clipsyn.report.evidence import frame_of, plot, selected
@@ -53,12 +52,6 @@ def test_a_store_is_measured_by_the_analysis_of_the_figure(figure, tiny_store):
     expected = clipsyn.zeroshot(tiny_store)
     for source in (tiny_store, tiny_store.path, str(tiny_store.path), [tiny_store]):
         assert frame_of(figure, source).equals(expected)
-
-
-def test_a_store_is_measured_in_part(figure, tiny_store):
-    drawn = Drawn(perturbations="clean", backbones=["fake/one"])
-    expected = clipsyn.zeroshot(tiny_store, perturbations="clean", backbones=["fake/one"])
-    assert frame_of(figure, tiny_store, drawn).equals(expected)
 
 
 def test_a_frame_and_a_file_of_it_are_the_same(figure, tmp_path):
@@ -118,12 +111,6 @@ def test_a_file_that_is_no_parquet(figure, tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"results\.csv cannot be read as results: .*Parquet"):
         frame_of(figure, path)
-
-
-def test_rows_that_evaluate_has_not_moved_into_its_file_are_drawn_too(figure, tmp_path):
-    rows = FRAME.head(2).with_columns(fingerprint=pl.Series(["1", "2"]))
-    RowsFile(tmp_path / "results.parquet").add(rows)
-    assert frame_of(figure, tmp_path / "results.parquet")["fingerprint"].to_list() == ["1", "2"]
 
 
 def test_a_file_of_something_else(figure, tmp_path):

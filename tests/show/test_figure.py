@@ -70,14 +70,6 @@ def test_names_cannot_do_anything():
     assert not any(tick.get_parse_math() for tick in ax.get_xticklabels())
 
 
-def test_it_does_not_touch_pyplot():
-    import matplotlib.pyplot as plt
-
-    before = plt.get_fignums()
-    FIGURE(DATA)
-    assert plt.get_fignums() == before
-
-
 def test_needed_gives_the_frame_or_a_sentence():
     assert needed(DATA, "line", "get one") is DATA
     with pytest.raises(UsageError, match="there is no line to draw: get one"):
@@ -111,12 +103,6 @@ def test_files_of_a_figure_are_the_same_each_time(canvas_figure, tmp_path, forma
 def test_another_ending_is_refused(name):
     with pytest.raises(UsageError, match=r"end its name in one of \.svg, \.pdf, \.png"):
         format_of(Path(name))
-
-
-def test_nothing_is_left_where_a_file_cannot_be_written(canvas_figure, tmp_path):
-    with pytest.raises(UsageError, match="cannot write"):
-        save(canvas_figure, tmp_path / "no" / "figure.svg")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_settings_of_the_user_neither_matter_nor_change(tmp_path):
@@ -190,16 +176,6 @@ def luminance(colour) -> float:
 def laid_out(ax):
     ax.figure.canvas.draw()
     return ax.figure.canvas.get_renderer()
-
-
-def test_a_long_name_of_a_panel_is_cut_and_no_more():
-    with canvas(*panels_size(5, titled=2)) as ax:
-        one, *_ = panels(ax, ["x" * 70 + "\nr +0.62 (-0.15 to 0.90)", *"abcd"], "x", "y")
-        renderer = laid_out(ax)
-    name, more = one.get_title(loc="left").split("\n")
-    assert "x…x" in name
-    assert more == "r +0.62 (-0.15 to 0.90)"
-    assert one._left_title.get_window_extent(renderer).width <= one.bbox.width
 
 
 @pytest.mark.parametrize("text", ["WWWWWWWWWWWWWWWWWWWW", "ViT-L-14-336", "illicit", "12345678"])
@@ -315,11 +291,6 @@ def test_each_pair_has_one_cell_below_the_diagonal():
     assert names(ax.get_xticklabels()) == ["m/a", "m/b"]
     assert names(ax.get_yticklabels()) == ["m/b", "m/c"]
     assert numbers(ax) == {(0, 0): "0.25", (0, 1): "0.50", (1, 1): "1.00"}  # (column, row)
-
-
-def test_a_pair_that_is_not_known_stays_empty():
-    ax = mapped({("m/a", "m/b"): 0.25, ("m/a", "m/c"): None, ("m/b", "m/c"): float("nan")})
-    assert numbers(ax) == {(0, 0): "0.25"}
 
 
 def test_the_scale_is_that_of_the_measure_and_takes_in_what_is_below():

@@ -10,13 +10,10 @@ import pytest
 
 from clipsyn.show.formats import text_of
 from clipsyn.show.table import (
-    SOFT_HYPHEN,
     Cell,
     Table,
     interval_text,
-    number,
     number_cell,
-    one_line,
     p_value,
     percent_cell,
 )
@@ -30,7 +27,6 @@ from clipsyn.show.tables import (
     table_of,
 )
 from clipsyn.show.titles import (
-    fitted_on,
     mean_over,
     shortened,
     subject,
@@ -40,14 +36,6 @@ from clipsyn.show.titles import (
 
 DASH = "\N{EN DASH}"
 NAN = math.nan
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.125, "0.12"), (-0.001, "0.00"), (12.0, "12.00"), (None, DASH), (NAN, DASH)],
-)
-def test_numbers_have_two_decimals(value, text):
-    assert number(value) == text
 
 
 def test_a_tiny_p_value_is_not_written_as_zero():
@@ -67,12 +55,6 @@ def test_intervals():
 
 def values(table: Table) -> dict[str, list]:
     return {column.name: [cell.value for cell in column.cells] for column in table.columns}
-
-
-def test_what_is_not_known_has_no_value():
-    table = table_of([{"x": math.nan, "y": None}, {"x": 1.0}])
-    assert values(table) == {"x": [None, 1.0], "y": [None, None]}
-    assert [cell.text for cell in table.columns[1].cells] == [DASH, DASH]
 
 
 def test_rows_and_frames_make_the_same_table():
@@ -98,20 +80,6 @@ def test_intervals_know_whose_they_are():
     assert of_tau.cells[0][2:] == (0.25, 0.75)
     (alone,) = table_of([{"95 % of gone": Cell("1 to 2", None, 1.0, 2.0)}]).columns
     assert alone.interval_of is None
-
-
-@pytest.mark.parametrize(
-    ("head", "line"),
-    [
-        ("double\nfault", "double fault"),
-        (f"incon{SOFT_HYPHEN}\nsistency", "inconsistency"),
-        ("ViT-\nB-\n32", "ViT-B-32"),
-        ("leave at stage, %\n  1   2", "leave at stage, % 1 2"),
-        ("", ""),
-    ],
-)
-def test_a_head_on_one_line(head, line):
-    assert one_line(head) == line
 
 
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
@@ -148,17 +116,6 @@ def test_values_become_texts(values, texts):
     assert [line.strip() for line in lines] == texts
 
 
-def test_on_a_terminal_long_texts_fold_and_numbers_do_not(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
-    frame = pl.DataFrame(
-        {"what": ["word " * 30] * 2, "name": ["gaussian_noise-3"] * 2, "n": [1, 2]}
-    )
-    lines = show(frame, terminal=True).split("\n")
-    assert max(map(len, lines)) <= 60
-    assert sum("gaussian_noise-3" in line for line in lines) == 2
-    assert " ".join(lines).count("word") == 60
-
-
 def test_a_narrow_terminal_never_cuts_numbers_or_names(monkeypatch):
     monkeypatch.setenv("COLUMNS", "10")
     frame = pl.DataFrame({"dataset": ["emoji-animals"], "n": [1234567], "m": [7654321]})
@@ -186,12 +143,6 @@ def test_the_best_cells_of_columns_and_of_lines(kind, best):
     lines = [({}, {name: {"value": value} for name, value in row.items()}) for row in rows]
     table = measures_table(lines, [Measure(name, name, best=kind) for name in "ab"])
     assert {(row, column.name) for column in table.columns for row in column.best} == best
-
-
-def test_columns_about_backbones_are_called_like_no_other():
-    names = shortened(["tiny-RN/zoo", "tiny-oracle/zoo"])
-    assert names.columns == {"tiny-RN/zoo": "backbone 1", "tiny-oracle/zoo": "backbone 2"}
-    assert names.heads == {"backbone 1": "RN", "backbone 2": "oracle"}
 
 
 class TestMeasures:
@@ -278,13 +229,6 @@ def test_what_a_mean_is_over():
     assert mean_over(prompts, WHERE) == "mean over 2 prompt sets"
     several = pl.DataFrame([ROW, cars, cars | {"split": "train"}])
     assert mean_over(several, WHERE) == "mean over 3 combinations of dataset, split"
-
-
-def test_what_ensembles_are_fitted_on():
-    shots = {name: pl.DataFrame({"shots": ["0", name]}) for name in ("16", "full")}
-    assert fitted_on(shots["16"]) == "16 shots"
-    assert fitted_on(shots["full"]) == "the whole support"
-    assert fitted_on(pl.DataFrame({"shots": ["0", "0"]})) == ""
 
 
 def test_the_subject_is_one_dataset_or_their_mean():

@@ -25,7 +25,6 @@ from clipsyn.show.figure import Figure, matrix_size, named_pairs, needed, pair_m
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import (
     NOTHING,
-    SOFT_HYPHEN,
     Cell,
     Table,
     Tables,
@@ -51,8 +50,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PAIRS = (
-    Measure("inconsistency", "error_inconsistency", f"incon{SOFT_HYPHEN}\nsistency", interval=True),
-    Measure("disagreement", "disagreement", f"dis{SOFT_HYPHEN}\nagree"),
+    Measure("inconsistency", "error_inconsistency", interval=True),
+    Measure("disagreement", "disagreement"),
     Measure("double fault", "double_fault", "double\nfault"),
     Measure("Q", "yules_q", percent=False, digits=2),
     Measure("kappa", "error_consistency", percent=False, digits=2, interval=True),
@@ -66,7 +65,7 @@ _MEANS = tuple(  # with the interval of the first alone, to keep it narrow
     it._replace(metric=f"mean_{it.metric}", interval=it is _PAIRS[0]) for it in _PAIRS
 )
 _MEANING = """\
-inconsistency, disagree, double fault: share of images, in %, that exactly one of two backbones
+inconsistency, disagreement, double fault: share of images, in %, that exactly one of two backbones
 gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error consistency):
 1 for the same errors, 0 for as many common ones as by chance."""
 _ALL_TOGETHER = """\
