@@ -186,12 +186,9 @@ def compare(
         what = f"{others[0]}=…" if others else "FIRST and SECOND"
         raise UsageError(f"{what} is about methods, not about published numbers: leave it out")
     from clipsyn.evaluation import published
-    from clipsyn.evaluation.results.files import read_results
 
-    theirs = CompareSettings(reference=reference, tolerance=tolerance)
-    ours = read_results(results)
-    frame = published.measure(ours, theirs)
-    output.show(frame, lambda shown: published.tables(shown, theirs))
+    frame = published.compare(results, reference=reference, tolerance=tolerance)
+    output.show(frame, lambda shown: published.tables(shown, tolerance))
 
 
 _RUNNERS_UP = 5

@@ -9,7 +9,6 @@ import polars as pl
 from clipsyn.evaluation.results.frame import (
     SHOTS_IN_ORDER,
     WHERE,
-    Row,
     gain_metric,
     in_order,
     refuse_several,
@@ -73,9 +72,13 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
         seeds=pl.col("seed").n_unique(),
         n=pl.col("n").first(),
     )
-    means = _means_over_datasets(table)
+    datasets = table["dataset"].n_unique()
+    means = table.group_by("method", maintain_order=True).agg(
+        pl.col("value").mean(), datasets=pl.col("dataset").n_unique()
+    )
+    means = means.filter(datasets=datasets)  # of a method that all datasets have
     ensembles = sorted({*means["method"]} - _BARS.keys(), key=_preference)
-    both = pl.concat([table, means] if table["dataset"].n_unique() > 1 else [table], how="diagonal")
+    both = pl.concat([table, means] if datasets > 1 else [table], how="diagonal")
     return both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
 
 
@@ -84,14 +87,6 @@ def _preference(method: str) -> tuple[int, int, str]:
     usual = CHOSEN, *USUAL_ENSEMBLES
     at = usual.index(method) if method in usual else len(usual)
     return at, place_of(method), method
-
-
-def _means_over_datasets(table: pl.DataFrame) -> pl.DataFrame:
-    """The mean of each method that all datasets have."""
-    means = table.group_by("method", maintain_order=True).agg(
-        pl.col("value").mean(), datasets=pl.col("dataset").n_unique()
-    )
-    return means.filter(pl.col("datasets") == table["dataset"].n_unique())
 
 
 def _gain_marks(data: pl.DataFrame) -> dict[str, Look]:
@@ -109,7 +104,7 @@ def _gains_size(data: pl.DataFrame) -> Size:
 
 
 def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
-    lines, entries = lines_of(data), _gain_marks(data)
+    lines, entries = _lines(data), _gain_marks(data)
     ensembles = [name for name in entries if name not in _BARS]
     known = data.drop_nulls("value")
     for row in known.filter(pl.col("method").is_in([*_BARS])).iter_rows(named=True):
@@ -118,9 +113,14 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
     for place, method in enumerate(ensembles):
         offset = 0.7 * ((place + 0.5) / len(ensembles) - 0.5)
         for row in known.filter(method=method).iter_rows(named=True):
-            _draw_gain(row, lines[row["dataset"]] + offset, entries[method], ax)
+            at, mark = lines[row["dataset"]] + offset, entries[method]
+            ax.plot(100 * row["value"], at, **mark, ms=3.2, mec="white", mew=0.4, zorder=3)
+            if row["ci_low"] is not None:
+                ax.hlines(
+                    at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark["color"], lw=0.8
+                )
     ax.axvline(0, color=INK, lw=0.8)
-    ax.set_yticks([*lines.values()], [beside(name, data) for name in lines])
+    ax.set_yticks([*lines.values()], [_beside(name, data) for name in lines])
     ax.set_ylim(max(lines.values()) + 0.55, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
@@ -129,20 +129,14 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
     key(ax, entries)
 
 
-def beside(dataset: str | None, data: pl.DataFrame) -> str:
+def _beside(dataset: str | None, data: pl.DataFrame) -> str:
     """What stands beside a line, and leaves room for it though its letters are wide."""
     name = dataset or f"mean of {data['dataset'].drop_nulls().n_unique()}"
     short = (label(name, letters) for letters in range(_BESIDE, 1, -1))
     return next((text for text in short if room([text]) <= _ROOM), label(name, 1))
 
 
-def _draw_gain(row: Row, at: float, mark: Look, ax: Axes) -> None:
-    ax.plot(100 * row["value"], at, **mark, ms=3.2, mec="white", mew=0.4, zorder=3)
-    if row["ci_low"] is not None:
-        ax.hlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark["color"], lw=0.8)
-
-
-def lines_of(data: pl.DataFrame) -> dict[str | None, float]:
+def _lines(data: pl.DataFrame) -> dict[str | None, float]:
     """Where each dataset is drawn: the largest value on top, the mean a little below the others."""
     of_datasets = data.drop_nulls("dataset")
     order = of_datasets.group_by("dataset", maintain_order=True).agg(pl.col("value").max())

@@ -20,7 +20,7 @@ from clipsyn.errors import Interrupted, UsageError
 from clipsyn.evaluation import ProtocolSettings
 from clipsyn.evaluation.cells import comparisons
 from clipsyn.evaluation.fit import Finished, Study
-from clipsyn.evaluation.plan import Comparison, Result, Task
+from clipsyn.evaluation.plan import Result, Task
 from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile
 from clipsyn.evaluation.results.frame import RESULT, Row, in_order
 from clipsyn.methods.ensembles import BEST_SINGLE
@@ -84,7 +84,7 @@ def measure(
             is_kept = predictions.path is not None and result.has_predictions
             return is_kept and result.fingerprint not in predictions.known
 
-        tasks = _share(_tasks(datasets), shard)
+        tasks = _share([task for dataset in datasets for task in dataset.tasks()], shard)
         asked = _fingerprints(tasks)
         budget, left = Budget(settings), [*_only(tasks, is_new)]
         budget.count(_in_order(results.frame.filter(metric="fit_seconds"), asked).rows(named=True))
@@ -115,11 +115,8 @@ def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
     """What was asked for, as far as others have measured it; nothing is fitted."""
     datasets, _ = comparisons(store, settings)
     with RowsFile(settings.output) as results:
-        return _in_order(results.frame, _fingerprints(_tasks(datasets)))
-
-
-def _tasks(datasets: Iterable[Comparison]) -> list[Task]:
-    return [task for dataset in datasets for task in dataset.tasks()]
+        tasks = (task for dataset in datasets for task in dataset.tasks())
+        return _in_order(results.frame, _fingerprints(tasks))
 
 
 def _share(tasks: Sequence[Task], shard: Shard) -> list[Task]:

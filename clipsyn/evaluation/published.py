@@ -70,19 +70,15 @@ def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame
     >>> compared.select("backbone", "published", "beyond").row(0)
     ('fake/one', 0.36, True)
     """
+    asked = CompareSettings(**settings)
     frame = results if isinstance(results, pl.DataFrame) else read_results(Path(results))
-    return measure(frame, CompareSettings(**settings))
-
-
-def measure(frame: pl.DataFrame, settings: CompareSettings) -> pl.DataFrame:
-    """`compare`, of results and settings that have been read."""
-    numbers = find_reference(settings.reference)
-    rows = [*_rows(zero_shot(frame), numbers, settings.tolerance / 100)]
+    numbers = find_reference(asked.reference)
+    rows = [*_rows(zero_shot(frame), numbers, asked.tolerance / 100)]
     if not rows:
         known = few(sorted({f"{one.backbone} on {one.dataset}" for one in numbers}), 9)
         raise UsageError(
             "the results have no zero-shot accuracy of a single backbone on clean images of a test "
-            f"split that is published in {settings.reference}, under its prompts if it names some: "
+            f"split that is published in {asked.reference}, under its prompts if it names some: "
             f"it has {known}; give another reference=…, or results of `clipsyn zeroshot STORE -o "
             "FILE.parquet`"
         )
@@ -150,11 +146,11 @@ _NOTE = (
 )
 
 
-def tables(frame: pl.DataFrame, settings: CompareSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
     """A line for each number that is beyond the tolerance, and how many are within."""
     beyond, sources = frame.filter("beyond"), frame["source"].unique(maintain_order=True)
     summary = (
-        f"{len(frame) - len(beyond)} of {len(frame)} numbers are within {settings.tolerance:g} "
+        f"{len(frame) - len(beyond)} of {len(frame)} numbers are within {tolerance:g} "
         f"points of the published ones ({'; '.join(sources)})."
     )
     if beyond.is_empty():

@@ -164,7 +164,7 @@ def compared(backbone: str, difference: float, **changes: Any) -> dict[str, Any]
 
 def shown(*rows: dict[str, Any], **settings: Any) -> dict[str, str]:
     frame = pl.DataFrame(list(rows), schema=COMPARED)
-    found = tables(frame, CompareSettings(**settings))
+    found = tables(frame, settings.get("tolerance", 0.5))
     return {name: text_of(those, terminal=False) for name, those in found.items()}
 
 
