@@ -255,22 +255,20 @@ def panels_size(count: int, titled: int = 1) -> Size:
     return COLUMN if columns < 3 else PAGE, (panel + _LINE * titled) * rows + _AROUND
 
 
-def panels(ax: Axes, titles: Sequence[str], x: str, y: str, *, same_x: bool = True) -> list[Axes]:
+def panels(ax: Axes, titles: Sequence[str], x: str, y: str) -> list[Axes]:
     """Axes in the place of `ax` for each title, with the labels x and y once for all.
 
-    The first line of a title is a name, which is cut where it is long. same_x: all have one scale,
-    else each its own.
+    The first line of a title is a name, which is cut where it is long. All have one scale.
     """
     ax.set_axis_off()
     figure, (rows, columns) = cast("drawing.Figure", ax.figure), _grid(len(titles))
     spec = cast("SubplotSpec", ax.get_subplotspec()).subgridspec(rows, columns)
-    every = spec.subplots(sharex=same_x, sharey=True, squeeze=False).ravel().tolist()
+    every = spec.subplots(sharex=True, sharey=True, squeeze=False).ravel().tolist()
     letters = int(((panels_size(len(titles))[0] - 0.6) / columns - 0.25) / _LETTER)
     for place, (part, text) in enumerate(zip(every, titles, strict=False)):
         name, *more = text.split("\n")
         part.set_title("\n".join([label(name, letters), *more]), loc="left", size=7, pad=2)
-        lowest = place + columns >= len(titles)
-        part.tick_params(labelbottom=lowest or not same_x)
+        part.tick_params(labelbottom=place + columns >= len(titles))
     for part in every[len(titles) :]:
         part.remove()
     figure.supxlabel(x, size=8)

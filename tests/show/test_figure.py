@@ -196,13 +196,12 @@ def test_methods_are_backbones_without_what_they_share_and_ensembles():
     assert shared == "backbones tiny-*/zoo"
 
 
-@pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
-def test_panels_keep_apart_and_inside(count, same):
+def test_panels_keep_apart_and_inside(count):
     titles = [f"panel {number}\nsecond line" for number in range(count)]
 
     def draw(_, ax):
-        for part in panels(ax, titles, "across", "up", same_x=same):
+        for part in panels(ax, titles, "across", "up"):
             part.plot([0, 5], [0.1, 99.9])
         key(ax, marks(["one", "other"]))
 

@@ -71,7 +71,9 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
     for group in predicted(store, settings, pooled=settings.pooled):
         if len(group.keys) == 1:
             alone[group.samples.dataset, group.samples.split] = group
-        rows += _rows(group) if len(group.keys) > 1 else ()
+            continue
+        for places, number in numbers(group):
+            rows.append(group.row(number, tuple(group.backbones[place] for place in places)))
     for place, group in alone.items():
         there = {(row["dataset"], row["split"]) for row in rows}
         if not rows or (settings.datasets is not None and place not in there):
@@ -85,11 +87,6 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
         found = correlations(store, measured, settings, settings.results)
         return pl.concat([measured, frame(found)])
     return measured
-
-
-def _rows(group: Predicted) -> Iterator[Row]:
-    for places, number in numbers(group):
-        yield group.row(number, tuple(group.backbones[place] for place in places))
 
 
 def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:

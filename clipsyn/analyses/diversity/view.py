@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -45,9 +45,6 @@ from clipsyn.show.titles import (
     title,
     where,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _PAIRS = (
     Measure("inconsistency", "error_inconsistency", interval=True),
@@ -134,7 +131,7 @@ def _means(frame: pl.DataFrame, note: str) -> Table:
 
 def _pairs(frame: pl.DataFrame) -> Table:
     """A line a pair, those that err most differently first."""
-    names = _short(frame)
+    names = shortened(backbones(singles(frame)))
     rows = frame.filter(pl.col("metric").is_in([it.metric for it in (*_PAIRS, _P)]))
     lines = [
         ({"backbone": names.cell(one), "and": names.cell(other)}, of_pair)
@@ -158,7 +155,7 @@ def _of_each(frame: pl.DataFrame, metric: str) -> dict[str, float | None]:
 
 def _matrix(part: pl.DataFrame) -> Table:
     """Kappa above the diagonal, error inconsistency below, unique-correct on it: over datasets."""
-    names = _short(part)
+    names = shortened(backbones(singles(part)))
     about = where(part.row(0, named=True), WHERE[1:])
     over = mean_over(part, ["dataset"]) or part["dataset"][0]
     guesses = _of_each(part, "unique_correct_floor").values()
@@ -216,10 +213,6 @@ def _starred(row: Mapping[str, Any]) -> Cell:
     return Cell(text, known(value))
 
 
-def _short(frame: pl.DataFrame) -> ShortNames:
-    return shortened(backbones(singles(frame)))
-
-
 def _pair_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each pair, mean over datasets."""
     rows = needed(
@@ -235,10 +228,6 @@ def _pair_names(data: pl.DataFrame) -> ShortNames:
     return shortened(sorted({*data["backbone"], *data["other"]}))
 
 
-def _draw_pairs(data: pl.DataFrame, ax: Axes) -> None:
-    pair_map(data, ax, "error consistency")
-
-
 error_consistency = Figure(
     name="error-consistency",
     short="How alike the errors of every two backbones are.",
@@ -246,7 +235,7 @@ error_consistency = Figure(
     "images, 0 for as many common ones as by chance.",
     source="diversity",
     data=_pair_rows,
-    draw=_draw_pairs,
+    draw=lambda data, ax: pair_map(data, ax, "error consistency"),
     size=lambda data: matrix_size(*2 * [_pair_names(data).short.values()]),
     about=lambda data: title(subject(data, (*WHERE, "n")), _pair_names(data).phrase),
 )

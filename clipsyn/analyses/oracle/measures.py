@@ -128,15 +128,14 @@ def class_choice(
 def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(2^backbone,): samples that the oracle of each subset gets right.
 
-    right: (backbone, sample). Backbone b is in subset s if bit b of s is set. Samples are counted
-    by the set of backbones that get them right. The subset-sum (zeta) transform of the counts says
-    how many samples have no right backbone outside s; n minus that is the hits of the complement of
-    s. Beyond one pass over the samples, time and memory do not depend on their number.
+    right: (backbone, sample), of at most `MOST_BACKBONES`. Backbone b is in subset s if bit b of s
+    is set. Samples are counted by the set of backbones that get them right. The subset-sum (zeta)
+    transform of the counts says how many samples have no right backbone outside s; n minus that is
+    the hits of the complement of s. Beyond one pass over the samples, time and memory do not depend
+    on their number.
     """
     check_right(right)
     count, n = right.shape
-    if count > MOST_BACKBONES:
-        raise ValueError(f"at most {MOST_BACKBONES} backbones have all subsets, not {count}")
     masks = (1 << np.arange(count)) @ right
     sums = np.bincount(masks, minlength=1 << count).astype(np.int32)
     for bit in range(count):

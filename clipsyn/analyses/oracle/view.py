@@ -22,7 +22,7 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
     singles,
 )
-from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Figure, Size, label, marks, needed
+from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Figure, label, marks, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Table, Tables, percent
 from clipsyn.show.tables import Line, Measure, measures_table, table_of
@@ -264,10 +264,6 @@ def _upset_data(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _upset_size(data: pl.DataFrame) -> Size:
-    return COLUMN, _BELOW + _BARS + _ROW * max(3, len(data["names"][0]))
-
-
 def _draw_upset(data: pl.DataFrame, ax: Axes) -> None:
     """Bars of regions above dots that say whose they are."""
     names = data["names"][0].to_list()
@@ -312,7 +308,7 @@ upset = Figure(
     source="oracle",
     data=_upset_data,
     draw=_draw_upset,
-    size=_upset_size,
+    size=lambda data: (COLUMN, _BELOW + _BARS + _ROW * max(3, len(data["names"][0]))),
     about=_upset_about,
 )
 

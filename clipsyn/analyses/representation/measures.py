@@ -45,7 +45,6 @@ def cka(
     draw samples twice, and HSIC's unbiased estimator must leave out products of a sample with
     itself.
     """
-    _check(embeddings)
     count = len(embeddings)
     hsic = _hsic_of_pairs(embeddings, images or Images.distinct(len(embeddings[0])), groups, seed)
 
@@ -193,9 +192,6 @@ def mutual_neighbours(
     ``k / (n - 1)``, so only numbers over as many samples compare. NaN where there are no more
     than k other samples: every one is a neighbour then.
     """
-    _check(embeddings)
-    if k < 1:
-        raise ValueError(f"there is at least one neighbour, not {k}")
     n, count = len(embeddings[0]), len(embeddings)
     shares = np.full((count, count, n), np.nan, np.float32)
     if n <= k + 1:
@@ -222,9 +218,3 @@ def _nearest(x: NDArray[np.float32], rows: range, k: int) -> NDArray[np.intp]:
         ties = np.flatnonzero(similar[row] == least[row])
         near[row, ties[-surplus[row] :]] = False
     return np.nonzero(near)[1].reshape(len(rows), k)
-
-
-def _check(embeddings: Sequence[NDArray[Any]]) -> None:
-    shapes = [values.shape for values in embeddings]
-    if not shapes or any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
-        raise ValueError(f"embeddings are (sample, embed) of the same samples, not {shapes}")

@@ -16,7 +16,7 @@ from clipsyn.evaluation.results.frame import (
     over_datasets,
     refuse_several,
 )
-from clipsyn.show.figure import MUTED, Figure, Size, key, look, marks, needed, panels, panels_size
+from clipsyn.show.figure import MUTED, Figure, key, look, marks, needed, panels, panels_size
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
 from clipsyn.show.tables import Line, Measure, Side, measures_table, pair_matrix
@@ -177,10 +177,6 @@ def _bins(frame: pl.DataFrame) -> pl.DataFrame:
     return names.join(pl.concat(parts), on="backbone", maintain_order="left_right")
 
 
-def _size(data: pl.DataFrame) -> Size:
-    return panels_size(data["backbone"].n_unique())
-
-
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
     entries = marks(data["scaling"].unique(maintain_order=True).to_list()) | _PERFECT
     names = data["backbone"].unique(maintain_order=True).to_list()
@@ -208,6 +204,6 @@ reliability = Figure(
     source="representation",
     data=_bins,
     draw=_draw,
-    size=_size,
+    size=lambda data: panels_size(data["backbone"].n_unique()),
     about=lambda data: title(*where(data.row(0, named=True), WHERE)),
 )

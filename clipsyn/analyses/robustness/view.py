@@ -20,7 +20,6 @@ from clipsyn.settings import SINGLE
 from clipsyn.show.figure import (
     INK,
     Figure,
-    Size,
     key,
     look,
     marks,
@@ -148,7 +147,8 @@ class TrialRows:
     @cached_property
     def methods(self) -> dict[tuple[str, str], str]:
         """Backbones, the oracle and ensembles in the order of the registry, as `rows` has them."""
-        others = sorted((it for it in self.rows["acc1", CLEAN] if it[0] != SINGLE), key=_registered)
+        others = [it for it in self.rows["acc1", CLEAN] if it[0] != SINGLE]
+        others.sort(key=lambda it: (it != ORACLE, place_of(it[0]), it))
         alone = {(SINGLE, name): text for name, text in self.names.short.items()}
         return alone | {method: method[0] for method in others}
 
@@ -157,16 +157,11 @@ class TrialRows:
         return {key: rows[method] for key, rows in self.rows.items() if method in rows}
 
 
-def _registered(method: tuple[str, str]) -> tuple[Any, ...]:
-    return method != ORACLE, place_of(method[0]), method
-
-
 def _mean(rows: list[Row]) -> Row:
     """The mean over seeds, without an interval; a single row as it is."""
     if len(rows) == 1:
         return rows[0]
-    values = [row["value"] for row in rows if not is_nan(row["value"])]
-    mean = sum(values) / len(values) if values else float("nan")
+    mean = sum(row["value"] for row in rows) / len(rows)
     return rows[0] | {"value": mean, "ci_low": None, "ci_high": None}
 
 
@@ -341,27 +336,17 @@ def _panels(data: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {str(name): part for (name,), part in parts}
 
 
-def _same_severities(data: pl.DataFrame) -> bool:
-    return len({tuple(sorted({*part["severity"]})) for part in _panels(data).values()}) == 1
-
-
-def _size(data: pl.DataFrame) -> Size:
-    lines = 1 if _same_severities(data) else 2  # with numbers below each
-    return panels_size(len(_panels(data)), lines)
-
-
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
     texts, _ = methods(data)
     by_method = marks([name for name in texts if name != ORACLE[0]])
     by_method |= {name: look(INK, "*", ":") for name in texts if name == ORACLE[0]}
     parts = _panels(data)
-    same = _same_severities(data)
-    drawn_on = panels(ax, list(parts), "severity", "top-1 accuracy, %", same_x=same)
+    drawn_on = panels(ax, list(parts), "severity", "top-1 accuracy, %")
     for part, panel in zip(parts.values(), drawn_on, strict=True):
         for name, mark in by_method.items():
             rows = part.filter(pl.coalesce("ensemble", "backbone") == name)
             panel.plot(rows["severity"], 100 * rows["value"], **mark, ms=3, lw=1)
-        panel.set_xticks(sorted({*part["severity"]}))
+        panel.set_xticks(sorted({*data["severity"]}))
     key(ax, {texts[name]: mark for name, mark in by_method.items()})
 
 
@@ -373,6 +358,6 @@ severity = Figure(
     source="robustness",
     data=_curves,
     draw=_draw,
-    size=_size,
+    size=lambda data: panels_size(len(_panels(data))),
     about=lambda data: title(subject(data, _ABOUT), methods(data)[1], typical_interval(data)),
 )

@@ -10,7 +10,6 @@ import pytest
 from clipsyn.analyses.accuracy.view import accuracy_matrix
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.figure import save
 
 ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"
 
@@ -75,15 +74,6 @@ def test_a_cell_for_each_number_and_a_line_below_the_best():
     marked = {tuple(line.get_segments()[0].mean(axis=0).round()[::-1]) for line in lines}
     assert marked == {(0, 1), (1, 0), (1, 1), (3, 1)}
     assert ax.figure.axes[-1].get_ylabel() == "top-1 accuracy, %"
-
-
-def test_long_names_leave_room_for_the_numbers(tmp_path):
-    """pytest makes errors of what matplotlib warns of."""
-    names = [f"{letter * 60}/zoo" for letter in "abc"]
-    frame = tidy(*(row("d" * 60, name, 0.5) for name in names))
-    ax = accuracy_matrix(accuracy_matrix.data(frame))
-    save(ax.figure, tmp_path / "a.png")
-    assert ax.get_window_extent().height / ax.figure.dpi > 0.5  # inches, of one line
 
 
 def test_a_matrix_that_nobody_could_read_is_refused():

@@ -122,30 +122,14 @@ def test_fewer_than_three_datasets_have_no_correlation(correlated, means, write)
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        (
-            {"metric": "acc1"},
-            {},
-            "has no gain or .* of any ensemble.*clipsyn evaluate STORE",
-        ),
-        (
-            {"classes": "new"},
-            {},
-            "has no gain or .* of any ensemble over all classes",
-        ),
+        ({"classes": "new"}, {}, "has no gain or .* of any ensemble over all classes"),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
-        ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
         ({}, {"shots": 4}, "with shots=4, but with 1, 16, full: .*--shots 4"),
-        (
-            {"backbones": ["a", "b"]},
-            {},
-            "has no gains of cnx/c, rn/b, vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
-        ),
-        ({"split": "val"}, {}, "has no gains of"),
+        ({"backbones": ["a", "b"]}, {}, "has no gains of cnx/c.*--backbones cnx/c,rn/b,vit/a"),
     ],
 )
 def test_results_that_do_not_fit_are_answered(correlated, write, changes, options, message):
-    error = UnknownName if "unknown" in message else UsageError
-    with pytest.raises(error, match=message):
+    with pytest.raises((UnknownName, UsageError), match=message):
         correlated(None, write(**changes), **options)
 
 

@@ -189,27 +189,6 @@ def entropy(votes: tuple[int, ...]) -> float:
     return -sum(share * math.log(share) for share in shares) / math.log(len(votes))
 
 
-def test_the_interval_of_kappa_is_that_of_drawn_rows(birds, results):
-    *predictions, labels = counted(birds, "birds", "clean")
-    first, second = predictions[0] == labels, predictions[1] == labels
-    rng = np.random.default_rng(5)
-    drawn = [rng.integers(0, 88, 88) for _ in range(400)]
-    kappas = [cohen_kappa_score(first[rows], second[rows]) for rows in drawn]
-    row = one(results, "error_consistency", BACKBONES[:2], dataset="birds", perturbation="clean")
-    expected = np.quantile(kappas, [0.025, 0.975])
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected, abs=0.06)
-
-
-def test_the_fingerprint_is_that_of_all_backbones(birds):
-    """Samples count that all of them have predictions for."""
-    prints = []
-    for names in (None, ["rn/b", "vit/a"]):
-        frame = diversity(birds, datasets="birds", perturbations="clean", backbones=names)
-        assert frame["fingerprint"].str.split(".").list.first().n_unique() == 1
-        prints.append(one(frame, "disagreement", BACKBONES[1:])["fingerprint"])
-    assert prints[0] != prints[1]
-
-
 def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     path = tmp_path / "results.parquet"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]

@@ -211,25 +211,6 @@ def test_regions_equal_a_count(birds, results):
     assert counts.is_sorted(descending=True)
 
 
-def test_four_images_by_hand(given):
-    """Right on the four images are: a alone; a and b; nobody; all."""
-    given(one_hot([[0, 1, 1, 0], [1, 1, 1, 0], [2, 0, 2, 0]]), [0, 1, 0, 0])
-    frame = oracle(None)
-    assert value(frame, "acc1", "a", None)["value"] == 0.75
-    assert value(frame, "unique_correct", "a", None)["value"] == 0.25
-    assert value(frame, "shapley", "b", None)["value"] == pytest.approx((1 / 2 + 1 / 3) / 4)
-    assert value(frame, "acc1", "ab", "oracle")["value"] == 0.75
-    assert value(frame, "gain_over_best_on_test", "abc", "oracle")["value"] == 0
-    assert value(frame, "none_correct", "abc", "oracle")["value"] == 0.25
-    regions = frame.filter(metric="region").select("backbones", "value").rows()
-    assert regions == [
-        (["a", "b", "c"], 0.25),
-        (["a", "b"], 0.25),
-        (["a"], 0.25),
-        ([], 0.25),
-    ]
-
-
 def test_samples_without_a_label_or_a_prediction_do_not_count(given):
     given(one_hot([[0, 1, 0, None, 2], [0, 0, 0, 0, 1]]), [0, 1, -1, 0, 2])
     frame = oracle(None)

@@ -150,14 +150,3 @@ def test_equally_near_samples_count_from_the_lowest_row() -> None:
     near_y = [{2, 4}, {3, 5}, {0, 4}, {1, 5}, {0, 2}, {1, 3}]
     expected = [len(a & b) / 2 for a, b in zip(near_x, near_y, strict=True)]
     assert found[0, 1].tolist() == expected
-
-
-def test_what_is_no_set_of_embeddings_is_refused() -> None:
-    x = np.ones((5, 3))
-    for wrong in ([], [x, x[:4]], [x[0]]):
-        with pytest.raises(ValueError, match="embeddings are"):
-            cka(wrong)
-        with pytest.raises(ValueError, match="embeddings are"):
-            mutual_neighbours(wrong)
-    with pytest.raises(ValueError, match="at least one neighbour"):
-        mutual_neighbours([x, x], 0)

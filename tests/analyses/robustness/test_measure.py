@@ -93,26 +93,6 @@ def numbers(
     return dict(rows.select("perturbation", "value").iter_rows())
 
 
-def test_backbones_by_hand(eight):
-    frame = robustness(eight)
-    assert numbers(frame, "acc1", "a") == {
-        "clean": 6 / 8,
-        "fog-2": 0,
-        "jpeg-1": 4 / 8,
-        "jpeg-3": 2 / 8,
-        "fog": 0,
-        "jpeg": 3 / 8,
-        "all": 3 / 16,
-    }
-    assert numbers(frame, "drop", "b") == pytest.approx(
-        {"fog-2": 0, "jpeg-1": 1 / 8, "jpeg-3": 1 / 8, "fog": 0, "jpeg": 1 / 8, "all": 1 / 16}
-    )
-    relative = numbers(frame, "relative_robustness", "a")
-    assert relative["jpeg"] == pytest.approx(3 / 6)
-    assert relative["all"] == pytest.approx(3 / 16 / (6 / 8))
-    assert set(frame["n"]) == {8}
-
-
 def test_which_backbone_is_best_and_by_how_much(eight):
     frame = robustness(eight)
     assert numbers(frame, "lead", "a") == pytest.approx({"clean": 1 / 8, "jpeg-1": 0})
@@ -421,43 +401,6 @@ def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path,
     assert frame.select(NAMES).is_duplicated().sum() == 0
 
 
-@pytest.fixture
-def some(results, tmp_path):
-    """Function (condition): a file with the results for which the condition holds."""
-
-    def write(keep: pl.Expr):
-        path = tmp_path / "some.parquet"
-        pl.read_parquet(results).filter(keep).write_parquet(path)
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("keep", "options", "message"),
-    [
-        (
-            pl.lit(True),
-            {"backbones": "rn/*"},
-            "no ensemble of these backbones on both clean and perturbed images",
-        ),
-        (
-            pl.col("perturbation") == "clean",
-            {},
-            r"run `clipsyn evaluate .*store --perturb '\*' -o .*parquet`",
-        ),
-    ],
-)
-def test_results_that_do_not_fit(some, birds, keep, options, message):
-    path = some(keep)
-    with pytest.raises(UsageError, match=message):
-        robustness(birds, datasets="birds", results=path, **options)
-
-
-def test_results_fitted_on_several_supports(birds, results, tmp_path):
-    path = tmp_path / "several.parquet"
-    frame = pl.read_parquet(results)
-    other = frame.filter(pl.col("support").is_not_null()).with_columns(support=pl.lit("val"))
-    pl.concat([frame, other]).write_parquet(path)
-    with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
-        robustness(birds, datasets="birds", results=path)
+def test_results_of_other_backbones_do_not_fit(birds, results):
+    with pytest.raises(UsageError, match="no ensemble of these backbones on both clean and"):
+        robustness(birds, datasets="birds", results=results, backbones="rn/*")
