@@ -114,6 +114,7 @@ def evaluate(
     support_prompts: str | None = None,
     views: str | Collection[str] = (),
     base_to_new: bool = False,
+    coop: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
     predictions: bool = True,
     budget: float = 10.0,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STDOUT = Path("-")
 NUMBERS = (".csv", ".parquet", ".json")
 TABLES = {".md": "markdown", ".tex": "latex"}
+BENCHMARK = ".clip-benchmark.csv"  # the columns of CLIP_benchmark's results
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ def _write(file: Path, numbers: Any, shown: Mapping[str, Tables]) -> None:
         _write_text(file, written(shown, TABLES[ending]))
     elif ending == ".json":
         _write_text(file, _json(numbers))
+    elif file.name.lower().endswith(BENCHMARK):
+        from clipsyn.evaluation.benchmark import benchmark_columns
+
+        frames.write(benchmark_columns(_frame(numbers)), csv=file)
     else:
         frames.write(_frame(numbers), **{ending.removeprefix("."): file})
 

@@ -23,6 +23,7 @@ from clipsyn.settings import (
     NAMES,
     NUMBER,
     OUTPUT,
+    PATH,
     SOURCE,
     TEXT,
     WHOLE,
@@ -60,7 +61,13 @@ class ProtocolSettings(Selection):
         least=1,
         most=_MOST_SHOTS,
     )
-    seeds: int = setting(3, WHOLE, "Draws of the shots: seeds 0 to N-1.", least=1, most=MOST_SEEDS)
+    seeds: int = setting(
+        3,
+        WHOLE,
+        "Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
+        least=1,
+        most=MOST_SEEDS,
+    )
     support: str | None = setting(
         None, TEXT, "Split that is fitted on.", instead_of_none="train, if it is needed"
     )
@@ -75,6 +82,13 @@ class ProtocolSettings(Selection):
         (), NAMES, "Perturbations of the support that are augmented views."
     )
     base_to_new: bool = setting(False, FLAG, "Fit on half of the classes, measure on each half.")
+    coop: Path | None = setting(
+        None,
+        PATH,
+        "Folder with CoOp's draws, shot_K-seed_S.json, instead of drawing the shots.",
+        metavar="DIRECTORY",
+        instead_of_none="none",
+    )
     output: Path | None = setting(
         None,
         OUTPUT,
@@ -115,6 +129,12 @@ class ProtocolSettings(Selection):
     def images(self) -> tuple[int | None, ...]:
         """The numbers of shots; None is the whole support split."""
         return tuple(map(images_of, self.shots))
+
+    @property
+    def draws(self) -> range:
+        """The seeds: CoOp numbers its files from 1."""
+        first = 1 if self.coop else 0
+        return range(first, first + self.seeds)
 
     @property
     def predictions_file(self) -> Path | None:

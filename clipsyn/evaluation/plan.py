@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clipsyn import __version__
 from clipsyn.errors import DatasetError
 from clipsyn.evaluation import ProtocolSettings
+from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.score import ROOM, Target
@@ -227,15 +228,22 @@ class Comparison:
         """
         nothing = np.empty(0, np.intp)
         yield Draw(0, None, nothing, _digest(nothing))
-        for seed in (None, *range(self.settings.seeds)) if self.support else ():
+        for seed in (None, *self.settings.draws) if self.support else ():
             drawn: list[Draw] = []
             for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
                 if shots is None or seed is not None:
-                    rows = few_shot(self._labels, shots, seed or 0)
+                    rows = self._drawn(shots, seed or 0)
                     digest = _digest(rows)
                     drawn = [it for it in drawn if it.digest != digest]
                     drawn.append(Draw(shots, seed, rows, digest))
             yield from drawn
+
+    def _drawn(self, shots: int | None, seed: int) -> Rows:
+        """Rows of the support: those that others have drawn, or of our own draw."""
+        if shots is None or not (self.settings.coop and self.support):
+            return few_shot(self._labels, shots, seed)
+        given = read_indices(self.settings.coop, self.support.samples, shots, seed)
+        return given[self._learnable.labels[given] >= 0]
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
         """The ensembles to measure on a draw, with None for the backbones on their own.
