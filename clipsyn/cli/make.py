@@ -160,7 +160,7 @@ def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any)
 
     \b
     clipsyn import store mine.csv -d emoji-food -b mine
-    clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt
+    clipsyn import store logits.npz -d emoji-food
     clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
     clipsyn import store contrast.csv -d contrast -p contrast
     """

@@ -48,16 +48,7 @@ class ImportSettings(Settings):
         "Prompt set of the predictions, or of the class embeddings.",
         instead_of_none="none",
     )
-    ids: Path | None = setting(
-        None,
-        PATH,
-        "Sample ids of an npy: one a line, or an npy.",
-        instead_of_none="none",
-    )
     row_order: bool = setting(False, FLAG, "Rows without ids are the samples in their order.")
-    labels: Path | None = setting(
-        None, PATH, "True classes of an npy, in the same forms as --ids.", instead_of_none="none"
-    )
     classes: Path | None = setting(
         None, PATH, "Class names by index: one a line, or a JSON list.", instead_of_none="none"
     )

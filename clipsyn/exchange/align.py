@@ -113,7 +113,7 @@ def with_ids(part: Part, table: SampleTable | None) -> Part:
     if part.rows != len(table):
         raise DatasetError(
             f"{part}: {part.rows:,} rows in the store's order, which has {len(table):,} samples of "
-            f"{table.name}: give ids=FILE instead of row_order=True"
+            f"{table.name}: give ids instead of row_order=True"
         )
     return replace(part, ids=table.ids)
 

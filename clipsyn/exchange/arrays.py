@@ -46,14 +46,13 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
     """The part of one file; `known` are class names, where there are any."""
     arrays = load(path)
     kind, values = _find(path, arrays, wanted)
-    ids = _read_texts(wanted.ids, "id") if wanted.ids else _inside(path, arrays, _IDS)
-    cached = _cached_labels(path)
-    beside = wanted.labels or cached
-    labels = _read_texts(beside, "label") if beside else _inside(path, arrays, _LABELS)
+    ids, labels = _inside(path, arrays, _IDS), _inside(path, arrays, _LABELS)
+    if cached := _cached_labels(path):
+        labels = _texts(cached, "labels", read_tensor(cached))
     if ids is None and not wanted.row_order:
         raise UsageError(
-            f"{path} has no ids: give ids=FILE (one a line, or an npy), or "
-            "row_order=True if its rows are the samples in the store's order"
+            f"{path} has no ids: write them into an npz, np.savez(FILE, logits=…, ids=…), or "
+            "give row_order=True if its rows are the samples in the store's order"
         )
     if ids and "" in ids:
         raise DatasetError(f"{path}: row {ids.index('')} has no id")
@@ -130,17 +129,6 @@ def _cached_labels(features: Path) -> Path | None:
     return labels if labels != features and labels.exists() else None
 
 
-def _read_texts(path: Path, role: str) -> tuple[str, ...]:
-    """Ids or labels from a text file with one a line, or an npy."""
-    if path.suffix in (".npy", *TORCH):
-        return _texts(path, role, load(path)[path.name])
-    told = f"{path} cannot be read as {role}s, one a line"
-    with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-        text = path.read_text(encoding="utf-8-sig")
-    lines = (text.rstrip() if role == "id" else text).splitlines()  # a last label may be none
-    return tuple(line.strip() for line in lines)
-
-
 def load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a file by name; nothing pickled is ever run."""
     if path.suffix in TORCH:
@@ -172,13 +160,10 @@ def _find(
         if name in arrays
     }
     if len(there) != 1:
-        asked = "logits, embeddings or predictions" if wanted.kind == "auto" else wanted.kind
-        which = (
-            f"several ({', '.join(there)}): choose with kind=…" if there else "none of that name"
-        )
+        which = f"several ({', '.join(there)}): choose with kind=…" if there else "none"
         raise DatasetError(
-            f"{path} should hold one array of {asked}, and holds {which}; its arrays are "
-            f"{short(list(arrays))}"
+            f"{path} should hold one array of logits, embeddings or predictions, and holds {which};"
+            f" its arrays are {short(list(arrays))}"
         )
     return next(iter(there.items()))
 

@@ -25,6 +25,7 @@ from clipsyn.exchange import LAYOUTS, ImportSettings
 from clipsyn.exchange.arrays import checked, load
 from clipsyn.exchange.parts import Part
 from clipsyn.exchange.provenance import made, page
+from clipsyn.exchange.tables import rows_of
 from clipsyn.methods.pool import as_labels
 from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
@@ -281,9 +282,12 @@ def _about(path: Path) -> dict[str, Any] | None:
         return None
     about: dict[str, Any] = parse_json(text)
     check_format(str(path), str(about["format"]), _FORMAT)
-    of_classes, of_cell = {"prompts"}, {"split", "perturbation", "metric", "licence"}
-    own = of_classes if about["kind"] == "classes" else of_cell
-    for name in ("dataset", "backbone", *own):
+    names = ["dataset", "backbone"]
+    if about["kind"] == "classes" or about["prompts"] is not None:
+        names.append("prompts")
+    if about["kind"] != "classes":
+        names += ["split", "perturbation", "metric", "licence"]
+    for name in names:
         if type(about[name]) is not str or not (about[name].strip() or name == "licence"):
             raise ValueError(f"its {name} is no text")
     return about
@@ -303,20 +307,17 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix == ".npz":
         return load(path)
     frame = read_parquet(path)
-    arrays = {_NAMES[name]: _values(frame[name]) for name in _NAMES if name in frame.columns}
+    columns = {name: frame[name] for name in _NAMES if name in frame.columns}
+    arrays = {
+        _NAMES[name]: rows_of(path, column)
+        if column.dtype.is_nested()
+        else column.fill_null(0).to_numpy()
+        for name, column in columns.items()
+    }
     if "embeddings" in arrays:
         arrays["embeddings"] = arrays["embeddings"].astype(np.float16)
     names = {"ids": "sample_id", "labels": "label", "valid": "valid"}
     return arrays | {name: frame[column].to_numpy() for name, column in names.items()}
-
-
-def _values(column: pl.Series) -> NDArray[Any]:
-    """A column with something in place of null: there is no value."""
-    if isinstance(column.dtype, pl.Array):
-        rows = np.full((len(column), column.dtype.shape[0]), np.nan, np.float32)
-        rows[~column.is_null().to_numpy()] = column.drop_nulls().to_numpy()
-        return rows
-    return column.fill_null(0).to_numpy()
 
 
 def _part(

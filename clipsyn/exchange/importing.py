@@ -86,7 +86,6 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     with ExitStack() as stack:
         writers = [_written(stack, opened, *one, wanted) for one in cells]
         was = [writer.finish() for writer in writers]
-    _say([cell for _, cell in cells])
     for table, _ in datasets:
         _say_labels(table, store)
     for dataset in dict.fromkeys(table.dataset for table, _ in datasets):
@@ -164,10 +163,6 @@ def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
 
 def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     if path.suffix in TABLES or path.is_dir():
-        if wanted.ids or wanted.labels:
-            raise UsageError(
-                f"{path} has ids and labels in its columns: leave ids=…, labels=… away"
-            )
         return (read_clip_retrieval if path.is_dir() else read_table)(path, wanted, known)
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
@@ -247,28 +242,14 @@ def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> di
     }
 
 
-def _say(cells: Sequence[NewCell]) -> None:
-    """How many samples have no value and why."""
-    reasons: dict[str, int] = {}
-    for cell in cells:
-        for reason in cell.invalid.keys() - {ELSEWHERE}:
-            reasons[reason] = reasons.get(reason, 0) + cell.invalid[reason]
-    if reasons:
-        said = "; ".join(f"{count:,} ({reason})" for reason, count in sorted(reasons.items()))
-        _LOG.info(f"images without a value, over all cells: {said}")
-
-
 def _say_labels(table: SampleTable, store: Path) -> None:
-    """How many samples have no label: nothing can be right or wrong about these."""
-    where, labelled = table.name, int(np.count_nonzero(table.labels >= 0))
-    if not labelled:
+    """Without labels nothing can be right or wrong."""
+    if not (table.labels >= 0).any():
         _LOG.info(
-            f"note: no image of {where} has a label, so there is no accuracy and no oracle: "
+            f"note: no image of {table.name} has a label, so there is no accuracy and no oracle: "
             f"`{advised('rm', store, '-d', table.dataset, '-s', table.split)}`, then import true "
             "classes, too"
         )
-    elif labelled < len(table):
-        _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")
 
 
 def imported_table(frame: pl.DataFrame) -> Table:

@@ -123,7 +123,6 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         raise DatasetError("the files have different classes as columns: give classes=FILE")
     if named:
         (columns,) = named
-        _LOG.info(f"classes, after the columns: {short(columns)}")
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
     widths |= {len(it) for part in parts for it, _ in part.texts.values()}
@@ -151,8 +150,8 @@ def class_indices(
     Numbers, which an export has, are indices whatever classes are called.
 
     Names win over indices; there are only names where classes are called by numbers other than
-    their indices (`have_other_numbers`). Raises DatasetError for an index
-    outside the classes, an unknown name (with near matches) and a name that two classes share.
+    their indices (`have_other_numbers`). Raises DatasetError for an index outside the classes, an
+    unknown name (with near matches) and a name that two classes share.
     """
     if isinstance(texts, np.ndarray) and texts.dtype.kind in "iu":
         _check_range(texts.tolist(), names, where)

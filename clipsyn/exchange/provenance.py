@@ -132,7 +132,8 @@ def cited(cells: Sequence[Made]) -> list[tuple[Work, list[str]]]:
     """Works with what of the cells each is cited for, in order: the method, the software, weights,
     datasets, perturbations.
     """
-    loaded = [(ENCODERS, "loading the backbones")] if _extracted(cells) else []
+    extracted = any(cell["imported"] is None for cell in cells)
+    loaded = [(ENCODERS, "loading the backbones")] if extracted else []
     names = [parse_perturbation(cell["perturbation"]).name for cell in cells]
     found = [
         *((METHOD, "the method"), (SOFTWARE, "the software"), *loaded),
@@ -144,10 +145,6 @@ def cited(cells: Sequence[Made]) -> list[tuple[Work, list[str]]]:
     for key, reason in found:
         reasons.setdefault(key, {})[reason] = None
     return [(work(key), list(names)) for key, names in reasons.items()]
-
-
-def _extracted(cells: Sequence[Made]) -> bool:
-    return any(cell["imported"] is None for cell in cells)
 
 
 def bibtex(cells: Sequence[Made]) -> str:

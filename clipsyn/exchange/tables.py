@@ -61,12 +61,7 @@ def read_clip_retrieval(path: Path, wanted: ImportSettings, known: Sequence[str]
 
 def _numbered_files(folder: Path, ending: str) -> list[Path]:
     """img_emb_0.npy, img_emb_1.npy, … img_emb_10.npy: by number, not by name."""
-
-    def number(path: Path) -> tuple[int, str]:
-        digits = path.stem.rpartition("_")[2]
-        return (int(digits) if digits.isdecimal() else -1, path.name)
-
-    return sorted(folder.glob(f"*.{ending}"), key=number)
+    return sorted(folder.glob(f"*.{ending}"), key=lambda path: (len(path.name), path.name))
 
 
 @dataclass(frozen=True)
@@ -188,11 +183,20 @@ class Table:
         if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
             texts = self.texts(self.required("prediction"))
             return "predictions", (), np.array(texts, object)
-        if kind in ("auto", "embeddings") and (lists := self._list_columns()):
+        lists = [  # an embedding in each cell
+            name
+            for name, dtype in self.frame.schema.items()
+            if isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_numeric()
+        ]
+        if kind in ("auto", "embeddings") and lists:
             if len(lists) > 1:
                 raise DatasetError(f"{self.path} has several columns of lists: keep one")
-            return "embeddings", (), _rows_of(self.path, self.frame[lists[0]])
-        named = self._numeric_columns()
+            return "embeddings", (), rows_of(self.path, self.frame[lists[0]])
+        if not (named := list(self._numbers)):
+            raise DatasetError(
+                f"{self.path} has neither a column of predictions ({short(ROLES['prediction'])}) "
+                f"nor one of numbers for each class; its columns are {short(self.frame.columns)}"
+            )
         order = _numbered(named)
         if kind == "embeddings":
             return "embeddings", (), self._matrix(order or named)
@@ -200,29 +204,12 @@ class Table:
         values = as_logits(self._matrix(classes), kind, str(self.path))
         return "logits", () if classes is order or self.known else tuple(classes), values
 
-    def _list_columns(self) -> list[str]:
-        """Columns whose cells are lists of numbers: an embedding in each."""
-        return [
-            name
-            for name, dtype in self.frame.schema.items()
-            if isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_numeric()
-        ]
-
     @cached_property
     def _numbers(self) -> dict[str, pl.Series]:
         """Columns of numbers by name, as float32; null where a cell is none."""
         named = [name for name in self.frame.columns if not _UNNAMED.fullmatch(name)]
         free = (self.frame[name] for name in named if name not in self.roles.values())
         return {column.name: x for column in free if (x := _as_numbers(column)) is not None}
-
-    def _numeric_columns(self) -> list[str]:
-        named = list(self._numbers)
-        if not named:
-            raise DatasetError(
-                f"{self.path} has neither a column of predictions ({short(ROLES['prediction'])}) "
-                f"nor one of numbers for each class; its columns are {short(self.frame.columns)}"
-            )
-        return named
 
     def _class_columns(self, named: list[str], order: list[str] | None) -> list[str]:
         """One column a class, by index: called after the classes, or numbered from 0."""
@@ -297,7 +284,7 @@ def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:
     return tuple(column.cast(pl.String).fill_null("").str.strip_chars())
 
 
-def _rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:
+def rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:
     """(row, embed) of a column of lists, NaN where there is none; they are of one length."""
     lists = column.cast(pl.List(pl.Float32))
     widths = lists.list.len().drop_nulls().unique()

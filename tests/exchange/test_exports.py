@@ -41,7 +41,14 @@ def rewritten(folder: Path, about: Mapping[str, Any] = {}, **changed: Any) -> No
 
 @pytest.mark.parametrize(
     "about",
-    [{"format": "3.0"}, {"backbone": 3}, {"kind": "images"}, {"class_names": 7}, {"dataset": ""}],
+    [
+        {"format": "3.0"},
+        {"backbone": 3},
+        {"kind": "images"},
+        {"class_names": 7},
+        {"prompts": 3},
+        {"dataset": ""},
+    ],
 )
 def test_what_a_file_says_of_itself_that_cannot_be(folder: Path, about: dict[str, Any]):
     rewritten(folder, about)

@@ -58,7 +58,6 @@ class TestANewStore:
         ("labels", "said"),
         [
             (("cat", "dog", "bee"), ""),
-            (("cat", "", "NA"), "note: 1 of the 3 images of toy/test have a label"),
             (("", "", ""), "note: no image of toy/test has a label"),
         ],
     )

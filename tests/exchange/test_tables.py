@@ -44,10 +44,6 @@ class TestPredictions:
         assert (part.ids, part.values.tolist(), part.labels) == (("a",), ["1"], ("2",))
         assert (part.backbone, part.perturbation) == ("net", "jpeg-3")
 
-    def test_a_class_index_is_no_prediction_unless_predict_wrote_it(self, write_csv: Write) -> None:
-        path = write_csv(["id", "class_index", "cat", "dog"], [["a", 1, 0.9, 0.1]])
-        assert only(path, ("cat", "dog")).kind == "logits"
-
     def test_a_long_table_is_several_backbones(self, write_csv: Write) -> None:
         rows = [["a", "x", "cat"], ["a", "y", "dog"], ["b", "y", "bee"], ["b", "x", "cat"]]
         parts = read(write_csv(["id", "model", "prediction"], rows))

@@ -7,7 +7,6 @@ instead where CLIPSYN_TEST_SERVERS is set, as the project's gate does.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -31,19 +30,12 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    split_clients $request_id $fate {{ 15% 503; 10% 444; * good; }}
     server {{
         listen 127.0.0.1:{port};
         root {folder}/sites;
-        location /unsure/ {{
-            if ($fate = 503) {{ return 503; }}
-            if ($fate = 444) {{ return 444; }}
-            rewrite ^/unsure(/.*)$ $1 break;
-        }}
     }}
 }}
 """
-_REQUEST = re.compile(r'"(\w+) (\S+) [^"]*" (\d+) (\d+)')
 
 
 class Nginx:
@@ -52,29 +44,11 @@ class Nginx:
     def __init__(self, folder: Path, port: int) -> None:
         self._folder, self._port = folder, port
 
-    def serving(self, folder: Path, *, unsure: bool = False) -> str:
-        """The URL at which a folder is served, which may be made later.
-
-        unsure: of a random quarter of the requests some are told 503, and some hung up on (444).
-        """
+    def serving(self, folder: Path) -> str:
+        """The URL at which a folder is served, which may be made later."""
         site = self._folder / "sites" / f"site-{len(list((self._folder / 'sites').iterdir()))}"
         site.symlink_to(folder)
-        return f"http://127.0.0.1:{self._port}{'/unsure' if unsure else ''}/{site.name}"
-
-    def requests(self, more_than: int = -1) -> list[tuple[str, str, int, int]]:
-        """Method, path, status and bytes of all requests so far, once there are more than so many.
-
-        nginx writes a line after it has answered.
-        """
-        end = time.monotonic() + 60
-        while True:
-            found = _REQUEST.findall((self._folder / "access.log").read_text("utf-8"))
-            if len(found) > more_than:
-                return [
-                    (method, path, int(status), int(sent)) for method, path, status, sent in found
-                ]
-            assert time.monotonic() < end, "nginx logs nothing"
-            time.sleep(0.05)
+        return f"http://127.0.0.1:{self._port}/{site.name}"
 
 
 @contextmanager

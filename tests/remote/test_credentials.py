@@ -81,9 +81,6 @@ def test_a_profile_has_keys_and_region(home: Path, monkeypatch: pytest.MonkeyPat
     [
         "",  # no such profile
         "[profile lab]\nregion = eu-west-1\n",  # no keys
-        "[profile lab]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = nowhere\n",
-        "[profile lab]\nsso_session = nowhere\nsso_account_id = 1\nsso_role_name = x\n",
-        "[profile lab]\ncredential_process = echo {\n",
         "[profile lab]\ncredential_process = false\n",
         "secret without a section",
     ],
@@ -96,11 +93,6 @@ def test_a_profile_without_credentials_is_named(
     with pytest.raises(UsageError) as error:
         settings_of("s3")
     assert "secret" not in str(error.value)
-
-
-def test_without_keys_in_the_default_profile_everyone_reads(home: Path) -> None:
-    profiles(home, config="[default]\nregion = eu-west-1\n")
-    assert settings_of("s3") == {"region": "eu-west-1", "skip_signature": True}
 
 
 @pytest.mark.parametrize("name", ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE"])

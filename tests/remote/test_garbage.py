@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.index import Index
 from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import Stale, damage
+from clipsyn.store.inventory import damage
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, push
 
@@ -155,19 +155,6 @@ def test_what_gc_removes_of_a_push_that_runs_is_said_and_sent_again(
     push(tiny_store, bucket.url, replace=True)
     assert folders_of(bucket) == named(bucket)
     assert list(problems(bucket.url)) == []
-
-
-def test_who_reads_what_was_replaced_and_removed_is_told(tmp_path: Path, fakes: Any) -> None:
-    place = tmp_path / "published"
-    both = {"perturbations": ("clean", "jpeg:3")}
-    push(fakes.fill(tmp_path / "mine", [fakes.Encoder()], **both), place)
-    reader = FeatureStore.open(place)
-    push(fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")]), place, replace=True)
-    location = Location.of(place.as_uri())
-    assert collect(location, left_over(location)) == 3  # classes, features, logits
-    with pytest.raises(StaleCell):
-        reader.embeddings(fakes.key)
-    assert {type(problem) for problem in problems(str(place))} == {Stale}  # of the weights before
 
 
 def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:

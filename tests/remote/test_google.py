@@ -8,15 +8,12 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from obstore.store import GCSStore
 
 from clipsyn.remote.transport import Changed, Remote
-from clipsyn.store.features import FeatureStore
-from tests.remote.copying import pull, push
 from tests.remote.server import listening
 
 
@@ -45,9 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        if "list-type" in url.query:
-            self._list(parse_qs(url.query)["prefix"][0])
-        elif found := self.google.objects.get(unquote(url.path)):
+        if found := self.google.objects.get(unquote(url.path)):
             self._answer(200, found[0], found[1])
         else:
             self._answer(404)
@@ -59,20 +54,6 @@ class Handler(BaseHTTPRequestHandler):
         match = self.headers.get("x-goog-if-generation-match")
         generation = self.google.put(unquote(urlsplit(self.path).path), data, match)
         self._answer(200 if generation else 412, b"", generation)
-
-    def do_DELETE(self) -> None:
-        found = self.google.objects.pop(unquote(urlsplit(self.path).path), None)
-        self._answer(204 if found else 404)
-
-    def _list(self, prefix: str) -> None:
-        found = [
-            f"<Contents><Key>{escape(path.removeprefix('/lab/'))}</Key><Size>{len(data)}</Size>"
-            "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>x</ETag></Contents>"
-            for path, (data, _) in self.google.objects.items()
-            if path.startswith(f"/lab/{prefix}")
-        ]
-        listing = "".join(found)
-        self._answer(200, f"<ListBucketResult>{listing}</ListBucketResult>".encode())
 
     def _answer(self, status: int, data: bytes = b"", generation: int = 0) -> None:
         self.send_response(status)
@@ -145,15 +126,3 @@ def test_a_write_between_the_look_and_the_write_is_seen(
     with pytest.raises(Changed):
         remote.put_if("index.json.gz", b"2", first)
     assert google.objects["/lab/clip/index.json.gz"][0] == b"faster"
-
-
-def test_stores_grow_there_and_back(
-    google: Google, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
-    push(tiny_store, "gs://lab/clip", {"backbone": ["fake/one"]})
-    push(tiny_store, "gs://lab/clip")
-    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
-    push(other, "gs://lab/clip", replace=True)
-    push(tiny_store, "gs://lab/clip", replace=True)
-    pull("gs://lab/clip", tmp_path / "back")
-    assert fakes.unlike(tiny_store.path, tmp_path / "back") == []

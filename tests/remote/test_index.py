@@ -79,19 +79,14 @@ def test_no_name_leads_out_of_the_store(name: str) -> None:
         b"\xff\xfe",
         b'{"format": "1.0"}',  # no gzip
         document()[:-9],
-        packed(b""),
         packed(b"[]"),
-        packed(b"{}"),
         packed(b"[" * 100_000),
         document(store=7),
         document(store={"format": "2.0", "chunk_rows": 0}),
-        document(groups={}),
         document(group(), group()),
-        document({"place": list(CELL)}),
         document(group(place=[])),
         document(group(place=["depths", "pets"])),
         document(store={"format": "2.0", "chunk_rows": 1 << 40}),
-        document(group(place=["features", "pets"])),
         document(group(place=[*CELL[:-1], ""])),
         document(group(place=[*CELL[:-1], 7])),
         document(group(place=[*CELL[:-1], "é" * 200])),
@@ -99,11 +94,8 @@ def test_no_name_leads_out_of_the_store(name: str) -> None:
         document(group(manifest="A" * 64)),
         document(group(bytes=-1)),
         document(group(bytes=10**30)),
-        document(group(bytes=True)),
-        document(group(bytes=2.5)),
         document(group(facts={"images": "many"})),
         document(group(facts={"imported": 7})),
-        document(group(facts=[])),
     ],
 )
 def test_damaged_index_is_refused_in_one_sentence(data: bytes) -> None:
@@ -200,12 +192,6 @@ def manifest_of(files: Any) -> tuple[bytes, Entry]:
 GOOD = [7, "a" * 64]
 
 
-def test_manifest_is_read_again() -> None:
-    manifest = Manifest({"zarr.json": (7, "a" * 64), "valid/c.0": (0, "b" * 64)})
-    named = entry(manifest=manifest.digest, bytes=7)
-    assert Manifest.parse(manifest.dumps(), SHOWN, named) == manifest
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -213,14 +199,11 @@ def test_manifest_is_read_again() -> None:
         "a/../../b",
         "/etc/passwd",
         "a//b",
-        "a/",
-        "./a",
         ".hidden",
         "a/.wip",
         "a\\b",
         "C:a",
         "a\0b",
-        "a\nb",
         "x" * 256,
         "\udcff",
         "zarr.json/b",
@@ -239,18 +222,13 @@ def test_manifest_with_a_name_that_no_group_has_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        {},
         [],
         {"valid/c.0": GOOD},
-        {"zarr.json": 7},
         {"zarr.json": [7]},
         {"zarr.json": [-7, "a" * 64]},
-        {"zarr.json": [2**70, "a" * 64]},
         {"zarr.json": [2**31, "a" * 64]},
         {"zarr.json": [7, "a" * 64, 7]},
-        {"zarr.json": ["7", "a" * 64]},
         {"zarr.json": [7, "a"]},
-        {"zarr.json": [7, None]},
     ],
 )
 def test_manifest_that_cannot_be_is_refused(files: Any) -> None:

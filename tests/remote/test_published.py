@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import shutil
@@ -14,9 +13,8 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import cell_rows, damage, debris
-from tests.remote.publish import published, read_index, republish, write_index
+from tests.remote.publish import published, republish
 from tests.remote.server import Server
 
 ONE = "features/toy/test/clean/fake--one"
@@ -148,11 +146,6 @@ def test_nothing_can_be_written(tiny_store: FeatureStore, server: Server) -> Non
             write()
 
 
-def test_no_store_there(server: Server) -> None:
-    with pytest.raises(StoreError, match=r"/nothing is no published store, for it has no index"):
-        FeatureStore.open(f"{server.url}/nothing")
-
-
 # What goes wrong on the way
 
 
@@ -217,36 +210,6 @@ def test_what_was_damaged_in_the_cache_is_brought_again(
     np.testing.assert_array_equal(again.logits, expected)
 
 
-def test_files_of_an_older_version_in_the_cache_are_not_read(
-    tiny_store: FeatureStore, folder: Path, server: Server, cache: Path
-) -> None:
-    """A cache that was put back from a copy: whole and sealed, and not what was published."""
-    store = FeatureStore.open(server.url)
-    key = store.keys(split=["test"], perturbation=["clean"])[0]
-    expected = store.embeddings(key)
-    other = store.keys(split=["test"], perturbation=["jpeg-3"])[0]
-    store.embeddings(other)
-    index = {
-        "/".join(group["place"][:1] + group["place"][3:4]): group["manifest"]
-        for group in read_index(folder)["groups"]
-        if group["place"][-1] == "fake/one"
-        and group["place"][0] == "features"
-        and group["place"][2] == "test"
-    }
-    ours, theirs = (cache / "groups" / index[f"features/{name}"] for name in ("clean", "jpeg-3"))
-    attributes = json.loads((ours / "zarr.json").read_text())
-    old = json.loads((theirs / "zarr.json").read_text())["attributes"]
-    attributes["attributes"]["arrays"] = old["arrays"]
-    attributes["attributes"] = sealed(
-        {name: value for name, value in attributes["attributes"].items() if name != "digest"}
-    )
-    (ours / "zarr.json").write_text(json.dumps(attributes))
-    for chunk in theirs.glob("*/c.*"):
-        shutil.copy(chunk, ours / chunk.relative_to(theirs))
-    again = FeatureStore.open(server.url)
-    np.testing.assert_array_equal(again.embeddings(key), expected)
-
-
 def test_a_cache_that_is_emptied_meanwhile_is_filled_again(server: Server, cache: Path) -> None:
     store = FeatureStore.open(server.url)
     expected = store.pool("toy", "test").logits
@@ -282,20 +245,3 @@ def test_verify_finds_what_was_published_damaged(server: Server, folder: Path) -
 
 
 # Stores of strangers
-
-
-def test_a_group_of_another_place_is_refused(folder: Path, server: Server) -> None:
-    index = read_index(folder)
-    entries = {"/".join(entry["place"]): entry for entry in index["groups"]}
-    one, two = (
-        entries["features/toy/test/clean/fake/one"],
-        entries["features/toy/test/clean/fake/two"],
-    )
-    shutil.copytree(
-        only(folder, "features/toy/test/clean/fake--two"), folder / ONE / two["manifest"][:16]
-    )
-    one["manifest"], one["bytes"] = two["manifest"], two["bytes"]
-    write_index(folder, index)
-    store = FeatureStore.open(server.url)
-    with pytest.raises(DamagedStore, match="is what belongs in features/toy/test/clean/fake--two"):
-        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from clipsyn.errors import StoreError
 from clipsyn.remote.transport import MissingObject, Remote
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import cell_rows
 from tests.remote.bucket import Bucket
 from tests.remote.publish import published
 
@@ -24,16 +22,6 @@ def filled(bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path) -> Bucket:
         remote.put(file.relative_to(folder).as_posix(), file.read_bytes())
     bucket.requests.clear()
     return bucket
-
-
-def test_a_store_in_a_bucket_is_read(tiny_store: FeatureStore, filled: Bucket) -> None:
-    store = FeatureStore.open(filled.url)
-    assert len(cell_rows(store)) == len(tiny_store.keys())
-    assert [method for method, _ in filled.requests] == ["GET"]  # the index
-    ours, theirs = tiny_store.pool("toy", "test"), store.pool("toy", "test")
-    np.testing.assert_array_equal(ours.logits, theirs.logits)
-    assert ours.origin == theirs.origin
-    assert not [path for _, path in filled.requests if "list-type" in path]
 
 
 def test_no_bucket_is_a_sentence_without_secrets(

@@ -19,19 +19,6 @@ from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, pull, push
 
 
-def test_there_and_back_every_byte_is_the_same(
-    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
-    push(tiny_store, bucket.url)
-    pull(bucket.url, tmp_path / "back")
-    assert fakes.unlike(tiny_store.path, tmp_path / "back") == []
-    files = [path for path in tiny_store.path.rglob("*") if path.is_file()]
-    for path in files:
-        if path.name != "clipsyn.json":
-            copy = tmp_path / "back" / path.relative_to(tiny_store.path)
-            assert copy.read_bytes() == path.read_bytes()
-
-
 def test_throttling_errors_and_lost_answers_are_overcome(
     bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
 ) -> None:

@@ -71,21 +71,6 @@ def test_paths_outside_the_store_are_refused(remote: Remote, path: str) -> None:
             use(path)
 
 
-def test_a_server_that_fails_now_and_then_is_asked_again(folder: Path, serve: Serve) -> None:
-    server = serve(folder)
-    server.fail("503", "index", times=2)
-    assert Remote(server.url).get("index.json.gz")[0] == b"the index"
-    assert server.statuses == [503, 503, 200]
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_connection_cut_in_the_middle_is_mended(folder: Path, serve: Serve, ranges: bool) -> None:
-    server = serve(folder)
-    server.ranges = ranges
-    server.fail("cut", "large", times=1)
-    assert Remote(server.url).get("large")[0] == (folder / "large").read_bytes()
-
-
 @pytest.mark.parametrize("fault", ["403", "401", "418", "no-length", "cut", "long"])
 def test_failures_are_one_sentence_without_secrets(
     folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -147,15 +132,6 @@ def test_a_server_that_sends_nothing_is_left(
         with pytest.raises(StoreError):
             Remote(url).get("index.json.gz")
     assert time.monotonic() - start < 10  # of the quarter of an hour that a file may take
-
-
-def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
-        monkeypatch.setattr(transport, "_RETRIES", 0)
-        remote = Remote(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(StoreError, match="cannot be read"):
-            remote.get("index.json.gz")
 
 
 def test_user_and_query_of_a_url_reach_the_server(folder: Path, serve: Serve) -> None:
