@@ -19,12 +19,7 @@ from clipsyn.evaluation.results.frame import WHERE
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import FIGURES, ReportSettings, tables
-from clipsyn.report.evidence import (
-    EVALUATE,
-    Evidence,
-    gather,
-    without_folders,
-)
+from clipsyn.report.evidence import EVALUATE, Evidence, gather, without_folders
 from clipsyn.report.standings import answer, backbones, leading, main_part, methods
 from clipsyn.settings import takes
 from clipsyn.show.figure import Figure, image_of

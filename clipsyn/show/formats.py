@@ -75,12 +75,15 @@ def _fitted(columns: Sequence[Column], width: int | None) -> list[Sequence[Colum
     ]
     names, taken = columns[:count], _total(least[:count])
     parts, room = [[*names]], width - taken
-    for column, wide in zip(columns[count:], least[count:], strict=True):
-        if room < wide + _GAP and len(parts[-1]) > count:
+    for at in range(count, len(columns)):
+        needed = least[at] + _GAP
+        if columns[at].name in (of.interval_of for of in columns[at + 1 : at + 2]):
+            needed += least[at + 1] + _GAP  # a number stays beside its interval
+        if room < needed and len(parts[-1]) > count and not columns[at].interval_of:
             parts.append([*names])
             room = width - taken
-        parts[-1].append(column)
-        room -= wide + _GAP
+        parts[-1].append(columns[at])
+        room -= least[at] + _GAP
     return [*parts]
 
 

@@ -47,8 +47,8 @@ from clipsyn.show.titles import (
 )
 
 _PAIRS = (
-    Measure("inconsistency", "error_inconsistency", interval=True),
-    Measure("disagreement", "disagreement"),
+    Measure("inconsistency", "error_inconsistency", "incons.", interval=True),
+    Measure("disagreement", "disagreement", "disagree"),
     Measure("double fault", "double_fault", "double\nfault"),
     Measure("Q", "yules_q", percent=False, digits=2),
     Measure("kappa", "error_consistency", percent=False, digits=2, interval=True),
@@ -62,9 +62,9 @@ _MEANS = tuple(  # with the interval of the first alone, to keep it narrow
     it._replace(metric=f"mean_{it.metric}", interval=it is _PAIRS[0]) for it in _PAIRS
 )
 _MEANING = """\
-inconsistency, disagreement, double fault: share of images, in %, that exactly one of two backbones
-gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error consistency):
-1 for the same errors, 0 for as many common ones as by chance."""
+incons. (error inconsistency), disagree, double fault: share of images, in %, that exactly one of
+two backbones gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error
+consistency): 1 for the same errors, 0 for as many common ones as by chance."""
 _ALL_TOGETHER = """\
 Fleiss: kappa of all together. entropy: of the votes, 0 where all are alike, 1 where all differ."""
 _NOTES = {

@@ -74,9 +74,9 @@ def test_one_group_has_means_and_pairs(read_table):
         {
             "dataset": "birds",
             "n": "40",
-            "inconsistency": "25.0",
-            "95 % of inconsistency": f"12.5{DASH}50.0",
-            "disagreement": "30.0",
+            "incons.": "25.0",
+            "95 % of incons.": f"12.5{DASH}50.0",
+            "disagree": "30.0",
             "double fault": "35.0",
             "Q": "0.40",
             "kappa": "0.45",
@@ -92,13 +92,13 @@ def test_pairs_that_differ_most_come_first(read_table):
     table = read_table(shown(*group())["pairs"])
     assert table.column("backbone") == ["ViT-16", "RN", "RN"]
     assert table.column("and") == ["ViT-8", "ViT-8", "ViT-16"]
-    assert table.column("inconsistency") == ["40.0", "30.0", "20.0"]
+    assert table.column("incons.") == ["40.0", "30.0", "20.0"]
     assert table.row("ViT-16", "ViT-8") == {
         "backbone": "ViT-16",
         "and": "ViT-8",
-        "inconsistency": "40.0",
-        "95 % of inconsistency": f"27.5{DASH}65.0",
-        "disagreement": "40.0",
+        "incons.": "40.0",
+        "95 % of incons.": f"27.5{DASH}65.0",
+        "disagree": "40.0",
         "double fault": "30.0",
         "Q": "0.80",
         "kappa": "0.30",
@@ -130,7 +130,7 @@ def test_0_over_0_is_a_dash(read_table):
     assert [means[name] for name in ("Q", "kappa", "Fleiss", "entropy")] == [*[DASH] * 3, "0.55"]
     first = read_table(texts["pairs"]).rows[0]
     assert [first[name] for name in ("Q", "kappa", "95 % of kappa")] == [DASH] * 3
-    assert (first["inconsistency"], first["p"]) == ("40.0", "0.020")
+    assert (first["incons."], first["p"]) == ("40.0", "0.020")
 
 
 def test_a_matrix_leaves_groups_without_a_value_out(read_table):
@@ -155,9 +155,9 @@ def test_correlations_have_a_line_an_ensemble_in_order(read_table):
     assert table.column("ensemble") == ["oracle", "nlc"]
     assert table.row("nlc") == {
         "ensemble": "nlc",
-        "inconsistency": "+0.50*",  # the interval leaves 0 out
-        "95 % of inconsistency": "0.38 to 0.75",
-        "disagreement": "+0.25*",
+        "incons.": "+0.50*",  # the interval leaves 0 out
+        "95 % of incons.": "0.38 to 0.75",
+        "disagree": "+0.25*",
         "double fault": "+0.00",
         "Q": "-0.25",
         "kappa": "-0.50*",
@@ -165,5 +165,5 @@ def test_correlations_have_a_line_an_ensemble_in_order(read_table):
         "entropy": "-1.00*",
     }
     oracle = table.row("oracle")
-    assert oracle["inconsistency"] == "+0.12"
-    assert oracle["95 % of inconsistency"] == "0.00 to 0.38"  # 0 is its end
+    assert oracle["incons."] == "+0.12"
+    assert oracle["95 % of incons."] == "0.00 to 0.38"  # 0 is its end
