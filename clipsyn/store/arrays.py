@@ -248,13 +248,15 @@ def damage(path: Path, layout: Layout) -> list[str]:
     And one for metadata by which other readers would find another array.
     """
 
-    def look(block: int) -> str | None:
-        rows = layout.blocks.range(block)
-        try:
-            read(path, layout, rows)
-        except StoreError as error:
-            return f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
-        return None
+    def look(lane: int) -> list[tuple[int, str]]:
+        problems, chunk = [], np.empty((layout.rows, *layout.shape[1:]), layout.numpy)
+        for block in range(lane, layout.blocks.count, _READ_THREADS):
+            try:  # the same memory again and again: it stays in the cache
+                _read_block(path, layout, block, chunk)
+            except StoreError as error:
+                rows = layout.blocks.range(block)
+                problems.append((block, f"(rows {rows.start}-{rows.stop - 1}): {error}"))
+        return problems
 
     try:
         found = _metadata(path)
@@ -265,7 +267,8 @@ def damage(path: Path, layout: Layout) -> list[str]:
     except (StoreError, LookupError, TypeError) as error:
         return [f"{path / METADATA} is damaged: {error}"]
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return [problem for problem in pool.map(look, range(layout.blocks.count)) if problem]
+        problems = sorted(it for lane in pool.map(look, range(_READ_THREADS)) for it in lane)
+    return [f"block {block} {problem}" for block, problem in problems]
 
 
 def content_digest(values: Mapping[str, NDArray[Any]]) -> str:

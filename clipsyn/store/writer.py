@@ -155,10 +155,14 @@ class CellWriter:
                 "logits or predictions"
             )
         self._check_name()
-        self._check_widths(draft)
         changes = self._changes(draft)
         changes += ["kind" for path in self._others(draft) if self.store.is_imported(path)]
-        for prompts in self._classes:
+        for prompts, (embeddings, _) in self._classes.items():
+            if (width := embeddings.shape[1]) != draft.sizes["embed"]:
+                raise self._refused(
+                    f"class embeddings of '{prompts}' have width {width}, and image embeddings "
+                    f"{draft.sizes['embed']}: both come from one backbone"
+                )
             changes += self._changes(text := self._classes_draft(prompts))
             if files.exists(text.target) and not self.store.is_imported(text.target):
                 raise self._taken("has class embeddings that were extracted", changes)
@@ -174,8 +178,6 @@ class CellWriter:
             if not self.replace:
                 raise
             return ["damaged"]
-
-    # When all is written
 
     def _publish(self, was: str) -> None:
         """Make everything ready before anything is visible; a cell comes after what it needs."""
@@ -372,15 +374,6 @@ class CellWriter:
             )
         if there not in (None, len(names)):
             raise DatasetError(f"{self.key}: {what} of {there} classes, where {len(names)} are")
-
-    def _check_widths(self, draft: Draft) -> None:
-        width = draft.sizes.get("embed")
-        for prompts, (embeddings, _) in self._classes.items():
-            if width != (own := embeddings.shape[1]):
-                raise self._refused(
-                    f"class embeddings of '{prompts}' have width {own}, and image embeddings "
-                    f"{width}: both come from one backbone"
-                )
 
 
 def class_indices(where: str, rows: ArrayLike) -> NDArray[np.integer[Any]]:
