@@ -220,28 +220,28 @@ def _from_json(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
 
 
 def resolve_prompts(
-    spec: str | None, dataset: str, class_names: Sequence[str], own_templates: Sequence[str]
+    spec: str, dataset: str, class_names: Sequence[str], own_templates: Sequence[str]
 ) -> tuple[PromptSet, str]:
     """The prompt set for a dataset, and a note to show ("" if there is none).
 
-    `spec` is None or ``auto`` (the dataset's own templates, else clip-benchmark's, else for
+    `spec` is ``auto`` (the dataset's own templates, else clip-benchmark's, else for
     ImageNet ``openai``, else ``a photo of a {c}.``), one of these by name (``own``,
     ``clip-benchmark``, ``openai``, ``simple``), or a JSON file: a list of templates, dataset ->
     list, class -> prompts (CuPL), or dataset -> class -> prompts. Raises UsageError where the
     dataset has no such prompts.
     """
-    if spec is not None and spec not in NAMED:
+    if spec not in NAMED:
         return _from_file(spec, dataset, class_names), ""
     if spec == "simple":
         return SIMPLE, ""
-    if spec in (None, "auto", "own") and own_templates:
+    if spec in ("auto", "own") and own_templates:
         return PromptSet("own", tuple(own_templates)), ""
-    if spec in (None, "auto", "clip-benchmark") and (templates := benchmark_templates(dataset)):
+    if spec in ("auto", "clip-benchmark") and (templates := benchmark_templates(dataset)):
         return PromptSet("clip-benchmark", templates), ""
     info = find_dataset(dataset)
-    if spec == "openai" or (spec in (None, "auto") and info and info.name == IMAGENET):
+    if spec == "openai" or (spec == "auto" and info and info.name == IMAGENET):
         return PromptSet("openai", _shipped("openai_templates.txt")), ""
-    if spec in (None, "auto"):
+    if spec == "auto":
         return SIMPLE, (
             f"{dataset}: no templates of its own and none from clip-benchmark, so the only prompt "
             f"is '{SIMPLE.templates[0]}'; prompts=FILE.json gives others"

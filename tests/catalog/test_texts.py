@@ -52,12 +52,12 @@ def clip_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 
-def resolve(spec: str | None = None, dataset: str = "dtd", own: Any = ()) -> tuple[PromptSet, str]:
+def resolve(spec: str = "auto", dataset: str = "dtd", own: Any = ()) -> tuple[PromptSet, str]:
     return resolve_prompts(spec, dataset, CLASSES, own)
 
 
-@pytest.mark.parametrize("spec", [None, "auto", "own"])
-def test_own_templates_come_first(spec: str | None, clip_benchmark: None) -> None:
+@pytest.mark.parametrize("spec", ["auto", "own"])
+def test_own_templates_come_first(spec: str, clip_benchmark: None) -> None:
     prompt_set, note = resolve(spec, own=["the {c}", "{c}!"])
     assert prompt_set == PromptSet("own", ("the {c}", "{c}!"))
     assert prompt_set.prompts("cat") == ("the cat", "cat!")
@@ -65,15 +65,14 @@ def test_own_templates_come_first(spec: str | None, clip_benchmark: None) -> Non
 
 
 @pytest.mark.parametrize("dataset", ["dtd", "vtab/dtd", "wds/vtab/dtd"])
-@pytest.mark.parametrize("spec", [None, "auto", "clip-benchmark"])
-def test_then_clip_benchmarks(spec: str | None, dataset: str, clip_benchmark: None) -> None:
+@pytest.mark.parametrize("spec", ["auto", "clip-benchmark"])
+def test_then_clip_benchmarks(spec: str, dataset: str, clip_benchmark: None) -> None:
     expected = PromptSet("clip-benchmark", ("a {c} texture.", "{c}."))
     assert resolve(spec, dataset) == (expected, "")
 
 
-@pytest.mark.parametrize("spec", [None, "auto"])
-def test_else_one_simple_prompt_and_a_note(spec: str | None, clip_benchmark: None) -> None:
-    prompt_set, note = resolve(spec, "my-own-images")
+def test_else_one_simple_prompt_and_a_note(clip_benchmark: None) -> None:
+    prompt_set, note = resolve("auto", "my-own-images")
     assert prompt_set == PromptSet("simple", ("a photo of a {c}.",))
     assert "my-own-images" in note
     assert "a photo of a {c}." in note
@@ -152,9 +151,9 @@ def test_bad_files(content: str, message: str, file: Path) -> None:
 # OpenAI's templates for ImageNet
 
 
-@pytest.mark.parametrize("spec", [None, "auto", "openai"])
+@pytest.mark.parametrize("spec", ["auto", "openai"])
 @pytest.mark.parametrize("name", ["imagenet1k", "imagenet"])
-def test_imagenet_has_openais_eighty(name: str, spec: str | None) -> None:
+def test_imagenet_has_openais_eighty(name: str, spec: str) -> None:
     prompt_set, note = resolve_prompts(spec, name, ("tench",), ())
     assert prompt_set.name == "openai"
     expected = tuple(write("tench") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)

@@ -104,8 +104,6 @@ class CellCost(NamedTuple):
     gflops: float  # an image, 2 per multiply-add
     image_params_m: float | None  # millions
     encode_ms: float | None  # an image, as recorded when this cell was extracted
-    peak_memory_mb: float | None  # on a GPU: weights of the image tower, and one batch
-    process_memory_mb: float | None  # elsewhere: of the process, with all that it held
 
 
 def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> CellCost:
@@ -131,8 +129,6 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
         gflops,
         parameters / 1e6 if parameters else params_m,
         1000 * float(seconds) / group.sizes["sample"] if seconds else None,
-        recorded.get("peak_memory_mb"),
-        recorded.get("process_memory_mb"),
     )
 
 

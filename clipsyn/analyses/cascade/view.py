@@ -38,7 +38,6 @@ _COSTS = (
     Measure("mean_gflops", "mean_gflops", "GFLOPs", percent=False, optional=True),
     Measure("image_params_m", "image_params_m", "parameters\nM", percent=False, optional=True),
     Measure("encode_ms", "encode_ms", "ms", percent=False, optional=True),
-    Measure("peak_memory_mb", "peak_memory_mb", "peak\nmemory MB", percent=False, optional=True),
 )
 _COST = (
     Measure("GFLOPs", "mean_gflops", percent=False),
@@ -49,8 +48,7 @@ _OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", 
 _ON_SUPPORT = Measure("support", "support_acc1")
 _NOTES = {
     "costs": "GFLOPs: of the image tower for one image, 2 per multiply-add. parameters: of the "
-    "image tower. ms: busy with\none image when it was extracted, in batches. peak memory: of the "
-    "image tower and a batch, on the GPU that\nextracted it.",
+    "image tower. ms: busy with\none image when it was extracted, in batches.",
     "curve": "An image leaves at the first stage whose calibrated confidence reaches the threshold "
     "(θ); within-X: θ chosen\non the support to lose at most X points there. GFLOPs: mean of an "
     "image, and in % of all stages. vs all: points\nover the ensemble of all backbones. vs best: "
@@ -92,14 +90,8 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
 
 
 def _costs(frame: pl.DataFrame, names: ShortNames) -> Table:
-    """A line for each backbone, and their sum: means over cells, but of memory the largest."""
-    is_memory = pl.col("metric") == "peak_memory_mb"
-    over_cells = (
-        singles(frame)
-        .group_by("backbone", "metric")
-        .agg(mean=pl.col("value").mean(), most=pl.col("value").max())
-        .with_columns(value=pl.when(is_memory).then("most").otherwise("mean"))
-    )
+    """A line for each backbone, and their sum: means over cells."""
+    over_cells = singles(frame).group_by("backbone", "metric").agg(pl.col("value").mean())
     known = numbers_by(over_cells, "backbone")
     lines: list[Line] = [({"backbone": names.cell(name)}, known[name]) for name in names.short]
     sums = over_cells.group_by("metric").agg(pl.col("value").sum(), n=pl.len())
