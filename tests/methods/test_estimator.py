@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.utils import estimator_checks
 
-from clipsyn.errors import UnknownName, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.estimator import Estimator, from_text, parameter
 from clipsyn.methods.heads import HEADS
@@ -88,21 +88,6 @@ def test_a_seed_is_the_random_state_that_the_text_does_not_set():
 def test_values_that_do_not_fit_are_refused(text):
     with pytest.raises(UsageError):
         from_text(EXAMPLES, text)
-
-
-@pytest.mark.parametrize(
-    ("registry", "text", "message"),
-    [
-        (ENSEMBLES, "log-average", "unknown ensemble 'log-average': did you mean .*log-avg"),
-        (ENSEMBLES, "", "unknown ensemble ''"),
-        (ENSEMBLES, "super-learner:simplx=true", "parameter of super-learner 'simplx': .*simplex"),
-        (ENSEMBLES, "log-avg:x=1", "unknown parameter of log-avg 'x': none is known"),
-        (HEADS, "zeroshot", "unknown head 'zeroshot': did you mean zero-shot"),
-    ],
-)
-def test_unknown_names_are_answered_with_near_ones(registry, text, message):
-    with pytest.raises(UnknownName, match=message):
-        from_text(registry, text)
 
 
 @pytest.mark.parametrize(

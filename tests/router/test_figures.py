@@ -31,29 +31,6 @@ def test_images_without_a_prediction_do_not_count():
     assert_frame_equal(router_weights.data(frame), router_weights.data(FRAME))
 
 
-def test_a_box_a_line_and_two_marks_for_each_backbone():
-    data = router_weights.data(FRAME)
-    ax = router_weights(data)
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "c", "a"]
-    boxes = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
-    assert boxes == [pytest.approx(row) for row in data.select("p25", "p75").rows()]
-    (lines,) = ax.collections
-    ends = [tuple(segment[:, 0]) for segment in lines.get_segments()]
-    assert ends == [pytest.approx(row) for row in data.select("p5", "p95").rows()]
-    medians, means = (line.get_xdata() for line in ax.lines)
-    assert medians == pytest.approx(data["median"].to_numpy())
-    assert means == pytest.approx(data["mean"].to_numpy())
-    assert ax.get_xlabel() == "weight, over 500 images"
-
-
-def test_weights_that_are_the_same_for_all_images():
-    frame = pl.DataFrame({"id": ["a", "b"], "weight x": [0.25, 0.25], "weight y": [0.75, 0.75]})
-    ax = router_weights(router_weights.data(frame))
-    left, right = ax.get_xlim()
-    assert left <= 0
-    assert right > 0.75  # the mark is not cut off
-
-
 @pytest.mark.parametrize(
     "frame", [FRAME.select("id", "class"), FRAME.clear(), pl.DataFrame()], ids=["none", "empty", ""]
 )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from clipsyn.errors import LeakError
 from clipsyn.evaluation.fit import fit_ensemble, fit_head
-from clipsyn.evaluation.plan import is_random
 from clipsyn.methods import pool as memory
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.numerics.samples import few_shot
@@ -56,13 +54,6 @@ def test_it_is_what_is_evaluated(tiny_store, ensemble, shots):
     assert router.ensemble.get_params()["random_state"] == (3 if stated else 7)
 
 
-def test_a_seed_is_of_what_sets_no_random_state() -> None:
-    assert is_random("zero-shot", "nlc")
-    assert is_random("anchored-probe", "nlc:random_state=3")
-    assert not is_random("anchored-probe:random_state=0", "nlc:random_state=3")
-    assert not is_random("lda", "super-learner")
-
-
 def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
     router = fit_router(tiny_store, "toy", "log-avg", views=["jpeg-3"], backbones="fake/o*")
     found = router.support
@@ -89,14 +80,6 @@ def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
 def test_test_images_cannot_be_learned_from(tiny_store: FeatureStore) -> None:
     with pytest.raises(LeakError, match="the test split of toy"):
         fit_router(tiny_store, "toy", "log-avg", support="test")
-
-
-def test_more_shots_than_there_are(fakes: SimpleNamespace, tmp_path: Path) -> None:
-    sources = [fakes.Source(split="train", count=7, class_names=("a", "b", "c", "d", "e"))]
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
-    store = fakes.fill(tmp_path / "store", encoders, sources)
-    found = fit_router(store, "toy", "log-avg", shots=2).support
-    assert (found.samples, found.classes_short, found.classes_empty) == (7, 3, 0)
 
 
 @pytest.fixture

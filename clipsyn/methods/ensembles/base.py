@@ -44,7 +44,8 @@ class Ensemble(Estimator):
     def combine(self, pool: Pool | ArrayLike) -> Floats:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
         pool = self._aligned(as_pool(pool))
-        compute = self._combine if len(pool.backbones) > 1 else _only_backbone
+        alone = len(pool.backbones) == 1
+        compute = (lambda part: part.logits[:, 0]) if alone else self._combine
         return _by_blocks(pool, compute, pool.n_classes)
 
     def predict(self, pool: Pool | ArrayLike) -> NDArray[np.uint16]:
@@ -101,10 +102,6 @@ class Router(Ensemble):
 
     def _combine(self, pool: Pool) -> Array:
         return weighted_sum(pool.logits, self._weights(pool))
-
-
-def _only_backbone(pool: Pool) -> Array:
-    return pool.logits[:, 0]
 
 
 def _by_blocks(pool: Pool, compute: Callable[[Pool], Array], width: int) -> Floats:

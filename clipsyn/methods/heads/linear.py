@@ -189,12 +189,10 @@ class AnchoredProbe(Head):
     def _combiner_pool(self, support: Pool) -> Pool:
         if len(support) < 2:
             return support  # nothing is left to fit a head on
-        logits = cross_fitted(self, support, _logits_of, self.folds, self.random_state)
+        logits = cross_fitted(
+            self, support, lambda head, it: head.transform(it).logits, self.folds, self.random_state
+        )
         return support.with_logits(logits)
-
-
-def _logits_of(head: Head, pool: Pool) -> Floats:
-    return head.transform(pool).logits
 
 
 def _weights(labels: Array, kept: Mask) -> Doubles:

@@ -85,8 +85,10 @@ class TipAdapter(Head):
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
         alpha, beta = self._settings(backbone)
-        sums = cache_sums(image_embeddings(pool, backbone), self.keys_[backbone], self.sizes_, beta)
-        return backbone_logits(pool, backbone) + np.float32(alpha) * sums
+        embeddings, keys = image_embeddings(pool, backbone), self.keys_[backbone]
+        sums = cache_sums(embeddings, keys, self.sizes_, [beta])[0]
+        logits: Floats = backbone_logits(pool, backbone) + np.float32(alpha) * sums
+        return logits
 
     def _combiner_pool(self, support: Pool) -> Pool:
         if not self.leave_one_out:
@@ -97,7 +99,7 @@ class TipAdapter(Head):
         for column, name in enumerate(support.backbones):
             alpha, beta = self._settings(name)
             embeddings, keys = image_embeddings(pool, name), support_keys(pool, name)
-            sums = left_out_sums(embeddings, keys, self.sizes_, [beta])[0]
+            sums = cache_sums(embeddings, keys, self.sizes_, [beta], np.arange(len(keys)))[0]
             logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
         return support.with_logits(logits)
 
@@ -117,9 +119,9 @@ class TipAdapter(Head):
         count = min(len(pool), _CHOICE_SAMPLES)
         rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
         zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
-        embeddings = image_embeddings(pool, backbone)
+        embeddings = image_embeddings(pool, backbone)[rows]
         betas = BETAS if self.beta is None else (self.beta,)
-        choices = left_out_sums(embeddings, self.keys_[backbone], self.sizes_, betas, rows)
+        choices = cache_sums(embeddings, self.keys_[backbone], self.sizes_, betas, rows)
         losses = {}
         for beta, sums in zip(betas, choices, strict=True):
             lowest = np.inf
@@ -197,44 +199,35 @@ def support_keys(pool: Pool, backbone: str) -> Floats:
     return keys
 
 
-def cache_sums(embeddings: Floats, keys: Floats, sizes: Array, beta: float) -> Floats:
-    """``exp(-beta (1 - f K^T)) L``: (n, class), zero for a class without keys.
+def cache_sums(
+    embeddings: Floats, keys: Floats, sizes: Array, betas: Sequence[float], own: Rows | None = None
+) -> Floats:
+    """``exp(-beta (1 - f K^T)) L``: (beta, n, class), zero for a class without keys.
 
-    keys: class after class; sizes: (class,) keys of each. Sums over runs of columns are up to
-    five times as fast as the product with L.
+    keys: class after class; sizes: (class,) keys of each. Betas share the product with the keys.
+    Sums over runs of columns are up to five times as fast as the product with L.
+
+    own: (n,) the key of each sample, which is left out. Its class's sum is scaled as if it had one
+    key more; a sample alone in its class has only zeros.
     """
-    out = np.empty((len(embeddings), len(sizes)), np.float32)
+    out = np.empty((len(betas), len(embeddings), len(sizes)), np.float32)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
     step = max(1, _BLOCK_VALUES // len(keys))
     for start in range(0, len(embeddings), step):
         rows = slice(start, start + step)
-        out[rows] = _sum_classes(_affinities(embeddings[rows], keys, beta), sizes)
-    return out
-
-
-def left_out_sums(
-    embeddings: Floats, keys: Floats, sizes: Array, betas: Sequence[float], rows: Rows | None = None
-) -> Floats:
-    """The sums of `cache_sums` for the support itself, without each sample's own key.
-
-    embeddings, keys: (n, embed), sample i having key i, class after class. rows: those wanted.
-    The own class's sum is scaled as if it had one key more; a sample alone in its class has
-    only zeros. Returns (beta, n, class): all betas share the product with the keys.
-    """
-    wanted = np.arange(len(keys)) if rows is None else rows
-    out = np.empty((len(betas), len(wanted), len(sizes)), np.float32)
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    step = max(1, _BLOCK_VALUES // len(keys))
-    for start in range(0, len(wanted), step):
-        own = wanted[start : start + step]
-        closeness = embeddings[own] @ keys.T
+        closeness = embeddings[rows] @ keys.T
         closeness -= 1
-        at = np.arange(len(own))
-        size = sizes[labels[own]]
-        for sums, beta in zip(out[:, start : start + step], betas, strict=True):
-            affinities = np.exp(beta * closeness)
-            affinities[at, own] = 0
+        for sums, beta in zip(out[:, rows], betas, strict=True):
+            affinities = beta * closeness
+            np.exp(affinities, out=affinities)
+            if own is None:
+                sums[:] = _sum_classes(affinities, sizes)
+                continue
+            at, mine = np.arange(len(sums)), own[rows]
+            affinities[at, mine] = 0
             sums[:] = _sum_classes(affinities, sizes)
-            sums[at, labels[own]] *= size / np.maximum(size - 1, 1)
+            size = sizes[labels[mine]]
+            sums[at, labels[mine]] *= size / np.maximum(size - 1, 1)
             sums[size == 1] = 0
     return out
 

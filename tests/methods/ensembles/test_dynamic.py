@@ -69,13 +69,6 @@ def test_knora_union_gives_each_backbone_a_vote_for_each_neighbour_it_gets_right
     )
 
 
-def test_equal_accuracy_nearby_goes_to_the_more_confident_backbone():
-    embeddings = [[[1.0, 0.0]] * 2] * 2
-    logits = np.array([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 3.0], [0.0, 1.0]]])
-    fitted = OverallLocalAccuracy().fit(Pool.of(logits, [0, 1], embeddings))
-    assert fitted.weights(Pool.of(logits, None, embeddings)).tolist() == [[0, 1], [1, 0]]
-
-
 @pytest.mark.parametrize("method", BOTH)
 def test_a_k_beyond_the_support_set_uses_all_of_it(method):
     support, pool = problem(12), problem(10, seed=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -103,33 +103,6 @@ def test_start_is_log_average_at_its_best_temperature(name):
     for factor in around:
         other = weighted_cross_entropy(pool.logits, factor * weights, pool.labels)[0].mean()
         assert one < other
-
-
-def test_few_labels_stay_near_log_average():
-    """Labels drawn at random: with more of them the weights spread as they would without it."""
-    less = {}
-    for samples in (40, 640):
-        pool = pool_of(samples)
-        pool = replace(pool, labels=np.random.default_rng(1).permutation(pool.labels))
-        free, held = (
-            NLC(penalty=penalty, learning_rate=2e-3, epochs=0).fit(pool).weights(pool)
-            for penalty in (0.0, 10.0)
-        )
-        less[samples] = (held / held.mean()).std() / (free / free.mean()).std()
-    assert less[40] < 0.4
-    assert 0.5 < less[640] < 1
-
-
-def test_embeddings_choose_the_backbone():
-    fitted = NLC(steps=400, learning_rate=2e-3).fit(pool_of(800))
-    test = pool_of(400, seed=1)
-    weights = fitted.weights(test)
-    for b in range(3):
-        good = test.embeddings["0"][:, b] > 0
-        assert weights[good, b].mean() > 1.5 * weights[~good, b].mean()
-    equal = np.full((400, 3), 1 / 3, np.float32)
-    average = weighted_cross_entropy(test.logits, equal, test.labels)[0].mean()
-    assert mean_loss(fitted, test) < average
 
 
 # a mixture of experts

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy.optimize import minimize
 from scipy.stats import entropy
 
@@ -55,28 +54,6 @@ def plain_objective(parameters, given, precision=PRECISION):
     likelihood /= likelihood.sum(axis=1, keepdims=True)
     loss = -np.log(likelihood[np.arange(len(scores)), given.labels]).sum()
     return loss + np.sum(precision / 2 * (parameters - [1, 1, 1, 1, 0, 0, 0]) ** 2)
-
-
-def test_derivatives_are_those_of_autograd():
-    given = problem()
-    parameters = np.random.default_rng(1).normal(size=7)
-    losses, gradient, hessian = given.at(parameters)
-    Z, y = torch.tensor(given.logits), torch.tensor(given.labels).long()
-
-    def loss(activity, rows):
-        scores = (given.unit * activity[:, :, None] * Z[rows]).sum(dim=1)
-        return torch.nn.functional.cross_entropy(scores, y[rows], reduction="sum")
-
-    activity = torch.tensor(given.design @ parameters, requires_grad=True)
-    total = loss(activity, slice(None))
-    total.backward()
-    assert losses.sum() == pytest.approx(total.item(), abs=1e-9)
-    np.testing.assert_allclose(gradient, activity.grad, atol=1e-9)
-    for n in (0, 17, 59):
-        one = torch.autograd.functional.hessian(
-            lambda a, n=n: loss(a[None], [n]), activity[n].detach()
-        )
-        np.testing.assert_allclose(hessian[n], one, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))

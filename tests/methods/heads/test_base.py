@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from clipsyn.errors import InputError
 from clipsyn.methods.estimator import cross_fitted
-from clipsyn.methods.heads.base import Head, image_embeddings, repeated
+from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool
 
@@ -37,12 +36,6 @@ def numbered(count: int, classes: int = 3) -> Pool:
     return replace(pool, embeddings={"0": 2.0 ** np.arange(count)[:, None]})
 
 
-def test_most_classes_repeated():
-    assert repeated(np.array([0, 0, 3, 3, 5]))
-    assert not repeated(np.array([0, 0, 3]))
-    assert not repeated(np.array([2]))
-
-
 @pytest.mark.parametrize("count", [2, 3, 11])
 def test_cross_fitted_logits_come_from_everybody_else(count):
     support = numbered(count)
@@ -51,10 +44,3 @@ def test_cross_fitted_logits_come_from_everybody_else(count):
     for held in stratified_folds(support.labels, 4, random_state=3):
         expected = 0.5 * sum(2.0**other for other in np.flatnonzero(~held))
         assert (logits[held, 0, 0] == expected).all()
-
-
-def test_embeddings_are_float32_or_named_as_missing():
-    pool = Pool.of(np.zeros((2, 1, 3)), None, [np.full((2, 4), 0.5, np.float16)])
-    assert image_embeddings(pool, "0").dtype == np.float32
-    with pytest.raises(InputError, match="no embeddings of other"):
-        image_embeddings(pool, "other")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipsyn.methods.heads import tip
-from clipsyn.methods.heads.tip import TipAdapter, TipAdapterF, cache_sums, left_out_sums
+from clipsyn.methods.heads.tip import TipAdapter, TipAdapterF, cache_sums
 from clipsyn.methods.pool import Pool
 
 
@@ -105,13 +105,15 @@ def test_blocks_change_nothing(monkeypatch):
     keys = support.embeddings["0"][order]
     classes = keys, np.array([3, 0, 5, 4])
     betas = [2.0, 5.5]
-    whole = cache_sums(new.embeddings["0"], *classes, 2.0), left_out_sums(keys, *classes, betas)
+    of, every = new.embeddings["0"], np.arange(12)
+    whole = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, every)
     monkeypatch.setattr(tip, "_BLOCK_VALUES", 5 * len(keys))
-    parts = cache_sums(new.embeddings["0"], *classes, 2.0), left_out_sums(keys, *classes, betas)
+    parts = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, every)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
-    some = left_out_sums(keys, *classes, [5.5], np.array([1, 11, 4]))
-    np.testing.assert_allclose(some[0], whole[1][1, [1, 11, 4]], rtol=1e-6)
+    rows = np.array([1, 11, 4])
+    some = cache_sums(keys[rows], *classes, [5.5], rows)
+    np.testing.assert_allclose(some[0], whole[1][1, rows], rtol=1e-6)
 
 
 def torch_logits(embeddings, keys, one_hot, zero_shot, *, alpha=1.0, beta=5.5):
