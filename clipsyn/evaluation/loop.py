@@ -39,7 +39,7 @@ def evaluate(
 ) -> pl.DataFrame:
     """Fit heads and ensembles on the support split, and measure them on others.
 
-    settings: those of `clipsyn.evaluation.settings.ProtocolSettings`. Unlabelled datasets and
+    settings: those of `clipsyn.evaluation.ProtocolSettings`. Unlabelled datasets and
     splits are left out unless datasets are asked for. heads, ensembles: names, or
     ``NAME:parameter=value``; "all" leaves out what cannot work for classes never seen, without
     embeddings, or where nothing is labelled to learn from. Methods are always fitted on clean
@@ -48,7 +48,7 @@ def evaluate(
     predicts is kept beside it (`clipsyn.evaluation.results.files`), for `compare_methods`.
 
     Returns what was asked for, new or known, as a tidy frame with the columns of `RESULT`. The
-    metrics are those of `clipsyn.evaluation.scoring.Scorer`, fit_seconds (head and ensemble
+    metrics are those of `clipsyn.evaluation.score.Scorer`, fit_seconds (head and ensemble
     together) and predict_seconds. Raises MissingCell, UnknownName, DatasetError, UsageError and
     ConflictingResults, each saying what to do.
 
