@@ -91,11 +91,9 @@ class Split:
         """Whether labels or class names in the store differ from the source's."""
         if not self.samples.is_published():
             return True
-        stored = store.samples(self.table.dataset, self.table.split)
-        return (
-            stored.attributes() != self.table.attributes()
-            or not (stored.labels == self.table.labels).all()
-        )
+        stored, table = store.samples(self.table.dataset, self.table.split), self.table
+        same_labels = (stored.labels == table.labels).all()
+        return not same_labels or stored.attributes() != table.attributes()
 
 
 @dataclass(frozen=True)
