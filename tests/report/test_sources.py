@@ -71,11 +71,6 @@ def test_of_several_sources_the_rows_of_all(figure, tiny_store):
     assert frame["extra"].null_count() == len(frame) - len(FRAME)
 
 
-def test_filters_hold_for_every_source(figure, tiny_store):
-    with pytest.raises(UnknownName, match="birds"):
-        frame_of(figure, [FRAME, tiny_store], Drawn(datasets="birds"))
-
-
 def test_ensembles_and_heads_are_of_results_beside_a_store(tiny_store):
     """The oracles of a store stay whichever ensembles of a file are drawn."""
     gains = FIGURES.load("gains")

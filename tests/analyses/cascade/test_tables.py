@@ -151,20 +151,6 @@ def test_several_groups_are_means_and_a_line_each(read_table):
     assert flags == birds | {"dataset": "flags"}
 
 
-def test_the_front_of_several_is_chosen_by_means_over_the_support(read_table):
-    better = [
-        row | {"value": 0.8}
-        if (row["metric"], row["ensemble"]) == ("support_acc1", "log-avg") and "rule" not in row
-        else row
-        for row in group(dataset="flags")
-    ]
-    table = read_table(tables(frame(*group(), *better))["front"])
-    # within-1 has 0.7 for 4, two backbones now 0.725 for 3, and all 0.75
-    ensembles = [row for row in table.rows if row["ensemble"] == "log-avg"]
-    assert [row["θ"] for row in ensembles] == ["0.5", DASH, DASH]
-    assert [row["GFLOPs"] for row in ensembles] == ["2.5", "3.0", "8.0"]
-
-
 def test_orders_and_backbones_may_differ_between_groups(read_table):
     """Another order, and one backbone fewer."""
     second, first = NAMES[:2]

@@ -17,9 +17,7 @@ from clipsyn.errors import ClipsynError, LeakError, MissingCell, UnknownName
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.ensembles.base import LogAverage
-from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.logits import softmax
-from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.store.features import FeatureStore
 
 ONE, TWO, BOTH = ("fake/one",), ("fake/two",), ("fake/one", "fake/two")
@@ -147,28 +145,6 @@ class TestThresholds:
         there = found(frame, "support_acc1", ONE, **about)
         assert there["value"] >= 0.1
         assert found(frame, "support_coverage", ONE, **about)["n"] == 11
-
-    def test_what_is_learned_is_judged_on_samples_that_it_has_not_seen(self, store):
-        wishes = [0.1 * step for step in range(1, 9)]
-        frame = selective(store, ensembles=["super-learner"], accuracies=wishes)
-        support, test = store.pool("toy", "train"), store.pool("toy", "test")
-        scores = np.empty((11, 3), np.float32)
-        for held in stratified_folds(support.labels, 5):
-            part = SuperLearner().fit(support.take(np.flatnonzero(~held)))
-            scores[held] = part.combine(support.take(np.flatnonzero(held)))
-        confidence = softmax(scores.astype(np.float64)).max(axis=1)
-        right = scores.argmax(axis=1) == support.labels
-        about = {"backbones": BOTH, "ensemble": "super-learner", "score": "max-softmax"}
-        for wished in wishes:
-            threshold = found(frame, "coverage", **about, wished=wished)["threshold"]
-            expected = smallest_threshold(confidence, right, wished)
-            assert (math.nan if threshold is None else threshold) == pytest.approx(
-                expected, nan_ok=True
-            )
-        aurc, _ = by_hand(SuperLearner().fit(support).combine(test), test.labels)
-        of = found(frame, "aurc", **about)
-        assert of["value"] == pytest.approx(aurc)
-        assert (of["support"], of["shots"], of["seed"]) == ("train", "full", 0)
 
     def test_labels_of_test_decide_none(self, store):
         def chosen():

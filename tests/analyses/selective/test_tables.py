@@ -124,13 +124,6 @@ def test_how_many_groups_reach_what_was_wished():
     assert lines["log-avg"].endswith("2 of 2")
 
 
-def test_details_have_the_tables_of_each_group():
-    assert list(shown(group(), details=True)) == ["methods", "scores", "thresholds"]
-    two = shown(group(), group(dataset="cars"), details=True)
-    assert cells(two["methods, birds/test, clean, own"])["RN"]["AURC"] == "40.00"
-    assert "thresholds, cars/test, clean, own" in two
-
-
 def test_notes_say_what_is_left_out():
     alone = [one for one in group(wished=[]) if one["backbones"] == [*NAMES[:1]]]
     assert list(notes(frame(alone, COLUMNS), SelectiveSettings())) == [
