@@ -13,9 +13,9 @@ from clipsyn.cli.options import STORE, cell_filters, command, flag, json_option,
 from clipsyn.cli.output import (
     STDOUT,
     Output,
+    as_json,
     say,
     say_document,
-    say_json,
     say_notes,
     say_tables,
 )
@@ -83,7 +83,7 @@ def info(
     else:
         described = describe_group(opened, group) if group else describe(opened)
         if not output.json(described):
-            say_json(described)
+            say_document(as_json(described))
 
 
 def _say_citations(cells: Sequence[Made], output: Output) -> None:

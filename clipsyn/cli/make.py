@@ -306,7 +306,7 @@ def _on_slurm(
     tasks: Sequence[Task], executor: ExecutorSettings, folder: Path, on_end: OnTaskEnd
 ) -> None:
     jobs = submit(tasks, lambda task: Call(task.words), executor, folder.absolute())
-    number = jobs[0].job.job_id.partition("_")[0]
+    number = next(iter(jobs)).partition("_")[0]
     _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
     try:
         wait(jobs, on_end)

@@ -54,7 +54,7 @@ class Output:
         for file in files:  # first: who reads what is printed may close the pipe
             _write(file, numbers, shown)
         if STDOUT in self.files:
-            say_document(_json(numbers))
+            say_document(as_json(numbers))
         else:
             say_tables(shown)
         for file in files:
@@ -64,9 +64,9 @@ class Output:
         """Write a value as JSON to each file; whether that is all that is to be printed."""
         for file in self.files:
             if file == STDOUT:
-                say_document(_json(value))
+                say_document(as_json(value))
             else:
-                _write_text(file, _json(value))
+                _write_text(file, as_json(value))
         return STDOUT in self.files
 
 
@@ -79,7 +79,7 @@ def _write(file: Path, numbers: Any, shown: Mapping[str, Tables]) -> None:
 
         _write_text(file, written(shown, TABLES[ending]))
     elif ending == ".json":
-        _write_text(file, _json(numbers))
+        _write_text(file, as_json(numbers))
     elif file.name.lower().endswith(BENCHMARK):
         from clipsyn.evaluation.benchmark import benchmark_columns
 
@@ -111,7 +111,7 @@ def _printable(numbers: Any) -> Any:
     return printable_frame(numbers)
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     if isinstance(value, list | dict):
         return json.dumps(value, indent=2, ensure_ascii=False)
     from clipsyn.show.frames import to_json
@@ -161,11 +161,11 @@ def say_notes(notes: Iterable[str]) -> None:
         say(f"note: {note}", fg="yellow", err=True)
 
 
-def say_lines(text: str, *, err: bool = False) -> None:
+def say_lines(text: str) -> None:
     """Write tables and paragraphs as wide as the terminal; their names are printable already."""
     from clipsyn.show.formats import paragraphs, width_of  # not for every start
 
-    _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
+    _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err=False)
 
 
 def say_rows(rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
@@ -180,10 +180,6 @@ def say_tables(shown: Mapping[str, Tables]) -> None:
     from clipsyn.show.formats import written
 
     say_lines(written(shown, "text"))
-
-
-def say_json(value: Any) -> None:
-    say_document(_json(value))
 
 
 def say_document(text: str) -> None:

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipsyn.errors import ClusterError
-from clipsyn.settings import PAIRS, WHOLE, Constraint, Settings, setting
+from clipsyn.errors import ClusterError, UsageError
+from clipsyn.settings import PAIRS, WHOLE, Settings, setting
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -68,14 +68,11 @@ class ExecutorSettings(Settings):
         text = self.slurm.get(name)
         if text is None:
             return None
-        value = int(text) if text.isdecimal() and len(text) < 10 else text
-        least = Constraint(WHOLE, least=_LEAST[name])
-        return int(least.accepted(f"slurm=… {name}", value))
-
-    @property
-    def of_sbatch(self) -> dict[str, str]:
-        """The other options."""
-        return {name: text for name, text in self.slurm.items() if name not in _LEAST}
+        if not text.isdecimal() or len(text) > 9 or int(text) < _LEAST[name]:
+            raise UsageError(
+                f"slurm=… {name} is a whole number of at least {_LEAST[name]}, not {text:.80}"
+            )
+        return int(text)
 
 
 @dataclass(frozen=True)
@@ -211,39 +208,16 @@ def _ended(it: Ended, code: int) -> Ended:
 # no accounts a job that was killed would never end.
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A task, and the job that SLURM made of it."""
-
-    task: Task
-    job: Job[Any]
-
-    @property
-    def log(self) -> Path:
-        return Path(self.job.paths.stdout)
-
-    def result(self) -> Ended | None:
-        """How the task has ended by itself; None if it has not."""
-        if not self.job.paths.result_pickle.exists():
-            return None
-        error = self.job.exception()
-        if error is None:
-            return Ended(self.task, self.log)
-        said = _RAISED.findall(str(error))
-        why = said[-1] if said else "it raised an error"
-        status = _STATUS.search(why)
-        return Ended(self.task, self.log, why, int(status[1]) if status else 1)
-
-
 def submit(
     tasks: Sequence[Task],
     call: Callable[[Task], Callable[[], None]],
     settings: ExecutorSettings,
     folder: Path,
-) -> list[Submitted]:
+) -> dict[str, tuple[Job[Any], Ended]]:
     """Put the tasks into the queue; raises ClusterError where SLURM does not take them.
 
-    call: makes what a node calls; it raises if the task fails.
+    Returns each job with what will be said of it, by number. call: makes what a node calls, which
+    raises if the task fails.
     """
     if shutil.which("sbatch") is None:
         raise ClusterError(
@@ -260,12 +234,13 @@ def submit(
     except submitit.core.utils.FailedJobError as error:
         said = str(error).strip().splitlines()
         raise ClusterError(f"SLURM did not take the jobs: {said[-1] if said else error}") from error
-    return [Submitted(task, job) for task, job in zip(tasks, jobs, strict=True)]
+    pairs = zip(jobs, tasks, strict=True)
+    return {job.job_id: (job, Ended(task, Path(job.paths.stdout))) for job, task in pairs}
 
 
 def _parameters(tasks: Sequence[Task], settings: ExecutorSettings) -> dict[str, Any]:
     """What submitit is told; options of the user's own come last, so that they count."""
-    more = {"requeue": True, **settings.of_sbatch}
+    own = {name: text for name, text in settings.slurm.items() if name not in _LEAST}
     memory = settings.of_a_job("memory")
     asked = {
         "job_name": f"clipsyn-{tasks[0].words[0]}",
@@ -275,31 +250,48 @@ def _parameters(tasks: Sequence[Task], settings: ExecutorSettings) -> dict[str, 
         "mem": f"{memory}G" if memory else None,
         "array_parallelism": len(tasks),
     }
-    fixed = {"wckey": None, "stderr_to_stdout": True, "additional_parameters": more}
+    fixed = {
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True, **own},
+    }
     return {name: value for name, value in asked.items() if value is not None} | fixed
 
 
-def wait(submitted: Sequence[Submitted], on_end: OnTaskEnd) -> None:
+def wait(submitted: Mapping[str, tuple[Job[Any], Ended]], on_end: OnTaskEnd) -> None:
     """Return when all jobs have ended, however often SLURM queues one again meanwhile."""
-    running = {one.job.job_id: one for one in submitted}
+    running = dict(submitted)
     gone: dict[str, float] = {}  # since when a job without a result is not in the queue
     pause = _SHORTEST
     while running:
         queued = queued_of(running)
         now = time.monotonic()
-        for name, one in list(running.items()):
-            ended = one.result()
+        for name, (job, it) in list(running.items()):
+            ended = _result(job, it)
             if (ended is None or ended.failure) and (queued is None or name in queued):
                 gone.pop(name, None)  # SLURM may start it again
                 continue
             if ended is None and now - gone.setdefault(name, now) >= _LATE:
-                ended = Ended(one.task, one.log, _LOST, 1)
+                ended = replace(it, failure=_LOST, status=1)
             if ended:
                 del running[name]
                 on_end(ended)
         if running:
             time.sleep(pause)
             pause = min(1.2 * pause, _LONGEST)
+
+
+def _result(job: Job[Any], it: Ended) -> Ended | None:
+    """How a task has ended by itself; None if it has not."""
+    if not job.paths.result_pickle.exists():
+        return None
+    error = job.exception()
+    if error is None:
+        return it
+    said = _RAISED.findall(str(error))
+    why = said[-1] if said else "it raised an error"
+    status = _STATUS.search(why)
+    return replace(it, failure=why, status=int(status[1]) if status else 1)
 
 
 def queued_of(names: Collection[str]) -> set[str] | None:

@@ -38,7 +38,6 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], name: str) 
 def test_options_of_sbatch_are_what_is_left() -> None:
     settings = ExecutorSettings(jobs=1, slurm={"gpus": "1", "qos": "long"})
     assert (settings.of_a_job("gpus"), settings.of_a_job("memory")) == (1, None)
-    assert settings.of_sbatch == {"qos": "long"}
 
 
 # Tasks, and what is said of them when they have ended
