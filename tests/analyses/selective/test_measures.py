@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import auc, roc_auc_score
 
@@ -19,7 +20,6 @@ from clipsyn.analyses.selective.measures import (
     risk_coverage,
     smallest_threshold,
 )
-from clipsyn.stats.intervals import wilson_interval
 
 GRID = np.arange(1, 21) / 20
 
@@ -143,7 +143,8 @@ class TestThreshold:
         good = []
         for level in np.unique(confidence):
             given = correct[confidence >= level]
-            bound = wilson_interval(given.sum(), len(given), 0.9).low
+            test = binomtest(int(given.sum()), len(given))
+            bound = test.proportion_ci(0.9, method="wilson").low
             good += [level] if len(given) >= 20 and bound >= wished - 1e-12 else []
         if not good:
             assert math.isnan(found)
