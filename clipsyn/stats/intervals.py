@@ -207,6 +207,7 @@ def pearson(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
     interval assumes values that are about normal; a few far outside make it too narrow.
     """
     n = len(first)
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     for values in (first, second):
         if n < _FEWEST or not np.ptp(values) > _CONSTANT * np.abs(values).max():  # nor with a NaN
             return Correlation(math.nan, UNKNOWN)

@@ -54,3 +54,9 @@ def test_two_points_are_always_on_a_line():
     three = pearson(np.arange(3.0), np.array([0.0, 1, 3]))
     assert three.value > 0.9
     assert all(map(math.isnan, three.interval))
+
+
+def test_single_precision_is_summed_in_double():
+    first, second = np.random.default_rng(4).random((2, 50_000), np.float32) + 100
+    expected = pearson(first.astype(np.float64), second.astype(np.float64))
+    assert pearson(first, second).value == expected.value
