@@ -19,7 +19,6 @@ from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import GROUPS, LEVEL, standard_error
 
-NEIGHBOURS = 10  # as Huh et al. 2024
 _SIMILARITIES_AT_ONCE = 8_000_000  # 32 MB
 
 
@@ -181,9 +180,7 @@ def _dot(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.einsum("gd,gd->g", first, second))
 
 
-def mutual_neighbours(
-    embeddings: Sequence[NDArray[Any]], k: int = NEIGHBOURS
-) -> NDArray[np.float32]:
+def mutual_neighbours(embeddings: Sequence[NDArray[Any]], k: int) -> NDArray[np.float32]:
     """(backbone, backbone, sample): share of the k nearest samples that two backbones agree on.
 
     embeddings: (sample, embed) unit norm, of each backbone. Nearest by cosine, among all other

@@ -288,7 +288,6 @@ def _fitted(trial: TrialRows) -> str:
 
 
 _FEW = 4  # ensembles that are drawn, beside backbones
-_MOST = 60  # panels
 _NUMBERS = ("value", "ci_low", "ci_high", "n")
 
 
@@ -308,10 +307,6 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
         raise UsageError(
             "these datasets have other backbones or perturbations than each other, and so no mean: "
             "name some with datasets=…"
-        )
-    if (count := len(trial.severities)) > _MOST:
-        raise UsageError(
-            f"{count} perturbations cannot be read: choose up to {_MOST} with perturbations=…"
         )
     crowd = len(trial.methods) > len(trial.names.short) + 1 + _FEW
     about = {name: trial.about[name] for name in _TRIAL} | {"datasets": trial.datasets}

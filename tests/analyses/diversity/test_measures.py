@@ -44,17 +44,6 @@ def many() -> tuple[np.ndarray, np.ndarray]:
 
 
 @every_measure
-def test_order_of_samples_and_backbones(many, name):
-    predictions, labels = many
-    matrix = measure(name)(predictions, labels)
-    assert matrix.shape == (4, 4)
-    assert np.array_equal(matrix, matrix.T)
-    order = np.random.default_rng(1).permutation(300)
-    assert np.array_equal(measure(name)(predictions[:, order], labels[order]), matrix)
-    assert np.array_equal(measure(name)(predictions[::-1], labels), matrix[::-1, ::-1])
-
-
-@every_measure
 def test_right_everywhere(name):
     """Nothing to agree on beyond chance; one that errs now and then beside one that never does."""
     labels = np.arange(10, dtype=np.int32)

@@ -133,13 +133,6 @@ def test_0_over_0_is_a_dash(read_table):
     assert (first["incons."], first["p"]) == ("40.0", "0.020")
 
 
-def test_a_matrix_leaves_groups_without_a_value_out(read_table):
-    rows = group(dataset="cars")
-    rows = [r | ({"value": NAN} if r["metric"] == "error_consistency" else {}) for r in rows]
-    table = read_table(shown(*group(), *rows)["pairs, test, clean, own"])
-    assert table.row("RN") == {"backbone": "RN", "RN": "0.0", "ViT-16": "0.50", "ViT-8": "0.40"}
-
-
 def test_correlations_have_a_line_an_ensemble_in_order(read_table):
     rows = [
         *correlations(ensemble="nlc", shots="16"),

@@ -86,28 +86,6 @@ def test_shapley_values_equal_brute_force_over_orders(backbones, n):
     np.testing.assert_allclose(values, shapley_by_orders(right), atol=1e-12)
 
 
-def test_shapley_values_have_their_axioms():
-    right = random_right(4, 500)
-    right[1] = right[0]  # two that are alike
-    right[3] = False  # one that is never right
-    overlap = Overlap.of(right)
-    values = overlap.mean(overlap.credit())
-    assert values.sum() == pytest.approx(right.any(axis=0).mean(), abs=1e-12)  # efficiency
-    assert values[0] == pytest.approx(values[1], abs=1e-12)  # symmetry
-    assert values[3] == 0  # dummy
-
-
-def test_what_only_one_gets_right_is_what_the_oracle_loses_without_it():
-    right = random_right(6, 400)
-    overlap, hits = Overlap.of(right), subset_hits(right)
-    everyone = len(hits) - 1
-    lost = [hits[everyone] - hits[everyone ^ 1 << b] for b in range(6)]
-    assert overlap.only().tolist() == lost
-    assert overlap.none() == right.shape[1] - hits[everyone]
-    assert overlap.every() == np.count_nonzero(right.all(axis=0))
-    assert overlap.right[:, [1, 4]].any(axis=1) @ overlap.counts == hits[0b10010]
-
-
 @pytest.mark.parametrize("backbones", [1, 5])
 def test_the_best_subset_of_each_size(backbones):
     right = random_right(backbones, 150, seed=4)
