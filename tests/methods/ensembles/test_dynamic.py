@@ -69,6 +69,19 @@ def test_knora_union_gives_each_backbone_a_vote_for_each_neighbour_it_gets_right
     )
 
 
+def test_all_vote_once_where_none_is_right_nearby():
+    support, pool = problem(), problem(20, seed=1)
+    wrong = Pool.of(
+        np.eye(4)[(support.labels + 1) % 4][:, None].repeat(3, axis=1),
+        support.labels,
+        support.embeddings,
+        backbones=NAMES,
+    )
+    votes = np.eye(4)[pool.logits.argmax(axis=2)].sum(axis=1)
+    expected = (votes + softmax(pool.logits, axis=2).mean(axis=1)) / 4
+    assert KnoraUnion().fit(wrong).predict_proba(pool) == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("method", BOTH)
 def test_a_k_beyond_the_support_set_uses_all_of_it(method):
     support, pool = problem(12), problem(10, seed=1)
