@@ -207,6 +207,7 @@ _ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there and run the same command again"),
     errno.EMFILE: "allow more open files, `ulimit -n 4096`",
 }
+_NO_PATH = ("embedded null", "Could not parse path")  # Python's words, and obstore's
 _MEMORY = (  # what libraries say of too little memory, where they raise no MemoryError
     "failed to map segment",
     "cannot allocate memory",
@@ -255,8 +256,8 @@ def _of_machine(error: BaseException) -> str | None:
             f"'{error.object[error.start : error.end]}' cannot be written as {error.encoding}: "
             "take it out of the name, or set PYTHONUTF8=1 if it is for the terminal"
         )
-    if isinstance(error, ValueError) and "embedded null" in str(error):
-        return "a name has a NUL character in it, which no path can: take it out"
+    if isinstance(error, ValueError) and any(said in str(error) for said in _NO_PATH):
+        return "a name has a character in it that no path can have, such as NUL: take it out"
     return None
 
 

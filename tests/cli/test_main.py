@@ -156,7 +156,7 @@ REFUSED: list[tuple[BaseException, str]] = [
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied; give"),
     (OSError(errno.ENOSPC, "No space left", "a", None, "b"), "a and b: No space left; make room"),
     (UnicodeEncodeError("ascii", "aé", 1, 2, "ordinal"), "'é' cannot be written as ascii: take"),
-    (ValueError("embedded null byte"), "NUL character"),
+    (ValueError("embedded null byte"), "no path can have"),
     (OSError(errno.EMFILE, "Too many open files"), "refused: Too many open files; allow more"),
 ]
 
