@@ -188,7 +188,9 @@ def test_only_registered_names_are_imported(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1}, np.array([None], object), float("nan"), np.array([np.inf])], ids=repr
+    "value",
+    [object(), {1}, np.array([None], object), float("nan"), np.array([np.inf])],
+    ids=["object", "set", "array of objects", "NaN", "array with Inf"],
 )
 def test_what_cannot_be_written_is_refused(value: Any, tmp_path: Path, support: Pool) -> None:
     ensemble = LogAverage().fit(support)
