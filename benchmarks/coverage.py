@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from clipsyn.analyses.diversity.measure import numbers as of_diversity
 from clipsyn.analyses.oracle.measure import numbers as of_oracle
 from clipsyn.analyses.predicted import Predicted, share
-from clipsyn.analyses.representation.measures import cka
+from clipsyn.analyses.representation.measures import similarities
 from clipsyn.analyses.robustness.measure import numbers as of_robustness
 from clipsyn.analyses.robustness.trials import Trial, conditions
 from clipsyn.analyses.selective.measures import kept_of, risk_coverage
@@ -226,12 +226,13 @@ def similarity(n: int, copied: bool, trials: int) -> dict[str, str]:
         return [side.astype(np.float32) for side in sides]
 
     mixes = np.random.default_rng(0).normal(size=(2, 6, 16))
-    truth = cka(embedded(60_000))[0, 0, 1]
+    truth = similarities(embedded(60_000))["cka"][0, 0, 1]
     hits = []
     for _ in range(trials):
         rows = np.repeat(np.arange(n), rng.choice([1, 1, 3], n) if copied else 1)
         sides = [side[rows] for side in embedded(n)]
-        _, low, high = cka(sides, images=Images.of(rows))[:, 0, 1]
+        found = similarities(sides, images=Images.of(rows))["cka"]
+        _, low, high = found[:, 0, 1]
         hits.append(bool(low <= truth <= high))
     return {"cka": _percent(hits)}
 

@@ -19,7 +19,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from clipsyn.analyses.representation.measures import cka
+from clipsyn.analyses.representation.measures import similarities
 from clipsyn.extract.images import open_source
 from clipsyn.extract.openclip import load_encoder
 from clipsyn.extract.weights import build, locate
@@ -62,7 +62,7 @@ def measure(store: FeatureStore) -> Iterator[dict[str, Any]]:
             backbones.setdefault(key.backbone, Raw(store, key))
         raw = {key: backbones[key.backbone].encode(images) for key in cells}
         unit = {key: x / np.linalg.norm(x, axis=1, keepdims=True) for key, x in raw.items()}
-        alike = cka([*raw.values(), *unit.values()])[0]
+        alike = similarities([*raw.values(), *unit.values()])["cka"][0]
         count = len(cells)
         moved = np.abs(alike[:count, :count] - alike[count:, count:])
         for place, key in enumerate(cells):

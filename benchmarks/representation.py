@@ -19,7 +19,7 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start
 from numpy.typing import NDArray
 
-from clipsyn.analyses.representation.measures import cka
+from clipsyn.analyses.representation.measures import similarities
 
 WIDTHS = (1024, 512, 640, 768, 1024, 512, 512, 768, 768)
 SHARED = 64  # directions that all have in common
@@ -62,7 +62,7 @@ def explicit_cka(x: NDArray[Any], y: NDArray[Any]) -> float:
 def check(embeddings: Embeddings) -> None:
     """The same numbers as explicit kernels give, on a few of the samples."""
     few = [x[:1_500] for x in embeddings[:3]]
-    found = cka(few)[0]
+    found = similarities(few)["cka"][0]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         expected = explicit_cka(few[i].astype(np.float64), few[j].astype(np.float64))
         assert abs(found[i, j] - expected) < 1e-3, (found[i, j], expected)
@@ -73,7 +73,7 @@ def all_pairs(samples: int, rounds: int) -> list[Measured]:
     check(embeddings)
     single = [x.astype(np.float32) for x in embeddings]
     sides: dict[str, Callable[[], object]] = {
-        "ours": lambda: cka(embeddings),
+        "ours": lambda: similarities(embeddings),
         "bare": lambda: every_product(single),
     }
     times = interleaved(sides, rounds)
@@ -96,7 +96,7 @@ def all_pairs(samples: int, rounds: int) -> list[Measured]:
 def extra_memory(embeddings: Embeddings) -> Measured:
     """What is allocated at the peak, beside the embeddings."""
     tracemalloc.start()
-    cka(embeddings)
+    similarities(embeddings)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     held = sum(x.nbytes for x in embeddings) / 1e9

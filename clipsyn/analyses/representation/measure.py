@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted, mean, share
 from clipsyn.analyses.representation import RepresentationSettings
-from clipsyn.analyses.representation.measures import cka, mutual_neighbours
+from clipsyn.analyses.representation.measures import mutual_neighbours, similarities
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, row
 from clipsyn.methods.ensembles.weighted import fit_temperatures
@@ -38,6 +38,7 @@ from clipsyn.methods.numerics.metrics import (
     judge,
     reliability_bins,
 )
+from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.settings import FULL
@@ -137,16 +138,17 @@ def _similarities(
     embeddings = [store.embeddings(key)[rows] for key in embedded]
     taken = samples.images.take(rows)
     shares = mutual_neighbours(embeddings, settings.neighbours)
-    alike = cka(embeddings, seed=settings.seed, images=taken)
+    alike = similarities(embeddings, seed=settings.seed, images=taken)
     for i, j in combinations(range(len(embedded)), 2):
-        value, low, high = alike[:, i, j].tolist()
+        of_pair = [
+            Measured(metric, Score(value, len(rows)), Interval(low, high))
+            for metric, matrices in alike.items()
+            for value, low, high in [matrices[:, i, j].tolist()]
+        ]
         agreed = shares[i, j]
         known = len(agreed) > 0 and not np.isnan(agreed).any()
         interval = mean_share_interval([agreed], [taken]) if known else UNKNOWN
-        for measured in (
-            Measured("cka", Score(value, len(rows)), Interval(low, high)),
-            Measured("mutual_knn", mean(agreed), interval),
-        ):
+        for measured in (*of_pair, Measured("mutual_knn", mean(agreed), interval)):
             yield row(measured, backbones=[embedded[i].backbone, embedded[j].backbone], **about)
 
 
@@ -187,7 +189,7 @@ def _temperatures(
         if not len(rows):
             return None
         group = Predicted(store, store.samples(key.dataset, support), (key,), prompts)
-        (temperature,) = fit_temperatures(_logits(group, key, rows)[:, None], known[rows])
+        (temperature,) = fit_temperatures(_pool(group, key, rows).logits, known[rows])
         about = {"support": support, "support_prompts": prompts, "shots": FULL}
         return Score(float(temperature), len(rows)), about, store.fingerprint(key)
 
@@ -239,9 +241,12 @@ def _of_backbone(
         right = store.predictions(key, group.prompts)[rows] == labels
         yield from _numbers(store.confidences(key, group.prompts)[rows], right, images)
         return
-    logits = _logits(group, key, rows)
+    pool = _pool(group, key, rows)
+    logits = pool.logits[:, 0]
     judged = judge(logits, labels)
     yield from _numbers(judged.confidence, judged.prediction == labels, images, judged.nll)
+    if scale := pool.logit_scales.get(key.backbone):
+        yield Measured("logit_scale", Score(scale, len(rows)), None), None
     if fitted:
         yield Measured("temperature", fitted[0], None), None
         judged = judge(logits / np.float32(fitted[0].value), labels)
@@ -278,6 +283,6 @@ def _numbers(
         yield Measured(f"bin_confidence{end}", sure, None), some.number
 
 
-def _logits(group: Predicted, key: FeatureKey, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """(image, class) of one backbone."""
-    return replace(group, keys=(key,)).reader().read(rows, embeddings=False).logits[:, 0]
+def _pool(group: Predicted, key: FeatureKey, rows: NDArray[np.intp]) -> Pool:
+    """Logits (image, 1, class) of one backbone, and their scale where it is known."""
+    return replace(group, keys=(key,)).reader().read(rows, embeddings=False)

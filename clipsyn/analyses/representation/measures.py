@@ -1,7 +1,7 @@
 """How alike embeddings are, whose widths and axes have nothing in common.
 
-Linear CKA and mutual nearest neighbours of all pairs of backbones. Neither ever holds an n x n
-matrix.
+Linear CKA, orthogonal Procrustes distance and mutual nearest neighbours of all pairs of backbones.
+None of them ever holds an n x n matrix.
 """
 
 from __future__ import annotations
@@ -16,55 +16,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
+from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import GROUPS, LEVEL, standard_error
 
 _SIMILARITIES_AT_ONCE = 8_000_000  # 32 MB
 
 
-def cka(
+def similarities(
     embeddings: Sequence[NDArray[Any]],
     *,
     groups: int = GROUPS,
     seed: int = 0,
     images: Images | None = None,
-) -> NDArray[np.float64]:
-    """Linear CKA of all pairs, with 95 % intervals: (value, low and high; backbone, backbone).
+) -> dict[str, NDArray[np.float64]]:
+    """CKA and Procrustes distance of all pairs: (value, low and high; backbone, backbone).
 
     embeddings: (sample, embed) of each backbone, of the same samples, of any width and float type,
     all finite.
 
-    ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` of linear kernels ``K = X X'``, ``L = Y Y'``
+    cka: ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` of linear kernels ``K = X X'``, ``L = Y Y'``
     (Kornblith et al. 2019), with the unbiased HSIC of Song et al. 2012, eq. 5. At most 1, near 0
     for independent data, where it may be below; NaN with fewer than four samples, or where an
     HSIC(K, K) is not positive (constant embeddings).
 
-    Intervals are of the jackknife over `groups` random groups of samples, with all copies of an
-    image (`images`) in one, and Student's t; NaN with fewer than five samples. A bootstrap would
-    draw samples twice, and HSIC's unbiased estimator must leave out products of a sample with
-    itself.
+    procrustes: ``min_R ||X R - Y||`` over orthogonal R, with X and Y centred and of Frobenius norm
+    1, which is ``sqrt(2 - 2 ||X'Y||_*)`` (Schönemann 1966; Ding et al. 2021 report its square):
+    0 to sqrt(2). A rotation fits noise too, so with few samples for the width it is too small;
+    only distances over as many samples compare.
+
+    Intervals (95 %) are of the jackknife over `groups` random groups of samples, with all copies of
+    an image (`images`) in one, and Student's t; for procrustes of the infinitesimal one, whose step
+    from leaving out a group is linear. NaN with fewer than five samples. A bootstrap would draw
+    samples twice, and HSIC's unbiased estimator must leave out products of a sample with itself.
     """
     count = len(embeddings)
-    hsic = _hsic_of_pairs(embeddings, images or Images.distinct(len(embeddings[0])), groups, seed)
+    of_pair = _of_pairs(embeddings, images or Images.distinct(len(embeddings[0])), groups, seed)
 
     def fill(pair: tuple[int, int]) -> None:
         i, j = pair
-        values[i, j] = values[j, i] = hsic(i, j)
+        values[:, i, j] = values[:, j, i] = of_pair(i, j)
 
     first, *others = combinations_with_replacement(range(count), 2)
-    of_first = hsic(*first)
-    values = np.full((count, count, len(of_first)), np.nan)
-    values[first] = of_first
+    of_first = of_pair(*first)
+    values = np.full((2, count, count, of_first.shape[1]), np.nan)
+    values[:, *first] = of_first
     side_by_side(fill, others)
-    own = np.einsum("iig->ig", values)
+    hsic, nuclear = values
+    own = np.einsum("iig->ig", hsic)
     own = np.sqrt(np.where(own > 0, own, np.nan))
-    return _jackknife(np.asarray(values / (own[:, None] * own[None])))
+    return {
+        "cka": _jackknife(np.asarray(hsic / (own[:, None] * own[None]))),
+        "procrustes": _jackknife(np.sqrt(np.maximum(2 - 2 * nuclear, 0))),
+    }
 
 
-def _hsic_of_pairs(
+def _of_pairs(
     embeddings: Sequence[NDArray[Any]], images: Images, groups: int, seed: int
 ) -> Callable[[int, int], NDArray[np.float64]]:
-    """Function (i, j) -> HSIC of two backbones, (1 + group,): over all samples, and without each.
+    """Function (i, j) -> of two backbones (2, 1 + group): over all samples, and without each group.
+
+    First their HSIC,
 
     ``[tr(K~ L~) + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~ L~1] / (n (n-3))`` with ``K~`` the K
     with a diagonal of zeros, where
@@ -72,9 +84,11 @@ def _hsic_of_pairs(
         tr(K~ L~) = ||X'Y||^2 - a'b        1'K~1 = ||X'1||^2 - 1'a
         1'K~ L~1 = (X'1)' X'Y (Y'1) - (X'1)' X'b - (Y'1)' Y'a + a'b
 
-    a and b are the diagonals of K and L. Samples are in a random order, for they often come class
-    by class, and groups must be alike. Embeddings are centred, which changes nothing but keeps sums
-    small.
+    a and b are the diagonals of K and L. Then the nuclear norm of X'Y over the Frobenius norms of X
+    and Y. Leaving out a group takes ``<U V', X_g' Y_g>`` from it, to first order, with ``X'Y = U S
+    V'``; that of X'X is its trace. Samples are in a random order, for they often come class by
+    class, and groups must be alike. Embeddings are centred, which keeps sums small and changes no
+    HSIC.
     """
     places = np.argsort(np.random.default_rng(seed).permutation(images.count))[images.number]
     order = np.argsort(places, kind="stable")
@@ -82,7 +96,7 @@ def _hsic_of_pairs(
     slices = equal_slices(images.count, min(groups, images.count))
     parts = [slice(*np.searchsorted(ends, [it.start, it.stop]).tolist()) for it in slices]
     if not parts:
-        return lambda i, j: np.array([np.nan])
+        return lambda i, j: np.full((2, 1), np.nan)
     centred = [_centred(values[order]) for values in embeddings]
     # diagonals of the kernels, (sample, backbone)
     norms = [np.einsum("nd,nd->n", x, x) for x in centred]
@@ -122,7 +136,7 @@ def _hsic_of_pairs(
             np.matmul(x[rows].T, y[rows], out=out[number])
         return out
 
-    def hsic(i: int, j: int) -> NDArray[np.float64]:
+    def of_pair(i: int, j: int) -> NDArray[np.float64]:
         u, v, ab = sums[i], sums[j], both[:, i, j]
         of_groups = products(i, j)
         whole = of_groups.sum(axis=0)
@@ -131,10 +145,12 @@ def _hsic_of_pairs(
         through = _dot((u.astype(np.float32) @ whole).astype(np.float64), v)
         through[1:] -= inside[:, i, j]
         cross = through - (_dot(u, weighed[i][:, j]) + _dot(v, weighed[j][:, i])) + ab
-        found = trace + totals / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)
-        return np.asarray(found / (n * (n - 3)))
+        hsic = trace + totals / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)
+        nuclear = traces[:, i] if i == j else _nuclear_norms(whole, of_groups)
+        size = np.sqrt(traces[:, i] * traces[:, j])
+        return np.stack([hsic / (n * (n - 3)), ratio(nuclear, size)])
 
-    return hsic
+    return of_pair
 
 
 def _centred(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -146,16 +162,38 @@ def _centred(values: NDArray[Any]) -> NDArray[np.float32]:
 def _squared_norms(
     whole: NDArray[np.float32], products: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """``||X'Y||^2`` over all samples, and without each group: (1 + group,).
-
-    Sums are within a row in single precision and over rows in double.
-    """
+    """``||X'Y||^2`` over all samples, and without each group: (1 + group,)."""
     rest = np.empty_like(whole)
-    squares = [np.einsum("xy,xy->x", whole, whole).sum(dtype=np.float64)]
+    squares = [_inner(whole, whole)]
     for product in products:
         np.subtract(whole, product, out=rest)
-        squares.append(np.einsum("xy,xy->x", rest, rest).sum(dtype=np.float64))
+        squares.append(_inner(rest, rest))
     return np.array(squares)
+
+
+def _nuclear_norms(
+    whole: NDArray[np.float32], products: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """``||X'Y||_*`` over all samples, and to first order without each group: (1 + group,).
+
+    From the eigenvectors of the smaller Gram matrix in double precision, six times as fast as
+    a singular value decomposition; directions of no size count for nothing either way.
+    """
+    is_tall = whole.shape[0] > whole.shape[1]
+    wide = whole.T if is_tall else whole
+    exact = wide.astype(np.float64)
+    values, vectors = np.linalg.eigh(exact @ exact.T)
+    sizes = np.sqrt(np.maximum(values, 0))
+    inverse = np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 1e-7 * sizes[-1])
+    root = ((vectors * inverse) @ vectors.T).astype(np.float32)
+    polar = (root @ wide).T if is_tall else root @ wide
+    parts = np.array([0.0, *(_inner(polar, product) for product in products)])
+    return np.asarray(sizes.sum() - parts)
+
+
+def _inner(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """The sum of products, within a row in single precision and over rows in double."""
+    return float(np.einsum("xy,xy->x", first, second).sum(dtype=np.float64))
 
 
 def _jackknife(replicates: NDArray[np.float64]) -> NDArray[np.float64]:

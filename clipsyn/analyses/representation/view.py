@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 _PAIRS = (
     Measure("CKA", "cka", percent=False, digits=2, interval=True),
+    Measure("Procrustes", "procrustes", percent=False, digits=2, interval=True),
     Measure("neighbours", "mutual_knn", interval=True),
 )
 _OF_LOGITS = (
     Measure("top-1", "acc1", interval="known"),
+    Measure("scale", "logit_scale", percent=False),
     Measure("right", "confidence_right", "sure:\nright"),
     Measure("wrong", "confidence_wrong", "sure:\nwrong"),
     Measure("NLL", "nll", percent=False),
@@ -47,9 +49,11 @@ neighbours: share of each image's nearest that two backbones agree on, in %; wit
 are shared by chance."""
 _NOTES = {
     "matrix": f"Above the diagonal CKA, below it neighbours. {_CKA}",
-    "pairs": f"The most alike first. {_CKA}",
+    "pairs": f"""\
+The most alike first. {_CKA}
+Procrustes: distance after the best rotation, 0 to 1.41; too small with few images.""",
     "logits": """\
-sure: mean confidence (largest probability) where the
+scale: what cosines are multiplied by. sure: mean confidence (largest probability) where the
 prediction is right, and where it is wrong, in %. NLL: cross-entropy in nats. ECE: calibration
 error, in %; by chance: that of a perfectly calibrated model on as many images. after: with logits
 divided by T, the temperature fitted on the support.""",

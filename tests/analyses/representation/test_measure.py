@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from clipsyn.analyses.representation import representation
-from clipsyn.analyses.representation.measures import cka, mutual_neighbours
+from clipsyn.analyses.representation.measures import mutual_neighbours, similarities
 from clipsyn.errors import LeakError, MissingCell, UnknownName
 from clipsyn.evaluation.results.frame import backbones
 from clipsyn.exchange import ImportSettings
@@ -24,11 +24,11 @@ from clipsyn.store.features import FeatureStore
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 PAIRS = (("cnx/c", "rn/b"), ("cnx/c", "vit/a"), ("rn/b", "vit/a"))
-OF_PAIRS = ["cka", "mutual_knn"]
+OF_PAIRS = ["cka", "procrustes", "mutual_knn"]
 CALIBRATED = ["temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor"]
 CALIBRATED += ["bin_accuracy_calibrated", "bin_confidence_calibrated"]
 OF_LOGITS = ["acc1", "confidence_right", "confidence_wrong", "nll", "ece", "ece_floor"]
-OF_LOGITS += ["bin_accuracy", "bin_confidence"]
+OF_LOGITS += ["logit_scale", "bin_accuracy", "bin_confidence"]
 SIX = tuple(f"class {c}" for c in range(6))
 NEIGHBOURS = 7
 
@@ -135,12 +135,13 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def test_similarities_are_those_of_the_images_that_all_could_read(store, results):
     arrays = [read(store, name)[0] for name in BACKBONES]
-    alike = cka(arrays), mutual_neighbours(arrays, NEIGHBOURS).mean(axis=2)
+    alike = {name: matrices[0] for name, matrices in similarities(arrays).items()}
+    alike["mutual_knn"] = mutual_neighbours(arrays, NEIGHBOURS).mean(axis=2)
     for i, j in combinations(range(3), 2):
         rows = about(results.filter(dataset="birds"), BACKBONES[i], BACKBONES[j])
-        for metric, expected in (("cka", alike[0][0, i, j]), ("mutual_knn", alike[1][i, j])):
+        for metric in OF_PAIRS:
             (found,) = rows.filter(metric=metric).to_dicts()
-            assert found["value"] == pytest.approx(expected, abs=2e-4)
+            assert found["value"] == pytest.approx(alike[metric][i, j], abs=2e-4)
             assert found["ci_low"] < found["value"] < found["ci_high"]
             assert found["n"] == 88
 
@@ -158,6 +159,7 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
     sure = probabilities.max(axis=1)
     for metric, expected, n in (
         ("acc1", sum(right) / 88, 88),
+        ("logit_scale", 4.0, 88),
         ("confidence_right", np.mean([s for s, r in zip(sure, right, strict=True) if r]), None),
         ("confidence_wrong", np.mean([s for s, r in zip(sure, right, strict=True) if not r]), None),
         ("nll", cross_entropy(logits, labels), 88),
@@ -171,7 +173,7 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
         tolerance = 2e-3 if metric in CALIBRATED else 1e-5  # where the search ends
         assert found["value"] == pytest.approx(expected, rel=tolerance), metric
         assert n is None or found["n"] == n
-        if metric in ("temperature", "ece_floor"):
+        if metric in ("temperature", "logit_scale", "ece_floor"):
             assert found["ci_low"] is None
         elif not metric.startswith("ece"):  # which is biased upwards
             assert found["ci_low"] < expected < found["ci_high"]
@@ -221,7 +223,7 @@ def test_a_sample_of_the_images_is_the_same_for_all(store):
     rows = np.random.default_rng(0).choice(kept, 25, replace=False)
     x, y = (store.embeddings(key_of(b))[rows].astype(float) for b in ("cnx/c", "vit/a"))
     found = value(frame, "cka", "cnx/c", "vit/a")["value"]
-    assert found == pytest.approx(cka([x, y])[0, 0, 1], abs=2e-4)
+    assert found == pytest.approx(similarities([x, y])["cka"][0, 0, 1], abs=2e-4)
     assert representation(store, datasets="birds", samples=25, neighbours=3).equals(frame)
     other = representation(store, datasets="birds", samples=25, neighbours=3, seed=1)
     assert value(other, "cka", *PAIRS[0])["value"] != value(frame, "cka", *PAIRS[0])["value"]
@@ -302,7 +304,7 @@ class TestImported:
         bring("logits", values)
         frame = representation(bring("logits", values[:9], "train"))
         of_logits = set(about(frame, "logits")["metric"])
-        assert of_logits == {*OF_LOGITS, *CALIBRATED}
+        assert of_logits == {*OF_LOGITS, *CALIBRATED} - {"logit_scale"}
         assert frame.filter(metric="cka").is_empty()
 
     def test_predictions_are_left_out_and_it_is_said(self, bring, caplog):

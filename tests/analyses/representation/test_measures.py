@@ -1,4 +1,4 @@
-"""CKA against explicit kernels, neighbours against brute force."""
+"""CKA against explicit kernels, Procrustes against scipy, neighbours against brute force."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
-from clipsyn.analyses.representation.measures import cka, mutual_neighbours
+from clipsyn.analyses.representation.measures import mutual_neighbours, similarities
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -41,11 +42,19 @@ def explicit_cka(x: np.ndarray, y: np.ndarray) -> float:
     return explicit_hsic(k, l) / np.sqrt(explicit_hsic(k, k) * explicit_hsic(l, l))
 
 
+def explicit_distance(x: np.ndarray, y: np.ndarray) -> float:
+    width = max(x.shape[1], y.shape[1])
+    x, y = (np.pad(z - z.mean(axis=0), ((0, 0), (0, width - z.shape[1]))) for z in (x, y))
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    rotation, _ = orthogonal_procrustes(x, y)
+    return float(np.linalg.norm(x @ rotation - y))
+
+
 @pytest.mark.parametrize("n", [4, 5, 23, 150])
 @pytest.mark.parametrize("scale", [1, 100])
 def test_cka_is_that_of_explicit_kernels(n: int, scale: float) -> None:
     arrays = [scale * x for x in normal(n, 6, 17, 3)]
-    found = cka(arrays)[0]
+    found = similarities(arrays)["cka"][0]
     for i, j in combinations(range(3), 2):
         assert found[i, j] == pytest.approx(explicit_cka(arrays[i], arrays[j]), abs=2e-4)
         assert found[j, i] == found[i, j]
@@ -65,8 +74,20 @@ def test_hsic_is_that_of_another_package() -> None:
 def test_rotation_scale_and_shift_change_nothing() -> None:
     x, y = normal(80, 7, 7)
     moved = 3.0 * x @ ortho_group.rvs(7, random_state=0) + 5.0
-    assert cka([moved, y]) == pytest.approx(cka([x, y]), abs=2e-4)
-    assert cka([x, moved])[0, 0, 1] == pytest.approx(1, abs=1e-5)
+    before, after, same = (similarities(both) for both in ([x, y], [moved, y], [x, moved]))
+    for measure, matrices in before.items():
+        assert after[measure] == pytest.approx(matrices, abs=2e-4)
+    assert same["cka"][0, 0, 1] == pytest.approx(1, abs=1e-5)
+    assert same["procrustes"][0, 0, 1] == pytest.approx(0, abs=2e-3)
+
+
+@pytest.mark.parametrize("widths", [(5, 5), (4, 9), (9, 4)])
+def test_procrustes_is_that_of_scipy(widths: tuple[int, int]) -> None:
+    x, y = normal(40, *widths)
+    found = similarities([x, y])["procrustes"][0]
+    assert found[0, 1] == pytest.approx(explicit_distance(x, y), abs=1e-5)
+    assert found[1, 0] == found[0, 1]
+    assert np.diag(found) == pytest.approx(0, abs=1e-7)
 
 
 def exact_jackknife(x: np.ndarray, y: np.ndarray, measure) -> tuple[float, float]:
@@ -76,13 +97,18 @@ def exact_jackknife(x: np.ndarray, y: np.ndarray, measure) -> tuple[float, float
     return measure(x, y), float(np.sqrt((n - 1) * left_out.var()))
 
 
-def test_intervals_are_those_of_leaving_out_samples() -> None:
+@pytest.mark.parametrize(
+    ("name", "measure", "tolerance"),
+    [("cka", explicit_cka, 1e-3), ("procrustes", explicit_distance, 0.1)],
+)
+def test_intervals_are_those_of_leaving_out_samples(name, measure, tolerance) -> None:
+    """Procrustes leaves them out to first order only."""
     x, y = normal(60, 5, 8)
-    value, error = exact_jackknife(x, y, explicit_cka)
-    _, low, high = cka([x, y], groups=60)[:, 0, 1]
+    value, error = exact_jackknife(x, y, measure)
+    _, low, high = similarities([x, y], groups=60)[name][:, 0, 1]
     t = 2.00100  # Student's, 59 degrees of freedom
-    assert low == pytest.approx(value - t * error, abs=1e-3 * t * error)
-    assert high == pytest.approx(value + t * error, abs=1e-3 * t * error)
+    assert low == pytest.approx(value - t * error, abs=tolerance * t * error)
+    assert high == pytest.approx(value + t * error, abs=tolerance * t * error)
 
 
 def test_intervals_of_cka_cover_the_truth() -> None:
@@ -98,7 +124,7 @@ def test_intervals_of_cka_cover_the_truth() -> None:
         common = draw.normal(size=(200, 3))
         x = common @ a + draw.normal(size=(200, 5))
         y = common @ b + draw.normal(size=(200, 6))
-        _, low, high = cka([x, y], seed=seed)[:, 0, 1]
+        _, low, high = similarities([x, y], seed=seed)["cka"][:, 0, 1]
         covered += low <= truth <= high
     assert 0.91 <= covered / 300 <= 0.98
 
@@ -109,14 +135,17 @@ def test_samples_that_come_class_by_class_are_mixed() -> None:
     centres = draw.normal(size=(20, 5)).repeat(10, axis=0) * 3
     x, y = (centres @ draw.normal(size=(5, 5)) + draw.normal(size=(200, 5)) for _ in range(2))
     mixed = draw.permutation(200)
-    one, two = (np.diff(cka(both)[1:, 0, 1]) for both in ([x, y], [x[mixed], y[mixed]]))
+    sides = [x, y], [x[mixed], y[mixed]]
+    one, two = (np.diff(similarities(both)["cka"][1:, 0, 1]) for both in sides)
     assert 0.5 < one / two < 2
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
 def test_too_few_samples_are_nan(n: int) -> None:
     arrays = [x[:n] for x in normal(5, 4, 6)]
-    assert np.isnan(cka(arrays)).all()
+    found = similarities(arrays)
+    assert np.isnan(found["cka"]).all()
+    assert np.isnan(found["procrustes"][0]).all() == (n < 2)
     assert np.isnan(mutual_neighbours(arrays, 2)).all()
 
 

@@ -23,6 +23,7 @@ VALUES = {
     "nll": 1.5,
     "ece": 0.2,
     "ece_floor": 0.05,
+    "logit_scale": 15.0,
     "temperature": 1.25,
     "nll_calibrated": 1.4,
     "ece_calibrated": 0.1,
@@ -47,11 +48,11 @@ def row(metric: str, value: float, backbones: Sequence[str], **where) -> dict:
 
 
 def pairs(names=NAMES, cka=CKA, **where) -> list[dict]:
-    """Neighbours are half of CKA."""
+    """Procrustes is 1 - CKA, and neighbours half of it."""
     return [
         row(metric, value, pair, **where)
         for pair, alike in zip(combinations(names, 2), cka, strict=True)
-        for metric, value in (("cka", alike), ("mutual_knn", alike / 2))
+        for metric, value in (("cka", alike), ("procrustes", 1 - alike), ("mutual_knn", alike / 2))
     ]
 
 
@@ -107,6 +108,8 @@ def test_pairs_have_intervals_the_most_alike_first(read_table):
         "and": "ViT-8",
         "CKA": "0.75",
         "95 % of CKA": "0.74 to 0.77",
+        "Procrustes": "0.25",
+        "95 % of Procrustes": "0.24 to 0.27",
         "neighbours": "37.5",
         "95 % of neighbours": f"36.5{DASH}39.5",
     }
@@ -118,6 +121,7 @@ def test_a_line_a_backbone(read_table):
         "backbone": "ViT-16",
         "top-1": "50.0",
         "95 % of top-1": f"49.0{DASH}52.0",
+        "scale": "15",
         "sure: right": "70.0",
         "sure: wrong": "50.0",
         "NLL": "1.5",
@@ -157,6 +161,7 @@ def test_logits_are_means_over_datasets(read_table):
     assert read_table(text).row("ViT-16") == {
         "backbone": "ViT-16",
         "top-1": "50.0",
+        "scale": "15",
         "sure: right": "70.0",
         "sure: wrong": "50.0",
         "NLL": "1.5",
@@ -176,7 +181,7 @@ def test_numbers_that_are_unknown_are_dashes_or_left_out(read_table):
     first = read_table(texts["similarity"]).row("RN")
     assert (first["ViT-16"], first["ViT-8"]) == (DASH, DASH)
     line = read_table(texts["pairs"]).row("RN", "ViT-16")
-    assert list(line.values())[2:] == [DASH] * 4
+    assert list(line.values())[2:] == [DASH] * 6
     assert read_table(texts["logits"]).row("RN") == {"backbone": "RN"}
     both = shown(*few, *pairs(dataset="flags"))
     matrix = read_table(both["similarity, test, clean"])
