@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -21,7 +21,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, row
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.methods.numerics.metrics import Score, scored
+from clipsyn.methods.numerics.metrics import Score, judge, scored
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.settings import SINGLE
 from clipsyn.stats.differences import difference_interval
@@ -93,6 +93,15 @@ class Predicted:
 
     def has_logits(self, key: FeatureKey) -> bool:
         return self.store.cell(key).has_logits
+
+    def confidences(self, key: FeatureKey, rows: NDArray[np.intp]) -> Sequence[float | None]:
+        """(row,) of one backbone, how sure it is; None where it has answers alone."""
+        if self.has_logits(key):
+            pool = replace(self, keys=(key,)).reader().read(rows, embeddings=False)
+            return [*map(float, judge(pool.logits[:, 0], pool.labels).confidence)]
+        if self.store.cell(key).has_confidences:
+            return [*map(float, self.store.confidences(key, self.prompts)[rows])]
+        return [None] * len(rows)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -180,6 +189,10 @@ class Pooled(Predicted):
     def has_logits(self, key: FeatureKey) -> bool:
         """Logits are not pooled."""
         return False
+
+    def confidences(self, key: FeatureKey, rows: NDArray[np.intp]) -> Sequence[float | None]:
+        """Nor are confidences."""
+        return [None] * len(rows)
 
     def _fingerprints(self) -> dict[str, str]:
         return {

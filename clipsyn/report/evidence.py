@@ -19,16 +19,16 @@ import polars as pl
 
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.measure import cell_cost
-from clipsyn.analyses.predicted import ALL
+from clipsyn.analyses.predicted import ALL, Predicted
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.paired import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
-from clipsyn.evaluation.results.files import all_rows
-from clipsyn.evaluation.results.frame import RESULT, gain_metric
+from clipsyn.evaluation.results.files import all_rows, scan
+from clipsyn.evaluation.results.frame import RESULT, SHOTS_IN_ORDER, gain_metric
 from clipsyn.evaluation.selection import Selection
-from clipsyn.methods.ensembles import BEST_SINGLE
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES, Drawn, ReportSettings
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 EVALUATE = "evaluate"
 PAIRED = "compare"
 MEASURED = ("zeroshot", "oracle", "diversity", "robustness")  # from predictions, in seconds
+Answers = Mapping[str, tuple[int, float | None]]  # class and confidence, by id of an image
 _LACKING = (UsageError, InputError, LeakError, MissingCell)  # a store that is not complete has them
 
 
@@ -91,6 +92,24 @@ class Evidence:
         """Whether a backbone was chosen by labels that nothing is measured on."""
         results = self.frames.get(EVALUATE)
         return results is not None and gain_metric(results) == "gain"
+
+    def chosen(self, group: Predicted) -> Answers:
+        """Of the method chosen at the most shots and the first draw; none where none are kept."""
+        path, results = self.settings.results, self.frames.get(EVALUATE)
+        if path is None or results is None or not predictions_of(path).exists():
+            return {}
+        fits = results.filter(
+            dataset=group.samples.dataset,
+            split=group.samples.split,
+            perturbation=group.perturbation,
+            prompts=group.prompts,
+            classes="all",
+            ensemble=CHOSEN,
+        ).sort(-SHOTS_IN_ORDER, "seed")
+        first = pl.col("fingerprint").is_in(fits["fingerprint"][:1])
+        kept = scan(predictions_of(path)).filter(first)
+        rows = kept.select("sample_id", "prediction", "confidence").collect()
+        return {id: (answer, confidence) for id, answer, confidence in rows.iter_rows()}
 
     @property
     def main_settings(self) -> ReportSettings:

@@ -27,7 +27,7 @@ from clipsyn.exchange.provenance import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import scored
-from clipsyn.report.evidence import Evidence
+from clipsyn.report.evidence import Answers, Evidence
 from clipsyn.report.standings import HINDSIGHT, Place, Standing, backbones, main_part
 from clipsyn.show.table import (
     NOTHING,
@@ -228,15 +228,16 @@ def weights_table(evidence: Evidence) -> Table:
 
 
 class Said(NamedTuple):
-    """What a backbone says of an image."""
+    """What a backbone, or the chosen method, says of an image."""
 
     who: str
     answer: str
     is_right: bool
+    confidence: float | None
 
 
 class Example(NamedTuple):
-    """An image that some backbone gets wrong."""
+    """An image that some backbone, or the chosen method, gets wrong."""
 
     dataset: str
     split: str
@@ -246,44 +247,49 @@ class Example(NamedTuple):
     said: tuple[Said, ...]
 
 
-def examples(group: Predicted, most: int) -> list[Example]:
+def examples(group: Predicted, most: int, chosen: Answers) -> list[Example]:
     """Up to `most` images of a group, drawn with a fixed seed; none where all are right.
 
     As many as there are of each kind: what one backbone alone gets right, and what none, two or
-    more do.
+    more do, each with what the chosen method gets wrong apart. chosen: its answers, if any.
     """
     samples, labels, predictions = group.samples, group.labels, group.predictions
     right = predictions == labels
     hits = right.sum(axis=0)
-    kinds = np.where(hits == 1, right.argmax(axis=0), -hits - 1)
-    shown = scored(predictions, labels) & (hits < len(right))
+    answers = zip(samples.ids, labels.tolist(), strict=True)
+    missed = np.array([id in chosen and chosen[id][0] != label for id, label in answers], bool)
+    kinds = 2 * np.where(hits == 1, right.argmax(axis=0), -hits - 1) + missed
+    shown = scored(predictions, labels) & ((hits < len(right)) | missed)
     rows = np.random.default_rng(0).permutation(np.flatnonzero(shown))
     before: Counter[int] = Counter()
     turns = []
     for kind in kinds[rows].tolist():
         turns.append(before[kind])
         before[kind] += 1
-    names = {**dict(enumerate(samples.class_names)), NO_CLASS: NONE_OF_THEM}
-    return [
-        Example(
-            samples.dataset,
-            samples.split,
-            samples.ids[row],
-            samples.content[row].tobytes(),
-            names[labels[row]],
-            tuple(
-                Said(name, names[answer], answer == labels[row])
-                for name, answer in zip(group.backbones, predictions[:, row].tolist(), strict=True)
-            ),
-        )
-        for row in np.sort(rows[np.argsort(turns, kind="stable")[:most]]).tolist()
+    kept = np.sort(rows[np.argsort(turns, kind="stable")[:most]])
+    said = [
+        [*zip(predictions[row, kept].tolist(), group.confidences(key, kept), strict=True)]
+        for row, key in enumerate(group.keys)
     ]
+    names = {**dict(enumerate(samples.class_names)), NO_CLASS: NONE_OF_THEM}
+    found = []
+    for at, row in enumerate(kept.tolist()):
+        id, label = samples.ids[row], labels[row]
+        every = dict(zip(group.backbones, (one[at] for one in said), strict=True))
+        every |= {CHOSEN: chosen[id]} if id in chosen else {}
+        texts = [Said(who, names[it], it == label, sure) for who, (it, sure) in every.items()]
+        content = samples.content[row].tobytes()
+        found.append(
+            Example(samples.dataset, samples.split, id, content, names[label], tuple(texts))
+        )
+    return found
 
 
 def gallery(evidence: Evidence) -> dict[str, Any]:
-    """What the template shows: images with marks, a letter for each of the backbones.
+    """What the template shows: images with marks, a letter for each of the names.
 
-    There are as many images of each dataset; those whose files are not there are left out.
+    Names are the backbones, and behind them the chosen method where its answers are kept. There
+    are as many images of each dataset; those whose files are not there are left out.
     """
     settings = evidence.main_settings
     assert settings.images
@@ -294,12 +300,14 @@ def gallery(evidence: Evidence) -> dict[str, Any]:
     for group in predicted(evidence.store, settings, pooled=settings.pooled):
         groups.setdefault((group.samples.name, group.perturbation), group)
     most = max(1, _EXAMPLES // max(1, len(groups)))
-    every = (example for group in groups.values() for example in examples(group, most))
-    found = [(it, data) for it in every if (data := there.of(it))]
-    names = [*dict.fromkeys(said.who for it, _ in found for said in it.said)]
+    every = [examples(group, most, evidence.chosen(group)) for group in groups.values()]
+    found = [(it, data) for some in every for it in some if (data := there.of(it))]
+    who = dict.fromkeys(said.who for it, _ in found for said in it.said)
+    names = sorted(who, key=lambda name: name == CHOSEN)
     return {
         "images": [(it, data, _marks(it, names)) for it, data in found],
         "names": names,
+        "backbones": len(names) - (CHOSEN in names),
         "datasets": sorted({it.dataset for it, _ in found}),
         "classes": sorted({it.truth for it, _ in found}),
     }

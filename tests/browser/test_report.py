@@ -265,19 +265,23 @@ def test_images_are_chosen_by_who_is_right_and_saved(
     from clipsyn.extract.images import open_source
 
     folder = write_images(count=12)
-    source = open_source(f"photos={folder}", "test")
+    support = fakes.Source(name="photos", split="train", count=40, class_names=("cat", "dog"))
+    sources = [open_source(f"photos={folder}", "test"), support]
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12)]
-    fakes.fill(tmp_path / "store", encoders, [source])
-    page = tmp_path / "page.html"
-    run("report", tmp_path / "store", "-o", page, "--images", folder)
+    fakes.fill(tmp_path / "store", encoders, sources)
+    page, results = tmp_path / "page.html", tmp_path / "results.parquet"
+    run("evaluate", tmp_path / "store", "--shots", "1", "-o", results)
+    run("report", tmp_path / "store", "-o", page, "--images", folder, "--results", results)
     opened = shown(page)
     form, every = opened.page.locator("form.filters"), opened.page.locator(".gallery > li")
     marks = every.evaluate_all("(all) => all.map((it) => it.dataset.right)")
     tests: dict[tuple[str, str], Callable[[str], bool]] = {
-        ("none", ""): lambda it: it == "00",
-        ("some", ""): lambda it: "1" in it,
-        ("0", "1"): lambda it: it == "10",
-        ("1", "others"): lambda it: it == "01",
+        ("none", ""): lambda it: it[:2] == "00",
+        ("some", ""): lambda it: "1" in it[:2],
+        ("some", "2"): lambda it: "1" in it[:2] and it[2] == "0",  # the oracle, and not chosen
+        ("0", "1"): lambda it: it[:2] == "10",
+        ("1", "others"): lambda it: it[:2] == "01",
+        ("2", "others"): lambda it: it == "001",
         ("", "1"): lambda it: it[1] == "0",
     }
     for (right, wrong), fits in tests.items():
@@ -290,7 +294,9 @@ def test_images_are_chosen_by_who_is_right_and_saved(
         form.locator("a").click()
     with download.value.path().open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * visible.count()
+    assert len(rows) == 3 * visible.count()
+    assert {row["by"] for row in rows} == {"fake/one", "fake/two", "chosen"}
+    assert all(0 < float(row["confidence"]) <= 1 for row in rows)
     assert {row["right"] for row in rows if row["by"] == "fake/two"} <= {"no"}
     visible.first.hover()
     assert visible.first.locator(".said").is_visible()

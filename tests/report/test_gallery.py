@@ -11,12 +11,17 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
 from clipsyn.analyses.predicted import predicted
 from clipsyn.errors import UsageError
+from clipsyn.evaluation import predictions_of
+from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.selection import Selection
+from clipsyn.report import ReportSettings
+from clipsyn.report.evidence import gather
 from clipsyn.report.tables import Example, Thumbnails, examples
 
 PLACE = ("photos", "test")
@@ -27,8 +32,8 @@ def of(store):
     return group
 
 
-def shown(store, most=100):
-    return examples(of(store), most)
+def shown(store, most=100, chosen=None):
+    return examples(of(store), most, chosen or {})
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def test_every_image_that_a_backbone_gets_wrong_is_there_with_what_each_says(dra
                 (name, ("cat", "dog", "owl")[answer], answer == label)
                 for name, answer in zip("abcd", said, strict=True)
             ]
-    found = {it.id: [tuple(one) for one in it.said] for it in shown(store)}
+    found = {it.id: [one[:3] for one in it.said] for it in shown(store)}
     assert found == expected
 
 
@@ -65,6 +70,42 @@ def test_there_are_as_many_of_each_kind_as_there_are(drawn):
     assert len(every) == 7  # one alone of four; none, two, three
     assert few.total() == 21
     assert max(few.values()) - min(few[kind] for kind in every if every[kind] > 4) <= 1
+
+
+def test_what_the_chosen_method_gets_wrong_is_one_more_kind(answered):
+    store = answered({"a": [0, 0, 1, 0], "b": [0, 0, 0, 0]}, [0, 0, 0, 0])
+    chosen = {"pets-0.png": (0, 0.9), "pets-1.png": (1, 0.4), "pets-2.png": (2, None)}
+    found = shown(store, chosen=chosen)
+    assert [it.id for it in found] == ["pets-1.png", "pets-2.png"]
+    assert [it.said[-1] for it in found] == [
+        ("chosen", "dog", False, 0.4),
+        ("chosen", "owl", False, None),
+    ]
+
+
+def test_answers_of_the_chosen_method_are_of_the_first_draw_at_the_most_shots(tiny_store, tmp_path):
+    output = tmp_path / "results.parquet"
+    evaluate(tiny_store, ensembles=["log-avg", "chosen"], shots=(1, 4), seeds=2, output=output)
+    settings = ReportSettings(output=tmp_path / "page.html", results=output)
+    group, kept = of(tiny_store), pl.read_parquet(predictions_of(output) / "*.parquet")
+    right = {row: kept.filter(fingerprint=row) for row in kept["fingerprint"].unique()}
+    (row,) = (
+        pl.read_parquet(output / "*.parquet")
+        .filter(ensemble="chosen", metric="acc1", shots="4", seed=0, dataset=group.samples.dataset)
+        .filter(split="test", perturbation="clean")["fingerprint"]
+    )
+    expected = right[row].rows_by_key("sample_id", named=True)
+    found = gather(tiny_store, settings).chosen(group)
+    assert found
+    assert found == {id: (one["prediction"], one["confidence"]) for id, (one,) in expected.items()}
+
+
+def test_confidences_are_those_of_logits_and_not_known_of_answers_alone(answered):
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], np.float32))
+    (found,) = shown(answered({"a": logits, "b": [0, 0]}, [0, 0]))
+    one, other = found.said
+    assert one.confidence == pytest.approx(0.8, abs=1e-3)
+    assert other.confidence is None
 
 
 # pictures

@@ -42,11 +42,11 @@
 
   document.querySelectorAll("table.sortable").forEach(prepare);
 
-  const fits = (item, wanted) => {
+  const fits = (item, wanted, backbones) => {
     const { right: marks, class: truth, dataset } = item.dataset;
-    const hits = [...marks].filter((mark) => mark === "1").length;
+    const hits = [...marks.slice(0, backbones)].filter((mark) => mark === "1").length;
     const right = { "": true, none: hits === 0, some: hits > 0 };
-    const wrong = { "": true, others: hits === 1 };
+    const wrong = { "": true, others: hits === (wanted.right >= backbones ? 0 : 1) };
     return (
       (right[wanted.right] ?? marks[wanted.right] === "1") &&
       (wrong[wanted.wrong] ?? marks[wanted.wrong] === "0") &&
@@ -57,14 +57,15 @@
 
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   const csv = (items) =>
-    [["dataset", "image", "class", "by", "answer", "right"]]
+    [["dataset", "image", "class", "by", "answer", "confidence", "right"]]
       .concat(
         items.flatMap(({ dataset, children }) =>
           [...children[1].children].map((said) => [
             dataset.dataset,
             dataset.image,
             dataset.class,
-            ...[...said.children].map((it) => it.textContent),
+            ...[...said.querySelectorAll("bdi, b")].map((it) => it.textContent),
+            said.querySelector("data")?.value ?? "",
             said.className === "is-right" ? "yes" : "no",
           ]),
         ),
@@ -74,9 +75,10 @@
 
   document.querySelectorAll("form.filters").forEach((form) => {
     const items = [...form.nextElementSibling.children];
+    const backbones = Number(form.getAttribute("data-backbones")); // form.dataset is a field of it
     const choose = () => {
       const wanted = Object.fromEntries(new FormData(form));
-      items.forEach((item) => (item.hidden = !fits(item, wanted)));
+      items.forEach((item) => (item.hidden = !fits(item, wanted, backbones)));
       const shown = items.filter((item) => !item.hidden);
       form.querySelector("[role=status]").textContent = `${shown.length} of ${items.length} images`;
       form.querySelector("a").href = `data:text/csv;charset=utf-8,${encodeURIComponent(csv(shown))}`;
