@@ -81,7 +81,8 @@ def read_support(
 
 def make_ensemble(candidate: Candidate, seed: int | None = None) -> Ensemble:
     """Not fitted yet; raises UnknownName and UsageError. seed: as in `from_text`."""
-    ensemble: Ensemble = from_text(ENSEMBLES, candidate.ensemble or PLAIN, seed)
+    text = PLAIN if candidate.ensemble is None else candidate.ensemble
+    ensemble: Ensemble = from_text(ENSEMBLES, text, seed)
     return ensemble
 
 

@@ -6,6 +6,8 @@ with the same number are the same image.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -30,6 +32,7 @@ from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
 _BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
+_LOG = logging.getLogger("clipsyn")
 _LOGIT_BYTES = 4
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 # rows of a pool that lie in one chunk: of the split, read together; in these; in the pool
@@ -185,6 +188,7 @@ class PoolReader:
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         if not len(chosen):
             return self.read(np.arange(1), embeddings=embeddings).take(chosen)
+        started = time.monotonic()
         parts = [*self._parts(chosen)]
         logits = room((len(chosen), len(self.keys), self._n_classes), np.float32)
         keys = [self._embedded, *self.views] if embeddings else []
@@ -209,6 +213,10 @@ class PoolReader:
             for done in [threads.submit(job) for job in jobs]:
                 done.result()
         self._check_same()
+        _LOG.debug(
+            f"read {len(chosen):,} samples of {self.samples.name} · {self.perturbation} · "
+            f"{self.prompts}, {len(self.keys)} backbones, in {time.monotonic() - started:.2f} s"
+        )
         return Pool(
             logits,
             self.samples.labels[chosen],
