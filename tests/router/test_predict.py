@@ -169,16 +169,14 @@ def imported(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
     """The logits of `tiny_store`, as its owner would import them into another store."""
     for split in ("train", "test"):
         pool = tiny_store.pool("toy", split)
-        texts = {"ids": pool.ids, "classes": pool.class_names}
-        texts["labels"] = [pool.class_names[label] for label in pool.labels]
-        files = {name: tmp_path / f"{name}.txt" for name in texts}
-        for name, lines in texts.items():
-            files[name].write_text("\n".join(lines))
+        (tmp_path / "classes.txt").write_text("\n".join(pool.class_names))
+        about = {"ids": pool.ids, "labels": [pool.class_names[label] for label in pool.labels]}
         for column, name in enumerate(pool.backbones):
-            np.save(tmp_path / "logits.npy", pool.logits[:, column])
-            about = {"dataset": "toy", "split": split, "backbone": name}
-            wanted = ImportSettings(kind="logits", **about, **files)
-            import_files(tmp_path / "imported", [tmp_path / "logits.npy"], wanted)
+            np.savez(tmp_path / "logits.npz", logits=pool.logits[:, column], **about)
+            wanted = ImportSettings(
+                dataset="toy", split=split, backbone=name, classes=tmp_path / "classes.txt"
+            )
+            import_files(tmp_path / "imported", [tmp_path / "logits.npz"], wanted)
     return FeatureStore.open(tmp_path / "imported")
 
 
