@@ -28,7 +28,7 @@ from clipsyn.analyses.predicted import Predicted, share
 from clipsyn.analyses.representation.measures import similarities
 from clipsyn.analyses.robustness.measure import numbers as of_robustness
 from clipsyn.analyses.robustness.trials import Trial, conditions
-from clipsyn.analyses.selective.measures import kept_of, risk_coverage
+from clipsyn.analyses.selective.measures import kept_of, risk_coverage, told_apart
 from clipsyn.evaluation.paired import Sides, difference
 from clipsyn.evaluation.results.frame import Measured
 from clipsyn.evaluation.score import Scorer
@@ -40,6 +40,7 @@ from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
     Interval,
     groups_of,
+    jackknife_interval,
     loss_interval,
     pearson,
     standard_error,
@@ -136,6 +137,11 @@ def _selected(of: Drawn) -> Iterator[tuple[str, Any]]:
     yield "selective accuracy", _measured(accuracy, wilson_interval(accuracy * kept, kept))
     here = sure >= 0.6
     yield "selective acc1", share("", int(right[here].sum()), of.images.take(here))
+    strange = np.random.default_rng(n).beta(4, 2, n)  # confidences on images of other classes
+    other = groups_of(Images.distinct(n), 1)
+    aurocs = [told_apart(sure[group != at], strange[other != at])[0] for at in range(20)]
+    auroc, _ = told_apart(sure, strange)
+    yield "selective auroc", _measured(auroc, jackknife_interval(auroc, np.array(aurocs)))
 
 
 def _measured(value: float, interval: Interval) -> Measured:

@@ -1,4 +1,4 @@
-"""CKA of all pairs of backbones against the bare matrix products that it needs.
+"""CKA and Procrustes distance of all pairs of backbones against the bare matrix products that it needs.
 
     python benchmarks/representation.py
 
@@ -82,7 +82,7 @@ def all_pairs(samples: int, rounds: int) -> list[Measured]:
     operations = samples * (sum(WIDTHS) ** 2 + sum(width**2 for width in WIDTHS))
     return [
         Measured(
-            f"CKA of all {pairs} pairs with intervals, {samples:,} samples: over bare products",
+            f"CKA and Procrustes of all {pairs} pairs, {samples:,} samples: over bare products",
             ratio(times["ours"], times["bare"]),
             f"{seconds['ours']:.1f} s against {seconds['bare']:.1f} s "
             f"({operations / seconds['bare'] / 1e9:.0f} GFLOP/s); "
@@ -109,7 +109,7 @@ def extra_memory(embeddings: Embeddings) -> Measured:
 @click.option("--samples", default=50_000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 def main(samples: int, rounds: int) -> None:
-    """CKA of nine backbones."""
+    """CKA and Procrustes distance of nine backbones."""
     start(f"Representation: {samples:,} samples, {len(WIDTHS)} backbones")
     report(all_pairs(samples, rounds))
 

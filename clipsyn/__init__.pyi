@@ -200,6 +200,7 @@ def selective(
     ensembles: str | Collection[str] = ("log-avg",),
     scores: str | Collection[str] = ("max-softmax", "margin", "entropy", "agreement"),
     accuracies: Collection[float] = (0.95,),
+    ood: str | Collection[str] | None = None,
     support: str = "train",
     shots: int | Literal["full"] = "full",
     seed: int = 0,

@@ -34,6 +34,13 @@ class SelectiveSettings(Selection):
         least=0,
         most=1,
     )
+    ood: tuple[str, ...] | None = setting(
+        None,
+        NAMES,
+        "Datasets whose images show none of the classes, to be told by low confidence.",
+        metavar="DATASET",
+        instead_of_none="none",
+    )
     support: str = selection.support()
     shots: Shots = selection.shots()
     seed: int = selection.seed()
@@ -50,11 +57,12 @@ Selective prediction with what is in STORE: the least confident answers are with
 For each backbone and ensemble: accuracy against coverage, the area under the risk-coverage curve,
 and how much of it the best order of confidence would save. For each wished accuracy a threshold is
 chosen on the support split, by a lower bound over 20 answers or more: how many images are answered
-on test then, and how many of them rightly.""",
+on test then, and how many of them rightly. With --ood: how well are images of other datasets told
+by low confidence?""",
     examples=(
         "clipsyn selective store",
         "clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9",
-        "clipsyn selective store -d emoji-food --scores margin --details -o out.csv",
+        "clipsyn selective store -d emoji-food --ood emoji-animals,fashion-mnist -o out.csv",
     ),
     settings=SelectiveSettings,
     home="clipsyn.analyses.selective",

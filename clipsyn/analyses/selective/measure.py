@@ -7,8 +7,10 @@ samples. docs/analysis.md lists the metrics.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -38,15 +40,19 @@ from clipsyn.analyses.selective.measures import (
     kept_of,
     risk_coverage,
     smallest_threshold,
+    told_apart,
 )
+from clipsyn.errors import StaleCell, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.numerics.logits import predictions
+from clipsyn.methods.numerics.logits import CHUNK_ROWS, predictions, zero_shot_logits
 from clipsyn.methods.numerics.metrics import Score
-from clipsyn.names import CLEAN
+from clipsyn.methods.pool import Pool
+from clipsyn.names import CLEAN, FeatureKey, differences
 from clipsyn.stats.intervals import (
     LEAST_WRONG,
     UNKNOWN,
+    Interval,
     groups_of,
     jackknife_interval,
     loss_interval,
@@ -54,23 +60,28 @@ from clipsyn.stats.intervals import (
     wilson_interval,
 )
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import held
+from clipsyn.store.select import Names, select
 
 COLUMNS = {
     "score": pl.String,
     "coverage": pl.Float64,
     "wished": pl.Float64,
     "threshold": pl.Float64,
+    "ood": pl.String,
 }
 COVERAGES = np.arange(1, 21) / 20
 MAX_SOFTMAX = "max-softmax"
 _AREAS = ("aurc", "e_aurc", "augrc")
+_BLOCK = 4 * CHUNK_ROWS  # images of other datasets that are read at once
+_LOG = logging.getLogger("clipsyn")
 
 
 def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     """A tidy frame with the columns of `RESULT` and `COLUMNS`.
 
     Raises UsageError and LeakError for a support that is measured on too, or is the test split;
-    what `read_support` and `predicted` raise.
+    what `read_support`, `predicted` and `_of_others` raise.
     """
     for text in settings.ensembles:
         make_ensemble(Candidate(text, ()), settings.seed)  # refused before anything is read
@@ -83,6 +94,9 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
             if which not in fitted:
                 fitted[which] = _fit(group, of_dataset, settings)
             rows += _SelectiveRows(group, fitted[which], settings).rows()
+    if settings.ood and not any(row.get("ood") for row in rows):
+        names = ", ".join(settings.ood)
+        raise UsageError(f"ood={names} is the dataset itself: name another one")
     return frame(rows, COLUMNS)
 
 
@@ -129,12 +143,39 @@ def _with_agreement(said: dict[Candidate, Said]) -> dict[Candidate, Said]:
     return said
 
 
+def _of_others(group: Predicted, names: Names) -> dict[str, list[FeatureKey]]:
+    """The cells of the same backbones, split and perturbation, by dataset, the own one aside.
+
+    Raises MissingCell with the extract line for a backbone that has not seen these images, or one
+    without embeddings, and StaleCell for one of other weights there.
+    """
+    store, split, shown = group.store, group.samples.split, group.perturbation
+    there = select(store, dataset=names, split=split, perturbation=shown, backbone=group.backbones)
+    found: dict[str, list[FeatureKey]] = {}
+    for dataset in dict.fromkeys(key.dataset for key in there):
+        for own in group.keys if dataset != group.samples.dataset else ():
+            key = replace(own, dataset=dataset)
+            for one in (own, key):
+                store.cell(one).holding("image_embedding")
+            (ours, _), (theirs, _) = store.cell(own).encoder(), store.cell(key).encoder()
+            changed = [name for name, _, _ in differences(ours, theirs) if name != "pixels"]
+            if changed:
+                raise StaleCell(
+                    f"{key} is not of the same weights as {own} ({', '.join(changed)}): run "
+                    f"`{store.extract_line(key, '--replace')}`",
+                    tuple(changed),
+                )
+            found.setdefault(dataset, []).append(key)
+    return found
+
+
 class _SelectiveRows:
     """The rows of one dataset, split, perturbation and prompt set."""
 
     def __init__(self, group: Predicted, fitted: _Fitted, settings: SelectiveSettings) -> None:
         self.group, self.fitted, self.settings = group, fitted, settings
         self.reader = group.reader()
+        self.others = _of_others(group, settings.ood) if settings.ood else {}
         embeddings = any(it.needs_embeddings for it in fitted.ensembles.values())
         blocks = self.reader.blocks(embeddings=embeddings)
         parts = [
@@ -150,10 +191,15 @@ class _SelectiveRows:
         for candidate, said in self.said.items():
             right = said["answer"] == self.labels
             yield self._row(candidate, share("acc1", int(np.count_nonzero(right)), self.images))
-            by_score = {it: said[it] for it in dict.fromkeys(self.settings.scores) if it in said}
+            by_score = self._by_score(said)
             yield from self._curves(candidate, by_score, right)
             if self.fitted.on_support:
                 yield from self._from_thresholds(candidate, by_score, right)
+        for dataset in self.others:
+            yield from self._told_from(dataset)
+
+    def _by_score(self, said: Said) -> Said:
+        return {it: said[it] for it in dict.fromkeys(self.settings.scores) if it in said}
 
     def _curves(self, candidate: Candidate, said: Said, right: NDArray[np.bool_]) -> Iterator[Row]:
         by_score = {}
@@ -214,6 +260,50 @@ class _SelectiveRows:
                     about["threshold"] = None if math.isnan(threshold) else threshold
                     yield self._row(candidate, measured, chosen=True, **about)
 
+    def _told_from(self, dataset: str) -> Iterator[Row]:
+        """How well confidence tells the own images from those of another dataset."""
+        own, keys, store = self.group.samples, self.others[dataset], self.group.store
+        samples = store.samples(dataset, own.split)
+        is_own = held(samples.marks, own.marks)
+        if shared := np.count_nonzero(is_own):
+            _LOG.info(f"note: {shared:,} images of {samples.name} stand in {own.name}: left out")
+        counts = ~is_own & np.logical_and.reduce([store.valid(key) for key in keys])
+        parts = [
+            answers(self.fitted.ensembles, pool, lambda _, scores, __: _said(scores))
+            for pool in self._pools(keys, counts)
+        ]
+        n, images = self.n + int(counts.sum()), samples.images.take(counts)
+        ours, theirs = groups_of(self.images), groups_of(images, 1)
+        numbers = range(min(of.max(initial=0) for of in (ours, theirs)) + 1)
+        for candidate, said in _with_agreement(joined(parts)).items():
+            for score, there in self._by_score(said).items():
+                here = self.said[candidate][score]
+                auroc, fpr = told_apart(here, there)
+                without = [told_apart(here[ours != at], there[theirs != at])[0] for at in numbers]
+                ends = np.clip(jackknife_interval(auroc, np.array(without)), 0, 1).tolist()
+                for measured in (
+                    Measured("auroc", Score(auroc, n), Interval(*ends)),
+                    Measured("fpr95", Score(fpr, n), None),
+                ):
+                    yield self._row(candidate, measured, score=score, ood=dataset)
+
+    def _pools(self, keys: list[FeatureKey], counts: NDArray[np.bool_]) -> Iterator[Pool]:
+        """Images of another dataset that count, in blocks, with logits of the own classes."""
+        store, classes = self.group.store, self.reader.classes
+        for start in range(0, len(counts), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(counts)))
+            embeddings = {key.backbone: store.embeddings(key, rows) for key in keys}
+            logits = [zero_shot_logits(of, *classes[name]) for name, of in embeddings.items()]
+            pool = Pool(
+                np.stack(logits, axis=1),
+                np.zeros(len(rows), np.int32),
+                tuple(embeddings),
+                embeddings=embeddings,
+                class_embeddings={name: of for name, (of, _) in classes.items()},
+                logit_scales={name: scale for name, (_, scale) in classes.items()},
+            )
+            yield pool.take(np.flatnonzero(counts[rows.start : rows.stop]))
+
     def _row(
         self, candidate: Candidate, measured: Measured, *, chosen: bool = False, **about: Any
     ) -> Row:
@@ -221,9 +311,10 @@ class _SelectiveRows:
         learned = chosen or self.fitted.ensembles[candidate].learns
         if learned:
             about |= about_support(self.settings, self.group)
-        about["fingerprint"] = self._fingerprint(candidate, learned)
+        about["fingerprint"] = self._fingerprint(candidate, learned, about.get("ood"))
         return self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 
-    def _new_fingerprint(self, candidate: Candidate, learned: bool) -> str:
+    def _new_fingerprint(self, candidate: Candidate, learned: bool, ood: str | None) -> str:
         support = self.fitted.origin if learned else None
-        return fingerprint_of(candidate, target=self.reader.origin, support=support)
+        others = [self.group.store.fingerprint(key) for key in self.others.get(ood or "", ())]
+        return fingerprint_of(candidate, target=self.reader.origin, support=support, others=others)

@@ -115,6 +115,22 @@ def _errors(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> NDArray[np.
     return np.repeat(before, sizes) + np.repeat(wrong / sizes, sizes) * place
 
 
+def told_apart(own: NDArray[Any], others: NDArray[Any]) -> tuple[float, float]:
+    """How well confidences (sample,) tell own images from others; NaN without any.
+
+    The AUROC is the chance that an own image has more confidence than another one; ties count half.
+    For the false positive rate images are accepted from the largest threshold on that accepts at
+    least 95 % of the own ones.
+    """
+    n, m = len(own), len(others)
+    if not n or not m:
+        return math.nan, math.nan
+    ordered = np.sort(others)
+    below, up_to = (np.searchsorted(ordered, own, side) for side in ("left", "right"))
+    least = np.sort(own)[n - kept_of(n, np.array([0.95])).item()]
+    return float((below + up_to).sum()) / (2 * n * m), float((others >= least).mean())
+
+
 def smallest_threshold(
     confidence: NDArray[Any], correct: NDArray[np.bool_], wished: float
 ) -> float:

@@ -75,6 +75,11 @@ accuracy: of these answers; on the support, and here. All in %.""",
     "reached": """
 Means over those where anything is answered; reached: in how many the accuracy here is what was
 wished.""",
+    "ood": """\
+How well confidence tells images of the classes from out-of-distribution ones. AUROC: chance that
+one of the classes has more of it, in %; 50 is a guess. FPR: share of the others, in %, that are
+answered where 95 % of those of the classes are.""",
+    "others": " Means over the datasets that were told from them.",
     "datasets": "AURC in %: mean error over all coverages.",
 }
 
@@ -100,7 +105,9 @@ class _Groups:
 
     @cached_property
     def means(self) -> pl.DataFrame:
-        """Means over all groups: a row for each method, score and wish; of one group intervals."""
+        """Means over all groups: a row for each method, score, wish and other dataset; of one group
+        intervals. An other dataset may be none to some groups, which are left out.
+        """
         known = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
         at = pl.format("{} at {}", "metric", "coverage")
         means = (
@@ -108,21 +115,22 @@ class _Groups:
                 method=METHOD,
                 metric=pl.when(pl.col("coverage").is_null()).then("metric").otherwise(at),
             )
-            .group_by("ensemble", "method", "metric", "score", "wished", maintain_order=True)
+            .group_by("ensemble", "method", "metric", "score", "wished", "ood", maintain_order=True)
             .agg(
                 pl.col("value").filter(known),
                 pl.col("ci_low", "ci_high", "threshold").first(),
                 reached=(known & (pl.col("value") >= pl.col("wished"))).sum(),
                 groups=pl.len(),
             )
-            .filter(groups=self.count)
+            .filter((pl.col("groups") == self.count) | pl.col("ood").is_not_null())
         )
         values = [math.fsum(of) / len(of) if len(of) else None for of in means["value"]]
         return means.with_columns(pl.Series("value", values, pl.Float64))
 
     def by(self, *columns: str, score: str | None = None) -> dict[tuple[Any, ...], Numbers]:
         """Numbers by one score, by ensemble and method, and by `columns`."""
-        rows = self.means.filter(pl.col("wished").is_not_null() == ("wished" in columns))
+        about = (pl.col(name).is_not_null() == (name in columns) for name in ("wished", "ood"))
+        rows = self.means.filter(*about)
         return numbers_by(rows.filter(score=score or self.score), "ensemble", "method", *columns)
 
     @property
@@ -145,9 +153,9 @@ def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables
     """Tables of what `clipsyn.analyses.selective.measure` returns, by name.
 
     "methods", a line a method, by the first score; "scores", the same by every score; "thresholds",
-    for each wished accuracy. Over several groups of dataset, split, perturbation and prompt set
-    these are means, and "datasets" has a line a group. With `details` everything stands there for
-    each group ("scores, birds/test, clean, own").
+    for each wished accuracy; "ood", for each dataset to be told apart. Over several groups of
+    dataset, split, perturbation and prompt set these are means, and "datasets" has a line a group.
+    With `details` everything stands there for each group ("scores, birds/test, clean, own").
     """
     parts = named_parts(frame)
     if not parts:
@@ -178,6 +186,8 @@ def _tables(groups: _Groups) -> dict[str, Table]:
         shown["scores"] = _scores(groups)
     if groups.column("wished"):
         shown["thresholds"] = _thresholds(groups)
+    if groups.column("ood"):
+        shown["ood"] = _ood(groups)
     return shown
 
 
@@ -241,6 +251,31 @@ def _thresholds(groups: _Groups) -> Table:
         right=["wished", "threshold", "reached"],
         notes=fill(note, WIDTH),
     )
+
+
+def _ood(groups: _Groups) -> Table:
+    """A line an out-of-distribution dataset and method; AUROC and FPR by each score."""
+    scores = groups.column("score")
+    found = {score: groups.by("ood", score=score) for score in scores}
+    lines: list[Line] = [
+        (
+            {"ood": place[2], "method": groups.cell(*place[:2])},
+            {
+                (metric, score): row
+                for score in scores
+                for metric, row in found[score].get(place, {}).items()
+            },
+        )
+        for place in sorted(found[scores[0]], key=lambda place: str(place[2]))
+    ]
+    columns = [
+        Measure(f"{metric} {score}", (metric, score), f"{text}\n{score}")
+        for metric, text in (("auroc", "AUROC"), ("fpr95", "FPR"))
+        for score in scores
+    ]
+    columns[0] = columns[0]._replace(interval=groups.is_one)
+    note = _NOTES["ood"] + ("" if groups.is_one else _NOTES["others"])
+    return measures_table(lines, columns, title=groups.title, notes=fill(note, WIDTH))
 
 
 def _datasets(frame: pl.DataFrame, every: list[_Groups]) -> Table:

@@ -9,15 +9,23 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from clipsyn.analyses.selective import SCORES, SelectiveSettings, measures, selective
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
-from clipsyn.errors import ClipsynError, LeakError, MissingCell, UnknownName
+from clipsyn.errors import (
+    ClipsynError,
+    LeakError,
+    MissingCell,
+    StaleCell,
+    UnknownName,
+    UsageError,
+)
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.ensembles.base import LogAverage
-from clipsyn.methods.numerics.logits import softmax
+from clipsyn.methods.numerics.logits import softmax, zero_shot_logits
 from clipsyn.store.features import FeatureStore
 
 ONE, TWO, BOTH = ("fake/one",), ("fake/two",), ("fake/one", "fake/two")
@@ -193,6 +201,58 @@ class TestThresholds:
     def test_what_cannot_work(self, store, settings, error, message):
         with pytest.raises(error, match=message):
             selective(store, **settings)
+
+
+class TestOutOfDistribution:
+    @pytest.fixture
+    def store(self, store, fakes, seeing):
+        """With cars, of which two are toys, too."""
+        cars = fakes.Source("cars", class_names=("bus", "van"), count=24, changed=set(range(2, 24)))
+        return fakes.fill(store.path, [seeing(), seeing("fake/two", 12)], [cars])
+
+    def test_against_scikit_learn(self, store, caplog):
+        with caplog.at_level("INFO", "clipsyn"):
+            frame = selective(store, datasets="toy", ood="cars")
+        assert "2 images of cars/test stand in toy/test: left out" in caplog.text
+        own = store.pool("toy", "test").logits
+        for column, name in enumerate(BOTH):
+            (key,) = store.keys(dataset=["cars"], perturbation=["clean"], backbone=[name])
+            classes = store.class_embeddings("toy", "simple", name)
+            others = zero_shot_logits(store.embeddings(key), *classes)[2:]
+            values = [
+                softmax(logits.astype(np.float64)).max(axis=1)
+                for logits in (own[:, column], others)
+            ]
+            truth = np.repeat([1, 0], [len(part) for part in values])
+            of = found(frame, "auroc", [name], score="max-softmax", ood="cars")
+            assert of["value"] == pytest.approx(roc_auc_score(truth, np.concatenate(values)))
+            assert of["n"] == 20 + 22
+            assert of["ci_low"] < of["value"] < of["ci_high"]
+
+    def test_an_ensemble_sees_the_embeddings_of_the_others(self, store):
+        frame = selective(store, datasets="toy", ood="cars", ensembles="nlc", shots=1)
+        assert found(frame, "auroc", BOTH, "nlc", score="margin", ood="cars")["shots"] == "1"
+
+    def test_what_cannot_work(self, store, fakes, seeing, tmp_path):
+        with pytest.raises(UnknownName, match="did you mean cars"):
+            selective(store, ood="crs")
+        with pytest.raises(UsageError, match="ood=toy is the dataset itself"):
+            selective(store, datasets="toy", ood="toy")
+        fakes.fill(store.path, [seeing()], [fakes.Source("boats")])
+        with pytest.raises(MissingCell, match=r"extract .*fake/two.* --dataset boats --split test"):
+            selective(store, datasets="toy", ood="boats")
+        (tmp_path / "mine.csv").write_text("id,label,prediction\n1,a,b\n2,a,b")
+        for name in BOTH:
+            settings = ImportSettings("mine", backbone=name)
+            import_files(store.path, [tmp_path / "mine.csv"], settings)
+        with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
+            selective(store, datasets="toy", ood="mine")
+
+    def test_other_weights_of_the_same_name(self, fakes, tmp_path):
+        for name, weights in (("toy", ""), ("cars", "others")):
+            fakes.fill(tmp_path / "s", [fakes.Encoder(weights=weights)], [fakes.Source(name)])
+        with pytest.raises(StaleCell, match=r"not of the same weights.*extract .* --replace"):
+            selective(FeatureStore.open(tmp_path / "s"), datasets="toy", ood="cars")
 
 
 def test_answers_without_logits_are_refused(store, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from scipy.stats import entropy as scipy_entropy
-from sklearn.metrics import auc, roc_auc_score
+from sklearn.metrics import auc, roc_auc_score, roc_curve
 
 from clipsyn.analyses.selective.measures import (
     agreement,
@@ -19,6 +19,7 @@ from clipsyn.analyses.selective.measures import (
     kept_of,
     risk_coverage,
     smallest_threshold,
+    told_apart,
 )
 
 GRID = np.arange(1, 21) / 20
@@ -110,6 +111,24 @@ class TestRiskCoverage:
     def test_bad_input(self, confidence, correct, message):
         with pytest.raises(ValueError, match=message):
             risk_coverage(np.array(confidence), np.array(correct), GRID)
+
+
+class TestToldApart:
+    @pytest.mark.parametrize("levels", [None, 6, 1])
+    def test_against_scikit_learn(self, levels):
+        own, others = random(90, levels=levels)[0], random(70, seed=9, levels=levels)[0] * 0.8
+        if levels:
+            others = np.round(others * levels) / levels
+        truth, values = np.repeat([1, 0], [90, 70]), np.concatenate([own, others])
+        auroc, fpr = told_apart(own, others)
+        assert auroc == pytest.approx(roc_auc_score(truth, values))
+        false, true, _ = roc_curve(truth, values, drop_intermediate=False)
+        assert fpr == pytest.approx(false[np.argmax(true >= 0.95 - 1e-12)])
+
+    def test_one_of_twenty_own_images_may_be_missed(self):
+        own, others = np.array([0.0, *np.linspace(0.5, 1, 19)]), np.array([0.1, 0.6])
+        assert told_apart(own, others)[1] == 0.5
+        assert told_apart(own[:-1], others)[1] == 1
 
 
 class TestThreshold:

@@ -24,7 +24,7 @@ def row(metric: str, value: float, **more) -> dict:
     return made(measured, **about) | more
 
 
-def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), **where) -> list[dict]:
+def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), ood=(), **where) -> list[dict]:
     """Three methods, the last the best; the later the score, the worse."""
     rows = []
     for ensemble, backbones, error in METHODS:
@@ -49,6 +49,9 @@ def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), **where) -> list[d
                     ("support_acc1", wish),
                 ):
                     rows.append(row(metric, value, **chosen))
+            for name in ood:
+                rows.append(row("auroc", 0.9 - error, ood=name, **of))
+                rows.append(row("fpr95", 0.1 + error, ood=name, **of))
     return rows
 
 
@@ -105,6 +108,18 @@ def test_thresholds():
     )
     two = shown(group(wished=[0.9, 0.95]))["thresholds"]
     assert [line.split()[0] for line in two.split("\n") if " log-avg " in line] == ["90.0", "95.0"]
+
+
+def test_other_datasets_to_be_told():
+    text = shown(group(ood=["cars", "boats"]))["ood"]
+    (of,) = [line for line in text.split("\n") if line.startswith("boats") and "log-avg" in line]
+    assert of.split()[2:] == ["70.0", f"60.0{DASH}80.0", *["70.0"] * 3, *["30.0"] * 4]
+
+
+def test_each_dataset_is_told_from_the_others_and_not_from_itself():
+    groups = [group(dataset=one, ood=[other]) for one, other in (("a", "b"), ("b", "a"))]
+    lines = [line.split() for line in shown(*groups)["ood"].split("\n") if "log-avg" in line]
+    assert [line[:3] for line in lines] == [["a", "log-avg", "70.0"], ["b", "log-avg", "70.0"]]
 
 
 def test_several_groups_are_means():
