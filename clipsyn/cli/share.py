@@ -62,6 +62,7 @@ def report(store: Path, **values: Any) -> None:
             type=Destination(".svg", ".pdf", ".png"),
             help="The file to write.",
         ),
+        flag(["--heading"], help="Say above the figure what it is of."),
         *options_of(Drawn),
     ],
 )
@@ -69,6 +70,7 @@ def plot(
     name: str | None,
     sources: tuple[Path, ...],
     output: Path | None,
+    heading: bool,
     **selection: Any,
 ) -> None:
     """Draw the figure NAME of SOURCE, a store or the Parquet file that a command wrote by -o.
@@ -103,7 +105,7 @@ def plot(
 
     figure = FIGURES.load(name)
     data = figure.data(frame_of(figure, sources, Drawn(**selection)))
-    save(figure(data).figure, output)
+    save(figure(data, heading=heading).figure, output)
     beside, text = (output.with_name(f"{output.name}.{end}") for end in ("csv", "txt"))
     frames.write(data, csv=beside)
     with frames.written_whole(text) as file:

@@ -13,7 +13,7 @@ from clipsyn.evaluation.results.frame import (
     in_order,
     refuse_several,
 )
-from clipsyn.evaluation.tables import BEST, methods
+from clipsyn.evaluation.tables import BEST, at_most_shots, method_frame, methods
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, USUAL_ENSEMBLES, place_of
 from clipsyn.methods.heads import ZERO_SHOT
 from clipsyn.settings import UNFITTED
@@ -43,6 +43,11 @@ _SERIES = ["series", "head", "method"]
 _FITTED = "support", "support_prompts"  # on different things, a mean is of nothing
 ORACLES = (ORACLE, CLASS_ORACLE)
 _BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
+_CHOICES = {  # what the key says; colour, place and height of the bar, in the order of drawing
+    ORACLE: ("oracle", "#dedede", 0.0, 0.84),
+    BEST_SINGLE: ("backbone chosen on support", "#8a949e", -0.2, 0.3),
+    CHOSEN: ("method chosen on support", "#0072B2", 0.2, 0.3),
+}
 _REFERENCES = {BEST_SINGLE: look(INK, "", "-"), BEST: look(MUTED, "", ":")}
 _BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, below all
 
@@ -120,12 +125,18 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
                     at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark["color"], lw=0.8
                 )
     ax.axvline(0, color=INK, lw=0.8)
+    ax.locator_params(axis="x", nbins=_STEPS)
+    _finish(data, ax, "gain over the best single backbone, points", entries)
+
+
+def _finish(data: pl.DataFrame, ax: Axes, label: str, entries: dict[str, Look]) -> None:
+    """The names of datasets, a label and a key."""
+    lines = _lines(data)
     ax.set_yticks([*lines.values()], [_beside(name, data) for name in lines])
     ax.set_ylim(max(lines.values()) + 0.55, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    ax.locator_params(axis="x", nbins=_STEPS)
-    ax.set_xlabel("gain over the best single backbone, points", loc="right")  # room is at the left
+    ax.set_xlabel(label, loc="right")  # room is at the left
     key(ax, entries)
 
 
@@ -158,6 +169,67 @@ gains = Figure(
     data=_gains,
     draw=_draw_gains,
     size=_gains_size,
+)
+
+
+# what the support chooses
+
+
+def _choices(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each dataset and method, means over draws; those without a dataset are means.
+
+    At the most shots of each dataset. The oracle is that of the head where it is largest.
+    """
+    rows = frame.filter(classes="all")
+    refuse_several(rows.filter(ensemble=CHOSEN), (*WHERE[1:], *_FITTED))
+    accuracy, gain = (at_most_shots(method_frame(rows, metric)) for metric in ("acc1", "gain"))
+    chosen = needed(
+        accuracy.filter(method=CHOSEN),
+        "method that the support has chosen",
+        "give what `clipsyn evaluate STORE -o FILE` wrote, with chosen among the ensembles",
+    )
+    over = gain.filter(method=CHOSEN).select("dataset", gain="value")
+    single = chosen.join(over, on="dataset", maintain_order="left").with_columns(
+        pl.col("value") - pl.col("gain"),
+        pl.lit(None, pl.Float64).alias("ci_low"),
+        pl.lit(None, pl.Float64).alias("ci_high"),
+        method=pl.lit(BEST_SINGLE),
+    )
+    oracles = accuracy.filter(method=ORACLE).join(chosen, on=WHERE, how="semi")
+    oracles = oracles.sort("value", descending=True).unique("dataset", maintain_order=True)
+    columns = "dataset", "method", "head", "value", "ci_low", "ci_high", "seeds", "n"
+    table = pl.concat(part.select(columns) for part in (oracles, single, chosen))
+    means = table.group_by("method", maintain_order=True).agg(pl.col("value").mean(), pl.len())
+    means = means.filter(len=len(chosen)).drop("len")
+    return pl.concat([table, means] if len(chosen) > 1 else [table], how="diagonal")
+
+
+def _draw_choices(data: pl.DataFrame, ax: Axes) -> None:
+    lines, entries = _lines(data), {}
+    for method, (text, colour, place, height) in _CHOICES.items():
+        if (rows := data.filter(method=method)).is_empty():
+            continue
+        entries[text] = look(colour, "s", "")
+        at = [lines[name] + place for name in rows["dataset"]]
+        ax.barh(at, 100 * rows["value"], height, color=colour)
+        if method == CHOSEN:
+            ax.hlines(at, 100 * rows["ci_low"], 100 * rows["ci_high"], color=INK, lw=0.8)
+    _finish(data, ax, "top-1 accuracy, %", entries)
+
+
+choices = Figure(
+    name="chosen",
+    short="What the labels choose, a backbone or a method, beside the oracle, by dataset.",
+    caption=(
+        "Top-1 accuracy of the method that cross-validation on the support chooses, with 95 % "
+        "intervals over images, of the backbone that is best on the support, under the same head, "
+        "and of the oracle, which knows a right backbone for each image, under the head where it "
+        "is largest; at the most labelled images, means over draws."
+    ),
+    source="evaluate",
+    data=_choices,
+    draw=_draw_choices,
+    size=lambda data: (COLUMN, 0.24 * max(3, data["dataset"].n_unique()) + _BELOW),
 )
 
 

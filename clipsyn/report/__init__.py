@@ -18,6 +18,7 @@ FIGURES = Registry(
         "accuracy-matrix": "clipsyn.analyses.accuracy.view:accuracy_matrix",
         "upset": "clipsyn.analyses.oracle.view:upset",
         "venn": "clipsyn.analyses.oracle.view:venn",
+        "chosen": "clipsyn.evaluation.figures:choices",
         "gains": "clipsyn.evaluation.figures:gains",
         "few-shot": "clipsyn.evaluation.figures:few_shot",
         "reliability": "clipsyn.analyses.representation.view:reliability",

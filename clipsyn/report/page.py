@@ -38,7 +38,7 @@ _WIDE = 4.5  # inches, from which on a figure has the page's width
 _FEW = 100  # labelled images, below which an interval spans ten points and more
 _SECTIONS: dict[str, Sequence[str]] = {  # with their figures
     "alone": ["accuracy-matrix"],
-    "combined": ["gains", "few-shot", "router-weights"],
+    "combined": ["chosen", "gains", "few-shot", "router-weights"],
     "together": ["upset", "venn", "error-consistency"],
     "perturbed": ["severity"],
     "cost": ["pareto"],

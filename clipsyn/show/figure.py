@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
@@ -182,7 +183,7 @@ class Figure:
     sentence or two; the page has it below the figure and as its text for a screen reader. size: of
     the data, without a key. tidy: whether its frame has the columns of
     `clipsyn.evaluation.results.frame.RESULT`; `data` sees for itself what another frame has. about:
-    of the data, what it is of, in the text below it.
+    of the data, what it is of; in the text below it, and above it as a heading.
     """
 
     name: str  # "accuracy-matrix"
@@ -200,12 +201,21 @@ class Figure:
         about = self.about(printable_frame(data))
         return f"{self.caption} {about[:1].upper()}{about[1:]}{'.' if about else ''}".strip()
 
-    def __call__(self, data: pl.DataFrame) -> Axes:
-        """Draw what `data` has made of a frame, on axes of its own."""
+    def __call__(self, data: pl.DataFrame, *, heading: bool = False) -> Axes:
+        """Draw what `data` has made of a frame, on axes of its own.
+
+        heading: say above it what it is of.
+        """
         shown = printable_frame(data)
         with canvas(*self.size(shown)) as ax:
             self.draw(shown, ax)
             figure = cast("drawing.Figure", ax.figure)
+            if heading:
+                above = fill(self.about(shown), int(figure.get_figwidth() / _LETTER))
+                top = figure.legends or [figure.legend([], [], loc="outside upper left")]
+                top[0].set_title(above)
+                top[0].get_title().set(size=7)
+                top[0].set_alignment("left")
             for key in figure.legends:  # it takes nothing from the room of the data
                 inches = key.get_window_extent().height / figure.dpi
                 figure.set_figheight(figure.get_figheight() + inches)

@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.figures import few_shot, gains
+from clipsyn.evaluation.figures import choices, few_shot, gains
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.tables import BEST
 
@@ -144,6 +144,41 @@ def test_gains_are_over_the_backbones_of_one_head():
     assert_frame_equal(gains.data(pl.concat([lda, GAINS, probe])), gains.data(GAINS))
     with pytest.raises(UsageError, match=r"heads, lda, linear-probe, .*: name it with heads=…"):
         gains.data(pl.concat([lda, probe]))
+
+
+# chosen
+
+
+def choice(dataset, accuracy, over, **more):
+    about = {"head": "chosen", "shots": 4, "seed": 0} | more
+    return row(dataset, "chosen", accuracy, **about), gain(dataset, "chosen", over, **about)
+
+
+CHOICES = tidy(
+    *choice("birds", 0.3, 0.05, shots=1),
+    *choice("birds", 0.5, 0.1),
+    *choice("birds", 0.6, -0.1, seed=1),
+    *choice("birds", 0.1, -0.3, classes="base"),
+    *choice("cars", 0.9, 0.2),
+    row("birds", "oracle", 0.8, head="lda", shots=4),
+    row("cars", "oracle", 0.95, head="lda", shots=4),
+    row("birds", "oracle", 0.7),
+    row("cars", "oracle", 0.75),
+)
+
+
+def test_bars_of_choices_are_means_over_draws_at_the_most_shots():
+    assert by_method(choices.data(CHOICES), "value") == {
+        ("birds", "oracle"): (0.8,),
+        ("cars", "oracle"): (0.95,),
+        ("birds", "best-single"): (pytest.approx(0.55),),  # 0.5 - 0.1 and 0.6 + 0.1
+        ("cars", "best-single"): (pytest.approx(0.7),),
+        ("birds", "chosen"): (pytest.approx(0.55),),
+        ("cars", "chosen"): (0.9,),
+        (None, "oracle"): (pytest.approx(0.875),),
+        (None, "best-single"): (pytest.approx(0.625),),
+        (None, "chosen"): (pytest.approx(0.725),),
+    }
 
 
 # few-shot

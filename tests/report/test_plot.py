@@ -200,6 +200,15 @@ def _beyond(canvas: Canvas) -> list[float]:
     return [inches for inches in over if inches > 0.02]
 
 
+def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data):
+    ax, about = figure(data, heading=True), " ".join(figure.about(data).split())
+    texts = [" ".join(text.get_text().split()) for text in ax.figure.findobj(Text)]
+    assert not about or about in texts
+    assert _beyond(ax.figure) == []
+    if about:
+        assert about not in " ".join(it.get_text() for it in figure(data).figure.findobj(Text))
+
+
 def test_an_empty_frame_has_a_sentence(figure, frame):
     with pytest.raises(UsageError, match=r"^there (is|are) no .*: .*clipsyn"):
         figure.data(frame.clear())
