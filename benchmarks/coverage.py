@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.diversity.measure import numbers as of_diversity
 from clipsyn.analyses.oracle.measure import numbers as of_oracle
-from clipsyn.analyses.predicted import Predicted, share
+from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation.measures import similarities
 from clipsyn.analyses.robustness.measure import numbers as of_robustness
 from clipsyn.analyses.robustness.trials import Trial, conditions
 from clipsyn.analyses.selective.measures import kept_of, risk_coverage, told_apart
 from clipsyn.evaluation.paired import Sides, difference
-from clipsyn.evaluation.results.frame import Measured
+from clipsyn.evaluation.results.frame import Measured, share
 from clipsyn.evaluation.score import Scorer
 from clipsyn.methods.numerics.metrics import Score, judge
 from clipsyn.names import FeatureKey

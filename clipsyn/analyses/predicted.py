@@ -7,26 +7,22 @@ fit or choose on a support need `clipsyn.analyses.fitted`, too.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, row
+from clipsyn.evaluation.results.frame import Measured, Row, row
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.methods.numerics.metrics import Score, judge, scored
+from clipsyn.methods.numerics.metrics import judge, scored
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.settings import SINGLE
-from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import share_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.overlap import alike_notes
@@ -240,40 +236,3 @@ def _note_alike(group: Predicted, noted: set[str]) -> None:
         if note not in noted:
             noted.add(note)
             _LOG.info("note: %s", note)
-
-
-def share(metric: str, hits: int, images: Images) -> Measured:
-    """Of the samples that show some images, with Wilson's interval; NaN without any."""
-    n = len(images)
-    return Measured(metric, Score(hits / n if n else math.nan, n), share_interval(hits, images))
-
-
-def gain(
-    metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_], images: Images
-) -> Measured:
-    """How much more often a choice is correct than another, or than the best of several.
-
-    correct: (sample,); right: (other, sample), of the same samples, which decide which other is the
-    best; of equals the first. NaN without samples.
-    """
-    lead = correct.astype(np.int8) - right[right.sum(axis=1).argmax()]
-    return Measured(metric, mean(lead), difference_interval([lead], [images]))
-
-
-def oracle_gain(right: NDArray[np.bool_], images: Images) -> Measured:
-    """Of the oracle of right (backbone, sample), which is right wherever the best backbone is: a
-    share of the images.
-    """
-    hits = right.sum(axis=1).max(initial=0)
-    return share(OVER_BEST_ON_TEST, int(right.any(axis=0).sum() - hits), images)
-
-
-def mean(values: NDArray[Any]) -> Score:
-    """Of values (sample,); NaN without samples."""
-    n = len(values)
-    return Score(float(values.mean(dtype=np.float64)) if n else math.nan, n)
-
-
-def estimate(metric: str, value: float | NDArray[np.float64], n: int) -> Measured:
-    """A number without an interval."""
-    return Measured(metric, Score(float(value), n), None)

@@ -15,12 +15,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, TooFewSamples
 from clipsyn.evaluation.plan import Comparison, Result, Task, is_random
-from clipsyn.evaluation.results.files import Predicted
-from clipsyn.evaluation.results.frame import Measured, Row, row
+from clipsyn.evaluation.results.files import predicted
+from clipsyn.evaluation.results.frame import Measured, Row, estimate, gain, row
 from clipsyn.evaluation.score import Combined, Shown
 from clipsyn.methods.chosen import choose
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
@@ -28,7 +29,6 @@ from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS, ZERO_SHOT
 from clipsyn.methods.heads.base import Head
-from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.numerics.samples import halves
 from clipsyn.methods.pool import Pool
 from clipsyn.show.table import shots_text
@@ -57,7 +57,7 @@ class Finished(NamedTuple):
     """A fit with all of its rows, or a note on why nothing of a task can be fitted."""
 
     rows: list[Row]
-    predicted: list[tuple[int, Predicted]]  # with their target
+    predicted: list[pl.DataFrame]  # as `PREDICTIONS`, of a method each
     note: str = ""
 
 
@@ -192,7 +192,7 @@ class Study:
                 about = result.about | {"choice": method and method.choice}
                 finished.rows.extend(row(one, **about) for one in measured[subject])
                 if self.comparison.settings.predictions_file and result.has_predictions:
-                    finished.predicted.append((target, _predicted(shown, result, said)))
+                    finished.predicted.append(_predicted(shown, result, said))
         return finished
 
     def _numbers(
@@ -223,21 +223,22 @@ class Study:
             plain = self._heads.get((ZERO_SHOT, None)) if method.choice else None
             if plain:
                 over = plain.shown[result.target].scorer.right[str(plain.best)]
-                yield scorer.gain("gain_over_zero_shot", scorer.is_right(said.judged), over)
+                right = scorer.is_right(said.judged)
+                yield gain("gain_over_zero_shot", right, over[None], scorer.images)
             learned = getattr(method.ensemble, "sampled_", on.n)
-            yield Measured("fit_seconds", Score(on.seconds + method.seconds, learned), None)
-            n = len(said.judged.prediction)
-            yield Measured("predict_seconds", Score(said.seconds, n), None)
+            yield estimate("fit_seconds", on.seconds + method.seconds, learned)
+            yield estimate("predict_seconds", said.seconds, len(said.judged.prediction))
 
 
-def _predicted(shown: Shown, result: Result, said: Combined | None) -> Predicted:
+def _predicted(shown: Shown, result: Result, said: Combined | None) -> pl.DataFrame:
     """What it predicts for the samples that count, as class indices of the dataset."""
     target, rows = shown.target, shown.scorer.rows
     judged = said.judged if said else shown.scorer.singles[str(result.backbone)]
     is_guess = bool(target.reader.silent) if said else result.backbone in target.reader.unsure
     classes = np.arange(target.n_classes) if target.subset is None else np.asarray(target.subset)
-    return Predicted(
+    return predicted(
         result.fingerprint,
+        target.reader.samples,
         target.rows[rows],
         classes[judged.prediction[rows]],
         None if is_guess else judged.confidence[rows],

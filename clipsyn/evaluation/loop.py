@@ -94,9 +94,8 @@ def measure(
         run = _in_workers(affordable, workers) if workers > 1 else _run(affordable)
         for task, finished in run:
             results.add(pl.DataFrame(finished.rows, schema=RESULT))
-            samples = task.comparison.samples()
-            for target, predicted in finished.predicted:
-                predictions.add(predicted.frame(samples[target]))
+            for predicted in finished.predicted:
+                predictions.add(predicted)
             budget.count(finished.rows)
             if finished.note:
                 _say(finished.note, said)

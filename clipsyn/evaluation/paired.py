@@ -8,7 +8,7 @@ one piece of evidence in all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import PairedSettings, predictions_of
-from clipsyn.evaluation.results.files import DAMAGE, collect, scan, shots_asked
+from clipsyn.evaluation.results.files import ask, collect, shots_asked
 from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, backbones, in_order
 from clipsyn.evaluation.tables import BEST
 from clipsyn.methods.ensembles import CHOSEN
@@ -27,7 +27,7 @@ from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, takes
 from clipsyn.stats.differences import crossed, holm, paired
 from clipsyn.stats.images import Images, shown_by_all
-from clipsyn.store.select import matching, terms_of
+from clipsyn.store.select import chosen_names
 from clipsyn.text import advised
 
 PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
@@ -98,13 +98,15 @@ def measure(
     methods = _compared_methods(there, path, settings, named)
     if first is None and CHOSEN in methods:
         first = CHOSEN
-    shots, predictions = max(there["shots"], key=in_order), scan(predictions_of(path))
+    shots = max(there["shots"], key=in_order)
     learned = there.filter(pl.col("shots") != UNFITTED)
     fitted = {*learned["method"], *[BEST] * len(_singles(learned, settings))}
     rows: list[Row] = []
     for keys, part in there.group_by(PLACE, maintain_order=True):
         of_datasets = part.partition_by("dataset", maintain_order=True)
-        sets = [_answered(of_one, settings, methods, predictions) for of_one in of_datasets]
+        sets = [
+            _answered(of_one, settings, methods, predictions_of(path)) for of_one in of_datasets
+        ]
         images = Images.of_sets([marks for *_, marks in sets])
         for pair in combinations(methods, 2):
             about = dict(zip(PLACE, keys, strict=True)) | {"head": settings.head}
@@ -137,13 +139,16 @@ def _fitted(path: Path, settings: PairedSettings) -> pl.DataFrame:
     chose.
     """
     rows = collect(path).filter(metric="acc1")
-    kept = scan(predictions_of(path)).select(pl.col("fingerprint").unique())
-    there = rows.join(kept.collect(engine="streaming"), on="fingerprint", how="semi")
+    every = pl.col("fingerprint").unique()
+    kept = ask(predictions_of(path), lambda it: it.select(every).collect(engine="streaming"))
+    there = rows.join(kept, on="fingerprint", how="semi")
     for column in ("dataset", "split", "perturbation", "prompts"):
         terms = getattr(settings, column if column == "prompts" else f"{column}s")
-        names = _selected(column, terms, there[column].unique(), path)
+        names = chosen_names(column, terms, there[column].unique(), f"Looked for in {path}.")
         there = there.filter(pl.col(column).is_in(names))
-    members = _selected("backbone", settings.backbones, backbones(there), path)
+    members = chosen_names(
+        "backbone", settings.backbones, backbones(there), f"Looked for in {path}."
+    )
     there = there.filter(pl.col("backbones").list.set_difference(members).list.len() == 0)
     if there.is_empty():
         raise UsageError(
@@ -156,20 +161,6 @@ def _fitted(path: Path, settings: PairedSettings) -> pl.DataFrame:
     is_alone = pl.col("head").is_in([settings.head, CHOSEN])
     method = pl.when(is_alone).then(METHOD).otherwise(pl.concat_str("head", pl.lit("+"), METHOD))
     return there.filter(pl.col("shots").is_in([UNFITTED, shots])).with_columns(method=method)
-
-
-def _selected(
-    kind: str, terms: Collection[str] | None, known: Collection[str], path: Path
-) -> list[str]:
-    """The known names that pass a filter, all without one; UnknownName where none does."""
-    if terms is None:
-        return [*known]
-    kept: list[str] = []
-    for term in terms_of(kind, terms):
-        if not (there := matching(term, known)):
-            raise unknown_name(kind, term, known, f"Looked for in {path}.")
-        kept += there
-    return [name for name in known if name in kept]
 
 
 def _singles(there: pl.DataFrame, settings: PairedSettings) -> list[str]:
@@ -214,11 +205,11 @@ Answered = tuple[str, dict[str, Draws], NDArray[np.uint64]]
 
 
 def _answered(
-    there: pl.DataFrame, settings: PairedSettings, methods: Sequence[str], every: pl.LazyFrame
+    there: pl.DataFrame, settings: PairedSettings, methods: Sequence[str], path: Path
 ) -> Answered:
     singles = sorted(_singles(there, settings)) if BEST in methods else []
     wanted = there.filter(pl.col("method").is_in([*methods, *singles]))
-    right, marks = read_right(every, there["dataset"][0], [*wanted["fingerprint"]])
+    right, marks = read_right(path, there["dataset"][0], [*wanted["fingerprint"]])
     drawn: dict[str, dict[int | None, NDArray[np.bool_]]] = {}
     for row in wanted.iter_rows(named=True):
         drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
@@ -236,20 +227,14 @@ def _answered(
 
 
 def read_right(
-    every: pl.LazyFrame, dataset: str, fingerprints: Sequence[str]
+    path: Path, dataset: str, fingerprints: Sequence[str]
 ) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.uint64]]:
     """By fingerprint where a method is right, (sample,), and `SampleTable.marks` of the images.
 
-    every: rows of a file. Samples are those that all of the fingerprints have.
+    Samples are those that all of the fingerprints have.
     """
-    of_these = every.filter(pl.col("fingerprint").is_in(fingerprints), dataset=dataset)
-    try:
-        rows = of_these.drop("confidence").collect()
-    except (OSError, *DAMAGE) as error:
-        said = str(error).partition("\n")[0]
-        raise UsageError(
-            f"predictions of {dataset} cannot be read, or changed meanwhile: {said}; try again"
-        ) from error
+    of_these = pl.col("fingerprint").is_in(fingerprints)
+    rows = ask(path, lambda it: it.filter(of_these, dataset=dataset).drop("confidence").collect())
     parts = {str(name): one for (name,), one in rows.group_by("fingerprint", maintain_order=True)}
     first = next(iter(parts.values()), rows)
     if any(not one["sample_id"].equals(first["sample_id"]) for one in parts.values()):
@@ -318,24 +303,14 @@ class Sides(NamedTuple):
         """(draw, sample): 1 where the first alone is right, -1 where the second alone is."""
         return self.first.astype(np.int8) - self.second
 
-    def only(self) -> tuple[float, float]:
-        """Numbers of images that one alone gets right, means over draws."""
-        first, second = (np.count_nonzero(self.lead == sign) for sign in (1, -1))
-        return first / len(self.first), second / len(self.first)
-
-    def mcnemar(self, images: Images) -> float:
-        """p over images alone, that both are right as often; the draws and copies of an image go
-        together.
-        """
-        return paired(images.sums(self.lead.T).sum(axis=1).astype(np.int64))
-
 
 def difference(sides: Sequence[Sides], images: Sequence[Images]) -> Row:
     """How much more often the first of two methods is right: the mean over datasets, as in `PAIRS`.
 
     images: as `clipsyn.stats.differences.crossed` takes them. Where nothing is drawn, and where
-    there is one draw, p is over images alone: McNemar's of one dataset. With several draws it is
-    over draws and images, and no smaller than McNemar's.
+    there is one draw, p is over images alone: McNemar's of one dataset, for which the draws and
+    copies of an image go together. With several draws it is over draws and images, and no smaller
+    than McNemar's.
     """
     lead, is_mean = [one.lead for one in sides], len(sides) > 1
     several = crossed(lead, images, [one.drawn for one in sides])
@@ -345,9 +320,10 @@ def difference(sides: Sequence[Sides], images: Sequence[Images]) -> Row:
         fewest = 2.0 ** min(0, 1 - len(np.unique(np.concatenate(differing))))
         p_value = max(alone.p_value(), fewest)
     else:
-        p_value = sides[0].mcnemar(images[0])
+        p_value = paired(images[0].sums(lead[0].T).sum(axis=1).astype(np.int64))
     draws = max(one.draws for one in sides)
     together = several.p_value() if draws else math.nan
+    only = [np.count_nonzero(lead[0] == sign) / len(lead[0]) for sign in (1, -1)]
     first = float(np.mean([one.first.mean() for one in sides]))
     second = float(np.mean([one.second.mean() for one in sides]))
     return {
@@ -360,7 +336,7 @@ def difference(sides: Sequence[Sides], images: Sequence[Images]) -> Row:
         "difference": first - second,
         **dict(zip(("ci_low", "ci_high"), alone.interval(), strict=True)),
         **dict(zip(("both_low", "both_high"), several.interval(), strict=True)),
-        **dict(zip(("only_first", "only_second"), sides[0].only(), strict=True)),
+        **dict(zip(("only_first", "only_second"), only, strict=True)),
         "mcnemar": p_value,
         "p": p_value if math.isnan(together) else max(together, p_value),
         **dict.fromkeys(("only_first", "only_second", "mcnemar") if is_mean else ()),

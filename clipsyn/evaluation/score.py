@@ -19,13 +19,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.evaluation.results.frame import IF_ALIKE, OVER_BEST_ON_TEST, Measured
+from clipsyn.evaluation.results.frame import (
+    IF_ALIKE,
+    OVER_BEST_ON_TEST,
+    Measured,
+    estimate,
+    gain,
+    mean,
+    oracle_gain,
+    relative_gain,
+    share,
+)
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.heads.base import Head, ZeroShot
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
     Judged,
-    Score,
     calibration_floor,
     class_accuracy,
     expected_calibration_error,
@@ -35,15 +44,12 @@ from clipsyn.methods.numerics.metrics import (
     mean_per_class_recall,
 )
 from clipsyn.methods.pool import Pool, on_disk
-from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
-    Interval,
     mean_loss_interval,
     mean_per_class_interval,
     mean_share_interval,
     pearson,
-    share_interval,
 )
 from clipsyn.store.pools import PoolReader
 
@@ -232,7 +238,7 @@ class Scorer:
         Other backbones matter only in that they decide which samples count.
         """
         right, predicted = self.is_right(judged), judged.prediction[self.rows]
-        yield self._accuracy(right)
+        yield share("acc1", int(right.sum()), self.images)
         recall = mean_per_class_recall(predicted, self._labels, self.classes)
         interval = mean_per_class_interval(right, self._labels, self.images)
         yield Measured("mean_per_class_recall", recall, interval)
@@ -240,7 +246,7 @@ class Scorer:
             return
         nll, brier, confidence = (values[self.rows] for values in judged[1:])
         for metric, losses in (("nll", nll), ("brier", brier)):
-            yield self._mean(metric, losses, mean_loss_interval(losses, right, self.images))
+            yield Measured(metric, mean(losses), mean_loss_interval(losses, right, self.images))
         ece = expected_calibration_error(confidence, right)
         yield Measured("ece", ece, None)  # too high by chance, of which no interval knows
         yield Measured("ece_floor", calibration_floor(confidence), None)
@@ -256,8 +262,8 @@ class Scorer:
         """
         yield from self.metrics(judged, probabilities=probabilities)
         right = self.is_right(judged)
-        yield self.gain(OVER_BEST_ON_TEST, right, self.best)
-        yield self._relative(right, self.best)
+        yield gain(OVER_BEST_ON_TEST, right, self.best[None], self.images)
+        yield relative_gain(right, self.best, self.images)
         yield from self.over_chosen(right, chosen)
 
     def over_chosen(self, right: Right, chosen: Right | None) -> Iterator[Measured]:
@@ -267,21 +273,21 @@ class Scorer:
         correlate as their parts do over images.
         """
         if chosen is not None:
-            yield self.gain("gain", right, chosen)
+            yield gain("gain", right, chosen[None], self.images)
             value = pearson(self._uneven, right.astype(np.int8) - chosen).value
             if not isnan(value):
-                yield Measured(IF_ALIKE, Score(value, self.n), None)
+                yield estimate(IF_ALIKE, value, self.n)
 
     def oracle(self) -> Iterator[Measured]:
         """Accuracy and gains of the oracle, and acc1_independent: its accuracy if errors were
         independent within each class.
         """
-        yield self._accuracy(self.anyone)
-        mark = independent_oracle(*class_accuracy(np.stack([*self.right.values()]), self._labels))
-        yield Measured("acc1_independent", Score(mark, self.n), None)
-        lead = self.anyone & ~self.best  # the oracle is right wherever the best is
-        yield self._mean(OVER_BEST_ON_TEST, lead, share_interval(int(lead.sum()), self.images))
-        yield self._relative(self.anyone, self.best)
+        yield share("acc1", int(self.anyone.sum()), self.images)
+        right = np.stack([*self.right.values()])
+        mark = independent_oracle(*class_accuracy(right, self._labels))
+        yield estimate("acc1_independent", mark, self.n)
+        yield oracle_gain(right, self.images)
+        yield relative_gain(self.anyone, self.best, self.images)
 
     def diversity(self) -> Iterator[Measured]:
         """How differently the backbones predict: means over all pairs of them.
@@ -292,31 +298,12 @@ class Scorer:
         predicted = [judged.prediction[self.rows] for judged in self.singles.values()]
         differ = ("disagreement", _differing(predicted)), ("error_inconsistency", self._uneven)
         for metric, values in differ:
-            yield self._mean(metric, values, mean_share_interval([values], [self.images]))
+            yield Measured(metric, mean(values), mean_share_interval([values], [self.images]))
 
     @cached_property
     def _uneven(self) -> NDArray[np.float32]:
         """(counted sample,) share of the pairs of backbones of which exactly one is right."""
         return _differing([*self.right.values()])
-
-    def gain(self, metric: str, right: Right, reference: Right) -> Measured:
-        """Accuracy of one minus that of another, which may be of another head."""
-        lead = right.astype(np.int8) - reference
-        return self._mean(metric, lead, difference_interval([lead], [self.images]))
-
-    def _accuracy(self, right: Right) -> Measured:
-        return self._mean("acc1", right, share_interval(int(np.count_nonzero(right)), self.images))
-
-    def _mean(self, metric: str, values: NDArray[np.generic], interval: Interval) -> Measured:
-        value = float(values.mean(dtype=np.float64)) if self.n else float("nan")
-        return Measured(metric, Score(value, self.n), interval)
-
-    def _relative(self, right: Right, reference: Right) -> Measured:
-        base = float(reference.mean()) if self.n else 0.0
-        value = (float(right.mean()) - base) / base if base > 0 else float("nan")
-        low, high = ratio_interval([right], [reference], [self.images])
-        interval = Interval(low - 1, high - 1)
-        return Measured(f"relative_{OVER_BEST_ON_TEST}", Score(value, self.n), interval)
 
 
 def _differing(values: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

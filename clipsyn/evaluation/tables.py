@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import ALONE, OVER_BEST_ON_TEST, Numbers, Row
+from clipsyn.evaluation.results.frame import ALONE, OVER_BEST_ON_TEST, Numbers, Row, in_order
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
 from clipsyn.names import CLEAN
-from clipsyn.settings import FULL, SINGLE, UNFITTED
+from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.show.table import (
     Cell,
     Table,
@@ -26,6 +26,7 @@ from clipsyn.show.table import (
     mean_of,
     paragraph,
     percent_cell,
+    shots_text,
 )
 from clipsyn.show.tables import Measure, measures_table
 from clipsyn.show.titles import WIDTH, common, mean_over, title, where
@@ -182,7 +183,7 @@ def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: st
                 rows[str(method)][name] = {"value": mean.value} | ends
     columns = [Measure(name, name, best="most", cell=_with_ends) for name in datasets]
     columns += [_MEAN] * (len(datasets) > 1)
-    return _table(rows, [*columns, *_GAINS], title(about, _fitted_on(_shots(frame))))
+    return _table(rows, [*columns, *_GAINS], title(about, *map(shots_text, _shots(frame)[-1:])))
 
 
 def _with_ends(row: Mapping[str, Any]) -> Cell:
@@ -214,7 +215,7 @@ def by_shots(frame: pl.DataFrame, about: str) -> Tables:
 def by_perturbation(frame: pl.DataFrame, labels: Sequence[str], about: str) -> Table:
     """A line a method, a column a perturbation: means over datasets, at the most shots."""
     last = at_most_shots(frame)
-    phrases = "by perturbation", _fitted_on(_shots(frame)), mean_over(frame, ["dataset"])
+    phrases = "by perturbation", *map(shots_text, _shots(frame)[-1:]), mean_over(frame, ["dataset"])
     columns = {label: last.filter(perturbation=label) for label in labels}
     return _means(columns, title(about, *phrases))
 
@@ -244,12 +245,6 @@ def _table(rows: Mapping[str, Numbers], columns: Sequence[Measure], title: str) 
     return measures_table(lines, columns, fair, title=title)
 
 
-def _fitted_on(shots: Sequence[str]) -> str:
-    if not shots:
-        return ""
-    return "the whole support" if shots[-1] == FULL else f"{shots[-1]} shots"
-
-
 def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
     """Methods at the most shots there are of each dataset."""
     parts = [
@@ -265,5 +260,4 @@ def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
 
 
 def _shots(frame: pl.DataFrame) -> list[str]:
-    there = set(frame["shots"].drop_nulls())
-    return [*sorted(there - {FULL}, key=int), *(there & {FULL})]
+    return sorted(set(frame["shots"].drop_nulls()), key=in_order)

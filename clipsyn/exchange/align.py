@@ -18,7 +18,6 @@ from clipsyn.exchange.parts import (
     called,
     class_indices,
     predicted_indices,
-    short,
 )
 from clipsyn.methods.numerics.logits import finite_rows
 from clipsyn.methods.pool import NO_LABEL
@@ -61,7 +60,7 @@ def check_parts(parts: Sequence[Part]) -> None:
         twice = [name for name, count in Counter(part.ids or ()).items() if count > 1]
         if twice:
             raise DatasetError(
-                f"{part}: {len(twice)} ids occur more than once ({short(twice[:3])}): an id is one "
+                f"{part}: {len(twice)} ids occur more than once ({few(twice[:3])}): an id is one "
                 "image"
             )
         cell = part.backbone, part.perturbation, part.prompts
@@ -168,8 +167,8 @@ def _check_ids(
     unknown = [name for name in ids if name not in known]
     if len(unknown) == len(ids):
         raise DatasetError(
-            f"{part}: none of its {len(ids):,} ids is one of the samples ({short(ids[:2])} …; the "
-            f"samples are called {short(sorted(known)[:2])} …)"
+            f"{part}: none of its {len(ids):,} ids is one of the samples ({few(ids[:2])} …; the "
+            f"samples are called {few(sorted(known)[:2])} …)"
         )
     if intersect and unknown:
         _LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")

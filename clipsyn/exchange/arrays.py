@@ -6,7 +6,6 @@ these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
 
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 import zipfile
@@ -22,10 +21,10 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.parts import Part, Texts, as_logits, short
+from clipsyn.exchange.parts import Part, Texts, as_logits
 from clipsyn.names import parse_perturbation
 from clipsyn.store.files import PROMPTS
-from clipsyn.text import check_pickle, foreign
+from clipsyn.text import check_pickle, few, foreign
 
 TORCH = (".pt", ".pth")
 SUFFIXES = (".npy", ".npz", *TORCH)
@@ -38,8 +37,6 @@ _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
 _IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
 _LABELS = ("labels", "label", "targets", "y")
 _ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
-_LOGARITHM = 10  # models have a factor of 14 or more; its logarithm, their parameter, is below 5
-_LOG = logging.getLogger("clipsyn")
 
 
 def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part:
@@ -88,20 +85,15 @@ def _texts_of(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> T
             f"{path} has class embeddings and not one logit_scale, the factor of the logits: 100 "
             "for OpenAI's models"
         )
-    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or not embeddings.size:
-        raise DatasetError(
-            f"{path}: class embeddings are numbers (class, embed), not {embeddings.dtype} "
-            f"{embeddings.shape}"
-        )
-    values, factor = embeddings.astype(np.float64), float(scale.reshape(-1)[0])
+    is_matrix = embeddings.ndim == 2 and embeddings.dtype.kind in "fiu" and embeddings.size
+    values = embeddings.astype(np.float64) if is_matrix else np.zeros((1, 1))
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     if not (np.isfinite(norms) & (norms > 0)).all():
-        raise DatasetError(f"{path}: class embeddings are finite, and none is of norm 0")
-    if factor < _LOGARITHM:
-        _LOG.info(
-            f"note: logits are {factor:g} times the cosines; if {factor:g} is the logarithm of the "
-            f"factor, write logit_scale={np.exp(factor):.4g}"
+        raise DatasetError(
+            f"{path}: class embeddings are finite numbers (class, embed), and none is of norm 0, "
+            f"not {embeddings.dtype} {embeddings.shape}"
         )
+    factor = float(scale.reshape(-1)[0])
     unit = values if (abs(norms - 1) < _ROUNDED).all() else values / norms
     return {prompts: (unit.astype(np.float32), factor)}
 
@@ -119,7 +111,7 @@ def cached_features(folder: Path, split: str) -> Path | None:
         if name in there:
             return there[name]
     raise DatasetError(
-        f"{folder} has no features_{split}.pt: choose one of {short(sorted(there))} with split=…"
+        f"{folder} has no features_{split}.pt: choose one of {few(sorted(there))} with split=…"
     )
 
 
@@ -163,7 +155,7 @@ def _find(
         which = f"several ({', '.join(there)}): choose with kind=…" if there else "none"
         raise DatasetError(
             f"{path} should hold one array of logits, embeddings or predictions, and holds {which};"
-            f" its arrays are {short(list(arrays))}"
+            f" its arrays are {few(list(arrays))}"
         )
     return next(iter(there.items()))
 

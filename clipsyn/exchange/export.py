@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -30,7 +28,7 @@ from clipsyn.methods.pool import as_labels
 from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.settings import defaults
-from clipsyn.show.frames import guarded_output, read_parquet
+from clipsyn.show.frames import folder_whole, read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import check_format, exists, folder_name
@@ -176,7 +174,7 @@ def export(
         raise unknown_name("layout", layout, LAYOUTS)
     if exists(output) and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already: give a new folder, or remove it")
-    with guarded_output(output), _whole(output) as folder:
+    with folder_whole(output) as folder:
         counter = progress.add("exporting", len(keys), unit="cells")
         files: dict[str, str] = {}  # and the split of each
         for key in keys:
@@ -206,17 +204,6 @@ def _how_to_read(layout: str, files: Mapping[str, str]) -> tuple[list[str], dict
     configs = [{"config_name": name, "data_files": of} for name, of in tables.items()]
     line = f'```text\nload_dataset(NAME, "{configs[0]["config_name"]}")\n```'
     return [*read, line], {"configs": configs}
-
-
-@contextmanager
-def _whole(output: Path) -> Iterator[Path]:
-    """A folder that takes the place of `output` when it is complete."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        partial = Path(folder, output.name)
-        partial.mkdir()
-        yield partial
-        partial.rename(output)
 
 
 # What `clipsyn import` makes of it

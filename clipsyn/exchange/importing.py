@@ -25,7 +25,7 @@ from clipsyn.exchange.align import NewCell, align, check_parts, labels_of, new_t
 from clipsyn.exchange.arrays import SUFFIXES as NUMPY
 from clipsyn.exchange.arrays import cached_features, read_numpy
 from clipsyn.exchange.export import Split, read_exports
-from clipsyn.exchange.parts import Part, class_names, have_other_numbers
+from clipsyn.exchange.parts import Part, class_names
 from clipsyn.exchange.tables import ROLES, is_clip_retrieval, read_clip_retrieval, read_table
 from clipsyn.exchange.tables import SUFFIXES as TABLES
 from clipsyn.methods.numerics.metrics import accuracy
@@ -40,7 +40,6 @@ from clipsyn.store.overlap import twin_notes
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import only_dataset
 from clipsyn.store.writer import CellWriter
-from clipsyn.text import advised
 
 _LOG = logging.getLogger("clipsyn")
 IMPORTED = {  # the columns of what `import_files` returns, a row a cell
@@ -56,7 +55,6 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "was": pl.String,  # new, there (the same content) or replaced
 }
 _FORMATS = "CSV, Parquet, npy, npz and pt are read"
-_MOST = 20  # cells that have a line each in the summary
 
 
 def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> pl.DataFrame:
@@ -86,8 +84,6 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     with ExitStack() as stack:
         writers = [_written(stack, opened, *one, wanted) for one in cells]
         was = [writer.finish() for writer in writers]
-    for table, _ in datasets:
-        _say_labels(table, store)
     for dataset in dict.fromkeys(table.dataset for table, _ in datasets):
         for note in twin_notes(opened, dataset):
             _LOG.info("note: %s", note)
@@ -122,8 +118,6 @@ def _aligned(
     else:
         _check_classes(split.class_names, table.class_names, table.name)
         labels_of(parts, table.ids, table.labels, table.class_names)
-    if have_other_numbers(table.class_names):
-        _LOG.info("classes are called by numbers: what the files write are names, not indices")
     return table, align(parts, table, intersect=wanted.intersect)
 
 
@@ -242,20 +236,6 @@ def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> di
     }
 
 
-def _say_labels(table: SampleTable, store: Path) -> None:
-    """Without labels nothing can be right or wrong."""
-    if not (table.labels >= 0).any():
-        _LOG.info(
-            f"note: no image of {table.name} has a label, so there is no accuracy and no oracle: "
-            f"`{advised('rm', store, '-d', table.dataset, '-s', table.split)}`, then import true "
-            "classes, too"
-        )
-
-
 def imported_table(frame: pl.DataFrame) -> Table:
-    """A line for each of the first cells that `import_files` returns; accuracies in percent."""
-    if frame["prompts"].is_null().all():
-        frame = frame.drop("prompts")
-    more = (f"the first of {len(frame):,} cells",) if len(frame) > _MOST else ()
-    shown = frame.head(_MOST)
-    return table_of(shown, percent=["acc1"], headers={"acc1": "top-1"}, below=more)
+    """A line for each cell that `import_files` returns; accuracies in percent."""
+    return table_of(frame, percent=["acc1"], headers={"acc1": "top-1"})

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.logits import MOST_CLASSES, NO_CLASS, NONE_OF_THEM
 from clipsyn.names import CLEAN, parse_perturbation
 from clipsyn.registry import unknown_name
+from clipsyn.text import few
 
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
 _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
-_LEVEL = re.compile(r"(\d{1,9})(?:\.0*)?")
-_NAME = re.compile(r"[a-z0-9_]+")
 _LOG = logging.getLogger("clipsyn")
 INDEX = re.compile(r"-?\d+(?:\.0*)?")
 _NAMES_ONLY = "Its classes are called by numbers: write these, not indices."
@@ -68,20 +67,15 @@ def severity_label(name: str, severity: str, where: Path, *, of_row: bool) -> st
     nothing = severity.lower() in NOTHING
     if of_row and (nothing or name == CLEAN.label):
         return parse_perturbation(name).label
-    level = _LEVEL.fullmatch("0" if nothing else severity)
-    if level is None:
-        raise DatasetError(
-            f"{where}: severity '{severity}' is no whole number: write severities as 0 (clean), 1, "
-            "2, …, or a column perturbation with labels such as contrast-2"
-        )
-    if not int(level[1]):
+    level = "0" if nothing else severity.removesuffix(".0")
+    if not level.strip("0"):
         return CLEAN.label
-    if name == CLEAN.label or not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{where}: '{severity}' is a severity, of what? Add perturbation=NAME (a-z, 0-9 and _),"
-            " for instance perturbation=contrast"
+    if not level.isdecimal() or name == CLEAN.label:
+        raise DatasetError(
+            f"{where}: '{severity}' is no severity of {name}: write whole numbers, of which 0 is "
+            "clean, and say of what they are, for instance with perturbation=contrast"
         )
-    return parse_perturbation(f"{name}:{int(level[1])}").label
+    return parse_perturbation(f"{name}:{level}").label
 
 
 def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.float32]:
@@ -101,11 +95,6 @@ def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.
         )
     logits: NDArray[np.float32] = np.log(np.maximum(values, _LEAST))
     return logits
-
-
-def short(names: Sequence[str]) -> str:
-    """Names for a message, the first dozen."""
-    return ", ".join(names[:12]) + (f", … ({len(names)})" if len(names) > 12 else "")
 
 
 # Classes
@@ -135,7 +124,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     numbers = {text for text in texts if INDEX.fullmatch(text)}
     if numbers and numbers != texts:
         raise DatasetError(
-            f"classes are names and indices at once ({short(sorted(texts))}): give classes=FILE"
+            f"classes are names and indices at once ({few(sorted(texts))}): give classes=FILE"
         )
     names = _numbers(max(map(float, texts)) + 1) if numbers else tuple(sorted(texts))
     _LOG.info(f"classes: the {len(names)} that occur; classes=FILE would name them all")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.parts import INDEX, NOTHING, Part, as_logits, severity_label, short
+from clipsyn.exchange.parts import INDEX, NOTHING, Part, as_logits, severity_label
 from clipsyn.names import parse_perturbation
 from clipsyn.show.frames import read_parquet, unguarded
-from clipsyn.text import foreign
+from clipsyn.text import few, foreign
 
 SUFFIXES = (".csv", ".parquet")
 ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they are for
@@ -105,7 +105,7 @@ class Table:
             names = " or ".join(ROLES[role])
             raise DatasetError(
                 f"{self.path} has no column {names}: say which it is with columns=… ({role}=NAME); "
-                f"its columns are {short(self.frame.columns)}"
+                f"its columns are {few(self.frame.columns)}"
             )
         return self.roles[role]
 
@@ -129,7 +129,7 @@ class Table:
             if asked and asked.lower() not in by_name:
                 raise DatasetError(
                     f"{self.path} has no column {asked} for {role}, as columns=… has it; its "
-                    f"columns are {short(self.frame.columns)}"
+                    f"columns are {few(self.frame.columns)}"
                 )
             names = [asked.lower()] if asked else guesses
             if found := [by_name[name] for name in names if name in by_name]:
@@ -161,20 +161,22 @@ class Table:
         names = self._filled("backbone")
         if wanted and len(set(names)) > 1:
             raise UsageError(
-                f"{self.path} has several backbones ({short(sorted(set(names)))}), called as its "
+                f"{self.path} has several backbones ({few(sorted(set(names)))}), called as its "
                 "column says: leave backbone=… away"
             )
         return [wanted] * len(names) if wanted else names
 
     def _perturbations(self) -> Sequence[str]:
-        of_row, where = "perturbation" in self.roles, self.path
+        named = self.roles.get("perturbation")
         alone = [self.wanted.perturbation] * len(self.frame)
-        names = self.texts(self.roles["perturbation"]) if of_row else alone
+        names, where = self.texts(named) if named else alone, self.path
         if "severity" not in self.roles:
             labels = {name: parse_perturbation(name).label for name in set(names)}
             return [labels[name] for name in names]
         rows = list(zip(names, self.texts(self.roles["severity"]), strict=True))
-        of_rows = {row: severity_label(*row, where, of_row=of_row) for row in dict.fromkeys(rows)}
+        of_rows = {
+            row: severity_label(*row, where, of_row=bool(named)) for row in dict.fromkeys(rows)
+        }
         return [of_rows[row] for row in rows]
 
     def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
@@ -194,8 +196,8 @@ class Table:
             return "embeddings", (), rows_of(self.path, self.frame[lists[0]])
         if not (named := list(self._numbers)):
             raise DatasetError(
-                f"{self.path} has neither a column of predictions ({short(ROLES['prediction'])}) "
-                f"nor one of numbers for each class; its columns are {short(self.frame.columns)}"
+                f"{self.path} has neither a column of predictions ({few(ROLES['prediction'])}) "
+                f"nor one of numbers for each class; its columns are {few(self.frame.columns)}"
             )
         order = _numbered(named)
         if kind == "embeddings":
@@ -225,7 +227,7 @@ class Table:
             example = f" (there is none for '{lacking[0]}')" if lacking else ""
             raise DatasetError(
                 f"{self.path}: {len(self.known)} classes need a column each, called after the "
-                f"class or its index{example}; its columns of numbers are {short(named)}"
+                f"class or its index{example}; its columns of numbers are {few(named)}"
             )
         return order
 
@@ -240,7 +242,7 @@ class Table:
         strange = [name for name in named if name not in labels and not by_index]
         if strange and (labels or texts):
             raise DatasetError(
-                f"{self.path}: no label calls the columns {short(strange)} a class: name the "
+                f"{self.path}: no label calls the columns {few(strange)} a class: name the "
                 "prediction with columns=… (prediction=NAME), or the classes with classes=FILE"
             )
 

@@ -57,46 +57,37 @@ def settings_of(scheme: str) -> dict[str, Any]:
         return {}
     signed = any(name.startswith(_KEYS[scheme]) and name not in _NO_KEYS for name in os.environ)
     if scheme == "gs":
-        signed |= (
-            Path.home().joinpath(".config/gcloud/application_default_credentials.json").exists()
-        )
+        signed |= (Path.home() / _GCLOUD).exists()
     settings = {} if signed else {"skip_signature": True}
     if scheme != "s3":
         return settings
-    named = os.environ.get("AWS_PROFILE")
-    if named or (not signed and Path.home().joinpath(".aws").exists()):
+    if named := os.environ.get("AWS_PROFILE"):
         settings = _profile_settings(named)
     has_region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return settings if has_region else {"region": "us-east-1"} | settings
 
 
-def _profile_settings(named: str | None) -> dict[str, Any]:
+def _profile_settings(named: str) -> dict[str, Any]:
     """What AWS's own library makes of a profile: of its keys, or by `aws sso login` and its like.
 
-    Raises UsageError for a profile that was named and is not there, or cannot be signed in.
+    Raises UsageError for one that is not there, or cannot be signed in.
     """
-    settings: dict[str, Any] = {}
     try:
         from boto3.session import Session
         from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
-        if named is None:
-            return {"skip_signature": True}
         raise UsageError(
             f"the AWS profile '{named}' is read by AWS's own library: run `pip install boto3`"
         ) from None
     try:
         session = Session(profile_name=named)
-        if session.region_name:
-            settings["region"] = session.region_name
         provider = Boto3CredentialProvider(session)
         provider()  # here, where what fails can be told
     except (BotoCoreError, ValueError) as error:
-        if named is None:
-            return {"skip_signature": True, **settings}
         raise UsageError(
             f"the AWS profile '{named}' has no credentials ({one_line(error)}): see "
             "`aws configure list`"
         ) from None
-    return {"credential_provider": provider, **settings}
+    region = {"region": session.region_name} if session.region_name else {}
+    return {"credential_provider": provider, **region}

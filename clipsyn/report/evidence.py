@@ -25,20 +25,18 @@ from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.paired import measure as compare
 from clipsyn.evaluation.results.data import agreeing, check_data
-from clipsyn.evaluation.results.files import all_rows, scan
-from clipsyn.evaluation.results.frame import RESULT, SHOTS_IN_ORDER, gain_metric
+from clipsyn.evaluation.results.files import all_rows, ask, read_results
+from clipsyn.evaluation.results.frame import SHOTS_IN_ORDER, gain_metric
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES, Drawn, ReportSettings
 from clipsyn.settings import SINGLE, declared, takes
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import is_published
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.select import matching, terms_of
-from clipsyn.text import advised
+from clipsyn.store.select import chosen_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,8 +105,8 @@ class Evidence:
             ensemble=CHOSEN,
         ).sort(-SHOTS_IN_ORDER, "seed")
         first = pl.col("fingerprint").is_in(fits["fingerprint"][:1])
-        kept = scan(predictions_of(path)).filter(first)
-        rows = kept.select("sample_id", "prediction", "confidence").collect()
+        columns = "sample_id", "prediction", "confidence"
+        rows = ask(predictions_of(path), lambda it: it.filter(first).select(columns).collect())
         return {id: (answer, confidence) for id, answer, confidence in rows.iter_rows()}
 
     @property
@@ -171,7 +169,7 @@ def _given(store: FeatureStore, settings: ReportSettings) -> dict[str, pl.DataFr
         files[EVALUATE] = settings.results
     wanted = {name: getattr(settings, name) for name in declared(Selection)}
     given = {name: terms for name, terms in wanted.items() if terms is not None}
-    frames = {name: selected(read_frame(path, name), given, name) for name, path in files.items()}
+    frames = {name: selected(read_results(path), given, name) for name, path in files.items()}
     for name, frame in frames.items():
         check_data(store, frame, files[name])
     if frames:
@@ -294,7 +292,7 @@ def _frame(
         source = (
             FeatureStore.open(source)
             if is_published(source) or not is_results
-            else read_frame(path, figure.source, tidy=figure.tidy)
+            else (read_results if figure.tidy else all_rows)(path)
         )
     if isinstance(source, pl.DataFrame):
         return None, selected(source, given, figure.source)
@@ -324,35 +322,14 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
             known := [it for it in known if it not in (SINGLE, *ORACLES)]
         ):
             continue
-        kept: set[str] = set()
-        for term in terms_of(column, terms):
-            if not (there := matching(term, known)):
-                raise unknown_name(column, term, known, "Looked for in the results.")
-            kept |= {*there}
+        kept = chosen_names(column, terms, known, "Looked for in the results.")
         if column == "perturbation" and source == "robustness":
             # clean images, which all is compared with, stay; means are over what was measured
-            of_one = pl.lit(kept.issuperset(known)) | pl.col("severity").is_not_null()
+            of_one = pl.lit({*kept} == {*known}) | pl.col("severity").is_not_null()
             frame = frame.filter(pl.col(column).is_in({*kept, CLEAN.label}) & of_one)
         elif column == "ensemble":
             of_others = pl.col(column).is_null() | pl.col(column).is_in([SINGLE, *ORACLES])
             frame = frame.filter(pl.col(column).is_in(kept) | of_others)
         else:
-            frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)
-    return frame
-
-
-def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
-    """The rows of a file that a command has written; UsageError says what else it is.
-
-    source: the command, for messages. tidy: whether they have the columns of results.
-    """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
-    frame = all_rows(path)
-    lacking = ", ".join(name for name in RESULT if name not in frame.columns)
-    if tidy and lacking:
-        raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give a file that "
-            f"`{advised(source)}` wrote"
-        )
+            frame = frame.filter(listed.list.set_difference(kept).list.len() == 0)
     return frame

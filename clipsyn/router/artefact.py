@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ from clipsyn.methods.pool import Pool
 from clipsyn.names import ROUTER, fingerprint
 from clipsyn.registry import Registry
 from clipsyn.router.fit import FittedBackbone, FittedRouter, Support
+from clipsyn.show.frames import folder_whole
 from clipsyn.store.files import check_format, read_file, write_file
 from clipsyn.text import advised, foreign, parse_json
 
@@ -73,24 +71,12 @@ def save_router(
 
 
 def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
-    """Write the folder under another name, then rename it into place."""
+    """Write the folder, which is there whole or not at all."""
     check_vacant(path, replace=replace)
     text, binary = _content(router)
-    draft, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}") for _ in range(2))
-    try:
-        draft.mkdir(parents=True)
+    with folder_whole(path) as draft:
         write_file(draft / ARRAYS, binary)
         write_file(draft / DESCRIPTION, text.encode())
-        with suppress(FileNotFoundError):
-            path.rename(old)
-        draft.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_vacant(path: Path, *, replace: bool) -> None:

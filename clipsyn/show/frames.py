@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EISDIR, ENOENT
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import polars as pl
@@ -102,6 +103,27 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def folder_whole(path: Path) -> Iterator[Path]:
+    """A folder that takes the place of `path`, and of what is there, when it is complete.
+
+    Raises UsageError if it cannot be written.
+    """
+    with guarded_output(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
+            made, old = Path(beside, path.name), Path(beside, "old")
+            made.mkdir()
+            yield made
+            if path.exists():
+                path.rename(old)
+            try:
+                made.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:

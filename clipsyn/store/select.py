@@ -110,6 +110,18 @@ def _names(meant: Mapping[str, list[list[str]]]) -> dict[str, set[str]]:
     return {dimension: set().union(*terms) for dimension, terms in meant.items()}
 
 
+def chosen_names(
+    kind: str, terms: Collection[str] | None, known: Collection[str], where: str
+) -> list[str]:
+    """The known names that a term means, all without any; UnknownName for a term of none."""
+    kept: set[str] = {*known} if terms is None else set()
+    for term in () if terms is None else terms_of(kind, terms):
+        if not (there := matching(term, known)):
+            raise unknown_name(kind, term, known, where)
+        kept |= {*there}
+    return [name for name in known if name in kept]
+
+
 def matching(term: str, names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name == term or fnmatchcase(name, term))
 

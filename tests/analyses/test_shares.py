@@ -2,16 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsyn.analyses.predicted import gain, oracle_gain, share
+from clipsyn.evaluation.results.frame import gain, oracle_gain
 from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import wilson_interval
-
-
-def test_a_share_has_wilsons_interval():
-    metric, score, interval = share("acc1", 3, Images.of(np.arange(8)))
-    assert (metric, score.value, score.n) == ("acc1", 3 / 8, 8)
-    assert interval == wilson_interval(3, 8)
 
 
 def test_a_gain_is_over_the_best_single_backbone():

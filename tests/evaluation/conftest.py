@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from clipsyn.evaluation import predictions_of
-from clipsyn.evaluation.results.files import PREDICTIONS, Predicted, RowsFile
+from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile, predicted
 from clipsyn.evaluation.results.frame import ABOUT, RESULT
 from clipsyn.store.samples import SampleTable
 
@@ -48,7 +48,7 @@ class Answers:
                 places = np.arange(n) if rows is None else np.asarray(rows)
                 said, row = np.where(one, label, 1 - label), _about(name, seed, about)
                 results.add(pl.DataFrame([row], schema=RESULT))
-                predictions.add(Predicted(row["fingerprint"], places, said, None).frame(table))
+                predictions.add(predicted(row["fingerprint"], table, places, said, None))
         return self.path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.tables import tables
 
@@ -45,18 +44,6 @@ def test_it_is_chosen_from_what_is_asked_for(tiny_store, tmp_path):
     assert known.equals(one)  # nothing is fitted again
     without = evaluate(tiny_store, heads=["lda"], ensembles=["log-avg"], **asked)
     assert without.filter(head="chosen").is_empty()
-
-
-def test_the_heads_of_a_draw_are_fitted_once_for_all(tiny_store, monkeypatch):
-    fitted, fit = [], fitting.fit_head
-    monkeypatch.setattr(
-        fitting,
-        "fit_head",
-        lambda pool, *rest: fitted.append((len(pool), *rest)) or fit(pool, *rest),
-    )
-    evaluate(tiny_store, datasets="toy", shots=[2, 3], seeds=1, **METHODS)
-    sizes = {size for size, *_ in fitted if size}
-    assert sorted(fitted[1:]) == sorted((n, it, None) for n in sizes for it in METHODS["heads"])
 
 
 def test_a_table_says_what_was_chosen(tiny_store):

@@ -306,16 +306,6 @@ def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path
     assert_frame_equal(timeless(more).sort(pl.all()), fresh.sort(pl.all()))
 
 
-def test_a_second_seed_adds_its_rows_though_its_images_are_the_same(store, tmp_path):
-    """With the whole support the seed is all that tells two fits of NLC apart."""
-    settings = {"ensembles": ["nlc:steps=5"], "shots": ("full",), "output": tmp_path / "r.parquet"}
-    run(store, seeds=1, **settings)
-    both = run(store, seeds=2, **settings)
-    assert set(both.filter(ensemble="nlc:steps=5")["seed"]) == {0, 1}
-    fresh = run(store, seeds=2, **settings | {"output": None})
-    assert_frame_equal(timeless(both).sort(pl.all()), timeless(fresh).sort(pl.all()))
-
-
 def test_changed_inputs_do_not_mix(store, tmp_path):
     output = tmp_path / "r.parquet"
     run(store, shots=(4,), output=output)
@@ -483,11 +473,6 @@ def test_all_is_what_can_be_used_without_embeddings(logits, caplog):
     assert ", nlc left out: there are no embeddings of a, b" in caplog.text
 
 
-def test_what_needs_embeddings_is_refused_where_it_is_asked_for(logits):
-    with pytest.raises(UsageError, match="there are no embeddings of a, b"):
-        run(logits, ensembles=["nlc"], shots=(4,), seeds=1)
-
-
 @pytest.mark.parametrize(
     ("shots", "kept"), [((16, 2, "full"), {"2", "full"}), ((8, 2, 16), {"2", "16"})]
 )
@@ -605,14 +590,6 @@ class TestBudget:
         assert fits == []
 
 
-def test_progress_counts_fits(store, fakes):
-    quiet = fakes.Quiet()
-    run(store, shots=(1, 4), seeds=2, progress=quiet)
-    # what learns nothing; on each of four draws its gains, super-learner and best-single
-    assert quiet.counters == [("fits", 1 + 4 * 3)]
-    assert quiet.counts == [13]
-
-
 def test_each_worker_has_as_much_of_each_head(store):
     settings = ProtocolSettings(heads=("zero-shot", "lda"), shots=(1, 2, 4), seeds=3)
     datasets, _ = comparisons(store, settings)
@@ -656,13 +633,6 @@ def test_a_head_that_needs_more_samples_is_left_out_and_said(store, caplog):
         frame = run(store, heads=["linear-probe", "zero-shot"], shots=(1,))
     assert "toy, 1 shot, linear-probe left out" in caplog.text
     assert set(frame["head"]) == {"zero-shot"}
-
-
-def test_one_backbone_is_that_backbone(store):
-    frame = run(store, backbones="fake/one", ensembles=["log-avg", "super-learner", "nlc"])
-    alone = accuracy(frame, ensemble="single")
-    for row in frame.filter(pl.col("metric") == "acc1").iter_rows(named=True):
-        assert row["value"] == alone, row
 
 
 def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):

@@ -94,15 +94,6 @@ def test_what_was_chosen_is_compared_with_every_other_unless_others_are_named(an
     assert compare_methods(path, "nlc")["second"].to_list()[0] == "chosen"
 
 
-def test_two_methods_turned_are_the_same_difference(answers, drawn):
-    path = answers.add(drawn(50))
-    one, other = compare_methods(path, "nlc", "a/x"), compare_methods(path, "a/x", "nlc")
-    for name, sign in (("difference", -1), ("p", 1), ("mcnemar", 1)):
-        assert one[name].item() == pytest.approx(sign * other[name].item())
-    assert one["ci_low"].item() == pytest.approx(-other["ci_high"].item())
-    assert one["only_first"].item() == other["only_second"].item()
-
-
 def test_the_interval_over_images_is_that_of_the_gain_in_results(tiny_store, tmp_path):
     path = tmp_path / "p.parquet"
     results = evaluate(
@@ -227,15 +218,6 @@ def test_datasets_may_have_other_backbones(answers, drawn):
     ensembles = {key: one for key, one in drawn(20, 1).items() if "/" not in key[0]}
     answers.add(ensembles, "cars", backbones=["a/x", "b/x", "c/x"])
     assert compare_methods(path, "nlc", "moe")["dataset"].to_list() == ["birds", "cars", None]
-
-
-def test_one_name_of_several_supports_is_refused(answers, drawn):
-    path = answers.add(drawn(20), support="train")
-    again = {("nlc", seed): np.ones(20, bool) for seed in range(3)}
-    answers.add(again, support="train", support_prompts="simple")
-    with pytest.raises(UsageError, match="nlc of several sets of backbones"):
-        compare_methods(path)
-    assert len(compare_methods(path, "log-avg", "moe")) == 1
 
 
 def test_shots_are_said_of_what_is_fitted(answers, drawn):

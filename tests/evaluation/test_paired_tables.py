@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pytest
 
 from clipsyn.evaluation.paired import compare_methods
@@ -68,15 +67,6 @@ def test_the_mean_stands_for_the_datasets(sure, answers, drawn):
     assert "mean over 2 datasets · test" in texts["pairs, mean, test, clean, own, all"]
 
 
-def test_notes_are_about_what_is_shown(sure, answers, drawn):
-    assert "partly by luck" not in shown(sure, "nlc", "log-avg")["what they mean"]
-    assert "one draw" not in shown(sure)["what they mean"]
-    answers.add(drawn(40), "cars")
-    assert "partly by luck" in shown(sure, datasets="cars")["what they mean"]
-    answers.add({("moe", 0): np.ones(9, bool), ("log-avg", None): np.ones(9, bool)}, "dogs")
-    assert "With one draw" in shown(sure, datasets="dogs")["what they mean"]
-
-
 def test_names_of_strangers_are_shown_as_they_are(answers):
     one, other = "[red]x\x1b[31m:a=1", "\u202e<b>"
     place = np.arange(8)
@@ -85,14 +75,6 @@ def test_names_of_strangers_are_shown_as_they_are(answers):
     assert "\x1b" not in text
     assert "[red]x\\u001b[31m:a=1" in text
     assert "\\u202e<b>" in text
-
-
-def test_draws_and_shots_are_said(answers, drawn):
-    text = shown(answers.add(drawn(30)), "nlc", "moe")["test, own, all"]
-    assert text.split("\n")[0].endswith("head zero-shot · 16 shots · 3 draws")
-    frame = compare_methods(answers.path, "nlc", "moe").with_columns(shots=pl.lit("full"))
-    (table,) = tables(frame)["test, own, all"]
-    assert "the whole support" in table.title
 
 
 def test_cells_have_numbers_for_those_who_sort_and_read_them(sure):

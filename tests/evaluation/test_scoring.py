@@ -112,11 +112,6 @@ def test_answers_may_be_kept_for_other_references():
     assert not list(scorer.over_chosen(answers, None))
 
 
-def test_a_method_gains_nothing_over_itself():
-    gain = by_name(make().ensemble(judge(GOOD, LABELS)))["gain_over_best_on_test"]
-    assert (gain.score.value, *gain.interval) == (0, *lead_interval(LABELS > 9, LABELS > 9))
-
-
 def test_samples_count_that_every_backbone_has():
     labels, good = LABELS.copy(), GOOD.copy()
     labels[:10], good[20:25] = -1, np.nan

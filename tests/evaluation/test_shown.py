@@ -58,11 +58,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
     return passes
 
 
-def test_small_targets_are_read_once(tiny_store, read):
-    evaluate(tiny_store, **SETTINGS)
-    assert sorted(read) == [("test", "clean", True), ("test", "jpeg-3", True)]
-
-
 @pytest.mark.usefixtures("large")
 def test_large_ones_are_read_for_each_fit_with_embeddings_where_it_needs_them(tiny_store, read):
     settings = {"heads": ["zero-shot"], "perturbations": "clean", "shots": ("full",)}

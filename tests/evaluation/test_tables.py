@@ -134,13 +134,6 @@ def test_datasets_stand_with_those_of_the_same_shots(tidy, read_table):
     assert (nlc["birds"], nlc["cars"], nlc["mean"]) == ("80.0", "90.0", "85.0")
 
 
-def test_without_the_whole_support_each_dataset_has_its_most_shots(tidy, read_table):
-    few = tidy.filter(pl.col("shots") != "full")
-    few = few.filter((pl.col("dataset") != "cars") | (pl.col("shots") != "4"))
-    nlc = read_table(texts(few)[BY_DATASET]).row("nlc")
-    assert (nlc["birds"], nlc["cars"]) == ("71.0", "65.0")
-
-
 def test_without_a_support_gains_are_over_the_best_on_test_alone(tidy, read_table):
     there = tidy.filter(pl.col("shots") == "0")
     over = measured(there, "gain_over_best_on_test", 0.45)
@@ -180,11 +173,6 @@ def test_methods_stand_in_the_order_of_the_registry(tidy, read_table):
     table = read_table(texts(pl.concat([tidy, more]))[BY_DATASET])
     order = ["best-single", "log-avg", "nlc", "nlc:hidden=8", BEST, "oracle", "independent"]
     assert table.column("method") == order
-
-
-def test_what_the_tables_mean_stands_below(tidy):
-    assert "Top-1 accuracy in %" in [*texts(tidy).values()][-1]
-    assert [*texts(pl.DataFrame(schema=RESULT)).values()] == ["no ensemble to show"]
 
 
 def test_perturbations_share_a_table(tidy, read_table):

@@ -54,27 +54,6 @@ class TestANewStore:
         np.testing.assert_array_equal(table.labels, [1, 2, 1])
         np.testing.assert_array_equal(store.predictions(KEY, "imported"), [1, 2, 0])
 
-    @pytest.mark.parametrize(
-        ("labels", "said"),
-        [
-            (("cat", "dog", "bee"), ""),
-            (("", "", ""), "note: no image of toy/test has a label"),
-        ],
-    )
-    def test_says_what_has_labels(
-        self,
-        bring: Any,
-        write_csv: Write,
-        caplog: pytest.LogCaptureFixture,
-        labels: tuple[str, ...],
-        said: str,
-    ) -> None:
-        rows = [[name, "cat", label] for name, label in zip("abc", labels, strict=True)]
-        with caplog.at_level("INFO", "clipsyn"):
-            bring(write_csv(["id", "prediction", "label"], rows))
-        notes = [line for line in caplog.messages if line.startswith("note: ")]
-        assert [line[: len(said)] for line in notes] == [said] * bool(said)
-
     def test_none_of_the_classes_is_an_answer_that_is_wrong(
         self, bring: Any, write_csv: Write, tmp_path: Path
     ) -> None:
@@ -98,17 +77,13 @@ class TestANewStore:
             (label, name, 1, 1) for label in ("clean", "contrast-2") for name in ("ViT-B-32", "net")
         ]
 
-    def test_classes_called_by_numbers(
-        self, bring: Any, write_csv: Write, tmp_path: Path, caplog: Any
-    ) -> None:
+    def test_classes_called_by_numbers(self, bring: Any, write_csv: Write, tmp_path: Path) -> None:
         """Labels are whole, and predictions floating point, since one is missing."""
         (tmp_path / "classes.txt").write_text("1\n2\n3\n")
         rows = [["a", 1, "1.0"], ["b", 2, "2.0"], ["c", 3, ""], ["d", 1, "1.0"]]
         path = write_csv(["id", "label", "prediction"], rows)
-        with caplog.at_level("INFO", "clipsyn"):
-            frame = bring(path, classes=tmp_path / "classes.txt")
+        frame = bring(path, classes=tmp_path / "classes.txt")
         assert frame.select("valid", "acc1").rows() == [(3, 1.0)]
-        assert "what the files write are names, not indices" in caplog.text
 
 
 class TestPrompts:

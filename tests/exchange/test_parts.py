@@ -20,6 +20,7 @@ class TestSeverityLabel:
             ("contrast", "180", "contrast-180", True),
             ("contrast", "0", "clean", False),
             ("contrast", "0.0", "clean", True),
+            ("contrast", "00", "clean", False),
             ("contrast", "", "clean", False),
             ("contrast", "NaN", "clean", False),
             ("clean", "0", "clean", False),

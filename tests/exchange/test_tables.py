@@ -127,22 +127,6 @@ class TestNumbers:
         assert (part.kind, part.columns) == ("logits", ("cat", "dog"))
 
 
-class TestConfidence:
-    @pytest.mark.parametrize(
-        ("header", "row"),
-        [
-            (["id", "prediction", "confidence"], ["a", "cat", 0.25]),
-        ],
-    )
-    def test_stands_beside_the_prediction(
-        self, write_csv: Write, header: list[str], row: list[object]
-    ) -> None:
-        part = only(write_csv(header, [row]))
-        assert (part.kind, part.values.tolist()) == ("predictions", ["cat"])
-        assert part.confidence is not None
-        assert part.confidence.tolist() == [0.25]
-
-
 class TestBadInput:
     def test_no_ids_names_the_columns_found(self, write_csv: Write) -> None:
         path = write_csv(["key", "prediction"], [["a", "cat"]])

@@ -116,8 +116,3 @@ class TestWhatCannotBe:
     def test_class_embeddings_without_their_scale(self, bring: Any, npz: Any) -> None:
         with pytest.raises(DatasetError, match="logit_scale"):
             bring(npz(logit_scale=None))
-
-    def test_a_logarithm_is_suspected(self, bring: Any, npz: Any, caplog: Any) -> None:
-        with caplog.at_level("INFO", "clipsyn"):
-            bring(npz(logit_scale=np.log(100)))
-        assert "if 4.60517 is the logarithm of the factor, write logit_scale=100" in caplog.text

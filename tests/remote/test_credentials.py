@@ -67,9 +67,12 @@ def test_a_profile_has_keys_and_region(home: Path, monkeypatch: pytest.MonkeyPat
         f"[default]\n{KEYS.format('a')}\n[lab]\n{KEYS.format('b')}aws_session_token = b3\n",
         "[default]\nregion = eu-north-1\n",
     )
+    assert settings_of("s3") == {"region": "us-east-1", "skip_signature": True}
+    monkeypatch.setenv("AWS_PROFILE", "default")
     default = {"access_key_id": "a1", "secret_access_key": "a2", "token": None}
     assert signed(settings_of("s3")) == {"region": "eu-north-1", **default}
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "environment")
+    monkeypatch.delenv("AWS_PROFILE")
     assert settings_of("s3") == {"region": "us-east-1"}
     monkeypatch.setenv("AWS_PROFILE", "lab")  # who names a profile means it
     lab = {"access_key_id": "b1", "secret_access_key": "b2", "token": "b3"}
@@ -107,7 +110,6 @@ def test_a_role_of_the_machine_signs(monkeypatch: pytest.MonkeyPatch, name: str)
 def test_a_profile_needs_aws_own_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profiles(home, f"[default]\n{KEYS.format('a')}")
     monkeypatch.setitem(sys.modules, "boto3.session", None)
-    assert settings_of("s3") == {"region": "us-east-1", "skip_signature": True}
     monkeypatch.setenv("AWS_PROFILE", "default")
     with pytest.raises(UsageError, match="pip install boto3"):
         settings_of("s3")

@@ -242,6 +242,3 @@ def test_verify_finds_what_was_published_damaged(server: Server, folder: Path) -
     found = problems(FeatureStore.open(server.url))
     assert len(found) == 1
     assert re.search(f"block 0.*{server.url}/{ONE}/image_embedding/c.0.0 .* checksum", found[0])
-
-
-# Stores of strangers

@@ -18,8 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
-from clipsyn.analyses.predicted import Predicted, estimate, oracle_gain, predicted, share
-from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, oracle_gain, share
 from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.metrics import (
     class_accuracy,

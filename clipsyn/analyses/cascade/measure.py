@@ -39,10 +39,10 @@ from clipsyn.analyses.fitted import (
     make_ensemble,
     read_support,
 )
-from clipsyn.analyses.predicted import Predicted, estimate, gain, mean, predicted, share
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, gain, mean, share
 from clipsyn.methods.ensembles import PLAIN
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.ensembles.weighted import fit_temperatures

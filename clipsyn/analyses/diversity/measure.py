@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.oracle.measures import Overlap
-from clipsyn.analyses.predicted import Predicted, estimate, predicted, share
-from clipsyn.analyses.predicted import mean as mean_of
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
@@ -34,10 +33,13 @@ from clipsyn.evaluation.results.frame import (
     OVER_BEST_ON_TEST,
     Measured,
     Row,
+    estimate,
     frame,
     gain_metric,
     row,
+    share,
 )
+from clipsyn.evaluation.results.frame import mean as mean_of
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics.metrics import Score, correctness, ratio, scored
 from clipsyn.names import fingerprint, parse_perturbation

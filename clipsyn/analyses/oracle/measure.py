@@ -24,21 +24,29 @@ from clipsyn.analyses.oracle.measures import (
     reachable,
     subset_hits,
 )
-from clipsyn.analyses.predicted import Predicted, estimate, gain, oracle_gain, predicted, share
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, WHERE, Measured, frame
+from clipsyn.evaluation.results.frame import (
+    OVER_BEST_ON_TEST,
+    WHERE,
+    Measured,
+    estimate,
+    frame,
+    gain,
+    oracle_gain,
+    relative_gain,
+    share,
+)
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
     Score,
     class_accuracy,
     correctness,
     independent_oracle,
-    ratio,
 )
 from clipsyn.show.frames import check_place, write
-from clipsyn.stats.differences import difference_interval, ratio_interval
+from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import Interval
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 
@@ -144,10 +152,7 @@ def _oracles(
         if best in subset:
             over_best = oracle_gain(right[subset], images)
         yield subset, over_best
-        relative = float(ratio(over_best.score.value, overlap.mean(overlap.right[:, best])))
-        low, high = ratio_interval([correct], [right[best]], [images])
-        interval = Interval(low - 1, high - 1)
-        yield subset, Measured(f"relative_{OVER_BEST_ON_TEST}", Score(relative, n), interval)
+        yield subset, relative_gain(correct, right[best], images)
 
 
 def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.methods.numerics.metrics import check_right, class_hits, ratio
+from clipsyn.methods.numerics.metrics import class_hits, ratio
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
 _CELLS = 2_000_000  # of all tableaus of the simplex method worked on at once: 16 MB
@@ -39,7 +39,6 @@ class Overlap:
         Of regions of one size those come first in which the first backbone is right, then those in
         which the second is, and so on.
         """
-        check_right(right)
         wrong = np.packbits(~right, axis=0).T
         _, first, region, size = np.unique(wrong, True, True, True, axis=0)
         order = np.argsort(-size, kind="stable")
@@ -134,7 +133,6 @@ def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
     the hits of the complement of s. Beyond one pass over the samples, time and memory do not depend
     on their number.
     """
-    check_right(right)
     count, n = right.shape
     masks = (1 << np.arange(count)) @ right
     sums = np.bincount(masks, minlength=1 << count).astype(np.int32)

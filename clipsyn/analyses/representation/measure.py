@@ -25,11 +25,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted, mean, share
+from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import mutual_neighbours, similarities
 from clipsyn.errors import LeakError, UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, frame, row
+from clipsyn.evaluation.results.frame import Measured, Row, frame, mean, row, share
 from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.methods.numerics.metrics import (
     Score,

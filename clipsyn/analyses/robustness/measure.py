@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted, estimate, predicted
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.trials import (
     Condition,
@@ -32,7 +32,7 @@ from clipsyn.analyses.robustness.trials import (
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
-from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, frame
+from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, estimate, frame
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.registry import unknown_name

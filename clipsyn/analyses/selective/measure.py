@@ -31,7 +31,7 @@ from clipsyn.analyses.fitted import (
     make_ensemble,
     read_support,
 )
-from clipsyn.analyses.predicted import Predicted, mean, predicted, share
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import (
     RiskCoverage,
@@ -43,7 +43,7 @@ from clipsyn.analyses.selective.measures import (
     told_apart,
 )
 from clipsyn.errors import StaleCell, UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.evaluation.results.frame import Measured, Row, frame, mean, share
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.numerics.logits import CHUNK_ROWS, predictions, zero_shot_logits
 from clipsyn.methods.numerics.metrics import Score

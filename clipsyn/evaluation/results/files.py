@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.evaluation.results.frame import (
@@ -33,6 +32,7 @@ from clipsyn.evaluation.results.frame import (
     in_order,
     subject,
 )
+from clipsyn.methods.numerics import Floats, Rows
 from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, Shots
 from clipsyn.show.frames import (
@@ -55,7 +55,7 @@ PREDICTIONS: dict[str, Any] = {  # a row is an image for a method that was fitte
     "prediction": pl.Int32,
     "confidence": pl.Float32,  # null where there are no probabilities
 }
-DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
+_DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
 _END = ".parquet"  # of the name of a part
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
 _MOST = 500  # parts that a run leaves before it puts them together
@@ -64,27 +64,28 @@ _MADE_BY = "clipsyn evaluate STORE -o FILE.parquet"
 _R = TypeVar("_R")
 
 
-class Predicted(NamedTuple):
-    """What one method, fitted on one draw, predicts for the images that count."""
+def predicted(
+    fingerprint: str,
+    samples: SampleTable,
+    rows: Rows,
+    prediction: Rows,
+    confidence: Floats | None,
+) -> pl.DataFrame:
+    """What one method, fitted on one draw, says of the samples that count: as `PREDICTIONS`.
 
-    fingerprint: str
-    rows: NDArray[np.integer[Any]]  # (n,) of the sample table
-    prediction: NDArray[np.integer[Any]]  # (n,) class index
-    confidence: NDArray[np.float32] | None  # (n,)
-
-    def frame(self, samples: SampleTable) -> pl.DataFrame:
-        """A row for each image, with the columns of `PREDICTIONS`."""
-        content = np.ascontiguousarray(samples.content[self.rows, :8])
-        columns = {
-            "sample_id": pl.Series(samples.ids, dtype=pl.String).gather(self.rows),
-            "image": pl.Series(content.view("<u8")[:, 0]).replace(0, None),
-            "label": samples.labels[self.rows],
-            "prediction": self.prediction.astype(np.int32),
-            "confidence": self.confidence,
-        }
-        schema = {name: PREDICTIONS[name] for name in columns}
-        same = {"fingerprint": pl.lit(self.fingerprint), "dataset": pl.lit(samples.dataset)}
-        return pl.DataFrame(columns, schema=schema).with_columns(**same).select(*PREDICTIONS)
+    rows: of the sample table; prediction, confidence: (row,).
+    """
+    content = np.ascontiguousarray(samples.content[rows, :8])
+    columns = {
+        "sample_id": pl.Series(samples.ids, dtype=pl.String).gather(rows),
+        "image": pl.Series(content.view("<u8")[:, 0]).replace(0, None),
+        "label": samples.labels[rows],
+        "prediction": prediction.astype(np.int32),
+        "confidence": confidence,
+    }
+    schema = {name: PREDICTIONS[name] for name in columns}
+    same = {"fingerprint": pl.lit(fingerprint), "dataset": pl.lit(samples.dataset)}
+    return pl.DataFrame(columns, schema=schema).with_columns(**same).select(*PREDICTIONS)
 
 
 class RowsFile:
@@ -195,9 +196,9 @@ class RowsFile:
         self._written += 1
 
 
-def scan(path: Path, columns: Mapping[str, Any] = PREDICTIONS) -> pl.LazyFrame:
-    """All rows of a file, each fingerprint once; raises UsageError for a file of something else."""
-    return _steadily(path, columns, lambda parts: _rows(parts, path, columns))
+def ask(path: Path, query: Callable[[pl.LazyFrame], _R]) -> _R:
+    """What is asked of the predictions in a file, where each fingerprint stands once."""
+    return _steadily(path, PREDICTIONS, lambda parts: query(_rows(parts, path, PREDICTIONS)))
 
 
 def collect(path: Path) -> pl.DataFrame:
@@ -226,7 +227,7 @@ def _steadily(path: Path, columns: Mapping[str, Any], attempt: Callable[[list[Pa
         parts = _parts(path)
         try:
             return attempt(parts)
-        except (OSError, TypeError, *DAMAGE) as error:  # TypeError: a name that is not UTF-8
+        except (OSError, TypeError, *_DAMAGE) as error:  # TypeError: a name that is not UTF-8
             if parts == _parts(path):
                 said = str(error).partition("\n")[0]  # below it polars lists its own steps
                 raise UsageError(
@@ -323,32 +324,26 @@ def ensembles_in(
 
 
 def read_results(path: Path) -> pl.DataFrame:
-    """The rows of a file that `clipsyn evaluate -o`, or another command with `-o`, has written.
+    """The results in any command's Parquet file, with columns that an analysis adds.
 
-    Without columns that an analysis adds. Raises UsageError for a file that holds something else.
+    Raises UsageError for a file that holds something else.
     """
     rows = all_rows(path)
-    if lacking := ", ".join(sorted(RESULT.keys() - {*rows.columns})):
+    if lacking := ", ".join(name for name in RESULT if name not in rows.columns):
         raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give a file as "
-            "`clipsyn zeroshot STORE -o FILE.parquet` writes it"
+            f"{path} holds no results, for want of {lacking}: give a file that a command wrote "
+            "with `-o FILE.parquet`"
         )
-    return rows.select(*RESULT)
+    return rows
 
 
 def all_rows(path: Path) -> pl.DataFrame:
     """The rows of any command's Parquet file; raises UsageError for one that cannot be read."""
     if path.is_dir():
         return collect(path)
-    try:
-        frame = read_parquet(path)
-    except (OSError, TypeError, *DAMAGE) as error:
-        said = str(error).partition("\n")[0]
-        raise UsageError(
-            f"{path} cannot be read as results: {said}; give the Parquet file that a command "
-            "wrote, as `clipsyn zeroshot STORE -o FILE.parquet`"
-        ) from error
-    return _checked(frame, path, _KNOWN)
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
+    return _checked(_steadily(path, RESULT, lambda _: read_parquet(path)), path, _KNOWN)
 
 
 def shots_asked(there: set[str], asked: Shots | None, words: Sequence[object]) -> str:

@@ -6,13 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.methods.numerics.metrics import Score
+from clipsyn.methods.numerics import Array, Doubles, Mask
+from clipsyn.methods.numerics.metrics import Score, ratio
 from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show.frames import is_nan
-from clipsyn.stats.intervals import Interval
+from clipsyn.stats.differences import difference_interval, ratio_interval
+from clipsyn.stats.images import Images
+from clipsyn.stats.intervals import Interval, share_interval
 
 Row = dict[str, Any]
 DATA = ("labels", "features", "classes", "support_labels", "support_features", "support_classes")
@@ -79,6 +83,49 @@ class Measured(NamedTuple):
     metric: str
     score: Score
     interval: Interval | None
+
+
+def share(metric: str, hits: int, images: Images) -> Measured:
+    """Of the samples that show some images, with Wilson's interval; NaN without any."""
+    n = len(images)
+    return Measured(metric, Score(hits / n if n else math.nan, n), share_interval(hits, images))
+
+
+def gain(metric: str, correct: Mask, right: Mask, images: Images) -> Measured:
+    """How much more often a choice is correct than another, or than the best of several.
+
+    correct: (sample,); right: (other, sample), of the same samples, which decide which other is the
+    best; of equals the first. NaN without samples.
+    """
+    lead = correct.astype(np.int8) - right[right.sum(axis=1).argmax()]
+    return Measured(metric, mean(lead), difference_interval([lead], [images]))
+
+
+def relative_gain(correct: Mask, other: Mask, images: Images) -> Measured:
+    """How much more often a choice is correct than another, over how often that is; (sample,)."""
+    relative = float(ratio(mean(correct).value, mean(other).value)) - 1
+    low, high = ratio_interval([correct], [other], [images])
+    score, interval = Score(relative, len(images)), Interval(low - 1, high - 1)
+    return Measured(f"relative_{OVER_BEST_ON_TEST}", score, interval)
+
+
+def oracle_gain(right: Mask, images: Images) -> Measured:
+    """Of the oracle of right (backbone, sample), which is right wherever the best backbone is: a
+    share of the images.
+    """
+    hits = right.sum(axis=1).max(initial=0)
+    return share(OVER_BEST_ON_TEST, int(right.any(axis=0).sum() - hits), images)
+
+
+def mean(values: Array) -> Score:
+    """Of values (sample,); NaN without samples."""
+    n = len(values)
+    return Score(float(values.mean(dtype=np.float64)) if n else math.nan, n)
+
+
+def estimate(metric: str, value: float | Doubles, n: int) -> Measured:
+    """A number without an interval."""
+    return Measured(metric, Score(float(value), n), None)
 
 
 def gain_metric(rows: pl.DataFrame) -> str:

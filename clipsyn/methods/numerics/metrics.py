@@ -225,29 +225,17 @@ def class_accuracy(right: Mask, labels: Array) -> tuple[Doubles, NDArray[np.int6
     return hits[:, there] / sizes[there], sizes[there]
 
 
-def independent_oracle(accuracy: Array, sizes: Array | None = None) -> float:
+def independent_oracle(accuracy: Array, sizes: Array) -> float:
     """The oracle that errors independent within each class would give, a fraction.
 
-    accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
-    as many. In each class all backbones then miss an image with the product of their error rates.
-    NaN without samples.
+    accuracy: (backbone, class), fractions; sizes: (class,) samples of each class. In each class all
+    backbones then miss an image with the product of their error rates. NaN without samples.
     """
-    return mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
+    seen = 1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0)
+    return float(ratio(seen @ sizes, sizes.sum()))
 
 
 def class_hits(right: Mask, labels: Array) -> NDArray[np.int64]:
     """(backbone, class): samples of each class that each backbone gets right."""
     classes = int(labels.max(initial=-1)) + 1
     return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
-
-
-def mean_of_classes(values: Doubles, sizes: Array | None) -> float:
-    weights = np.ones(len(values)) if sizes is None else sizes
-    return float(ratio(values @ weights, weights.sum()))
-
-
-def check_right(right: Mask) -> None:
-    if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
-        raise ValueError(
-            f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"
-        )

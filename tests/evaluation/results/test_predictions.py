@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.files import PREDICTIONS, Predicted, RowsFile, scan
+from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile, ask, predicted
 from clipsyn.store.samples import SampleTable
 
 LABELS = np.array([0, 1, 1, -1, 2], np.int32)
@@ -21,16 +21,17 @@ def samples() -> SampleTable:
     return SampleTable("birds", "test", ids, LABELS, content, ("x", "y", "z"))
 
 
-def predicted(fingerprint: str, *, sure: bool = True) -> Predicted:
+def rows(fingerprint: str, samples: SampleTable, *, sure: bool = True) -> pl.DataFrame:
     confidence = np.array([0.5, 0.75, 1, 0.25], np.float32) if sure else None
-    return Predicted(fingerprint, np.array([0, 1, 2, 4]), np.array([0, 1, 2, 2]), confidence)
+    at, said = np.array([0, 1, 2, 4]), np.array([0, 1, 2, 2])
+    return predicted(fingerprint, samples, at, said, confidence)
 
 
 def test_a_row_is_an_image_of_a_method(samples, tmp_path):
     path = tmp_path / "deep" / "p.parquet"
     with RowsFile(path, PREDICTIONS) as file:
         for name, sure in (("log-avg", True), ("vote-1", False)):
-            file.add(predicted(name, sure=sure).frame(samples))
+            file.add(rows(name, samples, sure=sure))
     frame = pl.read_parquet(path)
     assert dict(frame.schema) == PREDICTIONS
     assert frame["fingerprint"].to_list() == ["log-avg"] * 4 + ["vote-1"] * 4
@@ -47,11 +48,11 @@ def test_a_row_is_an_image_of_a_method(samples, tmp_path):
 def test_one_file_grows_and_what_it_knows_is_not_added_again(samples, tmp_path):
     path = tmp_path / "p.parquet"
     with RowsFile(path, PREDICTIONS) as file:
-        file.add(predicted("one").frame(samples))
+        file.add(rows("one", samples))
     with RowsFile(path, PREDICTIONS) as file:
         assert file.known == {"one"}
-        file.add(predicted("one").frame(samples))
-        file.add(predicted("two").frame(samples))
+        file.add(rows("one", samples))
+        file.add(rows("two", samples))
     assert pl.read_parquet(path)["fingerprint"].to_list() == ["one"] * 4 + ["two"] * 4
     assert [it.name for it in tmp_path.iterdir()] == ["p.parquet"]
 
@@ -64,5 +65,5 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, content):
     with pytest.raises(UsageError):
         RowsFile(path, PREDICTIONS)
     with pytest.raises(UsageError, match="evaluate STORE -o"):
-        scan(path)
+        ask(path, pl.LazyFrame.collect)
     assert path.read_bytes() == before

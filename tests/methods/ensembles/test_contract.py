@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
@@ -137,29 +136,6 @@ def works_on_plain_arrays(make):
         ensemble.combine(pool.logits[:, order]), make().fit(pool).combine(pool)
     )
     assert ensemble.score(pool.logits[:, order], pool.labels) > 0.25
-
-
-@promise
-def works_with_scikit_learns_tools(make):
-    logits, labels = pool_of(), pool_of().labels
-    if not make.needs_embeddings:
-        logits = logits.logits
-    folds = StratifiedKFold(3)  # what they take for a classifier
-    accuracies = [
-        make().fit(logits[seen], labels[seen]).score(logits[unseen], labels[unseen])
-        for seen, unseen in folds.split(labels, labels)
-    ]
-    for scoring in (None, "accuracy"):
-        found = cross_val_score(make(), logits, labels, cv=3, scoring=scoring, error_score="raise")
-        np.testing.assert_allclose(found, accuracies)
-    grid = {name: [value] for name, value in make().get_params().items()}
-    search = GridSearchCV(make(), grid, cv=3, scoring="neg_log_loss", error_score="raise")
-    search.fit(logits, labels)
-    assert search.best_score_ > -np.log(4)
-    assert search.classes_.tolist() == list(range(4))  # the columns of predict_proba
-    np.testing.assert_array_equal(
-        search.predict(logits), make().fit(logits, labels).predict(logits)
-    )
 
 
 @promise

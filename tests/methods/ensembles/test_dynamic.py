@@ -162,14 +162,3 @@ def test_other_samples_another_k_or_changed_embeddings_are_searched_anew(searche
     after = fitted.weights(mutable)
     assert len(searches) == 6
     assert not np.array_equal(after, before)
-
-
-def test_what_is_kept_is_bounded(searches, monkeypatch):
-    monkeypatch.setattr("clipsyn.methods.ensembles.dynamic._MOST_KEPT", 2)
-    fitted, pool = OverallLocalAccuracy().fit(problem()), problem(40, seed=1)
-    parts = [pool.take(slice(start, start + 10)) for start in (0, 10, 20)]
-    for part in (*parts, parts[2], parts[1]):  # the first goes
-        fitted.weights(part)
-    assert len(searches) == 3
-    fitted.weights(parts[0])
-    assert len(searches) == 4

@@ -233,12 +233,3 @@ def test_every_sample_is_seen_once_an_epoch():
     short._loss = lambda pool: loss
     trained(short, np.ones(1030))
     assert (seen == 3).all()
-
-
-@pytest.mark.parametrize(
-    ("samples", "size", "count"), [(1, 1, 1), (90, 30, 3), (1000, 125, 8), (50_000, 256, 196)]
-)
-def test_small_sets_are_cut_into_about_eight_batches(samples, size, count):
-    found = squares(holdout=0)
-    assert found._batch_count(samples) == count
-    assert -(-samples // count) == size

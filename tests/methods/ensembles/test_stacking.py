@@ -100,24 +100,6 @@ def test_single_precision_is_as_good_as_scikit_learn(monkeypatch, n, classes, in
     assert found == pytest.approx(lowest, abs=1e-3)
 
 
-def test_no_more_folds_are_fitted_than_settle_the_choice(monkeypatch):
-    logits, labels = problem(60)
-    held = []
-    makes = weighted.stratified_folds
-
-    def counted(*arguments, **options):
-        for fold in makes(*arguments, **options):
-            held.append(fold.sum())
-            yield fold
-
-    monkeypatch.setattr(weighted, "stratified_folds", counted)
-    for enough, folds in ((2_000, 3), (21, 2), (20, 1)):
-        held.clear()
-        monkeypatch.setattr(weighted, "_ENOUGH", enough)
-        Stacking().fit(logits, labels)
-        assert held == [20] * folds
-
-
 def test_a_large_fit_takes_a_few_times_the_memory_of_its_inputs():
     logits, labels = problem(1600, backbones=9, classes=120)
     assert logits.size * 120 > weighted.LARGE

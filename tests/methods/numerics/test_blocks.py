@@ -133,18 +133,3 @@ def test_cores_are_those_that_the_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-def test_work_side_by_side_has_one_thread_each():
-    """Its products, its blocks, and what it wants side by side itself."""
-    from threadpoolctl import threadpool_info
-
-    def threads(item):
-        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-        own = {threading.get_ident()}
-        own |= set(in_blocks(lambda rows: threading.get_ident(), (20, 6)))
-        own |= set(side_by_side(lambda inner: threading.get_ident(), range(3)))
-        return blas, len(own)
-
-    np.ones((2, 2)) @ np.ones((2, 2))  # so that BLAS is loaded
-    assert side_by_side(threads, range(4)) == [({1}, 1)] * 4
