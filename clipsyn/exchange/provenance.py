@@ -169,16 +169,14 @@ def not_cited(cells: Sequence[Made]) -> list[str]:
 def _about_weights(cell: Made) -> str | None:
     name, weights = cell["backbone"], cell["weights"]
     if cell["imported"]:
-        what = f"{name} was imported ({cell['imported']})"
-        if weights["cite"]:
-            return f"{what}: it is cited by its name, which nothing proves"
-        return f"{what}: cite who made it, which the store does not know"
+        cited = "is cited by its name, which nothing proves"
+        unknown = "is not cited, for the store does not know who made it"
+        return (
+            f"{name} was imported ({cell['imported']}): it {cited if weights['cite'] else unknown}"
+        )
     if weights["cite"]:
         return None
     where = portable(weights["source"])
-    if where.startswith("hf-hub:"):
-        page = f"https://huggingface.co/{where.removeprefix('hf-hub:')}"
-        return f"no citation is known for the weights {name}: see {page}"
     return f"no citation is known for the weights {name} ({where}): see their source"
 
 

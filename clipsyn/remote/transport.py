@@ -60,9 +60,6 @@ class Remote:
         self.shown = self._address.shown
         self._is_folder = self._address.scheme == "file"
 
-    def __repr__(self) -> str:
-        return f"Remote({self.shown!r})"
-
     def get(
         self, path: str, known: str | None = None, most: int = files.MOST_METADATA
     ) -> tuple[bytes, str | None]:

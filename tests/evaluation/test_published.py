@@ -128,7 +128,7 @@ def test_prompts_that_a_reference_names(compare) -> None:
 
 
 def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read as results"):
+    with pytest.raises(UsageError, match="does not exist"):
         clipsyn.compare(tmp_path / "gone.parquet")
     with pytest.raises(UsageError, match="tolerance=… is a number"):
         clipsyn.compare(frame(ours()), tolerance=-1)

@@ -52,8 +52,9 @@ def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path: Path)
     with store.writer(table, "theirs") as cell:
         cell.predictions([0])
     assert not_cited(made(store)) == [
-        "no citation is known for the weights hub: see https://huggingface.co/org/repo",
-        "theirs was imported (predictions): cite who made it, which the store does not know",
+        "no citation is known for the weights hub (hf-hub:org/repo): see their source",
+        "theirs was imported (predictions): "
+        "it is not cited, for the store does not know who made it",
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
 
-from clipsyn.errors import InputError, MissingCell, RouterMismatch
+from clipsyn.errors import MissingCell, RouterMismatch
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import softmax
@@ -220,9 +220,3 @@ def test_routers_serve_extracted_and_written_cells_of_the_same_backbones(
         found = predict_store(router, applied_to, "toy").frame
         assert_frame_equal(found.drop("seen"), whole.drop("seen"))
         assert found["seen"].null_count() == 20  # of images that were not read, nothing is known
-
-
-def test_a_written_backbone_cannot_be_run_over_images(written: FeatureStore) -> None:
-    (backbone, _) = fit_router(written, "toy", "log-avg").backbones
-    with pytest.raises(InputError, match="plain arrays or were imported"):
-        _ = backbone.precision

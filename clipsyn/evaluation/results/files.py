@@ -231,8 +231,8 @@ def _steadily(path: Path, columns: Mapping[str, Any], attempt: Callable[[list[Pa
             if parts == _parts(path):
                 said = str(error).partition("\n")[0]  # below it polars lists its own steps
                 raise UsageError(
-                    f"{path} cannot be read as {_kind(columns)}, or is damaged: {said}; make it "
-                    f"anew with `{_MADE_BY}`"
+                    f"{path} cannot be read as {_kind(columns)}, or is damaged: {said}; give the "
+                    f"Parquet file that a command wrote, as `{_MADE_BY}` does"
                 ) from error
     raise UsageError(f"{path} is written by others all the time: run this again")
 

@@ -108,15 +108,6 @@ def test_ranks_match_a_plain_loop_with_ties_to_the_lowest_index(rows):
     assert true_class_rank(logits, labels).tolist() == [rank(*row) for row in rows]
 
 
-def test_ranks_do_not_depend_on_the_block(monkeypatch):
-    rng = np.random.default_rng(2)
-    logits = rng.integers(0, 4, (100, 12)).astype(np.float32)
-    labels = rng.integers(-1, 12, 100).astype(np.int32)
-    whole = true_class_rank(logits, labels)
-    monkeypatch.setattr("clipsyn.methods.numerics.blocks._CACHED_VALUES", 7 * 12)
-    np.testing.assert_array_equal(true_class_rank(logits, labels), whole)
-
-
 def test_nothing_to_score_is_nan_over_none():
     predictions, labels = uint16(NO_PREDICTION, 1), int32(0, -1)
     for score in (
