@@ -1,4 +1,4 @@
-"""CKA and Procrustes distance of all pairs of backbones against the bare matrix products that it needs.
+"""CKA and Procrustes distance of all pairs of backbones, against their bare matrix products.
 
     python benchmarks/representation.py
 
