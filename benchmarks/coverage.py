@@ -43,6 +43,7 @@ from clipsyn.stats.intervals import (
     jackknife_interval,
     loss_interval,
     pearson,
+    spearman,
     standard_error,
     wilson_interval,
 )
@@ -213,14 +214,16 @@ def _fitted(
 
 
 def over_datasets(n: int, trials: int) -> dict[str, str]:
-    rng = np.random.default_rng(n)
-    hits: list[bool] = []
+    rng, hits = np.random.default_rng(n), defaultdict[str, list[bool]](list)
     for _ in range(trials):
         one = rng.normal(size=n)
         other = 0.6 * one + 0.8 * rng.normal(size=n)
-        low, high = pearson(one, other).interval
-        hits.append(low <= 0.6 <= high)
-    return {"Pearson": _percent(hits)}
+        for name, found, truth in (
+            ("Pearson", pearson(one, other), 0.6),
+            ("Spearman", spearman(one, other), 6 / math.pi * math.asin(0.3)),
+        ):
+            hits[name].append(found.interval.low <= truth <= found.interval.high)
+    return {name: _percent(found) for name, found in hits.items()}
 
 
 def similarity(n: int, copied: bool, trials: int) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -286,5 +287,13 @@ def pair_matrix(
         title=title,
         names=names,
         right=list(names.heads),
-        notes=note,
+        notes=f"{note}{_uneven(part, above.metric)}",
     )
+
+
+def _uneven(part: pl.DataFrame, metric: str) -> str:
+    """What to say where some datasets lack a pair."""
+    counts = Counter(frozenset(pair) for pair in part.filter(metric=metric)["backbones"])
+    if len(set(counts.values())) < 2:
+        return ""
+    return "\nA pair that some datasets lack: mean over the others."

@@ -199,12 +199,13 @@ class Correlation(NamedTuple):
     interval: Interval
 
 
-def pearson(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
+def pearson(first: NDArray[Any], second: NDArray[Any], *, ranked: bool = False) -> Correlation:
     """Pearson's r of two arrays (n,), with Fisher's (1921) interval: artanh r has variance
     1 / (n - 3).
 
     NaN where n < 3, or an array is constant or has a NaN. No interval for n = 3 or |r| = 1. The
-    interval assumes values that are about normal; a few far outside make it too narrow.
+    interval assumes values that are about normal; a few far outside make it too narrow. Of ranks
+    (`ranked`) the variance is (1 + r^2 / 2) / (n - 3) (Bonett and Wright 2000).
     """
     n = len(first)
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
@@ -215,5 +216,21 @@ def pearson(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
     value = float(np.clip(one @ other / math.sqrt((one @ one) * (other @ other)), -1, 1))
     if n == _FEWEST or abs(value) > 1 - _CONSTANT:
         return Correlation(value, UNKNOWN)
-    centre, half = math.atanh(value), _NORMAL / math.sqrt(n - 3)
+    variance = (1 + value**2 / 2 if ranked else 1) / (n - 3)
+    centre, half = math.atanh(value), _NORMAL * math.sqrt(variance)
     return Correlation(value, Interval(math.tanh(centre - half), math.tanh(centre + half)))
+
+
+def spearman(first: NDArray[Any], second: NDArray[Any]) -> Correlation:
+    """Spearman's: `pearson` of the ranks, equal values sharing the mean of theirs."""
+    if any(np.isnan(values).any() for values in (first, second)):
+        return Correlation(math.nan, UNKNOWN)
+    return pearson(_ranks(first), _ranks(second), ranked=True)
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean rank of each value; of rounded ones, or the last bit would break ties."""
+    rounded = np.asarray(values, np.float64).round(12)
+    ordered = np.sort(rounded)
+    below, up_to = (np.searchsorted(ordered, rounded, side) for side in ("left", "right"))
+    return np.asarray(below + up_to + 1, np.float64) / 2

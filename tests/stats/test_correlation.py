@@ -1,4 +1,4 @@
-"""Pearson's correlation and its interval against scipy, by hand, and its coverage."""
+"""Correlations and their intervals against scipy, by hand, and coverage."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
 
-from clipsyn.stats.intervals import pearson
+from clipsyn.stats.intervals import pearson, spearman
 
 
 @pytest.mark.parametrize("n", [4, 7, 21])
@@ -30,6 +30,22 @@ def test_intervals_cover_as_promised(n, truth):
         low, high = pearson(first, truth * first + (1 - truth**2) ** 0.5 * noise).interval
         hits += low <= truth <= high
     assert 0.93 <= hits / 2000 <= 0.97
+
+
+@pytest.mark.parametrize("digits", [8, 0])  # 0: many ties
+@pytest.mark.parametrize("n", [3, 7, 21])
+def test_spearmans_value_is_scipys(digits, n):
+    first, second = np.random.default_rng(n).normal(0, 2, (2, n)).round(digits)
+    second += first.round()
+    expected = spearmanr(first, second).statistic
+    assert spearman(first, second).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_spearmans_interval_by_hand():
+    """Ranks 1 2 3 4 and 2 3 1 4: r = 0.4, artanh r = 0.4236, variance 1.08 for n = 4."""
+    value, interval = spearman(np.array([1, 5, 6, 9]), np.array([0.2, 0.3, 0.1, 7]))
+    assert value == pytest.approx(0.4)
+    assert interval == pytest.approx(np.tanh(0.42365 + np.array([-1, 1]) * 1.95996 * 1.08**0.5))
 
 
 def test_a_perfect_correlation_has_no_interval():

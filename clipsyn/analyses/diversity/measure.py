@@ -52,6 +52,7 @@ from clipsyn.stats.intervals import (
     mean_share_interval,
     pearson,
     percentiles,
+    spearman,
 )
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import advised
@@ -145,8 +146,8 @@ def correlations(
 
     measured: rows about diversity; the metrics in `MEANS` count. Gains are those in the file of
     results over the backbone that is best on the support, where nothing is fitted over the best on
-    test; means over seeds. A metric pearson_NAME for each measure NAME, `dataset` null, `n` the
-    number of datasets, with an interval over datasets; NaN for fewer than three.
+    test; means over seeds. Metrics pearson_NAME and spearman_NAME for each measure NAME, `dataset`
+    null, `n` the number of datasets, with an interval over datasets; NaN for fewer than three.
     Where the results know it, `IF_ALIKE` is what to expect of error inconsistency over datasets
     that do not differ. Raises UsageError where the results are no such gains, or of other samples,
     UnknownName for a head that is not there.
@@ -176,8 +177,9 @@ def correlations(
     by = [*_GROUP, "backbones", "ensemble", "metric"]
     for _, part in pairs.drop_nulls("gain").group_by(by, maintain_order=True):
         values = part["value"].to_numpy(), part["gain"].to_numpy()
-        name = f"pearson_{MEANS[part['metric'][0]]}"
-        yield _correlation_row(part, settings.head, name, pearson(*values))
+        for correlation in (pearson, spearman):
+            name = f"{correlation.__name__}_{MEANS[part['metric'][0]]}"
+            yield _correlation_row(part, settings.head, name, correlation(*values))
         alike = part["alike"].drop_nulls().to_numpy()
         if len(alike) and part["metric"][0] == "mean_error_inconsistency":
             mean = Correlation(float(alike.mean()), UNKNOWN)

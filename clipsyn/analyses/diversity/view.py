@@ -89,8 +89,8 @@ def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Tables
 
     One group of dataset, split, perturbation and prompt set: "means" and "pairs", a line a pair.
     Several: "means", a line a group, and for each split, perturbation and prompt set a matrix of
-    pairs, mean over datasets ("pairs, test, clean, own"). "pearson" where the frame has
-    correlations with gains that are known: of three datasets and more.
+    pairs, mean over datasets ("pairs, test, clean, own"). "pearson" and "spearman" where the frame
+    has correlations with gains that are known: of three datasets and more.
     """
     diversity = frame.filter(pl.col("dataset").is_not_null())
     if diversity.select(WHERE).n_unique() == 1:
@@ -100,8 +100,8 @@ def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Tables
         for keys, part in diversity.group_by(WHERE[1:], maintain_order=True):
             shown[f"pairs, {', '.join(map(str, keys))}"] = _matrix(part)
     correlations = _known_correlations(frame)
-    if len(correlations):
-        shown["pearson"] = _correlations(correlations)
+    for kind in ("pearson", "spearman") if len(correlations) else ():
+        shown[kind] = _correlations(correlations, kind)
     return {name: (table,) for name, table in shown.items()}
 
 
@@ -172,11 +172,11 @@ def _matrix(part: pl.DataFrame) -> Table:
     )
 
 
-def _correlations(frame: pl.DataFrame) -> Table:
+def _correlations(frame: pl.DataFrame, kind: str) -> Table:
     """A line a perturbation and ensemble, a column a measure; the first with its interval."""
     columns = [
         it._replace(
-            metric=f"pearson_{it.metric}",
+            metric=f"{kind}_{it.metric}",
             interval=it is _PAIRS[0],
             percent=False,
             digits=2,
@@ -197,7 +197,7 @@ def _correlations(frame: pl.DataFrame) -> Table:
             lines.append((about, by_ensemble[ensemble]))
     phrases = where(frame.row(0, named=True), [*(name for name in shared if name != "n"), "head"])
     head = title(
-        "Pearson's r with the gain",
+        f"{kind.capitalize()}'s r with the gain",
         *phrases,
         fitted_on(frame) or "nothing fitted",
         f"{shared['n']} datasets" if "n" in shared else "",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
 
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity import measure as module
@@ -88,7 +88,7 @@ def gains_of(path: Path, ensemble: str, shots: str) -> list[float]:
 def test_correlations_with_gains_are_scipys(correlated, means, write, asked, shots):
     path = write()
     found = correlated(means, path, shots=asked)
-    assert len(found) == 2 * len(METRICS)
+    assert len(found) == 4 * len(METRICS)
     assert set(found["n"]) == {4}
     assert found["dataset"].null_count() == len(found)
     assert found.select(NAMES).is_duplicated().sum() == 0
@@ -96,11 +96,12 @@ def test_correlations_with_gains_are_scipys(correlated, means, write, asked, sho
         values = means.filter(metric=metric)["value"].to_list()
         for ensemble, at in (("log-avg", "0"), ("nlc", shots)):
             gains = gains_of(path, ensemble, at)
-            name = f"pearson_{MEANS[metric]}"
-            (row,) = found.filter(metric=name, ensemble=ensemble).to_dicts()
-            assert row["value"] == pytest.approx(pearsonr(values, gains)[0]), name
-            assert row["shots"] == at
-            assert row["ci_low"] <= row["value"] <= row["ci_high"]
+            for kind, scipys in (("pearson", pearsonr), ("spearman", spearmanr)):
+                name = f"{kind}_{MEANS[metric]}"
+                (row,) = found.filter(metric=name, ensemble=ensemble).to_dicts()
+                assert row["value"] == pytest.approx(scipys(values, gains)[0]), name
+                assert row["shots"] == at
+                assert abs(row["value"]) > 1 - 1e-9 or row["ci_low"] < row["value"] < row["ci_high"]
 
 
 def test_gains_of_other_backbones_are_not_mixed_in(correlated, means, write, tmp_path):

@@ -56,7 +56,8 @@ def group(names=NAMES, *, kappa: float = 0.5, p: float = 0.02, **where) -> list[
 def correlations(*, ensemble: str = "log-avg", value: float = 0.5, **where) -> list[dict]:
     where = {"dataset": None, "ensemble": ensemble, "n": 17} | where
     return [
-        row(f"pearson_{metric}", value - number / 4, **where)
+        row(f"{kind}_{metric}", value - number / 4, **where)
+        for kind in ("pearson", "spearman")
         for number, metric in enumerate(MEASURES)
     ]
 
@@ -139,7 +140,7 @@ def test_correlations_have_a_line_an_ensemble_in_order(read_table):
         *correlations(ensemble="oracle", value=0.125),
     ]
     texts = shown(*group(), *rows)
-    assert list(texts) == ["means", "pairs", "pearson"]
+    assert list(texts) == ["means", "pairs", "pearson", "spearman"]
     assert texts["pearson"].split("\n")[0] == (
         "Pearson's r with the gain · test · clean · prompts own · "
         "head zero-shot · 16 shots · 17 datasets"

@@ -150,6 +150,13 @@ def test_several_groups_have_a_mean_matrix(read_table):
     }
 
 
+def test_a_pair_that_a_dataset_lacks_is_said():
+    everywhere = shown(*pairs(), *pairs(dataset="flags"))["similarity, test, clean"]
+    assert "lack" not in everywhere
+    fewer = shown(*pairs(), *pairs(NAMES[:2], (0.7,), dataset="flags"))["similarity, test, clean"]
+    assert "A pair that some datasets lack: mean over the others." in fewer
+
+
 def test_logits_are_means_over_datasets(read_table):
     rows = [
         r | ({"value": temperature} if r["metric"] == "temperature" else {})
