@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.cascade import WITHIN
 from clipsyn.evaluation.results.frame import (
     SHOTS_IN_ORDER,
     WHERE,
@@ -264,6 +265,19 @@ def _of_lead(lead: Standing, compared: Sequence[Standing], evidence: Evidence) -
         "free": leading(free),
         "hindsight": max(fair, key=lambda it: (it.accuracy.value, it.name != CHOSEN)),
         "tested": _tested(lead, evidence.frames.get(PAIRED)),
+        "cascade": _cascade(evidence.frames.get("cascade")),
+    }
+
+
+def _cascade(frame: pl.DataFrame | None) -> dict[str, Mean | None] | None:
+    """Means over datasets, by metric, of the cascade whose thresholds the support chose."""
+    if frame is None:
+        return None
+    part = having(main_part(frame), "rule").filter(rule=WITHIN, ensemble=PLAIN)
+    columns = "value", "ci_low", "ci_high"
+    return {
+        metric: mean_of(part.filter(metric=metric).select(columns).iter_rows())
+        for metric in ("acc1", "mean_gflops")
     }
 
 

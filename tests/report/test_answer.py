@@ -114,6 +114,28 @@ def evidence(zeroshot, results=None, paired=None, **gflops):
     )
 
 
+def test_a_cascade_that_was_measured_stands_beside_the_cost(zeroshot, results, rows):
+    about = {"ensemble": "log-avg", "backbones": BOTH}
+    found = [
+        about | {"dataset": dataset, "metric": metric, "value": value, "low": low, "high": high}
+        for dataset, accuracy, cost in (("pets", 0.61, 4.0), ("food", 0.45, 3.0))
+        for metric, value, low, high in (
+            ("acc1", accuracy, accuracy - 0.03, accuracy + 0.03),
+            ("mean_gflops", cost, cost, cost),
+        )
+    ]
+    measured = rows(*found).with_columns(rule=pl.lit("within"))
+    others = measured.with_columns(pl.col("value") * 0.5, rule=pl.lit("given"))
+    shown = evidence(zeroshot, results((0.03, 0.01), 0.005), a=1, b=9)
+    (before,) = (fact for fact in told(shown).facts if fact.startswith("Cost."))
+    assert "cascade" not in before
+    shown.frames["cascade"] = pl.concat([others, measured])
+    (fact,) = (fact for fact in told(shown).facts if fact.startswith("Cost."))
+    assert fact.startswith(before)
+    # half of the root of 0.03² twice is 0.021
+    assert all(it in fact for it in ("53.0 %", "50.9", "55.1", "3.5 GFLOPs"))
+
+
 class TestStandings:
     def test_backbones_come_by_their_mean(self, zeroshot):
         one, two = backbones(zeroshot)
