@@ -32,7 +32,7 @@ import torch  # noqa: E402
 
 from clipsyn.extract.encoder import resolve_precision  # noqa: E402
 from clipsyn.extract.images import batches, open_source  # noqa: E402
-from clipsyn.extract.openclip import OpenClipEncoder  # noqa: E402
+from clipsyn.extract.openclip import Encoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.source import ImageSource  # noqa: E402
@@ -73,7 +73,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Extraction:
-    encoder: OpenClipEncoder
+    encoder: Encoder
     store: Path
     settings: RunSettings
 

@@ -74,10 +74,12 @@ def effect(
     store: FeatureStore, key: FeatureKey, raw: NDArray[np.float32], unit: NDArray[np.float32]
 ) -> dict[str, float]:
     """Norms, and logits of `raw` divided by the mean norm alone against those of `unit`."""
-    stored = store.embeddings(key)
+    stored = store.cell(key).embeddings()
     assert np.abs(stored - unit).max() < 2e-3, f"{key} was made from something else"
     norms, labels = np.linalg.norm(raw, axis=1), store.samples(key.dataset, key.split).labels
-    classes, scale = store.class_embeddings(key.dataset, store.prompt_sets(key)[0], key.backbone)
+    classes, scale = store.class_embeddings(
+        key.dataset, store.cell(key).prompt_sets()[0], key.backbone
+    )
     weights = np.float32(scale) * classes.T
     after, before = (judge(x @ weights, labels) for x in (unit, raw / norms.mean()))
     assert np.array_equal(before.prediction, after.prediction)

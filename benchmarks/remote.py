@@ -100,7 +100,7 @@ def curl_config(published: Path, url: str, out: Path) -> Path:
 
 def reading(folder: Path, rounds: int) -> list[Measured]:
     store, published = publish_cell(folder)
-    expected = store.embeddings(KEY)
+    expected = store.cell(KEY).embeddings()
     out, caches = folder / "fetched", folder / "caches"
     with serving(published, folder / "nginx-cell") as url:
         config = curl_config(published, url, out)
@@ -112,7 +112,7 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
 
         def read(cache: Path) -> np.ndarray:
             os.environ["CLIPSYN_CACHE"] = str(cache)
-            return FeatureStore.open(url).embeddings(KEY)
+            return FeatureStore.open(url).cell(KEY).embeddings()
 
         def cold() -> None:
             read(caches / f"{time.monotonic_ns()}")
@@ -124,7 +124,7 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
         shutil.rmtree(caches)
         sides: dict[str, Callable[[], object]] = {
             "warm": warm,
-            "local": lambda: FeatureStore.open(store.path).embeddings(KEY),
+            "local": lambda: FeatureStore.open(store.path).cell(KEY).embeddings(),
         }
         warm_times = interleaved(sides, 3 * rounds)
     size = expected.nbytes / 1e6

@@ -97,8 +97,10 @@ def save_plain(store: FeatureStore, one: Set, folder: Path) -> None:
         np.save(partial / f"{before}labels.npy", store.samples(one.name, split).labels)
         for number, backbone in enumerate(one.backbones):
             key = FeatureKey(one.name, split, CLEAN.label, backbone.name)
-            np.save(partial / f"{before}embeddings-{number}.npy", store.embeddings(key))
-            np.save(partial / f"{before}logits-{number}.npy", store.logits(key, PROMPTS))
+            np.save(partial / f"{before}embeddings-{number}.npy", store.cell(key).embeddings())
+            np.save(partial / f"{before}logits-{number}.npy", store.cell(key).logits(PROMPTS))
     keys = [FeatureKey(one.name, "test", CLEAN.label, made.name) for made in one.backbones]
-    np.save(partial / "predictions.npy", np.array([store.predictions(k, PROMPTS) for k in keys]))
+    np.save(
+        partial / "predictions.npy", np.array([store.cell(k).predictions(PROMPTS) for k in keys])
+    )
     partial.rename(folder)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from clipsyn.catalog import data_dir
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.extract import ExtractSettings
-from clipsyn.extract.openclip import OpenClipEncoder, load_encoder
+from clipsyn.extract.openclip import Encoder, load_encoder
 from clipsyn.extract.run import RunSettings, run
 from clipsyn.extract.weights import quiet_open_clip
 from clipsyn.extract.work import load_work
@@ -60,7 +60,7 @@ def random_backbone(folder: Path, name: str, config: dict[str, Any] | None = Non
     return Backbone(name, f"local-dir:{target}")
 
 
-def load(backbones: Sequence[Backbone], device: str = "auto") -> list[OpenClipEncoder]:
+def load(backbones: Sequence[Backbone], device: str = "auto") -> list[Encoder]:
     return [load_encoder(backbone, device=device) for backbone in backbones]
 
 
@@ -112,7 +112,7 @@ class Pixels(ImageSource):
 
 def extract(
     store: Path,
-    encoders: Sequence[OpenClipEncoder],
+    encoders: Sequence[Encoder],
     source: ImageSource,
     perturbation: Perturbation = CLEAN,
     settings: RunSettings | None = None,

@@ -40,7 +40,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from clipsyn.extract.images import open_source  # noqa: E402
-from clipsyn.extract.openclip import OpenClipEncoder  # noqa: E402
+from clipsyn.extract.openclip import Encoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.perturb import apply, resolve  # noqa: E402
@@ -108,7 +108,7 @@ class _Every:
 class Sweep:
     """Both ways through the same backbones, images and perturbation."""
 
-    encoders: Sequence[OpenClipEncoder]
+    encoders: Sequence[Encoder]
     peers: Sequence[Peer]
     source: ImageSource
     perturbation: Perturbation

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,16 +47,6 @@ def few(names: Sequence[str], most: int = 3) -> str:
 def counted(count: int, one: str, several: str = "") -> str:
     """ "1 group is", "1,200 groups are": a number with what it is of; `several` adds an s."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
-
-
-def html_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table for notebooks; every name in it is escaped."""
-    lines = [
-        "".join(f"<{tag}>{escape(printable(str(cell)))}</{tag}>" for cell in row)
-        for tag, row in (("th", heads), *(("td", row) for row in rows))
-    ]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><caption>{escape(printable(caption))}</caption>{body}</table>"
 
 
 def cells(text: str) -> int:

@@ -88,7 +88,7 @@ def named(store: FeatureStore) -> pl.DataFrame:
     )
     rows = []
     for key, answer in zip(group.keys, group.predictions, strict=True):
-        sure = store.confidences(key, PROMPTS)
+        sure = store.cell(key).confidences(PROMPTS)
         shape = answer == group.labels
         either = shape | (answer == texture)
         rows.append(

@@ -121,10 +121,10 @@ def _read_once(store: FeatureStore, replacing: bool) -> None:
     for key in keys:
         try:
             store.samples(key.dataset, key.split)
-            store.embeddings(key)
-            for prompts in store.prompt_sets(key):
-                store.logits(key, prompts)
-                store.predictions(key, prompts)
+            store.cell(key).embeddings()
+            for prompts in store.cell(key).prompt_sets():
+                store.cell(key).logits(prompts)
+                store.cell(key).predictions(prompts)
         except StaleCell:
             if not replacing:
                 raise

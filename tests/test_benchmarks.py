@@ -76,8 +76,8 @@ def test_a_store_that_is_there_is_kept_and_another_is_the_same(
 ) -> None:
     again = bench.stores.make_store(tmp_path / "again", [tiny])
     for key in store.keys(split=["test"]):
-        assert again.fingerprint(key) == store.fingerprint(key)
-        np.testing.assert_array_equal(again.embeddings(key), store.embeddings(key))
+        assert again.cell(key).fingerprint() == store.cell(key).fingerprint()
+        np.testing.assert_array_equal(again.cell(key).embeddings(), store.cell(key).embeddings())
     before = {file: file.stat().st_mtime_ns for file in store.path.rglob("c.*")}
     bench.stores.make_store(store.path, [tiny])
     assert {file: file.stat().st_mtime_ns for file in store.path.rglob("c.*")} == before

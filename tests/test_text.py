@@ -110,7 +110,7 @@ def test_what_a_reader_fills_in_is_not_quoted() -> None:
 HOSTILE = "b'; touch X #`$(touch Y)"
 _READS: dict[str, tuple[Callable[[FeatureStore], object], list[str]]] = {
     "no cell": (
-        lambda store: store.embeddings(FeatureKey("toy", "test", "clean", HOSTILE)),
+        lambda store: store.cell(FeatureKey("toy", "test", "clean", HOSTILE)).embeddings(),
         ["extract", "{}", "--backbones", HOSTILE, "--dataset", "toy", "--split", "test"],
     ),
     "no samples": (

@@ -51,7 +51,7 @@ class Predicted:
         Raises StaleCell where another command replaces a cell while they are read.
         """
         before = self.fingerprints
-        read = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
+        read = np.stack([self.store.cell(key).predictions(self.prompts) for key in self.keys])
         if self._fingerprints() != before:
             raise replaced_meanwhile(self.store.path, self.samples.name)
         return read
@@ -110,7 +110,7 @@ class Predicted:
         return fingerprint({"cells": list(self.fingerprints.values())})
 
     def _fingerprints(self) -> dict[str, str]:
-        return {key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys}
+        return {key.backbone: self.store.cell(key).fingerprint(self.prompts) for key in self.keys}
 
     def reader(self, split: str | None = None, perturbation: str | None = None) -> PoolReader:
         """Pools of the same backbones and prompts, of this or another split or perturbation."""

@@ -197,10 +197,6 @@ def pull(sources: Sequence[str], store: Path, dry_run: bool, **filters: Any) -> 
     from clipsyn.store.merge import plan_merge
 
     plan = plan_merge(store, sources, filters)
-    if len(plan.conflicts) > 1:
-        for conflict, _ in plan.conflicts:
-            say(conflict)
-    plan.check()
     for offer in plan.offers:
         _say_groups(str(offer.store), [group.name for group in offer.take], offer, dry_run)
         for note in offer.notes:

@@ -224,7 +224,7 @@ def _file_digest(path: Path) -> str:
 def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> dict[str, Any]:
     score = None
     if (cell.part.kind != "embeddings" or cell.part.texts) and (table.labels >= 0).any():
-        score = accuracy(store.predictions(cell.key, cell.prompts or PROMPTS), table.labels)
+        score = accuracy(store.cell(cell.key).predictions(cell.prompts or PROMPTS), table.labels)
     return {
         **asdict(cell.key),
         "prompts": cell.prompts,

@@ -138,44 +138,21 @@ class Cost(NamedTuple):
 
     passes: float = 0  # images through a backbone
     gflops: float = 0
-    embeddings: float = 0  # bytes on disk, of these and what follows
-    logits: float = 0
-    predictions: float = 0
-
-    @classmethod
-    def of(
-        cls, images: float, classes: float, gflops: float, width: float, *, has_logits: bool
-    ) -> Cost:
-        """One cell, from nothing."""
-        embeddings = images * (2 * width + 1)  # float16, and whether it is valid
-        logits = images * 4 * classes if has_logits and classes else 0
-        return cls(images, images * gflops, embeddings, logits, images * 2 if classes else 0)
+    embeddings: float = 0  # megabytes on disk
+    answers: float = 0  # those of logits and predictions
 
     @classmethod
     def sum(cls, costs: Iterable[Cost]) -> Cost:
         return cls(*map(sum, zip(cls(), *costs, strict=True)))
 
     @property
-    def megabytes(self) -> dict[str, float]:
-        """On disk, by what is stored."""
-        return {kind: getattr(self, kind) / 1e6 for kind in self._fields[2:]}
-
-    def columns(self) -> dict[str, float | None]:
-        """For tables."""
-        sizes = {f"{kind} MB": size for kind, size in self.megabytes.items()}
-        gflops = self.gflops if math.isnan(self.gflops) else round(self.gflops)
-        columns = {"GFLOPs": gflops, **sizes}
-        return {name: None if math.isnan(value) else value for name, value in columns.items()}
-
-    @property
-    def storage(self) -> str:
-        total = sum(self.megabytes.values())
-        parts = ", ".join(f"{kind} {size:,.1f}" for kind, size in self.megabytes.items())
-        return f"{_told(total, 1)} MB to store{'' if math.isnan(total) else f' ({parts})'}"
+    def megabytes(self) -> float:
+        return self.embeddings + self.answers
 
     def __str__(self) -> str:
         passes, gflops = _told(self.passes), _told(self.gflops)
-        return f"{passes} images through a backbone, {gflops} GFLOPs, {self.storage}"
+        size = f"{_told(self.megabytes, 1)} MB to store"
+        return f"{passes} images through a backbone, {gflops} GFLOPs, {size}"
 
 
 def _told(number: float, digits: int = 0) -> str:
@@ -227,7 +204,8 @@ class Plan:
                 "classes": cells[0].classes,
                 "cells": len(cells),
                 "done": sum(cell.key in self.done for cell in cells),
-                **self.cost(cells).columns(),
+                "GFLOPs": _known((cost := self.cost(cells)).gflops),
+                "MB": _known(cost.megabytes, 1),
                 "found": _where(f"{dataset}/{split}" not in self.missing),
             }
             for (dataset, split), cells in rows.items()
@@ -260,6 +238,10 @@ def _frame(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
     import polars as pl  # 0.1 s, and a recipe's stages import this module
 
     return pl.DataFrame([*rows], infer_schema_length=None)
+
+
+def _known(number: float, digits: int | None = None) -> float | None:
+    return None if math.isnan(number) else round(number, digits)
 
 
 def _where(is_here: bool) -> str:

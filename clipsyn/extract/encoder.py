@@ -1,7 +1,4 @@
-"""What extraction asks of a backbone, and what follows from that whatever library it is of.
-
-`Encoder` is all that a model has to offer; `clipsyn.extract.openclip` fills it with open_clip's.
-"""
+"""What follows from a backbone's encoder: class embeddings, its device, its time and its cost."""
 
 from __future__ import annotations
 
@@ -9,61 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.names import Backbone, Identity, PromptSet
+from clipsyn.names import PromptSet
+
+if TYPE_CHECKING:
+    from clipsyn.extract.openclip import Encoder
 
 _T = TypeVar("_T")
 
 PRECISIONS = ("fp32", "bf16", "amp_bf16", "amp_fp16")
 TEXT_BATCH = 256
 TEXT_PART = 4 * TEXT_BATCH  # texts whose embeddings are kept at a time: no more are lost at a stop
-
-
-class Encoder(Protocol):
-    """A model on a device: images and texts in, unit-norm embeddings out.
-
-    identity is everything that decides an embedding: the weights' digest and the settings, as JSON
-    values, no path, no version. provenance is recorded, not compared; analyses read its "gflops"
-    and "image_parameters". logit_scale is what cosines are multiplied by, the exponential of the
-    trained parameter. gflops are of the image tower for an image, 2 FLOPs per
-    multiply-add, None where they cannot be measured. Encoders of one preprocess_key share pixels.
-    """
-
-    backbone: Backbone
-    identity: Identity
-    provenance: dict[str, Any]
-    embed_dim: int
-    logit_scale: float
-    gflops: float | None
-    preprocess_key: str
-    device: torch.device
-
-    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resized and cropped, (height, width, 3); raises UndecodableImage if that cannot be."""
-
-    def encode_images(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """(n, height, width, 3) -> (n, embed) float16, unit norm, on the device, not waited for."""
-
-    def to_host(self, parts: Sequence[torch.Tensor]) -> NDArray[np.float16]:
-        """Concatenate what `encode_images` returned, waiting for it: (n, embed).
-
-        Raises CheckpointError if a value is not finite.
-        """
-
-    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,): how many positions decide each text's embedding."""
-
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, embed), unit norm, computed in float32 whatever the precision of the image tower."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A CLIP of open_clip as an `Encoder`: pixels or texts in, unit-norm embeddings out.
+"""A CLIP of open_clip as an encoder: pixels or texts in, unit-norm embeddings out.
 
 Weights come through `extract.weights`. This module splits preprocessing, so that encoders share the
 costly part, and puts everything that decides an embedding into `identity`.
@@ -38,9 +38,7 @@ from clipsyn.names import Backbone, Identity, canonical_json
 from clipsyn.text import one_line
 
 
-def load_encoder(
-    backbone: Backbone, *, device: str = "auto", precision: str = "auto"
-) -> OpenClipEncoder:
+def load_encoder(backbone: Backbone, *, device: str = "auto", precision: str = "auto") -> Encoder:
     """Load a backbone's weights, check them and put them on a device.
 
     device     "auto" is a CUDA GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1",
@@ -60,9 +58,7 @@ def load_encoder(
     try:
         with quiet_open_clip():
             tokenizer = open_clip.get_tokenizer(source.model_name)
-        return OpenClipEncoder(
-            backbone, source, model, tokenizer, device=target, precision=resolved
-        )
+        return Encoder(backbone, source, model, tokenizer, device=target, precision=resolved)
     except CheckpointError:
         raise
     except Exception as error:  # of open_clip, for other preprocessing than it has; transformers
@@ -87,7 +83,16 @@ def split_transform(config: PreprocessCfg) -> tuple[Compose, Normalize]:
     return Compose(steps[:-2]), steps[-1]
 
 
-class OpenClipEncoder:
+class Encoder:
+    """A model on a device: images and texts in, unit-norm embeddings out.
+
+    identity is everything that decides an embedding: the weights' digest and the settings, as JSON
+    values, no path, no version. provenance is recorded, not compared; analyses read its "gflops"
+    and "image_parameters". logit_scale is what cosines are multiplied by, the exponential of the
+    trained parameter. gflops are of the image tower for an image, 2 FLOPs per
+    multiply-add, None where they cannot be measured. Encoders of one preprocess_key share pixels.
+    """
+
     def __init__(
         self,
         backbone: Backbone,
@@ -168,6 +173,7 @@ class OpenClipEncoder:
         return batch.div_(self._white).sub_(self._mean).div_(self._std)
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        """(n, height, width, 3) -> (n, embed) float16, unit norm, on the device, not waited for."""
         with torch.inference_mode(), self._compute():
             batch = self.normalised(pixels)
             if not self._convolutional:
@@ -192,6 +198,10 @@ class OpenClipEncoder:
         return nullcontext()
 
     def to_host(self, parts: Sequence[torch.Tensor]) -> NDArray[np.float16]:
+        """Concatenate what `encode_images` returned, waiting for it: (n, embed).
+
+        Raises CheckpointError if a value is not finite.
+        """
         joined = torch.cat(list(parts))
         bad = int((~torch.isfinite(joined)).any(dim=1).sum())
         if bad:
@@ -203,15 +213,17 @@ class OpenClipEncoder:
         return host
 
     def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,): how many positions decide each text's embedding."""
         parts = (list(texts[at : at + TEXT_PART]) for at in range(0, len(texts), TEXT_PART))
         lengths = torch.cat([self._lengths(self._tokenizer(part)) for part in parts])
         return lengths.numpy()
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """In batches of texts of like length.
+        """(n, embed), unit norm, in float32 whatever the image tower's precision.
 
-        Causal towers that read the end token need no more positions than the batch's longest text
-        has, as later ones cannot reach it. That is five times faster for usual prompts, and exact.
+        In batches of texts of like length. Causal towers that read the end token need no more
+        positions than the batch's longest text has, as later ones cannot reach it. That is five
+        times faster for usual prompts, and exact.
         """
         tokens = self._tokenizer(list(texts))
         lengths = self._lengths(tokens)

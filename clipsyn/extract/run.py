@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -27,17 +28,15 @@ from numpy.typing import NDArray
 from clipsyn import __version__
 from clipsyn.errors import BadImages, DamagedStore
 from clipsyn.extract import ExtractSettings
-from clipsyn.extract.encoder import ClassTexts, Encoder, resolve_device, timed
+from clipsyn.extract.encoder import ClassTexts, resolve_device, timed
 from clipsyn.extract.images import Batch, View, batches
 from clipsyn.extract.work import Cell, Classes, Split, Work
 from clipsyn.methods.numerics.blocks import usable_cores
-from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import canonical_json, fingerprint, parse_shard
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import GROUPS
 from clipsyn.text import running
 
 _T = TypeVar("_T")
@@ -163,7 +162,7 @@ class _Run:
             looks += batch.looks
             for cell in block.cells:
                 pixels = batch.pixels[_view(cell)]
-                parts[cell].append(self.encoding.submit(_encode, cell.encoder, pixels))
+                parts[cell].append(self.encoding.submit(_encode, cell, pixels))
                 errors[cell] |= batch.errors[_view(cell)]
                 self.progress.advance(self._counter(cell), len(batch.rows))
         for cell in block.cells:
@@ -271,8 +270,8 @@ def _view(cell: Cell) -> View:
     return cell.perturbation, cell.encoder.preprocess_key
 
 
-def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _Encoded:
-    return timed(lambda: encoder.encode_images(pixels), encoder.device)
+def _encode(cell: Cell, pixels: NDArray[np.uint8]) -> _Encoded:
+    return timed(lambda: cell.encoder.encode_images(pixels), cell.encoder.device)
 
 
 @contextmanager
@@ -305,15 +304,9 @@ def _write_answers(store: FeatureStore, cell: Cell, replace: bool) -> None:
     answers, other = cell.answers, cell.superseded
     if not (answers and other and cell.classes and cell.draft.is_published()):
         return
-    features, scale = store.group(cell.draft.target), cell.encoder.logit_scale
-    weights = store.group(cell.classes.draft.target).read("class_embedding")
-    for block in answers.pending():
-        rows = answers.blocks.range(block)
-        logits = zero_shot_logits(
-            features.read("image_embedding", rows), weights, scale, rows=len(rows)
-        )
-        made: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
-        answers.write(block, {spec.name: made[spec.name] for spec in GROUPS[answers.kind]}, {})
+    images = partial(store.group(cell.draft.target).read, "image_embedding")
+    texts = store.group(cell.classes.draft.target).read("class_embedding")
+    answers.write_answers(images, texts, cell.encoder.logit_scale)
     answers.publish(lambda _: {}, replace=replace)
     if other.is_taken() or (answers.kind == "logits" and files.exists(other.target)):
         with suppress(FileNotFoundError):  # another worker was faster

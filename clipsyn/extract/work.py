@@ -37,7 +37,7 @@ from clipsyn.store.samples import SampleTable, changed_samples, check_fits
 from clipsyn.text import advised
 
 if TYPE_CHECKING:
-    from clipsyn.extract.encoder import Encoder
+    from clipsyn.extract.openclip import Encoder
     from clipsyn.images.source import ImageSource
 
 
@@ -155,11 +155,9 @@ def plan_job(path: Path, job: ExtractSettings) -> Plan:
         sizes, perturbations, backbones
     ):
         width, gflops, _ = backbones[name]
-        known = (images, classes, gflops, width)
-        cost = Cost.of(
-            *(math.nan if number is None else number for number in known),
-            has_logits=stores_logits(perturbation, job.logits),
-        )
+        n, c, work, d = (math.nan if it is None else it for it in (images, classes, gflops, width))
+        answer = (4 * c * stores_logits(perturbation, job.logits) + 2) if c else 0  # bytes an image
+        cost = Cost(n, n * work, n * (2 * d + 1) / 1e6, n * answer / 1e6)
         key = FeatureKey(dataset, split, perturbation.label, name)
         cells.append(PlannedCell(key, images, classes, cost))
     missing = {f"{dataset}/{split}": why for dataset, split, _, _, why in sizes if why}
@@ -311,28 +309,13 @@ def _cell(
     draft = store.draft(store.features_path(key), "features", identity, sizes)
     answers, superseded = (None, None)
     if classes:
-        answers, superseded = _answers(store, key, draft, classes)
+        answers, superseded = (
+            store.answers_draft(kind, key, classes.prompts.name, draft, classes.draft)
+            for kind in ANSWERS
+        )
         if not (stores_logits(perturbation, logits) or answers.is_published()):
             answers, superseded = superseded, answers  # logits that are there are kept
     return Cell(key, encoder, perturbation, draft, classes, answers, superseded)
-
-
-def _answers(
-    store: FeatureStore, key: FeatureKey, features: Draft, classes: Classes
-) -> tuple[Draft, Draft]:
-    """The drafts of logits and of predictions."""
-    identity: Identity = {
-        "format": IDENTITY_VERSION,
-        "features": features.fingerprint,
-        "classes": classes.draft.fingerprint,
-        "prompts": classes.prompts.name,
-    }
-    sizes = {"sample": features.sizes["sample"], "class": len(classes.names)}
-    logits, predictions = (
-        store.draft(store.at(kind, *key.names, classes.prompts.name), kind, identity, sizes)
-        for kind in ANSWERS
-    )
-    return logits, predictions
 
 
 def _refuse_others(work: Work) -> None:

@@ -196,7 +196,9 @@ class _Images:
         step = unit * max(1, _BLOCK_BYTES // (row_bytes * unit))
         for start in range(0, len(samples), step):
             rows = range(start, min(start + step, len(samples)))
-            images = {name: self.store.embeddings(self._key(name), rows) for name in router.names}
+            images = {
+                name: self.store.cell(self._key(name)).embeddings(rows) for name in router.names
+            }
             logits = [backbone.logits(images[backbone.name], unit) for backbone in router.backbones]
             yield Pool(
                 np.stack(logits, axis=1),

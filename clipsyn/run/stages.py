@@ -75,7 +75,8 @@ def _plan_extraction(store: Path, settings: ExtractSettings, made: Made) -> Outc
         made.setdefault(key, set()).add(settings.prompts)
     what = plan.summary()
     if answered:
-        what += f"; {len(answered):,} get answers of these prompts: {answers.storage}"
+        size = f"{answers.megabytes:,.1f} MB to store"
+        what += f"; {len(answered):,} get answers of these prompts: {size}"
     is_there = every <= {*plan.done} and not answered
     return Outcome("extract", is_there, what, plan=plan, cost=Cost.sum([plan.cost(), answers]))
 

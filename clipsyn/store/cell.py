@@ -8,7 +8,7 @@ several prompt sets, or of no known one. Readers need not ask which of these a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -309,3 +309,13 @@ class Cell:
             f"{self.store.path} has {kind} of {self.key}, but the {what} that they were made from "
             f"are lost: put them back, or run `{self.store.extract_line(self.key)}`"
         )
+
+
+def with_prompt_sets(cells: Iterable[Cell]) -> Iterator[tuple[Cell, list[str]]]:
+    """Cells with their prompt sets, which are looked up once for those that share them."""
+    known: dict[tuple[str, Path], list[str]] = {}
+    for cell in cells:
+        source = cell.key.backbone, cell.prompts_from
+        if source not in known:
+            known[source] = cell.prompt_sets()
+        yield cell, known[source]

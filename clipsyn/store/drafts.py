@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.arrays import Blocks, Layout, read_chunk, write_chunk
@@ -179,6 +180,19 @@ class Draft:
         for block in self.pending():
             part = {name: self.arrays[name][1].part(rows, block) for name, rows in values.items()}
             self.write(block, part, {})
+
+    def write_answers(
+        self, images: Callable[[range], NDArray[Any]], texts: NDArray[Any], scale: float
+    ) -> None:
+        """Write logits and predictions, or these alone, block by block.
+
+        images: rows of embeddings. texts: class embeddings.
+        """
+        for block in self.pending():
+            rows = self.blocks.range(block)
+            logits = zero_shot_logits(images(rows), texts, scale, rows=len(rows))
+            made: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
+            self.write(block, {name: made[name] for name in self.arrays}, {})
 
     @contextmanager
     def _unless_published(self) -> Iterator[None]:

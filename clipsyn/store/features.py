@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +38,7 @@ from clipsyn.store.files import (
 )
 from clipsyn.store.groups import ON_DISK, Group, Tree, replaced_meanwhile
 from clipsyn.store.samples import SampleTable, add_looks, correct
-from clipsyn.text import advised, html_table
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
     from clipsyn.store.writer import CellWriter
@@ -103,12 +102,6 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.path)!r})"
-
-    def _repr_html_(self) -> str:
-        """For notebooks: the number of cells of each dataset, split and perturbation."""
-        counts = Counter((key.dataset, key.split, key.perturbation) for key in self.keys())
-        heads = ("dataset", "split", "perturbation", "backbones")
-        return html_table(repr(self), heads, [(*where, n) for where, n in counts.items()])
 
     def check_writable(self) -> None:
         """Raise StoreError for a store at a URL."""
@@ -254,10 +247,6 @@ class FeatureStore:
             )
         return self.group(path)
 
-    def confidences(self, key: FeatureKey, prompts: str) -> NDArray[np.float32]:
-        """(sample,) probability of the predicted class, as it was imported without logits."""
-        return self.cell(key).confidences(prompts)
-
     def class_embeddings(
         self, dataset: str, prompts: str, backbone: str
     ) -> tuple[NDArray[np.float32], float]:
@@ -282,35 +271,6 @@ class FeatureStore:
         It need not be there: reading it raises MissingCell then.
         """
         return Cell(self, key)
-
-    def prompt_sets(self, key: FeatureKey) -> list[str]:
-        """Prompt sets with class embeddings, or logits, for this backbone and dataset.
-
-        Imported predictions of no known set stand beside those of every set of the dataset.
-        """
-        return self.cell(key).prompt_sets()
-
-    def embeddings(self, key: FeatureKey, rows: range | None = None) -> NDArray[np.float16]:
-        """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        return self.cell(key).embeddings(rows)
-
-    def valid(self, key: FeatureKey, prompts: str | None = None) -> NDArray[np.bool_]:
-        """(sample,) whether there is an embedding or a prediction."""
-        return self.cell(key).valid(prompts)
-
-    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
-        """Of a cell; prompts: which, where it was imported with several sets."""
-        return self.cell(key).fingerprint(prompts)
-
-    def logits(
-        self, key: FeatureKey, prompts: str, rows: range | None = None
-    ) -> NDArray[np.float32]:
-        """(sample, class): stored, or derived from the embeddings by the same function."""
-        return self.cell(key).logits(prompts, rows)
-
-    def predictions(self, key: FeatureKey, prompts: str) -> NDArray[np.uint16]:
-        """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
-        return self.cell(key).predictions(prompts)
 
     # Changing
 
@@ -355,6 +315,19 @@ class FeatureStore:
         """What will be published at `target`, or is there already; see `Draft`."""
         self.check_writable()
         return Draft(self.path, target, kind, identity, sizes, self.chunk_rows)
+
+    def answers_draft(
+        self, kind: str, key: FeatureKey, prompts: str, features: Draft, classes: Draft
+    ) -> Draft:
+        """The draft of logits or predictions that follow from embeddings and classes."""
+        identity: Identity = {
+            "format": files.IDENTITY_VERSION,
+            "features": features.fingerprint,
+            "classes": classes.fingerprint,
+            "prompts": prompts,
+        }
+        sizes = {"sample": features.sizes["sample"], "class": classes.sizes["class"]}
+        return self.draft(self.at(kind, *key.names, prompts), kind, identity, sizes)
 
     def samples_draft(self, table: SampleTable) -> Draft:
         """The draft of a sample table."""

@@ -22,6 +22,7 @@ from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_sho
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store import files
 from clipsyn.store.arrays import content_digest
+from clipsyn.store.cell import with_prompt_sets
 from clipsyn.store.drafts import discard, is_draft
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, HELD, LOOK, ORDER, Place
@@ -37,18 +38,15 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     each image under one condition alone, `images` counts those of the cell's. Raises DamagedStore
     for what is left of a lost cell.
     """
-    sets: dict[tuple[str, Path], list[str]] = {}  # one list for many cells
     rows, keys = list[dict[str, Any]](), store.keys()
     keys.sort(key=lambda k: (k.dataset, k.split, by_severity(k.perturbation), k.backbone))
-    for cell in map(store.cell, keys):
-        facts, source = cell.facts, (cell.key.backbone, cell.prompts_from)
-        if source not in sets:
-            sets[source] = cell.prompt_sets()
+    for cell, prompts in with_prompt_sets(map(store.cell, keys)):
+        facts = cell.facts
         rows.append(
             {
                 **vars(cell.key),
                 "imported": cell.imported_as,
-                "prompts": sets[source] if cell.has_predictions else [],
+                "prompts": prompts if cell.has_predictions else [],
                 "images": facts.get("images", 0),
                 "bad": facts.get("bad", 0),
                 "embed": facts.get("embed"),
@@ -278,7 +276,7 @@ def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool)
     _check_current(store, place)
     kind, *names = place
     if kind in ANSWERS:
-        store.predictions(_key(place), names[4])
+        store.cell(_key(place)).predictions(names[4])
     elif kind == "samples" and store.samples(*names).digest != stored["identity"]["samples"]:
         yield "ids and content hashes do not match the digest"
     if not deep:
@@ -322,7 +320,7 @@ def _again(store: FeatureStore, place: Place, rows: range) -> tuple[NDArray[np.f
     key, prompts = _key(place), place[5]
     store.cell(key).stored(place[0], prompts)  # raises StaleCell where they are of others
     classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
-    again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
+    again = zero_shot_logits(store.cell(key).embeddings(rows), classes, scale, rows=len(rows))
     return again, _rounding(classes.shape[1], scale)
 
 

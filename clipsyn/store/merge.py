@@ -211,28 +211,14 @@ def _sync(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a merge will do, or why it will not."""
+    """What a merge will do."""
 
     into: Path
     chunk_rows: int  # of the store, if it has to be made
     offers: Sequence[StoreDiff]
-    conflicts: Sequence[Conflict]
-
-    def check(self) -> None:
-        """Raise StaleCell where one name stands for two things."""
-        if not self.conflicts:
-            return
-        (first, fields), more = self.conflicts[0], len(self.conflicts) - 1
-        others = f" (and {more:,} more)" if more else ""
-        raise StaleCell(
-            f"nothing was merged into {self.into}: {first}{others}; give one of the two "
-            "another name when you make it, or remove one with `clipsyn rm`",
-            fields,
-        )
 
     def carry_out(self, progress: Progress) -> None:
         """Copy all groups, sources before what is made from them; again after a kill."""
-        self.check()
         store = FeatureStore.create(self.into, self.chunk_rows)
         groups = [group for offer in self.offers for group in offer.take]
         counter = progress.add("merging", len(groups))
@@ -248,8 +234,9 @@ def plan_merge(into: Path, paths: Sequence[Path | str], filters: Filters | None 
     """Compare the stores at `paths` with the one at `into`, if there is one, and with one another.
 
     filters: which cells of these stores come along, with what they are made from. No numbers are
-    read. Raises UsageError for a store that would be merged into itself, StoreError for one that is
-    missing or damaged, UnknownName or MissingCell for filters that nothing passes.
+    read. Raises StaleCell where one name stands for two things, UsageError for a store that would
+    be merged into itself, StoreError for one that is missing or damaged, UnknownName or MissingCell
+    for filters that nothing passes.
     """
     into = place_of(into)
     if isinstance(into, Location):
@@ -269,7 +256,14 @@ def plan_merge(into: Path, paths: Sequence[Path | str], filters: Filters | None 
         # of other images all differs that was made from them, too
         conflicts += [*_conflicts(tables, first)] or [*_conflicts(groups, first)]
         offers.append(_compare(store, groups, first))
-    return Plan(into, stores[0].chunk_rows, offers, conflicts)
+    if conflicts:
+        raise StaleCell(
+            f"nothing was merged into {into}, for {counted(len(conflicts), 'conflict')}: "
+            f"{few([what for what, _ in conflicts])}; give one of the two another name when you "
+            "make it, or remove one with `clipsyn rm`",
+            conflicts[0][1],
+        )
+    return Plan(into, stores[0].chunk_rows, offers)
 
 
 def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[set[Place]]:

@@ -101,9 +101,9 @@ class PoolReader:
         views = [key for view in self.views for key in view]
         return {
             "features": {
-                key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys
+                key.backbone: self.store.cell(key).fingerprint(self.prompts) for key in self.keys
             },
-            "views": [self.store.fingerprint(key) for key in views],
+            "views": [self.store.cell(key).fingerprint() for key in views],
             "classes": {key.backbone: self._classes(key)["fingerprint"] for key in self._with_text},
         }
 
@@ -136,7 +136,9 @@ class PoolReader:
     @cached_property
     def _unreadable(self) -> list[int]:
         """Rows that some backbone has no embedding or prediction for."""
-        readable = np.logical_and.reduce([self.store.valid(key, self.prompts) for key in self.keys])
+        readable = np.logical_and.reduce(
+            [self.store.cell(key).valid(self.prompts) for key in self.keys]
+        )
         rows: list[int] = np.flatnonzero(~readable).tolist()
         return rows
 
@@ -200,7 +202,7 @@ class PoolReader:
 
         def read_embeddings(out: NDArray[Any], key: FeatureKey, part: _Part) -> None:
             span, at, place = part
-            out[place] = self.store.embeddings(key, span)[at]
+            out[place] = self.store.cell(key).embeddings(span)[at]
 
         jobs = [partial(read_logits, *one, part) for one in enumerate(self.keys) for part in parts]
         for some, arrays in zip(keys, [images, *views], strict=False):
@@ -239,11 +241,11 @@ class PoolReader:
     def _logits(self, key: FeatureKey, rows: range) -> NDArray[np.float32]:
         """(sample, class); 0 without text; of predictions alone, log odds for the predicted one."""
         if key.backbone in self.without_text:
-            valid = self.store.valid(key)[rows.start : rows.stop, None]
+            valid = self.store.cell(key).valid()[rows.start : rows.stop, None]
             return np.where(valid, np.zeros(self._n_classes, np.float32), np.float32(np.nan))
         if key.backbone not in self.silent:
-            return self.store.logits(key, self.prompts, rows)
-        predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
+            return self.store.cell(key).logits(self.prompts, rows)
+        predicted = self.store.cell(key).predictions(self.prompts)[rows.start : rows.stop]
         if none := np.count_nonzero(predicted == NO_CLASS):
             raise UsageError(
                 f"{key}: {none:,} answers are none of the classes, and no vote: import them as "
@@ -258,7 +260,7 @@ class PoolReader:
         """(sample,) log odds, above 0, of the predicted class against each of the others."""
         if key.backbone in self.unsure:
             return np.full(len(rows), _SURE)
-        confidences = self.store.confidences(key, self.prompts)[rows.start : rows.stop]
+        confidences = self.store.cell(key).confidences(self.prompts)[rows.start : rows.stop]
         p = confidences.astype(np.float64)
         with np.errstate(divide="ignore"):
             odds = np.log(p * max(1, self._n_classes - 1)) - np.log1p(-p)
@@ -293,7 +295,9 @@ class PoolReader:
         """The prompt set that all backbones with text have, if there is just one."""
         if not cells:
             return PROMPTS
-        common = set.intersection(*(set(prompt_sets(cell, None)) for cell in cells))
+        common = set.intersection(
+            *(set(prompt_sets(cell, None, cell.prompt_sets())) for cell in cells)
+        )
         if len(common) != 1:
             sets = ", ".join(sorted(common)) or "none in common"
             raise UsageError(

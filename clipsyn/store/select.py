@@ -11,7 +11,7 @@ from pathlib import Path
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.store.cell import Cell
+from clipsyn.store.cell import Cell, with_prompt_sets
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, KINDS, PROMPTS, Place
 from clipsyn.text import advised, few, running
@@ -136,14 +136,11 @@ def groups(
     set.
     """
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
-    known: dict[tuple[str, Path], list[str]] = {}  # looking them up searches the store
     every = [store.cell(key) for key in cells]
     bare = [cell.key for cell in every if without_text and not cell.has_predictions]
-    for cell in _predicting([cell for cell in every if cell.key not in bare]):
-        source = cell.key.backbone, cell.prompts_from
-        if source not in known:
-            known[source] = prompt_sets(cell, prompts)
-        for prompt_set in known[source]:
+    predicting = _predicting([cell for cell in every if cell.key not in bare])
+    for cell, there in with_prompt_sets(predicting):
+        for prompt_set in prompt_sets(cell, prompts, there):
             groups.setdefault((cell.key.perturbation, prompt_set), []).append(cell.key)
     for key in bare:
         beside = [where for where in groups if where[0] == key.perturbation]
@@ -165,21 +162,20 @@ def check_prompts(store: FeatureStore, keys: Sequence[FeatureKey], prompts: Name
     """Raise UnknownName, with near matches, for a term that no prompt set of the cells fits."""
     if prompts is None:
         return
-    cells = (store.cell(key) for key in keys)
-    each = {(cell.key.backbone, cell.prompts_from): cell for cell in cells}
-    known = {name for cell in each.values() for name in cell.prompt_sets()}
+    each = with_prompt_sets(map(store.cell, keys))
+    known = {name for _, there in each for name in there}
     for term in terms_of("prompts", prompts):
         if not matching(term, known):
             hint = f"To add it: `{store.extract_line(keys[0], '--prompts', term)}`"
             raise unknown_name("prompt set", term, known, hint)
 
 
-def prompt_sets(cell: Cell, prompts: Names) -> list[str]:
-    """Those of a cell that pass the filter; raises MissingCell or UnknownName if there is none."""
+def prompt_sets(cell: Cell, prompts: Names, there: Sequence[str]) -> Sequence[str]:
+    """Those of `there`, a cell's, that pass; raises MissingCell or UnknownName if there is none."""
     store, key = cell.store, cell.key
     if not cell.has_predictions:
         cell.holding("prediction")  # says what is missing
-    if not (there := cell.prompt_sets()):
+    if not there:
         raise MissingCell(
             f"{store.path} has no class embeddings of {key.dataset} for {key.backbone}: run "
             f"`{store.extract_line(key)}`"

@@ -24,7 +24,6 @@ from clipsyn.methods.numerics.logits import (
     finite_rows,
     is_scale,
     predictions,
-    zero_shot_logits,
 )
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
@@ -213,23 +212,12 @@ class CellWriter:
         draft.publish(lambda _: about, replace=self.replace)
 
     def _written_logits(self, prompts: str, classes: Draft) -> Draft:
-        """Logits block by block, from the embeddings that were written."""
+        """Logits from the embeddings that were written."""
         assert self._draft
-        identity: Identity = {
-            "format": IDENTITY_VERSION,
-            "features": self._draft.fingerprint,
-            "classes": classes.fingerprint,
-            "prompts": prompts,
-        }
-        sizes = {"sample": len(self.samples), "class": classes.sizes["class"]}
-        path = self.store.at("logits", *self.key.names, prompts)
-        draft = self.store.draft(path, "logits", identity, sizes)
+        draft = self.store.answers_draft("logits", self.key, prompts, self._draft, classes)
         self._drafts.append(draft)
-        embeddings, scale = self._classes[prompts]
-        for block in draft.pending():
-            images = draft.arrays["logit"][1].part(self._values["image_embedding"], block)
-            logits = zero_shot_logits(images, embeddings, scale, rows=len(images))
-            draft.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
+        rows = self._values["image_embedding"]
+        draft.write_answers(lambda part: rows[part.start : part.stop], *self._classes[prompts])
         return draft
 
     def _others(self, draft: Draft) -> list[Path]:

@@ -21,6 +21,7 @@ from clipsyn.evaluation.selection import Selection
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 COUNT = 40
@@ -56,15 +57,15 @@ def test_what_is_replaced_while_it_is_read_is_not_mixed(
     fakes: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = fakes.fill(tmp_path / "store", [fakes.Encoder(), fakes.Encoder("fake/two")])
-    read = FeatureStore.predictions
+    read = Cell.predictions
 
-    def read_and_replace(self: FeatureStore, *which: Any) -> Any:
+    def read_and_replace(self: Cell, *which: Any) -> Any:
         found = read(self, *which)
         monkeypatch.undo()
-        fakes.fill(self.path, [fakes.Encoder(weights="others")], replace=True)
+        fakes.fill(self.store.path, [fakes.Encoder(weights="others")], replace=True)
         return found
 
-    monkeypatch.setattr(FeatureStore, "predictions", read_and_replace)
+    monkeypatch.setattr(Cell, "predictions", read_and_replace)
     with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
         zeroshot(store)
     assert zeroshot(store).equals(zeroshot(FeatureStore.open(store.path)))

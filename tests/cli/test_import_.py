@@ -209,7 +209,9 @@ class TestWhatPredictWrites:
         store, said = FeatureStore.open(tmp_path / "other"), pl.read_csv(written)["class"]
         names = store.samples("food", "test").class_names
         assert names == tuple(sorted(set(said)))
-        found = store.predictions(FeatureKey("food", "test", "clean", "predictions"), "imported")
+        found = store.cell(FeatureKey("food", "test", "clean", "predictions")).predictions(
+            "imported"
+        )
         assert [names[index] for index in found] == said.to_list()
 
 

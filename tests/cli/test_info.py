@@ -104,5 +104,5 @@ def test_the_whole_store_and_one_group(clipsyn, fails, tiny_store, fakes):
     group = tiny_store.features_path(fakes.key).relative_to(path)
     found = json.loads(clipsyn("info", path, group).stdout)
     assert found["arrays"] == {"image_embedding": ["float16", 20, 12], "valid": ["bool", 20]}
-    assert found["fingerprint"] == tiny_store.fingerprint(fakes.key)
+    assert found["fingerprint"] == tiny_store.cell(fakes.key).fingerprint()
     assert f"see `clipsyn ls {path}`" in fails(4, "info", path, "features/yot")

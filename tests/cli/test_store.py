@@ -81,7 +81,9 @@ class TestLs:
         assert [(r["dataset"], r["split"], r["perturbation"], r["backbone"]) for r in rows] == [
             (key.dataset, key.split, key.perturbation, key.backbone) for key in keys
         ]
-        assert [row["fingerprint"] for row in rows] == [tiny_store.fingerprint(k) for k in keys]
+        assert [row["fingerprint"] for row in rows] == [
+            tiny_store.cell(k).fingerprint() for k in keys
+        ]
         places = ("features/*/*/*/*/", "logits/*/*/*/*/*/", "predictions/*/*/*/*/*/")
         cells = [cell for place in places for cell in path.glob(place)]
         files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]

@@ -50,7 +50,9 @@ def imported(folder: Path, **settings: Any) -> FeatureStore:
 def test_rows_are_found_in_the_order_of_the_parts(folder: Path):
     store = imported(folder)
     expected = np.concatenate([unit(part + 1) for part in range(12)])
-    assert store.embeddings(KEY).tobytes() == expected.tobytes()  # float16 of unit norm is kept
+    assert (
+        store.cell(KEY).embeddings().tobytes() == expected.tobytes()
+    )  # float16 of unit norm is kept
     assert store.samples("mine", "test").ids[1] == "1/0.jpg"
 
 
@@ -92,8 +94,8 @@ def test_a_table_may_have_an_embedding_in_each_cell(tmp_path: Path, dtype):
     frame = pl.DataFrame({"id": list("abcd"), "embedding": values, "label": [0, 1, 0, 1]})
     frame.write_parquet(tmp_path / "ViT.parquet")
     store = imported(tmp_path / "ViT.parquet")
-    assert store.embeddings(KEY)[:3].tobytes() == unit(4)[:3].tobytes()
-    assert store.valid(KEY).tolist() == [True, True, True, False]
+    assert store.cell(KEY).embeddings()[:3].tobytes() == unit(4)[:3].tobytes()
+    assert store.cell(KEY).valid().tolist() == [True, True, True, False]
 
 
 def test_lists_of_several_lengths_or_columns_are_refused(tmp_path: Path):

@@ -33,7 +33,7 @@ def test_npz_is_plain_arrays(exported, mixed):
     with np.load(exported("npz") / CELL.with_suffix(".npz"), allow_pickle=False) as held:
         names = {"clipsyn", "embeddings", "valid", "ids", "labels", "class_names"}
         assert set(held.files) == names
-        assert held["embeddings"].tobytes() == mixed.embeddings(KEY).tobytes()
+        assert held["embeddings"].tobytes() == mixed.cell(KEY).embeddings().tobytes()
         assert tuple(held["ids"]) == mixed.samples("toy", "test").ids
 
 
@@ -46,7 +46,7 @@ def test_huggingface_is_tables_that_the_card_names(exported, mixed):
     table = pl.read_parquet(folder / files[0]["path"])
     rows = table["image_embedding"].to_list()
     assert rows[3] is None
-    assert np.array_equal(np.array(rows[0], np.float16), mixed.embeddings(KEY)[0])
+    assert np.array_equal(np.array(rows[0], np.float16), mixed.cell(KEY).embeddings()[0])
     named = {file["path"] for of in configs.values() for file in of}
     assert named == {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
 

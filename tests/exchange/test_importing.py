@@ -52,7 +52,7 @@ class TestANewStore:
         table = store.samples("toy", "test")
         assert (table.ids, table.class_names) == (("a", "b", "c"), ("bee", "cat", "dog"))
         np.testing.assert_array_equal(table.labels, [1, 2, 1])
-        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [1, 2, 0])
+        np.testing.assert_array_equal(store.cell(KEY).predictions("imported"), [1, 2, 0])
 
     def test_none_of_the_classes_is_an_answer_that_is_wrong(
         self, bring: Any, write_csv: Write, tmp_path: Path
@@ -102,12 +102,12 @@ class TestPrompts:
 
     def test_stand_beside_each_other(self, files: list[str], tmp_path: Path) -> None:
         store = FeatureStore.open(tmp_path / "store")
-        assert store.prompt_sets(KEY) == files
-        assert store.confidences(KEY, "CLS").tolist() == [0.5, 0.5]
-        assert store.confidences(KEY, "80 templates").tolist() == [1.0, 0.5]
-        assert store.fingerprint(KEY, "CLS") != store.fingerprint(KEY, "80 templates")
+        assert store.cell(KEY).prompt_sets() == files
+        assert store.cell(KEY).confidences("CLS").tolist() == [0.5, 0.5]
+        assert store.cell(KEY).confidences("80 templates").tolist() == [1.0, 0.5]
+        assert store.cell(KEY).fingerprint("CLS") != store.cell(KEY).fingerprint("80 templates")
         with pytest.raises(MissingCell, match="not 'own'"):
-            store.predictions(KEY, "own")
+            store.cell(KEY).predictions("own")
 
     def test_prompts_may_be_said(self, bring: Any, mine: Path, tmp_path: Path) -> None:
         assert bring(mine, prompts="mine")["prompts"].to_list() == ["mine"]
@@ -115,7 +115,7 @@ class TestPrompts:
             bring(mine)
         store = FeatureStore.open(tmp_path / "store")
         with pytest.raises(MissingCell, match="imported as predictions, without confidences"):
-            store.confidences(KEY, "mine")
+            store.cell(KEY).confidences("mine")
 
     @pytest.mark.parametrize(
         ("confidence", "sentence"),
@@ -150,7 +150,7 @@ class TestAgain:
         assert bring(other, backbone="other")["was"].to_list() == ["new"]
         assert bring(other, replace=True)["was"].to_list() == ["replaced"]
         store = FeatureStore.open(tmp_path / "store")
-        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [2, 2, 1])
+        np.testing.assert_array_equal(store.cell(KEY).predictions("imported"), [2, 2, 1])
 
 
 class TestNothingIsWrittenWhere:
@@ -196,8 +196,8 @@ class TestBesideExtractedCells:
         frame = bring(theirs, store=tiny_store.path)
         assert frame["acc1"].to_list() == [1]
         key = FeatureKey("toy", "test", "clean", "theirs")
-        assert tiny_store.prompt_sets(key) == ["simple"]
-        np.testing.assert_array_equal(tiny_store.predictions(key, "simple"), np.arange(20) % 3)
+        assert tiny_store.cell(key).prompt_sets() == ["simple"]
+        np.testing.assert_array_equal(tiny_store.cell(key).predictions("simple"), np.arange(20) % 3)
 
     def test_other_class_names_are_refused(
         self, bring: Any, theirs: Path, tiny_store: FeatureStore, tmp_path: Path

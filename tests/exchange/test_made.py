@@ -57,7 +57,7 @@ def test_weights_and_images_are_those_of_the_identity(tiny_store: FeatureStore):
         assert cell["weights"]["sha256"] == group["identity"]["backbone"]["weights"]
         assert (cell["images"]["count"], cell["images"]["samples"]) == (len(table), table.digest)
         assert cell["images"]["licence"] == "CC0"
-        assert cell["fingerprint"] == tiny_store.fingerprint(key)
+        assert cell["fingerprint"] == tiny_store.cell(key).fingerprint()
 
 
 def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):

@@ -43,9 +43,9 @@ def test_arrays_samples_and_what_follows_from_them_are_the_same(fakes, mixed, tm
                 if array in ours.group(prompts)["arrays"]:
                     held = [cell.holding(array, prompts).read(array) for cell in (ours, theirs)]
                     assert equal(*held), (key, array)
-        for prompts in mixed.prompt_sets(key) if ours.has_embeddings else ():
-            assert equal(mixed.logits(key, prompts), again.logits(key, prompts))
-            assert equal(mixed.predictions(key, prompts), again.predictions(key, prompts))
+        for prompts in ours.prompt_sets() if ours.has_embeddings else ():
+            assert equal(ours.logits(prompts), theirs.logits(prompts))
+            assert equal(ours.predictions(prompts), theirs.predictions(prompts))
     for names, _ in mixed.groups("classes"):
         ours, theirs = (store.class_embeddings(*names) for store in (mixed, again))
         assert equal(ours[0], theirs[0])
@@ -82,4 +82,4 @@ def test_it_goes_into_a_store_that_has_the_samples_in_another_order(fakes, tmp_p
     store = fakes.fill(tmp_path / "store", sources=[source])
     import_files(store.path, [tmp_path / "export"], ImportSettings())
     key = FeatureKey("toy", "test", "clean", "theirs")
-    assert equal(store.embeddings(key), ours.embeddings(key)[order])
+    assert equal(store.cell(key).embeddings(), ours.cell(key).embeddings()[order])

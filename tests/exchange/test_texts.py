@@ -72,7 +72,7 @@ class TestOneFile:
             ("embeddings", "imported", pytest.approx(right), "new")
         ]
         store = opened()
-        np.testing.assert_allclose(store.logits(KEY, "imported"), expected, atol=1e-5)
+        np.testing.assert_allclose(store.cell(KEY).logits("imported"), expected, atol=1e-5)
         assert store.samples("toy", "test").class_names == ("0", "1", "2")
         pool = store.pool("toy", "test")
         assert pool.logit_scales == {"mine": 50}
@@ -82,9 +82,9 @@ class TestOneFile:
         bring(npz(), prompts="one")
         frame = bring(npz(class_embeddings=-TEXTS), prompts="two")
         assert frame["was"].to_list() == ["there"]  # the image embeddings are
-        assert opened().prompt_sets(KEY) == ["one", "two"]
+        assert opened().cell(KEY).prompt_sets() == ["one", "two"]
         np.testing.assert_allclose(
-            opened().logits(KEY, "two"), -50 * cosines(IMAGES, TEXTS), atol=1e-5
+            opened().cell(KEY).logits("two"), -50 * cosines(IMAGES, TEXTS), atol=1e-5
         )
 
     def test_splits_of_a_dataset_share_them(self, bring: Any, npz: Any, opened: Any) -> None:

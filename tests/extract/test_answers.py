@@ -68,10 +68,12 @@ def test_readers_get_the_same_bits(stores: dict[str, FeatureStore]) -> None:
         store = stores[how]
         assert store.keys() == keys
         for key in keys:
-            assert store.fingerprint(key) == stores["all"].fingerprint(key)
-            assert store.prompt_sets(key) == stores["all"].prompt_sets(key) == ["simple"]
+            assert store.cell(key).fingerprint() == stores["all"].cell(key).fingerprint()
+            assert (
+                store.cell(key).prompt_sets() == stores["all"].cell(key).prompt_sets() == ["simple"]
+            )
             for read in ("logits", "predictions"):
-                one, other = (getattr(s, read)(key, "simple") for s in (store, stores["all"]))
+                one, other = (getattr(s.cell(key), read)("simple") for s in (store, stores["all"]))
                 assert one.tobytes() == other.tobytes()
 
 
@@ -149,6 +151,6 @@ def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> 
     identity = {**arrays.read_attributes(path)["identity"], "features": "0" * 64}
     fakes.rewrite(path, identity=identity)
     with pytest.raises(StaleCell, match=r"the predictions of .* from other features .*--replace"):
-        store.predictions(key, "simple")
+        store.cell(key).predictions("simple")
     with pytest.raises(StaleCell):
         fakes.planned(store, perturbations=["jpeg:3"], logits="all")

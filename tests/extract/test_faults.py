@@ -65,10 +65,10 @@ def test_bad_images_are_named_and_the_others_are_read(tmp_path, clipsyn, tiny, w
         assert set(errors) == {f"dog/{name}" for name in [*BAD, "gone.png"]}
         assert all(words in errors[f"dog/{name}"] for name, (_, words) in BAD.items())
         names = store.samples("pets", "test").ids
-        assert [name for name, ok in zip(names, store.valid(key), strict=True) if not ok] == [
-            name for name in names if name in errors
-        ]
-        assert np.isfinite(store.embeddings(key)[store.valid(key)]).all()
+        assert [
+            name for name, ok in zip(names, store.cell(key).valid(), strict=True) if not ok
+        ] == [name for name in names if name in errors]
+        assert np.isfinite(store.cell(key).embeddings()[store.cell(key).valid()]).all()
     table = clipsyn("zeroshot", tmp_path / "store", "-o", "-")
     assert table.exit_code == 0, table.stderr
     assert {r["n"] for r in json.loads(table.stdout) if r["ensemble"] != "chance"} == {6}

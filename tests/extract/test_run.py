@@ -57,8 +57,8 @@ def test_every_row_is_that_of_its_image(tmp_path: Path, fakes: Any, perturbation
         encoder = next(e for e in encoders if e.backbone.name == key.backbone)
         source = next(s for s in sources if s.split == key.split)
         expected = one_at_a_time(encoder, source, perturbation)
-        assert np.array_equal(store.embeddings(key), expected)
-        assert store.valid(key).all()
+        assert np.array_equal(store.cell(key).embeddings(), expected)
+        assert store.cell(key).valid().all()
         assert store.samples(key.dataset, key.split).ids == source.ids
     assert len(keys) == 4
 
@@ -121,7 +121,7 @@ def test_shards_share_the_work_and_publish_only_what_is_whole(tmp_path: Path, fa
     fakes.fill(tmp_path, [encoder], [source], shard=(1, 2))
     assert sum(encoder.encoded) == 16
     assert store.keys() == [fakes.key]
-    assert store.prompt_sets(fakes.key) == ["simple"]
+    assert store.cell(fakes.key).prompt_sets() == ["simple"]
     assert len(list(store.groups("logits"))) == 1
 
 
@@ -155,16 +155,16 @@ def test_bad_images_keep_their_rows(tmp_path: Path, fakes: Any) -> None:
     encoder = fakes.Encoder()
     source = fakes.Source(bad={2: "empty file", 17: "torn"})
     store = fakes.fill(tmp_path, [encoder], [source], max_bad=0.1)
-    embeddings = store.embeddings(fakes.key)
+    embeddings = store.cell(fakes.key).embeddings()
     good = np.array([row not in source.bad for row in range(20)])
-    assert np.array_equal(store.valid(fakes.key), good)
+    assert np.array_equal(store.cell(fakes.key).valid(), good)
     assert np.isnan(embeddings[~good]).all()
     source.bad = {}
     assert np.array_equal(embeddings[good], one_at_a_time(encoder, source)[good])
-    logits = store.logits(fakes.key, "simple")
+    logits = store.cell(fakes.key).logits("simple")
     assert np.isnan(logits[~good]).all()
     assert np.isfinite(logits[good]).all()
-    assert (store.predictions(fakes.key, "simple") == 65535).tolist() == (~good).tolist()
+    assert (store.cell(fakes.key).predictions("simple") == 65535).tolist() == (~good).tolist()
     attributes = fakes.contents(tmp_path)["features/toy/test/clean/fake--one/zarr.json"]
     assert attributes["attributes"]["errors"] == {"im002.png": "empty file", "im017.png": "torn"}
 
@@ -181,7 +181,7 @@ def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(tmp_path: Path, 
     encoder = fakes.Encoder()
     fakes.fill(tmp_path, [encoder], [fakes.Source(count=40, bad=bad)], max_bad=0.1)
     assert encoded + sum(encoder.encoded) == 40  # nothing twice
-    assert (~store.valid(fakes.key)).sum() == 4
+    assert (~store.cell(fakes.key).valid()).sum() == 4
 
 
 def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(tmp_path, fakes):
@@ -196,9 +196,9 @@ def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(t
     refused = np.asarray(fakes.Source().image(4))
     encoders = [fakes.Encoder(), Picky("fake/picky", size=6)]
     store = fakes.fill(tmp_path / "both", encoders, max_bad=0.1)
-    assert store.valid(fakes.key).all()
+    assert store.cell(fakes.key).valid().all()
     picky = replace(fakes.key, backbone="fake/picky")
-    assert np.flatnonzero(~store.valid(picky)).tolist() == [4]
+    assert np.flatnonzero(~store.cell(picky).valid()).tolist() == [4]
     fakes.fill(tmp_path / "apart", encoders[:1], max_bad=0.1)
     fakes.fill(tmp_path / "apart", [Picky("fake/picky", size=6)], max_bad=0.1)
     assert fakes.unlike(tmp_path / "both", tmp_path / "apart") == []
@@ -206,35 +206,34 @@ def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(t
 
 def test_corrected_labels_encode_nothing_and_are_seen(tmp_path: Path, fakes: Any) -> None:
     store = fakes.fill(tmp_path)
-    fingerprint = store.fingerprint(fakes.key)
+    fingerprint = store.cell(fakes.key).fingerprint()
     encoder, source = fakes.Encoder(), fakes.Source()
     source.labels[13] = 0
     fakes.fill(tmp_path, [encoder], [source])
     assert encoder.encoded == []
     table = store.samples("toy", "test")
     assert table.labels.tolist() == source.labels.tolist()
-    assert store.fingerprint(fakes.key) == fingerprint
-    assert store.logits(fakes.key, "simple").shape == (20, 3)
+    assert store.cell(fakes.key).fingerprint() == fingerprint
+    assert store.cell(fakes.key).logits("simple").shape == (20, 3)
 
 
 def test_while_it_is_replaced_the_old_cell_can_be_read(tmp_path: Path, fakes: Any) -> None:
     """Class embeddings too: they are the old ones until the first new cell is complete."""
     store = fakes.fill(tmp_path, chunk_rows=8)
-    before = store.logits(fakes.key, "simple")
+    before = store.cell(fakes.key).logits("simple")
     encoder = fakes.Encoder(weights="others")
     stop_after(encoder, 2)
     with pytest.raises(Stop):
         fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8, batch_size=8)
     assert [draft.target.split("/")[0] for draft in unfinished(tmp_path)] == ["classes", "features"]
-    assert store.logits(fakes.key, "simple").tobytes() == before.tobytes()
+    assert store.cell(fakes.key).logits("simple").tobytes() == before.tobytes()
     encoder.before_batch = lambda: None
     fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8)
     assert unfinished(tmp_path) == []
     whole = tmp_path.with_name(f"{tmp_path.name}-whole")
-    expected = fakes.fill(whole, [fakes.Encoder(weights="others")], chunk_rows=8).logits(
-        fakes.key, "simple"
-    )
-    assert store.logits(fakes.key, "simple").tobytes() == expected.tobytes()
+    made = fakes.fill(whole, [fakes.Encoder(weights="others")], chunk_rows=8)
+    expected = made.cell(fakes.key).logits("simple")
+    assert store.cell(fakes.key).logits("simple").tobytes() == expected.tobytes()
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any) -> None:
@@ -314,7 +313,7 @@ def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(tmp_path, fak
     store = fakes.fill(tmp_path, [resumed], batch_size=4, lanes=2)
     assert sum(resumed.encoded) < len(fakes.Source())
     [key] = store.keys()
-    assert np.array_equal(store.embeddings(key), one_at_a_time(resumed, fakes.Source()))
+    assert np.array_equal(store.cell(key).embeddings(), one_at_a_time(resumed, fakes.Source()))
 
 
 def provenance(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:

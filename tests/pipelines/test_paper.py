@@ -45,12 +45,12 @@ NINE = [backbone.name for backbone in known_backbones()["openai"]]
 
 
 def costs() -> Iterator[tuple[str, float, float, float]]:
-    """Recipe, images through a backbone, GFLOPs and bytes, beyond what those before it make."""
+    """Recipe, images through a backbone, GFLOPs and megabytes, beyond what those before it make."""
     made: Made = {}
     for name in ORDER:
         stages = plan_recipe(find_recipe(f"paper/{name}"), made)
         cost = Cost.sum(stage.cost for stage in stages if stage.cost)
-        yield name, cost.passes, cost.gflops, cost.embeddings + cost.logits + cost.predictions
+        yield name, cost.passes, cost.gflops, cost.megabytes
 
 
 def cost_table() -> str:
@@ -67,7 +67,7 @@ def cost_table() -> str:
 
 def _line(name: str, passes: float, gflops: float, size: float) -> str:
     hours = gflops / RATE / 3600
-    return f"| {name} | {passes / 1e6:.1f} | {gflops / 1e9:.2f} | {hours:.1f} | {size / 1e9:.1f} |"
+    return f"| {name} | {passes / 1e6:.1f} | {gflops / 1e9:.2f} | {hours:.1f} | {size / 1e3:.1f} |"
 
 
 def readme() -> str:
@@ -130,7 +130,7 @@ class TestPlans:
                 logits = 4 * info.classes * (split == "test")
                 expected[0] += n
                 expected[1] += n * facts.image_gflops
-                expected[2] += n * (2 * facts.embed_dim + 1 + logits + 2)
+                expected[2] += n * (2 * facts.embed_dim + 1 + logits + 2) / 1e6
         assert [passes, gflops, size] == pytest.approx(expected)
 
     def test_other_prompts_cost_no_pass_over_the_images(self) -> None:
@@ -141,7 +141,7 @@ class TestPlans:
         for name, split in product(collections()["paper"], ("train", "test")):
             info = find_dataset(name)
             answers += info.splits[split].n * 9 * (2 + 4 * info.classes * (split == "test"))
-        assert size == pytest.approx(answers)
+        assert size == pytest.approx(answers / 1e6)
         assert by_name["robustness"][0] == 88 * 50_000 * 9
         assert [by_name[name][0] for name in ("linear-probe", "few-shot", "cascade")] == [0, 0, 0]
 

@@ -109,7 +109,7 @@ def test_a_second_run_reads_the_index_alone(server: Server) -> None:
 def test_only_chunks_with_the_rows_asked_for_travel(server: Server) -> None:
     store = FeatureStore.open(server.url)
     key = store.keys(split=["test"], perturbation=["clean"])[0]
-    store.embeddings(key, range(8, 12))  # 20 images in chunks of 7: the second
+    store.cell(key).embeddings(range(8, 12))  # 20 images in chunks of 7: the second
     chunks = [path for path in server.paths() if "/c." in path]
     names = [chunk.rpartition("/")[2] for chunk in chunks]
     assert names == ["c.1.0"]
@@ -171,19 +171,19 @@ def test_a_file_that_is_another_is_refused_and_not_kept(server: Server, cache: P
     store = FeatureStore.open(server.url)
     key = store.keys(split=["test"])[0]
     with pytest.raises(DamagedStore, match="other bytes than its manifest lists") as error:
-        store.embeddings(key)
+        store.cell(key).embeddings()
     assert f"{server.url}/{'features'}" in str(error.value)
     assert str(cache) not in str(error.value)
     assert not list(cache.rglob("image_embedding/c.1.0"))
     server.fault = lambda path: None
-    assert np.isfinite(store.embeddings(key)).all()
+    assert np.isfinite(store.cell(key).embeddings()).all()
 
 
 def test_a_file_that_is_lost_is_damage(folder: Path, server: Server) -> None:
     (only(folder, ONE) / "image_embedding" / "c.0.0").unlink()
     store = FeatureStore.open(server.url)
     with pytest.raises(DamagedStore, match=r"image_embedding/c\.0\.0 is missing"):
-        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+        store.cell(store.keys(split=["test"], perturbation=["clean"])[0]).embeddings()
 
 
 def test_a_group_replaced_meanwhile_is_said(folder: Path, server: Server) -> None:
@@ -193,9 +193,9 @@ def test_a_group_replaced_meanwhile_is_said(folder: Path, server: Server) -> Non
     attributes.write_text(attributes.read_text() + " ")
     republish(folder, ONE)
     with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
-        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+        store.cell(store.keys(split=["test"], perturbation=["clean"])[0]).embeddings()
     again = FeatureStore.open(server.url)
-    assert len(again.embeddings(again.keys(split=["test"], perturbation=["clean"])[0])) == 20
+    assert len(again.cell(again.keys(split=["test"], perturbation=["clean"])[0]).embeddings()) == 20
 
 
 def test_what_was_damaged_in_the_cache_is_brought_again(

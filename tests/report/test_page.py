@@ -246,7 +246,7 @@ class TestStores:
         samples = pets.samples("pets", "test")
         page = write(pets)
         for key in pets.keys():  # noqa: SIM118 (a store is no dict)
-            right = pets.predictions(key, "imported") == samples.labels
+            right = pets.cell(key).predictions("imported") == samples.labels
             row = re.search(
                 rf"<th scope=\"row\"[^>]*><bdi>{key.backbone}</bdi></th>(.*?)</tr>", page.text
             )

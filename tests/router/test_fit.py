@@ -63,7 +63,7 @@ def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
     assert found.licence == "CC0"
     assert router.names == ("fake/one",)
     (key,) = tiny_store.keys(split=["train"], perturbation=["clean"], backbone=["fake/one"])
-    assert found.fingerprints["features"] == {"fake/one": tiny_store.fingerprint(key)}
+    assert found.fingerprints["features"] == {"fake/one": tiny_store.cell(key).fingerprint()}
     (backbone,) = router.backbones
     assert backbone.identity["weights"] == tiny_store.cell(key).encoder()[0]["weights"]
     assert backbone.text == "fake/one=local-dir:checkpoints/fake/one"

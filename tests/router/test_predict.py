@@ -206,7 +206,7 @@ def written(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
             with store.writer(samples, name) as cell:
                 classes, scale = tiny_store.class_embeddings("toy", "simple", name)
                 cell.classes("simple", classes, scale=scale)
-                cell.embeddings(tiny_store.embeddings(key))
+                cell.embeddings(tiny_store.cell(key).embeddings())
     return store
 
 

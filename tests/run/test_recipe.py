@@ -174,7 +174,9 @@ class TestRunning:
         assert (first.skipped, first.did) == (False, "labels or class names corrected")
         assert not second.skipped
         store = FeatureStore.open(recipe.store)
-        predicted = [store.predictions(key, "simple") for key in store.keys(dataset=["photos"])]
+        predicted = [
+            store.cell(key).predictions("simple") for key in store.keys(dataset=["photos"])
+        ]
         expected = {(p == [0, 1, 0, 1, 1, 1, 1, 1]).mean() for p in predicted}
         frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
         ours = frame.filter(ensemble="single", metric="acc1")
@@ -261,8 +263,7 @@ def test_other_prompts_add_answers_and_no_pass() -> None:
     _, second, third = plan(TWO, {**TWO, "prompts": "simple"}, {**TWO, "prompts": "simple"})
     assert (second.cost.passes, second.cost.gflops) == (0, 0)
     assert second.cost.embeddings == 0
-    assert second.cost.logits == 2 * N * CLASSES * 4
-    assert second.cost.predictions == 2 * N * 2
+    assert second.cost.answers == 2 * N * (CLASSES * 4 + 2) / 1e6
     assert "2 get answers of these prompts" in second.did
     assert (second.skipped, third.skipped) == (False, True)
     assert sum(third.cost) == 0

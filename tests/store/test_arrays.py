@@ -136,9 +136,9 @@ def test_plain_xarray_opens_a_cell_with_named_dimensions(tiny_store: Any, fakes:
     assert cell["valid"].dims == ("sample",)
     assert cell["image_embedding"].dtype == np.float16
     assert cell["image_embedding"].attrs["description"]
-    embeddings = tiny_store.embeddings(fakes.key)
+    embeddings = tiny_store.cell(fakes.key).embeddings()
     assert np.array_equal(cell["image_embedding"].values, embeddings)
-    assert cell.attrs["fingerprint"] == tiny_store.fingerprint(fakes.key)
+    assert cell.attrs["fingerprint"] == tiny_store.cell(fakes.key).fingerprint()
 
 
 # Faults

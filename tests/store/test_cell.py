@@ -48,7 +48,7 @@ def test_confidences_of_an_extracted_cell_are_in_its_logits(
     tiny_store: FeatureStore, fakes: Any
 ) -> None:
     with pytest.raises(MissingCell):
-        tiny_store.confidences(fakes.key, "simple")
+        tiny_store.cell(fakes.key).confidences("simple")
 
 
 def test_a_cell_that_is_not_there_says_so_when_it_is_read(

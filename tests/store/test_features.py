@@ -105,17 +105,18 @@ def command_in(message: str) -> list[str]:
 def test_a_missing_cell_says_which_command_makes_it(tiny_store: FeatureStore, fakes: Any) -> None:
     key = FeatureKey("toy", "test", "jpeg-5", "fake/one")
     with pytest.raises(MissingCell, match="has no toy/test · jpeg-5 · fake/one") as caught:
-        tiny_store.embeddings(key)
+        tiny_store.cell(key).embeddings()
     arguments = command_in(str(caught.value))
     assert arguments[0] == str(tiny_store.path)
     assert "fake/one=local-dir:checkpoints/fake/one" in arguments
     assert arguments[-1] == "jpeg-5"
-    for read in (tiny_store.valid, tiny_store.fingerprint):
+    cell = tiny_store.cell(key)
+    for read in (cell.valid, cell.fingerprint):
         with pytest.raises(MissingCell):
-            read(key)
-    for derive in (tiny_store.logits, tiny_store.predictions):
+            read()
+    for derive in (cell.logits, cell.predictions):
         with pytest.raises(MissingCell):
-            derive(key, "simple")
+            derive("simple")
 
 
 # Stale
@@ -125,9 +126,10 @@ def test_a_cell_of_other_samples_is_stale(tiny_store: FeatureStore, fakes: Any) 
     path = tiny_store.samples_path("toy", "test")
     identity = arrays.read_attributes(path)["identity"]
     fakes.rewrite(path, identity=identity | {"samples": "0" * 64})
-    for read in (tiny_store.embeddings, tiny_store.valid, tiny_store.fingerprint):
+    cell = tiny_store.cell(fakes.key)
+    for read in (cell.embeddings, cell.valid, cell.fingerprint):
         with pytest.raises(StaleCell, match=r"\(samples\)") as caught:
-            read(fakes.key)
+            read()
         assert caught.value.fields == ("samples",)
         assert command_in(str(caught.value))[-1] == "--replace"
 
@@ -142,9 +144,9 @@ def test_logits_of_other_features_or_classes_are_stale(
     }[name]
     identity = arrays.read_attributes(path)["identity"]
     fakes.rewrite(path, identity=identity | {"more": "of it"})
-    for read in (tiny_store.logits, tiny_store.predictions):
+    for read in (tiny_store.cell(fakes.key).logits, tiny_store.cell(fakes.key).predictions):
         with pytest.raises(StaleCell, match=rf"\({name}\)") as caught:
-            read(fakes.key, "simple")
+            read("simple")
         assert caught.value.fields == (name,)
         command_in(str(caught.value))
 
@@ -158,10 +160,10 @@ def test_embeddings_of_other_weights_are_never_multiplied(
     fakes.fill(tiny_store.path, [encoder], [fakes.Source("toy", "train", 11)], replace=True)
     shutil.rmtree(tiny_store.path / "logits")
     new, old = FeatureKey("toy", "train", "clean", "fake/one"), fakes.key
-    for read in (tiny_store.logits, tiny_store.predictions):
-        assert len(read(new, "simple")) == 11
+    for read in ("logits", "predictions"):
+        assert len(getattr(tiny_store.cell(new), read)("simple")) == 11
         with pytest.raises(StaleCell) as it:
-            read(old, "simple")
+            getattr(tiny_store.cell(old), read)("simple")
         assert it.value.fields == ("backbone.weights",)
         assert command_in(str(it.value))[-1] == "--replace"
 
@@ -174,9 +176,9 @@ def test_logits_under_other_class_names_are_stale(
         shutil.rmtree(tiny_store.path / "logits")
     table = tiny_store.samples("toy", "test")
     tiny_store.annotate(replace(table, class_names=("dog", "cat", "crème brûlée")))
-    for read in (tiny_store.logits, tiny_store.predictions):
+    for read in (tiny_store.cell(fakes.key).logits, tiny_store.cell(fakes.key).predictions):
         with pytest.raises(StaleCell, match=r"\(class_names\)") as caught:
-            read(fakes.key, "simple")
+            read("simple")
         assert caught.value.fields == ("class_names",)
 
 
@@ -187,23 +189,23 @@ def test_logits_are_scaled_cosines(tiny_store: FeatureStore) -> None:
     keys = tiny_store.keys()
     for key in keys:
         classes, scale = tiny_store.class_embeddings("toy", "simple", key.backbone)
-        images = tiny_store.embeddings(key).astype(np.float64)
-        logits = tiny_store.logits(key, "simple")
+        images = tiny_store.cell(key).embeddings().astype(np.float64)
+        logits = tiny_store.cell(key).logits("simple")
         assert logits.dtype == np.float32
         assert np.allclose(logits, scale * images @ classes.T.astype(np.float64), atol=1e-4)
-        assert (tiny_store.predictions(key, "simple") == logits.argmax(axis=1)).all()
+        assert (tiny_store.cell(key).predictions("simple") == logits.argmax(axis=1)).all()
 
 
 def test_derived_logits_have_the_bits_of_stored_ones(tiny_store: FeatureStore) -> None:
     keys = tiny_store.keys()
     stored = {
-        key: (tiny_store.logits(key, "simple"), tiny_store.predictions(key, "simple"))
+        key: (tiny_store.cell(key).logits("simple"), tiny_store.cell(key).predictions("simple"))
         for key in keys
     }
     shutil.rmtree(tiny_store.path / "logits")
     for key, (logits, predictions) in stored.items():
-        assert tiny_store.logits(key, "simple").tobytes() == logits.tobytes()
-        assert tiny_store.predictions(key, "simple").tobytes() == predictions.tobytes()
+        assert tiny_store.cell(key).logits("simple").tobytes() == logits.tobytes()
+        assert tiny_store.cell(key).predictions("simple").tobytes() == predictions.tobytes()
 
 
 def test_labels_are_corrected_in_place(tiny_store: FeatureStore, fakes: Any) -> None:
@@ -220,4 +222,4 @@ def test_labels_are_corrected_in_place(tiny_store: FeatureStore, fakes: Any) -> 
     changed = {name for name in after if after[name] != before.get(name)}
     folder = "samples/toy/test"
     assert changed == {f"{folder}/zarr.json", f"{folder}/label/c.0", f"{folder}/label/c.2"}
-    tiny_store.embeddings(fakes.key)
+    tiny_store.cell(fakes.key).embeddings()

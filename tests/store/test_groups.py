@@ -76,10 +76,10 @@ def answers(store: FeatureStore) -> dict[str, Any]:
             found[what] = type(error)
 
     for key in store.keys():  # noqa: SIM118 (a store is no dict)
-        ask(f"{key} embeddings", store.embeddings, key)
-        for prompts in store.prompt_sets(key):
-            ask(f"{key} {prompts} predictions", store.predictions, key, prompts)
-            ask(f"{key} {prompts} logits", store.logits, key, prompts)
+        ask(f"{key} embeddings", store.cell(key).embeddings)
+        for prompts in store.cell(key).prompt_sets():
+            ask(f"{key} {prompts} predictions", store.cell(key).predictions, prompts)
+            ask(f"{key} {prompts} logits", store.cell(key).logits, prompts)
         ask(f"{key} labels", lambda key=key: store.samples(key.dataset, key.split).labels)
     return found
 
@@ -106,20 +106,21 @@ def test_backbones_swapped_in_everything_are_refused(tmp_path: Path, fakes: Any)
     swap(store, "classes/toy/simple/fake--one", "classes/toy/simple/fake--two")
     for kind in ("features", "logits"):
         swap(store, f"{kind}/toy/test/clean/fake--one", f"{kind}/toy/test/clean/fake--two")
-    for read in (store.embeddings, store.valid, store.fingerprint):
+    cell = store.cell(fakes.key)
+    for read in (cell.embeddings, cell.valid, cell.fingerprint):
         with pytest.raises(DamagedStore, match=r"clean/fake--one in .* belongs in .*fake--two"):
-            read(fakes.key)
+            read()
     with pytest.raises(DamagedStore, match="belongs in"):
         store.class_embeddings("toy", "simple", "fake/one")
     with pytest.raises(DamagedStore, match="belongs in"):
-        store.predictions(fakes.key, "simple")
+        store.cell(fakes.key).predictions("simple")
 
 
 def test_a_copy_under_another_name_is_refused(tiny_store: FeatureStore, fakes: Any) -> None:
     cell = tiny_store.features_path(fakes.key)
     shutil.copytree(cell, cell.parent.parent / "jpeg-4" / cell.name)
     with pytest.raises(DamagedStore, match="belongs in features/toy/test/clean/fake--one"):
-        tiny_store.embeddings(replace(fakes.key, perturbation="jpeg-4"))
+        tiny_store.cell(replace(fakes.key, perturbation="jpeg-4")).embeddings()
 
 
 # Attributes

@@ -70,20 +70,20 @@ class TestContentDigest:
 
 class TestReading:
     def test_each_kind_has_its_arrays(self, store: FeatureStore) -> None:
-        np.testing.assert_array_equal(store.predictions(key("guess"), "x"), [0, 1, 2, 65535])
-        np.testing.assert_array_equal(store.predictions(key("score"), "x"), [2, 0, 0, 0])
-        np.testing.assert_array_equal(store.logits(key("score"), "x", range(1)), [[0, 1, 2]])
+        np.testing.assert_array_equal(store.cell(key("guess")).predictions("x"), [0, 1, 2, 65535])
+        np.testing.assert_array_equal(store.cell(key("score")).predictions("x"), [2, 0, 0, 0])
+        np.testing.assert_array_equal(store.cell(key("score")).logits("x", range(1)), [[0, 1, 2]])
         np.testing.assert_allclose(
-            store.embeddings(key("embed"))[0], np.array([0, 1, 2]) / 5**0.5, atol=1e-3
+            store.cell(key("embed")).embeddings()[0], np.array([0, 1, 2]) / 5**0.5, atol=1e-3
         )
-        assert store.valid(key("guess")).tolist() == [True, True, True, False]
+        assert store.cell(key("guess")).valid().tolist() == [True, True, True, False]
 
     def test_what_is_not_there_is_named(self, store: FeatureStore) -> None:
         for read, name, lacks in (
-            (lambda k: store.logits(k, "x"), "guess", "predictions, without logits"),
-            (store.embeddings, "guess", "predictions, without embeddings"),
-            (lambda k: store.predictions(k, "x"), "embed", "embeddings, without predictions"),
-            (store.embeddings, "score", "logits, without embeddings"),
+            (lambda k: store.cell(k).logits("x"), "guess", "predictions, without logits"),
+            (lambda k: store.cell(k).embeddings(), "guess", "predictions, without embeddings"),
+            (lambda k: store.cell(k).predictions("x"), "embed", "embeddings, without predictions"),
+            (lambda k: store.cell(k).embeddings(), "score", "logits, without embeddings"),
         ):
             with pytest.raises(MissingCell, match=rf"{name} was imported as {lacks}"):
                 read(key(name))
@@ -91,8 +91,8 @@ class TestReading:
     def test_other_class_names_make_it_stale(self, store: FeatureStore) -> None:
         store.annotate(replace(store.samples("toy", "test"), class_names=("x", "y", "z")))
         with pytest.raises(StaleCell):
-            store.predictions(key("guess"), "x")
-        assert len(store.embeddings(key("embed"))) == 4
+            store.cell(key("guess")).predictions("x")
+        assert len(store.cell(key("embed")).embeddings()) == 4
 
     def test_groups_leave_embeddings_out_and_go_by_severity(
         self, store: FeatureStore, caplog: pytest.LogCaptureFixture

@@ -27,8 +27,8 @@ def test_a_pool_is_what_the_store_holds_side_by_side(tiny_store):
     assert (pool.dataset, pool.split, pool.perturbation) == ("toy", "test", "clean")
     for column, name in enumerate(pool.backbones):
         key = FeatureKey("toy", "test", "clean", name)
-        assert np.array_equal(pool.logits[:, column], tiny_store.logits(key, pool.prompts))
-        assert np.array_equal(pool.embeddings[name], tiny_store.embeddings(key))
+        assert np.array_equal(pool.logits[:, column], tiny_store.cell(key).logits(pool.prompts))
+        assert np.array_equal(pool.embeddings[name], tiny_store.cell(key).embeddings())
         classes, scale = tiny_store.class_embeddings("toy", pool.prompts, name)
         assert np.array_equal(pool.class_embeddings[name], classes)
         assert pool.logit_scales[name] == scale

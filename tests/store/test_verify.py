@@ -102,8 +102,8 @@ def deep(store: FeatureStore) -> list[str]:
 def test_deep_computes_logits_and_predictions_again(tiny_store: FeatureStore, fakes: Any) -> None:
     assert deep(tiny_store) == []
     block = range(7)
-    logits = tiny_store.logits(fakes.key, "simple", block)
-    predictions = tiny_store.predictions(fakes.key, "simple")[:7]
+    logits = tiny_store.cell(fakes.key).logits("simple", block)
+    predictions = tiny_store.cell(fakes.key).predictions("simple")[:7]
     rewrite(tiny_store, fakes, "prediction", (predictions + 1) % 3)
     where = f"{LOGITS}/simple: block 0 (rows 0-6): "
     assert deep(tiny_store) == [f"{where}predictions are not the largest logits"]
@@ -157,8 +157,8 @@ def readings(store: FeatureStore) -> dict[str, Any]:
     except StoreError as error:
         return {"keys": error}
     for key in keys:
-        ask(f"{key} valid", store.valid, key)
-        ask(f"{key} embeddings", store.embeddings, key)
+        ask(f"{key} valid", store.cell(key).valid)
+        ask(f"{key} embeddings", store.cell(key).embeddings)
         ask(f"{key} encoder", store.cell(key).encoder)
         ask(f"{key.dataset}/{key.split}", labels, key.dataset, key.split)
         ask(
@@ -168,8 +168,8 @@ def readings(store: FeatureStore) -> dict[str, Any]:
             "simple",
             key.backbone,
         )
-        ask(f"{key} logits", store.logits, key, "simple")
-        ask(f"{key} predictions", store.predictions, key, "simple")
+        ask(f"{key} logits", store.cell(key).logits, "simple")
+        ask(f"{key} predictions", store.cell(key).predictions, "simple")
     return found
 
 

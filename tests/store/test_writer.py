@@ -94,10 +94,12 @@ class TestWhatIsRead:
             cell.embeddings(IMAGES)
             cell.classes("simple", TEXTS, scale=50)
         rounded = IMAGES.astype(np.float16)
-        np.testing.assert_array_equal(store.embeddings(KEY), rounded)
+        np.testing.assert_array_equal(store.cell(KEY).embeddings(), rounded)
         expected = 50 * rounded.astype(np.float64) @ TEXTS.astype(np.float32).T
-        np.testing.assert_allclose(store.logits(KEY, "simple"), expected, atol=2e-5)
-        np.testing.assert_array_equal(store.predictions(KEY, "simple"), expected.argmax(axis=1))
+        np.testing.assert_allclose(store.cell(KEY).logits("simple"), expected, atol=2e-5)
+        np.testing.assert_array_equal(
+            store.cell(KEY).predictions("simple"), expected.argmax(axis=1)
+        )
         texts, scale = store.class_embeddings("toy", "simple", "mine")
         np.testing.assert_array_equal(texts, TEXTS.astype(np.float32))
         assert scale == 50
@@ -106,15 +108,17 @@ class TestWhatIsRead:
     def test_logits_and_their_predictions(self, store: FeatureStore) -> None:
         with store.writer(samples(), "mine") as cell:
             cell.logits(LOGITS)
-        np.testing.assert_array_equal(store.logits(KEY, "imported"), LOGITS.astype(np.float32))
-        np.testing.assert_array_equal(store.predictions(KEY, "imported"), LOGITS.argmax(axis=1))
+        np.testing.assert_array_equal(store.cell(KEY).logits("imported"), LOGITS.astype(np.float32))
+        np.testing.assert_array_equal(
+            store.cell(KEY).predictions("imported"), LOGITS.argmax(axis=1)
+        )
 
     def test_predictions_with_confidences_of_a_prompt_set(self, store: FeatureStore) -> None:
         for prompts in ("one", "two"):
             with store.writer(samples(), "mine", prompts=prompts) as cell:
                 cell.predictions(PREDICTED, SURE if prompts == "one" else 1 - SURE)
-        np.testing.assert_array_equal(store.predictions(KEY, "two"), PREDICTED)
-        np.testing.assert_allclose(store.confidences(KEY, "two"), 1 - SURE, atol=1e-7)
+        np.testing.assert_array_equal(store.cell(KEY).predictions("two"), PREDICTED)
+        np.testing.assert_allclose(store.cell(KEY).confidences("two"), 1 - SURE, atol=1e-7)
 
     @pytest.mark.parametrize("kind", WRITE)
     def test_rows_without_a_value(self, store: FeatureStore, kind: str) -> None:
@@ -181,7 +185,9 @@ class TestWholeOrNotAtAll:
 
         with pytest.raises(StaleCell):
             write(store, late)
-        np.testing.assert_array_equal(store.embeddings(KEY)[VALID], IMAGES[VALID].astype("f2"))
+        np.testing.assert_array_equal(
+            store.cell(KEY).embeddings()[VALID], IMAGES[VALID].astype("f2")
+        )
 
     def test_of_two_that_nothing_forbade_the_second_looks_again(self, store: FeatureStore) -> None:
         """As two imports of one name at once, of other kinds: both would be there."""
@@ -208,9 +214,9 @@ class TestAnotherTime:
             cell.embeddings(-IMAGES)
         with store.writer(samples(), "mine", replace=True) as cell:
             cell.embeddings(-IMAGES)
-        np.testing.assert_array_equal(store.embeddings(KEY), -IMAGES.astype(np.float16))
+        np.testing.assert_array_equal(store.cell(KEY).embeddings(), -IMAGES.astype(np.float16))
         expected = 100 * -IMAGES.astype(np.float16).astype(np.float64) @ TEXTS.T
-        np.testing.assert_allclose(store.logits(KEY, "simple"), expected, atol=1e-4)
+        np.testing.assert_allclose(store.cell(KEY).logits("simple"), expected, atol=1e-4)
         assert problems(store) == []
 
     def test_other_class_embeddings_need_replace(self, store: FeatureStore) -> None:
@@ -224,7 +230,7 @@ class TestAnotherTime:
             write(store, colder)
         write(store, colder, replace=True)
         assert store.class_embeddings("toy", "simple", "mine")[1] == 50
-        assert np.nanmax(np.abs(store.logits(KEY, "simple"))) <= 50
+        assert np.nanmax(np.abs(store.cell(KEY).logits("simple"))) <= 50
 
     def test_what_was_extracted_is_never_overwritten(
         self, tiny_store: FeatureStore, fakes: Any

@@ -98,7 +98,7 @@ def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) ->
     for start in range(0, len(labels), step):
         rows = range(start, min(start + step, len(labels)))
         wrong = np.flatnonzero(~right[rows.start : rows.stop])
-        logits = group.store.logits(key, group.prompts, rows)
+        logits = group.store.cell(key).logits(group.prompts, rows)
         ranks = true_class_rank(logits[wrong], labels[start + wrong])
         hits += int(np.count_nonzero((ranks >= 0) & (ranks < 5)))
     return share("acc5", hits, group.samples.images.take(scored(predictions, labels)))

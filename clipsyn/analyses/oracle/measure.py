@@ -172,7 +172,7 @@ def _logits(
     for number in np.unique(rows // size):
         span = range(number * size, min((number + 1) * size, len(group.labels)))
         part = rows[rows // size == number]
-        blocks = [group.store.logits(key, group.prompts, span) for key in group.keys]
+        blocks = [group.store.cell(key).logits(group.prompts, span) for key in group.keys]
         yield part, np.stack([block[part - span.start] for block in blocks])
 
 

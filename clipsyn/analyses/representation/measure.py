@@ -73,7 +73,7 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
     for _, group in groupby(sorted(keys, key=_order), key=_order):
         cells = tuple(group)
         samples = store.samples(cells[0].dataset, cells[0].split)
-        readable = np.logical_and.reduce([store.valid(key) for key in cells])
+        readable = np.logical_and.reduce([store.cell(key).valid() for key in cells])
         images = cells, samples, readable
         rows += _similarities(store, settings, images)
         rows += _logit_statistics(store, settings, images, temperature)
@@ -124,7 +124,7 @@ def _similarities(
     if len(embedded) < 2:
         return
     rows = _drawn(readable, settings)
-    cells, perturbation = [store.fingerprint(key) for key in keys], embedded[0].perturbation
+    cells, perturbation = [store.cell(key).fingerprint() for key in keys], embedded[0].perturbation
     about = {
         "dataset": samples.dataset,
         "split": samples.split,
@@ -135,7 +135,7 @@ def _similarities(
         "shots": None,
         "fingerprint": _fingerprint(settings, cells, neighbours=settings.neighbours),
     }
-    embeddings = [store.embeddings(key)[rows] for key in embedded]
+    embeddings = [store.cell(key).embeddings()[rows] for key in embedded]
     taken = samples.images.take(rows)
     shares = mutual_neighbours(embeddings, settings.neighbours)
     alike = similarities(embeddings, seed=settings.seed, images=taken)
@@ -185,13 +185,13 @@ def _temperatures(
     @cache
     def fitted(key: FeatureKey, prompts: str) -> _Temperature | None:
         known = labels(key.dataset)
-        rows = _drawn(store.valid(key) & (known >= 0), settings)
+        rows = _drawn(store.cell(key).valid() & (known >= 0), settings)
         if not len(rows):
             return None
         group = Predicted(store, store.samples(key.dataset, support), (key,), prompts)
         (temperature,) = fit_temperatures(_pool(group, key, rows).logits, known[rows])
         about = {"support": support, "support_prompts": prompts, "shots": FULL}
-        return Score(float(temperature), len(rows)), about, store.fingerprint(key)
+        return Score(float(temperature), len(rows)), about, store.cell(key).fingerprint()
 
     def of(cell: FeatureKey, prompts: str) -> _Temperature | None:
         key = replace(cell, split=support, perturbation=CLEAN.label)
@@ -213,10 +213,10 @@ def _logit_statistics(
     scoring = [key for key in keys if store.cell(key).has_confidences]
     if not scoring or not labelled.any():
         return
-    cells = {key.backbone: store.fingerprint(key) for key in keys}
+    cells = {key.backbone: store.cell(key).fingerprint() for key in keys}
     for (_, prompts), members in groups(store, scoring, settings.prompts):
         group = Predicted(store, samples, tuple(members), prompts)
-        valid = [store.valid(key, prompts) for key in members]
+        valid = [store.cell(key).valid(prompts) for key in members]
         rows = _drawn(np.logical_and.reduce([readable, labelled, *valid]), settings)
         decisive = list((cells | group.fingerprints).values())
         for key in members:
@@ -238,8 +238,8 @@ def _of_backbone(
     store, labels = group.store, group.labels[rows]
     images = group.samples.images.take(rows)
     if not store.cell(key).has_logits:
-        right = store.predictions(key, group.prompts)[rows] == labels
-        yield from _numbers(store.confidences(key, group.prompts)[rows], right, images)
+        right = store.cell(key).predictions(group.prompts)[rows] == labels
+        yield from _numbers(store.cell(key).confidences(group.prompts)[rows], right, images)
         return
     pool = _pool(group, key, rows)
     logits = pool.logits[:, 0]

@@ -51,7 +51,7 @@ def number(frame: pl.DataFrame, **where) -> dict:
 
 def loop_over(store: FeatureStore, key: FeatureKey, prompts: str) -> dict[str, float]:
     """Top-1, top-5 and mean per class, one sample after the other."""
-    logits, labels = store.logits(key, prompts).tolist(), store.samples("birds", "test").labels
+    logits, labels = store.cell(key).logits(prompts).tolist(), store.samples("birds", "test").labels
     top1, top5, per_class = [], [], {}
     for row, label in zip(logits, labels.tolist(), strict=True):
         if math.isnan(row[0]):
@@ -72,7 +72,7 @@ def loop_over(store: FeatureStore, key: FeatureKey, prompts: str) -> dict[str, f
 @pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
 def test_metrics_equal_a_plain_loop(birds, results, backbone, perturbation):
     key = FeatureKey("birds", "test", perturbation, backbone)
-    (prompts,) = birds.prompt_sets(key)
+    (prompts,) = birds.cell(key).prompt_sets()
     for metric, expected in loop_over(birds, key, prompts).items():
         row = number(
             results,
@@ -86,7 +86,7 @@ def test_metrics_equal_a_plain_loop(birds, results, backbone, perturbation):
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         assert row["ci_high"] - row["ci_low"] > 0.02
         assert row["n"] == 88  # two of the ninety cannot be decoded
-        assert row["fingerprint"].startswith(birds.fingerprint(key))
+        assert row["fingerprint"].startswith(birds.cell(key).fingerprint())
         assert row["severity"] == (3 if perturbation == "jpeg-3" else 0)
 
 
@@ -127,7 +127,7 @@ def test_every_prompt_set_has_its_own_rows(fakes, tmp_path):
     encoders = [fakes.Encoder("a"), fakes.Encoder("b")]
     fakes.fill(path, encoders, [own])
     store = fakes.fill(path, encoders, [own], prompts="simple")
-    sets = store.prompt_sets(store.keys()[0])
+    sets = store.cell(store.keys()[0]).prompt_sets()
     assert len(sets) == 2
     gains = zeroshot(store).filter(metric="gain_over_best_on_test")
     assert sorted(gains["prompts"]) == sets

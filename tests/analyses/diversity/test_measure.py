@@ -98,7 +98,7 @@ def counted(store: FeatureStore, dataset: str, perturbation: str) -> np.ndarray:
     """(backbone and label, sample) of the samples that have all predictions."""
     keys = store.keys(dataset=[dataset], split=["test"], perturbation=[perturbation])
     labels = store.samples(dataset, "test").labels
-    columns = [store.predictions(key, store.prompt_sets(key)[0]) for key in keys]
+    columns = [store.cell(key).predictions(store.cell(key).prompt_sets()[0]) for key in keys]
     table = np.stack([*columns, labels]).astype(int)
     return table[:, (table != NO_PREDICTION).all(axis=0)]
 

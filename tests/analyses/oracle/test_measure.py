@@ -114,7 +114,9 @@ def right_of(store: FeatureStore, dataset: str, perturbation: str) -> list[tuple
     """For each sample that counts, which backbones are right."""
     keys = store.keys(dataset=[dataset], split=["test"], perturbation=[perturbation])
     labels = store.samples(dataset, "test").labels.tolist()
-    columns = [store.predictions(key, store.prompt_sets(key)[0]).tolist() for key in keys]
+    columns = [
+        store.cell(key).predictions(store.cell(key).prompt_sets()[0]).tolist() for key in keys
+    ]
     return [
         tuple(p == label for p in predicted)
         for *predicted, label in zip(*columns, labels, strict=True)
@@ -159,7 +161,7 @@ def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
     rows = right_of(birds, "birds", perturbation)
     key = birds.keys(dataset=["birds"], split=["test"], perturbation=[perturbation])[0]
     truth = birds.samples("birds", "test").labels
-    readable = birds.predictions(key, birds.prompt_sets(key)[0]) != NO_PREDICTION
+    readable = birds.cell(key).predictions(birds.cell(key).prompt_sets()[0]) != NO_PREDICTION
     labels = truth[readable].tolist()
     frame = results.filter(dataset="birds", perturbation=perturbation)
     by_class = {

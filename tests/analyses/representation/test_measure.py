@@ -65,7 +65,7 @@ def path(fakes, encoders, tmp_path_factory):
     for split in ("test", "train"):
         table = store.samples("birds", split)
         keys = [key_of(name, split) for name in BACKBONES]
-        said = sum(store.logits(key, store.prompt_sets(key)[0]) for key in keys)
+        said = sum(store.cell(key).logits(store.cell(key).prompt_sets()[0]) for key in keys)
         labels = np.nan_to_num(said + rng.normal(size=said.shape)).argmax(axis=1)
         store.annotate(replace(table, labels=labels.astype(np.int32)))
     return path
@@ -108,10 +108,10 @@ def key_of(backbone: str, split: str = "test", dataset: str = "birds") -> Featur
 def read(store: FeatureStore, backbone: str, split: str = "test"):
     """Embeddings, logits and labels of the images that all could read, as plain arrays."""
     key = key_of(backbone, split)
-    kept = store.valid(key)
+    kept = store.cell(key).valid()
     assert kept.sum() == {"test": 88, "train": 60}[split]
     labels = store.samples("birds", split).labels
-    arrays = store.embeddings(key), store.logits(key, store.prompt_sets(key)[0])
+    arrays = store.cell(key).embeddings(), store.cell(key).logits(store.cell(key).prompt_sets()[0])
     return *(array[kept].astype(float) for array in arrays), labels[kept]
 
 
@@ -219,9 +219,9 @@ def test_images_without_a_label_count_for_similarities_alone(small, fakes):
 def test_a_sample_of_the_images_is_the_same_for_all(store):
     frame = representation(store, datasets="birds", samples=25, neighbours=3)
     assert set(frame.filter(pl.col("metric").is_in([*OF_PAIRS, "nll", "temperature"]))["n"]) == {25}
-    kept = np.flatnonzero(store.valid(key_of("vit/a")))
+    kept = np.flatnonzero(store.cell(key_of("vit/a")).valid())
     rows = np.random.default_rng(0).choice(kept, 25, replace=False)
-    x, y = (store.embeddings(key_of(b))[rows].astype(float) for b in ("cnx/c", "vit/a"))
+    x, y = (store.cell(key_of(b)).embeddings()[rows].astype(float) for b in ("cnx/c", "vit/a"))
     found = value(frame, "cka", "cnx/c", "vit/a")["value"]
     assert found == pytest.approx(similarities([x, y])["cka"][0, 0, 1], abs=2e-4)
     assert representation(store, datasets="birds", samples=25, neighbours=3).equals(frame)

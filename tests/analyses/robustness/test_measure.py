@@ -134,7 +134,7 @@ def right_of(store: FeatureStore, dataset: str) -> dict[str, np.ndarray]:
     samples = store.samples(dataset, "test")
     predictions: dict[str, list[np.ndarray]] = {}
     for key in store.keys(dataset=[dataset], split=["test"]):
-        predictions.setdefault(key.perturbation, []).append(store.predictions(key, "simple"))
+        predictions.setdefault(key.perturbation, []).append(store.cell(key).predictions("simple"))
     right = {label: np.stack(rows) == samples.labels for label, rows in predictions.items()}
     rows = np.arange(len(samples.labels))
     keep = ~np.isin(rows, [3, 41]) if dataset == "birds" else rows >= 0
