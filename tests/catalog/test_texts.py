@@ -92,11 +92,6 @@ def test_class_names_only_where_they_fit_torchvisions_order(clip_benchmark: None
     assert benchmark_templates("my-own-images") == ()
 
 
-def test_without_clip_benchmark_there_is_nothing() -> None:
-    assert benchmark_templates("dtd") == ()
-    assert benchmark_class_names("eurosat") == ()
-
-
 # --- files ---
 
 

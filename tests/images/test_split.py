@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -233,9 +232,3 @@ def test_what_is_read_is_never_replaced(write: Write, tmp_path: Path) -> None:
     split(manifest, tmp_path / "new.csv")
     split(manifest, tmp_path / "new.csv", replace=True, seed=1)
     assert manifest.read_text().startswith("path,label\n1.png")
-
-
-@pytest.mark.parametrize("bad", [{"test": 0}, {"test": 1.0}, {"test": "half"}, {"seed": -1}])
-def test_settings_that_cannot_be(bad: dict[str, Any], write: Write, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(bad))}=… is"):
-        split(write(*many("a", "b")), tmp_path / "s.csv", **bad)

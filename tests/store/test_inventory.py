@@ -41,18 +41,6 @@ def flip(path: Path, position: int = 3) -> None:
     path.write_bytes(data)
 
 
-def spoil_identity(path: Path) -> None:
-    attributes = arrays.read_attributes(path.parent)
-    attributes["identity"]["backbone"]["weights"] = "0"
-    arrays.write_attributes(path.parent, attributes)
-
-
-def spoil_attributes(path: Path) -> None:
-    attributes = dict(arrays.read_attributes(path.parent))
-    del attributes["identity"]
-    arrays.write_attributes(path.parent, attributes)
-
-
 def shorten(path: Path) -> None:
     metadata = json.loads(path.read_bytes())
     metadata["shape"][0] -= 1
@@ -69,8 +57,6 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         shorten,
         "it describes another array",
     ),
-    "altered identity": (f"{CELL}/zarr.json", spoil_identity, "does not match its fingerprint"),
-    "lost identity": (f"{CELL}/zarr.json", spoil_attributes, "is damaged"),
     "logits": (
         "logits/toy/train/clean/fake--two/simple/logit/c.1.0",
         flip,

@@ -290,14 +290,6 @@ def files_of(group: Path) -> dict[str, bytes]:
     return {path.relative_to(group).as_posix(): path.read_bytes() for path in every}
 
 
-def test_a_copy_has_the_bytes_of_the_group(group: Group, into: Path, fakes: Any) -> None:
-    for _ in range(2):  # a slower process
-        copy_group(group, into)
-        assert files_of(into / CELL) == files_of(group.path)
-        assert fakes.draft_folders(into) == []
-    assert all((into / part / "zarr.json").exists() for part in ("features", "features/toy"))
-
-
 def test_a_chunk_that_is_not_on_the_list_is_refused(group: Group, into: Path, fakes: Any) -> None:
     """Also one with a checksum of its own that fits, as that of another cell has."""
     arrays.write_block(group.path / "valid", group.arrays["valid"], 0, np.zeros(7, bool))

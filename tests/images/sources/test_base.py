@@ -43,19 +43,6 @@ def test_tables_that_cannot_be(ids: tuple[str, ...], labels: list[int], message:
         table(ids, labels, ("cat", "dog"))
 
 
-def test_unlabelled_rows_and_unicode_ids_are_fine() -> None:
-    source = table(("café", "猫"), [-1, 1], ("cat", "dog"))
-    assert len(source) == 2
-    assert source.notes == ()
-
-
-def test_many_names_used_twice_make_a_short_note() -> None:
-    names = tuple(f"n{i}" for i in range(9)) * 2
-    (note,) = table(("a",), [0], names).notes
-    assert "'n0', 'n1', 'n2', 'n3', 'n4', …" in note
-    assert "lowest index" in note
-
-
 def test_the_sample_table_has_every_image_s_hash(fakes: Any) -> None:
     source, quiet = fakes.Source(count=300), fakes.Quiet()
     table = sample_table(source, quiet)
