@@ -34,21 +34,6 @@ def test_what_open_clip_ships_may_be_said(tmp_path: Path) -> None:
         assert read_config(written(tmp_path, model)) == model, name
 
 
-def test_what_models_of_the_hub_say(tmp_path: Path) -> None:
-    biomedical = {
-        "embed_dim": 512,
-        IMAGES: {"timm_model_name": "vit_base_patch16_224", "timm_proj": "linear"},
-        TEXTS: {
-            "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
-            "hf_tokenizer_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
-            "hf_pooler_type": "cls_last_hidden_state_pooler",
-            "context_length": 256,
-        },
-    }
-    pixels = {"mean": [0.5, 0, 1], "std": [0.5, 1, 2], "size": None, "resize_mode": "squash"}
-    assert read_config(written(tmp_path, biomedical, **pixels)) == biomedical
-
-
 FORBIDDEN = [
     (TEXTS, "tokenizer_kwargs", {"trust_remote_code": True}),
     (TEXTS, "tokenizer_kwargs", {"tokenizer_file": "/etc/passwd"}),

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, DatasetError, InputError, StaleCell, UsageError
 from clipsyn.names import FeatureKey
-from clipsyn.store.arrays import content_digest
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import damage, debris, left_over
@@ -131,14 +130,6 @@ class TestWhatIsRead:
             (prompts,) = cell.prompt_sets()
             np.testing.assert_array_equal(cell.predictions(prompts) == 65535, ~VALID)
         assert problems(store) == []
-
-    def test_the_fingerprint_depends_on_the_numbers(self, store: FeatureStore) -> None:
-        cell = written(store, "embeddings")
-        whole = {
-            "image_embedding": np.where(VALID[:, None], IMAGES, np.nan).astype(np.float16),
-            "valid": VALID,
-        }
-        assert cell.group()["identity"]["content"] == content_digest(whole)
 
 
 class TestWholeOrNotAtAll:

@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images.source import ImageSource, UndecodableImage
+from clipsyn.images.source import ImageSource
 
 WriteImages = Callable[..., Path]
 Write = Callable[..., ImageSource]
@@ -151,11 +151,3 @@ def test_a_manifest_that_is_no_table(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DatasetError, match=r"cannot be read|do not exist|is damaged"):
             open_source(str(tmp_path / name), "test")
-
-
-def test_a_file_that_vanishes_keeps_its_row(manifest: Write, tmp_path: Path) -> None:
-    source = manifest("path", "1.png", "2.png")
-    (tmp_path / "images" / "1.png").unlink()
-    with pytest.raises(UndecodableImage, match="cannot be read"):
-        source.image(0)
-    assert source.digest(0) == hashlib.sha256(b"").digest()
