@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -36,11 +37,11 @@ class Stub:
     def __init__(self, predictions: dict[str, np.ndarray]) -> None:
         self.by_backbone = predictions
 
-    def predictions(self, key: FeatureKey, prompts: str) -> np.ndarray:
-        return self.by_backbone[key.backbone]
-
-    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
-        return f"of {key.backbone}"
+    def cell(self, key: FeatureKey) -> SimpleNamespace:
+        return SimpleNamespace(
+            predictions=lambda _: self.by_backbone[key.backbone],
+            fingerprint=lambda _: f"of {key.backbone}",
+        )
 
 
 def group(predictions, labels, names, dataset="toy") -> Predicted:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import compress
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -34,17 +35,20 @@ class Stub:
         self.logits_of = dict(zip(names, logits.astype(np.float32), strict=True))
         self.read: list[range] = []
 
-    def predictions(self, key: FeatureKey, prompts: str) -> np.ndarray:
+    def cell(self, key: FeatureKey) -> SimpleNamespace:
         logits = self.logits_of[key.backbone]
         missing = np.isnan(logits).any(axis=1)
-        return np.where(missing, NO_PREDICTION, np.nan_to_num(logits).argmax(1)).astype(np.uint16)
+        predicted = np.where(missing, NO_PREDICTION, np.nan_to_num(logits).argmax(1))
 
-    def logits(self, key: FeatureKey, prompts: str, rows: range) -> np.ndarray:
-        self.read.append(rows)
-        return self.logits_of[key.backbone][rows.start : rows.stop]
+        def read(prompts: str, rows: range) -> np.ndarray:
+            self.read.append(rows)
+            return logits[rows.start : rows.stop]
 
-    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
-        return f"of {key.backbone}"
+        return SimpleNamespace(
+            predictions=lambda _: predicted.astype(np.uint16),
+            logits=read,
+            fingerprint=lambda _: f"of {key.backbone}",
+        )
 
 
 @pytest.fixture
