@@ -11,6 +11,7 @@ from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.analyses.oracle import oracle
 from clipsyn.errors import DatasetError
 from clipsyn.names import FeatureKey
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 BACKBONES = ("vit/a", "rn/b", "cnx/c")
@@ -146,13 +147,13 @@ def test_a_split_whose_images_are_all_bad_scores_nan(fakes, tmp_path):
 
 def test_top5_reads_logits_a_few_blocks_at_a_time(birds, monkeypatch):
     sizes = []
-    read = birds.logits
+    read = Cell.logits
 
-    def counting(key, prompts, rows=None):
+    def counting(cell, prompts, rows=None):
         sizes.append(len(rows))
-        return read(key, prompts, rows)
+        return read(cell, prompts, rows)
 
-    monkeypatch.setattr(birds, "logits", counting)
+    monkeypatch.setattr(Cell, "logits", counting)
     zeroshot(birds, datasets="birds", perturbations="clean", backbones="rn/b")
     assert sum(sizes) == 90
     assert max(sizes) <= 4 * birds.chunk_rows
