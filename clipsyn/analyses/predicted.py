@@ -96,7 +96,7 @@ class Predicted:
             pool = replace(self, keys=(key,)).reader().read(rows, embeddings=False)
             return [*map(float, judge(pool.logits[:, 0], pool.labels).confidence)]
         if self.store.cell(key).has_confidences:
-            return [*map(float, self.store.confidences(key, self.prompts)[rows])]
+            return [*map(float, self.store.cell(key).confidences(self.prompts)[rows])]
         return [None] * len(rows)
 
     @cached_property

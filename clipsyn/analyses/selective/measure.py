@@ -267,7 +267,7 @@ class _SelectiveRows:
         is_own = held(samples.marks, own.marks)
         if shared := np.count_nonzero(is_own):
             _LOG.info(f"note: {shared:,} images of {samples.name} stand in {own.name}: left out")
-        counts = ~is_own & np.logical_and.reduce([store.valid(key) for key in keys])
+        counts = ~is_own & np.logical_and.reduce([store.cell(key).valid() for key in keys])
         parts = [
             answers(self.fitted.ensembles, pool, lambda _, scores, __: _said(scores))
             for pool in self._pools(keys, counts)
@@ -292,7 +292,7 @@ class _SelectiveRows:
         store, classes = self.group.store, self.reader.classes
         for start in range(0, len(counts), _BLOCK):
             rows = range(start, min(start + _BLOCK, len(counts)))
-            embeddings = {key.backbone: store.embeddings(key, rows) for key in keys}
+            embeddings = {key.backbone: store.cell(key).embeddings(rows) for key in keys}
             logits = [zero_shot_logits(of, *classes[name]) for name, of in embeddings.items()]
             pool = Pool(
                 np.stack(logits, axis=1),
@@ -316,5 +316,7 @@ class _SelectiveRows:
 
     def _new_fingerprint(self, candidate: Candidate, learned: bool, ood: str | None) -> str:
         support = self.fitted.origin if learned else None
-        others = [self.group.store.fingerprint(key) for key in self.others.get(ood or "", ())]
+        others = [
+            self.group.store.cell(key).fingerprint() for key in self.others.get(ood or "", ())
+        ]
         return fingerprint_of(candidate, target=self.reader.origin, support=support, others=others)
