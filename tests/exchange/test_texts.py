@@ -84,7 +84,7 @@ class TestOneFile:
         assert frame["was"].to_list() == ["there"]  # the image embeddings are
         assert opened().cell(KEY).prompt_sets() == ["one", "two"]
         np.testing.assert_allclose(
-            opened().cell(KEY).cell("two").logits(), -50 * cosines(IMAGES, TEXTS), atol=1e-5
+            opened().cell(KEY).logits("two"), -50 * cosines(IMAGES, TEXTS), atol=1e-5
         )
 
     def test_splits_of_a_dataset_share_them(self, bring: Any, npz: Any, opened: Any) -> None:

@@ -218,7 +218,7 @@ class TestOutOfDistribution:
         for column, name in enumerate(BOTH):
             (key,) = store.keys(dataset=["cars"], perturbation=["clean"], backbone=[name])
             classes = store.class_embeddings("toy", "simple", name)
-            others = zero_shot_logits(store.embeddings(key), *classes)[2:]
+            others = zero_shot_logits(store.cell(key).embeddings(), *classes)[2:]
             values = [
                 softmax(logits.astype(np.float64)).max(axis=1)
                 for logits in (own[:, column], others)
