@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -11,6 +12,7 @@ from clipsyn.evaluation.results.frame import (
     WHERE,
     gain_metric,
     in_order,
+    over_datasets,
     refuse_several,
 )
 from clipsyn.evaluation.tables import BEST, at_most_shots, method_frame, methods
@@ -28,9 +30,13 @@ from clipsyn.show.figure import (
     label,
     look,
     marks,
+    matrix_size,
+    named_pairs,
     needed,
+    pair_map,
     room,
 )
+from clipsyn.show.titles import ShortNames, shortened, subject, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -351,3 +357,33 @@ few_shot = Figure(
     size=lambda _data: (COLUMN, 2.2),
     about=_over,
 )
+
+
+def pair_figure(
+    measure: str, place: Sequence[str] = WHERE, *, metric: str, source: str, **about: Any
+) -> Figure:
+    """A matrix of a measure of every two backbones, mean over datasets.
+
+    place: what tells the numbers apart, the dataset first. about: see `Figure`.
+    """
+
+    def data_of(frame: pl.DataFrame) -> pl.DataFrame:
+        rows = needed(
+            named_pairs(frame.filter(metric=metric)),
+            f"{measure} of any two backbones",
+            f"give a store, or what `clipsyn {source} STORE -o FILE.parquet` wrote",
+        )
+        refuse_several(rows)
+        return over_datasets(rows, [*place[1:], "backbone", "other"])
+
+    def names_of(data: pl.DataFrame) -> ShortNames:
+        return shortened(sorted({*data["backbone"], *data["other"]}))
+
+    return Figure(
+        **about,
+        source=source,
+        data=data_of,
+        draw=lambda data, ax: pair_map(data, ax, measure),
+        size=lambda data: matrix_size(*2 * [names_of(data).short.values()]),
+        about=lambda data: title(subject(data, (*place, "n")), names_of(data).phrase),
+    )

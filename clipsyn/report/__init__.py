@@ -24,6 +24,7 @@ FIGURES = Registry(
         "reliability": "clipsyn.analyses.representation.view:reliability",
         "router-weights": "clipsyn.router.predict:router_weights",
         "error-consistency": "clipsyn.analyses.diversity.view:error_consistency",
+        "cka": "clipsyn.analyses.representation.view:cka",
         "severity": "clipsyn.analyses.robustness.view:severity",
         "pareto": "clipsyn.analyses.cascade.view:pareto",
         "coverage": "clipsyn.analyses.selective.view:coverage",

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.diversity import DiversitySettings
+from clipsyn.evaluation.figures import pair_figure
 from clipsyn.evaluation.results.frame import (
     IF_ALIKE,
     WHERE,
@@ -16,12 +17,9 @@ from clipsyn.evaluation.results.frame import (
     named_parts,
     numbers,
     numbers_by,
-    over_datasets,
-    refuse_several,
     singles,
 )
 from clipsyn.methods.ensembles import place_of
-from clipsyn.show.figure import Figure, matrix_size, named_pairs, needed, pair_map
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import (
     NOTHING,
@@ -36,12 +34,10 @@ from clipsyn.show.table import (
 )
 from clipsyn.show.tables import Measure, Side, measures_table, pair_matrix
 from clipsyn.show.titles import (
-    ShortNames,
     common,
     fitted_on,
     mean_over,
     shortened,
-    subject,
     title,
     where,
 )
@@ -213,29 +209,12 @@ def _starred(row: Mapping[str, Any]) -> Cell:
     return Cell(text, known(value))
 
 
-def _pair_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each pair, mean over datasets."""
-    rows = needed(
-        named_pairs(frame.filter(metric="error_consistency")),
-        "error consistency of any two backbones",
-        "give a store, or what `clipsyn diversity STORE -o FILE.parquet` wrote",
-    )
-    refuse_several(rows)
-    return over_datasets(rows, [*WHERE[1:], "backbone", "other"])
-
-
-def _pair_names(data: pl.DataFrame) -> ShortNames:
-    return shortened(sorted({*data["backbone"], *data["other"]}))
-
-
-error_consistency = Figure(
+error_consistency = pair_figure(
+    "error consistency",
     name="error-consistency",
     short="How alike the errors of every two backbones are.",
     caption="Error consistency (Cohen's kappa) of every two backbones: 1 for errors on the same "
     "images, 0 for as many common ones as by chance.",
     source="diversity",
-    data=_pair_rows,
-    draw=lambda data, ax: pair_map(data, ax, "error consistency"),
-    size=lambda data: matrix_size(*2 * [_pair_names(data).short.values()]),
-    about=lambda data: title(subject(data, (*WHERE, "n")), _pair_names(data).phrase),
+    metric="error_consistency",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
+from clipsyn.evaluation.figures import pair_figure
 from clipsyn.evaluation.results.frame import (
     WHERE,
     backbones,
@@ -210,4 +211,14 @@ reliability = Figure(
     draw=_draw,
     size=lambda data: panels_size(data["backbone"].n_unique()),
     about=lambda data: title(*where(data.row(0, named=True), WHERE)),
+)
+cka = pair_figure(
+    "linear CKA",
+    WHERE[:3],
+    name="cka",
+    short="How alike the embeddings of every two backbones are.",
+    caption="Linear CKA, unbiased, of the image embeddings of every two backbones: 1 for the same "
+    "embeddings but for rotation and scale, 0 for independent ones.",
+    source="representation",
+    metric="cka",
 )

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.diversity.view import error_consistency
+from clipsyn.analyses.representation.view import cka
 from clipsyn.evaluation.results.frame import RESULT
 
 THREE = ("a/m", "b/m", "c/m")
@@ -27,12 +28,15 @@ def frame(*rows: dict) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=RESULT)
 
 
-def test_error_consistency_is_that_of_pairs():
-    found = error_consistency.data(
+@pytest.mark.parametrize(
+    ("figure", "metric"), [(error_consistency, "error_consistency"), (cka, "cka")]
+)
+def test_a_matrix_of_pairs_is_of_means_over_datasets(figure, metric):
+    found = figure.data(
         frame(
-            row("error_consistency", 0.5, ("a/m", "b/m")),
-            row("error_consistency", -0.1, ("a/m", "c/m")),
-            row("error_consistency", 0.1, ("a/m", "b/m"), dataset="cars"),
+            row(metric, 0.5, ("a/m", "b/m")),
+            row(metric, -0.1, ("a/m", "c/m")),
+            row(metric, 0.1, ("a/m", "b/m"), dataset="cars"),
             row("yules_q", 0.9, ("a/m", "b/m")),
             row("mean_error_consistency", 0.2),
         )
@@ -42,5 +46,5 @@ def test_error_consistency_is_that_of_pairs():
         ("a/m", "b/m", None, pytest.approx(0.3), 2, None),
         ("a/m", "c/m", "birds", -0.1, 1, pytest.approx(-0.06)),
     ]
-    texts = {text.get_text() for text in error_consistency(found).texts}
+    texts = {text.get_text() for text in figure(found).texts}
     assert texts == {"0.30", "-0.10"}
