@@ -152,6 +152,7 @@ def oracle(
 def plot(
     name: str,
     source: Source | Sequence[Source],
+    ax: Axes | None = None,
     *,
     datasets: str | Collection[str] | None = None,
     splits: str | Collection[str] | None = None,

@@ -249,20 +249,21 @@ _COLUMNS = {  # of the frame, by setting
 def plot(
     name: str,
     source: Source | Sequence[Source],
+    ax: Axes | None = None,
     **selection: Any,
 ) -> Axes:
     """Draw a figure of a store, a tidy frame, or files of results.
 
     name: one that `clipsyn plot` lists. source: one, or several whose numbers stand in one figure.
-    Returns matplotlib's axes, which a notebook shows. Raises UsageError that says what is lacking,
-    UnknownName with near matches.
+    ax: of matplotlib, to draw on; without, on axes of their own, which a notebook shows. Returns
+    the axes. Raises UsageError that says what is lacking, UnknownName with near matches.
 
     >>> import clipsyn
     >>> ax = clipsyn.plot("accuracy-matrix", "store", perturbations="clean")
     >>> ax.figure.savefig("accuracy.pdf")
     """
     figure: Figure = FIGURES.load(name)
-    return figure(figure.data(frame_of(figure, source, Drawn(**selection))))
+    return figure(figure.data(frame_of(figure, source, Drawn(**selection))), ax)
 
 
 def frame_of(

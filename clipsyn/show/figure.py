@@ -45,6 +45,7 @@ _SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
 _LETTER, _LINE = 0.06, 0.13  # inches of a letter of 7 points: wide, and high
 _PLACE, _SCALE = (0.36, 0.19), 0.7  # inches, of a cell of a matrix, and of the scale beside it
 _MOST = ((1, 1), (2, 4), (3, 9), (4, 12))  # columns, and panels up to which there are so many
+_OWN = "clipsyn"  # the label of axes that fill their figure
 _AROUND = 0.75  # inches, of labels above and below all panels
 _SETTINGS = {
     "axes.axisbelow": True,
@@ -138,7 +139,7 @@ def canvas(width: float = COLUMN, height: float = 2.4) -> Iterator[Axes]:
 
         figure = drawing.Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
-        yield figure.add_subplot()
+        yield figure.add_subplot(label=_OWN)
 
 
 def save(figure: drawing.Figure, path: Path) -> None:
@@ -201,15 +202,25 @@ class Figure:
         about = self.about(printable_frame(data))
         return f"{self.caption} {about[:1].upper()}{about[1:]}{'.' if about else ''}".strip()
 
-    def __call__(self, data: pl.DataFrame, *, heading: bool = False) -> Axes:
-        """Draw what `data` has made of a frame, on axes of its own.
+    def __call__(
+        self, data: pl.DataFrame, ax: Axes | None = None, *, heading: bool = False
+    ) -> Axes:
+        """Draw what `data` has made of a frame, on `ax` or on axes of its own.
 
-        heading: say above it what it is of.
+        heading: say above its own what it is of. Raises UsageError for several panels on one `ax`.
         """
+        from matplotlib.text import Text
+
         shown = printable_frame(data)
-        with canvas(*self.size(shown)) as ax:
-            self.draw(shown, ax)
-            figure = cast("drawing.Figure", ax.figure)
+        if ax is not None:
+            with styled():
+                self.draw(shown, ax)
+            for text in ax.findobj(Text):  # made in another style; names may have dollar signs
+                text.set_parse_math(False)
+            return ax
+        with canvas(*self.size(shown)) as own:
+            self.draw(shown, own)
+            figure = cast("drawing.Figure", own.figure)
             if heading:
                 above = fill(self.about(shown), int(figure.get_figwidth() / _LETTER))
                 top = figure.legends or [figure.legend([], [], loc="outside upper left")]
@@ -219,8 +230,8 @@ class Figure:
             for key in figure.legends:  # it takes nothing from the room of the data
                 inches = key.get_window_extent().height / figure.dpi
                 figure.set_figheight(figure.get_figheight() + inches)
-        vars(ax)["_repr_png_"] = partial(image_of, figure, "png")
-        return ax
+        vars(own)["_repr_png_"] = partial(image_of, figure, "png")
+        return own
 
 
 def needed(frame: pl.DataFrame, what: str, how: str) -> pl.DataFrame:
@@ -238,10 +249,11 @@ def key(ax: Axes, entries: Mapping[str, Look]) -> None:
     from matplotlib.lines import Line2D
 
     figure, texts = cast("drawing.Figure", ax.figure), [*map(label, entries)]
-    legend = figure.legend(
+    is_own = ax.get_label() == _OWN
+    legend = (figure if is_own else ax).legend(
         [Line2D([], [], **entry) for entry in entries.values()],
         [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
-        loc="outside upper left",
+        loc="outside upper left" if is_own else "best",
         ncols=max(1, int((figure.get_figwidth() - 0.1) / (room(texts) + 0.4))),
         columnspacing=1.2,
         handlelength=2.4,
@@ -270,6 +282,8 @@ def panels(ax: Axes, titles: Sequence[str], x: str, y: str) -> list[Axes]:
 
     The first line of a title is a name, which is cut where it is long. All have one scale.
     """
+    if ax.get_label() != _OWN:
+        raise UsageError("this figure has several panels, no place on other axes: leave ax=… away")
     ax.set_axis_off()
     figure, (rows, columns) = cast("drawing.Figure", ax.figure), _grid(len(titles))
     spec = cast("SubplotSpec", ax.get_subplotspec()).subgridspec(rows, columns)

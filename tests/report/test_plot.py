@@ -209,6 +209,19 @@ def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data):
         assert about not in " ".join(it.get_text() for it in figure(data).figure.findobj(Text))
 
 
+def test_it_is_drawn_on_axes_that_are_given_or_refused(name, figure, data):
+    canvas = Canvas()
+    left, right = canvas.subplots(1, 2)
+    if name in ("severity", "reliability"):  # of several panels
+        with pytest.raises(UsageError, match="ax="):
+            figure(data, right)
+        return
+    assert figure(data, right) is right
+    assert right.has_data() or right.child_axes
+    assert not left.has_data()
+    assert not canvas.legends
+
+
 def test_an_empty_frame_has_a_sentence(figure, frame):
     with pytest.raises(UsageError, match=r"^there (is|are) no .*: .*clipsyn"):
         figure.data(frame.clear())
