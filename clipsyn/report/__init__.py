@@ -26,6 +26,7 @@ FIGURES = Registry(
         "error-consistency": "clipsyn.analyses.diversity.view:error_consistency",
         "cka": "clipsyn.analyses.representation.view:cka",
         "severity": "clipsyn.analyses.robustness.view:severity",
+        "corruptions": "clipsyn.analyses.robustness.view:corruptions",
         "pareto": "clipsyn.analyses.cascade.view:pareto",
         "coverage": "clipsyn.analyses.selective.view:coverage",
     },

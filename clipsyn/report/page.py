@@ -39,8 +39,8 @@ _FEW = 100  # labelled images, below which an interval spans ten points and more
 _SECTIONS: dict[str, Sequence[str]] = {  # with their figures
     "alone": ["accuracy-matrix"],
     "combined": ["chosen", "gains", "few-shot", "router-weights"],
-    "together": ["upset", "venn", "error-consistency"],
-    "perturbed": ["severity"],
+    "together": ["upset", "venn", "error-consistency", "cka"],
+    "perturbed": ["severity", "corruptions"],
     "cost": ["pareto"],
     "certainty": ["reliability", "coverage"],
 }

@@ -253,8 +253,9 @@ def key(ax: Axes, entries: Mapping[str, Look]) -> None:
     legend = (figure if is_own else ax).legend(
         [Line2D([], [], **entry) for entry in entries.values()],
         [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
-        loc="outside upper left" if is_own else "best",
-        ncols=max(1, int((figure.get_figwidth() - 0.1) / (room(texts) + 0.4))),
+        loc="outside upper left" if is_own else "lower left",
+        bbox_to_anchor=None if is_own else (0, 1),
+        ncols=max(1, int((figure.get_figwidth() - 0.1) / (room(texts) + 0.4))) if is_own else 1,
         columnspacing=1.2,
         handlelength=2.4,
         handletextpad=0.5,

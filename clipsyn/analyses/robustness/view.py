@@ -20,9 +20,11 @@ from clipsyn.settings import SINGLE
 from clipsyn.show.figure import (
     INK,
     Figure,
+    accuracies,
     key,
     look,
     marks,
+    matrix_size,
     methods,
     needed,
     panels,
@@ -291,11 +293,8 @@ _FEW = 4  # ensembles that are drawn, beside backbones
 _NUMBERS = ("value", "ci_low", "ci_high", "n")
 
 
-def _curves(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each perturbation, severity and method; severity 0 is clean images.
-
-    Of several datasets their mean. More than a few ensembles are left out.
-    """
+def _drawn(frame: pl.DataFrame) -> TrialRows:
+    """The dataset, or the mean over several, that a figure shows."""
     needed(
         frame.filter(metric="relative_robustness"),
         "accuracy under perturbation",
@@ -308,6 +307,14 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
             "these datasets have other backbones or perturbations than each other, and so no mean: "
             "name some with datasets=…"
         )
+    return trial
+
+
+def _accuracies(trial: TrialRows, conditions: Iterable[tuple[str, str, int]]) -> pl.DataFrame:
+    """A row for each condition and method. conditions: (label, perturbation, severity).
+
+    More than a few ensembles are left out.
+    """
     crowd = len(trial.methods) > len(trial.names.short) + 1 + _FEW
     about = {name: trial.about[name] for name in _TRIAL} | {"datasets": trial.datasets}
     rows = [
@@ -315,8 +322,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
         | {"perturbation": name, "severity": level}
         | {"backbone" if ensemble == SINGLE else "ensemble": method}
         | {number: row[number] for number in _NUMBERS}
-        for name, labels in trial.severities.items()
-        for level, label in ({0: CLEAN} | labels).items()
+        for label, name, level in conditions
         for ensemble, method in trial.methods
         if not crowd or (ensemble, method) == ORACLE or ensemble == SINGLE
         if (row := trial.rows["acc1", label].get((ensemble, method)))
@@ -324,6 +330,36 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     ]
     columns = (*about, "perturbation", "severity", "ensemble", "backbone", *_NUMBERS)
     return pl.DataFrame(rows, schema=columns, infer_schema_length=None)
+
+
+def _curves(frame: pl.DataFrame) -> pl.DataFrame:
+    """Each perturbation by severity; severity 0 is clean images. Of several datasets their mean."""
+    trial = _drawn(frame)
+    conditions = (
+        (label, name, level)
+        for name, labels in trial.severities.items()
+        for level, label in ({0: CLEAN} | labels).items()
+    )
+    return _accuracies(trial, conditions)
+
+
+def _matrix(frame: pl.DataFrame) -> pl.DataFrame:
+    """Clean images, the mean over severities of each perturbation, and the mean over all."""
+    trial = _drawn(frame)
+    names = [CLEAN, *trial.severities, ALL]
+    return _accuracies(trial, ((name, name, 0) for name in names)).drop("severity")
+
+
+def _draw_matrix(data: pl.DataFrame, ax: Axes) -> None:
+    texts, parts = methods(data)[0], _panels(data)
+    columns, shares, best = [*texts], {}, []
+    for row, part in enumerate(parts.values()):
+        for name, value in part.select(pl.coalesce("ensemble", "backbone"), "value").iter_rows():
+            shares[row, columns.index(name)] = value
+        alone = part.filter(pl.col("backbone").is_not_null())
+        most = alone.filter(value=alone["value"].max())["backbone"]
+        best += [(row, columns.index(name)) for name in most]
+    accuracies(ax, parts, texts.values(), shares, best)
 
 
 def _panels(data: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -355,4 +391,17 @@ severity = Figure(
     draw=_draw,
     size=lambda data: panels_size(len(_panels(data))),
     about=lambda data: title(subject(data, _ABOUT), methods(data)[1], typical_interval(data)),
+)
+
+
+corruptions = Figure(
+    name="corruptions",
+    short="Accuracy of every backbone under each perturbation.",
+    caption="Top-1 accuracy in %, means over the severities of a perturbation; all: mean over "
+    "perturbations. The best backbone of a line is underlined.",
+    source="robustness",
+    data=_matrix,
+    draw=_draw_matrix,
+    size=lambda data: matrix_size(_panels(data), methods(data)[0].values()),
+    about=severity.about,
 )

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.robustness.view import severity
+from clipsyn.analyses.robustness.view import corruptions, severity
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 
@@ -91,3 +91,13 @@ def test_several_datasets_are_drawn_by_their_mean():
 def test_datasets_that_have_no_mean_are_not_drawn_together():
     with pytest.raises(UsageError, match="name some with datasets=…"):
         severity.data(pl.concat([frame(), frame(dataset="cars")]))
+
+
+def test_the_matrix_has_clean_images_each_perturbation_and_their_mean():
+    data = corruptions.data(frame())
+    for name in NAMES:
+        found = dict(data.filter(backbone=name).select("perturbation", "value").iter_rows())
+        known = accuracies(name)
+        places = {"clean": ("clean", 0)} | {it: (it, None) for it in ("fog", "jpeg", "all")}
+        assert found == {it: pytest.approx(known[place]) for it, place in places.items()}
+    assert data.filter(ensemble="oracle")["value"].to_list() == [0.9] * 4
