@@ -31,7 +31,6 @@ from clipsyn.show.figure import (
     look,
     marks,
     matrix_size,
-    named_pairs,
     needed,
     pair_map,
     room,
@@ -359,6 +358,14 @@ few_shot = Figure(
 )
 
 
+def _named_pairs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows about two backbones each, with their names in columns `backbone` and `other`, sorted."""
+    both = pl.col("backbones").list.sort()
+    return rows.filter(both.list.len() == 2).with_columns(
+        backbone=both.list.first(), other=both.list.last()
+    )
+
+
 def pair_figure(
     measure: str, place: Sequence[str] = WHERE, *, metric: str, source: str, **about: Any
 ) -> Figure:
@@ -369,7 +376,7 @@ def pair_figure(
 
     def data_of(frame: pl.DataFrame) -> pl.DataFrame:
         rows = needed(
-            named_pairs(frame.filter(metric=metric)),
+            _named_pairs(frame.filter(metric=metric)),
             f"{measure} of any two backbones",
             f"give a store, or what `clipsyn {source} STORE -o FILE.parquet` wrote",
         )

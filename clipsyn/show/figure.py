@@ -351,8 +351,7 @@ def heat_map(
     ax.tick_params(length=0)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
-    scale = ax.figure.colorbar(mesh, ax=ax, pad=0.02, label=label)
-    scale.outline.set_visible(False)
+    ax.figure.colorbar(mesh, ax=ax, pad=0.02, label=label).outline.set_visible(False)
 
 
 def _ink_on(colour: Any) -> str:
@@ -399,11 +398,3 @@ def pair_map(data: pl.DataFrame, ax: Axes, measure: str) -> None:
     texts = [*map(label, shortened(names).short.values())]
     limits: Any = {"vmin": min(0.0, *values.values()) if values else 0.0, "vmax": 1}
     heat_map(ax, texts[1:], texts[:-1], values, decimals=2, label=measure, **limits)
-
-
-def named_pairs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows about two backbones each, with their names in columns `backbone` and `other`, sorted."""
-    both = pl.col("backbones").list.sort()
-    return rows.filter(both.list.len() == 2).with_columns(
-        backbone=both.list.first(), other=both.list.last()
-    )

@@ -281,12 +281,9 @@ def _datasets(trials: Iterable[TrialRows]) -> Table:
 def _fitted(trial: TrialRows) -> str:
     """What the ensembles were fitted on."""
     rows = trial.frame.filter(~pl.col("ensemble").is_in([SINGLE, ORACLE[0], _REFERENCE]))
-    rows = rows.drop_nulls("ensemble")
-    if rows.is_empty():
-        return ""
     seeds = "means over seeds" if rows["seed"].n_unique() > 1 else ""
-    about = filter(None, [f"head {rows['head'][0]}", fitted_on(rows), seeds])
-    return f"\nEnsembles: {', '.join(about)}."
+    about = [f"head {rows['head'][0]}", fitted_on(rows), seeds] if len(rows) else []
+    return f"\nEnsembles: {', '.join(filter(None, about))}." if about else ""
 
 
 _FEW = 4  # ensembles that are drawn, beside backbones
@@ -328,31 +325,27 @@ def _accuracies(trial: TrialRows, conditions: Iterable[tuple[str, str, int]]) ->
         if (row := trial.rows["acc1", label].get((ensemble, method)))
         if not is_nan(row["value"])
     ]
-    columns = (*about, "perturbation", "severity", "ensemble", "backbone", *_NUMBERS)
-    return pl.DataFrame(rows, schema=columns, infer_schema_length=None)
+    schema = (*about, "perturbation", "severity", "ensemble", "backbone", *_NUMBERS)
+    return pl.DataFrame(rows, schema, infer_schema_length=None)
 
 
 def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     """Each perturbation by severity; severity 0 is clean images. Of several datasets their mean."""
     trial = _drawn(frame)
-    conditions = (
-        (label, name, level)
-        for name, labels in trial.severities.items()
-        for level, label in ({0: CLEAN} | labels).items()
-    )
-    return _accuracies(trial, conditions)
+    every = {name: {0: CLEAN} | labels for name, labels in trial.severities.items()}
+    return _accuracies(trial, ((it, name, at) for name in every for at, it in every[name].items()))
 
 
 def _matrix(frame: pl.DataFrame) -> pl.DataFrame:
     """Clean images, the mean over severities of each perturbation, and the mean over all."""
     trial = _drawn(frame)
-    names = [CLEAN, *trial.severities, ALL]
-    return _accuracies(trial, ((name, name, 0) for name in names)).drop("severity")
+    names = CLEAN, *trial.severities, ALL
+    return _accuracies(trial, zip(names, names, [0] * len(names), strict=True)).drop("severity")
 
 
 def _draw_matrix(data: pl.DataFrame, ax: Axes) -> None:
-    texts, parts = methods(data)[0], _panels(data)
-    columns, shares, best = [*texts], {}, []
+    texts, parts, shares, best = methods(data)[0], _panels(data), {}, []
+    columns = [*texts]
     for row, part in enumerate(parts.values()):
         for name, value in part.select(pl.coalesce("ensemble", "backbone"), "value").iter_rows():
             shares[row, columns.index(name)] = value
