@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 
-import polars as pl
 import pytest
 
 from clipsyn.analyses.accuracy.view import accuracy_matrix
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT
+from tests.results import row as made
+from tests.results import tidy
 
 ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"
 
 
-def row(dataset, backbone, value, **more):
-    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "shots": "0", "metric": "acc1", "n": 90}
-    return about | {"ensemble": "single", "backbones": [backbone], "value": value} | more
-
-
-def tidy(*rows):
-    return pl.DataFrame(rows, schema=RESULT)
+def row(dataset, backbone, value, metric="acc1", ensemble="single", **more):
+    return made(metric, value, [backbone], ensemble, dataset=dataset, **more)
 
 
 FRAME = tidy(

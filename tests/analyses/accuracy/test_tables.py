@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,74 +9,41 @@ import pytest
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.accuracy.view import tables
-from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.formats import text_of
+from tests.results import BOLD, DASH, texts, tidy
+from tests.results import row as made
 
-DASH = "\N{EN DASH}"
-BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
 TWO = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
 
 
 def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
-    settings = ZeroshotSettings(summary=name == "accuracy")
-    by_name = tables(frame, settings)
+    by_name = tables(frame, ZeroshotSettings(summary=name == "accuracy"))
     assert list(by_name) == [name]
-    return text_of(by_name[name], terminal=terminal)
+    return texts(by_name, terminal=terminal)[name]
 
 
 summary, by_backbone = partial(shown, "accuracy"), partial(shown, "backbones")
 
 
 def row(
-    backbones: Sequence[str],
-    value: float,
-    *,
-    metric: str = "acc1",
-    ensemble: str = "single",
-    **where,
+    backbones: Sequence[str], value: float, metric: str = "acc1", ensemble: str = "single", **where
 ) -> dict:
-    return {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "severity": 0,
-        "head": "zero-shot",
-        "ensemble": ensemble,
-        "backbones": list(backbones),
-        "prompts": "simple",
-        "shots": "0",
-        "metric": metric,
-        "value": value,
-        "ci_low": value - 0.02,
-        "ci_high": value + 0.0209,
-        "n": 1500,
-        "fingerprint": "f",
-        **where,
-    }
-
-
-def tidy(*rows: dict) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=RESULT)
+    where = {"prompts": "simple", "n": 1500} | where
+    return made(metric, value, backbones, ensemble, off=(0.02, 0.0209), **where)
 
 
 def block(
     first: float, second: float, oracle: float, names: Sequence[str] = TWO, **where
 ) -> list[dict]:
     """What zeroshot makes of two backbones."""
+    gain = oracle - max(first, second)
     return [
         row(names[:1], first, **where),
-        row(names[:1], first + 0.2, metric="acc5", **where),
-        row(names[:1], first - 0.01, metric="mean_per_class_recall", **where),
+        row(names[:1], first + 0.2, "acc5", **where),
+        row(names[:1], first - 0.01, "mean_per_class_recall", **where),
         row(names[1:], second, **where),
         row(names, oracle, ensemble="oracle", **where),
-        row(names, oracle + 0.05, ensemble="oracle", metric="acc1_independent", **where),
-        row(
-            names,
-            oracle - max(first, second),
-            ensemble="oracle",
-            metric="gain_over_best_on_test",
-            **where,
-        ),
+        row(names, oracle + 0.05, "acc1_independent", "oracle", **where),
+        row(names, gain, "gain_over_best_on_test", "oracle", **where),
         row([], 0.125, ensemble="chance", **where),
     ]
 

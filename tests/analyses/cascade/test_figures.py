@@ -9,6 +9,7 @@ from clipsyn.analyses.cascade import GIVEN, WITHIN
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.analyses.cascade.view import pareto
 from clipsyn.evaluation.results.frame import frame
+from tests.results import row
 
 BOTH = ("big/m", "small/m")  # sorted; a cascade runs the small one first
 
@@ -22,17 +23,13 @@ def candidate(
     **about,
 ) -> list[dict]:
     """numbers: accuracy and cost, then both on the support."""
-    common = {
-        "dataset": "birds", "split": "test", "perturbation": "clean", "prompts": "own", "n": 40,
-        "ensemble": ensemble, "backbones": list(backbones), "threshold": threshold, "rule": rule,
-    }  # fmt: skip
-    names = ("acc1", "mean_gflops", "support_acc1", "support_mean_gflops")
+    about |= {"threshold": threshold, "rule": rule}
+    accuracy, *others = zip(
+        ("acc1", "mean_gflops", "support_acc1", "support_mean_gflops"), numbers, strict=True
+    )
     return [
-        common
-        | {"metric": metric, "value": value}
-        | ({"ci_low": value - 0.1, "ci_high": value + 0.1} if metric == "acc1" else {})
-        | about
-        for metric, value in zip(names, numbers, strict=True)
+        row(*accuracy, backbones, ensemble, off=(0.1, 0.1), **about),
+        *(row(*other, backbones, ensemble, off=None, **about) for other in others),
     ]
 
 

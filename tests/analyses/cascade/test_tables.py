@@ -7,27 +7,16 @@ import polars as pl
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade import view as module
 from clipsyn.analyses.cascade.measure import CASCADE
-from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.formats import text_of
+from tests.results import DASH, row, texts, tidy
 
-DASH = "\N{EN DASH}"
 RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")  # in order of the cascade
 GFLOPS = (1.0, 2.0, 5.0)
 EXITS = (0.5, 0.125, 0.375)
-NAN = float("nan")
 
 
 def rows(ensemble: str | None, backbones: tuple[str, ...], about: dict, **values: float) -> list:
-    common = {"dataset": "birds", "split": "test", "perturbation": "clean", "prompts": "own"}
-    common |= {"severity": 0, "head": "zero-shot", "classes": "all", "n": 40, "fingerprint": "f"}
-    common |= {"ensemble": ensemble or "single", "backbones": list(backbones)}
-    return [
-        common
-        | {"metric": metric, "value": value, "ci_low": value - 0.01, "ci_high": value + 0.02}
-        | about
-        for metric, value in values.items()
-    ]
+    return [row(metric, value, backbones, ensemble, **about) for metric, value in values.items()]
 
 
 def chosen(accuracy: float, gflops: float, front: bool) -> dict[str, float]:
@@ -80,12 +69,11 @@ def group(*, plus: float = 0.0, **where) -> list[dict]:
 
 
 def frame(*made: dict) -> pl.DataFrame:
-    return pl.DataFrame(list(made), schema=RESULT | CASCADE)
+    return tidy(*made, columns=CASCADE)
 
 
 def tables(shown: pl.DataFrame, **settings: Any) -> dict[str, str]:
-    by_name = module.tables(shown, CascadeSettings(**settings))
-    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
+    return texts(module.tables(shown, CascadeSettings(**settings)))
 
 
 def test_costs_and_their_sum(read_table):

@@ -16,20 +16,12 @@ from clipsyn.analyses.diversity.measure import MEANS
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation.results.frame import IF_ALIKE, NAMES, RESULT
 from clipsyn.evaluation.results.frame import frame as tidy
+from tests.results import row
 
 ALL = ["cnx/c", "rn/b", "vit/a"]
 DATASETS = ("birds", "cars", "dogs", "flags")
 METRICS = ("mean_disagreement", "fleiss_kappa")
-COMMON = dict.fromkeys(RESULT) | {
-    "split": "test",
-    "perturbation": "clean",
-    "severity": 0,
-    "head": "zero-shot",
-    "backbones": ALL,
-    "prompts": "own",
-    "classes": "all",
-    "n": 40,
-}
+COMMON = row("gain", 0.0, ALL, off=None)
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def write(tmp_path) -> Callable[..., Path]:
     def make(**changes) -> Path:
         rng, rows = np.random.default_rng(0), []
         for dataset in DATASETS:
-            row = COMMON | {"dataset": dataset, "metric": "gain"}
+            row = COMMON | {"dataset": dataset}
             learned = {"ensemble": "nlc", "support": "train", "support_prompts": "own"}
             rows.append(row | {"ensemble": "log-avg", "shots": "0", "value": rng.normal()})
             for shots, seed in (("1", 0), ("16", 0), ("16", 1), ("full", 0)):

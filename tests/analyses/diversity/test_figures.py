@@ -2,30 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import polars as pl
 import pytest
 
 from clipsyn.analyses.diversity.view import error_consistency
 from clipsyn.analyses.representation.view import cka
-from clipsyn.evaluation.results.frame import RESULT
+from tests.results import row as made
+from tests.results import tidy
 
 THREE = ("a/m", "b/m", "c/m")
 
 
 def row(metric: str, value: float, backbones: Sequence[str] = THREE, **about) -> dict:
-    common = {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "head": "zero-shot",
-        "prompts": "own",
-    }
-    numbers = {"value": value, "ci_low": value - 0.02, "ci_high": value + 0.04, "n": 40}
-    return common | numbers | {"metric": metric, "backbones": list(backbones)} | about
-
-
-def frame(*rows: dict) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=RESULT)
+    return made(metric, value, backbones, off=(0.02, 0.04), **about)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +21,7 @@ def frame(*rows: dict) -> pl.DataFrame:
 )
 def test_a_matrix_of_pairs_is_of_means_over_datasets(figure, metric):
     found = figure.data(
-        frame(
+        tidy(
             row(metric, 0.5, ("a/m", "b/m")),
             row(metric, -0.1, ("a/m", "c/m")),
             row(metric, 0.1, ("a/m", "b/m"), dataset="cars"),

@@ -3,14 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-import polars as pl
-
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity.view import tables
-from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.formats import text_of
+from tests.results import DASH, texts, tidy
+from tests.results import row as made
 
-DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
 NAN = float("nan")
 OF_PAIRS = ("error_inconsistency", "disagreement", "double_fault", "yules_q", "error_consistency")
@@ -18,22 +15,7 @@ MEASURES = (*OF_PAIRS, "fleiss_kappa", "vote_entropy")
 
 
 def row(metric: str, value: float, backbones: Sequence[str] = NAMES, **where) -> dict:
-    common = {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "severity": 0,
-        "head": "zero-shot",
-        "ensemble": "single" if len(backbones) == 1 else None,
-        "prompts": "own",
-        "classes": "all",
-        "shots": "0",
-        "ci_low": value - 0.125,
-        "ci_high": value + 0.25,
-        "n": 40,
-        "fingerprint": "f",
-    }
-    return common | {"metric": metric, "value": value, "backbones": list(backbones)} | where
+    return made(metric, value, backbones, off=(0.125, 0.25), **where)
 
 
 def group(names=NAMES, *, kappa: float = 0.5, p: float = 0.02, **where) -> list[dict]:
@@ -63,15 +45,14 @@ def correlations(*, ensemble: str = "log-avg", value: float = 0.5, **where) -> l
 
 
 def shown(*rows: dict) -> dict[str, str]:
-    by_name = tables(pl.DataFrame(list(rows), schema=RESULT), DiversitySettings())
-    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
+    return texts(tables(tidy(*rows), DiversitySettings()))
 
 
 def test_one_group_has_means_and_pairs(read_table):
-    texts = shown(*group())
-    assert list(texts) == ["means", "pairs"]
-    assert texts["means"].startswith("diversity of the backbones · test · clean · prompts own\n")
-    assert read_table(texts["means"]).rows == [
+    said = shown(*group())
+    assert list(said) == ["means", "pairs"]
+    assert said["means"].startswith("diversity of the backbones · test · clean · prompts own\n")
+    assert read_table(said["means"]).rows == [
         {
             "dataset": "birds",
             "n": "40",
@@ -86,7 +67,7 @@ def test_one_group_has_means_and_pairs(read_table):
         }
     ]
     title = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
-    assert texts["pairs"].split("\n")[0] == title
+    assert said["pairs"].split("\n")[0] == title
 
 
 def test_pairs_that_differ_most_come_first(read_table):
@@ -109,10 +90,10 @@ def test_pairs_that_differ_most_come_first(read_table):
 
 
 def test_several_groups_have_a_line_each_and_matrices(read_table):
-    texts = shown(*group(), *group(dataset="cars", kappa=0.7))
-    assert list(texts) == ["means", "pairs, test, clean, own"]
-    assert read_table(texts["means"]).row("cars")["n"] == "40"
-    matrix = texts["pairs, test, clean, own"]
+    said = shown(*group(), *group(dataset="cars", kappa=0.7))
+    assert list(said) == ["means", "pairs, test, clean, own"]
+    assert read_table(said["means"]).row("cars")["n"] == "40"
+    matrix = said["pairs, test, clean, own"]
     title = "test · clean · prompts own · backbones tiny-*/zoo · mean over 2 datasets\n"
     assert matrix.startswith(title)
     assert read_table(matrix).rows == [
@@ -126,10 +107,10 @@ def test_0_over_0_is_a_dash(read_table):
     unknown = {"value": NAN, "ci_low": NAN, "ci_high": NAN}
     kappas = ("yules_q", "error_consistency", "fleiss_kappa")
     rows = [r | (unknown if r["metric"].endswith(kappas) else {}) for r in group()]
-    texts = shown(*rows)
-    means = read_table(texts["means"]).row("birds")
+    said = shown(*rows)
+    means = read_table(said["means"]).row("birds")
     assert [means[name] for name in ("Q", "kappa", "Fleiss", "entropy")] == [*[DASH] * 3, "0.55"]
-    first = read_table(texts["pairs"]).rows[0]
+    first = read_table(said["pairs"]).rows[0]
     assert [first[name] for name in ("Q", "kappa", "95 % of kappa")] == [DASH] * 3
     assert (first["incons."], first["p"]) == ("40.0", "0.020")
 
@@ -139,13 +120,13 @@ def test_correlations_have_a_line_an_ensemble_in_order(read_table):
         *correlations(ensemble="nlc", shots="16"),
         *correlations(ensemble="oracle", value=0.125),
     ]
-    texts = shown(*group(), *rows)
-    assert list(texts) == ["means", "pairs", "pearson", "spearman"]
-    assert texts["pearson"].split("\n")[0] == (
+    said = shown(*group(), *rows)
+    assert list(said) == ["means", "pairs", "pearson", "spearman"]
+    assert said["pearson"].split("\n")[0] == (
         "Pearson's r with the gain · test · clean · prompts own · "
         "head zero-shot · 16 shots · 17 datasets"
     )
-    table = read_table(texts["pearson"])
+    table = read_table(said["pearson"])
     assert table.column("ensemble") == ["oracle", "nlc"]
     assert table.row("nlc") == {
         "ensemble": "nlc",

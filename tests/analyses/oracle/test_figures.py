@@ -10,20 +10,14 @@ import pytest
 
 from clipsyn.analyses.oracle.view import upset
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT
+from tests.results import row as made
+from tests.results import tidy
 
 A, B, C = "tiny-a/zoo", "tiny-b/zoo", "tiny-c/zoo"
 
 
-def row(dataset, backbones, value, metric="region", ensemble="oracle", **more):
-    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "shots": "0", "n": 100}
-    about |= {"metric": metric, "ensemble": ensemble}
-    return about | {"backbones": [*backbones], "value": value} | more
-
-
-def tidy(*rows):
-    return pl.DataFrame(rows, schema=RESULT)
+def row(dataset, backbones, value, metric="region", ensemble="oracle", *, n=100):
+    return made(metric, value, backbones, ensemble, dataset=dataset, n=n)
 
 
 def alone(dataset, **accuracies):

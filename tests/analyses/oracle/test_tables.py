@@ -1,34 +1,17 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import polars as pl
 
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle import view as module
-from clipsyn.evaluation.results.frame import RESULT, Measured
-from clipsyn.evaluation.results.frame import row as made
-from clipsyn.methods.numerics.metrics import Score
-from clipsyn.show.formats import text_of
-from clipsyn.stats.intervals import Interval
+from tests.results import DASH, row, texts, tidy
 
-DASH = "\N{EN DASH}"
 RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
-BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
 NAN = float("nan")
 SINGLE = ("acc1", "unique_correct", "shapley", "unique_correct_floor", "shapley_floor")
-
-
-def row(
-    metric: str, value: float, backbones: Sequence[str], ensemble: str = "single", **where
-) -> dict:
-    about = {"dataset": "birds", "split": "test", "perturbation": "clean", "severity": 0}
-    about |= {"prompts": "own", "fingerprint": "f"}
-    about |= {"backbones": list(backbones), "ensemble": ensemble}
-    measured = Measured(metric, Score(value, 40), Interval(value - 0.01, value + 0.02))
-    return made(measured, **about) | where
 
 
 WHOLE = (
@@ -86,17 +69,12 @@ def group(
     return rows
 
 
-def frame(*rows: dict) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=RESULT)
-
-
-def tables(frame: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
-    by_name = module.tables(frame, OracleSettings(**settings))
-    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
+def tables(frame: pl.DataFrame, **settings) -> dict[str, str]:
+    return texts(module.tables(frame, OracleSettings(**settings)))
 
 
 def test_backbones_and_the_oracle(read_table):
-    text = tables(frame(*group()))["backbones"]
+    text = tables(tidy(*group()))["backbones"]
     table = read_table(text)
     assert table.row("RN") == {
         "backbone": "RN",
@@ -112,7 +90,7 @@ def test_backbones_and_the_oracle(read_table):
 
 
 def test_the_best_subset_of_each_size(read_table):
-    table = read_table(tables(frame(*group()))["subsets"])
+    table = read_table(tables(tidy(*group()))["subsets"])
     assert table.column("size") == ["1", "2", "3"]
     assert table.column("oracle") == ["50.0", "70.0", "75.0"]
     assert table.column("indep.") == [DASH, "80.0", "85.0"]
@@ -125,7 +103,7 @@ def test_the_best_subset_of_each_size(read_table):
 
 
 def test_regions_are_images_and_marks(read_table):
-    text = tables(frame(*group()))["regions"]
+    text = tables(tidy(*group()))["regions"]
     table = read_table(text)
     assert table.column("images") == ["10", "8", "6", "5"]
     assert table.column("%") == ["25.0", "20.0", "15.0", "12.5"]
@@ -136,14 +114,14 @@ def test_regions_are_images_and_marks(read_table):
 
 
 def test_top_limits_regions_and_sizes_and_says_so(read_table):
-    shown = tables(frame(*group()), top=2)
+    shown = tables(tidy(*group()), top=2)
     assert "2 more regions: --top 4" in shown["regions"]
     assert read_table(shown["regions"]).column("images") == ["10", "8"]
     assert "1 more numbers of backbones: --top 3" in shown["subsets"]
 
 
 def test_several_groups_have_an_overview(read_table):
-    shown = tables(frame(*group(), *group(perturbation="jpeg-3", best=0.6)))
+    shown = tables(tidy(*group(), *group(perturbation="jpeg-3", best=0.6)))
     assert list(shown) == ["oracle", "choices", "shapley", "unique_correct"]
     for text in shown.values():
         assert text.endswith("split test; prompts own; backbones tiny-*/zoo.")
@@ -182,11 +160,11 @@ def test_several_groups_have_an_overview(read_table):
 def test_numbers_that_are_unknown_are_dashes(read_table):
     rows = [r | {"value": NAN, "ci_low": NAN, "ci_high": NAN, "n": 0} for r in group()]
     rows = [r for r in rows if r["metric"] != "region"]
-    one = tables(frame(*rows))
+    one = tables(tidy(*rows))
     numbers = read_table(one["backbones"]).row("RN")
     assert numbers.pop("backbone") == "RN"
     assert set(numbers.values()) == {DASH}
-    two = tables(frame(*rows, *group(perturbation="jpeg-3")))
+    two = tables(tidy(*rows, *group(perturbation="jpeg-3")))
     about = {"dataset": "birds", "perturbation": "clean"}
     for name, known in (("oracle", about | {"n": "0"}), ("choices", about)):
         line = read_table(two[name]).row("birds", "clean")
@@ -207,7 +185,7 @@ def test_one_backbone_has_one_size_and_no_gain(read_table):
         row("region", 0.5, name, "oracle"),
         row("region", 0.5, [], "oracle"),
     ]
-    shown = tables(frame(*rows))
+    shown = tables(tidy(*rows))
     (line,) = read_table(shown["subsets"]).rows
     assert line == dict.fromkeys(line, DASH) | {"size": "1", "oracle": "50.0", name[0]: RIGHT}
     assert read_table(shown["oracle"]).row("birds", "clean")["lead"] == "0.0"

@@ -7,24 +7,20 @@ import pytest
 
 from clipsyn.analyses.oracle.view import venn
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT
+from tests.results import row, tidy
 
 A, B, C, D = "tiny-a/zoo", "tiny-b/zoo", "tiny-c/zoo", "tiny-d/zoo"
 
 
-def tidy(dataset, n, counts):
+def counted(dataset, n, counts):
     """counts: images by the backbones that get them right, a letter each."""
-    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "metric": "region", "ensemble": "oracle"}
-    rows = [
-        about | {"backbones": [f"tiny-{it}/zoo" for it in names], "value": count / n, "n": n}
-        for names, count in counts.items()
-    ]
-    return pl.DataFrame(rows, schema=RESULT)
+    about = {"ensemble": "oracle", "dataset": dataset, "n": n}
+    names = {letters: [f"tiny-{it}/zoo" for it in letters] for letters in counts}
+    return tidy(*(row("region", counts[it] / n, names[it], **about) for it in counts))
 
 
-BIRDS = tidy("birds", 97, {"abcd": 40, "ab": 7, "cb": 11, "d": 5, "bd": 3, "a": 13, "": 18})
-CARS = tidy("cars", 50, {"abc": 29, "ac": 8, "c": 6, "": 7})
+BIRDS = counted("birds", 97, {"abcd": 40, "ab": 7, "cb": 11, "d": 5, "bd": 3, "a": 13, "": 18})
+CARS = counted("cars", 50, {"abc": 29, "ac": 8, "c": 6, "": 7})
 
 
 def images(data):

@@ -8,29 +8,26 @@ import pytest
 from clipsyn.analyses.representation.measure import COLUMNS
 from clipsyn.analyses.representation.view import reliability
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.stats.intervals import wilson_interval
+from tests.results import row, tidy
 
 A, B = "tiny-a/zoo", "tiny-b/zoo"
 
 
 def bin_rows(dataset, backbone, bin, n, right, confidence, suffix=""):  # noqa: PLR0917
-    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "backbones": [backbone], "n": n, "bin": bin}
+    about = {"backbones": [backbone], "dataset": dataset, "n": n, "bin": bin}
+    low, high = wilson_interval(right, n)
     return [
-        about
-        | {"metric": f"bin_accuracy{suffix}", "value": right / n}
-        | dict(zip(("ci_low", "ci_high"), wilson_interval(right, n), strict=True)),
-        about | {"metric": f"bin_confidence{suffix}", "value": confidence},
+        row(f"bin_accuracy{suffix}", right / n, **about, ci_low=low, ci_high=high),
+        row(f"bin_confidence{suffix}", confidence, **about),
     ]
 
 
-def tidy(*pairs):
-    rows = [row for pair in pairs for row in pair]
-    return pl.DataFrame(rows, schema=RESULT | COLUMNS)
+def frame(*pairs):
+    return tidy(*(row for pair in pairs for row in pair), columns=COLUMNS)
 
 
-FRAME = tidy(
+FRAME = frame(
     bin_rows("birds", A, 9, 30, 24, 0.95),
     bin_rows("birds", A, 3, 10, 2, 0.25),
     bin_rows("birds", A, 3, 40, 10, 0.26, "_calibrated"),
@@ -61,4 +58,4 @@ def test_a_part_for_each_backbone_with_its_lines():
 
 def test_datasets_are_not_mixed():
     with pytest.raises(UsageError, match="there are 2 datasets, birds, cars"):
-        reliability.data(pl.concat([FRAME, tidy(bin_rows("cars", A, 3, 30, 12, 0.21))]))
+        reliability.data(pl.concat([FRAME, frame(bin_rows("cars", A, 3, 30, 12, 0.21))]))

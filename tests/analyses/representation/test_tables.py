@@ -3,18 +3,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-import polars as pl
-
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.view import tables
-from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.formats import text_of
+from tests.results import DASH, texts, tidy
+from tests.results import row as made
 
-DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
 CKA = (0.5, 0.25, 0.75)  # of the pairs in order
 NAN = float("nan")
-AFTER = ("temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor")
 UNKNOWN = {"value": NAN, "ci_low": NAN, "ci_high": NAN}
 VALUES = {
     "acc1": 0.4,
@@ -32,19 +28,7 @@ VALUES = {
 
 
 def row(metric: str, value: float, backbones: Sequence[str], **where) -> dict:
-    common = {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "severity": 0,
-        "classes": "all",
-        "prompts": None,
-        "ci_low": value - 0.01,
-        "ci_high": value + 0.02,
-        "n": 40,
-        "fingerprint": "f",
-    }
-    return common | {"metric": metric, "value": value, "backbones": list(backbones)} | where
+    return made(metric, value, backbones, **{"prompts": None} | where)
 
 
 def pairs(names=NAMES, cka=CKA, **where) -> list[dict]:
@@ -68,18 +52,16 @@ def logits(names=NAMES, *, without: tuple[str, ...] = (), **where) -> list[dict]
 
 
 def shown(*rows: dict) -> dict[str, str]:
-    settings = RepresentationSettings()
-    by_name = tables(pl.DataFrame(list(rows), schema=RESULT), settings)
-    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
+    return texts(tables(tidy(*rows), RepresentationSettings()))
 
 
 def test_one_dataset_has_a_matrix_its_pairs_and_its_logits():
-    texts = shown(*pairs(), *logits())
-    assert list(texts) == ["similarity", "pairs", "logits"]
+    said = shown(*pairs(), *logits())
+    assert list(said) == ["similarity", "pairs", "logits"]
     title = "birds/test · clean · n 40 · backbones tiny-*/zoo\n"
-    assert texts["similarity"].startswith(title)
-    assert texts["pairs"].startswith(title)
-    assert texts["logits"].startswith(
+    assert said["similarity"].startswith(title)
+    assert said["pairs"].startswith(title)
+    assert said["logits"].startswith(
         "birds/test · clean · prompts own · n 35 · backbones tiny-*/zoo\n"
     )
 
@@ -138,9 +120,9 @@ def test_a_line_a_backbone(read_table):
 
 def test_several_groups_have_a_mean_matrix(read_table):
     other = pairs(dataset="flags", cka=(0.7, 0.45, 0.35), n=20)
-    texts = shown(*pairs(), *other)
-    assert list(texts) == ["similarity, test, clean"]
-    matrix = texts["similarity, test, clean"]
+    said = shown(*pairs(), *other)
+    assert list(said) == ["similarity, test, clean"]
+    matrix = said["similarity, test, clean"]
     assert matrix.startswith("test · clean · mean over 2 datasets · backbones tiny-*/zoo\n")
     assert read_table(matrix).row("RN") == {
         "backbone": "RN",
@@ -184,12 +166,12 @@ def test_logits_are_means_over_datasets(read_table):
 
 def test_numbers_that_are_unknown_are_dashes_or_left_out(read_table):
     few = [r | UNKNOWN for r in pairs()]
-    texts = shown(*few, *[r | UNKNOWN for r in logits()])
-    first = read_table(texts["similarity"]).row("RN")
+    said = shown(*few, *[r | UNKNOWN for r in logits()])
+    first = read_table(said["similarity"]).row("RN")
     assert (first["ViT-16"], first["ViT-8"]) == (DASH, DASH)
-    line = read_table(texts["pairs"]).row("RN", "ViT-16")
+    line = read_table(said["pairs"]).row("RN", "ViT-16")
     assert list(line.values())[2:] == [DASH] * 6
-    assert read_table(texts["logits"]).row("RN") == {"backbone": "RN"}
+    assert read_table(said["logits"]).row("RN") == {"backbone": "RN"}
     both = shown(*few, *pairs(dataset="flags"))
     matrix = read_table(both["similarity, test, clean"])
     assert matrix.row("RN")["ViT-16"] == "0.50"

@@ -6,7 +6,8 @@ import pytest
 
 from clipsyn.analyses.robustness.view import corruptions, severity
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import RESULT
+from tests.results import row as made
+from tests.results import tidy
 
 NAMES = ("a/m", "b/m")
 CLEAN = {"a/m": 0.8, "b/m": 0.6}
@@ -14,12 +15,9 @@ LOST = {"a/m": 0.1, "b/m": 0.02}  # with each severity
 SEVERITIES = {"fog": (1, 3), "jpeg": (2,)}
 
 
-def row(value: float, backbones, perturbation="clean", severity=0, **about) -> dict:
-    common = {"dataset": "birds", "split": "test", "prompts": "own", "metric": "acc1", "n": 50}
-    common["ensemble"] = "single"
-    numbers = {"value": value, "ci_low": value - 0.05, "ci_high": value + 0.05}
-    where = {"perturbation": perturbation, "severity": severity, "backbones": list(backbones)}
-    return common | numbers | where | about
+def row(value: float, backbones, perturbation="clean", severity=0, metric="acc1", **about) -> dict:
+    about |= {"perturbation": perturbation, "severity": severity, "n": 50}
+    return made(metric, value, backbones, off=(0.05, 0.05), **about)
 
 
 def accuracies(name: str) -> dict[tuple[str, int | None], float]:
@@ -46,7 +44,7 @@ def frame(*more: dict, oracle: float | None = 0.9, **about) -> pl.DataFrame:
                 rows.append(row(relative, [name], *where, metric="relative_robustness", **about))
             if oracle and name == NAMES[0]:
                 rows.append(row(oracle, NAMES, *where, ensemble="oracle", **about))
-    return pl.DataFrame([*rows, *more], schema=RESULT)
+    return tidy(*rows, *more)
 
 
 def test_curves_begin_at_clean_images_and_go_by_severity():

@@ -21,8 +21,6 @@ from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import mean_share_interval, wilson_interval
 from clipsyn.store.features import FeatureStore
 
-LABELS = ("clean", "fog-2", "jpeg-1", "jpeg-3")
-
 
 @pytest.fixture
 def give(tmp_path):

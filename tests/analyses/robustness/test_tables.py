@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import polars as pl
 
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness import view as module
-from clipsyn.evaluation.results.frame import RESULT, Measured
-from clipsyn.evaluation.results.frame import row as made
-from clipsyn.methods.numerics.metrics import Score
-from clipsyn.show.formats import text_of
-from clipsyn.stats.intervals import Interval
+from tests.results import DASH, row, texts, tidy
 
-DASH = "\N{EN DASH}"
-BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
 NAMES = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
 NAN = float("nan")
-FOG, JPEG = {"fog": {2: "fog-2"}}, {"jpeg": {1: "jpeg-1", 3: "jpeg-3"}}
 # accuracy of the two backbones and the oracle under each setting
 ACCURACY = {
     "clean": (0.8, 0.6, 0.9),
@@ -29,17 +21,6 @@ ACCURACY = {
     "all": (0.4, 0.425, 0.625),
 }
 MEANS = ("fog", "jpeg", "all")
-
-
-def row(
-    metric: str, value: float, backbones: Sequence[str], ensemble: str | None = None, **where
-) -> dict:
-    about = {"dataset": "birds", "split": "test", "perturbation": "clean", "severity": 0}
-    about |= {"prompts": "own", "fingerprint": "f"}
-    alone = "single" if len(backbones) == 1 else None
-    about |= {"backbones": list(backbones), "ensemble": ensemble or alone}
-    measured = Measured(metric, Score(value, 40), Interval(value - 0.01, value + 0.02))
-    return made(measured, **about) | where
 
 
 def setting(label: str) -> dict:
@@ -72,15 +53,8 @@ def group(names: Sequence[str] = NAMES, **where) -> list[dict]:
         if len(names) > 1:
             best = [names[accuracy[1] > accuracy[0]]]
             lead = abs(accuracy[0] - accuracy[1])
-            rows.append(
-                row(
-                    "gain_over_best_on_test",
-                    accuracy[2] - max(accuracy[:2]),
-                    names,
-                    "oracle",
-                    **here,
-                )
-            )
+            gain = accuracy[2] - max(accuracy[:2])
+            rows.append(row("gain_over_best_on_test", gain, names, "oracle", **here))
             rows.append(row("acc1_independent", accuracy[2] + 0.05, names, "oracle", **here))
             rows.append(row("lead", lead, best, **here))
             if label != "clean":
@@ -110,17 +84,12 @@ def ensemble(
     return rows
 
 
-def frame(*rows: dict) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=RESULT)
-
-
-def tables(frame: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
-    by_name = module.tables(frame, RobustnessSettings(**settings))
-    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
+def tables(frame: pl.DataFrame, **settings) -> dict[str, str]:
+    return texts(module.tables(frame, RobustnessSettings(**settings)))
 
 
 def test_the_summary_has_a_line_a_method(read_table):
-    text = tables(frame(*group()))["summary"]
+    text = tables(tidy(*group()))["summary"]
     table = read_table(text)
     assert table.row("ViT-8") == {
         "method": "ViT-8",
@@ -141,7 +110,7 @@ def test_the_summary_has_a_line_a_method(read_table):
 
 
 def test_accuracy_and_errors_by_perturbation(read_table):
-    shown = tables(frame(*group()))
+    shown = tables(tidy(*group()))
     accuracy = read_table(shown["accuracy"])
     assert accuracy.columns == ["perturbation", "RN", "ViT-8", "oracle"]
     assert accuracy.column("perturbation") == ["clean", "fog", "jpeg", "all"]
@@ -157,11 +126,11 @@ def test_accuracy_and_errors_by_perturbation(read_table):
 
 
 def test_gains_of_oracle_and_ensembles(read_table):
-    alone = tables(frame(*group()))["gains"]
+    alone = tables(tidy(*group()))["gains"]
     gain = {"perturbation": "all", "oracle": "20.0", "95 % of oracle": f"19.0{DASH}22.0"}
     assert read_table(alone).row("all") == gain
     rows = [*group(), *ensemble("log-avg"), *ensemble("nlc", (0, 1), shots="16")]
-    shown = tables(frame(*rows))
+    shown = tables(tidy(*rows))
     fog = read_table(shown["gains"]).row("fog")
     assert (fog["log-avg"], fog["nlc"]) == ("-10.0", "-9.5")
     assert shown["gains"].endswith("Ensembles: head zero-shot, 16 shots, means over seeds.")
@@ -171,7 +140,7 @@ def test_gains_of_oracle_and_ensembles(read_table):
 
 def test_several_datasets_are_shown_by_their_mean(read_table):
     rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
-    shown = tables(frame(*rows))
+    shown = tables(tidy(*rows))
     assert list(shown)[:2] == ["datasets", "summary"]
     assert len(shown) == 5
     title = "mean over 2 datasets · split test · prompts own · n 80 · backbones tiny-*/zoo"
@@ -193,9 +162,9 @@ def test_several_datasets_are_shown_by_their_mean(read_table):
 
 def test_details_are_those_of_every_dataset_too(read_table):
     rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
-    shown = tables(frame(*rows), details=True)
+    shown = tables(tidy(*rows), details=True)
     assert len(shown) == 1 + 3 * 4
-    one = tables(frame(*group()), details=True)
+    one = tables(tidy(*group()), details=True)
     assert list(one) == ["datasets", "summary", "accuracy", "errors", "gains"]
     assert shown["gains, birds/test, own"] == one["gains"]
 
@@ -203,7 +172,7 @@ def test_details_are_those_of_every_dataset_too(read_table):
 def test_what_is_in_no_mean_stands_beside_it(read_table):
     other = [r for r in group(dataset="odd") if "jpeg" not in r["perturbation"]]
     rows = [*group(), *group(dataset="flags"), *other, *group(dataset=None, n=80)]
-    shown = tables(frame(*rows))
+    shown = tables(tidy(*rows))
     assert {"summary, mean, test, own", "summary, odd/test, own"} <= set(shown)
     assert "summary, birds/test, own" not in shown
     assert shown["summary, mean, test, own"].startswith("mean over 2 datasets")
@@ -211,11 +180,11 @@ def test_what_is_in_no_mean_stands_beside_it(read_table):
 
 
 def test_one_backbone_has_no_order(read_table):
-    shown = tables(frame(*group(NAMES[:1])))
+    shown = tables(tidy(*group(NAMES[:1])))
     assert list(shown) == ["datasets", "summary", "accuracy", "errors"]
     del shown["datasets"]
     assert "oracle" not in "".join(shown.values())
-    two = tables(frame(*group(NAMES[:1]), *group(NAMES[:1], dataset="flags")))
+    two = tables(tidy(*group(NAMES[:1]), *group(NAMES[:1], dataset="flags")))
     line = read_table(two["datasets"]).row("flags")
     assert (line["clean"], line["top-1"]) == (NAMES[0], "80.0")
     assert (line["drop"], line["95 % of drop"]) == ("40.0", f"39.0{DASH}42.0")
@@ -228,14 +197,14 @@ def test_what_is_unknown_is_a_dash(read_table):
     unknown = ("relative_robustness", "ce", "mce", "kendall_tau")
     nan = {"value": NAN, "ci_low": NAN, "ci_high": NAN}
     rows = [r | (nan if r["metric"] in unknown else {}) for r in group()]
-    shown = {name: read_table(text) for name, text in tables(frame(*rows)).items()}
+    shown = {name: read_table(text) for name, text in tables(tidy(*rows)).items()}
     line = shown["summary"].row("ViT-8")
     assert (line["relative"], line["mCE"]) == (DASH, DASH)
     assert "95 % of mCE" not in line
     assert [*shown["errors"].row("all").values()] == ["all", DASH, DASH, DASH]
     assert shown["datasets"].row("birds")["tau"] == DASH
     rows = [r | nan | {"n": 0} for r in group()]
-    nothing = {name: read_table(text) for name, text in tables(frame(*rows)).items()}
+    nothing = {name: read_table(text) for name, text in tables(tidy(*rows)).items()}
     columns = ["method", "clean", "perturbed", "drop", "relative", "mCE"]
     assert nothing["summary"].row("RN") == dict.fromkeys(columns, DASH) | {"method": "RN"}
     assert nothing["datasets"].row("birds")["clean"] == DASH

@@ -6,6 +6,7 @@ import pytest
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.view import coverage
 from clipsyn.evaluation.results.frame import frame
+from tests.results import row as made
 
 BOTH = ("a/m", "b/m")
 METHODS = {
@@ -17,16 +18,8 @@ SCORES = ("max-softmax", "margin")
 COVERAGES = (0.25, 0.5, 1.0)
 
 
-def row(value: float, method: tuple[str, tuple[str, ...]], **about) -> dict:
-    common = {"dataset": "birds", "split": "test", "perturbation": "clean", "prompts": "own"}
-    numbers = {
-        "metric": "acc1",
-        "value": value,
-        "ci_low": value - 0.1,
-        "ci_high": value + 0.1,
-        "n": 40,
-    }
-    return common | numbers | {"ensemble": method[0], "backbones": list(method[1])} | about
+def row(value: float, method: tuple[str, tuple[str, ...]], metric: str = "acc1", **about) -> dict:
+    return made(metric, value, method[1], method[0], off=(0.1, 0.1), **about)
 
 
 def rows(by: float = 0.0, **about) -> list[dict]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
 from clipsyn.analyses.selective.view import notes, tables
-from clipsyn.evaluation.results.frame import Measured, frame
-from clipsyn.evaluation.results.frame import row as made
-from clipsyn.methods.numerics.metrics import Score
-from clipsyn.show.formats import text_of
-from clipsyn.stats.intervals import Interval
+from clipsyn.evaluation.results.frame import frame
+from tests.results import DASH, texts
+from tests.results import row as made
 
-DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
 METHODS = (("single", NAMES[:1], 0.4), ("single", NAMES[1:], 0.3), ("log-avg", NAMES, 0.2))
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
 
 
-def row(metric: str, value: float, **more) -> dict:
-    about = {"dataset": "birds", "split": "test", "perturbation": "clean", "severity": 0}
-    about |= {"prompts": "own", "fingerprint": "f"}
-    measured = Measured(metric, Score(value, 40), Interval(value - 0.1, value + 0.1))
-    return made(measured, **about) | more
+row = partial(made, off=(0.1, 0.1))
 
 
 def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), ood=(), **where) -> list[dict]:
@@ -57,9 +52,7 @@ def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), ood=(), **where) -
 
 def shown(*groups: list[dict], **settings) -> dict[str, str]:
     rows = [one for rows in groups for one in rows]
-    chosen = SelectiveSettings(**settings)
-    by_name = tables(frame(rows, COLUMNS), chosen)
-    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
+    return texts(tables(frame(rows, COLUMNS), SelectiveSettings(**settings)))
 
 
 def cells(text: str) -> dict[str, dict[str, str]]:
