@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile, predicted
-from clipsyn.evaluation.results.frame import ABOUT, RESULT
+from clipsyn.evaluation.results.frame import ABOUT
 from clipsyn.store.samples import SampleTable
+from tests.results import row, tidy
 
 
 class Answers:
@@ -46,27 +46,19 @@ class Answers:
         ):
             for (name, seed), one in right.items():
                 places = np.arange(n) if rows is None else np.asarray(rows)
-                said, row = np.where(one, label, 1 - label), _about(name, seed, about)
-                results.add(pl.DataFrame([row], schema=RESULT))
-                predictions.add(predicted(row["fingerprint"], table, places, said, None))
+                said, made = np.where(one, label, 1 - label), _about(name, seed, about)
+                results.add(tidy(made))
+                predictions.add(predicted(made["fingerprint"], table, places, said, None))
         return self.path
 
 
 def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, Any]:
-    row = dict.fromkeys(ABOUT) | {
-        "split": "test",
-        "perturbation": "clean",
-        "head": "zero-shot",
-        "ensemble": "single" if "/" in name else name,
-        "backbones": [name] if "/" in name else ["a/x", "b/x"],
-        "prompts": "own",
-        "classes": "all",
-        "shots": "0" if seed is None else "16",
-        "seed": seed,
-    }
-    row |= about
-    made_of = " ".join(str(row[column]) for column in ABOUT)
-    return row | {"metric": "acc1", "value": 0.5, "n": 9, "fingerprint": made_of}
+    usual: dict[str, Any] = {"backbones": ["a/x", "b/x"], "ensemble": name}
+    if "/" in name:
+        usual = {"backbones": [name]}
+    usual |= {"shots": "0" if seed is None else "16", "seed": seed} | about
+    made = dict.fromkeys(ABOUT) | row("acc1", 0.5, off=None, **usual)
+    return made | {"fingerprint": " ".join(str(made[column]) for column in ABOUT)}
 
 
 @pytest.fixture

@@ -12,32 +12,13 @@ from hypothesis import strategies as st
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.benchmark import benchmark_columns
-from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.frames import guarded, unguarded
-
-BASE = {
-    "split": "test",
-    "perturbation": "clean",
-    "head": "zero-shot",
-    "prompts": "own",
-    "ensemble": "single",
-    "classes": "all",
-    "shots": "0",
-    "n": 3000,
-}
+from tests.results import row as made
+from tests.results import tidy
 
 
 def row(backbone: str, metric: str, value: float, **more) -> dict:
-    return (
-        BASE
-        | {"dataset": "vtab/pets", "backbones": [backbone], "metric": metric}
-        | {"value": value}
-        | more
-    )
-
-
-def frame(*rows: dict) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=RESULT)
+    return made(metric, value, [backbone], off=None, **{"dataset": "vtab/pets", "n": 3000} | more)
 
 
 def benchmark_csv(numbers: pl.DataFrame) -> str:
@@ -56,7 +37,7 @@ def backbone_of(found: dict[str, str]) -> str:
 
 def test_a_row_has_what_clip_benchmark_writes():
     values = {"acc1": 1 / 3, "acc5": 0.1 + 0.2, "mean_per_class_recall": 0.31}
-    (found,) = read(benchmark_csv(frame(*(row("ViT-B-32/openai", *it) for it in values.items()))))
+    (found,) = read(benchmark_csv(tidy(*(row("ViT-B-32/openai", *it) for it in values.items()))))
     assert list(found) == [
         *("acc1", "acc5", "mean_per_class_recall", "dataset", "model", "pretrained", "task"),
         *("model_fullname", "split", "perturbation", "prompts", "n"),
@@ -70,7 +51,7 @@ def test_a_row_has_what_clip_benchmark_writes():
 
 def test_a_missing_number_is_an_empty_cell():
     nothing = row("a/x", "mean_per_class_recall", float("nan"))
-    (found,) = read(benchmark_csv(frame(row("a/x", "acc1", 0.5), nothing)))
+    (found,) = read(benchmark_csv(tidy(row("a/x", "acc1", 0.5), nothing)))
     assert (found["acc5"], found["mean_per_class_recall"]) == ("", "")
 
 
@@ -79,7 +60,7 @@ def test_linear_probes_have_columns_of_their_own():
     whole = {"head": "linear-probe", "shots": "full", "seed": None}
     zero, few, full = read(
         benchmark_csv(
-            frame(
+            tidy(
                 row("a/x", "acc1", 0.5),
                 row("a/x", "acc1", 0.6, **probe),
                 row("a/x", "acc1", 0.7, **whole),
@@ -100,10 +81,10 @@ def test_what_clip_benchmark_does_not_measure_has_no_row():
         row("a/x", "acc1", 0.9, classes="base"),
         row("a/x", "nll", 0.9),
     ]
-    (found,) = read(benchmark_csv(frame(row("a/x", "acc1", 0.5), *others)))
+    (found,) = read(benchmark_csv(tidy(row("a/x", "acc1", 0.5), *others)))
     assert found["acc1"] == "0.5"
     with pytest.raises(UsageError, match="there are none"):
-        benchmark_csv(frame(*others))
+        benchmark_csv(tidy(*others))
 
 
 @given(
@@ -115,7 +96,7 @@ def test_what_clip_benchmark_does_not_measure_has_no_row():
 @example("//", 1.0)
 @example("/=", 0.0)  # a tag that a spreadsheet would run
 def test_a_round_trip_is_exact(backbone, value):
-    written = benchmark_csv(frame(row(f"x{backbone}", "acc1", value)))
+    written = benchmark_csv(tidy(row(f"x{backbone}", "acc1", value)))
     (found,) = unguarded(pl.DataFrame(read(written))).to_dicts()
     assert backbone_of(found) == f"x{backbone}"
     assert float(found["acc1"]) == value

@@ -12,22 +12,17 @@ from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.figures import choices, few_shot, gains
-from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.tables import BEST
+from tests.results import row as made
+from tests.results import tidy
 
 BOTH = ("a/zoo", "b/zoo")
 SERIES = ["birds", "cars"]
 
 
 def row(dataset, ensemble, value, *, metric="acc1", shots=0, seed=None, backbones=BOTH, **more):
-    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
-    about |= {"head": "zero-shot", "classes": "all", "n": 90, "seed": seed, "shots": str(shots)}
-    about |= {"ensemble": ensemble, "metric": metric, "backbones": [*backbones]}
-    return about | {"value": value, "ci_low": value - 0.02, "ci_high": value + 0.02} | more
-
-
-def tidy(*rows):
-    return pl.DataFrame(rows, schema=RESULT)
+    about = {"dataset": dataset, "shots": str(shots), "seed": seed, "n": 90} | more
+    return made(metric, value, backbones, ensemble, off=(0.02, 0.02), **about)
 
 
 def gain(*arguments, **more):

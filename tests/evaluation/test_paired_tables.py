@@ -7,15 +7,13 @@ import pytest
 
 from clipsyn.evaluation.paired import compare_methods
 from clipsyn.evaluation.paired_tables import tables
-from clipsyn.show.formats import text_of
 from clipsyn.show.frames import printable_frame
 from clipsyn.show.table import NOTHING
+from tests.results import texts
 
 
 def shown(path, *names: str, **settings) -> dict[str, str]:
-    frame = printable_frame(compare_methods(path, *names, **settings))
-    made = tables(frame)
-    return {name: text_of(several, terminal=False) for name, several in made.items()}
+    return texts(tables(printable_frame(compare_methods(path, *names, **settings))))
 
 
 @pytest.fixture
@@ -62,9 +60,9 @@ def test_several_methods_have_a_line_for_each_pair(sure, read_table):
 
 def test_the_mean_stands_for_the_datasets(sure, answers, drawn):
     answers.add({key: one[:20] for key, one in drawn(20).items()}, "cars")
-    texts = shown(sure)
-    assert {*texts} == {"pairs, mean, test, clean, own, all", "what they mean"}
-    assert "mean over 2 datasets · test" in texts["pairs, mean, test, clean, own, all"]
+    said = shown(sure)
+    assert {*said} == {"pairs, mean, test, clean, own, all", "what they mean"}
+    assert "mean over 2 datasets · test" in said["pairs, mean, test, clean, own, all"]
 
 
 def test_names_of_strangers_are_shown_as_they_are(answers):

@@ -12,36 +12,16 @@ import clipsyn
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation import CompareSettings
 from clipsyn.evaluation.published import COMPARED, tables
-from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.formats import text_of
+from tests.results import row, tidy
 
 HEAD = "dataset,backbone,accuracy,source,metric,prompts\n"
 
 
 def ours(**changes: Any) -> dict[str, Any]:
     """A row of `clipsyn zeroshot`: 62.0 % (60.0 to 64.0) on Food-101."""
-    about = {
-        "dataset": "food101",
-        "split": "test",
-        "perturbation": "clean",
-        "head": "zero-shot",
-        "ensemble": "single",
-        "backbones": ["RN50/openai"],
-        "prompts": "own",
-        "classes": "all",
-        "shots": "0",
-        "metric": "acc1",
-        "value": 0.62,
-        "ci_low": 0.6,
-        "ci_high": 0.64,
-        "n": 25_250,
-        "fingerprint": str(changes),
-    }
-    return dict.fromkeys(RESULT) | about | changes
-
-
-def frame(*rows: dict[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=RESULT)
+    about = {"dataset": "food101", "n": 25_250, "fingerprint": str(changes), "off": (0.02, 0.02)}
+    return row(**{"metric": "acc1", "value": 0.62, "backbones": ["RN50/openai"]} | about | changes)
 
 
 @pytest.fixture
@@ -51,7 +31,7 @@ def compare(tmp_path: Path):
     def run(rows: list[dict[str, Any]], theirs: str, **settings: Any) -> list[dict[str, Any]]:
         path = tmp_path / "theirs.csv"
         path.write_text(HEAD + theirs, "utf-8")
-        found = clipsyn.compare(frame(*rows), reference=str(path), **settings)
+        found = clipsyn.compare(tidy(*rows), reference=str(path), **settings)
         assert dict(found.schema) == COMPARED
         return found.to_dicts()
 
@@ -131,9 +111,9 @@ def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         clipsyn.compare(tmp_path / "gone.parquet")
     with pytest.raises(UsageError, match="tolerance=… is a number"):
-        clipsyn.compare(frame(ours()), tolerance=-1)
+        clipsyn.compare(tidy(ours()), tolerance=-1)
     with pytest.raises(UnknownName, match=r"did you mean .*tolerance"):
-        clipsyn.compare(frame(ours()), tolerence=1)
+        clipsyn.compare(tidy(ours()), tolerence=1)
     assert CompareSettings().reference == "openai-zeroshot"
 
 

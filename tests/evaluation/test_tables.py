@@ -7,31 +7,18 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.evaluation.tables import BEST, method_frame, tables
-from clipsyn.show.formats import text_of
 from clipsyn.show.table import NOTHING
-
-BASE = {
-    "split": "test",
-    "perturbation": "clean",
-    "severity": 0,
-    "head": "zero-shot",
-    "prompts": "own",
-    "classes": "all",
-    "n": 100,
-    "ci_low": 0.1,
-    "ci_high": 0.9,
-}
+from tests.results import row
+from tests.results import texts as texts_of
+from tests.results import tidy as frame_of
 
 
-def rows(dataset, ensemble, values, metric="acc1", backbones=("a", "b"), **more):
+def rows(dataset, ensemble, values, metric="acc1", backbones=("a", "b")):
     """values: {(shots, seed): value}."""
+    about = {"dataset": dataset, "n": 100, "ci_low": 0.1, "ci_high": 0.9}
     return [
-        BASE
-        | {"dataset": dataset, "ensemble": ensemble, "backbones": [*backbones], "metric": metric}
-        | {"shots": str(shots), "seed": seed, "value": value}
-        | more
+        row(metric, value, backbones, ensemble, shots=str(shots), seed=seed, **about)
         for (shots, seed), value in values.items()
     ]
 
@@ -49,7 +36,7 @@ def tidy() -> pl.DataFrame:
         chosen = {(1, 0): 0.40, (1, 1): 0.30, (4, 0): 0.35, (4, 1): 0.35, ("full", None): 0.42}
         content += rows(dataset, "best-single", chosen)
         content += rows(dataset, "nlc", {key: value + plus for key, value in drawn.items()})
-    return pl.DataFrame(content, schema=RESULT)
+    return frame_of(*content)
 
 
 BY_DATASET, BY_SHOTS, BY_PERTURBATION = (
@@ -59,8 +46,7 @@ OVER_BEST = "over best on test"
 
 
 def texts(tidy: pl.DataFrame, *, terminal: bool = False) -> dict[str, str]:
-    by_name = tables(tidy)
-    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
+    return texts_of(tables(tidy), terminal=terminal)
 
 
 def test_means_and_spread_over_seeds(tidy):

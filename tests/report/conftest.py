@@ -10,13 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.evaluation.results.frame import Measured, frame, row
-from clipsyn.methods.numerics.metrics import Score
 from clipsyn.report.page import placed
 from clipsyn.show.table import Table
-from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
+from tests.results import row, tidy
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -70,25 +68,15 @@ def rows() -> Callable[..., pl.DataFrame]:
     """Function (dicts) -> a tidy frame: of each row what it is about, value, low, high, n."""
 
     def make(*every: dict[str, Any]) -> pl.DataFrame:
-        return frame(_row(dict(about)) for about in every)
+        return tidy(*(_row(dict(about)) for about in every))
 
     return make
 
 
 def _row(about: dict[str, Any]) -> dict[str, Any]:
-    metric, value = about.pop("metric", "acc1"), about.pop("value")
-    low, high, n = about.pop("low", None), about.pop("high", None), about.pop("n", 100)
-    interval = None if low is None else Interval(low, high)
-    usual = {
-        "dataset": "pets",
-        "split": "test",
-        "perturbation": "clean",
-        "prompts": "own",
-        "backbones": ["a"],
-        "fingerprint": "f",
-    } | about
-    usual.setdefault("ensemble", "single" if len(usual["backbones"]) == 1 else None)
-    return row(Measured(metric, Score(value, n), interval), **usual)
+    ends = {"ci_low": about.pop("low", None), "ci_high": about.pop("high", None)}
+    usual = {"metric": "acc1", "backbones": ["a"], "dataset": "pets", "n": 100}
+    return row(**usual | ends | about)
 
 
 @pytest.fixture(scope="session")

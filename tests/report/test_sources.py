@@ -9,26 +9,14 @@ import pytest
 
 import clipsyn
 from clipsyn.errors import StoreError, UnknownName, UsageError
-from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.report import FIGURES, Drawn
 from clipsyn.report.evidence import frame_of, plot, selected
 from clipsyn.show.figure import Figure
-
-ROW = dict.fromkeys(RESULT) | {
-    "split": "test",
-    "perturbation": "clean",
-    "head": "zero-shot",
-    "prompts": "own",
-    "classes": "all",
-    "shots": "0",
-    "metric": "acc1",
-    "value": 0.5,
-    "n": 20,
-}
+from tests.results import row, tidy
 
 
 def rows(*changes: dict[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame([ROW | change for change in changes], schema=RESULT)
+    return tidy(*(row(**{"metric": "acc1", "value": 0.5} | change) for change in changes))
 
 
 FRAME = rows(

@@ -10,6 +10,7 @@ import pytest
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.evaluation.results.files import RowsFile, ensembles_in, read_results
 from clipsyn.evaluation.results.frame import NAMES, RESULT
+from tests.results import row as made
 
 
 def added(path: Path | None, *rows: dict) -> RowsFile:
@@ -19,31 +20,10 @@ def added(path: Path | None, *rows: dict) -> RowsFile:
 
 
 def row(**changes) -> dict:
-    content = {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "severity": 0,
-        "head": "zero-shot",
-        "ensemble": "nlc",
-        "backbones": ["a", "b"],
-        "prompts": "own",
-        "classes": "all",
-        "support": "train",
-        "support_prompts": "own",
-        "shots": "full",
-        "seed": 0,
-        "choice": None,
-        "metric": "acc1",
-        "value": 0.5,
-        "ci_low": 0.4,
-        "ci_high": 0.6,
-        "n": 100,
-        "fingerprint": "f1",
-        "data": None,
-    }
+    about = {"support": "train", "support_prompts": "own", "shots": "full", "seed": 0}
+    content = made("acc1", 0.5, ["a", "b"], "nlc", **about, choice=None, data=None)
     assert set(content) == set(RESULT)
-    return content | changes
+    return content | {"fingerprint": "f1"} | changes
 
 
 def test_rows_are_added_and_found_again(tmp_path):
