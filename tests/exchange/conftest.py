@@ -6,10 +6,14 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+from clipsyn.exchange import ImportSettings
+from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import NO_CLASS
 from clipsyn.store.features import FeatureStore
 
@@ -28,6 +32,17 @@ def write_csv(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+    """Function (files, options) -> what was imported into tmp_path/store, dataset toy."""
+
+    def call(*files: Path, store: Path | None = None, **options: Any) -> pl.DataFrame:
+        wanted = ImportSettings(**{"dataset": "toy", **options})
+        return import_files(store or tmp_path / "store", files, wanted)
+
+    return call
 
 
 @pytest.fixture

@@ -47,104 +47,108 @@ def only(*parts: Part, intersect: bool = False) -> NewCell:
     return cell
 
 
-class TestRows:
-    def test_are_found_by_id_in_any_order(self) -> None:
-        cell = only(part("cadb", ["bee", "cat", "", "dog"]))
-        assert str(cell.key) == "toy/test · clean · mine"
-        np.testing.assert_array_equal(cell.values, [0, 1, 2, -1])
-        np.testing.assert_array_equal(cell.valid, [True, True, True, False])
-        assert cell.invalid == {"no prediction": 1}
-
-    def test_without_ids_are_in_the_tables_order(self) -> None:
-        cell = only(part(None, ["0", "1", "2", "0"]))
-        np.testing.assert_array_equal(cell.values, [0, 1, 2, 0])
-        with pytest.raises(DatasetError, match="3 rows in the store's order, which has 4 samples"):
-            aligned(part(None, ["0", "1", "2"]))
-
-    def test_logits_that_are_not_finite_are_no_values(self) -> None:
-        values = [[1, 2, 3], [np.nan, 0, 0], [9, 0, 9], [0, np.inf, 0]]
-        cell = only(part("dcba", values, "logits"))
-        np.testing.assert_array_equal(cell.valid, [False, True, False, True])
-        np.testing.assert_array_equal(cell.values[[1, 3]], [[9, 0, 9], [1, 2, 3]])
-        assert cell.invalid == {"not finite": 2}
-
-    def test_embeddings_are_normalised(self) -> None:
-        values = [[3, 4], [0, 0], [1e30, 1e30], [np.nan, 1]]
-        cell = only(part("abcd", values, "embeddings"))
-        embedding = cell.values
-        assert embedding.dtype == np.float16
-        np.testing.assert_allclose(embedding[[0, 2]], [[0.6, 0.8], [0.5**0.5] * 2], atol=1e-3)
-        assert np.isnan(embedding[[1, 3]]).all()
-        assert cell.invalid == {"not finite, or of norm 0": 2}
+def test_rows_are_found_by_id_in_any_order() -> None:
+    cell = only(part("cadb", ["bee", "cat", "", "dog"]))
+    assert str(cell.key) == "toy/test · clean · mine"
+    np.testing.assert_array_equal(cell.values, [0, 1, 2, -1])
+    np.testing.assert_array_equal(cell.valid, [True, True, True, False])
+    assert cell.invalid == {"no prediction": 1}
 
 
-class TestIds:
-    def test_missing_and_unknown_ones_are_named(self) -> None:
-        with pytest.raises(DatasetError) as caught:
-            aligned(part("axyb", ["cat"] * 4))
-        assert "2 samples are not in it (c, d) and 2 of its ids are unknown (x, y)" in str(
-            caught.value
-        )
-        assert "intersect=True" in str(caught.value)
-
-    def test_those_in_common(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level("INFO", "clipsyn"):
-            cell = only(part("axyb", ["cat", "dog", "dog", "bee"]), intersect=True)
-        np.testing.assert_array_equal(cell.values, [0, 2, -1, -1])
-        assert cell.invalid == {"not in the source": 2}
-        assert "2 ids that are no samples are left out" in caplog.text
-
-    def test_one_that_occurs_twice(self) -> None:
-        with pytest.raises(DatasetError, match=r"1 ids occur more than once \(b\)"):
-            check_parts([part("abb", ["cat"] * 3)])
+def test_rows_without_ids_are_in_the_tables_order() -> None:
+    cell = only(part(None, ["0", "1", "2", "0"]))
+    np.testing.assert_array_equal(cell.values, [0, 1, 2, 0])
+    with pytest.raises(DatasetError, match="3 rows in the store's order, which has 4 samples"):
+        aligned(part(None, ["0", "1", "2"]))
 
 
-class TestConditions:
-    """Parts whose perturbation came from a column: an image is shown under one condition."""
-
-    def test_need_what_others_show_under_the_same(self) -> None:
-        shown = {"perturbation": "fog-1", "of_condition": True}
-        cells = aligned(
-            part("ab", ["cat"] * 2, backbone="one", **shown),
-            part("ba", ["dog", ""], backbone="two", **shown),
-            part("cd", ["bee"] * 2, backbone="one", of_condition=True),
-        )
-        assert [(c.key.perturbation, c.key.backbone) for c in cells] == [
-            ("clean", "one"),
-            ("fog-1", "one"),
-            ("fog-1", "two"),
-        ]
-        assert [cell.invalid for cell in cells] == [
-            {ELSEWHERE: 2},
-            {ELSEWHERE: 2},
-            {ELSEWHERE: 2, "no prediction": 1},
-        ]
-
-    def test_severities_go_by_number(self) -> None:
-        labels = ("fog-10", "clean", "fog-3", "blur-9")
-        cells = aligned(*(part("abcd", ["cat"] * 4, perturbation=label) for label in labels))
-        assert [c.key.perturbation for c in cells] == ["clean", "blur-9", "fog-3", "fog-10"]
+def test_rows_logits_that_are_not_finite_are_no_values() -> None:
+    values = [[1, 2, 3], [np.nan, 0, 0], [9, 0, 9], [0, np.inf, 0]]
+    cell = only(part("dcba", values, "logits"))
+    np.testing.assert_array_equal(cell.valid, [False, True, False, True])
+    np.testing.assert_array_equal(cell.values[[1, 3]], [[9, 0, 9], [1, 2, 3]])
+    assert cell.invalid == {"not finite": 2}
 
 
-class TestNewTable:
-    SPLIT = Split("toy", "test", NAMES, "acc1", "")
+def test_rows_embeddings_are_normalised() -> None:
+    values = [[3, 4], [0, 0], [1e30, 1e30], [np.nan, 1]]
+    cell = only(part("abcd", values, "embeddings"))
+    embedding = cell.values
+    assert embedding.dtype == np.float16
+    np.testing.assert_allclose(embedding[[0, 2]], [[0.6, 0.8], [0.5**0.5] * 2], atol=1e-3)
+    assert np.isnan(embedding[[1, 3]]).all()
+    assert cell.invalid == {"not finite, or of norm 0": 2}
 
-    def test_ids_and_labels_of_all_parts(self) -> None:
-        one = part("ba", ["cat", "dog"], labels=("dog", ""))
-        two = part("ca", ["bee", "dog"], labels=("cat", "dog"))
-        table = new_table([one, two], self.SPLIT)
-        assert (table.ids, table.class_names) == (tuple("bac"), NAMES)
-        np.testing.assert_array_equal(table.labels, [1, 1, 0])
-        assert not table.content.any()
 
-    def test_rows_in_order_are_numbered(self) -> None:
-        table = new_table([with_ids(part(None, ["cat"] * 11), None)], self.SPLIT)
-        assert (table.ids[0], table.ids[10], table.class_names) == ("row-00", "row-10", NAMES)
+def test_ids_missing_and_unknown_ones_are_named() -> None:
+    with pytest.raises(DatasetError) as caught:
+        aligned(part("axyb", ["cat"] * 4))
+    assert "2 samples are not in it (c, d) and 2 of its ids are unknown (x, y)" in str(caught.value)
+    assert "intersect=True" in str(caught.value)
 
-    def test_labels_that_contradict(self) -> None:
-        one, two = (part("a", ["cat"], labels=(label,)) for label in ("cat", "dog"))
-        with pytest.raises(DatasetError, match=r"1 labels are others .* \(a: dog, not cat\)"):
-            new_table([one, two], self.SPLIT)
+
+def test_ids_those_in_common(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "clipsyn"):
+        cell = only(part("axyb", ["cat", "dog", "dog", "bee"]), intersect=True)
+    np.testing.assert_array_equal(cell.values, [0, 2, -1, -1])
+    assert cell.invalid == {"not in the source": 2}
+    assert "2 ids that are no samples are left out" in caplog.text
+
+
+def test_ids_one_that_occurs_twice() -> None:
+    with pytest.raises(DatasetError, match=r"1 ids occur more than once \(b\)"):
+        check_parts([part("abb", ["cat"] * 3)])
+
+
+# Parts whose perturbation came from a column: an image is shown under one condition.
+
+
+def test_conditions_need_what_others_show_under_the_same() -> None:
+    shown = {"perturbation": "fog-1", "of_condition": True}
+    cells = aligned(
+        part("ab", ["cat"] * 2, backbone="one", **shown),
+        part("ba", ["dog", ""], backbone="two", **shown),
+        part("cd", ["bee"] * 2, backbone="one", of_condition=True),
+    )
+    assert [(c.key.perturbation, c.key.backbone) for c in cells] == [
+        ("clean", "one"),
+        ("fog-1", "one"),
+        ("fog-1", "two"),
+    ]
+    assert [cell.invalid for cell in cells] == [
+        {ELSEWHERE: 2},
+        {ELSEWHERE: 2},
+        {ELSEWHERE: 2, "no prediction": 1},
+    ]
+
+
+def test_conditions_severities_go_by_number() -> None:
+    labels = ("fog-10", "clean", "fog-3", "blur-9")
+    cells = aligned(*(part("abcd", ["cat"] * 4, perturbation=label) for label in labels))
+    assert [c.key.perturbation for c in cells] == ["clean", "blur-9", "fog-3", "fog-10"]
+
+
+SPLIT = Split("toy", "test", NAMES, "acc1", "")
+
+
+def test_new_table_ids_and_labels_of_all_parts() -> None:
+    one = part("ba", ["cat", "dog"], labels=("dog", ""))
+    two = part("ca", ["bee", "dog"], labels=("cat", "dog"))
+    table = new_table([one, two], SPLIT)
+    assert (table.ids, table.class_names) == (tuple("bac"), NAMES)
+    np.testing.assert_array_equal(table.labels, [1, 1, 0])
+    assert not table.content.any()
+
+
+def test_new_table_rows_in_order_are_numbered() -> None:
+    table = new_table([with_ids(part(None, ["cat"] * 11), None)], SPLIT)
+    assert (table.ids[0], table.ids[10], table.class_names) == ("row-00", "row-10", NAMES)
+
+
+def test_new_table_labels_that_contradict() -> None:
+    one, two = (part("a", ["cat"], labels=(label,)) for label in ("cat", "dog"))
+    with pytest.raises(DatasetError, match=r"1 labels are others .* \(a: dog, not cat\)"):
+        new_table([one, two], SPLIT)
 
 
 def test_labels_other_than_the_tables() -> None:

@@ -28,143 +28,147 @@ def npy(folder: Path, values: Any, name: str = "mine.npy") -> Path:
     return folder / name
 
 
-class TestArrays:
-    def test_as_many_columns_as_classes_are_logits(self, tmp_path: Path) -> None:
-        part = read(npy(tmp_path, LOGITS), perturbation="jpeg:3")
-        assert (part.backbone, part.perturbation, part.kind) == ("mine", "jpeg-3", "logits")
-        assert (part.ids, part.labels, part.values.dtype) == (None, None, np.float32)
-        np.testing.assert_array_equal(part.values, LOGITS)
-
-    def test_probabilities_and_embeddings(self, tmp_path: Path) -> None:
-        path = npy(tmp_path, [[0.25, 0.75, 0], [0, 0, 1]])
-        part = read(path)
-        assert part.kind == "logits"
-        np.testing.assert_allclose(np.exp(part.values), np.load(path), atol=1e-7)
-        part = read(path, kind="embeddings")
-        assert part.kind == "embeddings"
-        np.testing.assert_array_equal(part.values, np.load(path))
-
-    @pytest.mark.parametrize(
-        ("values", "texts"),
-        [
-            ([2, 0, -1], ["2", "0", "-1"]),
-            ([2.0, np.nan, 0.5], ["2", "", "0.5"]),
-            (["dog", " na", ""], ["dog", "na", ""]),
-            ([b"dog", "crème".encode()], ["dog", "crème"]),
-        ],
-    )
-    def test_a_vector_is_predictions(
-        self, values: list[Any], texts: list[str], tmp_path: Path
-    ) -> None:
-        part = read(npy(tmp_path, values))
-        assert part.kind == "predictions"
-        assert part.values.tolist() == texts
-
-    @pytest.mark.parametrize(
-        ("values", "kind"),
-        [
-            (np.zeros((2, 4)), "auto"),
-            (np.zeros((2, 4)), "logits"),
-            (np.zeros((2, 3, 1)), "embeddings"),
-            (np.array([["a", "b", "c"]]), "logits"),
-            (np.zeros((2, 3)), "predictions"),
-        ],
-    )
-    def test_what_cannot_be(self, values: Any, kind: str, tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match="mine"):
-            read(npy(tmp_path, values), kind=kind)
-
-    def test_pickles_and_what_is_no_array_are_not_opened(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
-        (tmp_path / "b.npz").write_bytes(b"PK it is not")
-        for name in ("a.npy", "b.npz"):
-            with pytest.raises(DatasetError, match="pickled objects are never opened"):
-                read(tmp_path / name)
-
-    def test_a_damaged_archive(self, tmp_path: Path) -> None:
-        path = tmp_path / "mine.npz"
-        np.savez(path, logits=np.arange(3000.0).reshape(1000, 3))
-        whole = path.read_bytes()
-        for damaged in (whole[: len(whole) // 2], whole[:200] + b"x" + whole[201:]):
-            path.write_bytes(damaged)
-            with pytest.raises(DatasetError, match="cannot be read as plain numpy arrays"):
-                read(path, kind="logits")
-
-    def test_what_float32_cannot_hold_is_not_finite(self, tmp_path: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            part = read(npy(tmp_path, np.array([[1e300, 0, 1]])), kind="logits")
-        assert np.isinf(part.values[0, 0])
+def test_arrays_as_many_columns_as_classes_are_logits(tmp_path: Path) -> None:
+    part = read(npy(tmp_path, LOGITS), perturbation="jpeg:3")
+    assert (part.backbone, part.perturbation, part.kind) == ("mine", "jpeg-3", "logits")
+    assert (part.ids, part.labels, part.values.dtype) == (None, None, np.float32)
+    np.testing.assert_array_equal(part.values, LOGITS)
 
 
-class TestIds:
-    def test_rows_without_ids_must_be_said_to_be_in_order(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="has no ids"):
-            read(npy(tmp_path, LOGITS), row_order=False)
-
-    def test_of_another_number(self, tmp_path: Path) -> None:
-        for role in ("ids", "labels"):
-            np.savez(tmp_path / "mine.npz", logits=LOGITS, **{role: np.array(["a", "b", "c"])})
-            with pytest.raises(DatasetError, match=f"2 rows have 3 {role}"):
-                read(tmp_path / "mine.npz")
+def test_arrays_probabilities_and_embeddings(tmp_path: Path) -> None:
+    path = npy(tmp_path, [[0.25, 0.75, 0], [0, 0, 1]])
+    part = read(path)
+    assert part.kind == "logits"
+    np.testing.assert_allclose(np.exp(part.values), np.load(path), atol=1e-7)
+    part = read(path, kind="embeddings")
+    assert part.kind == "embeddings"
+    np.testing.assert_array_equal(part.values, np.load(path))
 
 
-class TestArchives:
-    def test_ids_and_labels_inside(self, tmp_path: Path) -> None:
-        path = tmp_path / "mine.npz"
-        np.savez(path, scores=LOGITS, filenames=np.array(["a", "b"]), targets=np.array([0, 2]))
-        part = read(path, row_order=False)
-        assert (part.kind, part.ids, part.labels) == ("logits", ("a", "b"), ("0", "2"))
-        np.testing.assert_array_equal(part.values, LOGITS)
-
-    def test_several_kinds_are_chosen_from(self, tmp_path: Path) -> None:
-        path = tmp_path / "mine.npz"
-        np.savez(path, logits=LOGITS, features=LOGITS[:, :2])
-        with pytest.raises(DatasetError, match=r"several \(logits, embeddings\): choose with kin"):
-            read(path)
-        assert read(path, kind="embeddings").values.shape == (2, 2)
-        with pytest.raises(DatasetError, match="and holds none"):
-            read(path, kind="predictions")
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([2, 0, -1], ["2", "0", "-1"]),
+        ([2.0, np.nan, 0.5], ["2", "", "0.5"]),
+        (["dog", " na", ""], ["dog", "na", ""]),
+        ([b"dog", "crème".encode()], ["dog", "crème"]),
+    ],
+)
+def test_arrays_a_vector_is_predictions(values, texts, tmp_path):
+    part = read(npy(tmp_path, values))
+    assert part.kind == "predictions"
+    assert part.values.tolist() == texts
 
 
-class TestFeatureCache:
-    @pytest.fixture
-    def cache(self, tmp_path: Path) -> Path:
-        torch = pytest.importorskip("torch")
-        folder = tmp_path / "Food101-ViT-B-32"
-        folder.mkdir()
-        for split, rows in (("train", 3), ("val", 2)):
-            torch.save(torch.eye(rows, 4).half(), folder / f"features_{split}.pt")
-            torch.save(torch.arange(rows), folder / f"targets_{split}.pt")
-        return folder
-
-    def test_embeddings_with_their_labels(self, cache: Path) -> None:
-        path = cached_features(cache, "test")
-        assert path == cache / "features_val.pt"
-        part = read(path)
-        assert (part.backbone, part.kind) == ("Food101-ViT-B-32", "embeddings")
-        assert part.labels == ("0", "1")
-        assert part.files == (path, cache / "targets_val.pt")
-        np.testing.assert_array_equal(part.values, np.eye(2, 4))
-
-    def test_splits(self, cache: Path) -> None:
-        assert cached_features(cache, "train") == cache / "features_train.pt"
-        assert cached_features(cache.parent, "train") is None
-        (cache / "features_test.pt").touch()
-        assert cached_features(cache, "test") == cache / "features_test.pt"
-        with pytest.raises(DatasetError, match=r"no features_dev\.pt: .* test, train, val with s"):
-            cached_features(cache, "dev")
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.zeros((2, 4)), "auto"),
+        (np.zeros((2, 4)), "logits"),
+        (np.zeros((2, 3, 1)), "embeddings"),
+        (np.array([["a", "b", "c"]]), "logits"),
+        (np.zeros((2, 3)), "predictions"),
+    ],
+)
+def test_arrays_what_cannot_be(values: Any, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="mine"):
+        read(npy(tmp_path, values), kind=kind)
 
 
-class TestDeclaredSizes:
-    """What a header says is held against what there is before numpy makes room for it."""
+def test_arrays_pickles_and_what_is_no_array_are_not_opened(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    (tmp_path / "b.npz").write_bytes(b"PK it is not")
+    for name in ("a.npy", "b.npz"):
+        with pytest.raises(DatasetError, match="pickled objects are never opened"):
+            read(tmp_path / name)
 
-    @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**62, 8), (5, 3), (-2, -3)])
-    def test_an_array_larger_than_its_file(self, tmp_path: Path, shape: tuple[int, int]) -> None:
-        path = tmp_path / "mine.npy"
-        path.write_bytes(_header(shape) + bytes(56))  # of the 60 that (5, 3) takes
-        with pytest.raises(DatasetError, match=r"mine\.npy cannot be read"):
+
+def test_arrays_a_damaged_archive(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, logits=np.arange(3000.0).reshape(1000, 3))
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:200] + b"x" + whole[201:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DatasetError, match="cannot be read as plain numpy arrays"):
             read(path, kind="logits")
+
+
+def test_arrays_what_float32_cannot_hold_is_not_finite(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        part = read(npy(tmp_path, np.array([[1e300, 0, 1]])), kind="logits")
+    assert np.isinf(part.values[0, 0])
+
+
+def test_ids_rows_without_ids_must_be_said_to_be_in_order(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no ids"):
+        read(npy(tmp_path, LOGITS), row_order=False)
+
+
+def test_ids_of_another_number(tmp_path: Path) -> None:
+    for role in ("ids", "labels"):
+        np.savez(tmp_path / "mine.npz", logits=LOGITS, **{role: np.array(["a", "b", "c"])})
+        with pytest.raises(DatasetError, match=f"2 rows have 3 {role}"):
+            read(tmp_path / "mine.npz")
+
+
+def test_archives_ids_and_labels_inside(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, scores=LOGITS, filenames=np.array(["a", "b"]), targets=np.array([0, 2]))
+    part = read(path, row_order=False)
+    assert (part.kind, part.ids, part.labels) == ("logits", ("a", "b"), ("0", "2"))
+    np.testing.assert_array_equal(part.values, LOGITS)
+
+
+def test_archives_several_kinds_are_chosen_from(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, logits=LOGITS, features=LOGITS[:, :2])
+    with pytest.raises(DatasetError, match=r"several \(logits, embeddings\): choose with kin"):
+        read(path)
+    assert read(path, kind="embeddings").values.shape == (2, 2)
+    with pytest.raises(DatasetError, match="and holds none"):
+        read(path, kind="predictions")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    torch = pytest.importorskip("torch")
+    folder = tmp_path / "Food101-ViT-B-32"
+    folder.mkdir()
+    for split, rows in (("train", 3), ("val", 2)):
+        torch.save(torch.eye(rows, 4).half(), folder / f"features_{split}.pt")
+        torch.save(torch.arange(rows), folder / f"targets_{split}.pt")
+    return folder
+
+
+def test_feature_cache_embeddings_with_their_labels(cache: Path) -> None:
+    path = cached_features(cache, "test")
+    assert path == cache / "features_val.pt"
+    part = read(path)
+    assert (part.backbone, part.kind) == ("Food101-ViT-B-32", "embeddings")
+    assert part.labels == ("0", "1")
+    assert part.files == (path, cache / "targets_val.pt")
+    np.testing.assert_array_equal(part.values, np.eye(2, 4))
+
+
+def test_feature_cache_splits(cache: Path) -> None:
+    assert cached_features(cache, "train") == cache / "features_train.pt"
+    assert cached_features(cache.parent, "train") is None
+    (cache / "features_test.pt").touch()
+    assert cached_features(cache, "test") == cache / "features_test.pt"
+    with pytest.raises(DatasetError, match=r"no features_dev\.pt: .* test, train, val with s"):
+        cached_features(cache, "dev")
+
+
+# What a header says is held against what there is before numpy makes room for it.
+
+
+@pytest.mark.parametrize("shape", [(10**6, 10**6), (2**62, 8), (5, 3), (-2, -3)])
+def test_declared_sizes_an_array_larger_than_its_file(tmp_path, shape):
+    path = tmp_path / "mine.npy"
+    path.write_bytes(_header(shape) + bytes(56))  # of the 60 that (5, 3) takes
+    with pytest.raises(DatasetError, match=r"mine\.npy cannot be read"):
+        read(path, kind="logits")
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

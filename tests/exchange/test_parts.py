@@ -11,60 +11,62 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange.parts import as_logits, severity_label
 
 
-class TestSeverityLabel:
-    @pytest.mark.parametrize(
-        ("name", "severity", "label", "of_row"),
-        [
-            ("contrast", "3", "contrast-3", False),
-            ("contrast", "3.0", "contrast-3", False),
-            ("contrast", "180", "contrast-180", True),
-            ("contrast", "0", "clean", False),
-            ("contrast", "0.0", "clean", True),
-            ("contrast", "00", "clean", False),
-            ("contrast", "", "clean", False),
-            ("contrast", "NaN", "clean", False),
-            ("clean", "0", "clean", False),
-            ("clean", "3", "clean", True),
-            ("fog-2", "", "fog-2", True),
-        ],
-    )
-    def test_is_that_of_the_perturbation(
-        self, name: str, severity: str, label: str, of_row: bool
-    ) -> None:
-        assert severity_label(name, severity, Path("a.csv"), of_row=of_row) == label
-
-    @pytest.mark.parametrize("severity", ["bw", "0.03", "inf", "1-10-10", "-3", "c30"])
-    def test_one_that_is_no_whole_number(self, severity: str) -> None:
-        with pytest.raises(DatasetError):
-            severity_label("contrast", severity, Path("a.csv"), of_row=False)
-
-    def test_a_perturbation_without_its_severity(self) -> None:
-        with pytest.raises(UsageError):
-            severity_label("fog", "", Path("a.csv"), of_row=True)
+@pytest.mark.parametrize(
+    ("name", "severity", "label", "of_row"),
+    [
+        ("contrast", "3", "contrast-3", False),
+        ("contrast", "3.0", "contrast-3", False),
+        ("contrast", "180", "contrast-180", True),
+        ("contrast", "0", "clean", False),
+        ("contrast", "0.0", "clean", True),
+        ("contrast", "00", "clean", False),
+        ("contrast", "", "clean", False),
+        ("contrast", "NaN", "clean", False),
+        ("clean", "0", "clean", False),
+        ("clean", "3", "clean", True),
+        ("fog-2", "", "fog-2", True),
+    ],
+)
+def test_severity_label_is_that_of_the_perturbation(name, severity, label, of_row):
+    assert severity_label(name, severity, Path("a.csv"), of_row=of_row) == label
 
 
-class TestAsLogits:
-    PROBABILITIES = np.array([[0.25, 0.75, 0], [0.2, 0.3, 0.5]], np.float32)
+@pytest.mark.parametrize("severity", ["bw", "0.03", "inf", "1-10-10", "-3", "c30"])
+def test_severity_label_one_that_is_no_whole_number(severity: str) -> None:
+    with pytest.raises(DatasetError):
+        severity_label("contrast", severity, Path("a.csv"), of_row=False)
 
-    @pytest.mark.parametrize("kind", ["auto", "probabilities"])
-    def test_probabilities_become_logarithms(self, kind: str) -> None:
-        logits = as_logits(self.PROBABILITIES, kind, "x")
-        assert logits.dtype == np.float32
-        assert np.isfinite(logits).all()
-        np.testing.assert_allclose(np.exp(logits), self.PROBABILITIES, atol=1e-7)
-        assert logits[0, 2] == pytest.approx(np.log(np.finfo(np.float32).tiny))
 
-    def test_what_is_said_to_be_logits_stays(self) -> None:
-        assert as_logits(self.PROBABILITIES, "logits", "x") is self.PROBABILITIES
+def test_severity_label_a_perturbation_without_its_severity() -> None:
+    with pytest.raises(UsageError):
+        severity_label("fog", "", Path("a.csv"), of_row=True)
 
-    def test_what_lies_outside_0_to_1_is_logits(self) -> None:
-        values = np.array([[0.5, 0.5], [-3, 4]], np.float32)
-        assert as_logits(values, "auto", "x") is values
-        with pytest.raises(DatasetError):
-            as_logits(values, "probabilities", "x")
 
-    @pytest.mark.parametrize("kind", ["auto", "probabilities"])
-    def test_sums_that_are_not_one(self, kind: str) -> None:
-        values = np.array([[np.nan, 1], [0.5, 0.5], [0.5, 0.4], [0.1, 0.1]], np.float32)
-        with pytest.raises(DatasetError):
-            as_logits(values, kind, "x")
+PROBABILITIES = np.array([[0.25, 0.75, 0], [0.2, 0.3, 0.5]], np.float32)
+
+
+@pytest.mark.parametrize("kind", ["auto", "probabilities"])
+def test_as_logits_probabilities_become_logarithms(kind: str) -> None:
+    logits = as_logits(PROBABILITIES, kind, "x")
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(np.exp(logits), PROBABILITIES, atol=1e-7)
+    assert logits[0, 2] == pytest.approx(np.log(np.finfo(np.float32).tiny))
+
+
+def test_as_logits_what_is_said_to_be_logits_stays() -> None:
+    assert as_logits(PROBABILITIES, "logits", "x") is PROBABILITIES
+
+
+def test_as_logits_what_lies_outside_0_to_1_is_logits() -> None:
+    values = np.array([[0.5, 0.5], [-3, 4]], np.float32)
+    assert as_logits(values, "auto", "x") is values
+    with pytest.raises(DatasetError):
+        as_logits(values, "probabilities", "x")
+
+
+@pytest.mark.parametrize("kind", ["auto", "probabilities"])
+def test_as_logits_sums_that_are_not_one(kind: str) -> None:
+    values = np.array([[np.nan, 1], [0.5, 0.5], [0.5, 0.4], [0.1, 0.1]], np.float32)
+    with pytest.raises(DatasetError):
+        as_logits(values, kind, "x")

@@ -58,9 +58,7 @@ def test_arrays_samples_and_what_follows_from_them_are_the_same(fakes, mixed, tm
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_round_trip_is_a_whole_store_and_the_second_changes_nothing(
-    fakes, mixed, tmp_path, layout
-):
+def test_a_round_trip_is_a_whole_store_and_a_second_changes_nothing(fakes, mixed, tmp_path, layout):
     again = round_trip(fakes, mixed, tmp_path, layout)
     for group in again.places():
         assert list(damage(again, group, deep=True)) == []

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, InputError, StaleCell
-from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.importing import import_files
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 
@@ -51,68 +48,61 @@ def npz(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
-    def call(*files: Path, **options: Any) -> pl.DataFrame:
-        return import_files(tmp_path / "store", files, ImportSettings("toy", **options))
-
-    return call
-
-
-@pytest.fixture
 def opened(tmp_path: Path) -> Callable[[], FeatureStore]:
     return lambda: FeatureStore.open(tmp_path / "store")
 
 
-class TestOneFile:
-    def test_gives_zero_shot_logits(self, bring: Any, npz: Any, opened: Any) -> None:
-        frame = bring(npz())
-        expected = 50 * cosines(IMAGES, TEXTS)
-        right = np.mean(expected.argmax(axis=1) == LABELS)
-        assert frame.select("kind", "prompts", "acc1", "was").rows() == [
-            ("embeddings", "imported", pytest.approx(right), "new")
-        ]
-        store = opened()
-        np.testing.assert_allclose(store.cell(KEY).logits("imported"), expected, atol=1e-5)
-        assert store.samples("toy", "test").class_names == ("0", "1", "2")
-        pool = store.pool("toy", "test")
-        assert pool.logit_scales == {"mine": 50}
-        np.testing.assert_allclose(np.linalg.norm(pool.class_embeddings["mine"], axis=1), 1)
-
-    def test_a_second_prompt_set(self, bring: Any, npz: Any, opened: Any) -> None:
-        bring(npz(), prompts="one")
-        frame = bring(npz(class_embeddings=-TEXTS), prompts="two")
-        assert frame["was"].to_list() == ["there"]  # the image embeddings are
-        assert opened().cell(KEY).prompt_sets() == ["one", "two"]
-        np.testing.assert_allclose(
-            opened().cell(KEY).logits("two"), -50 * cosines(IMAGES, TEXTS), atol=1e-5
-        )
-
-    def test_splits_of_a_dataset_share_them(self, bring: Any, npz: Any, opened: Any) -> None:
-        bring(npz())
-        bring(npz("train.npz"), split="train", backbone="mine")
-        assert len(opened().pool("toy", "train").labels) == 5
-        other = npz("val.npz", class_embeddings=-TEXTS)
-        with pytest.raises(StaleCell):
-            bring(other, split="val", backbone="mine")
+def test_one_file_gives_zero_shot_logits(bring: Any, npz: Any, opened: Any) -> None:
+    frame = bring(npz())
+    expected = 50 * cosines(IMAGES, TEXTS)
+    right = np.mean(expected.argmax(axis=1) == LABELS)
+    assert frame.select("kind", "prompts", "acc1", "was").rows() == [
+        ("embeddings", "imported", pytest.approx(right), "new")
+    ]
+    store = opened()
+    np.testing.assert_allclose(store.cell(KEY).logits("imported"), expected, atol=1e-5)
+    assert store.samples("toy", "test").class_names == ("0", "1", "2")
+    pool = store.pool("toy", "test")
+    assert pool.logit_scales == {"mine": 50}
+    np.testing.assert_allclose(np.linalg.norm(pool.class_embeddings["mine"], axis=1), 1)
 
 
-class TestWhatCannotBe:
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"logit_scale": [1, 2]},
-            {"logit_scale": -5.0},
-            {"class_embeddings": TEXTS[0]},
-            {"class_embeddings": TEXTS[:2]},
-            {"class_embeddings": TEXTS[:, :3]},
-            {"class_embeddings": 0 * TEXTS},
-        ],
+def test_one_file_a_second_prompt_set(bring: Any, npz: Any, opened: Any) -> None:
+    bring(npz(), prompts="one")
+    frame = bring(npz(class_embeddings=-TEXTS), prompts="two")
+    assert frame["was"].to_list() == ["there"]  # the image embeddings are
+    assert opened().cell(KEY).prompt_sets() == ["one", "two"]
+    np.testing.assert_allclose(
+        opened().cell(KEY).logits("two"), -50 * cosines(IMAGES, TEXTS), atol=1e-5
     )
-    def test_is_one_sentence(self, bring: Any, npz: Any, changes: Any, tmp_path: Path) -> None:
-        with pytest.raises(InputError):
-            bring(npz(**changes))
-        assert not (tmp_path / "store" / "features").exists()
 
-    def test_class_embeddings_without_their_scale(self, bring: Any, npz: Any) -> None:
-        with pytest.raises(DatasetError, match="logit_scale"):
-            bring(npz(logit_scale=None))
+
+def test_one_file_splits_of_a_dataset_share_them(bring: Any, npz: Any, opened: Any) -> None:
+    bring(npz())
+    bring(npz("train.npz"), split="train", backbone="mine")
+    assert len(opened().pool("toy", "train").labels) == 5
+    other = npz("val.npz", class_embeddings=-TEXTS)
+    with pytest.raises(StaleCell):
+        bring(other, split="val", backbone="mine")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"logit_scale": [1, 2]},
+        {"logit_scale": -5.0},
+        {"class_embeddings": TEXTS[0]},
+        {"class_embeddings": TEXTS[:2]},
+        {"class_embeddings": TEXTS[:, :3]},
+        {"class_embeddings": 0 * TEXTS},
+    ],
+)
+def test_what_cannot_be_is_one_sentence(bring: Any, npz: Any, changes: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        bring(npz(**changes))
+    assert not (tmp_path / "store" / "features").exists()
+
+
+def test_what_cannot_be_class_embeddings_without_their_scale(bring: Any, npz: Any) -> None:
+    with pytest.raises(DatasetError, match="logit_scale"):
+        bring(npz(logit_scale=None))
