@@ -14,7 +14,7 @@ from clipsyn.errors import StaleCell
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage, debris
+from tests.kills import problems
 
 LABELS = ("clean", "jpeg:3", "fog:2")
 CLASSES = tuple(f"bird {number}" for number in range(7))  # enough for a top-5 accuracy
@@ -39,12 +39,6 @@ def kinds(store: FeatureStore) -> dict[str, set[str]]:
     }
 
 
-def problems(store: FeatureStore) -> list[str]:
-    groups = store.places()
-    found = [one for group in groups for one in damage(store, group, deep=True)]
-    return [*debris(store, groups), *found]
-
-
 @pytest.fixture(scope="module")
 def stores(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FeatureStore]:
     """The same cells by each setting. READ ONLY."""
@@ -58,7 +52,7 @@ def test_each_setting_stores_what_it_says(stores: dict[str, FeatureStore]) -> No
     assert kinds(stores["all"]) == {"logits": {"clean", *perturbed}, "predictions": set()}
     assert kinds(stores["none"]) == {"logits": set(), "predictions": {"clean", *perturbed}}
     for store in stores.values():
-        assert problems(store) == []
+        assert problems(store, deep=True) == []
 
 
 def test_readers_get_the_same_bits(stores: dict[str, FeatureStore]) -> None:
@@ -124,7 +118,7 @@ def test_logits_are_added_without_images_and_take_the_place_of_predictions(fakes
     assert not any(encoder.encoded or encoder.texts for encoder in encoders)
     assert fakes.unlike(path / "logits", stores["all"].path / "logits") == []
     assert kinds(store)["predictions"] == set()
-    assert problems(store) == []
+    assert problems(store, deep=True) == []
 
 
 @pytest.mark.parametrize(("before", "now"), [("all", "clean"), ("clean", "all")])
@@ -141,7 +135,7 @@ def test_what_other_weights_made_is_refused_or_replaced(fakes, tmp_path, before,
         path = store.at(*place)
         fresh = tmp_path / "fresh" / path.relative_to(store.path)
         assert fakes.unlike(path, fresh) == []
-    assert problems(store) == []
+    assert problems(store, deep=True) == []
 
 
 def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> None:

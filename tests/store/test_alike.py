@@ -27,15 +27,14 @@ def unit(classes: int, embed: int = 16) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-class TestPairs:
-    @pytest.mark.parametrize("seed", range(5))
-    def test_as_comparing_all_with_all(self, seed: int) -> None:
-        generator = np.random.default_rng(seed)
-        rows = unit(60)[generator.integers(0, 45, 60)]
-        rows = rows + generator.uniform(-4e-6, 4e-6, rows.shape).astype(np.float32)
-        equal = (np.abs(rows[:, None].astype(float) - rows) <= 1e-5).all(axis=2)
-        expected = [(int(equal[at].argmax()), at) for at in range(60) if equal[at].argmax() < at]
-        assert alike(rows) == expected
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_as_comparing_all_with_all(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = unit(60)[generator.integers(0, 45, 60)]
+    rows = rows + generator.uniform(-4e-6, 4e-6, rows.shape).astype(np.float32)
+    equal = (np.abs(rows[:, None].astype(float) - rows) <= 1e-5).all(axis=2)
+    expected = [(int(equal[at].argmax()), at) for at in range(60) if equal[at].argmax() < at]
+    assert alike(rows) == expected
 
 
 @pytest.fixture
@@ -50,9 +49,7 @@ def store(fakes: SimpleNamespace, tmp_path: Path) -> FeatureStore:
 
 
 @pytest.mark.parametrize("command", [zeroshot, oracle, evaluate])
-def test_is_said_once_with_every_accuracy(
-    command: object, store: FeatureStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_is_said_once_with_every_accuracy(command, store, caplog):
     with caplog.at_level(logging.INFO, "clipsyn"):
         if command is evaluate:
             evaluate(store, ensembles=["log-avg"])
@@ -64,9 +61,7 @@ def test_is_said_once_with_every_accuracy(
     assert "crane = crane" in said[0]
 
 
-def test_backbones_with_equal_predictions_are_named_once_by_each_command(
-    tiny_store: FeatureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_equal_predictions_are_named_once_by_each_command(tiny_store, tmp_path, caplog):
     ids, names = (
         tiny_store.samples("toy", "test").ids,
         tiny_store.samples("toy", "test").class_names,

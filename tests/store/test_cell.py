@@ -44,16 +44,12 @@ def test_an_extracted_cell_holds_everything(tiny_store: FeatureStore, fakes: Any
     assert source == "local-dir:checkpoints/fake/one"
 
 
-def test_confidences_of_an_extracted_cell_are_in_its_logits(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
+def test_confidences_of_an_extracted_cell_are_in_its_logits(tiny_store, fakes):
     with pytest.raises(MissingCell):
         tiny_store.cell(fakes.key).confidences("simple")
 
 
-def test_a_cell_that_is_not_there_says_so_when_it_is_read(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
+def test_a_cell_that_is_not_there_says_so_when_it_is_read(tiny_store, fakes):
     cell = tiny_store.cell(replace(fakes.key, backbone="absent"))
     assert (cell.imported_as, cell.prompt_sets()) == (None, [])
     with pytest.raises(MissingCell, match="has no toy/test · clean · absent"):
@@ -61,9 +57,7 @@ def test_a_cell_that_is_not_there_says_so_when_it_is_read(
 
 
 @pytest.mark.parametrize("made", ["written", "imported"])
-def test_the_same_numbers_are_the_same_cell_wherever_they_come_from(
-    tiny_store: FeatureStore, fakes: Any, tmp_path: Path, made: str
-) -> None:
+def test_the_same_numbers_are_one_cell_wherever_they_come_from(tiny_store, fakes, tmp_path, made):
     """Extracted, written from Python, or imported from a file: all answer alike."""
     theirs = tiny_store.cell(fakes.key)
     texts, scale = tiny_store.class_embeddings("toy", "simple", fakes.key.backbone)
@@ -110,9 +104,7 @@ def test_the_same_numbers_are_the_same_cell_wherever_they_come_from(
         ({"n0": [1.0, 2.0, 3.0], "n1": [2.0, 1.0, 0.0]}, "embeddings", [True] + [False] * 3),
     ],
 )
-def test_an_imported_cell_says_what_it_holds(
-    tmp_path: Path, columns: dict[str, Any], kind: str, held: list[bool]
-) -> None:
+def test_an_imported_cell_says_what_it_holds(tmp_path, columns, kind, held):
     frame = pl.DataFrame({"id": ["a", "b", "c"], **columns})
     asked = {} if kind == "predictions" else {"kind": kind}
     cell = imported(tmp_path / "store", frame, **asked)

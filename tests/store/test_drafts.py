@@ -49,6 +49,14 @@ def publish(draft: Draft, **options: Any) -> bool:
     return draft.publish(lambda notes: {"notes": notes, "provenance": {"encoder": {}}}, **options)
 
 
+def whole(store: Path) -> Draft:
+    """One that is published."""
+    one = draft(store)
+    write(one, 0, 1, 2)
+    publish(one)
+    return one
+
+
 def published(draft: Draft) -> Group:
     return FeatureStore.open(draft.store).group(draft.target)
 
@@ -82,9 +90,7 @@ def test_from_planned_to_published(store: Path) -> None:
 
 def test_a_worker_that_lost_leaves_nothing_behind(store: Path) -> None:
     """The faster one publishes after this one has asked whether anybody did."""
-    one = draft(store)
-    write(one, 0, 1, 2)
-    publish(one)
+    whole(store)
     slower = draft(store)
     slower._open()
     assert len(list((store / ".wip").iterdir())) == 1
@@ -94,9 +100,7 @@ def test_a_worker_that_lost_leaves_nothing_behind(store: Path) -> None:
 
 
 def test_another_identity_is_stale_and_names_the_field(store: Path) -> None:
-    one = draft(store)
-    write(one, 0, 1, 2)
-    publish(one)
+    one = whole(store)
     assert one.changes() == []
     other = draft(store, backbone={**BACKBONE, "weights": "bb"})
     assert other.changes() == [("backbone.weights", "aa", "bb")]
@@ -109,9 +113,7 @@ def test_another_identity_is_stale_and_names_the_field(store: Path) -> None:
 
 
 def test_replacing_keeps_the_old_until_the_new_is_whole(store: Path) -> None:
-    old = draft(store)
-    write(old, 0, 1, 2)
-    publish(old)
+    old = whole(store)
     new = draft(store, samples="t")
     write(new, 0, 1)
     assert not publish(new, replace=True)
@@ -172,9 +174,7 @@ def check_race(store: Path) -> None:
     assert not list(store.rglob("*.partial"))
 
 
-def test_a_draft_that_somebody_deleted_is_no_silent_success(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_draft_that_somebody_deleted_is_no_silent_success(store, monkeypatch):
     one = draft(store)
     write(one, 0)
     shutil.rmtree(one._folder / "group" / "valid")
@@ -184,9 +184,7 @@ def test_a_draft_that_somebody_deleted_is_no_silent_success(
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_what_is_taken_away_while_it_is_made_is_never_half_there(
-    store: Path, monkeypatch: pytest.MonkeyPatch, again: bool
-) -> None:
+def test_what_is_taken_away_while_it_is_made_is_never_half_there(store, monkeypatch, again):
     """As `gc` does; zarr makes a group's folders, also those it has made before."""
     one, make = draft(store), arrays.create_group
 
@@ -218,13 +216,10 @@ def test_half_a_draft_is_a_leftover_and_is_begun_anew(store: Path, part: str) ->
     assert publish(one)
 
 
-def test_the_old_group_is_there_until_the_new_one_is(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_old_group_is_there_until_the_new_one_is(store, monkeypatch):
     """Nothing is deleted between the two renames."""
-    old, new = draft(store), draft(store, samples="t")
-    write(old, 0, 1, 2)
-    publish(old)
+    new = draft(store, samples="t")
+    whole(store)
     write(new, 0, 1, 2)
     seen = []
     delete = drafts._delete

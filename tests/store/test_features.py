@@ -135,9 +135,7 @@ def test_a_cell_of_other_samples_is_stale(tiny_store: FeatureStore, fakes: Any) 
 
 
 @pytest.mark.parametrize("name", ["features", "classes"])
-def test_logits_of_other_features_or_classes_are_stale(
-    tiny_store: FeatureStore, fakes: Any, name: str
-) -> None:
+def test_logits_of_other_features_or_classes_are_stale(tiny_store, fakes, name):
     path = {
         "features": tiny_store.features_path(fakes.key),
         "classes": tiny_store.classes_path("toy", "simple", "fake/one"),
@@ -151,9 +149,7 @@ def test_logits_of_other_features_or_classes_are_stale(
         command_in(str(caught.value))
 
 
-def test_embeddings_of_other_weights_are_never_multiplied(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
+def test_embeddings_of_other_weights_are_never_multiplied(tiny_store, fakes):
     """A store without logits, in which one split alone was made again with other weights."""
     shutil.rmtree(tiny_store.path / "logits")
     encoder = fakes.Encoder(weights="others")
@@ -169,9 +165,7 @@ def test_embeddings_of_other_weights_are_never_multiplied(
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_logits_under_other_class_names_are_stale(
-    tiny_store: FeatureStore, fakes: Any, stored: bool
-) -> None:
+def test_logits_under_other_class_names_are_stale(tiny_store, fakes, stored):
     if not stored:
         shutil.rmtree(tiny_store.path / "logits")
     table = tiny_store.samples("toy", "test")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.errors import ClipsynError, DamagedStore, StaleCell
+from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.names import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
-from clipsyn.store.inventory import damage, debris
+from tests.kills import changed, problems, readings
 
 
 def swap(store: FeatureStore, one: str, other: str) -> None:
@@ -28,11 +27,6 @@ def swap(store: FeatureStore, one: str, other: str) -> None:
             source.rename(target)
 
 
-def problems(store: FeatureStore) -> list[str]:
-    groups = store.places()
-    return [*debris(store, groups), *(one for group in groups for one in damage(store, group))]
-
-
 _CELLS = ("features", "logits", "predictions")  # of tiny_store: one or the other of the last two
 PLACES = {
     "perturbations": [(f"{kind}/toy/test/clean", f"{kind}/toy/test/jpeg-3") for kind in _CELLS],
@@ -40,34 +34,13 @@ PLACES = {
 }
 
 
-def answers(store: FeatureStore) -> dict[str, Any]:
-    """Everything that a reader gets, or the class of the error that it gets instead."""
-    found: dict[str, Any] = {}
-
-    def ask(what: str, reader: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            found[what] = reader(*arguments)
-        except ClipsynError as error:
-            found[what] = type(error)
-
-    for key in store.keys():  # noqa: SIM118 (a store is no dict)
-        ask(f"{key} embeddings", store.cell(key).embeddings)
-        for prompts in store.cell(key).prompt_sets():
-            ask(f"{key} {prompts} predictions", store.cell(key).predictions, prompts)
-            ask(f"{key} {prompts} logits", store.cell(key).logits, prompts)
-        ask(f"{key} labels", lambda key=key: store.samples(key.dataset, key.split).labels)
-    return found
-
-
 @pytest.mark.parametrize("name", PLACES)
 def test_what_stands_elsewhere_is_refused(tiny_store: FeatureStore, name: str) -> None:
-    sound = answers(tiny_store)
+    sound = readings(tiny_store)
     for one, other in PLACES[name]:
         swap(tiny_store, one, other)
     store = FeatureStore.open(tiny_store.path)
-    for what, answer in answers(store).items():
-        if isinstance(answer, np.ndarray):
-            np.testing.assert_array_equal(answer, sound[what])
+    assert changed(sound, readings(store))
     misplaced = [problem for problem in problems(store) if "is what belongs in" in problem]
     assert misplaced
     for problem in misplaced:
@@ -167,23 +140,19 @@ CHUNKS = {
 def test_swapped_chunks_are_refused_and_named(tiny_store: FeatureStore, name: str) -> None:
     one, other = CHUNKS[name]
     other = other if "/c." in other else other + one.removeprefix(CELL)
-    sound = answers(tiny_store)
+    sound = readings(tiny_store)
     swap(tiny_store, one, other)
     store = FeatureStore.open(tiny_store.path)
-    found = answers(store)
-    assert any(answer is DamagedStore for answer in found.values())
-    for what, answer in found.items():
-        if isinstance(answer, np.ndarray):
-            np.testing.assert_array_equal(answer, sound[what])
+    found = readings(store)
+    assert changed(sound, found)
+    assert any(isinstance(answer, DamagedStore) for answer in found.values())
     named = [problem for problem in problems(store) if "another than its group lists" in problem]
     assert {problem.split(":")[0] for problem in named} == {
         str(Path(chunk).parent.parent) for chunk in (one, other)
     }
 
 
-def test_a_cell_replaced_between_two_reads_is_not_damaged(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
+def test_a_cell_replaced_between_two_reads_is_not_damaged(tiny_store, fakes):
     cell = tiny_store.group(tiny_store.features_path(fakes.key))
     cell.read("valid")
     encoder = fakes.Encoder(weights="others")
@@ -192,9 +161,7 @@ def test_a_cell_replaced_between_two_reads_is_not_damaged(
         cell.read("image_embedding")
 
 
-def test_labels_half_corrected_are_refused_and_mended(
-    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_half_corrected_are_refused_and_mended(tiny_store, monkeypatch):
     table = tiny_store.samples("toy", "test")
     corrected = replace(table, labels=(table.labels + 1) % 3)
 

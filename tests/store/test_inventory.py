@@ -26,19 +26,9 @@ from clipsyn.store.inventory import (
     remove,
 )
 from clipsyn.store.select import choose
-
-
-def problems(store: FeatureStore) -> list[str]:
-    return [problem for group in store.places() for problem in damage(store, group)]
-
+from tests.kills import flip, problems
 
 CELL = "features/toy/test/clean/fake--one"
-
-
-def flip(path: Path, position: int = 3) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
 
 
 def shorten(path: Path) -> None:
@@ -150,9 +140,7 @@ def test_what_is_removed_is_gone_and_the_rest_stays(tiny_store: FeatureStore, fa
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
-def test_what_changes_while_it_is_verified_is_not_damaged(
-    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_what_changes_while_it_is_verified_is_not_damaged(tiny_store, monkeypatch, how):
     group, path = ("features", "toy", "test", "clean", "fake/one"), tiny_store.path / CELL
     look = arrays.damage
 

@@ -25,11 +25,13 @@ from clipsyn.store.samples import SampleTable
 TESTED = 40
 
 
-def table(split: str, images: list[int], labels: list[int] | None = None) -> SampleTable:
+def table(
+    split: str, images: list[int], labels: list[int] | None = None, dataset: str = "toy"
+) -> SampleTable:
     """Images by number, each with a content of its own; 0 is one that nobody has read."""
     ids = [f"{split}{row}" for row in range(len(images))]
     known = [0] * len(images) if labels is None else labels
-    plain = SampleTable.of("toy", split, ids, known, ("a", "b"))
+    plain = SampleTable.of(dataset, split, ids, known, ("a", "b"))
     content = np.zeros((len(images), 32), np.uint8)
     content[:, 7] = images
     return replace(plain, content=content)
@@ -137,9 +139,7 @@ def is_near(one: int, other: int) -> bool:
 
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 21])
 @pytest.mark.parametrize("sizes", [(90, 60), (60, 90), (1, 40), (40, 1), (0, 5), (5, 0)])
-def test_as_comparing_all_with_all(
-    sizes: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_comparing_all_with_all(sizes, at_once, monkeypatch):
     monkeypatch.setattr(overlap, "_PAIRS", at_once)
     every = hashes(150, seed=1)
     one, other = every[: sizes[0]], every[len(every) - sizes[1] :]
@@ -170,20 +170,14 @@ def test_what_images_of_other_classes_look_like_is_no_copy(strangers: int, bits:
     assert allowed_bits(looks, labels, looks ^ np.uint64(3), -theirs) == 4
 
 
-def set_of(name: str, images: list[int]) -> SampleTable:
-    content = np.array([[image] * 32 for image in images], np.uint8)
-    ids = tuple(f"im{row}" for row in range(len(images)))
-    return SampleTable(name, "test", ids, np.zeros(len(images), np.int32), content, ("cat",))
-
-
 @pytest.fixture
 def sets() -> list[SampleTable]:
     """All holds two of birds and one of cars twice; none of dogs."""
     return [
-        set_of("all", [1, 2, 5, 5, 90]),
-        set_of("birds", [1, 2, 3]),
-        set_of("cars", [5, 6]),
-        set_of("dogs", [7, 7]),
+        table("test", [1, 2, 5, 5, 90], dataset="all"),
+        table("test", [1, 2, 3], dataset="birds"),
+        table("test", [5, 6], dataset="cars"),
+        table("test", [7, 7], dataset="dogs"),
     ]
 
 

@@ -118,42 +118,46 @@ def test_several_prompt_sets_need_a_choice(fakes, tmp_path):
     assert store.pool("toy", "test", prompts="simple").prompts == "simple"
 
 
-class TestVotes:
-    """Predictions alone, in a pool: what is predicted stays first, as sure as it was."""
+NAMES = ("ant", "bee", "cat", "dog")
 
-    NAMES = ("ant", "bee", "cat", "dog")
 
-    def reader(self, tmp_path, rows, **options):
-        header = ["id", "prediction", "label", "confidence"][: len(rows[0])]
-        frame = pl.DataFrame(rows, schema=header, orient="row")
-        (tmp_path / "classes.txt").write_text("\n".join(self.NAMES))
-        frame.write_csv(tmp_path / "mine.csv")
-        wanted = ImportSettings("toy", classes=tmp_path / "classes.txt", **options)
-        import_files(tmp_path / "votes", [tmp_path / "mine.csv"], wanted)
-        return PoolReader(FeatureStore.open(tmp_path / "votes"), "toy", "test", votes=True)
+# Predictions alone, in a pool: what is predicted stays first, as sure as it was.
 
-    @pytest.mark.parametrize("confidence", [0.4, 0.999, 1.0, 0.25])
-    def test_have_the_confidence_that_was_imported(self, tmp_path, confidence):
-        rows = [("a", "cat", "cat", confidence), ("b", "ant", "dog", 0.5)]
-        reader = self.reader(tmp_path, rows, prompts="mine")
-        found = softmax(reader.read().logits)[:, 0]
-        rest = (1 - confidence) / 3
-        np.testing.assert_allclose(found[0], [rest, rest, confidence, rest], atol=1e-6)
-        assert reader.read().logits.argmax(axis=2).tolist() == [[2], [0]]
-        assert (reader.silent, reader.unsure) == ({"mine"}, set())
 
-    def test_are_sure_where_there_is_none(self, tmp_path):
-        reader = self.reader(tmp_path, [("a", "cat", "cat"), ("b", "", "dog")])
-        found = softmax(reader.read().logits)[:, 0]
-        assert found[0].tolist() == [0, 0, 1, 0]
-        assert np.isnan(found[1]).all()
-        assert (reader.silent, reader.unsure) == ({"mine"}, {"mine"})
+def votes(tmp_path, rows, **options):
+    header = ["id", "prediction", "label", "confidence"][: len(rows[0])]
+    frame = pl.DataFrame(rows, schema=header, orient="row")
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    frame.write_csv(tmp_path / "mine.csv")
+    wanted = ImportSettings("toy", classes=tmp_path / "classes.txt", **options)
+    import_files(tmp_path / "votes", [tmp_path / "mine.csv"], wanted)
+    return PoolReader(FeatureStore.open(tmp_path / "votes"), "toy", "test", votes=True)
 
-    def test_are_of_classes_alone(self, tmp_path):
-        rows = ["id,label,prediction", "0.png,cat,cat", "1.png,cat,none of the classes"]
-        (tmp_path / "one.csv").write_text("\n".join(rows))
-        settings = ImportSettings(dataset="edge")
-        import_files(tmp_path / "na", [tmp_path / "one.csv"], settings)
-        reader = PoolReader(FeatureStore.open(tmp_path / "na"), "edge", "test", votes=True)
-        with pytest.raises(UsageError, match="1 answers are none of the classes"):
-            reader.read()
+
+@pytest.mark.parametrize("confidence", [0.4, 0.999, 1.0, 0.25])
+def test_votes_have_the_confidence_that_was_imported(tmp_path, confidence):
+    rows = [("a", "cat", "cat", confidence), ("b", "ant", "dog", 0.5)]
+    reader = votes(tmp_path, rows, prompts="mine")
+    found = softmax(reader.read().logits)[:, 0]
+    rest = (1 - confidence) / 3
+    np.testing.assert_allclose(found[0], [rest, rest, confidence, rest], atol=1e-6)
+    assert reader.read().logits.argmax(axis=2).tolist() == [[2], [0]]
+    assert (reader.silent, reader.unsure) == ({"mine"}, set())
+
+
+def test_votes_are_sure_where_there_is_none(tmp_path):
+    reader = votes(tmp_path, [("a", "cat", "cat"), ("b", "", "dog")])
+    found = softmax(reader.read().logits)[:, 0]
+    assert found[0].tolist() == [0, 0, 1, 0]
+    assert np.isnan(found[1]).all()
+    assert (reader.silent, reader.unsure) == ({"mine"}, {"mine"})
+
+
+def test_votes_are_of_classes_alone(tmp_path):
+    rows = ["id,label,prediction", "0.png,cat,cat", "1.png,cat,none of the classes"]
+    (tmp_path / "one.csv").write_text("\n".join(rows))
+    settings = ImportSettings(dataset="edge")
+    import_files(tmp_path / "na", [tmp_path / "one.csv"], settings)
+    reader = PoolReader(FeatureStore.open(tmp_path / "na"), "edge", "test", votes=True)
+    with pytest.raises(UsageError, match="1 answers are none of the classes"):
+        reader.read()

@@ -9,16 +9,11 @@ from typing import Any
 import pytest
 
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage, left_over
-from tests.kills import killed_again_and_again, unfinished
+from clipsyn.store.inventory import left_over
+from tests.kills import killed_again_and_again, problems, unfinished
 
 KILLS = 12
 SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
-
-
-def problems(path: Path) -> list[str]:
-    store = FeatureStore.open(path)
-    return [problem for group in store.places() for problem in damage(store, group)]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +35,7 @@ def stores(alice: Path, bob: Path) -> tuple[Path, Path]:
     return alice, bob
 
 
-def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
-    forker: Any, bob: Path, tmp_path: Path, fakes: Any
-) -> None:
+def test_a_merge_killed_at_random_moments_ends_in_the_same_bytes(forker, bob, tmp_path, fakes):
     what = {"stores": [bob], "seconds": SLOW}
     begin = time.monotonic()
     assert forker.run("merge", into=tmp_path / "timing", **what) == (0, "")
@@ -57,9 +50,7 @@ def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
     assert unfinished(path) == []
 
 
-def test_racing_merges_all_end_well(
-    forker: Any, stores: tuple[Path, Path], tmp_path: Path, fakes: Any
-) -> None:
+def test_racing_merges_all_end_well(forker, stores, tmp_path, fakes):
     path, (alice, bob) = tmp_path / "lab", stores
     orders = [[alice, bob], [bob, alice], [bob]]
     processes = [forker.start("merge", into=path, stores=each) for each in orders]

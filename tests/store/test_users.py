@@ -15,17 +15,12 @@ from typing import Any
 
 import pytest
 
-from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage, left_over
+from clipsyn.store.inventory import left_over
+from tests.kills import problems
 
 GROUP = 20_000
 ANN, BEN = ({"uid": uid, "gid": GROUP, "umask": 0o002} for uid in (20_001, 20_002))
 EVE = {"uid": 20_003, "gid": 20_003, "umask": 0o022}  # of another group
-
-
-def problems(path: Path) -> list[str]:
-    store = FeatureStore.open(path)
-    return [problem for group in store.places() for problem in damage(store, group)]
 
 
 # As root does them first, all is imported: another user may not be allowed to read the modules.
@@ -33,6 +28,7 @@ COMMANDS = """
 import json, os, sys
 from click.testing import CliRunner
 from clipsyn.cli import main
+from tests.kills import problems
 user, readable, lines = map(json.loads, sys.argv[1:])
 for wrong in (["--help"], ["ls"], ["ls", "/nowhere/at/all"]):
     CliRunner().invoke(main, wrong)
@@ -92,9 +88,7 @@ def modes(path: Path) -> set[tuple[str, str]]:
     ],
 )
 @pytest.mark.parametrize("how", ["extract", "merge", "correct"])
-def test_the_umask_says_who_may_read_and_write(
-    forker: Any, tmp_path: Path, umask: int, expected: set[tuple[str, str]], how: str
-) -> None:
+def test_the_umask_says_who_may_read_and_write(forker, tmp_path, umask, expected, how):
     user = {"uid": 0, "gid": 0, "umask": umask}
     path = tmp_path / "store"
     assert forker.run("extract", user, path=path) == (0, "")
@@ -121,9 +115,7 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_two_users_of_a_group_fill_one_store(
-    forker: Any, clipsyn: Callable[..., Any], place: Path
-) -> None:
+def test_two_users_of_a_group_fill_one_store(forker, clipsyn, place):
     """One begins, the other goes on, replaces, corrects and removes what the first has made."""
     path = place / "store"
     assert forker.run("extract", ANN, path=path) == (0, "")
@@ -141,9 +133,7 @@ def test_two_users_of_a_group_fill_one_store(
     assert left_over(path) == []
 
 
-def test_who_may_only_read_reads_all_and_writes_nothing(
-    forker: Any, clipsyn: Callable[..., Any], place: Path
-) -> None:
+def test_who_may_only_read_reads_all_and_writes_nothing(forker, clipsyn, place):
     path = place / "store"
     assert forker.run("extract", ANN, path=path) == (0, "")
     before = {file: file.stat().st_ctime_ns for file in path.rglob("*")}

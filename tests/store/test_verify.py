@@ -15,7 +15,7 @@ from clipsyn.cli import main
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage
+from tests.kills import changed, problems, readings
 
 CELL = "features/toy/test/clean/fake--one"
 LOGITS = "logits/toy/test/clean/fake--one"
@@ -70,9 +70,7 @@ def test_replace_takes_the_place_of_what_is_left(tiny_store: FeatureStore, fakes
     assert run("verify", tiny_store).exit_code == 0
 
 
-def test_a_group_of_other_weights_is_found(
-    tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
+def test_a_group_of_other_weights_is_found(tiny_store, tmp_path, fakes):
     """A group of other weights is put back, whole as it is."""
     other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
     classes = "classes/toy/simple/fake--one"
@@ -95,8 +93,8 @@ def rewrite(store: FeatureStore, fakes: Any, name: str, values: np.ndarray) -> N
 
 
 def deep(store: FeatureStore) -> list[str]:
-    assert [one for group in store.places() for one in damage(store, group)] == []
-    return [one for group in store.places() for one in damage(store, group, deep=True)]
+    assert problems(store) == []
+    return problems(store, deep=True)
 
 
 def test_deep_computes_logits_and_predictions_again(tiny_store: FeatureStore, fakes: Any) -> None:
@@ -118,9 +116,7 @@ def test_deep_computes_logits_and_predictions_again(tiny_store: FeatureStore, fa
 # Permissions
 
 
-def test_what_may_not_be_read_is_no_empty_folder(
-    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_may_not_be_read_is_no_empty_folder(tiny_store, monkeypatch):
     """As any user: the operating system's answer is made up."""
     locked, look = str(tiny_store.path / "features" / "toy" / "test"), os.scandir
 
@@ -136,41 +132,6 @@ def test_what_may_not_be_read_is_no_empty_folder(
 
 
 # 120 random damages
-
-
-def readings(store: FeatureStore) -> dict[str, Any]:
-    """Everything that a reader gets of a store; a StoreError where it is refused."""
-    found: dict[str, Any] = {}
-
-    def ask(what: str, reader: Any, *arguments: Any) -> None:
-        try:
-            found[what] = reader(*arguments)
-        except StoreError as error:
-            found[what] = error
-
-    def labels(dataset: str, split: str) -> Any:
-        table = store.samples(dataset, split)
-        return [table.ids, table.labels.tolist(), table.content.tolist(), table.class_names]
-
-    try:
-        keys = store.keys()
-    except StoreError as error:
-        return {"keys": error}
-    for key in keys:
-        ask(f"{key} valid", store.cell(key).valid)
-        ask(f"{key} embeddings", store.cell(key).embeddings)
-        ask(f"{key} encoder", store.cell(key).encoder)
-        ask(f"{key.dataset}/{key.split}", labels, key.dataset, key.split)
-        ask(
-            f"{key.dataset} {key.backbone}",
-            store.class_embeddings,
-            key.dataset,
-            "simple",
-            key.backbone,
-        )
-        ask(f"{key} logits", store.cell(key).logits, "simple")
-        ask(f"{key} predictions", store.cell(key).predictions, "simple")
-    return found
 
 
 def spoil(store: Path, random: np.random.Generator) -> str:
@@ -206,30 +167,8 @@ def spoil(store: Path, random: np.random.Generator) -> str:
     return f"{kind} {path.relative_to(store)}"
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple):
-        return all(map(same, one, other))
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-    return bool(one == other)
-
-
-def changed(sound: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Whether a reader sees any of it; asserts that it gets no other number."""
-    seen = False
-    for what, answer in found.items():
-        if isinstance(answer, StoreError):
-            seen = True
-        else:
-            assert what in sound, what
-            assert same(answer, sound[what]), what
-    return seen or bool(sound.keys() - found.keys())
-
-
 @pytest.mark.parametrize("seed", range(4))
-def test_thirty_accidents_give_no_wrong_number_and_are_found(
-    tiny_store: FeatureStore, tmp_path: Path, seed: int
-) -> None:
+def test_thirty_accidents_give_no_wrong_number_and_are_found(tiny_store, tmp_path, seed):
     sound = readings(tiny_store)
     assert not any(isinstance(answer, StoreError) for answer in sound.values())
     random = np.random.default_rng(seed)

@@ -55,58 +55,55 @@ def run(store: FeatureStore) -> Callable[..., Any]:
     return call
 
 
-class TestPool:
-    def test_logits_are_even_where_there_is_no_text(self, store: FeatureStore) -> None:
-        pool = store.pool("toy", "test")
-        assert (pool.backbones, pool.without_text) == (("clip", "dino"), {"dino"})
-        assert (pool.prompts, list(pool.class_embeddings)) == ("simple", ["clip"])
-        rows = np.flatnonzero(np.arange(60) != LOST)
-        assert not pool.logits[rows, 1].any()
-        assert np.isnan(pool.logits[LOST]).all()
-        np.testing.assert_array_equal(np.flatnonzero(pool.readable), rows)
-
-    def test_parts_know_it_too(self, store: FeatureStore) -> None:
-        pool = store.pool("toy", "test").take(np.arange(9))
-        with pytest.raises(InputError, match="there is no text for dino"):
-            pool.check_text("x")
-        pool.of_backbones(["clip"]).check_text("x")
-        pool.with_logits(pool.logits).check_text("x")
-
-    def test_of_such_backbones_alone(self, store: FeatureStore) -> None:
-        pool = store.pool("toy", "test", backbones="dino")
-        assert (pool.prompts, pool.without_text) == ("imported", {"dino"})
+def test_pool_logits_are_even_where_there_is_no_text(store: FeatureStore) -> None:
+    pool = store.pool("toy", "test")
+    assert (pool.backbones, pool.without_text) == (("clip", "dino"), {"dino"})
+    assert (pool.prompts, list(pool.class_embeddings)) == ("simple", ["clip"])
+    rows = np.flatnonzero(np.arange(60) != LOST)
+    assert not pool.logits[rows, 1].any()
+    assert np.isnan(pool.logits[LOST]).all()
+    np.testing.assert_array_equal(np.flatnonzero(pool.readable), rows)
 
 
-class TestHeads:
-    @pytest.mark.parametrize("name", TEXTLESS)
-    def test_the_others_work_on_embeddings(self, store: FeatureStore, name: str) -> None:
-        """As where zero-shot logits say nothing: a pool of arrays says so plainly."""
-        support, test = store.pool("toy", "train"), store.pool("toy", "test")
-        known = support.labelled().of_backbones(["dino"])
-        plain = Pool.of(
-            np.zeros((len(known), 1, CLASSES)), known.labels, [known.embeddings["dino"]]
-        )
-        head = from_text(HEADS, name).fit(support)
-        other = from_text(HEADS, name).fit(plain)
-        images = test.embeddings["dino"]
-        apart = Pool.of(np.zeros((60, 1, CLASSES)), embeddings=[images])
-        ours, theirs = head.transform(test), other.transform(apart)
-        rows = np.flatnonzero(test.readable)
-        np.testing.assert_allclose(
-            ours.logits[rows, 1], theirs.logits[rows, 0], rtol=1e-4, atol=1e-4
-        )
-        assert np.mean(ours.logits[rows, 1].argmax(axis=1) == test.labels[rows]) > 0.6
-        assert not ours.without_text
-        assert not head.fit_transform(support).without_text
+def test_pool_parts_know_it_too(store: FeatureStore) -> None:
+    pool = store.pool("toy", "test").take(np.arange(9))
+    with pytest.raises(InputError, match="there is no text for dino"):
+        pool.check_text("x")
+    pool.of_backbones(["clip"]).check_text("x")
+    pool.with_logits(pool.logits).check_text("x")
 
-    @pytest.mark.parametrize("name", ["zero-shot", "anchored-probe"])
-    def test_these_refuse_it(self, store: FeatureStore, name: str) -> None:
-        support = store.pool("toy", "train")
-        said = "there is no text for dino, and .* use the head linear-probe, lda or tip-adapter"
-        with pytest.raises(InputError, match=said):
-            from_text(HEADS, name).fit(support)
-        head = from_text(HEADS, name).fit(support.of_backbones(["clip"]))
-        head.transform(support.of_backbones(["clip"]))
+
+def test_pool_of_such_backbones_alone(store: FeatureStore) -> None:
+    pool = store.pool("toy", "test", backbones="dino")
+    assert (pool.prompts, pool.without_text) == ("imported", {"dino"})
+
+
+@pytest.mark.parametrize("name", TEXTLESS)
+def test_heads_the_others_work_on_embeddings(store: FeatureStore, name: str) -> None:
+    """As where zero-shot logits say nothing: a pool of arrays says so plainly."""
+    support, test = store.pool("toy", "train"), store.pool("toy", "test")
+    known = support.labelled().of_backbones(["dino"])
+    plain = Pool.of(np.zeros((len(known), 1, CLASSES)), known.labels, [known.embeddings["dino"]])
+    head = from_text(HEADS, name).fit(support)
+    other = from_text(HEADS, name).fit(plain)
+    images = test.embeddings["dino"]
+    apart = Pool.of(np.zeros((60, 1, CLASSES)), embeddings=[images])
+    ours, theirs = head.transform(test), other.transform(apart)
+    rows = np.flatnonzero(test.readable)
+    np.testing.assert_allclose(ours.logits[rows, 1], theirs.logits[rows, 0], rtol=1e-4, atol=1e-4)
+    assert np.mean(ours.logits[rows, 1].argmax(axis=1) == test.labels[rows]) > 0.6
+    assert not ours.without_text
+    assert not head.fit_transform(support).without_text
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "anchored-probe"])
+def test_heads_that_need_text_refuse_it(store: FeatureStore, name: str) -> None:
+    support = store.pool("toy", "train")
+    said = "there is no text for dino, and .* use the head linear-probe, lda or tip-adapter"
+    with pytest.raises(InputError, match=said):
+        from_text(HEADS, name).fit(support)
+    head = from_text(HEADS, name).fit(support.of_backbones(["clip"]))
+    head.transform(support.of_backbones(["clip"]))
 
 
 @pytest.mark.parametrize("name", ["log-avg", "vote-1", "super-learner", "nlc"])
@@ -126,15 +123,9 @@ def test_ensembles_want_a_head_first(store: FeatureStore, name: str) -> None:
 
 def test_groups_hold_them_where_they_are_asked_for(store: FeatureStore) -> None:
     cells = store.keys(split=["test"])
-    names = {
-        asked: [
-            key.backbone
-            for _, keys in groups(store, cells, None, without_text=asked)
-            for key in keys
-        ]
-        for asked in (False, True)
-    }
-    assert names == {False: ["clip"], True: ["clip", "dino"]}
+    for asked, names in ((False, ["clip"]), (True, ["clip", "dino"])):
+        found = groups(store, cells, None, without_text=asked)
+        assert [key.backbone for _, keys in found for key in keys] == names
     ((where, _),) = groups(store, cells[1:], None, without_text=True)
     assert where == ("clean", "imported")
 
@@ -144,30 +135,26 @@ def singles(rows: list[dict[str, Any]]) -> set[str]:
     return {name for row in rows if row["ensemble"] == "single" for name in row["backbones"]}
 
 
-class TestCommands:
-    OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "-o", "-")
+OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "-o", "-")
 
-    @pytest.mark.parametrize("heads", ["zero-shot", "zero-shot,lda", "all"])
-    def test_heads_that_need_text_leave_them_out(self, run: Any, heads: str) -> None:
-        result = run("evaluate", "--heads", heads, *self.OPTIONS)
-        assert "left out: dino, of which there are imported embeddings alone" in result.stderr
-        rows = json.loads(result.stdout)
-        assert singles(rows) == {"clip"}
 
-    def test_fit_and_predict(self, run: Any, store: FeatureStore, tmp_path: Path) -> None:
-        options = ("-d", "toy", "--ensemble", "nlc", "-o", tmp_path / "router")
-        assert "no text for dino" in run("fit", *options).stderr
-        assert run("fit", *options, "--head", "lda").exit_code == 0
-        predicted = CliRunner().invoke(
-            main,
-            [
-                "predict",
-                *map(str, (tmp_path / "router", store.path, "-o", tmp_path / "predicted.csv")),
-            ],
-        )
-        assert predicted.exit_code == 0, predicted.output
-        index = pl.read_csv(tmp_path / "predicted.csv")["class_index"].to_numpy()
-        expected = load_router(tmp_path / "router").predict(store.pool("toy", "test"))
-        rows = np.flatnonzero(np.arange(60) != LOST)
-        np.testing.assert_array_equal(index[rows], expected[rows])
-        assert np.isnan(index[LOST])
+@pytest.mark.parametrize("heads", ["zero-shot", "zero-shot,lda", "all"])
+def test_heads_that_need_text_leave_them_out(run: Any, heads: str) -> None:
+    result = run("evaluate", "--heads", heads, *OPTIONS)
+    assert "left out: dino, of which there are imported embeddings alone" in result.stderr
+    rows = json.loads(result.stdout)
+    assert singles(rows) == {"clip"}
+
+
+def test_commands_fit_and_predict(run: Any, store: FeatureStore, tmp_path: Path) -> None:
+    options = ("-d", "toy", "--ensemble", "nlc", "-o", tmp_path / "router")
+    assert "no text for dino" in run("fit", *options).stderr
+    assert run("fit", *options, "--head", "lda").exit_code == 0
+    words = ["predict", tmp_path / "router", store.path, "-o", tmp_path / "predicted.csv"]
+    predicted = CliRunner().invoke(main, [*map(str, words)])
+    assert predicted.exit_code == 0, predicted.output
+    index = pl.read_csv(tmp_path / "predicted.csv")["class_index"].to_numpy()
+    expected = load_router(tmp_path / "router").predict(store.pool("toy", "test"))
+    rows = np.flatnonzero(np.arange(60) != LOST)
+    np.testing.assert_array_equal(index[rows], expected[rows])
+    assert np.isnan(index[LOST])
