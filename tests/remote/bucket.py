@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
 from threading import Lock
-from typing import Any
 
-from tests.remote.server import listening
+import pytest
+
+from tests.remote.server import Handler, listening
 
 Fault = (
     str | None
@@ -66,19 +65,6 @@ class Bucket:
     def write(self, path: str, data: bytes) -> None:
         self._s3.put_object(Bucket=self.name, Key=f"lab/{path}", Body=data)
 
-    def fail(self, fault: str, method: str, pattern: str, times: int = 1) -> None:
-        """Fail so many of the next requests whose path has the pattern."""
-        left, lock = [times], Lock()
-
-        def decide(asked: str, path: str) -> Fault:
-            with lock:
-                if left[0] and asked == method and re.search(pattern, path):
-                    left[0] -= 1
-                    return fault
-            return None
-
-        self.fault = decide
-
     def fail_now_and_then(self, every: int) -> None:
         """Fail each request of that number, in turns: throttled, an error, an answer lost."""
         count, lock = [0], Lock()
@@ -93,18 +79,19 @@ class Bucket:
 
 
 @contextmanager
-def in_front_of(bucket: Bucket) -> Iterator[Bucket]:
-    """Start the proxy."""
+def in_front_of(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Start the proxy; the environment has the keys to the bucket."""
 
-    class Handler(_Handler):
+    class Told(_Handler):
         told = bucket
 
-    with listening(Handler) as bucket.endpoint:
+    with listening(Told) as bucket.endpoint:
+        for name, value in bucket.environment().items():
+            monkeypatch.setenv(name, value)
         yield bucket
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     told: Bucket
 
     def _pass_on(self) -> None:
@@ -154,6 +141,3 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             with suppress(ConnectionError):
                 self.wfile.write(data)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Nothing: a test asks `requests`."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.remote.bucket import Bucket, in_front_of
-from tests.remote.nginx import Nginx, started
 from tests.remote.server import Server, serving
 from tests.slurm import slurm
 
@@ -36,9 +35,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The credentials of who runs the tests are not read."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("HF_HOME", raising=False)
+    for name in [name for name in os.environ if name.startswith(("AWS_", "HF_"))]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
@@ -61,14 +59,5 @@ def moto_port() -> Iterator[int]:
 @pytest.fixture
 def bucket(moto_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty S3 bucket, and an environment with the keys to it."""
-    with in_front_of(Bucket(f"bucket-{next(_NUMBERS)}", moto_port)) as made:
-        for name, value in made.environment().items():
-            monkeypatch.setenv(name, value)
+    with in_front_of(Bucket(f"bucket-{next(_NUMBERS)}", moto_port), monkeypatch) as made:
         yield made
-
-
-@pytest.fixture(scope="session")
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """A real web server, for all tests of the session."""
-    with started(tmp_path_factory.mktemp("nginx")) as running:
-        yield running

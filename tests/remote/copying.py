@@ -14,11 +14,7 @@ Names = Mapping[str, Sequence[str]]
 
 
 def push(
-    store: FeatureStore,
-    url: str | Path,
-    filters: Names | None = None,
-    *,
-    replace: bool = False,
+    store: FeatureStore, url: str | Path, filters: Names | None = None, *, replace: bool = False
 ) -> Push:
     """What was pushed."""
     plan = Push.plan(store, str(url), filters or {}, replace=replace)

@@ -32,44 +32,30 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port};
-        root {folder}/sites;
+        root {site};
     }}
 }}
 """
 
 
-class Nginx:
-    """The running server."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = folder, port
-
-    def serving(self, folder: Path) -> str:
-        """The URL at which a folder is served, which may be made later."""
-        site = self._folder / "sites" / f"site-{len(list((self._folder / 'sites').iterdir()))}"
-        site.symlink_to(folder)
-        return f"http://127.0.0.1:{self._port}/{site.name}"
-
-
 @contextmanager
-def started(folder: Path) -> Iterator[Nginx]:
-    """Start nginx with its files in a folder."""
+def serving(folder: Path, site: Path) -> Iterator[str]:
+    """The URL at which `site`, which may be made later, is served; its log is in `folder`."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         assert SERVERS not in os.environ, f"{SERVERS} is set, and there is no nginx"
         pytest.skip("no nginx: `apt-get install nginx` has it")
     folder.chmod(0o755)  # root's workers are other users
-    (folder / "sites").mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read what we made
-    config.write_text(user + _CONFIG.format(folder=folder, port=port), "utf-8")
+    config.write_text(user + _CONFIG.format(folder=folder, site=site, port=port), "utf-8")
     server = subprocess.Popen([program, "-c", config, "-e", folder / "error.log", "-p", folder])
     try:
         _wait_for(port, server)
-        yield Nginx(folder, port)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(30)

@@ -46,18 +46,6 @@ def republish(folder: Path, name: str) -> None:
     write_index(folder, index)
 
 
-def restate(folder: Path, there: Path, manifest: Any) -> None:
-    """Publish a group with this manifest, whatever its files are."""
-    data = json.dumps(manifest).encode()
-    (there / "manifest.json").write_bytes(data)
-    index = read_index(folder)
-    (entry,) = (one for one in index["groups"] if one["manifest"].startswith(there.name))
-    entry["manifest"] = hashlib.sha256(data).hexdigest()
-    entry["bytes"] = sum(size for size, _ in manifest["files"].values())
-    there.rename(there.parent / entry["manifest"][:16])
-    write_index(folder, index)
-
-
 def _group(store: Path, group: Path, folder: Path) -> dict[str, Any]:
     name = group.relative_to(store)
     there = folder / name / "new"

@@ -43,6 +43,13 @@ class Server:
         self.fault = decide
 
 
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing: a test asks for `requests`."""
+
+
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The URL at which the handler answers on loopback, in threads of its own."""
@@ -60,15 +67,14 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 def serving(folder: Path) -> Iterator[Server]:
     server = Server(folder)
 
-    class Handler(_Handler):
+    class Told(_Handler):
         told = server
 
-    with listening(Handler) as server.url:
+    with listening(Told) as server.url:
         yield server
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     told: Server
 
     def do_GET(self) -> None:
@@ -119,6 +125,3 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             with suppress(ConnectionError):  # refused by its size
                 self.wfile.write(data[: len(data) // 2] if fault == "cut" else data)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Nothing: a test asks `requests`."""

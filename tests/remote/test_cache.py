@@ -8,20 +8,15 @@ from clipsyn.errors import StoreError
 from clipsyn.remote.published import cache_folder
 from clipsyn.store.features import FeatureStore
 from tests.remote.publish import published
-from tests.remote.test_transport import Serve
 
 
-def test_what_cannot_be_written_is_an_error(
-    tiny_store: FeatureStore, tmp_path: Path, cache: Path
-) -> None:
+def test_what_cannot_be_written_is_an_error(tiny_store, tmp_path, cache):
     cache.touch()
     with pytest.raises(StoreError):
         FeatureStore.open(published(tiny_store.path, tmp_path / "published"))
 
 
-def test_no_secret_of_a_url_is_in_the_cache(
-    tiny_store: FeatureStore, tmp_path: Path, cache: Path, serve: Serve
-) -> None:
+def test_no_secret_of_a_url_is_in_the_cache(tiny_store, tmp_path, cache, serve):
     server = serve(published(tiny_store.path, tmp_path / "published"))
     FeatureStore.open(server.url.replace("//", "//me:secret@"))
     assert not [path for path in cache.rglob("*") if "secret" in path.name]

@@ -12,20 +12,7 @@ from clipsyn.remote.credentials import http_headers, settings_of
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No variables of a cloud."""
-    for name in (
-        "AWS_ENDPOINT_URL",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_SKIP_SIGNATURE",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("AWS_CONFIG_FILE", raising=False)
-    monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE", raising=False)
+def home(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
@@ -88,9 +75,7 @@ def test_a_profile_has_keys_and_region(home: Path, monkeypatch: pytest.MonkeyPat
         "secret without a section",
     ],
 )
-def test_a_profile_without_credentials_is_named(
-    home: Path, monkeypatch: pytest.MonkeyPatch, config: str
-) -> None:
+def test_a_profile_without_credentials_is_named(home, monkeypatch, config):
     profiles(home, config=config)
     monkeypatch.setenv("AWS_PROFILE", "lab")
     with pytest.raises(UsageError) as error:
@@ -115,9 +100,7 @@ def test_a_profile_needs_aws_own_library(home: Path, monkeypatch: pytest.MonkeyP
         settings_of("s3")
 
 
-def test_the_token_of_the_hub_goes_to_the_hub_alone(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_token_of_the_hub_goes_to_the_hub_alone(home, monkeypatch):
     hub = Address.parse("https://huggingface.co/datasets/lab/store/resolve/main")
     assert http_headers(hub) == {}
     (home / ".cache" / "huggingface").mkdir(parents=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from clipsyn.remote.index import Index
 from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage
+from tests.kills import problems
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, push
 
@@ -60,15 +60,7 @@ def named(bucket: Bucket) -> set[str]:
     return {entry.folder for entry in index.entries.values()}
 
 
-def problems(url: str) -> Iterator[str]:
-    store = FeatureStore.open(url)
-    for group in store.places():
-        yield from damage(store, group)
-
-
-def test_what_no_index_names_is_found_and_removed(
-    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None], tmp_path: Path
-) -> None:
+def test_what_no_index_names_is_found_and_removed(bucket, tiny_store, killed, tmp_path):
     push(tiny_store, bucket.url, ONE)
     before = bucket.paths()
     killed(tiny_store, bucket.url, TWO)
@@ -83,12 +75,10 @@ def test_what_no_index_names_is_found_and_removed(
     assert collect(Location.of(bucket.url), found) == len(new)
     assert bucket.paths() == before
     assert left_over(Location.of(bucket.url)) == []
-    assert list(problems(bucket.url)) == []
+    assert problems(bucket.url) == []
 
 
-def test_what_is_no_published_group_stays(
-    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
-) -> None:
+def test_what_is_no_published_group_stays(bucket, tiny_store, killed):
     killed(tiny_store, bucket.url)
     Remote(bucket.url).delete("clipsyn.json")
     group = next(iter(folders_of(bucket)))
@@ -109,9 +99,7 @@ def test_what_is_no_published_group_stays(
     assert bucket.paths() == sorted(others)
 
 
-def test_a_push_that_goes_on_keeps_what_it_found(
-    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
-) -> None:
+def test_a_push_that_goes_on_keeps_what_it_found(bucket, tiny_store, killed):
     """It writes to it, so that it is no longer as old as it was when it was listed."""
     push(tiny_store, bucket.url, ONE)
     killed(tiny_store, bucket.url, TWO)
@@ -123,9 +111,7 @@ def test_a_push_that_goes_on_keeps_what_it_found(
     assert folders_of(bucket) >= {one.what.partition(",")[0] for one in found}
 
 
-def test_what_is_named_meanwhile_stays(
-    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
-) -> None:
+def test_what_is_named_meanwhile_stays(bucket, tiny_store, killed):
     push(tiny_store, bucket.url, ONE)
     killed(tiny_store, bucket.url, TWO)
     location = Location.of(bucket.url)
@@ -133,12 +119,10 @@ def test_what_is_named_meanwhile_stays(
     push(tiny_store, bucket.url, TWO)
     found = [replace(one, written=one.written + DAY) for one in found]  # whatever its age
     assert collect(location, found) == 0
-    assert list(problems(bucket.url)) == []
+    assert problems(bucket.url) == []
 
 
-def test_what_gc_removes_of_a_push_that_runs_is_said_and_sent_again(
-    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_gc_removes_of_a_running_push_is_said_and_sent_again(bucket, tiny_store, monkeypatch):
     """It may have listed a group just before the push wrote to it, or the push has taken a day."""
     push(tiny_store, bucket.url, ONE)
     add = pushing.add_to_index
@@ -154,7 +138,7 @@ def test_what_gc_removes_of_a_push_that_runs_is_said_and_sent_again(
             push(tiny_store, bucket.url)
     push(tiny_store, bucket.url, replace=True)
     assert folders_of(bucket) == named(bucket)
-    assert list(problems(bucket.url)) == []
+    assert problems(bucket.url) == []
 
 
 def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:

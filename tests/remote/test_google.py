@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Lock
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from obstore.store import GCSStore
 
 from clipsyn.remote.transport import Changed, Remote
-from tests.remote.server import listening
+from tests.remote.server import Handler, listening
 
 
 class Google:
@@ -36,8 +34,7 @@ class Google:
             return self.generation
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Answering(Handler):
     google: Google
 
     def do_GET(self) -> None:
@@ -66,15 +63,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def log_message(self, *arguments: Any) -> None:
-        """Nothing."""
-
 
 @pytest.fixture
 def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     """A bucket called lab, and the key to it as a service account has it."""
 
-    class Told(Handler):
+    class Told(Answering):
         google = Google()
 
     account = {
@@ -109,9 +103,7 @@ def test_an_object_is_replaced_if_it_is_the_one_that_was_read(google: Google) ->
     assert remote.get("index.json.gz")[0] == b"3"
 
 
-def test_a_write_between_the_look_and_the_write_is_seen(
-    google: Google, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_between_the_look_and_the_write_is_seen(google, monkeypatch):
     remote = Remote("gs://lab/clip")
     remote.put_if("index.json.gz", b"1", None)
     _, first = remote.get("index.json.gz")

@@ -12,20 +12,15 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any
-
-import pytest
 
 from clipsyn.remote.index import Index
 from clipsyn.store.features import FeatureStore
 from tests.kills import assert_sound, number_of_kills
 from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.copying import pull, push
-from tests.remote.server import Server
 
 KILLS = range(number_of_kills(5))
 CELLS = ("--backbones", "fake/one", "--perturb", "clean", "--split", "test")
@@ -71,24 +66,14 @@ def killers(requests: int) -> Iterator[Killer]:
         yield Killer(rng.randrange(1, requests), rng.choice([0, 0, rng.uniform(0, 0.02)]))
 
 
-@contextmanager
-def new_bucket(moto_port: int, name: str) -> Iterator[Bucket]:
-    with in_front_of(Bucket(name, moto_port)) as made:
-        yield made
-
-
-def test_push_killed(
-    moto_port: int, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with new_bucket(moto_port, "whole") as reference:
-        set_environment(monkeypatch, reference)
+def test_push_killed(moto_port, tiny_store, monkeypatch):
+    with in_front_of(Bucket("whole", moto_port), monkeypatch) as reference:
         push(tiny_store, reference.url, FILTERS)
         expected = {path: reference.read(path) for path in reference.paths()}
         requests = len(reference.requests)
     visible = 0
     for number, killer in enumerate(killers(requests)):
-        with new_bucket(moto_port, f"killed-{number}") as bucket:
-            set_environment(monkeypatch, bucket)
+        with in_front_of(Bucket(f"killed-{number}", moto_port), monkeypatch) as bucket:
             bucket.fault = killer.count
             killer.run("push", tiny_store.path, bucket.url, *CELLS)
             bucket.fault = lambda method, path: None
@@ -96,11 +81,6 @@ def test_push_killed(
             push(tiny_store, bucket.url, FILTERS)
             assert {path: bucket.read(path) for path in bucket.paths()} == expected
     assert visible < len(KILLS)  # or none was killed in the middle
-
-
-def set_environment(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
-    for name, value in bucket.environment().items():
-        monkeypatch.setenv(name, value)
 
 
 def check_published(bucket: Bucket) -> bool:
@@ -119,9 +99,7 @@ def check_published(bucket: Bucket) -> bool:
     return True
 
 
-def test_pull_killed(
-    tiny_store: FeatureStore, tmp_path: Path, fakes: Any, serve: Callable[..., Server]
-) -> None:
+def test_pull_killed(tiny_store, tmp_path, fakes, serve):
     push(tiny_store, tmp_path / "published", FILTERS)
     server = serve(tmp_path / "published")
     pull(server.url, tmp_path / "whole")

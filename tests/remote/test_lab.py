@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from tests.remote.bucket import Bucket, in_front_of
-from tests.remote.nginx import Nginx
+from tests.remote.nginx import serving
 from tests.test_docs import BLOCKS, SERVED, run_command
 
 PAGE = "lab.md"
@@ -22,18 +23,19 @@ WEB = "http://localhost:8080"
 @pytest.fixture
 def lab(moto_port: int, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The bucket of the page, and an environment with the keys to it."""
-    with in_front_of(Bucket("clip-lab", moto_port)) as made:
-        for name, value in made.environment().items():
-            monkeypatch.setenv(name, value)
+    with in_front_of(Bucket("clip-lab", moto_port), monkeypatch) as made:
         yield made
 
 
-def test_every_block_runs_and_leaves_what_the_page_says(
-    lab: Bucket, nginx: Nginx, slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def web(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("nginx"), tmp_path / "www") as url:
+        yield url
+
+
+def test_every_block_runs_and_leaves_what_the_page_says(lab, web, slurm, tmp_path, monkeypatch):
     assert PAGE in SERVED
     monkeypatch.chdir(tmp_path)
-    web = nginx.serving(tmp_path / "www")
     namespace: dict[str, Any] = {}
     blocks = [block for block in BLOCKS if block.page.name == PAGE]
     assert len(blocks) > 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import cell_rows, damage, debris
+from clipsyn.store.inventory import cell_rows
+from tests.kills import problems
 from tests.remote.publish import published, republish
 from tests.remote.server import Server
 
@@ -26,9 +26,7 @@ def folder(tiny_store: FeatureStore, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(
-    folder: Path, serve: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch
-) -> Server:
+def server(folder, serve, monkeypatch) -> Server:
     monkeypatch.setattr("clipsyn.remote.transport._PAUSE", 0)
     return serve(folder)
 
@@ -68,9 +66,7 @@ def with_imports(store: FeatureStore) -> None:
             cell.logits(np.eye(3)[rows])
 
 
-def test_cells_that_were_made_elsewhere_are_listed(
-    tiny_store: FeatureStore, tmp_path: Path
-) -> None:
+def test_cells_that_were_made_elsewhere_are_listed(tiny_store, tmp_path):
     with_imports(tiny_store)
     there = FeatureStore.open(published(tiny_store.path, tmp_path / "published"))
     rows, ours = cell_rows(there), cell_rows(tiny_store)
@@ -150,9 +146,7 @@ def test_nothing_can_be_written(tiny_store: FeatureStore, server: Server) -> Non
 
 
 @pytest.mark.parametrize("fault", ["503", "cut", "altered"])
-def test_a_fault_now_and_then_is_mended(
-    tiny_store: FeatureStore, server: Server, fault: str
-) -> None:
+def test_a_fault_now_and_then_is_mended(tiny_store, server, fault):
     seen: set[str] = set()
 
     def every_file_once(path: str) -> str | None:
@@ -198,9 +192,7 @@ def test_a_group_replaced_meanwhile_is_said(folder: Path, server: Server) -> Non
     assert len(again.cell(again.keys(split=["test"], perturbation=["clean"])[0]).embeddings()) == 20
 
 
-def test_what_was_damaged_in_the_cache_is_brought_again(
-    tiny_store: FeatureStore, server: Server, cache: Path
-) -> None:
+def test_what_was_damaged_in_the_cache_is_brought_again(tiny_store, server, cache):
     expected = FeatureStore.open(server.url).pool("toy", "test").logits
     for file in cache.glob("groups/*/*/c.*"):
         file.write_bytes(bytes(file.stat().st_size))
@@ -218,11 +210,6 @@ def test_a_cache_that_is_emptied_meanwhile_is_filled_again(server: Server, cache
 
 
 # verify
-
-
-def problems(store: FeatureStore) -> list[str]:
-    groups = store.places()
-    return [*debris(store, groups)] + [one for group in groups for one in damage(store, group)]
 
 
 def test_verify_reads_what_lies_at_the_url(server: Server, folder: Path) -> None:

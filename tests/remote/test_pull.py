@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage, debris
+from clipsyn.store.inventory import damage
 from clipsyn.store.merge import plan_merge
+from tests.kills import problems
 from tests.remote.copying import pull, push
 from tests.remote.publish import read_index, write_index
-from tests.remote.server import Server
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 FEATURES = "features/toy/test/clean/fake--one"
@@ -37,21 +36,12 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "pulled"
 
 
-def check_whole(path: Path) -> None:
-    store = FeatureStore.open(path)
-    groups = store.places()
-    assert list(debris(store, groups)) == []
-    assert [problem for group in groups for problem in damage(store, group, deep=True)] == []
-
-
-def test_everything_is_brought(
-    tiny_store: FeatureStore, place: Path, target: Path, fakes: Any
-) -> None:
+def test_everything_is_brought(tiny_store, place, target, fakes):
     (offer,) = pull(place, target).offers
     assert fakes.unlike(tiny_store.path, target) == []
     assert offer.size == sum(tiny_store.tree.size(tiny_store.at(*it)) for it in tiny_store.places())
     assert list((target / ".wip").iterdir()) == []
-    check_whole(target)
+    assert problems(target, deep=True) == []
 
 
 def test_a_selection_is_whole(place: Path, target: Path, fakes: Any) -> None:
@@ -60,12 +50,10 @@ def test_a_selection_is_whole(place: Path, target: Path, fakes: Any) -> None:
     keys = store.keys()
     assert keys == [fakes.key]
     assert store.pool("toy", "test").backbones == ("fake/one",)
-    check_whole(target)
+    assert problems(target, deep=True) == []
 
 
-def test_only_what_is_missing_travels(
-    place: Path, target: Path, serve: Callable[..., Server]
-) -> None:
+def test_only_what_is_missing_travels(place, target, serve):
     server = serve(place)
     pull(server.url, target, CELL)
     first = {path for path in server.paths() if path != "index.json.gz"}
@@ -97,9 +85,7 @@ def test_other_content_is_refused_with_the_field(place: Path, target: Path, fake
 
 
 @pytest.mark.parametrize("comes", ["extracted", "imported"])
-def test_a_name_stands_for_one_cell(
-    tiny_store: FeatureStore, tmp_path: Path, fakes: Any, comes: str
-) -> None:
+def test_a_name_stands_for_one_cell(tiny_store, tmp_path, fakes, comes):
     """Neither a pull nor a push puts an imported cell beside an extracted one of its name."""
     imports = fakes.fill(tmp_path / "imports", [fakes.Encoder("fake/three")])
     with imports.writer(imports.samples("toy", "test"), "fake/one") as cell:
@@ -115,9 +101,7 @@ def test_a_name_stands_for_one_cell(
     assert (fakes.contents(old.path), fakes.contents(tmp_path / "old")) == before
 
 
-def test_an_altered_file_never_becomes_visible(
-    place: Path, target: Path, serve: Callable[..., Server]
-) -> None:
+def test_an_altered_file_never_becomes_visible(place, target, serve):
     server = serve(place)
     server.fail("altered", "features/.*/image_embedding/c", times=100)
     with pytest.raises(DamagedStore):
@@ -127,7 +111,7 @@ def test_an_altered_file_never_becomes_visible(
     for group in groups_of(target):
         assert list(damage(FeatureStore.open(target), group)) == []
     pull(server.url, target)
-    check_whole(target)
+    assert problems(target, deep=True) == []
 
 
 def groups_of(path: Path) -> list[Any]:
@@ -163,9 +147,7 @@ def test_no_file_is_written_outside_the_store(place: Path, target: Path, name: s
     assert not (target / FEATURES).exists()
 
 
-def test_a_group_that_belongs_elsewhere_never_becomes_visible(
-    tiny_store: FeatureStore, place: Path, target: Path
-) -> None:
+def test_a_group_that_belongs_elsewhere_never_becomes_visible(tiny_store, place, target):
     other = tiny_store.path / "features/toy/test/clean/fake--two"
     hostile(place, "zarr.json", (other / "zarr.json").read_bytes())
     with pytest.raises(DamagedStore, match="belongs in"):
@@ -176,11 +158,9 @@ def test_a_group_that_belongs_elsewhere_never_becomes_visible(
 # Interrupted, and several at once
 
 
-def test_several_pull_the_same_at_once(
-    place: Path, target: Path, tiny_store: FeatureStore, fakes: Any
-) -> None:
+def test_several_pull_the_same_at_once(place, target, tiny_store, fakes):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: pull(place, target), range(4)))
     assert fakes.unlike(tiny_store.path, target) == []
     shutil.rmtree(target / ".wip")
-    check_whole(target)
+    assert problems(target, deep=True) == []

@@ -16,7 +16,7 @@ from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage, debris
+from tests.kills import flip, problems
 from tests.remote.copying import push
 from tests.remote.publish import read_index
 
@@ -73,9 +73,7 @@ def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
     assert set(found) == expected
 
 
-def test_index_and_manifests_come_after_what_they_name(
-    tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_index_and_manifests_come_after_what_they_name(tiny_store, place, monkeypatch):
     """At every moment all files of each manifest, and all manifests of the index, are there."""
     written: list[str] = []
     original = pushing.Remote.put
@@ -94,9 +92,7 @@ def test_index_and_manifests_come_after_what_they_name(
     assert all((place / group["place"][0]).exists() for group in index_of(place).values())
 
 
-def test_a_second_store_adds_to_it_and_what_is_there_stays(
-    tiny_store: FeatureStore, place: Path, tmp_path: Path, fakes: Any
-) -> None:
+def test_a_second_store_adds_to_it_and_what_is_there_stays(tiny_store, place, tmp_path, fakes):
     """Its samples and its cell of the same name differ in provenance alone."""
     push(tiny_store, place, CELL)
     before = published_files(place)
@@ -120,9 +116,7 @@ def other(tmp_path: Path, fakes: Any) -> FeatureStore:
     return fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
 
 
-def test_other_content_is_refused_with_the_field(
-    tiny_store: FeatureStore, other: FeatureStore, place: Path
-) -> None:
+def test_other_content_is_refused_with_the_field(tiny_store, other, place):
     push(tiny_store, place)
     before = published_files(place)
     with pytest.raises(StaleCell) as caught:
@@ -131,9 +125,7 @@ def test_other_content_is_refused_with_the_field(
     assert published_files(place) == before
 
 
-def test_replaced_content_makes_way(
-    tiny_store: FeatureStore, other: FeatureStore, place: Path
-) -> None:
+def test_replaced_content_makes_way(tiny_store, other, place):
     push(tiny_store, place)
     before = index_of(place)
     pushed = push(other, place, replace=True)
@@ -160,13 +152,6 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def flip(file: Path) -> None:
-    """Of the same size."""
-    data = bytearray(file.read_bytes())
-    data[7] ^= 1
-    file.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("who", "damaging"),
     [
@@ -176,9 +161,7 @@ def flip(file: Path) -> None:
         ("other", (cut, "valid/c.0")),
     ],
 )
-def test_replacing_mends_what_was_damaged(
-    tiny_store: FeatureStore, place: Path, fakes: Any, who: str, damaging: Any
-) -> None:
+def test_replacing_mends_what_was_damaged(tiny_store, place, fakes, who, damaging):
     """Also from a store whose cell is the same, but was made at another time."""
     push(tiny_store, place, CELL)
     before = published_files(place)
@@ -190,36 +173,26 @@ def test_replacing_mends_what_was_damaged(
     if who == "same":
         assert published_files(place) == before
     there = FeatureStore.open(place)
-    groups = there.places()
-    assert [
-        *debris(there, groups),
-        *(one for group in groups for one in damage(there, group)),
-    ] == []
+    assert problems(there) == []
     assert push(store, place, CELL).groups == []
 
 
 def test_a_flipped_bit_is_not_published(tiny_store: FeatureStore, place: Path) -> None:
     chunk = tiny_store.path / FEATURES / "image_embedding" / "c.1.0"
-    data = bytearray(chunk.read_bytes())
-    data[7] ^= 1
-    chunk.write_bytes(data)
+    flip(chunk)
     with pytest.raises(DamagedStore, match="does not match its checksum"):
         push(tiny_store, place)
     assert not (place / "index.json.gz").exists()
 
 
-def test_a_store_of_which_a_part_is_lost_is_not_published(
-    tiny_store: FeatureStore, place: Path
-) -> None:
+def test_a_store_of_which_a_part_is_lost_is_not_published(tiny_store, place):
     (tiny_store.path / FEATURES / "zarr.json").unlink()
     with pytest.raises(DamagedStore, match="is missing"):
         push(tiny_store, place)
     assert not place.exists()
 
 
-def test_a_group_replaced_while_it_is_sent_is_not_published(
-    tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_group_replaced_while_it_is_sent_is_not_published(tiny_store, place, monkeypatch):
     """Its manifest was made; then an array gets other values, as a corrected label does."""
     original = pushing.Remote.list
 
@@ -247,9 +220,7 @@ def test_http_is_for_readers(tiny_store: FeatureStore, url: str) -> None:
     assert "key" not in str(caught.value)
 
 
-def test_a_local_store_is_no_destination(
-    tiny_store: FeatureStore, other: FeatureStore, fakes: Any
-) -> None:
+def test_a_local_store_is_no_destination(tiny_store, other, fakes):
     before = fakes.contents(other.path)
     with pytest.raises(UsageError, match="`clipsyn pull`"):
         Push.plan(tiny_store, str(other.path), {}, replace=False)
@@ -259,14 +230,13 @@ def test_a_local_store_is_no_destination(
 # Interrupted
 
 
-def test_what_was_sent_is_found_again(
-    tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_sent_is_found_again(tiny_store, place, monkeypatch):
+    first: set[str] = set()
     sent: list[str] = []
     original: Callable[..., None] = pushing.Remote.put
 
     def put(self: Any, path: str, data: bytes) -> None:
-        if len(sent) == 20:
+        if len(sent) == 20 and not first:
             raise KeyboardInterrupt
         sent.append(path)
         original(self, path, data)
@@ -274,18 +244,12 @@ def test_what_was_sent_is_found_again(
     monkeypatch.setattr(pushing.Remote, "put", put)
     with pytest.raises(KeyboardInterrupt):
         push(tiny_store, place)
-    first = set(sent)
+    first |= set(sent)
+    sent.clear()
     assert not (place / "index.json.gz").exists()
-    again: list[str] = []
-
-    def put_again(self: Any, path: str, data: bytes) -> None:
-        again.append(path)
-        original(self, path, data)
-
-    monkeypatch.setattr(pushing.Remote, "put", put_again)
     push(tiny_store, place)
-    data = [path for path in again if not path.endswith("manifest.json")]  # these say: in use
+    data = [path for path in sent if not path.endswith("manifest.json")]  # these say: in use
     assert len(data) == len(set(data))
     assert not set(data) & first
     files = set(published_files(place)) - {"clipsyn.json", "index.json.gz"}
-    assert files == first | set(again)
+    assert files == first | set(sent)

@@ -24,9 +24,7 @@ def filled(bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path) -> Bucket:
     return bucket
 
 
-def test_no_bucket_is_a_sentence_without_secrets(
-    filled: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_bucket_is_a_sentence_without_secrets(filled, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
     with pytest.raises(StoreError, match="no such bucket") as error:
         FeatureStore.open("s3://no-such-bucket/x")

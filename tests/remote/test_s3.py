@@ -16,12 +16,12 @@ from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from tests.remote.bucket import Bucket
-from tests.remote.copying import Names, pull, push
+from tests.remote.copying import pull, push
+
+CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 
 
-def test_throttling_errors_and_lost_answers_are_overcome(
-    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
+def test_throttling_errors_and_lost_answers_are_overcome(bucket, tiny_store, tmp_path, fakes):
     bucket.fail_now_and_then(every=7)
     push(tiny_store, bucket.url)
     assert bucket.failed > 10
@@ -29,9 +29,7 @@ def test_throttling_errors_and_lost_answers_are_overcome(
     assert fakes.unlike(tiny_store.path, tmp_path / "back") == []
 
 
-def test_server_that_only_fails_is_an_error_and_nothing_is_visible(
-    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_only_fails_is_an_error_and_nothing_is_visible(bucket, tiny_store, monkeypatch):
     from clipsyn.remote import transport
 
     monkeypatch.setattr(transport, "_RETRIES", 1)
@@ -65,14 +63,11 @@ def check_consistent(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("ignored", [{"if-match"}, {"if-none-match"}])
-def test_a_bucket_that_heeds_no_conditions_is_refused(
-    bucket: Bucket, tiny_store: FeatureStore, ignored: set[str]
-) -> None:
+def test_a_bucket_that_heeds_no_conditions_is_refused(bucket, tiny_store, ignored):
     """Two who push would lose each other's cells there."""
     bucket.ignored = ignored
-    cell = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
     with pytest.raises(StoreError):
-        push(tiny_store, bucket.url, cell)
+        push(tiny_store, bucket.url, CELL)
     assert "index.json.gz" not in bucket.paths()
 
 
@@ -99,9 +94,7 @@ def other_content(path: Path, fakes: Any) -> FeatureStore:
     return fakes.fill(path, [fakes.Encoder(weights="other")], perturbations=["clean"])
 
 
-def test_publishers_of_different_cells_lose_nothing(
-    bucket: Bucket, tiny_store: FeatureStore
-) -> None:
+def test_publishers_of_different_cells_lose_nothing(bucket, tiny_store):
     parts = [
         {"backbone": [backbone], "perturbation": [perturbation], "split": [split]}
         for backbone in ("fake/one", "fake/two")
@@ -115,13 +108,10 @@ def test_publishers_of_different_cells_lose_nothing(
     check_consistent(bucket)
 
 
-def test_of_two_contents_under_one_name_the_first_stays(
-    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
+def test_of_two_contents_under_one_name_the_first_stays(bucket, tiny_store, tmp_path, fakes):
     other = other_content(tmp_path / "other", fakes)
-    cell: Names = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
     one, two = together(
-        [lambda: push(tiny_store, bucket.url, cell), lambda: push(other, bucket.url, cell)]
+        [lambda: push(tiny_store, bucket.url, CELL), lambda: push(other, bucket.url, CELL)]
     )
     assert {type(one), type(two)} == {Push, StaleCell}
     winner = tiny_store if isinstance(one, Push) else other
@@ -130,17 +120,14 @@ def test_of_two_contents_under_one_name_the_first_stays(
     assert fakes.unlike(winner.path / features, tmp_path / "back" / features) == []
 
 
-def test_of_two_that_replace_the_last_stays_whole(
-    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
-) -> None:
-    cell: Names = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
-    push(tiny_store, bucket.url, cell)
+def test_of_two_that_replace_the_last_stays_whole(bucket, tiny_store, tmp_path, fakes):
+    push(tiny_store, bucket.url, CELL)
     other = other_content(tmp_path / "other", fakes)
     for _ in range(3):
         together(
             [
-                lambda: push(other, bucket.url, cell, replace=True),
-                lambda: push(tiny_store, bucket.url, cell, replace=True),
+                lambda: push(other, bucket.url, CELL, replace=True),
+                lambda: push(tiny_store, bucket.url, CELL, replace=True),
             ]
         )
     pull(bucket.url, tmp_path / "back")
