@@ -1,18 +1,14 @@
 """The oracle of classes, from accuracies by class as their source writes them."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError
+from tests.pipelines.scripts import script
 
-PATH = Path(__file__).parents[2] / "pipelines" / "class_oracle.py"
-SPEC = importlib.util.spec_from_file_location("class_oracle", PATH)
-study = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(study)
+study = script("class_oracle")
 
 PERCENT = {  # by model and class
     "backboneRN50_pretrainedcc3m": {"cat": 10.0, "dog": 90.0, "bee": 20.0},

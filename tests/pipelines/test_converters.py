@@ -1,7 +1,5 @@
 """The scripts that make tables of what others have published, and the import of these."""
 
-import csv
-import importlib.util
 from itertools import product
 from pathlib import Path
 
@@ -14,27 +12,15 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.names import parse_perturbation
 from clipsyn.store.features import FeatureStore
+from tests.pipelines.scripts import script, write
 
 ROOT = Path(__file__).parents[2] / "pipelines"
 RESPONSES = ("subj", "Session", "trial", "rt", "object_response", "Category", "condition")
 PREDICTIONS = ("image", "response", "pred_label", "pred_conf")
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 people, shapes = script("model_vs_human"), script("vlm_shapebias")
 features = script("real_features")
-
-
-def write(path, header, *rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def answered(path, *rows):

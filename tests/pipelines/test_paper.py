@@ -146,25 +146,26 @@ class TestPlans:
         assert [by_name[name][0] for name in ("linear-probe", "few-shot", "cascade")] == [0, 0, 0]
 
 
-class TestRecipes:
-    def test_there_is_no_other(self) -> None:
-        assert {path.stem for path in FOLDER.glob("*.yaml")} == set(ORDER)
-        listed = re.findall(r"^\d+\. `([\w-]+)\.yaml`", README.read_text("utf-8"), re.M)
-        assert listed == [*ORDER]
+def test_recipes_there_is_no_other() -> None:
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(ORDER)
+    listed = re.findall(r"^\d+\. `([\w-]+)\.yaml`", README.read_text("utf-8"), re.M)
+    assert listed == [*ORDER]
 
-    @pytest.mark.parametrize("name", ORDER)
-    def test_they_share_a_store_and_each_extracts_what_it_reads(self, name: str) -> None:
-        recipe = read_recipe(FOLDER / f"{name}.yaml")
-        assert recipe.store == Path("runs/paper/store")
-        extractions = [stage for stage in recipe.stages if stage.stage == "extract"]
-        assert {stage.backbones for stage in extractions} == {("openai",)}
-        assert {split for stage in extractions for split in stage.splits} == {"train", "test"}
 
-    @pytest.mark.parametrize("name", ORDER)
-    def test_two_lines_make_a_recipe_of_the_zoo(self, name: str) -> None:
-        _, changed = on_the_zoo(name)
-        assert len(changed) == 2
-        assert "    backbones: &backbones [tiny-RN/zoo, tiny-ViT-16/zoo]" in changed
+@pytest.mark.parametrize("name", ORDER)
+def test_recipes_they_share_a_store_and_each_extracts_what_it_reads(name: str) -> None:
+    recipe = read_recipe(FOLDER / f"{name}.yaml")
+    assert recipe.store == Path("runs/paper/store")
+    extractions = [stage for stage in recipe.stages if stage.stage == "extract"]
+    assert {stage.backbones for stage in extractions} == {("openai",)}
+    assert {split for stage in extractions for split in stage.splits} == {"train", "test"}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_recipes_two_lines_make_a_recipe_of_the_zoo(name: str) -> None:
+    _, changed = on_the_zoo(name)
+    assert len(changed) == 2
+    assert "    backbones: &backbones [tiny-RN/zoo, tiny-ViT-16/zoo]" in changed
 
 
 def save_few(shipped: Path, folder: Path) -> None:
@@ -210,59 +211,61 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "paper"
 
 
-class TestOnTheZoo:
-    @pytest.mark.parametrize(
-        "output",
-        [
-            "zeroshot", "oracle", "diversity", "representation", "robustness", "cascade",
-            "zeroshot-simple",
-        ],
-    )  # fmt: skip
-    def test_each_analysis_has_numbers(self, zoo: Path, output: str) -> None:
+@pytest.mark.parametrize(
+    "output",
+    [
+        "zeroshot", "oracle", "diversity", "representation", "robustness", "cascade",
+        "zeroshot-simple",
+    ],
+)  # fmt: skip
+def test_on_the_zoo_each_analysis_has_numbers(zoo: Path, output: str) -> None:
+    frame = pl.read_parquet(zoo / f"{output}.parquet")
+    assert frame["value"].drop_nans().len() > 0
+    assert (zoo / f"{output}.csv").is_file()
+
+
+def test_on_the_zoo_ensembles_have_an_accuracy_on_every_head_and_prompt_set(zoo: Path) -> None:
+    def measured(output: str, column: str) -> set[Any]:
         frame = pl.read_parquet(zoo / f"{output}.parquet")
-        assert frame["value"].drop_nans().len() > 0
-        assert (zoo / f"{output}.csv").is_file()
+        return {*frame.filter(metric="acc1", ensemble="nlc")[column]}
 
-    def test_ensembles_have_an_accuracy_on_every_head_and_prompt_set(self, zoo: Path) -> None:
-        def measured(output: str, column: str) -> set[Any]:
-            frame = pl.read_parquet(zoo / f"{output}.parquet")
-            return {*frame.filter(metric="acc1", ensemble="nlc")[column]}
-
-        assert measured("zero-shot", "prompts") == {"own"}
-        assert measured("zero-shot-simple", "prompts") == {"simple"}
-        assert measured("linear-probe", "head") == {"linear-probe"}
-        assert measured("few-shot", "head") == {"zero-shot", "tip-adapter", "tip-adapter-f"}
-        assert len(measured("perturbed", "perturbation")) == 1 + 15 + 13
-
-    def test_a_second_run_computes_nothing(self, zoo: Path, monkeypatch: Any) -> None:
-        monkeypatch.chdir(zoo.parents[1])
-        recipe = read_recipe(Path(f"{ORDER[-1]}.yaml"))  # after which nothing changed the store
-        assert all(s.skipped for s in plan_recipe(recipe) if s.stage == "extract")
-        assert all(outcome.skipped for outcome in run_recipe(recipe, lambda *_: None))
+    assert measured("zero-shot", "prompts") == {"own"}
+    assert measured("zero-shot-simple", "prompts") == {"simple"}
+    assert measured("linear-probe", "head") == {"linear-probe"}
+    assert measured("few-shot", "head") == {"zero-shot", "tip-adapter", "tip-adapter-f"}
+    assert len(measured("perturbed", "perturbation")) == 1 + 15 + 13
 
 
-class TestReadme:
-    def test_costs_are_those_of_the_plans(self) -> None:
-        assert README.read_text("utf-8") == readme(), "run: python tests/pipelines/test_paper.py"
+def test_on_the_zoo_a_second_run_computes_nothing(zoo: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(zoo.parents[1])
+    recipe = read_recipe(Path(f"{ORDER[-1]}.yaml"))  # after which nothing changed the store
+    assert all(s.skipped for s in plan_recipe(recipe) if s.stage == "extract")
+    assert all(outcome.skipped for outcome in run_recipe(recipe, lambda *_: None))
 
-    def test_every_dataset_is_in_the_table_with_its_sizes(self) -> None:
-        text = README.read_text("utf-8")
-        for name in collections()["paper"]:
-            info = find_dataset(name)
-            (row,) = (line for line in text.splitlines() if line.startswith(f"| `{info.name}` |"))
-            assert f"| {info.splits['train'].n:,} / {info.splits['test'].n:,} |" in row, name
 
-    def test_its_commands_exist(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "runs" / "paper").mkdir(parents=True)  # as the recipe leaves it
-        monkeypatch.chdir(tmp_path)
-        blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
-        lines = [line for block in blocks for line in block.splitlines()]
-        commands = [
-            shlex.split(line, comments=True)[1:] for line in lines if line.startswith("clipsyn ")
-        ]
-        assert commands
-        for name, *words in commands:
-            main.commands[name].make_context(name, words)
+def test_readme_costs_are_those_of_the_plans() -> None:
+    assert README.read_text("utf-8") == readme(), "run: python tests/pipelines/test_paper.py"
+
+
+def test_readme_every_dataset_is_in_the_table_with_its_sizes() -> None:
+    text = README.read_text("utf-8")
+    for name in collections()["paper"]:
+        info = find_dataset(name)
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{info.name}` |"))
+        assert f"| {info.splits['train'].n:,} / {info.splits['test'].n:,} |" in row, name
+
+
+def test_readme_its_commands_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "paper").mkdir(parents=True)  # as the recipe leaves it
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [
+        shlex.split(line, comments=True)[1:] for line in lines if line.startswith("clipsyn ")
+    ]
+    assert commands
+    for name, *words in commands:
+        main.commands[name].make_context(name, words)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ CLIPSYN_REAL names the folder that docs/real.md calls runs/real/data.
 """
 
 import csv
-import importlib.util
 import os
 import random
 import re
@@ -20,6 +19,7 @@ import pytest
 from clipsyn.run.recipe import read_recipe
 from clipsyn.run.stages import run_recipe
 from clipsyn.store.features import FeatureStore
+from tests.pipelines.scripts import script, write
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"clip": "ViT-B-32", "clip-16": "ViT-B-16", "clip-14": "ViT-L-14"}
@@ -28,21 +28,9 @@ SHOWN = ("sketch", "stylized", "cue-conflict")  # on the first screen of README
 FOLDER = os.environ.get("CLIPSYN_REAL")
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "pipelines" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 PEOPLE, SHAPES = script("model_vs_human"), script("vlm_shapebias")
 RECIPE = read_recipe(ROOT / "pipelines" / "real.yaml")
 MODELS = next(stage.names for stage in RECIPE.stages if stage.dataset == "shape-bias")
-
-
-def write(path, header, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def make_up(folder):
@@ -74,7 +62,7 @@ def make_up(folder):
                 for truth in [PEOPLE.CLASSES[n % 16]]
                 for image in [f"{n:04d}_x_dnn_{condition}_{n}.png"]
             ]
-            write(people / f"{experiment}_{subject}_session-1.csv", header, rows)
+            write(people / f"{experiment}_{subject}_session-1.csv", header, *rows)
     images = [
         f"{a}{n}-{b}{n}" for n, (a, b) in enumerate(list(combinations(PEOPLE.CLASSES, 2))[:64])
     ]
@@ -83,7 +71,7 @@ def make_up(folder):
             said = [answer(image.split("-")[0].rstrip("0123456789")) for image in images]
             rows = [[i, a, a, generator.uniform(0.1, 1)] for i, a in zip(images, said, strict=True)]
             header = ["image", "response", "pred_label", "pred_conf"]
-            write(shapes / f"{model}_{prompts}.csv", header, rows)
+            write(shapes / f"{model}_{prompts}.csv", header, *rows)
 
 
 @pytest.fixture(scope="module", params=["made up", "real"])

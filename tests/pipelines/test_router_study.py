@@ -1,19 +1,15 @@
 """The paired comparison of docs/router.md: what it counts as won, lost and level."""
 
-import importlib.util
 import re
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clipsyn.methods.pool import Pool
+from tests.pipelines.scripts import FOLDER, script
 
-PATH = Path(__file__).parents[2] / "pipelines" / "router_study.py"
-SPEC = importlib.util.spec_from_file_location("router_study", PATH)
-study = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(study)
+study = script("router_study")
 
 
 @pytest.fixture
@@ -105,7 +101,7 @@ def test_the_setting_is_the_one_with_the_lowest_loss_of_held_out_samples():
 
 
 def test_numbers_in_the_sentences_of_the_page_are_in_its_tables():
-    page = (PATH.parents[1] / "docs" / "router.md").read_text(encoding="utf-8")
+    page = (FOLDER.parent / "docs" / "router.md").read_text(encoding="utf-8")
     tables = "\n".join(line for line in page.splitlines() if line.startswith("|"))
     said = re.findall(r"\d+\.\d+", page[: page.index("## How it works")])
     assert len(said) >= 8

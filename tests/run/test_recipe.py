@@ -44,185 +44,190 @@ def complaint(path: Path) -> str:
     return message.partition(str(path))[2].removeprefix(": ")
 
 
-class TestReading:
-    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-    def test_ours(self, path: Path) -> None:
-        recipe = read_recipe(path)
-        assert recipe.description
-        assert not recipe.store.is_absolute()
-
-    @pytest.mark.parametrize("name", shipped_recipes())
-    def test_ours_by_name_write_below_runs_alone(self, name: str) -> None:
-        """Whoever installed a wheel has no docs/ whose tables could be renewed."""
-        recipe, of_file = find_recipe(name), read_recipe(ROOT / "pipelines" / f"{name}.yaml")
-        written = [recipe.store, *(s.output for s in recipe.stages if hasattr(s, "output"))]
-        assert {path.parts[:2] for path in written} == {("runs", name.partition("/")[0])}
-        assert {getattr(stage, "document", None) for stage in recipe.stages} == {None}
-        fields = [vars(stage) | {"document": None} for stage in recipe.stages]
-        assert fields == [vars(stage) | {"document": None} for stage in of_file.stages]
-
-    @pytest.mark.parametrize(
-        ("stages", "said"),
-        [
-            ([{"stage": "extrakt"}], "stage 1: unknown stage 'extrakt', write stage: extract or"),
-            ([EXTRACT, {"datasets": ["x"]}], "stage 2: write stage: extract or"),
-            (["extract"], "stage 1: write stage: extract or"),
-            ([{"stage": "extract"}], "stage 1 (extract): datasets is missing"),
-            (
-                [{"stage": "representation", "output": "x", "seed": -1}],
-                "stage 1 (representation): seed is a whole number of at least 0, not -1",
-            ),
-            (
-                [{"stage": "cascade", "output": "x", "order": "cheapest"}],
-                "stage 1 (cascade): unknown order 'cheapest': did you mean cost?",
-            ),
-            (
-                [EXTRACT | {"split": ["train"]}],
-                "stage 1 (extract): unknown field 'split': did you mean",
-            ),
-            (
-                [EXTRACT | {"datasets": [["x"]]}],
-                "stage 1 (extract): datasets is texts, not",
-            ),
-            *((wrong, "stages is no list") for wrong in ([], "extract", EXTRACT, None)),
-        ],
-    )
-    def test_a_wrong_stage_is_named(self, write: Any, stages: Any, said: str) -> None:
-        assert complaint(write({"store": "s", "stages": stages})).startswith(said)
-
-    def test_a_wrong_field_of_the_recipe(self, write: Any) -> None:
-        assert complaint(write({"store": "s"})) == "stages is missing"
-        assert complaint(write({"stages": [ZEROSHOT]})) == "store is missing"
-        said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
-        assert said == "unknown field 'descripton': did you mean description?"
-
-    def test_not_yaml(self, write: Any) -> None:
-        said = complaint(write("store: s\nstages: [\n"))
-        assert "is not YAML" in said
-        assert "line 3" in said
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_reading_ours(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.description
+    assert not recipe.store.is_absolute()
 
 
-class TestRunning:
-    @pytest.fixture
-    def recipe(self, tmp_path, write_images, fakes, monkeypatch):
-        """Two backbones over two classes of photos; the backbones are fakes, all else is not."""
-
-        def load(backbone: Any, **_: object) -> Any:
-            return fakes.Encoder(backbone.name)
-
-        monkeypatch.setattr("clipsyn.extract.openclip.load_encoder", load)
-        extract = {
-            "stage": "extract",
-            "datasets": [str(write_images())],
-            "backbones": ["fake/one,fake/two"],
-        }
-        zeroshot = {"stage": "zeroshot", "output": str(tmp_path / "tables" / "zero.shot")}
-        return Recipe.of({"store": tmp_path / "store", "stages": [extract, zeroshot]})
-
-    @staticmethod
-    def changed(recipe: Recipe, number: int, **fields: Any) -> Recipe:
-        stages = [*recipe.stages]
-        stages[number] = stages[number].replaced(**fields)
-        return Recipe(recipe.store, stages)
-
-    @staticmethod
-    def run(recipe: Recipe) -> list[Outcome]:
-        return run_recipe(recipe, lambda _number, _name: None)
-
-    def test_the_second_time_all_is_there(self, recipe: Recipe, tmp_path: Path) -> None:
-        announced: list[tuple[int, str]] = []
-        first = run_recipe(recipe, lambda number, name: announced.append((number, name)))
-        assert announced == [(1, "extract"), (2, "zeroshot")]
-        assert [outcome.skipped for outcome in first] == [False, False]
-        assert first[0].did == "2 of 2 cells made"
-        files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
-        second = self.run(recipe)
-        assert [outcome.skipped for outcome in second] == [True, True]
-        assert second[1].report == first[1].report
-        assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == files
-
-    def test_what_was_removed_or_is_not_trusted_is_made_again(self, recipe, tmp_path):
-        self.run(recipe)
-        for suffix in (".csv", ".parquet", ".made-from"):
-            (tmp_path / "tables" / f"zero.shot{suffix}").unlink()
-            assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
-        (tmp_path / "tables" / "zero.shot.made-from").write_text("other")
-        assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
-        assert [outcome.skipped for outcome in self.run(recipe)] == [True, True]
-
-    def test_a_cell_more(self, recipe: Recipe) -> None:
-        self.run(recipe)
-        first, second = self.run(self.changed(recipe, 0, perturbations=["clean", "jpeg:3"]))
-        assert (first.skipped, first.did) == (False, "2 of 4 cells made")
-        assert not second.skipped
-        assert "jpeg-3" in second.report
-
-    def test_corrected_labels(self, recipe: Recipe, tmp_path: Path) -> None:
-        """They leave every cell as it is, and change what is right."""
-        manifest = tmp_path / "photos.csv"
-        files = [f"photos/{name}/{row}.png" for name in ("cat", "dog") for row in range(4)]
-
-        def label(labels: str) -> None:
-            rows = [f"{file},{label}" for file, label in zip(files, labels, strict=True)]
-            manifest.write_text("\n".join(["path,label", *rows]))
-
-        label("00001111")
-        recipe = self.changed(recipe, 0, datasets=[str(manifest)])
-        self.run(recipe)
-        label("01011111")
-        first, second = self.run(recipe)
-        assert (first.skipped, first.did) == (False, "labels or class names corrected")
-        assert not second.skipped
-        store = FeatureStore.open(recipe.store)
-        predicted = [
-            store.cell(key).predictions("simple") for key in store.keys(dataset=["photos"])
-        ]
-        expected = {(p == [0, 1, 0, 1, 1, 1, 1, 1]).mean() for p in predicted}
-        frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
-        ours = frame.filter(ensemble="single", metric="acc1")
-        assert set(ours["value"]) == expected
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_reading_ours_by_name_write_below_runs_alone(name: str) -> None:
+    """Whoever installed a wheel has no docs/ whose tables could be renewed."""
+    recipe, of_file = find_recipe(name), read_recipe(ROOT / "pipelines" / f"{name}.yaml")
+    written = [recipe.store, *(s.output for s in recipe.stages if hasattr(s, "output"))]
+    assert {path.parts[:2] for path in written} == {("runs", name.partition("/")[0])}
+    assert {getattr(stage, "document", None) for stage in recipe.stages} == {None}
+    fields = [vars(stage) | {"document": None} for stage in recipe.stages]
+    assert fields == [vars(stage) | {"document": None} for stage in of_file.stages]
 
 
-class TestImport:
-    """A miniature of what pipelines/real.yaml imports."""
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([{"stage": "extrakt"}], "stage 1: unknown stage 'extrakt', write stage: extract or"),
+        ([EXTRACT, {"datasets": ["x"]}], "stage 2: write stage: extract or"),
+        (["extract"], "stage 1: write stage: extract or"),
+        ([{"stage": "extract"}], "stage 1 (extract): datasets is missing"),
+        (
+            [{"stage": "representation", "output": "x", "seed": -1}],
+            "stage 1 (representation): seed is a whole number of at least 0, not -1",
+        ),
+        (
+            [{"stage": "cascade", "output": "x", "order": "cheapest"}],
+            "stage 1 (cascade): unknown order 'cheapest': did you mean cost?",
+        ),
+        (
+            [EXTRACT | {"split": ["train"]}],
+            "stage 1 (extract): unknown field 'split': did you mean",
+        ),
+        (
+            [EXTRACT | {"datasets": [["x"]]}],
+            "stage 1 (extract): datasets is texts, not",
+        ),
+        *((wrong, "stages is no list") for wrong in ([], "extract", EXTRACT, None)),
+    ],
+)
+def test_reading_a_wrong_stage_is_named(write: Any, stages: Any, said: str) -> None:
+    assert complaint(write({"store": "s", "stages": stages})).startswith(said)
 
-    @pytest.fixture
-    def recipe(self, tmp_path: Path) -> Recipe:
-        rows = [
-            f"{n},clip,{'cat' if n % 3 else 'dog'},cat,{severity}"
-            for n, severity in enumerate((0, 1) * 4)
-        ]
-        (tmp_path / "colour.csv").write_text("\n".join(["id,model,label,pred,severity", *rows]))
-        stages = [
-            {
-                "stage": "import",
-                "files": [tmp_path / "colour.csv"],
-                "dataset": "colour",
-                "perturbation": "grayscale",
-                "names": {"clip": "ViT-B-32"},
-            },
-            {
-                "stage": "zeroshot",
-                "pooled": True,
-                "summary": True,
-                "output": tmp_path / "accuracy",
-                "document": tmp_path / "page.md",
-                "section": "people",
-            },
-        ]
-        mark = "<!-- clipsyn: people: accuracy -->\n<!-- clipsyn end -->\n"
-        (tmp_path / "page.md").write_text(mark)
-        return Recipe.of({"store": tmp_path / "store", "stages": stages})
 
-    def test_fills_the_store_and_is_skipped_then(self, recipe: Recipe, tmp_path: Path) -> None:
-        first, second = (run_recipe(recipe, lambda *_: None) for _ in range(2))
-        assert [outcome.skipped for outcome in first] == [False, False]
-        assert first[0].did == "2 of 2 cells imported"
-        assert [outcome.skipped for outcome in second] == [True, True]
-        assert "62.5" in (tmp_path / "page.md").read_text()
-        frame = pl.read_parquet(tmp_path / "accuracy.parquet")
-        assert {*frame["dataset"]} == {"colour"}
-        assert "ViT-B-32" in backbones(frame)
+def test_reading_a_wrong_field_of_the_recipe(write: Any) -> None:
+    assert complaint(write({"store": "s"})) == "stages is missing"
+    assert complaint(write({"stages": [ZEROSHOT]})) == "store is missing"
+    said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
+    assert said == "unknown field 'descripton': did you mean description?"
+
+
+def test_reading_not_yaml(write: Any) -> None:
+    said = complaint(write("store: s\nstages: [\n"))
+    assert "is not YAML" in said
+    assert "line 3" in said
+
+
+@pytest.fixture
+def recipe(tmp_path, write_images, fakes, monkeypatch):
+    """Two backbones over two classes of photos; the backbones are fakes, all else is not."""
+
+    def load(backbone: Any, **_: object) -> Any:
+        return fakes.Encoder(backbone.name)
+
+    monkeypatch.setattr("clipsyn.extract.openclip.load_encoder", load)
+    extract = {
+        "stage": "extract",
+        "datasets": [str(write_images())],
+        "backbones": ["fake/one,fake/two"],
+    }
+    zeroshot = {"stage": "zeroshot", "output": str(tmp_path / "tables" / "zero.shot")}
+    return Recipe.of({"store": tmp_path / "store", "stages": [extract, zeroshot]})
+
+
+def changed(recipe: Recipe, number: int, **fields: Any) -> Recipe:
+    stages = [*recipe.stages]
+    stages[number] = stages[number].replaced(**fields)
+    return Recipe(recipe.store, stages)
+
+
+def run(recipe: Recipe) -> list[Outcome]:
+    return run_recipe(recipe, lambda _number, _name: None)
+
+
+def test_running_the_second_time_all_is_there(recipe: Recipe, tmp_path: Path) -> None:
+    announced: list[tuple[int, str]] = []
+    first = run_recipe(recipe, lambda number, name: announced.append((number, name)))
+    assert announced == [(1, "extract"), (2, "zeroshot")]
+    assert [outcome.skipped for outcome in first] == [False, False]
+    assert first[0].did == "2 of 2 cells made"
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
+    second = run(recipe)
+    assert [outcome.skipped for outcome in second] == [True, True]
+    assert second[1].report == first[1].report
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == files
+
+
+def test_running_what_was_removed_or_is_not_trusted_is_made_again(recipe, tmp_path):
+    run(recipe)
+    for suffix in (".csv", ".parquet", ".made-from"):
+        (tmp_path / "tables" / f"zero.shot{suffix}").unlink()
+        assert [outcome.skipped for outcome in run(recipe)] == [True, False]
+    (tmp_path / "tables" / "zero.shot.made-from").write_text("other")
+    assert [outcome.skipped for outcome in run(recipe)] == [True, False]
+    assert [outcome.skipped for outcome in run(recipe)] == [True, True]
+
+
+def test_running_a_cell_more(recipe: Recipe) -> None:
+    run(recipe)
+    first, second = run(changed(recipe, 0, perturbations=["clean", "jpeg:3"]))
+    assert (first.skipped, first.did) == (False, "2 of 4 cells made")
+    assert not second.skipped
+    assert "jpeg-3" in second.report
+
+
+def test_running_corrected_labels(recipe: Recipe, tmp_path: Path) -> None:
+    """They leave every cell as it is, and change what is right."""
+    manifest = tmp_path / "photos.csv"
+    files = [f"photos/{name}/{row}.png" for name in ("cat", "dog") for row in range(4)]
+
+    def label(labels: str) -> None:
+        rows = [f"{file},{label}" for file, label in zip(files, labels, strict=True)]
+        manifest.write_text("\n".join(["path,label", *rows]))
+
+    label("00001111")
+    recipe = changed(recipe, 0, datasets=[str(manifest)])
+    run(recipe)
+    label("01011111")
+    first, second = run(recipe)
+    assert (first.skipped, first.did) == (False, "labels or class names corrected")
+    assert not second.skipped
+    store = FeatureStore.open(recipe.store)
+    predicted = [store.cell(key).predictions("simple") for key in store.keys(dataset=["photos"])]
+    expected = {(p == [0, 1, 0, 1, 1, 1, 1, 1]).mean() for p in predicted}
+    frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
+    ours = frame.filter(ensemble="single", metric="acc1")
+    assert set(ours["value"]) == expected
+
+
+# A miniature of what pipelines/real.yaml imports.
+
+
+@pytest.fixture
+def imports(tmp_path: Path) -> Recipe:
+    rows = [
+        f"{n},clip,{'cat' if n % 3 else 'dog'},cat,{severity}"
+        for n, severity in enumerate((0, 1) * 4)
+    ]
+    (tmp_path / "colour.csv").write_text("\n".join(["id,model,label,pred,severity", *rows]))
+    stages = [
+        {
+            "stage": "import",
+            "files": [tmp_path / "colour.csv"],
+            "dataset": "colour",
+            "perturbation": "grayscale",
+            "names": {"clip": "ViT-B-32"},
+        },
+        {
+            "stage": "zeroshot",
+            "pooled": True,
+            "summary": True,
+            "output": tmp_path / "accuracy",
+            "document": tmp_path / "page.md",
+            "section": "people",
+        },
+    ]
+    mark = "<!-- clipsyn: people: accuracy -->\n<!-- clipsyn end -->\n"
+    (tmp_path / "page.md").write_text(mark)
+    return Recipe.of({"store": tmp_path / "store", "stages": stages})
+
+
+def test_import_fills_the_store_and_is_skipped_then(imports: Recipe, tmp_path: Path) -> None:
+    first, second = (run_recipe(imports, lambda *_: None) for _ in range(2))
+    assert [outcome.skipped for outcome in first] == [False, False]
+    assert first[0].did == "2 of 2 cells imported"
+    assert [outcome.skipped for outcome in second] == [True, True]
+    assert "62.5" in (tmp_path / "page.md").read_text()
+    frame = pl.read_parquet(tmp_path / "accuracy.parquet")
+    assert {*frame["dataset"]} == {"colour"}
+    assert "ViT-B-32" in backbones(frame)
 
 
 # What a recipe would do: later stages know what earlier ones make

@@ -77,25 +77,21 @@ class TestEveryAnalysis:
 
 
 @pytest.mark.parametrize("name", ["diversity", "robustness"])
-class TestResultsBesideTheStore:
-    def test_when_they_change_it_is_measured_again(self, name, store, tmp_path):
-        evaluate = {
-            "stage": "evaluate",
-            "ensembles": ["super-learner"],
-            "perturbations": ["clean", "jpeg-3"],
-            "shots": [1],
-            "seeds": 1,
-            "output": tmp_path / "results",
-        }
-        stage = settings(name) | {
-            "output": tmp_path / "o",
-            "results": tmp_path / "results.parquet",
-            "shots": 1,
-        }
-        assert [one.skipped for one in run(store, evaluate, stage)] == [False, False]
-        assert [one.skipped for one in run(store, evaluate, stage)] == [True, True]
-        more = evaluate | {"ensembles": ["super-learner", "c-log-avg"]}
-        assert [one.skipped for one in run(store, more, stage)] == [False, False]
+def test_when_results_beside_the_store_change_it_is_measured_again(name, store, tmp_path):
+    evaluate = {
+        "stage": "evaluate",
+        "ensembles": ["super-learner"],
+        "perturbations": ["clean", "jpeg-3"],
+        "shots": [1],
+        "seeds": 1,
+        "output": tmp_path / "results",
+    }
+    results = tmp_path / "results.parquet"
+    stage = settings(name) | {"output": tmp_path / "o", "results": results, "shots": 1}
+    assert [one.skipped for one in run(store, evaluate, stage)] == [False, False]
+    assert [one.skipped for one in run(store, evaluate, stage)] == [True, True]
+    more = evaluate | {"ensembles": ["super-learner", "c-log-avg"]}
+    assert [one.skipped for one in run(store, more, stage)] == [False, False]
 
 
 def test_an_evaluation_that_lacks_predictions_alone_is_not_skipped(store, tmp_path):

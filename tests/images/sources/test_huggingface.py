@@ -112,7 +112,6 @@ def test_what_is_damaged_is_said(keep: int, png: Png, tmp_path: Path):
 
 HOSTILE_COLUMNS = {
     "labels beyond": {"label": pl.Series([0, 2**32 + 1], dtype=pl.Int64)},
-    "labels of 2e9": {"label": pl.Series([0, 2_000_000_000], dtype=pl.Int64)},
     "unsigned labels": {"label": pl.Series([0, 2**64 - 1], dtype=pl.UInt64)},
     "negative labels": {"label": [0, -7]},
     "labels of lists": {"label": [[0], [1]]},

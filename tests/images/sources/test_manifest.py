@@ -121,9 +121,7 @@ def test_parquet(labels: list[Any], write_images: WriteImages) -> None:
         (("path,id", "1.png,a", "2.png,"), ""),
         (("path,label",), ""),
         (("path,label", "1.png,0", "2.png,65534"), ""),  # the most is 65533
-        (("path,label", "1.png,0", "2.png,2000000000"), ""),
         (("path,label", "1.png,4294967297"), ""),
-        (("path,label", "1.png,1764363948123456789"), ""),  # a time
         (("path,label", "1.png,99999999999999999999999"), "a\nb"),
         (("path,label", "1.png,0"), "\n".join(map(str, range(65_535)))),
     ],

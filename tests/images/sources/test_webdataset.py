@@ -120,7 +120,6 @@ def test_a_tar_cut_after_it_was_indexed(shards: list[Members], write_tars: Write
         ([("a.png", b"1"), ("a.cls", b"cat")], "'a.cls' holds 'cat' instead of a class index"),
         ([("a.png", b"1"), ("a.cls", b"2")], "label 2 of sample 'a' is beyond the 2 class names"),
         ([("a.png", b"1"), ("a.cls", b"-4")], "label -4"),
-        ([("a.png", b"1"), ("a.cls", b"2000000000")], "label 2000000000"),
         ([("a.png", b"1"), ("a.cls", b"4294967297")], "label 4294967297"),
         ([("a.png", b"1"), ("a.cls", b"9" * 30)], "label 9999"),
         ([("a.png", b"1"), ("a.cls", b"0" * 5000 + b"x")], None),
@@ -173,9 +172,6 @@ HOSTILE = {
     "links alone": lambda png: (
         member("a.png", type=b"1", linkname="/etc/passwd")
         + member("b.png", type=b"2", linkname="/etc/passwd")
-    ),
-    "devices and pipes alone": lambda png: b"".join(
-        member(f"{kind}.png", type=f"{kind}".encode()) for kind in (3, 4, 6)
     ),
     "compressed": lambda png: gzip.compress(member("a.png", png) + END),
 }
