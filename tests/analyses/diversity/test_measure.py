@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -17,55 +15,18 @@ from sklearn.metrics import cohen_kappa_score
 from clipsyn.analyses.diversity import diversity
 from clipsyn.analyses.diversity import measure as module
 from clipsyn.analyses.diversity.measure import PAIRWISE
-from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.samples import SampleTable
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
-SIX = tuple(f"class {c}" for c in range(6))
-
-
-class Stub:
-    """What `Predicted` asks of a store."""
-
-    path = Path("stub")
-
-    def __init__(self, predictions: dict[str, np.ndarray]) -> None:
-        self.by_backbone = predictions
-
-    def cell(self, key: FeatureKey) -> SimpleNamespace:
-        return SimpleNamespace(
-            predictions=lambda _: self.by_backbone[key.backbone],
-            fingerprint=lambda _: f"of {key.backbone}",
-        )
-
-
-def group(predictions, labels, names, dataset="toy") -> Predicted:
-    """Clean images without a store. None is no prediction, and no label."""
-    rows = [[NO_PREDICTION if p is None else p for p in row] for row in predictions]
-    store = Stub(dict(zip(names, np.array(rows, np.uint16), strict=True)))
-    truth = np.array([-1 if label is None else label for label in labels], np.int32)
-    ids, content = tuple(map(str, range(len(truth)))), np.zeros((len(truth), 32), np.uint8)
-    samples = SampleTable(dataset, "test", ids, truth, content, SIX)
-    keys = tuple(FeatureKey(dataset, "test", "clean", name) for name in names)
-    return Predicted(store, samples, keys, "own")
 
 
 @pytest.fixture
-def given(monkeypatch):
+def given(give, one_hot):
     """Function (predictions of each backbone, labels) -> what `diversity` makes of this group."""
-
-    def give(predictions, labels) -> pl.DataFrame:
-        predicted = group(predictions, labels, "abcde"[: len(predictions)])
-        monkeypatch.setattr("clipsyn.evaluation.results.data.with_data", lambda _, frame: frame)
-        monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([predicted]))
-        return diversity(predicted.store)
-
-    return give
+    return lambda predictions, labels: diversity(give(module, one_hot(predictions, 6), labels))
 
 
 def one(frame: pl.DataFrame, metric: str, backbones: Sequence[str], **where) -> dict:
@@ -73,21 +34,6 @@ def one(frame: pl.DataFrame, metric: str, backbones: Sequence[str], **where) -> 
     rows = frame.filter(metric=metric, **where).to_dicts()
     (row,) = (row for row in rows if row["backbones"] == list(backbones))
     return row
-
-
-@pytest.fixture(scope="module")
-def birds(fakes, tmp_path_factory) -> FeatureStore:
-    """Three backbones of different weights, two undecodable birds, clean and jpeg-3."""
-
-    class Varied(fakes.Encoder):
-        def encode_images(self, pixels):
-            return super().encode_images(pixels.astype(int) - 127)
-
-    path = tmp_path_factory.mktemp("diversity") / "store"
-    encoders = [Varied(name) for name in BACKBONES]
-    bad = {3: "truncated", 41: "empty file"}
-    source = fakes.Source("birds", count=90, class_names=SIX, bad=bad)
-    return fakes.fill(path, encoders, [source], ("clean", "jpeg:3"), max_bad=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +53,7 @@ def counted(store: FeatureStore, dataset: str, perturbation: str) -> np.ndarray:
 def test_four_images_by_hand(given):
     """Right: a on 0, 1, 2; b on 0, 1, 3; c on 3. Two more images have no label, no prediction."""
     frame = given(
-        [[0, 1, 2, 0, 0, 2], [0, 1, 1, 3, 0, 2], [3, 2, 1, 3, 0, None]], [0, 1, 2, 3, None, 2]
+        [[0, 1, 2, 0, 0, 2], [0, 1, 1, 3, 0, 2], [3, 2, 1, 3, 0, None]], [0, 1, 2, 3, -1, 2]
     )
     assert set(frame["n"]) == {4}
     for metric, pairs in {
@@ -194,7 +140,7 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     path = tmp_path / "results.parquet"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [
-        fakes.Source(f"set{number}", split, count=20 + 7 * number, class_names=SIX[:4])
+        fakes.Source(f"set{number}", split, count=20 + 7 * number, class_names=tuple("abcd"))
         for number in range(3)
         for split in ("train", "test")
     ]

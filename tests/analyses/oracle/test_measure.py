@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from itertools import compress
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -15,72 +15,17 @@ import pytest
 from clipsyn.analyses.oracle import OracleSettings, oracle
 from clipsyn.analyses.oracle import measure as module
 from clipsyn.analyses.oracle.measure import sample_table
-from clipsyn.analyses.predicted import Predicted
 from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.samples import SampleTable
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 SIX = tuple(f"class {c}" for c in range(6))
 
 
-class Stub:
-    """What `Predicted` asks of a store, from logits (backbone, sample, class)."""
-
-    chunk_rows = 3
-
-    def __init__(self, logits: np.ndarray, names: tuple[str, ...]) -> None:
-        self.logits_of = dict(zip(names, logits.astype(np.float32), strict=True))
-        self.read: list[range] = []
-
-    def cell(self, key: FeatureKey) -> SimpleNamespace:
-        logits = self.logits_of[key.backbone]
-        missing = np.isnan(logits).any(axis=1)
-        predicted = np.where(missing, NO_PREDICTION, np.nan_to_num(logits).argmax(1))
-
-        def read(prompts: str, rows: range) -> np.ndarray:
-            self.read.append(rows)
-            return logits[rows.start : rows.stop]
-
-        return SimpleNamespace(
-            predictions=lambda _: predicted.astype(np.uint16),
-            logits=read,
-            fingerprint=lambda _: f"of {key.backbone}",
-        )
-
-
 @pytest.fixture
-def given(monkeypatch):
-    """Function (logits, labels): the store has this one group; returns its stub."""
-
-    def give(logits, labels, names=("a", "b", "c")) -> Stub:
-        array, truth = np.asarray(logits, float), np.asarray(labels, np.int32)
-        names = names[: len(array)]
-        store = Stub(array, names)
-        content = np.zeros((len(truth), 32), np.uint8)
-        ids = tuple(f"im{row}" for row in range(len(truth)))
-        classes = tuple(f"class {c}" for c in range(array.shape[2]))
-        samples = SampleTable("toy", "test", ids, truth, content, classes)
-        keys = tuple(FeatureKey("toy", "test", "clean", name) for name in names)
-        group = Predicted(store, samples, keys, "own")
-        monkeypatch.setattr("clipsyn.evaluation.results.data.with_data", lambda _, frame: frame)
-        monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([group]))
-        return store
-
-    return give
-
-
-def one_hot(predictions, classes: int = 3) -> np.ndarray:
-    """Logits (backbone, sample, class) of predictions; NaN for None."""
-    return np.array(
-        [
-            [[np.nan if p is None else p == c for c in range(classes)] for p in row]
-            for row in predictions
-        ],
-        float,
-    )
+def given(give):
+    return partial(give, module)
 
 
 def value(frame: pl.DataFrame, metric: str, backbones: Iterable[str], ensemble: str | None) -> dict:
@@ -91,22 +36,6 @@ def value(frame: pl.DataFrame, metric: str, backbones: Iterable[str], ensemble: 
     ).to_dicts()
     assert len(rows) == 1, (metric, backbones, ensemble)
     return rows[0]
-
-
-@pytest.fixture(scope="module")
-def birds(fakes, tmp_path_factory) -> FeatureStore:
-    """Three backbones of different weights, two undecodable birds, clean and jpeg-3; flags."""
-
-    class Varied(fakes.Encoder):
-        def encode_images(self, pixels):
-            return super().encode_images(pixels.astype(int) - 127)
-
-    path = tmp_path_factory.mktemp("oracle") / "store"
-    encoders = [Varied(name) for name in BACKBONES]
-    bad = {3: "truncated", 41: "empty file"}
-    source = fakes.Source("birds", count=90, class_names=SIX, bad=bad)
-    fakes.fill(path, encoders, [source], ("clean", "jpeg:3"), max_bad=0.1)
-    return fakes.fill(path, encoders, [fakes.Source("flags", count=30)])
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +146,7 @@ def test_regions_equal_a_count(birds, results):
     assert counts.is_sorted(descending=True)
 
 
-def test_samples_without_a_label_or_a_prediction_do_not_count(given):
+def test_samples_without_a_label_or_a_prediction_do_not_count(given, one_hot):
     given(one_hot([[0, 1, 0, None, 2], [0, 0, 0, 0, 1]]), [0, 1, -1, 0, 2])
     frame = oracle(None)
     assert set(frame["n"]) == {3}
@@ -225,7 +154,7 @@ def test_samples_without_a_label_or_a_prediction_do_not_count(given):
     assert value(frame, "acc1", "b", None)["value"] == pytest.approx(1 / 3)
 
 
-def test_the_best_pair_may_lack_the_best_backbone(given):
+def test_the_best_pair_may_lack_the_best_backbone(given, one_hot):
     """Of twelve images a gets 0-4 right, b 0, 1, 5, 6 and c 2, 3, 7, 8."""
     sets = [{0, 1, 2, 3, 4}, {0, 1, 5, 6}, {2, 3, 7, 8}]
     given(
@@ -287,14 +216,14 @@ def test_what_depends_on_all_backbones_has_the_fingerprint_of_all(birds):
         assert prints(metric) == prints(metric)
 
 
-def test_many_backbones_have_no_subsets(given, monkeypatch):
+def test_many_backbones_have_no_subsets(given, monkeypatch, one_hot):
     monkeypatch.setattr(module, "MOST_BACKBONES", 2)
     given(one_hot([[0, 1], [1, 1], [2, 0]]), [0, 1])
     frame = oracle(None).filter(ensemble="oracle", metric="acc1")
     assert frame["backbones"].to_list() == [["a", "b", "c"]]
 
 
-def test_no_more_regions_than_are_asked_for(given, monkeypatch):
+def test_no_more_regions_than_are_asked_for(given, monkeypatch, one_hot):
     monkeypatch.setattr(module, "MOST_REGIONS", 2)
     given(one_hot([[0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]), [0, 1, 0, 0, 0])
     regions = oracle(None).filter(metric="region")
@@ -320,7 +249,7 @@ def test_the_samples_of_a_store(birds):
         assert hits.null_count() == predicted.null_count() == 2
 
 
-def test_samples_without_a_label_or_a_prediction_have_nulls(given):
+def test_samples_without_a_label_or_a_prediction_have_nulls(given, one_hot):
     given(one_hot([[0, None, 2]]), [0, 1, -1])
     table = sample_table(None, OracleSettings())
     shown = table.select("label", "class", "right", "a predicts", "a label", "a right").rows()

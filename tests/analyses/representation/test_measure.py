@@ -34,18 +34,12 @@ NEIGHBOURS = 7
 
 
 @pytest.fixture(scope="module")
-def encoders(fakes):
+def encoders(varied):
     """Three of different widths; logits of a scale at which they are not all sure."""
-
-    class Varied(fakes.Encoder):
-        def __init__(self, name: str, embed_dim: int) -> None:
-            super().__init__(name, embed_dim=embed_dim)
-            self.logit_scale = 4.0
-
-        def encode_images(self, pixels):
-            return super().encode_images(pixels.astype(int) - 127)
-
-    return [Varied(name, width) for name, width in zip(BACKBONES, (12, 20, 16), strict=True)]
+    made = [varied(name, embed_dim=w) for name, w in zip(BACKBONES, (12, 20, 16), strict=True)]
+    for encoder in made:
+        encoder.logit_scale = 4.0
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -107,15 +107,10 @@ def test_which_backbone_is_best_and_by_how_much(eight):
 
 
 @pytest.fixture(scope="module")
-def birds(fakes, tmp_path_factory) -> FeatureStore:
+def birds(fakes, varied, tmp_path_factory) -> FeatureStore:
     """Four backbones of different weights, clean and perturbed, two undecodable birds; flags."""
-
-    class Varied(fakes.Encoder):
-        def encode_images(self, pixels):
-            return super().encode_images(pixels.astype(int) - 127)
-
     path = tmp_path_factory.mktemp("robustness") / "store"
-    encoders = [Varied(name) for name in ("cnx/d", "rn/b", "rn/c", "vit/a")]
+    encoders = [varied(name) for name in ("cnx/d", "rn/b", "rn/c", "vit/a")]
     six = tuple(f"class {c}" for c in range(6))
     bad = {3: "truncated", 41: "empty file"}
     sources = [

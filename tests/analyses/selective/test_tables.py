@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
 from clipsyn.analyses.selective.view import notes, tables
@@ -55,35 +57,24 @@ def shown(*groups: list[dict], **settings) -> dict[str, str]:
     return texts(tables(frame(rows, COLUMNS), SelectiveSettings(**settings)))
 
 
-def cells(text: str) -> dict[str, dict[str, str]]:
-    """Texts by the first cell of their line, and the head of their column: of a table."""
-    lines = text.split("\n")
-    rule = next(place for place, line in enumerate(lines) if line.startswith("─"))
-    first = max(place for place in range(rule) if "·" in lines[place]) + 1
-    heads, body = lines[first:rule], lines[rule + 1 : lines.index("", rule)]
-    width = max(map(len, heads + body)) + 2
-    padded = [line.ljust(width) for line in heads + body]
-    is_blank = ["".join(column).isspace() for column in zip(*padded, strict=True)]
-    ends = [at for at in range(1, width) if is_blank[at] and not is_blank[at - 1]]
-    ends = [at for at in ends if is_blank[at + 1]]  # one blank is within a cell
-    spans = list(zip([0, *ends], ends, strict=False))
-    cut = [[line[start:end].strip() for start, end in spans] for line in padded]
-    names = [" ".join(filter(None, parts)) for parts in zip(*cut[: len(heads)], strict=True)]
-    return {line[0]: dict(zip(names, line, strict=True)) for line in cut[len(heads) :]}
+@pytest.fixture
+def cells(read_table):
+    """Function (text of a table): its lines, by their first cell."""
+    return lambda text: {next(iter(row.values())): row for row in read_table(text).rows}
 
 
-def test_a_line_a_method():
+def test_a_line_a_method(cells):
     lines = cells(shown(group())["methods"])
     assert list(lines) == ["RN", "ViT-8", "log-avg"]
     of = lines["log-avg"]
-    assert (of["AURC"], of["95 %"]) == ("20.00", f"10.0{DASH}30.0")
+    assert (of["AURC"], of["95 % of AURC"]) == ("20.00", f"10.0{DASH}30.0")
     assert (of["E-AURC"], of["AUGRC"]) == ("10.00", "5.00")
     assert [of[name] for name in ("100 %", "90 %", "80 %", "50 %")] == [
         "80.0", "82.0", "84.0", "90.0",
     ]  # fmt: skip
 
 
-def test_scores_side_by_side_and_which_differ():
+def test_scores_side_by_side_and_which_differ(cells):
     lines = cells(shown(group())["scores"])
     assert lines["RN"]["max-softmax"] == "40.00"
     assert lines["RN"]["margin"] == "41.00"
@@ -115,12 +106,12 @@ def test_each_dataset_is_told_from_the_others_and_not_from_itself():
     assert [line[:3] for line in lines] == [["a", "log-avg", "70.0"], ["b", "log-avg", "70.0"]]
 
 
-def test_several_groups_are_means():
+def test_several_groups_are_means(cells):
     both = shown(group(), group(dataset="cars", off=0.1), details=False)
     assert list(both) == ["methods", "scores", "thresholds", "datasets"]
     of = cells(both["methods"])["ViT-8"]
     assert of["AURC"] == "35.00"
-    assert "95 %" not in of
+    assert "95 % of AURC" not in of
     assert both["methods"].startswith("mean over 2 datasets · test · clean · prompts own · back")
     assert "*" not in both["scores"].split("\n", 1)[1]
 
