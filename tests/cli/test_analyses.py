@@ -175,18 +175,6 @@ def test_a_store_without_labels(run, fakes, tmp_path):
     assert "only one backbone there and no labels" in result.stderr
 
 
-def test_a_missing_cell_is_answered_with_the_line_that_makes_it(fakes, tmp_path, run):
-    fakes.fill(tmp_path / "s", [fakes.Encoder()], perturbations=["clean", "fog:1", "fog:2"])
-    two = fakes.Encoder("fake/two", size=12)
-    store = fakes.fill(tmp_path / "s", [two], perturbations=["clean", "fog:1"])
-    result = run("robustness", store=store.path)
-    assert result.exit_code == 4
-    assert (
-        f"run `clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
-        "--dataset toy --split test --perturb fog-2`"
-    ) in result.stderr
-
-
 # names, and images that stand in several datasets
 
 

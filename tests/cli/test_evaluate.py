@@ -101,22 +101,13 @@ def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_
 # `clipsyn evaluate -o` and `clipsyn compare`
 
 
-FEW = (
-    "--heads",
-    "zero-shot",
-    "--ensembles",
-    "log-avg,super-learner",
-    "--shots",
-    "1",
-    "--seeds",
-    "3",
-)
+FEW = "--heads zero-shot --ensembles log-avg,super-learner --shots 1 --seeds 3"
 
 
 @pytest.fixture
 def predictions(clipsyn, tiny_store, tmp_path):
     path = tmp_path / "results.parquet"
-    done = clipsyn("evaluate", tiny_store.path, *FEW, "-o", path)
+    done = clipsyn("evaluate", tiny_store.path, *FEW.split(), "-o", path)
     assert done.exit_code == 0, done.output
     assert f"`clipsyn compare {path}`" in done.stderr
     return path

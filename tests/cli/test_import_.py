@@ -141,17 +141,8 @@ class TestPredictionsAreNotEnoughFor:
 
 class TestLogits:
     def test_are_enough_for_ensembles(self, clipsyn: Any, scored: Path) -> None:
-        options = (
-            "--shots",
-            "4",
-            "--seeds",
-            "1",
-            "--ensembles",
-            "log-avg,super-learner",
-            "-o",
-            "-",
-        )
-        rows = json.loads(clipsyn("evaluate", scored, *options).stdout)
+        options = "--shots 4 --seeds 1 --ensembles log-avg,super-learner"
+        rows = json.loads(clipsyn("evaluate", scored, *options.split(), "-o", "-").stdout)
         accuracy = {row["ensemble"]: row["value"] for row in rows if row["metric"] == "acc1"}
         assert min(accuracy["log-avg"], accuracy["super-learner"]) > 0.7
 
@@ -227,13 +218,11 @@ def test_a_store_goes_out_and_comes_back(clipsyn, tiny_store, tmp_path, layout):
     assert result.exit_code == 0, result.output
     again = FeatureStore.open(tmp_path / "again")
     assert again.keys() == tiny_store.keys(split=["test"])
-    table = clipsyn("zeroshot", tmp_path / "again", "-o", "-").stdout
-    assert (
-        json.loads(table)[0]["value"]
-        == json.loads(clipsyn("zeroshot", tiny_store.path, "-s", "test", "-o", "-").stdout)[0][
-            "value"
-        ]
+    back, gone = (
+        json.loads(clipsyn("zeroshot", path, "-s", "test", "-o", "-").stdout)[0]["value"]
+        for path in (tmp_path / "again", tiny_store.path)
     )
+    assert back == gone
 
 
 def test_what_cannot_be(fails, tiny_store, tmp_path):

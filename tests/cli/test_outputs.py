@@ -23,18 +23,13 @@ from clipsyn.images.split import split
 from clipsyn.show import frames
 from clipsyn.store.features import FeatureStore
 
-OUTPUTS = [
-    (name, str(it.name))
-    for name in main.commands
-    for it in main.commands[name].params
-    if isinstance(it.type, Destination)
-]
 ENDINGS = {
     (name, str(it.name)): it.type.endings or ("",)
     for name in main.commands
     for it in main.commands[name].params
     if isinstance(it.type, Destination)
 }
+OUTPUTS = [*ENDINGS]
 each = pytest.mark.parametrize(("command", "output"), OUTPUTS, ids=[" ".join(it) for it in OUTPUTS])
 
 

@@ -29,12 +29,18 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import VoteTop1
+from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
 
 CLASSES = ("ant", "bee", "cat", "dog")
+
+
+@pytest.fixture(autouse=True)
+def _notes(caplog):
+    caplog.set_level(logging.INFO, "clipsyn")
 
 
 @pytest.fixture(scope="session")
@@ -114,8 +120,6 @@ def test_one_row_a_number(store):
 
 
 def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
-    from clipsyn.methods.ensembles.weighted import SuperLearner
-
     frame = run(store)
     support, test = store.pool("toy", "train"), store.pool("toy", "test")
     rows = few_shot(support.labels, 4, 1)
@@ -152,8 +156,7 @@ def test_what_learns_nothing_needs_no_support(store, alone, tmp_path):
 
 
 def test_all_is_what_learns_nothing_where_nothing_can_be_learned_from(alone, caplog):
-    with caplog.at_level(logging.INFO, "clipsyn"):
-        found = run(alone, ensembles="all", heads=["all"])
+    found = run(alone, ensembles="all", heads=["all"])
     assert set(found["head"]) == {"zero-shot"}
     assert set(found["ensemble"]) == {"single", "oracle", *STATIC}
     assert "left out: there are no labelled images to learn from" in caplog.text
@@ -189,8 +192,7 @@ class TestPredictionsAlone:
         return FeatureStore.open(tmp_path / "answers")
 
     def test_are_combined_by_votes(self, answers, caplog):
-        with caplog.at_level(logging.INFO, "clipsyn"):
-            found = run(answers, datasets="quiz", ensembles=["log-avg", "vote-1"])
+        found = run(answers, datasets="quiz", ensembles=["log-avg", "vote-1"])
         # cat, a tie (ant comes first), dog, bee, a tie (ant)
         assert accuracy(found, ensemble="vote-1") == pytest.approx(3 / 5)
         assert accuracy(found, ensemble="oracle") == pytest.approx(5 / 5)
@@ -330,8 +332,7 @@ def splits(store, fakes) -> FeatureStore:
 
 
 def test_splits_without_labels_are_left_out_and_said(splits, caplog):
-    with caplog.at_level(logging.INFO, "clipsyn"):
-        frame = run(splits, splits=["test", "test-3"], datasets=None, shots=())
+    frame = run(splits, splits=["test", "test-3"], datasets=None, shots=())
     assert set(frame["split"]) == {"test"}
     assert frame["value"].is_finite().all()
     assert "bare/train, photos/test, toy/test-3 left out: no labels" in caplog.text
@@ -395,8 +396,6 @@ def test_workers_change_nothing(store):
 def test_shift_transfer_fits_on_clean_images(store):
     frame = run(store, perturbations=None, shots=("full",))
     assert set(frame["perturbation"]) == {"clean", "jpeg-3"}
-    from clipsyn.methods.ensembles.weighted import SuperLearner
-
     learner = SuperLearner().fit(store.pool("toy", "train"))
     shifted = learner.score(store.pool("toy", "test", perturbation="jpeg-3"))
     found = accuracy(frame, perturbation="jpeg-3", ensemble="super-learner")
@@ -414,8 +413,6 @@ def test_prompt_transfer_fits_on_other_prompts(store, fakes):
     assert set(frame["prompts"]) == {"own"}
     fitted = frame.select("support", "support_prompts").drop_nulls()
     assert set(fitted.rows()) == {("train", "simple")}
-    from clipsyn.methods.ensembles.weighted import SuperLearner
-
     learner = SuperLearner().fit(store.pool("toy", "train", prompts="simple"))
     expected = learner.score(store.pool("toy", "test", prompts="own"))
     assert accuracy(frame, ensemble="super-learner") == pytest.approx(expected)
@@ -424,8 +421,6 @@ def test_prompt_transfer_fits_on_other_prompts(store, fakes):
 def test_base_to_new_fits_on_half_of_the_classes(store):
     frame = run(store, base_to_new=True, shots=("full",))
     assert set(frame["classes"]) == {"base", "new"}
-    from clipsyn.methods.ensembles.weighted import SuperLearner
-
     learner = SuperLearner().fit(store.pool("toy", "train").of_classes([0, 1]))
     new = store.pool("toy", "test").of_classes([2, 3])
     assert accuracy(frame, ensemble="super-learner", classes="new") == pytest.approx(
@@ -436,8 +431,7 @@ def test_base_to_new_fits_on_half_of_the_classes(store):
 
 def test_all_is_what_can_be_used_for_new_classes(store, caplog):
     settings = {"base_to_new": True, "shots": (4,), "seeds": 1}
-    with caplog.at_level(logging.INFO, "clipsyn"):
-        frame = run(store, heads=["all"], ensembles=["log-avg", "all"], **settings)
+    frame = run(store, heads=["all"], ensembles=["log-avg", "all"], **settings)
     assert set(frame["head"]) == {"zero-shot"}
     assert set(frame["ensemble"]) == {*ENSEMBLES, "single", "oracle"} - {"stacking"}
     assert "stacking left out: base-to-new cannot use what learns the classes" in caplog.text
@@ -466,8 +460,7 @@ OF_EMBEDDINGS = {name for name in ENSEMBLES if ENSEMBLES.load(name).needs_embedd
 
 
 def test_all_is_what_can_be_used_without_embeddings(logits, caplog):
-    with caplog.at_level(logging.INFO, "clipsyn"):
-        frame = run(logits, heads=["all"], ensembles="all", shots=(4,), seeds=1)
+    frame = run(logits, heads=["all"], ensembles="all", shots=(4,), seeds=1)
     assert set(frame["head"]) == {"zero-shot"}
     assert set(frame["ensemble"]) == {*ENSEMBLES, "single", "oracle"} - OF_EMBEDDINGS
     assert ", nlc left out: there are no embeddings of a, b" in caplog.text
@@ -566,8 +559,7 @@ class TestBudget:
         return set(frame.filter(**of)["shots"])
 
     def test_what_took_longer_is_not_fitted_on_more_images(self, store, caplog):
-        with caplog.at_level(logging.INFO, "clipsyn"):
-            frame = run(store, ensembles="all", **self.SETTINGS)
+        frame = run(store, ensembles="all", **self.SETTINGS)
         assert self._shots(frame, ensemble="super-learner") == {"1"}
         assert self._shots(frame, ensemble="nlc") == {"1", "4", "full"}
         notes = [line for line in caplog.messages if "super-learner on zero-shot left out" in line]
@@ -577,8 +569,7 @@ class TestBudget:
         "changes", [{"ensembles": ["all", "super-learner"]}, {"ensembles": "all", "budget": 13}]
     )
     def test_by_name_or_within_it_all_are_fitted(self, store, caplog, changes):
-        with caplog.at_level(logging.INFO, "clipsyn"):
-            frame = run(store, **self.SETTINGS | changes)
+        frame = run(store, **self.SETTINGS | changes)
         assert self._shots(frame, ensemble="super-learner") == {"1", "4", "full"}
         assert "left out" not in caplog.text
 
@@ -622,15 +613,13 @@ def test_what_the_support_lacks_is_said(store, caplog):
     samples = store.samples("toy", "train")
     samples.labels[samples.labels == 2] = 1
     store.annotate(samples)
-    with caplog.at_level(logging.INFO, "clipsyn"):
-        frame = run(store, shots=(1,))
+    frame = run(store, shots=(1,))
     assert "toy/train: 1 of 4 classes have no image to learn from" in caplog.text
     assert frame.filter(pl.col("metric") == "acc1")["value"].is_finite().all()
 
 
 def test_a_head_that_needs_more_samples_is_left_out_and_said(store, caplog):
-    with caplog.at_level(logging.INFO, "clipsyn"):
-        frame = run(store, heads=["linear-probe", "zero-shot"], shots=(1,))
+    frame = run(store, heads=["linear-probe", "zero-shot"], shots=(1,))
     assert "toy, 1 shot, linear-probe left out" in caplog.text
     assert set(frame["head"]) == {"zero-shot"}
 

@@ -342,9 +342,6 @@ def test_a_store_whose_images_are_all_unreadable_has_a_page(fakes, tmp_path):
     assert write_report(store, output=tmp_path / "page.html").is_file()
 
 
-MANY = 120
-
-
 def told(store, **settings) -> str:
     """All caveats, without markup."""
     evidence = gather(store, ReportSettings(output="x.html", **settings))

@@ -14,14 +14,7 @@ from clipsyn.methods.ensembles.residual import (
 )
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.pool import Pool
-
-
-def sample(n=60, backbones=4, classes=6, seed=0):
-    """Backbones of different worth: signal plus noise that grows with the index."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, n).astype(np.int32)
-    noise = rng.normal(size=(n, backbones, classes)) * np.linspace(1, 3, backbones)[:, None]
-    return 1.5 * np.eye(classes)[labels][:, None] + noise, labels
+from tests.methods.ensembles.test_super_learner import sample
 
 
 def one_is_broken(n, seed):
@@ -105,7 +98,7 @@ def test_the_temperature_undoes_a_wrong_scale():
 
 
 def test_without_residual_it_is_a_super_learner_on_calibrated_logits():
-    logits, labels = sample()
+    logits, labels = sample(60)
     pool = Pool.of(logits, labels)
     router = ResidualRouter(shrinkage=2.0, penalty=1e12).fit(pool)
     calibrated = pool.with_logits(np.float32(router.temperature_) * pool.logits)

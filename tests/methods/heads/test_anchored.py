@@ -7,16 +7,7 @@ import torch
 from clipsyn.methods.heads.linear import AnchoredProbe
 from clipsyn.methods.numerics.samples import stratified_folds
 from clipsyn.methods.pool import Pool
-
-
-def clusters(sizes=(4, 4, 4, 4), *, seed: int = 0, width: int = 9, noise: float = 0.6) -> Pool:
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    centre = np.random.default_rng(7).normal(size=(len(sizes), width))
-    values = centre[labels] + noise * rng.normal(size=(len(labels), width)) + 1
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    logits = rng.normal(size=(len(labels), 1, len(sizes)))
-    return Pool.of(logits, labels, [values.astype(np.float32)])
+from tests.methods.heads.clusters import clusters
 
 
 def torch_delta(support: Pool, penalty: float) -> torch.Tensor:

@@ -5,17 +5,11 @@ import pytest
 
 from clipsyn.methods.heads.lda import ALPHAS, ShrinkageLDA, gaussian, left_out_scores
 from clipsyn.methods.pool import Pool
+from tests.methods.heads.clusters import clusters as images_of
 
 
-def clusters(sizes=(4, 4, 4, 4), *, seed: int = 0, width: int = 9, noise: float = 0.6) -> Pool:
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    centre = np.random.default_rng(7).normal(size=(len(sizes), width))
-    scale = np.linspace(0.3, 1.5, width) * noise
-    values = centre[labels] + scale * rng.normal(size=(len(labels), width)) + 1
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    logits = rng.normal(size=(len(labels), 1, len(sizes)))
-    return Pool.of(logits, labels, [values.astype(np.float32)])
+def clusters(sizes=(4, 4, 4, 4), seed: int = 0) -> Pool:
+    return images_of(sizes, seed=seed, spread=np.linspace(0.3, 1.5, 9))
 
 
 def scores(support: Pool, new: np.ndarray) -> np.ndarray:

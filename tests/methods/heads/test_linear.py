@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,17 +12,12 @@ from clipsyn.methods.heads import linear
 from clipsyn.methods.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
 from clipsyn.methods.numerics.samples import held_out
 from clipsyn.methods.pool import Pool
+from tests.methods.heads.clusters import clusters as images_of
 
 
-def clusters(per_class: int = 10, classes: int = 5, noise: float = 0.5, seed: int = 0) -> Pool:
-    rng = np.random.default_rng(seed)
-    centre = np.random.default_rng(7).normal(size=(classes, 16))
-    labels = np.repeat(np.arange(classes), per_class)
-    values = centre[labels] + noise * rng.normal(size=(len(labels), 16)) + 1
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    ids = tuple(map(str, range(len(labels))))
-    pool = Pool.of(rng.normal(size=(len(labels), 1, classes)), labels, [values])
-    return dataclasses.replace(pool, ids=ids)
+def clusters(per_class: int = 10, seed: int = 0) -> Pool:
+    pool = uneven([per_class] * 5, 0.5, seed)
+    return dataclasses.replace(pool, ids=tuple(map(str, range(len(pool)))))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +80,8 @@ def test_classes_weigh_as_much_as_in_the_part_while_the_penalty_is_chosen(sizes,
     np.testing.assert_array_equal(LinearProbe().fit(support).penalty_, [1.0])
 
 
-def uneven(sizes: tuple[int, ...], noise: float, seed: int) -> Pool:
-    rng = np.random.default_rng(seed)
-    centre = np.random.default_rng(7).normal(size=(len(sizes), 16))
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    values = centre[labels] + noise * rng.normal(size=(len(labels), 16)) + 1
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    return Pool.of(rng.normal(size=(len(labels), 1, len(sizes))), labels, [values])
+def uneven(sizes: Sequence[int], noise: float, seed: int) -> Pool:
+    return images_of(sizes, noise=noise, seed=seed, width=16, mixed=False)
 
 
 def test_the_penalty_is_the_default_where_nothing_can_be_held_out_for_it():

@@ -10,19 +10,15 @@ import torch
 from clipsyn.methods.heads import tip
 from clipsyn.methods.heads.tip import TipAdapter, TipAdapterF, cache_sums
 from clipsyn.methods.pool import Pool
+from tests.methods.heads.clusters import clusters as images_of
 
 
 def unit(values: np.ndarray) -> np.ndarray:
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
-def clusters(sizes=(3, 3, 3, 3), *, seed: int = 0, width: int = 10, noise: float = 0.6) -> Pool:
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    centre = np.random.default_rng(7).normal(size=(len(sizes), width))
-    values = unit(centre[labels] + noise * rng.normal(size=(len(labels), width)) + 1)
-    logits = rng.normal(size=(len(labels), 1, len(sizes)))
-    return Pool.of(logits, labels, [values])
+def clusters(sizes=(3, 3, 3, 3), **about) -> Pool:
+    return images_of(sizes, width=10, **about)
 
 
 def values(labels: np.ndarray, classes: int) -> np.ndarray:
