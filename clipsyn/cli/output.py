@@ -89,7 +89,7 @@ def _write(file: Path, numbers: Any, shown: Mapping[str, Tables]) -> None:
 
 
 def _write_text(file: Path, text: str) -> None:
-    from clipsyn.show.frames import written_whole
+    from clipsyn.show.files import written_whole
 
     with written_whole(file) as opened:
         opened.write(f"{printable_lines(text).rstrip()}\n".encode())

@@ -100,7 +100,7 @@ def plot(
     import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
 
     from clipsyn.report.evidence import frame_of
-    from clipsyn.show import frames
+    from clipsyn.show import files, frames
     from clipsyn.show.figure import save
 
     figure = FIGURES.load(name)
@@ -108,7 +108,7 @@ def plot(
     save(figure(data, heading=heading).figure, output)
     beside, text = (output.with_name(f"{output.name}.{end}") for end in ("csv", "txt"))
     frames.write(data, csv=beside)
-    with frames.written_whole(text) as file:
+    with files.written_whole(text) as file:
         file.write(f"{figure.text(data)}\n".encode())
     say(f"{output}: {figure.text(data)}", err=True)
     say_written(len(data), beside)

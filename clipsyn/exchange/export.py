@@ -28,7 +28,8 @@ from clipsyn.methods.pool import as_labels
 from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.settings import defaults
-from clipsyn.show.frames import folder_whole, read_parquet
+from clipsyn.show.files import folder_whole
+from clipsyn.show.frames import read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import check_format, exists, folder_name

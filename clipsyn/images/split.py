@@ -28,7 +28,8 @@ from clipsyn.methods.numerics.samples import CONFLICTING, TEST, TRAIN, UNLABELLE
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.registry import unknown_name
 from clipsyn.settings import refuse_overwriting
-from clipsyn.show.frames import check_place, write, written_whole
+from clipsyn.show.files import check_place, written_whole
+from clipsyn.show.frames import write
 from clipsyn.show.progress import progress
 from clipsyn.text import few
 

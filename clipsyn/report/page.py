@@ -23,7 +23,7 @@ from clipsyn.report.evidence import EVALUATE, Evidence, gather, without_folders
 from clipsyn.report.standings import answer, backbones, leading, main_part, methods
 from clipsyn.settings import takes
 from clipsyn.show.figure import Figure, image_of
-from clipsyn.show.frames import check_place, written_whole
+from clipsyn.show.files import check_place, written_whole
 from clipsyn.show.table import NOTHING, Cell, Column, Table
 from clipsyn.show.titles import title, where
 from clipsyn.store.features import FeatureStore, opened

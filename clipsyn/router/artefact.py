@@ -32,6 +32,7 @@ from clipsyn.methods.pool import Pool
 from clipsyn.names import ROUTER, fingerprint
 from clipsyn.registry import Registry
 from clipsyn.router.fit import FittedBackbone, FittedRouter, Support
+from clipsyn.show.files import folder_whole
 from clipsyn.store.files import check_format, read_file, write_file
 from clipsyn.text import advised, foreign, parse_json
 
@@ -73,8 +74,6 @@ def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
     """Write the folder, which is there whole or not at all."""
     check_vacant(path, replace=replace)
     text, binary = _content(router)
-    from clipsyn.show.frames import folder_whole
-
     with folder_whole(path) as draft:
         write_file(draft / ARRAYS, binary)
         write_file(draft / DESCRIPTION, text.encode())

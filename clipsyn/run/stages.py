@@ -179,8 +179,9 @@ def _written_at(file: Path) -> int | None:
 
 
 def _analyse(stage: Stage, store: Path) -> Outcome:
+    from clipsyn.show.files import make_folder_of
     from clipsyn.show.formats import written as as_text
-    from clipsyn.show.frames import make_folder_of, printable_frame, write
+    from clipsyn.show.frames import printable_frame, write
 
     analysis = ANALYSES.load(stage.stage)
     opened, settings = FeatureStore.open(store), stage.settings()
@@ -202,7 +203,7 @@ def _analyse(stage: Stage, store: Path) -> Outcome:
 
 def _report(stage: Stage, store: Path) -> Outcome:
     from clipsyn.report.page import write_page
-    from clipsyn.show.frames import make_folder_of
+    from clipsyn.show.files import make_folder_of
 
     opened = FeatureStore.open(store)
     made_from = _made_from(stage, opened)

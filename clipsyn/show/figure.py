@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.show.frames import is_nan, printable_frame, written_whole
+from clipsyn.show.files import written_whole
+from clipsyn.show.frames import is_nan, printable_frame
 from clipsyn.show.titles import shortened
 from clipsyn.text import cells, cut
 

@@ -169,7 +169,7 @@ def test_what_cannot_be_compared_is_one_sentence(fails, results, tiny_store, tmp
     line = ("compare", results, "--reference")
     said = fails(2, *line, "openai-zeroshot")
     assert "published in openai-zeroshot" in said
-    for file, why in ((tiny_store.path, "is no"), (tmp_path / "gone", "cannot be read")):
+    for file, why in ((tiny_store.path, "is no"), (tmp_path / "gone", "does not exist")):
         assert why in fails(2, "compare", file, "--reference", "openai-zeroshot")
     assert "did you mean openai-zeroshot" in fails(2, "compare", results, "--reference", "openai")
     theirs = reference(results, one=0.5)

@@ -98,7 +98,7 @@ def test_a_support_larger_than_memory_is_fitted_on_in_files(large, ensemble, cap
     test = large.pool("toy", "test")
     np.testing.assert_allclose(router.combine(test), expected.combine(test), rtol=1e-6)
     assert router.sampled is None
-    assert "sample" not in caplog.text
+    assert "stratified sample" not in caplog.text
     whole = FittedRouter.of(expected, large.pool("toy", "train"))
     assert replace(router.support, accuracy=whole.support.accuracy) == whole.support  # of a sample
 

@@ -122,7 +122,7 @@ def test_a_job_that_is_queued_again_goes_on(launch, slurm, plain, tmp_path, fake
     slurm.until(lambda: launched.has_begun(1))
     first, second = sorted(slurm.jobs())
     slurm("scontrol", "requeue", first)
-    slurm.until(launched.has_finished_blocks)
+    slurm.until(lambda: launched.has_begun(2))
     slurm("scancel", "--signal=USR2", second)
     status, said = launched.end()
     assert status == 0, said

@@ -14,16 +14,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.show.frames import (
-    check_place,
-    guarded,
-    make_folder_of,
-    printable_frame,
-    read_parquet,
-    to_json,
-    unguarded,
-    write,
-)
+from clipsyn.show.files import check_place, make_folder_of
+from clipsyn.show.frames import guarded, printable_frame, read_parquet, to_json, unguarded, write
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ from clipsyn.methods.numerics.metrics import (
     correctness,
     independent_oracle,
 )
-from clipsyn.show.frames import check_place, write
+from clipsyn.show.files import check_place
+from clipsyn.show.frames import write
 from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
 from clipsyn.store.arrays import Blocks

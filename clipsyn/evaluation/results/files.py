@@ -35,13 +35,8 @@ from clipsyn.evaluation.results.frame import (
 from clipsyn.methods.numerics import Floats, Rows
 from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, Shots
-from clipsyn.show.frames import (
-    check_place,
-    guarded_output,
-    make_folder_of,
-    read_parquet,
-    scan_parquet,
-)
+from clipsyn.show.files import check_place, guarded_output, make_folder_of
+from clipsyn.show.frames import read_parquet, scan_parquet
 from clipsyn.store.files import sync
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import advised
