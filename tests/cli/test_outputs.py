@@ -20,7 +20,7 @@ from clipsyn.cli import main
 from clipsyn.cli.options import Destination, Source
 from clipsyn.errors import UsageError
 from clipsyn.images.split import split
-from clipsyn.show import frames
+from clipsyn.show import files, frames
 from clipsyn.store.features import FeatureStore
 
 ENDINGS = {
@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_the_former_file(clipsyn, tiny_store, tmp_path, monke
     given = line.replace("STORE", str(tiny_store.path)).replace("FILE", file).split()
     assert clipsyn(*given).exit_code == 0
     before = Path(given[-1]).read_bytes()
-    monkeypatch.setattr(frames, "_whole", _full)
+    monkeypatch.setattr(files, "_whole", _full)
     result = clipsyn(*given)
     assert result.exit_code == 2, result.output
     assert result.stderr.count("Error: ") == 1
