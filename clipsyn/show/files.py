@@ -70,8 +70,9 @@ def guarded_output(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # polars, which is not imported here, has its own for a full disk
-        if not (isinstance(error, OSError) or type(error).__module__.startswith("polars")):
+        from polars.exceptions import PolarsError  # its own for a full disk; routers need no polars
+
+        if not isinstance(error, OSError | PolarsError):
             raise
         said = getattr(error, "strerror", None) or error
         raise UsageError(
