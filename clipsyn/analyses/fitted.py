@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.analyses.predicted import Predicted
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import DatasetError, TooFewSamples
 from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles import ENSEMBLES, PLAIN
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import cross_fitted, from_text
@@ -22,6 +24,7 @@ from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.settings import Shots, images_of
+from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
 
@@ -29,6 +32,7 @@ FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
 _LOG = logging.getLogger("clipsyn")
 _T = TypeVar("_T")
+_F = TypeVar("_F")
 Said = dict[str, NDArray[Any]]  # arrays (sample,), by what they are
 Scores = NDArray[np.float32]  # (sample, class)
 
@@ -86,6 +90,26 @@ def make_ensemble(candidate: Candidate, seed: int | None = None) -> Ensemble:
     return ensemble
 
 
+def with_fits(
+    store: FeatureStore,
+    selection: Selection,
+    fit: Callable[[Predicted, Sequence[Predicted]], _F],
+) -> Iterator[tuple[Predicted, _F]]:
+    """Every group that is measured, with what is fitted for it.
+
+    Splits and perturbations of a dataset share a fit. fit: gets a group, and all groups of its
+    dataset, whose images are not learned from. Raises what `predicted` does.
+    """
+    for _, groups in groupby(predicted(store, selection), key=lambda group: group.samples.dataset):
+        of_dataset = list(groups)
+        fits: dict[object, _F] = {}
+        for group in of_dataset:
+            shared = group.prompts, group.backbones
+            if shared not in fits:
+                fits[shared] = fit(group, of_dataset)
+            yield group, fits[shared]
+
+
 def fit_candidates(
     every: Sequence[Candidate], pool: Pool, seed: int, judge: Callable[[Scores, Pool], _T]
 ) -> dict[Candidate, tuple[Ensemble, _T]]:
@@ -129,6 +153,16 @@ def answers(
         candidate: say(candidate, ensemble.combine(_seen_by(candidate, pool)), pool)
         for candidate, ensemble in ensembles.items()
     }
+
+
+def answers_of(
+    reader: PoolReader,
+    ensembles: Mapping[Candidate, Ensemble],
+    answer: Callable[[Pool], Mapping[Candidate, Said]],
+) -> dict[Candidate, Said]:
+    """What `answer` gives for all labelled samples of a reader, read in blocks."""
+    embeddings = any(ensemble.needs_embeddings for ensemble in ensembles.values())
+    return joined([answer(block.labelled()) for block in reader.blocks(embeddings=embeddings)])
 
 
 def joined(parts: Sequence[Mapping[Candidate, Said]]) -> dict[Candidate, Said]:

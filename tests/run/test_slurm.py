@@ -57,9 +57,6 @@ class Launched:
         """Whether its command runs; long before its first block is finished, and its last."""
         return any("--shard" in log.read_text("utf-8") for log in self._logs_of(task))
 
-    def has_finished_blocks(self) -> bool:
-        return any(self.store.glob(".wip/*/done/*"))
-
     def _logs_of(self, task: int) -> list[Path]:
         return list(self._logs.glob(f"*/*_{task - 1}_0_log.out"))
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, groupby
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +33,14 @@ from clipsyn.analyses.fitted import (
     Scores,
     about_support,
     answers,
+    answers_of,
     fingerprint_of,
     fit_candidates,
-    joined,
     make_ensemble,
     read_support,
+    with_fits,
 )
-from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.predicted import Predicted
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, gain, mean, share
@@ -74,15 +75,8 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
         thresholds=tuple(dict.fromkeys(settings.thresholds)),
     )
     _check(store, settings)
-    rows: list[Row] = []
-    for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
-        of_dataset = list(groups)
-        fitted: dict[object, _Fitted] = {}  # shared by splits and perturbations
-        for group in of_dataset:
-            key = (group.prompts, group.backbones)
-            if key not in fitted:
-                fitted[key] = _fit(group, of_dataset, settings)
-            rows += _CascadeRows(group, fitted[key]).rows()
+    fitted = with_fits(store, settings, lambda group, measured: _fit(group, measured, settings))
+    rows = [row for group, fits in fitted for row in _CascadeRows(group, fits).rows()]
     return frame(rows, CASCADE)
 
 
@@ -293,9 +287,7 @@ class _CascadeRows:
     def __init__(self, group: Predicted, fitted: _Fitted) -> None:
         self.group, self.fitted = group, fitted
         self.reader = group.reader()
-        embeddings = any(it.needs_embeddings for it in fitted.ensembles.values())
-        blocks = self.reader.blocks(embeddings=embeddings)
-        self.said = joined([fitted.answers(block.labelled()) for block in blocks])
+        self.said = answers_of(self.reader, fitted.ensembles, fitted.answers)
         self.best = self.said[fitted.best]["correct"]  # (sample,)
         self.images, self.n = group.images, len(self.best)
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +24,15 @@ from clipsyn.analyses.fitted import (
     Scores,
     about_support,
     answers,
+    answers_of,
     fingerprint_of,
     fit_candidates,
     joined,
     make_ensemble,
     read_support,
+    with_fits,
 )
-from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import (
     RiskCoverage,
@@ -85,15 +86,8 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     """
     for text in settings.ensembles:
         make_ensemble(Candidate(text, ()), settings.seed)  # refused before anything is read
-    rows: list[Row] = []
-    for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
-        of_dataset = list(groups)
-        fitted: dict[object, _Fitted] = {}  # splits and perturbations share what is fitted
-        for group in of_dataset:
-            which = (group.prompts, group.backbones)
-            if which not in fitted:
-                fitted[which] = _fit(group, of_dataset, settings)
-            rows += _SelectiveRows(group, fitted[which], settings).rows()
+    fitted = with_fits(store, settings, lambda group, measured: _fit(group, measured, settings))
+    rows = [row for group, fits in fitted for row in _SelectiveRows(group, fits, settings).rows()]
     if settings.ood and not any(row.get("ood") for row in rows):
         names = ", ".join(settings.ood)
         raise UsageError(f"ood={names} is the dataset itself: name another one")
@@ -176,13 +170,7 @@ class _SelectiveRows:
         self.group, self.fitted, self.settings = group, fitted, settings
         self.reader = group.reader()
         self.others = _of_others(group, settings.ood) if settings.ood else {}
-        embeddings = any(it.needs_embeddings for it in fitted.ensembles.values())
-        blocks = self.reader.blocks(embeddings=embeddings)
-        parts = [
-            answers(fitted.ensembles, block.labelled(), lambda _, scores, __: _said(scores))
-            for block in blocks
-        ]
-        self.said = _with_agreement(joined(parts))
+        self.said = _with_agreement(answers_of(self.reader, fitted.ensembles, self._answers))
         self.labels, self.images = group.labels[group.counted], group.images
         self.n = len(self.labels)
         self._fingerprint = cache(self._new_fingerprint)
@@ -197,6 +185,9 @@ class _SelectiveRows:
                 yield from self._from_thresholds(candidate, by_score, right)
         for dataset in self.others:
             yield from self._told_from(dataset)
+
+    def _answers(self, pool: Pool) -> dict[Candidate, Said]:
+        return answers(self.fitted.ensembles, pool, lambda _, scores, __: _said(scores))
 
     def _by_score(self, said: Said) -> Said:
         return {it: said[it] for it in dict.fromkeys(self.settings.scores) if it in said}
@@ -268,10 +259,7 @@ class _SelectiveRows:
         if shared := np.count_nonzero(is_own):
             _LOG.info(f"note: {shared:,} images of {samples.name} stand in {own.name}: left out")
         counts = ~is_own & np.logical_and.reduce([store.cell(key).valid() for key in keys])
-        parts = [
-            answers(self.fitted.ensembles, pool, lambda _, scores, __: _said(scores))
-            for pool in self._pools(keys, counts)
-        ]
+        parts = [self._answers(pool) for pool in self._pools(keys, counts)]
         n, images = self.n + int(counts.sum()), samples.images.take(counts)
         ours, theirs = groups_of(self.images), groups_of(images, 1)
         numbers = range(min(of.max(initial=0) for of in (ours, theirs)) + 1)
