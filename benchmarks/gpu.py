@@ -30,9 +30,9 @@ import open_clip  # noqa: E402
 import subjects  # noqa: E402
 import torch  # noqa: E402
 
-from clipsyn.extract.encoder import resolve_precision  # noqa: E402
+from clipsyn.extract.device import resolve_precision  # noqa: E402
+from clipsyn.extract.encoder import Encoder  # noqa: E402
 from clipsyn.extract.images import batches, open_source  # noqa: E402
-from clipsyn.extract.openclip import Encoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.source import ImageSource  # noqa: E402

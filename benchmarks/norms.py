@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn.analyses.representation.measures import similarities
+from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.images import open_source
-from clipsyn.extract.openclip import load_encoder
 from clipsyn.extract.weights import build, locate
 from clipsyn.methods.numerics.metrics import judge
 from clipsyn.names import Backbone, FeatureKey

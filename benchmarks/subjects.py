@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from clipsyn.catalog import data_dir
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.extract import ExtractSettings
-from clipsyn.extract.openclip import Encoder, load_encoder
+from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.run import RunSettings, run
 from clipsyn.extract.weights import quiet_open_clip
 from clipsyn.extract.work import load_work

@@ -39,8 +39,8 @@ import subjects  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from clipsyn.extract.encoder import Encoder  # noqa: E402
 from clipsyn.extract.images import open_source  # noqa: E402
-from clipsyn.extract.openclip import Encoder  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.weights import quiet_open_clip  # noqa: E402
 from clipsyn.images.perturb import apply, resolve  # noqa: E402

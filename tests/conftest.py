@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class FakeEncoder:
-    """A `clipsyn.extract.openclip.Encoder` in integer arithmetic: exact for any batch."""
+    """A `clipsyn.extract.encoder.Encoder` in integer arithmetic: exact for any batch."""
 
     def __init__(
         self, name: str = "fake/one", *, size: int = 8, embed_dim: int = 12, weights: str = ""

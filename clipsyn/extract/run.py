@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from clipsyn import __version__
 from clipsyn.errors import BadImages, DamagedStore
 from clipsyn.extract import ExtractSettings
-from clipsyn.extract.encoder import ClassTexts, resolve_device, timed
+from clipsyn.extract.device import resolve_device, timed
+from clipsyn.extract.encoder import ClassTexts
 from clipsyn.extract.images import Batch, View, batches
 from clipsyn.extract.work import Cell, Classes, Split, Work
 from clipsyn.methods.numerics.blocks import usable_cores

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsyn.catalog.backbones import cost_of, resolve_backbones
+from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import NAMED, find_dataset, resolve_datasets, resolve_prompts
 from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.extract import (
@@ -37,7 +37,7 @@ from clipsyn.store.samples import SampleTable, changed_samples, check_fits
 from clipsyn.text import advised
 
 if TYPE_CHECKING:
-    from clipsyn.extract.openclip import Encoder
+    from clipsyn.extract.encoder import Encoder
     from clipsyn.images.source import ImageSource
 
 
@@ -138,17 +138,12 @@ def plan_job(path: Path, job: ExtractSettings) -> Plan:
     is here.
     """
     tune_process_memory()
-    from clipsyn.extract.encoder import resolve_device, resolve_precision
-    from clipsyn.extract.weights import locate
+    from clipsyn.extract.device import resolve_device, resolve_precision
+    from clipsyn.extract.encoder import source_of
 
     resolve_precision(job.precision, resolve_device(job.device))
     datasets, splits, perturbations = _asked(job)
-    backbones = {}
-    for backbone in resolve_backbones(job.backbones):
-        found, facts = locate(backbone, download=False), cost_of(backbone)
-        gflops = facts.image_gflops if facts else None
-        is_here = found.checkpoint is not None
-        backbones[backbone.name] = found.config.get("embed_dim"), gflops, is_here
+    backbones = {it.name: source_of(it).find(it) for it in resolve_backbones(job.backbones)}
     sizes = [_size(job, dataset, split) for dataset, split in product(datasets, splits)]
     cells = []
     for (dataset, split, images, classes, _), perturbation, name in product(
@@ -168,7 +163,7 @@ def plan_job(path: Path, job: ExtractSettings) -> Plan:
 def load_job(path: Path, job: ExtractSettings, progress: Progress) -> Work:
     """Load backbones, read images, and compare with the store at `path`."""
     tune_process_memory()
-    from clipsyn.extract.openclip import load_encoder
+    from clipsyn.extract.encoder import load_encoder
 
     store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
     store.check_writable()

@@ -14,7 +14,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clipsyn.extract.encoder import measure_cost
+from clipsyn.extract.device import measure_cost
 
 MODELS = Path(__file__).parent / "models"
 TOKENS = "token_embedding.weight"

@@ -148,15 +148,15 @@ def _make_hostile(folder: Path) -> None:
 @pytest.fixture
 def run(place, fakes, monkeypatch, tmp_path):
     """Run a command line there, with a backbone that needs no weights, and no network."""
-    from clipsyn.extract import openclip
+    from clipsyn.extract import encoder
 
-    real = openclip.load_encoder
+    real = encoder.load_encoder
 
     def load(backbone: Any, **settings: Any) -> Any:
         fake = backbone.source == "local-dir:fake"
         return fakes.Encoder() if fake else real(backbone, **settings)
 
-    monkeypatch.setattr(openclip, "load_encoder", load)
+    monkeypatch.setattr(encoder, "load_encoder", load)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("CLIPSYN_STORE", raising=False)
     monkeypatch.delenv("CLIPSYN_DATA", raising=False)

@@ -13,7 +13,7 @@ import open_clip
 import pytest
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.openclip import load_encoder
+from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import locate, read_config
 from clipsyn.names import Backbone
 from tests.extract.conftest import VIT

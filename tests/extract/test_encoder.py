@@ -13,8 +13,8 @@ from PIL import Image
 
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract.encoder import ClassTexts, resolve_device, resolve_precision
-from clipsyn.extract.openclip import load_encoder
+from clipsyn.extract.device import resolve_device, resolve_precision
+from clipsyn.extract.encoder import ClassTexts, load_encoder
 from clipsyn.images.source import UndecodableImage
 from clipsyn.names import Backbone, PromptSet
 

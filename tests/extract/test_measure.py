@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipsyn.catalog.backbones import cost, known_backbones
-from clipsyn.extract.encoder import measure_cost, measure_gflops, timed
+from clipsyn.extract.device import measure_cost, measure_gflops, timed
 from clipsyn.names import Backbone
 
 

@@ -15,7 +15,7 @@ import pytest
 from open_clip.factory import _find_checkpoint_in_dir
 
 from clipsyn.errors import CheckpointError, UnknownName
-from clipsyn.extract.openclip import load_encoder
+from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import locate, quiet_open_clip
 from clipsyn.names import Backbone
 

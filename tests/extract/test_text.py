@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.extract import encoder as seam
-from clipsyn.extract import openclip
-from clipsyn.extract.encoder import ClassTexts
-from clipsyn.extract.openclip import load_encoder
+from clipsyn.extract.encoder import ClassTexts, load_encoder
 from clipsyn.names import Backbone, PromptSet
 
 TEXTS = [
@@ -33,7 +31,7 @@ TOWERS = ["vit", "custom-text", "eos", "bidirectional"]
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_texts_equal_open_clip_at_full_context(saved, monkeypatch, tower):
-    monkeypatch.setattr(openclip, "TEXT_BATCH", 3)
+    monkeypatch.setattr(seam, "TEXT_BATCH", 3)
     checkpoint = saved(f"clipsyn-{tower}")
     encoder = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu")
     tokens = open_clip.get_tokenizer(checkpoint.architecture)(TEXTS)
@@ -48,7 +46,7 @@ def test_texts_equal_open_clip_at_full_context(saved, monkeypatch, tower):
 def test_causal_towers_see_no_more_positions_than_needed(saved, monkeypatch, tower, width):
     encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
     seen: list[int] = []
-    model = encoder._model
+    model = encoder._texts.model
     embedding = getattr(model, "text", model).token_embedding
     embedding.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
     encoder.encode_text(["two words", "one"])
@@ -139,7 +137,7 @@ def at_once(encoder: Any, names: Sequence[str], prompts: PromptSet) -> NDArray[n
     ("tower", "batches"), [("vit", 1), ("vit", 5), ("bidirectional", 2), ("eos", 100)]
 )
 def test_parts_change_no_bit(saved, monkeypatch, tower, batches):
-    monkeypatch.setattr(openclip, "TEXT_BATCH", 7)
+    monkeypatch.setattr(seam, "TEXT_BATCH", 7)
     monkeypatch.setattr(seam, "TEXT_PART", 7 * batches)
     encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
     names = [*NAMES, NAMES[3]]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.openclip import load_encoder
+from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import weights_digest
 from clipsyn.names import Backbone
 

@@ -112,7 +112,7 @@ def recipe(tmp_path, write_images, fakes, monkeypatch):
     def load(backbone: Any, **_: object) -> Any:
         return fakes.Encoder(backbone.name)
 
-    monkeypatch.setattr("clipsyn.extract.openclip.load_encoder", load)
+    monkeypatch.setattr("clipsyn.extract.encoder.load_encoder", load)
     extract = {
         "stage": "extract",
         "datasets": [str(write_images())],
