@@ -40,6 +40,7 @@ from clipsyn.router.artefact import save_router as save_router
 from clipsyn.router.fit import FittedRouter as FittedRouter
 from clipsyn.router.predict import predict_store as predict_store
 from clipsyn.show.progress import Progress
+from clipsyn.store.captions import CaptionTable as CaptionTable
 from clipsyn.store.features import FeatureStore as FeatureStore
 from clipsyn.store.samples import SampleTable as SampleTable
 

@@ -33,8 +33,8 @@ from clipsyn.show.frames import read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import check_format, exists, folder_name
+from clipsyn.store.given import class_indices
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.writer import class_indices
 from clipsyn.text import foreign, parse_json
 
 _ABOUT = "clipsyn"

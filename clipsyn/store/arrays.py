@@ -34,7 +34,7 @@ _TYPES = {TEXT, *(spec.dtype for group in GROUPS.values() for spec in group)}
 _LONGEST = 1 << 48  # rows, or elements of a row
 _LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
 _PREFIX, _CHECKSUM_BYTES = struct.Struct("<I"), 4  # before a text, after a chunk
-_LONGEST_TEXT = 4096  # bytes; names of files are shorter
+LONGEST_TEXT = 4096  # bytes; names of files are shorter
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 
 
@@ -80,8 +80,8 @@ class Layout:
     def of(cls, spec: ArraySpec, sizes: Mapping[str, int], chunk_rows: int) -> Layout:
         """Of a new array, its shape looked up from the named dimensions `sizes`."""
         shape = tuple(sizes[dim] for dim in spec.dims)
-        of_samples = spec.dims[0] == "sample"
-        return cls(shape, spec.dtype, Blocks(shape[0], chunk_rows).rows if of_samples else shape[0])
+        cut = spec.dims[0] in ("sample", "caption")
+        return cls(shape, spec.dtype, Blocks(shape[0], chunk_rows).rows if cut else shape[0])
 
     @classmethod
     def parse(cls, value: Any) -> Layout:
@@ -310,7 +310,7 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
     try:
         with file.open("rb", buffering=0) as stream:
             length = os.fstat(stream.fileno()).st_size - _CHECKSUM_BYTES
-            if text and length > (len(chunk) + 1) * _LONGEST_TEXT:
+            if text and length > (len(chunk) + 1) * LONGEST_TEXT:
                 raise DamagedStore(f"chunk {file} has {length:,} bytes, more than so many texts")
             data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
             if length != data.nbytes:

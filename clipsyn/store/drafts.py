@@ -63,7 +63,7 @@ class Draft:
 
     @property
     def blocks(self) -> Blocks:
-        rows = self.sizes.get("sample", 1)  # groups without samples are one block
+        rows = self.sizes.get("sample", self.sizes.get("caption", 1))  # other groups are one block
         return Blocks(rows, self.chunk_rows)
 
     @cached_property

@@ -21,10 +21,11 @@ from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, MARKER, FeatureKey, Identity, Location, parse_perturbation
 from clipsyn.store import files
+from clipsyn.store.captions import CaptionTable
 from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
 from clipsyn.store.files import (
-    ANSWERS,
+    CELLS,
     FORMAT_VERSION,
     KINDS,
     Place,
@@ -174,7 +175,7 @@ class FeatureStore:
 
         filters: dataset, split, perturbation or backbone -> names; None is no filter.
         """
-        there = {names[:4] for kind in ("features", *ANSWERS) for names, _ in self.groups(kind)}
+        there = {names[:4] for kind in CELLS for names, _ in self.groups(kind)}
         keys = (FeatureKey(*names) for names in sorted(there))
         wanted = {field: names for field, names in filters.items() if names is not None}
         return [
@@ -253,6 +254,39 @@ class FeatureStore:
         """(class, embed) unit norm, and the backbone's logit scale."""
         classes = self.classes(dataset, prompts, backbone)
         return classes.read("class_embedding"), classes["logit_scale"]
+
+    def captions(self, dataset: str, split: str) -> CaptionTable:
+        """The captions of a split; raises MissingCell if there are none, StaleCell if of others."""
+        return CaptionTable.read(dataset, split, self._captions(dataset, split))
+
+    def text_embeddings(
+        self, dataset: str, split: str, backbone: str, perturbation: str = CLEAN.label
+    ) -> tuple[NDArray[np.float16], float]:
+        """(caption, embed) unit norm, in the order of `captions`, and the backbone's logit scale.
+
+        Raises MissingCell where there are none, StaleCell for those of other captions, or of other
+        weights than the backbone's image embeddings under the perturbation.
+        """
+        captions = self._captions(dataset, split)
+        key = FeatureKey(dataset, split, perturbation, backbone)
+        if not self.tree.exists(path := self.at("texts", dataset, split, backbone)):
+            what = f"{captions.name} by {backbone}: run `{self.extract_line(key)}`"
+            raise MissingCell(f"{self.path} has no embeddings of {what}")
+        group, line = self.group(path), self.extract_line(key, "--replace")
+        group.check_of("captions", captions, line)
+        if self.tree.exists(features := self.features_path(key)):
+            group.check_of("backbone", self.group(features), line)
+        return group.read("text_embedding"), group["logit_scale"]
+
+    def _captions(self, dataset: str, split: str) -> Group:
+        path = self.at("captions", dataset, split)
+        line = advised("extract", self.made_in, "--dataset", dataset, "--split", split)
+        if not self.tree.exists(path):
+            what = f"{dataset}/{split}: run `{line}` where the dataset has some"
+            raise MissingCell(f"{self.path} has no captions of {what}")
+        group, samples = self.group(path), self.group(self.samples_path(dataset, split))
+        group.check_of("samples", samples, f"{line} --replace")
+        return group
 
     def pool(self, dataset: str, split: str, **which: Any) -> Pool:
         """Several backbones on the same samples, in memory.
@@ -333,6 +367,11 @@ class FeatureStore:
         """The draft of a sample table."""
         target = self.samples_path(table.dataset, table.split)
         return self.draft(target, "samples", table.identity(), {"sample": len(table), "byte": 32})
+
+    def captions_draft(self, captions: CaptionTable, samples: SampleTable) -> Draft:
+        """The draft of a table of captions, of these samples."""
+        target, count = self.at("captions", captions.dataset, captions.split), len(captions)
+        return self.draft(target, "captions", captions.identity(samples), {"caption": count})
 
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""

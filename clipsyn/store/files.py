@@ -1,7 +1,8 @@
 """How a store lies on a disk: its kinds of groups, their folders and arrays, its files.
 
 `docs/store.md` is the same in prose. Shapes and chunks follow from named dimensions: `sample`
-arrays are cut into chunks of `chunk_rows` rows by the full width, all others are one chunk.
+and `caption` arrays are cut into chunks of `chunk_rows` rows by the full width, all others are one
+chunk.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ _AMBIGUOUS_HYPHEN = re.compile(r"-(?=[-/])|(?<=[-/])-")
 
 KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are called after
     "samples": ("dataset", "split"),  # which images
+    "captions": ("dataset", "split"),  # which texts, of which images
     "classes": ("dataset", "prompts", "backbone"),  # class embeddings
+    "texts": ("dataset", "split", "backbone"),  # embeddings of captions
     "features": ("dataset", "split", "perturbation", "backbone"),  # image embeddings
     "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
     "predictions": ("dataset", "split", "perturbation", "backbone", "prompts"),  # without logits
@@ -43,6 +46,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
 Place = tuple[str, ...]  # kind and names of a group
 PROMPTS = "imported"  # stands for the prompt set of what was imported and is of no known one
 ANSWERS = ("logits", "predictions")  # made from features and classes, or imported without these
+CELLS = ("features", *ANSWERS)  # of images under a perturbation
 ORDER = tuple(KINDS)  # of publishing: sources go first
 
 
@@ -79,9 +83,15 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
         ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
         ArraySpec(LOOK, ("sample",), "uint64", 0, "64-bit difference hash; 0 where not known"),
     ),
+    "captions": (
+        ArraySpec("caption_id", ("caption",), "string", "", "unique within the split"),
+        ArraySpec("text", ("caption",), "string", "", "never empty"),
+        ArraySpec("image", ("caption",), "int32", -1, "row of the sample that it is of"),
+    ),
     "classes": (
         ArraySpec("class_embedding", ("class", "embed"), "float32", NAN, "unit norm, of prompts"),
     ),
+    "texts": (ArraySpec("text_embedding", ("caption", "embed"), "float16", NAN, "unit norm"),),
     "features": (
         ArraySpec("image_embedding", ("sample", "embed"), "float16", NAN, "NaN where not valid"),
         _VALID,

@@ -202,7 +202,9 @@ class Group:
         """
         if self.kind == "samples":
             return {"images": self.sizes["sample"], "classes": len(self["class_names"])}
-        if self.kind == "classes" or (self.kind in ANSWERS and not self.imported):
+        if self.kind == "captions":
+            return {"captions": self.sizes["caption"]}
+        if self.kind in ("classes", "texts") or (self.kind in ANSWERS and not self.imported):
             return {"imported": "embeddings"} if self.imported else {}
         invalid = dict(self.attributes.get("invalid") or {})
         images = self.sizes["sample"] - invalid.pop(ELSEWHERE, 0)
@@ -218,6 +220,14 @@ class Group:
         Dates, devices, versions and the names of imported files are no part of it.
         """
         return fingerprint({name: self[name] for name in _SEEN if name in self.attributes})
+
+    def check_of(self, field: str, source: Group, line: str) -> None:
+        """Raise StaleCell, which advises a command, unless both are of the same in that field."""
+        if self["identity"][field] != source["identity"][field]:
+            raise StaleCell(
+                f"{self.name} in {self.store} is of other {field} than {source.name}: run `{line}`",
+                (field,),
+            )
 
     def read(self, array: str, rows: range | None = None) -> NDArray[Any]:
         """An array, or some rows of it.

@@ -25,7 +25,7 @@ from clipsyn.store.arrays import content_digest
 from clipsyn.store.cell import with_prompt_sets
 from clipsyn.store.drafts import discard, is_draft
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import ANSWERS, HELD, LOOK, ORDER, Place
+from clipsyn.store.files import ANSWERS, CELLS, HELD, LOOK, ORDER, Place
 from clipsyn.store.groups import Group
 from clipsyn.text import advised, parse_json
 
@@ -85,6 +85,8 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             "samples": group["identity"]["samples"],
             "imported": group.attributes.get("imported", False),
         }
+        if store.tree.exists(captions := store.at("captions", dataset, split)):
+            datasets[f"{dataset}/{split}"]["captions"] = store.group(captions).sizes["caption"]
     return {**marker, "backbones": backbones, "imports": imports, "datasets": datasets}
 
 
@@ -211,6 +213,8 @@ def _sources(store: FeatureStore, place: Place, there: Collection[Place]) -> Ite
         yield "samples", names[0]
     elif kind != "samples":
         yield "samples", *names[:2]
+    if kind == "texts":
+        yield "captions", *names[:2]
     if kind not in ANSWERS:
         return
     features = ("features", *names[:4])
@@ -221,7 +225,11 @@ def _sources(store: FeatureStore, place: Place, there: Collection[Place]) -> Ite
 
 def _check_current(store: FeatureStore, place: Place) -> None:
     """Raise what a reader raises of a cell that is of others than are there."""
-    if place[0] in ("samples", "classes"):
+    if place[0] == "captions":
+        store.captions(*place[1:])
+    if place[0] == "texts":
+        store.text_embeddings(*place[1:])
+    if place[0] not in CELLS:
         return
     cell, embedded = store.cell(_key(place)), place[0] == "features"
     if embedded or cell.sets:
@@ -279,10 +287,14 @@ def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool)
         store.cell(_key(place)).predictions(names[4])
     elif kind == "samples" and store.samples(*names).digest != stored["identity"]["samples"]:
         yield "ids and content hashes do not match the digest"
+    elif kind == "captions" and store.captions(*names).digest != stored["identity"]["captions"]:
+        yield "ids, texts and images do not match the digest"
     if not deep:
         return
-    if stored.imported and kind != "classes":
+    if stored.imported:
         values = {name: stored.read(name) for name in stored.arrays}
+        if "logit_scale" in stored.attributes:
+            values["logit_scale"] = np.array([stored["logit_scale"]])
         if content_digest(values) != stored["identity"]["content"]:
             yield "its arrays do not match the digest of its content"
     if kind in ANSWERS:

@@ -13,7 +13,7 @@ from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell, with_prompt_sets
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import ANSWERS, KINDS, PROMPTS, Place
+from clipsyn.store.files import ANSWERS, CELLS, KINDS, PROMPTS, Place
 from clipsyn.text import advised, few, running
 
 Names = str | Collection[str] | None
@@ -39,7 +39,7 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
 def _read_of(store: FeatureStore, key: FeatureKey) -> Iterator[Path]:
     """The folders of all that is read of a cell."""
     yield store.samples_path(key.dataset, key.split)
-    for kind in ("features", *ANSWERS):
+    for kind in CELLS:
         yield store.at(kind, *key.names)
     for prompts in store.names_in(store.at("classes", key.dataset)):
         yield store.classes_path(key.dataset, prompts, key.backbone)
@@ -226,29 +226,32 @@ def names_meant(places: Collection[Place], filters: Filters, where: str) -> dict
 
 
 def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
-    """The places that pass every filter, with the samples and classes that they need.
+    """The places that pass every filter, with the samples, captions and texts that go with them.
 
-    A filter passes what it says nothing of, but samples and classes come only with a cell, or where
-    all filters are about them.
+    A filter passes what it says nothing of, but these come only with a cell, or where all filters
+    are about them.
     """
     embedded = {place[1:] for place in places if place[0] == "features"}
     passing = {place for place in places if _passes(place, meant, embedded)}
-    cells = {place for place in passing if place[0] not in ("samples", "classes")}
-    splits = {place[1:3] for place in cells}
+    cells = {place for place in passing if place[0] in CELLS}
+    about = {place for place in passing - cells if _is_about(place, meant)}
     encoders = {(place[1], place[4]) for place in cells}  # dataset, backbone
-    classes = {
+    encoded = {(place[1], place[2], place[4]) for place in cells}
+    texts = {
         place
         for place in passing
-        if place[0] == "classes" and (_is_about(place, meant) or place[1::2] in encoders)
+        if (place[0] == "classes" and (place in about or place[1::2] in encoders))
+        or (place[0] == "texts" and (place in about or place[1:] in encoded))
     }
-    bare = {place[1] for place in classes} - {dataset for dataset, _ in splits}
-    samples = {
+    splits = {place[1:3] for place in cells | texts if place[0] != "classes"}
+    bare = {place[1] for place in texts} - {dataset for dataset, _ in splits}
+    tables = {
         place
         for place in passing
-        if place[0] == "samples"
-        and (_is_about(place, meant) or place[1:3] in splits or place[1] in bare)
+        if place[0] in ("samples", "captions")
+        and (place in about or place[1:3] in splits or place[1] in bare)
     }
-    return cells | classes | samples
+    return cells | texts | tables
 
 
 def _passes(place: Place, meant: Meant, embedded: Collection[Place] | None = None) -> bool:

@@ -7,7 +7,8 @@ first. Its identity has a digest of all rows.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -17,25 +18,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import DamagedStore, DatasetError, InputError, StaleCell, UsageError
-from clipsyn.methods.numerics.logits import (
-    LARGEST_LOGIT,
-    NO_CLASS,
-    NO_PREDICTION,
-    finite_rows,
-    is_scale,
-    predictions,
-)
+from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION, predictions
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
-from clipsyn.store import files
+from clipsyn.store import files, given
 from clipsyn.store.arrays import content_digest
+from clipsyn.store.captions import CaptionTable
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import ANSWERS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
+from clipsyn.store.files import ANSWERS, GROUPS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
 from clipsyn.store.samples import SampleTable, check_fits
 from clipsyn.text import running
 
 NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """A group that goes with image embeddings, and is published before them."""
+
+    draft: Draft
+    arrays: Mapping[str, NDArray[Any]]
+    about: Mapping[str, Any]  # its attributes
 
 
 class CellWriter:
@@ -61,7 +65,7 @@ class CellWriter:
         self.prompts = None if prompts == PROMPTS else prompts  # that name says that none is known
         self.replace = replace
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
-        self._classes: dict[str, tuple[NDArray[np.float32], float]] = {}  # and scale, by prompts
+        self._beside: dict[Path, _Beside] = {}
         self._draft: Draft | None = None  # of the rows
         self._values: Mapping[str, NDArray[Any]] = {}  # the rows, by array
         self._drafts: list[Draft] = []  # of all that is written
@@ -85,13 +89,13 @@ class CellWriter:
 
     def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Image embeddings, (row, embed) of unit norm; they are stored in float16."""
-        values, known = self._matrix("embeddings", rows, valid, np.float16)
+        values, known = given.matrix(f"{self.key}: embeddings", rows, valid, np.float16)
         check_unit_norm(str(self.key), values)
         self._write("features", {"image_embedding": values, "valid": known})
 
     def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Logits of any scale, (row, class), and the predictions that follow from them."""
-        values, known = self._matrix("logits", rows, valid, np.float32)
+        values, known = given.matrix(f"{self.key}: logits", rows, valid, np.float32)
         self._check_classes("logits", values.shape[1])
         answers = {"logit": values, "valid": known, "prediction": predictions(values)}
         self._write("logits", answers)
@@ -107,8 +111,8 @@ class CellWriter:
         65534 is an answer that is none of the classes: it is wrong.
         """
         self._check_classes("predictions")
-        values, count = class_indices(str(self.key), rows), len(self.samples.class_names)
-        known = self._known("predictions", values, valid)
+        values, count = given.class_indices(str(self.key), rows), len(self.samples.class_names)
+        known = given.known_rows(f"{self.key}: predictions", values, valid)
         outside = known & (values != NO_CLASS) & ((values < 0) | (values >= count))
         if outside.any():
             raise self._refused(
@@ -118,7 +122,9 @@ class CellWriter:
         predicted = np.where(known, values, NO_PREDICTION).astype(np.uint16)
         answers: dict[str, NDArray[Any]] = {"prediction": predicted, "valid": known}
         if confidences is not None:
-            answers["confidence"] = self._confidences(confidences, known)
+            answers["confidence"] = given.probabilities(
+                f"{self.key}: confidences", confidences, known
+            )
         self._write("predictions", answers)
 
     def classes(self, prompts: str, embeddings: ArrayLike, scale: float) -> None:
@@ -127,12 +133,32 @@ class CellWriter:
         With them image embeddings have zero-shot logits, which are stored.
         """
         what = f"class embeddings '{prompts}'"
-        values, _ = self._matrix(what, embeddings, None, np.float32)
+        values = given.texts(f"{self.key}: {what}", embeddings, scale, np.float32)
         self._check_classes(what, len(values))
-        check_unit_norm(f"classes by {self.key.backbone}", values)
-        if not is_scale(scale):
-            raise self._refused(f"the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
-        self._classes[prompts] = values, float(scale)
+        of = {"class_names": list(self.samples.class_names), "prompts": {"name": prompts}}
+        self._add_texts("classes", (self.key.dataset, prompts), of, values, float(scale))
+
+    def captions(
+        self,
+        captions: CaptionTable | Sequence[str | Sequence[str]],
+        embeddings: ArrayLike,
+        scale: float,
+    ) -> None:
+        """The captions of the samples, and what they are to the backbone.
+
+        captions: a table, or of each sample its texts, as `CaptionTable.of` takes them. embeddings:
+        (caption, embed) of unit norm, stored in float16. scale: the logit scale.
+        """
+        table = captions
+        if not isinstance(table, CaptionTable):
+            table = CaptionTable.of(self.samples, table)
+        values = given.texts(f"{self.key}: text embeddings", embeddings, scale, np.float16)
+        if len(values) != len(table):
+            raise self._refused(f"{len(values):,} embeddings of {len(table):,} captions")
+        draft = self.store.captions_draft(table, self.samples)
+        self._beside[draft.target] = _Beside(draft, table.arrays(), {})
+        of = {"split": table.split, "captions": table.digest}
+        self._add_texts("texts", (table.dataset, table.split), of, values, float(scale))
 
     def record(self, **attributes: Any) -> None:
         """What the cell's attributes say beside its identity, such as `source`; docs/store.md."""
@@ -148,23 +174,25 @@ class CellWriter:
                 f"{self.key}: nothing was written: give embeddings, logits or predictions"
             )
         embedded = draft.kind == "features"
-        if (self.prompts is not None) if embedded else self._classes:
+        if (self.prompts is not None) if embedded else self._beside:
             raise UsageError(
-                f"{self.key}: class embeddings go with image embeddings alone, and prompts=… with "
-                "logits or predictions"
+                f"{self.key}: class embeddings and captions go with image embeddings alone, and "
+                "prompts=… with logits or predictions"
             )
         self._check_name()
         changes = self._changes(draft)
         changes += ["kind" for path in self._others(draft) if self.store.is_imported(path)]
-        for prompts, (embeddings, _) in self._classes.items():
-            if (width := embeddings.shape[1]) != draft.sizes["embed"]:
+        for text in (it.draft for it in self._beside.values()):
+            changes += self._changes(text)
+            if text.kind == "captions":
+                continue
+            if (width := text.sizes["embed"]) != draft.sizes["embed"]:
                 raise self._refused(
-                    f"class embeddings of '{prompts}' have width {width}, and image embeddings "
-                    f"{draft.sizes['embed']}: both come from one backbone"
+                    f"{text.target.relative_to(self.store.path)} has width {width}, and image "
+                    f"embeddings {draft.sizes['embed']}: both come from one backbone"
                 )
-            changes += self._changes(text := self._classes_draft(prompts))
             if files.exists(text.target) and not self.store.is_imported(text.target):
-                raise self._taken("has class embeddings that were extracted", changes)
+                raise self._taken("has embeddings of texts that were extracted", changes)
         if changes and not self.replace:
             raise self._taken("is there with other content", changes, " add replace=True, or")
         return "replaced" if changes else "there" if draft.is_published() else "new"
@@ -182,17 +210,16 @@ class CellWriter:
         """Make everything ready before anything is visible; a cell comes after what it needs."""
         draft = self._draft
         assert draft
-        texts = {prompts: self._classes_draft(prompts) for prompts in self._classes}
-        self._drafts += texts.values()
-        for prompts, text in texts.items():
-            text.write_all({"class_embedding": self._classes[prompts][0]})
-        logits = [self._written_logits(prompts, text) for prompts, text in texts.items()]
+        beside = self._beside.values()
+        self._drafts += [it.draft for it in beside]
+        for it in beside:
+            it.draft.write_all(it.arrays)
+        logits = [self._written_logits(it) for it in beside if it.draft.kind == "classes"]
         table = self.store.samples_draft(self.samples)
         table.write_all(self.samples.arrays())
         table.publish(lambda _: self.samples.attributes() | {"imported": True})
-        for prompts, text in texts.items():
-            about = {"logit_scale": self._classes[prompts][1], "provenance": self._provenance}
-            self._release(text, about)
+        for it in beside:
+            self._release(it.draft, it.about)
         if was == "replaced":
             kept = [derived.target for derived in logits if derived.is_published()]
             for path in self._others(draft):
@@ -211,13 +238,17 @@ class CellWriter:
     def _release(self, draft: Draft, about: Mapping[str, Any]) -> None:
         draft.publish(lambda _: about, replace=self.replace)
 
-    def _written_logits(self, prompts: str, classes: Draft) -> Draft:
+    def _written_logits(self, classes: _Beside) -> Draft:
         """Logits from the embeddings that were written."""
         assert self._draft
-        draft = self.store.answers_draft("logits", self.key, prompts, self._draft, classes)
+        prompts, texts = (
+            classes.draft.identity["prompts"]["name"],
+            classes.arrays["class_embedding"],
+        )
+        draft = self.store.answers_draft("logits", self.key, prompts, self._draft, classes.draft)
         self._drafts.append(draft)
-        rows = self._values["image_embedding"]
-        draft.write_answers(lambda part: rows[part.start : part.stop], *self._classes[prompts])
+        rows, scale = self._values["image_embedding"], classes.about["logit_scale"]
+        draft.write_answers(lambda part: rows[part.start : part.stop], texts, scale)
         return draft
 
     def _others(self, draft: Draft) -> list[Path]:
@@ -249,21 +280,24 @@ class CellWriter:
             identity["confidences"] = "confidence" in values
         return identity | ({} if self.prompts is None else {"prompts": self.prompts})
 
-    def _classes_draft(self, prompts: str) -> Draft:
-        embeddings, scale = self._classes[prompts]
-        values = {"class_embedding": embeddings, "logit_scale": np.array([scale])}
+    def _add_texts(
+        self, kind: str, names: Sequence[str], of: Identity, values: NDArray[Any], scale: float
+    ) -> None:
+        """Embeddings of texts, which are published before the cell."""
+        spec, *_ = GROUPS[kind]
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
             "backbone": self.key.backbone,
             "dataset": self.key.dataset,
-            "class_names": list(self.samples.class_names),
-            "prompts": {"name": prompts},
-            "content": content_digest(values),
+            **of,
+            "content": content_digest({spec.name: values, "logit_scale": np.array([scale])}),
         }
-        count, width = embeddings.shape
-        path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
-        return self.store.draft(path, "classes", identity, {"class": count, "embed": width})
+        sizes = dict(zip(spec.dims, values.shape, strict=True))
+        path = self.store.at(kind, *names, self.key.backbone)
+        draft = self.store.draft(path, kind, identity, sizes)
+        about = {"logit_scale": scale, "provenance": self._provenance}
+        self._beside[draft.target] = _Beside(draft, {spec.name: values}, about)
 
     # Rows
 
@@ -286,46 +320,6 @@ class CellWriter:
         self._draft = self.store.draft(path, kind, self._identity(kind, values), sizes)
         self._drafts.append(self._draft)
         self._draft.write_all(values)
-
-    def _matrix(
-        self, what: str, rows: ArrayLike, valid: ArrayLike | None, dtype: type[np.floating[Any]]
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(row, width) with NaN in rows that have no value, and (row,) which have one."""
-        given = np.asarray(rows)
-        if given.ndim != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
-            raise self._refused(f"{what} are numbers (row, width), not {_described(given)}")
-        with np.errstate(over="ignore"):  # what is too large is not finite, or far off unit norm
-            values = given if given.dtype == np.float16 else given.astype(np.float32)
-            known = self._known(what, values, valid)
-            stored = values.astype(dtype)
-        stored[~known] = np.nan
-        return stored, known
-
-    def _known(self, what: str, values: NDArray[Any], valid: ArrayLike | None) -> NDArray[np.bool_]:
-        """(row,) which rows have a value: all, or those of `valid`; they are finite."""
-        known = np.ones(len(values), np.bool_) if valid is None else np.array(valid)
-        if known.shape != (len(values),) or known.dtype != np.bool_:
-            raise self._refused(f"valid is bool ({len(values)},), not {_described(known)}")
-        if len(wrong := np.flatnonzero(known & ~finite_rows(values))):
-            raise self._refused(
-                f"{what} of {len(wrong):,} rows are not finite, or beyond {LARGEST_LOGIT:g} "
-                f"(row {wrong[0]} of {len(values):,}): valid=… says which images have none"
-            )
-        return known
-
-    def _confidences(self, confidences: ArrayLike, known: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(row,) probabilities; NaN where there is no prediction."""
-        values = np.asarray(confidences)
-        if values.shape != known.shape or values.dtype.kind not in "fiu":
-            raise self._refused(
-                f"confidences are numbers ({len(known)},), not {_described(values)}"
-            )
-        if len(wrong := np.flatnonzero(known & ~((values >= 0) & (values <= 1)))):
-            raise self._refused(
-                f"confidences are 0 to 1, one for each prediction, not {values[wrong[0]]:g} "
-                f"(row {wrong[0]})"
-            )
-        return np.where(known, values, np.nan).astype(np.float32)
 
     # What cannot be
 
@@ -362,18 +356,6 @@ class CellWriter:
             )
         if there not in (None, len(names)):
             raise DatasetError(f"{self.key}: {what} of {there} classes, where {len(names)} are")
-
-
-def class_indices(where: str, rows: ArrayLike) -> NDArray[np.integer[Any]]:
-    """(row,) of any type of whole numbers; raises InputError."""
-    values = np.asarray(rows)
-    if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise InputError(f"{where}: predictions are class indices (row,), not {_described(values)}")
-    return values
-
-
-def _described(values: NDArray[Any]) -> str:
-    return f"{values.dtype} {values.shape}"
 
 
 def _provenance(made_by: str) -> dict[str, str | None]:
