@@ -20,6 +20,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.evaluation.loop": ("evaluate",),
     "clipsyn.evaluation.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),
+    "clipsyn.report.search": ("search",),
     "clipsyn.evaluation.published": ("compare",),
     "clipsyn.router.fit": ("FittedRouter", "fit_router"),
     "clipsyn.router.artefact": ("load_router", "save_router"),

@@ -191,6 +191,20 @@ def robustness(
     shots: int | Literal["full"] | None = None,
     details: bool = False,
 ) -> DataFrame: ...
+def search(
+    store: FeatureStore | Path | str,
+    *,
+    text: str | None = None,
+    like: str | None = None,
+    image: str | PathLike[str] | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    backbones: str | Collection[str] | None = None,
+    most: int = 10,
+    device: str = "auto",
+    images: str | PathLike[str] | None = None,
+    output: str | PathLike[str] | None = None,
+) -> pl.DataFrame: ...
 def selective(
     store: FeatureStore | Path | str,
     *,

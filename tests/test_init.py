@@ -71,6 +71,7 @@ OF_A_STORE: dict[str, Callable[[Any], object]] = {
         clipsyn.predict_store(clipsyn.fit_router(store, "toy", "log-avg"), store, "toy").frame
     ),
     "plot": lambda store: clipsyn.plot("accuracy-matrix", store).get_title(),
+    "search": lambda store: clipsyn.search(store, like="im003.png", split="test"),
     "write_report": lambda store: clipsyn.write_report(store, output="page.html").read_bytes(),
 }
 
@@ -112,7 +113,7 @@ def test_functions_tell_of_their_settings() -> None:
     )
     functions = [getattr(clipsyn, name) for name in clipsyn.__all__ if name != "__version__"]
     taking = [it for it in functions if hasattr(it, "__signature__")]
-    assert len(taking) == len(ANALYSES) + 6
+    assert len(taking) == len(ANALYSES) + 7
     for it in taking:
         keywords = inspect.signature(it).parameters.values()
         settings = [one.name for one in keywords if one.kind is one.KEYWORD_ONLY]

@@ -33,6 +33,7 @@ _SECTIONS = {  # of help, what most need first: where each command is, and what 
     },
     "Look": {
         "ls": ("store:ls", "List what a store holds."),
+        "search": ("share:search", "Find the images nearest to a text or an image."),
         "info": ("info:info", "Say how a store, or one group of it, was made."),
         "verify": ("store:verify", "Re-read everything and name what is damaged."),
         "catalog": ("info:catalog", "List known backbones, datasets or perturbations."),

@@ -38,15 +38,6 @@ if TYPE_CHECKING:
     from clipsyn.show.table import Tables
 
 
-def _results_of(output: Output) -> tuple[Path | None, Output]:
-    """The Parquet file, to which results are added, and the other files."""
-    results = [file for file in output.files if file.suffix.lower() == ".parquet"]
-    if len(results) > 1:
-        raise UsageError("results are added to one file: give --output one name in .parquet")
-    others = tuple(file for file in output.files if file not in results)
-    return next(iter(results), None), Output(others)
-
-
 _METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups, "One of all": [CHOSEN]}
 _LINES: dict[str, Any] = {"width": 88, "break_on_hyphens": False}
 _LISTED = "\n".join(
@@ -93,7 +84,7 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
     from clipsyn.store.overlap import image_notes, sample_tables
 
     executor = pop_executor_settings(values)
-    results, output = _results_of(output)
+    results, output = output.without(".parquet")  # to which results are added
     settings = ProtocolSettings(output=results, **values)
     opened = FeatureStore.open(store)
     if executor.jobs:
@@ -324,7 +315,7 @@ def predict(
     from clipsyn.router.predict import predict_images, predict_store
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.files import is_published, is_store
-    from clipsyn.store.select import only_dataset
+    from clipsyn.store.select import only
 
     fitted = load_router(router)
     label = parse_perturbation(perturb).label
@@ -335,7 +326,7 @@ def predict(
         predictions = predict_store(
             fitted,
             store,
-            dataset or (fitted_on if is_there else only_dataset(store)),
+            dataset or (fitted_on if is_there else only(store, "dataset")),
             split,
             perturbation=label,
         )

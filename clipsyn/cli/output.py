@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from clipsyn.errors import ClipsynError, Interrupted
+from clipsyn.errors import ClipsynError, Interrupted, UsageError
 from clipsyn.text import counted, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class Output:
             say_tables(shown)
         for file in files:
             say_written(len(numbers), file)
+
+    def without(self, ending: str) -> tuple[Path | None, Output]:
+        """The file of that ending, which is written in another way, and the other files."""
+        apart = [file for file in self.files if file.suffix.lower() == ending]
+        if len(apart) > 1:
+            raise UsageError(f"there is one file {ending}: give --output one name of that ending")
+        others = tuple(file for file in self.files if file not in apart)
+        return next(iter(apart), None), Output(others)
 
     def json(self, value: Any) -> bool:
         """Write a value as JSON to each file; whether that is all that is to be printed."""

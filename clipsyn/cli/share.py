@@ -17,12 +17,13 @@ from clipsyn.cli.options import (
     flag,
     option,
     options_of,
+    output_option,
 )
-from clipsyn.cli.output import say, say_rows, say_written
+from clipsyn.cli.output import NUMBERS, TABLES, Output, say, say_rows, say_written
 from clipsyn.errors import UsageError
 from clipsyn.exchange import LAYOUTS
 from clipsyn.names import Address, is_url
-from clipsyn.report import FIGURES, Drawn, ReportSettings
+from clipsyn.report import FIGURES, PAGE, Drawn, ReportSettings, SearchSettings
 from clipsyn.text import advised, counted
 
 
@@ -48,6 +49,43 @@ def report(store: Path, **values: Any) -> None:
 
     page = write_page(FeatureStore.open(store), ReportSettings(**values))
     say(f"{page}: {page.stat().st_size / 1e3:,.0f} kB, open it in a browser")
+
+
+@command(
+    "search",
+    [
+        STORE,
+        click.Argument(["text"], required=False),
+        *options_of(SearchSettings, without=("text", "output")),
+        output_option(
+            endings=(*NUMBERS, *TABLES, PAGE),
+            about=f"; {PAGE} is a page of thumbnails, of --images",
+        ),
+    ],
+)
+def search(store: Path, output: Output, **values: Any) -> None:
+    """Find the images of STORE that are nearest to TEXT, to one of its images, or to a file.
+
+    Nearness is the cosine of embeddings, its mean over backbones the score; for a text each
+    backbone counts by its logit scale. A text or a file runs through the backbones, --like ID reads
+    the store alone.
+
+    \b
+    clipsyn search store "a red apple" -n 20
+    clipsyn search store --like red-apple -d emoji-food -s test
+    clipsyn search store --image apple.jpg -b 'ViT-*' --images photos -o apples.html
+    """
+    from clipsyn.report.search import search as found
+    from clipsyn.show.tables import table_of
+
+    page, output = output.without(PAGE)
+    frame = found(store, output=page, **values)
+    numbers = frame.columns[2:]
+    heads = {name: name.replace(" ", "\n", 1) for name in numbers}
+    about: dict[str, Any] = {"digits": dict.fromkeys(numbers, 3), "headers": heads}
+    output.show(frame, lambda shown: {"images": (table_of(shown, **about),)})
+    if page:
+        say_written(len(frame), page)
 
 
 @command(

@@ -38,7 +38,7 @@ from clipsyn.store.files import PROMPTS, exists, is_vacant
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.overlap import twin_notes
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.select import only_dataset
+from clipsyn.store.select import only
 from clipsyn.store.writer import CellWriter
 
 _LOG = logging.getLogger("clipsyn")
@@ -76,7 +76,7 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
         raise DatasetError("files of one split have different class names: import each alone")
     if plain:
         if there and wanted.dataset is None:
-            wanted = wanted.replaced(dataset=only_dataset(there))
+            wanted = wanted.replaced(dataset=only(there, "dataset"))
         splits.append(_read_files(there, plain, wanted))
     datasets = [_aligned(*it, wanted) for it in splits]
     opened = there or FeatureStore.create(store)

@@ -1,17 +1,31 @@
-"""What people look at, figures by name and the page, and what they are asked for."""
+"""What people look at, figures by name, the page and images found, and what they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clipsyn.analyses import ANALYSES
+from clipsyn.errors import UsageError
 from clipsyn.evaluation import selection
 from clipsyn.evaluation.selection import Selection
+from clipsyn.names import MOST
 from clipsyn.registry import Registry, unknown_name
-from clipsyn.settings import FILES, NAMES, OUTPUT, PATH, REQUIRED, TEXT, Settings, declared, setting
+from clipsyn.settings import (
+    FILES,
+    NAMES,
+    OUTPUT,
+    PATH,
+    REQUIRED,
+    TEXT,
+    WHOLE,
+    Settings,
+    declared,
+    setting,
+)
 
+PAGE = ".html"
 FIGURES = Registry(
     "figure",
     {
@@ -33,11 +47,14 @@ FIGURES = Registry(
 )
 
 
+_IMAGES = "Folder, tar or manifest of the images, or the folder of several datasets"
+
+
 class ReportSettings(Selection):
     """What `clipsyn report` is asked for."""
 
     output: Path = setting(
-        REQUIRED, OUTPUT, "The page to write.", letter="-o", metavar="FILE.html", endings=(".html",)
+        REQUIRED, OUTPUT, "The page to write.", letter="-o", metavar="FILE.html", endings=(PAGE,)
     )
     title: str | None = setting(
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
@@ -56,8 +73,7 @@ class ReportSettings(Selection):
     images: Path | None = setting(
         None,
         PATH,
-        "Folder, tar or manifest of the images, or the folder of several datasets: show those "
-        "that only one backbone gets right.",
+        f"{_IMAGES}: show those that only one backbone gets right.",
         instead_of_none="none",
     )
 
@@ -92,3 +108,38 @@ class Drawn(Settings):
     def given(self) -> dict[str, tuple[str, ...]]:
         """Those that are not None."""
         return {name: terms for name, terms in vars(self).items() if terms is not None}
+
+
+class SearchSettings(Settings):
+    """What `clipsyn search` looks for, and where."""
+
+    text: str | None = setting(None, TEXT, "What the images show.", instead_of_none="none")
+    like: str | None = setting(
+        None,
+        TEXT,
+        "The id of an image of the store, which is left out itself.",
+        instead_of_none="none",
+    )
+    image: Path | None = setting(None, PATH, "An image file.", instead_of_none="none")
+    dataset: str | None = setting(
+        None, TEXT, "Where to look.", letter="-d", instead_of_none="the only one"
+    )
+    split: str | None = setting(
+        None, TEXT, "Which part of it.", letter="-s", instead_of_none="the only one"
+    )
+    backbones: tuple[str, ...] | None = cast(Any, declared(Selection)["backbones"])
+    most: int = setting(10, WHOLE, "How many images.", letter="-n", least=1, most=MOST)
+    device: str = setting("auto", TEXT, "auto, cpu, cuda, cuda:N or mps: for a text or a file.")
+    images: Path | None = setting(
+        None, PATH, f"{_IMAGES}, for a page.", instead_of_none="none", about="output"
+    )
+    output: Path | None = setting(
+        None, OUTPUT, "A page of thumbnails.", endings=(PAGE,), instead_of_none="none"
+    )
+
+    def _check(self) -> None:
+        given = [it for it in (self.text, self.like, self.image) if it is not None]
+        if len(given) != 1 or not str(given[0]).strip():
+            raise UsageError("say what to look for: one of a text, like=… and image=…")
+        if self.output and not self.images:
+            raise UsageError(f"{self.output}: a page needs images=…, where they are")

@@ -30,7 +30,7 @@ from clipsyn.settings import images_of, takes
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
-from clipsyn.store.select import only_dataset
+from clipsyn.store.select import only
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -354,7 +354,7 @@ def fit_router(
     store = opened(store)
     reader = PoolReader(
         store,
-        asked.dataset or only_dataset(store),
+        asked.dataset or only(store, "dataset"),
         asked.support,
         backbones=asked.backbones,
         prompts=asked.prompts,

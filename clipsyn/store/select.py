@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.names import FeatureKey, by_severity, parse_perturbation
@@ -45,13 +46,16 @@ def _read_of(store: FeatureStore, key: FeatureKey) -> Iterator[Path]:
         yield store.classes_path(key.dataset, prompts, key.backbone)
 
 
-def only_dataset(store: FeatureStore) -> str:
-    """The dataset of a store that has one; raises UsageError that asks which, and MissingCell."""
-    names = sorted({key.dataset for key in select(store)})
+def only(store: FeatureStore, field: Literal["dataset", "split"], **filters: Names) -> str:
+    """The dataset, or split, of a store that has one among the cells that pass the filters.
+
+    Raises UsageError that asks which, and what `select` does.
+    """
+    names: list[str] = sorted({getattr(key, field) for key in select(store, **filters)})
     if len(names) > 1:
-        line = " ".join([running() or "clipsyn …", "-d", shlex.quote(names[0])])
+        line = " ".join([running() or "clipsyn …", f"--{field}", shlex.quote(names[0])])
         raise UsageError(
-            f"which dataset of {store.path}? there are {few(names, 9)}: name one, as in `{line}`"
+            f"which {field} of {store.path}? there are {few(names, 9)}: name one, as in `{line}`"
         )
     return names[0]
 

@@ -90,6 +90,7 @@ BASES: dict[str, dict[str, Any]] = {
         "output": "page.html",
     },
     "compare": {"results": "r.parquet"},
+    "search": {"store": "store", "like": "im003.png", "split": "test"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
     "verify": {"store": "store"},

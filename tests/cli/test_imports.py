@@ -58,6 +58,7 @@ CHAINS: tuple[dict[str, tuple[list[str], set[str]]], ...] = (
         "export": (["STORE", "new", "--layout", "npz"], READING | {"zarr", "PIL"}),
         "ls": (["STORE"], READING | {"zarr", "PIL"}),
         **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in LIGHT},
+        "search": (["STORE", "--like", "im003.png", "-s", "test"], READING | {"zarr", "PIL"}),
         "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
         "run": (["recipe.yaml"], READING | {"zarr"}),
         "split": (["PHOTOS", "-o", "new.csv"], READING | {"zarr"}),

@@ -178,6 +178,7 @@ def test_what_cannot_be(fails: Any, clipsyn: Any, alice: Path, tmp_path: Path) -
 QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
 READING: dict[str, list[str]] = {
     **{name: ["STORE"] for name in ANALYSES},
+    "search": ["STORE", "--like", "im003.png", "-s", "test"],
     "ls": ["STORE"],
     "info": ["STORE"],
     "info --provenance": ["STORE", "--provenance"],

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics import Array, Floats, Labels, Rows
-from clipsyn.methods.numerics.blocks import in_blocks
+from clipsyn.methods.numerics.blocks import in_blocks, in_cache
 
 CHUNK_ROWS = 1024  # of a store: 1.5 MB at width 768 in float16
 NO_PREDICTION = 65535
@@ -19,6 +19,7 @@ NO_CLASS = 65534  # an imported answer that is none of the classes: it counts as
 NONE_OF_THEM = "none of the classes"  # how tables write it
 MOST_CLASSES = NO_CLASS  # so many indices lie below it
 LARGEST_LOGIT = 1e10  # of what others give: sums of squares stay within float32
+_SIGN_AND_NUMBER = np.int32(-0x70000001)  # the bits 31 and 27 to 0
 _LARGE = 1e30  # a sum of powers that single precision has numbers beyond
 _SMALL = 1e-30  # a probability beside which one that is 0 in single precision matters no more
 
@@ -55,6 +56,25 @@ def zero_shot_logits(
                 np.take(block @ weights, position, axis=1, out=out)
         out *= np.float32(scale)
     return logits
+
+
+def cosines(embedding: NDArray[np.float16], query: Floats) -> Floats:
+    """``embedding @ query`` in float32: (n, embed) unit norm, (embed,) unit norm -> (n,).
+
+    NaN for rows that begin with NaN: those of images that could not be read.
+
+    numpy converts half precision at 1.7 ns a number. Its bits, moved to where single precision has
+    them, are the same number times 2^-112 (of subnormal ones, too), which takes a tenth of that.
+    """
+    bits, scaled = embedding.view(np.int16), query * np.float32(2.0**112)
+    found = np.empty(len(bits), np.float32)
+    for rows in in_cache(slice(0, len(bits)), len(query)):
+        moved = bits[rows].astype(np.int32)
+        moved <<= 13
+        moved &= _SIGN_AND_NUMBER
+        np.matmul(moved.view(np.float32), scaled, out=found[rows])
+    found[np.isnan(embedding[:, 0])] = np.nan
+    return found
 
 
 def predictions(logits: Floats) -> NDArray[np.uint16]:

@@ -14,6 +14,7 @@ from clipsyn.methods.numerics.logits import (
     CHUNK_ROWS,
     NO_PREDICTION,
     contenders,
+    cosines,
     cross_entropy,
     log_mixture,
     log_softmax,
@@ -40,6 +41,24 @@ def test_logits_are_scaled_cosines(dtype, rows):
     assert logits.dtype == np.float32
     expected = 100.0 * images.astype(np.float64) @ classes.astype(np.float64).T
     np.testing.assert_allclose(logits, expected, atol=5e-5)
+
+
+def test_cosines_of_half_precision_are_exact_to_the_smallest_number():
+    rng = np.random.default_rng(4)
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    every = every[np.abs(every) <= 1].reshape(-1, 2)  # subnormal ones and -0, too
+    for images in (every, unit(rng, 3000, 100, np.float16)):
+        query = unit(rng, 1, images.shape[1])[0]
+        expected = images.astype(np.float64) @ query.astype(np.float64)
+        np.testing.assert_allclose(cosines(images, query), expected, rtol=1e-6, atol=1e-7)
+    ones = every[:, :1].copy()
+    np.testing.assert_array_equal(cosines(ones, np.ones(1, np.float32)), ones[:, 0])
+
+
+def test_cosines_are_not_known_where_an_embedding_is_not():
+    images = np.array([[0.6, 0.8], [np.nan, np.nan], [1, 0]], np.float16)
+    found = cosines(images, np.array([1, 0], np.float32))
+    np.testing.assert_allclose(found, [0.6, np.nan, 1], atol=1e-3)
 
 
 def test_a_block_on_its_own_gives_the_same_bytes():
