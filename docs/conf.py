@@ -40,6 +40,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
         "docs/analysis",
         "docs/tables",
         "docs/report",
+        "docs/retrieval",
         "docs/evaluating",
         "docs/methods",
         "docs/router",

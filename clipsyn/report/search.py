@@ -31,7 +31,7 @@ from clipsyn.text import few, one_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from clipsyn.extract.openclip import Encoder
+    from clipsyn.extract.encoder import Encoder
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -161,7 +161,7 @@ def _encoder(cell: Cell, device: str) -> Encoder:
     from clipsyn.extract import PIXELS_VERSION, tune_process_memory
 
     tune_process_memory()
-    from clipsyn.extract.openclip import load_encoder
+    from clipsyn.extract.encoder import load_encoder
 
     name, (identity, source) = cell.key.backbone, cell.encoder()
     shipped = {it.name: it for it in known_backbones()["zoo"]}  # whose folder is known here

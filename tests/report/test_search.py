@@ -29,7 +29,7 @@ def encoders(fakes, monkeypatch):
         it.backbone.name: it for it in (fakes.Encoder(), fakes.Encoder(TWO, size=12, embed_dim=16))
     }
     load = lambda backbone, **_: known[backbone.name]  # noqa: E731
-    monkeypatch.setattr("clipsyn.extract.openclip.load_encoder", load)
+    monkeypatch.setattr("clipsyn.extract.encoder.load_encoder", load)
     return known
 
 
