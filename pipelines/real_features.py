@@ -1,12 +1,12 @@
-"""Image embeddings of real CLIPs that others have published, as arrays that `clipsyn import` reads.
+"""Image embeddings of real CLIPs that others have published, in the layout of ZLaP.
 
     python pipelines/real_features.py FEATURES FOLDER
 
 FEATURES has DATASET_PART_BACKBONE.npz, each with `embeddings` (image, embed) and `labels`; the
-parts of two backbones are the same images in the same order. FOLDER gets DATASET/SPLIT/BACKBONE.npz
-for the two datasets that have two backbones. Of FGVC-Aircraft there are test images alone: 16 of
-each class are drawn from them as a support, three times, and the rest are the test images; this
-makes fgvc-aircraft-0, -1 and -2.
+parts of two backbones are the same images in the same order. FOLDER gets
+DATASET/BACKBONE_SPLIT_feats.npy and _targets.npy for the two datasets that have two backbones. Of
+FGVC-Aircraft there are test images alone: 16 of each class are drawn from them as a support, three
+times, and the rest are the test images; this makes fgvc-aircraft-0, -1 and -2.
 """
 
 from __future__ import annotations
@@ -44,15 +44,13 @@ def found(features: Path, start: str) -> list[Path]:
 
 
 def write(path: Path, folder: Path, rows: dict[str, slice | np.ndarray]) -> None:
-    """Rows of a file, as the splits of a dataset; an image is named by its place in the file."""
-    _, part, backbone = path.stem.split("_")
+    """Rows of a file, as the splits of a dataset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start = folder / path.stem.split("_")[2]
     with np.load(path) as arrays:
-        embeddings, labels = arrays["embeddings"], arrays["labels"]
-    ids = np.array([f"{part}-{row:04}" for row in range(len(labels))])
-    for split, taken in rows.items():
-        to = folder / split / f"{backbone}.npz"
-        to.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(to, embeddings=embeddings[taken], labels=labels[taken], ids=ids[taken])
+        for split, taken in rows.items():
+            np.save(f"{start}_{split}_feats.npy", arrays["embeddings"][taken])
+            np.save(f"{start}_{split}_targets.npy", arrays["labels"][taken])
 
 
 def main(arguments: list[str]) -> None:

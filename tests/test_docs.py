@@ -290,11 +290,20 @@ def _predictions(folder: Path) -> None:
         for row, (label, severity) in enumerate(product(("cat", "dog"), (0, 2)))
     ]
     (folder / "contrast.csv").write_text("\n".join(["id,model,severity,prediction,label", *shown]))
-    cache = folder / "features" / "Food101-ViT-B-32"
-    cache.mkdir(parents=True)
+    zlap, tip, benchmark = (
+        "zlap/features/dtd",
+        "Tip-Adapter/caches/dtd",
+        "features/Food101-ViT-B-32",
+    )
+    for place in (zlap, tip, benchmark):
+        (folder / place).mkdir(parents=True)
     for split in ("train", "test"):
-        torch.save(torch.randn(4, 3), cache / f"features_{split}.pt")
-        torch.save(torch.arange(4), cache / f"targets_{split}.pt")
+        torch.save(torch.randn(4, 3), folder / benchmark / f"features_{split}.pt")
+        torch.save(torch.arange(4), folder / benchmark / f"targets_{split}.pt")
+    torch.save(torch.randn(4, 3), folder / tip / "test_f.pt")
+    torch.save(torch.arange(4), folder / tip / "test_l.pt")
+    np.save(folder / zlap / "ViT-B-32_test_feats.npy", np.eye(4, dtype=np.float32))
+    np.save(folder / zlap / "ViT-B-32_test_targets.npy", np.arange(4))
 
 
 @pytest.mark.parametrize(

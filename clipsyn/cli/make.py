@@ -153,7 +153,8 @@ _FILES = click.Argument(["files"], type=click.Path(path_type=Path), nargs=-1, re
 def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any) -> None:
     """Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 
-    FILES are CSV, Parquet, npy, npz or pt, folders of them, or what `clipsyn export` has written.
+    FILES are CSV, Parquet, npy, npz or pt, folders of them, what `clipsyn export` has written, or
+    features of ZLaP, Tip-Adapter or CLIP_benchmark, of which all comes in at once.
     Rows are found by id, never by place (but for --row-order), among the samples of the dataset; a
     new dataset gets its samples from the file. All commands that need only predictions then show
     them beside extracted backbones.
@@ -161,7 +162,7 @@ def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any)
     \b
     clipsyn import store mine.csv -d emoji-food -b mine
     clipsyn import store logits.npz -d emoji-food
-    clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
+    clipsyn import store zlap/features
     clipsyn import store contrast.csv -d contrast -p contrast
     """
     from clipsyn.exchange.importing import import_files, imported_table

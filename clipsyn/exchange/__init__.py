@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from clipsyn.errors import UsageError
 from clipsyn.names import CLEAN
-from clipsyn.settings import FLAG, PAIRS, PATH, TEXT, Settings, setting
+from clipsyn.settings import FLAG, PAIRS, PATH, TEXT, Settings, defaults, setting
 
 LAYOUTS = ("npz", "huggingface")  # of an export
 
@@ -67,3 +68,10 @@ class ImportSettings(Settings):
     )
     intersect: bool = setting(False, FLAG, "Take the ids in common; the rest has no value.")
     replace: bool = setting(False, FLAG, "Replace what was imported under the same names.")
+
+    def check_unset(self, path: Path, names: Collection[str]) -> None:
+        """Raise UsageError for any of these settings, of which the file or folder says itself."""
+        usual = defaults(type(self))
+        for name in names:
+            if getattr(self, name) != usual[name]:
+                raise UsageError(f"{path} says itself what it holds: leave {name}=… away")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from clipsyn.exchange.parts import (
     predicted_indices,
 )
 from clipsyn.methods.numerics.logits import finite_rows
+from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.groups import ELSEWHERE
@@ -28,6 +30,9 @@ from clipsyn.text import few
 
 _LOG = logging.getLogger("clipsyn")
 ABSENT = "not in the source"
+Array = NDArray[Any]
+_COMPARED, _LEAST_PAIRS = 1_000, 1_000  # rows of two backbones, and pairs of a class among them
+_LEAST_ALIKE = 0.1  # OpenAI's models have 0.58 and more, and at most 0.11 where rows are shuffled
 _ROUNDED = 1e-3  # how far rounding to float16 takes a norm from 1
 _UNANSWERED = {
     "predictions": "no prediction",
@@ -100,21 +105,68 @@ def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list
     )
 
 
-def with_ids(part: Part, table: SampleTable | None) -> Part:
-    """The part, whose rows are those of the table in its order, or get ids ``row-…``, if it has
-    none.
+def with_ids(parts: Sequence[Part], table: SampleTable | None) -> list[Part]:
+    """The parts; rows without ids are those of the table in its order, or are called ``row-…``.
+
+    Raises DatasetError where they are not as many.
     """
-    if part.ids is not None:
-        return part
-    if table is None:
-        width = len(str(part.rows - 1))
-        return replace(part, ids=tuple(f"row-{row:0{width}}" for row in range(part.rows)))
-    if part.rows != len(table):
-        raise DatasetError(
-            f"{part}: {part.rows:,} rows in the store's order, which has {len(table):,} samples of "
-            f"{table.name}: give ids instead of row_order=True"
-        )
-    return replace(part, ids=table.ids)
+    ordered = [part for part in parts if part.ids is None]
+    if not ordered:
+        return [*parts]
+    first, count = (ordered[0], ordered[0].rows) if table is None else (table.name, len(table))
+    width = len(str(count - 1))
+    ids = table.ids if table else tuple(f"row-{row:0{width}}" for row in range(count))
+    for part in ordered:
+        if part.rows != count:
+            raise DatasetError(
+                f"{part}: {part.rows:,} rows without ids, where {first} has {count:,}: give ids"
+            )
+    return [replace(part, ids=part.ids or ids) for part in parts]
+
+
+def check_order(parts: Sequence[Part], table: SampleTable, known: Mapping[str, Array]) -> None:
+    """Raise DatasetError for embeddings whose rows seem to be other images than those of others.
+
+    parts: of one perturbation, whose rows have no ids; known: embeddings that the store has, by
+    backbone. Equal labels do not show it, for images of a class may stand in another order. But
+    which images of a class are alike is much the same for all backbones (`likeness`).
+    """
+    rows = np.argsort(table.labels, kind="stable")[(table.labels < 0).sum() :][:_COMPARED]
+    others = [(name, values[rows]) for name, values in known.items()]
+    for part in parts:
+        if part.kind == "embeddings":
+            others.append((part.backbone, part.values[rows]))
+            alike = likeness(others[0][1], others[-1][1], table.labels[rows])
+            if alike < _LEAST_ALIKE:
+                raise DatasetError(
+                    f"{part}: its rows seem to be other images than those of {others[0][0]}, or in "
+                    f"another order: the likeness of images of a class is correlated by {alike:.2f}"
+                    ", where 0.5 and more is usual: write ids into an npz"
+                )
+            if len(others) > 1 and not np.isnan(alike):
+                _LOG.info(f"{table.name}: likeness in {part} and {others[0][0]}: {alike:.2f}")
+
+
+def likeness(one: Array, other: Array, labels: NDArray[np.int32]) -> float:
+    """Correlation of two backbones' cosines over all pairs of images of a class.
+
+    (row, width) each, and (row,); of each class its mean cosine is subtracted. NaN where there are
+    too few pairs to tell.
+    """
+    units = [np.nan_to_num(_embedding(values).astype(np.float32)) for values in (one, other)]
+    finite = np.flatnonzero([a.any() and b.any() for a, b in zip(*units, strict=True)])
+    of_class = labels[finite]
+    first, second = np.nonzero(np.triu(of_class[:, None] == of_class, 1))
+    if len(first) < _LEAST_PAIRS:
+        return math.nan
+    classes = of_class[first]
+    sizes = np.maximum(np.bincount(classes), 1)
+    inside = []
+    for unit in (units[0][finite], units[1][finite]):
+        cosines = (unit @ unit.T)[first, second]
+        inside.append(cosines - (np.bincount(classes, cosines) / sizes)[classes])
+    one, other = inside
+    return float(ratio(one @ other, np.sqrt((one @ one) * (other @ other))))
 
 
 def new_table(parts: Sequence[Part], split: Split) -> SampleTable:
@@ -223,31 +275,19 @@ def _values(part: Part, names: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.
 
 
 def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
-    """Unit norm in float32, then rounded; NaN where that cannot be.
+    """Unit norm in float32, then rounded; NaN where that cannot be, as for a norm of 0.
 
-    What is of unit norm in float16 already keeps its bits, and so does float16, an export's.
+    What is of unit norm in float16 already keeps its bits.
     """
-    exact = values if values.dtype == np.float16 else _as_stored(values)
-    if exact is not None:
-        return exact
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        norm = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
-        unit = (values / norm).astype(np.float32)
-    unit[~np.isfinite(unit).all(axis=1)] = np.nan
-    rounded: NDArray[np.float16] = unit.astype(np.float16)
-    return rounded
-
-
-def _as_stored(values: NDArray[np.float32]) -> NDArray[np.float16] | None:
-    """(row, embed) in float16 if that is what the values are, of unit norm or of none.
-
-    A row of zeros is none: NaN.
-    """
-    with np.errstate(over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares: Array = np.einsum("ij,ij->i", values, values, dtype=np.float64)
+        norm = np.sqrt(squares).reshape(-1, 1)
+        norm[~((norm > 0) & (norm < np.inf))] = np.nan
         rounded: NDArray[np.float16] = values.astype(np.float16)
-    if not np.array_equal(rounded, values, equal_nan=True):
-        return None
-    norms = np.linalg.norm(values.astype(np.float64), axis=1)
-    rounded[norms == 0] = np.nan
-    expected = np.isnan(norms) | (norms == 0) | (abs(norms - 1) < _ROUNDED)
-    return rounded if expected.all() else None
+        is_unit = (np.isnan(norm) | (abs(norm - 1) < _ROUNDED)).all()
+        if is_unit and np.array_equal(rounded, values, equal_nan=True):
+            return np.where(np.isnan(norm), np.float16(np.nan), rounded)
+        unit = np.empty(values.shape, np.float32)
+        np.divide(values, norm, out=unit, casting="same_kind")
+    unit[~np.isfinite(unit).all(axis=1)] = np.nan
+    return unit.astype(np.float16)

@@ -1,7 +1,6 @@
 """Arrays: logits (row, class), embeddings (row, embed) or predictions (row,).
 
-From npy, npz and files with one tensor of torch's; CLIP_benchmark's feature cache is a folder of
-these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
+From npy, npz and files with one tensor of torch's.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
     arrays = load(path)
     kind, values = _find(path, arrays, wanted)
     ids, labels = _inside(path, arrays, _IDS), _inside(path, arrays, _LABELS)
-    if cached := _cached_labels(path):
-        labels = _texts(cached, "labels", read_tensor(cached))
     if ids is None and not wanted.row_order:
         raise UsageError(
             f"{path} has no ids: write them into an npz, np.savez(FILE, logits=…, ids=…), or "
@@ -58,23 +55,21 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
         if texts is not None and len(texts) != len(values):
             raise DatasetError(f"{path}: {len(values):,} rows have {len(texts):,} {name}")
     perturbation = parse_perturbation(wanted.perturbation).label
-    backbone = wanted.backbone or (path.parent if cached else path).stem
-    files = (path, cached) if cached else (path,)
     prompts = wanted.prompts or PROMPTS
     return Part(
-        backbone,
+        wanted.backbone or path.stem,
         perturbation,
         kind,
         ids,
         values,
         labels,
-        files=files,
+        files=(path,),
         prompts=wanted.prompts,
-        texts=_texts_of(path, arrays, prompts) if kind == "embeddings" else {},
+        texts=class_texts(path, arrays, prompts) if kind == "embeddings" else {},
     )
 
 
-def _texts_of(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> Texts:
+def class_texts(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> Texts:
     """The class embeddings of an npz, with their logit scale; none where it has none."""
     embeddings = arrays.get("class_embeddings")
     if embeddings is None:
@@ -98,27 +93,10 @@ def _texts_of(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> T
     return {prompts: (unit.astype(np.float32), factor)}
 
 
-def cached_features(folder: Path, split: str) -> Path | None:
-    """CLIP_benchmark's features of a split in its cache; None where a folder is no such cache.
-
-    It calls what it tests on ``val`` where there is no ``test``. Raises DatasetError for a split
-    that is not in the cache.
-    """
-    there = {path.stem.removeprefix("features_"): path for path in folder.glob("features_*.pt")}
-    if not there:
-        return None
-    for name in (split, "val") if split == "test" else (split,):
-        if name in there:
-            return there[name]
-    raise DatasetError(
-        f"{folder} has no features_{split}.pt: choose one of {few(sorted(there))} with split=…"
-    )
-
-
-def _cached_labels(features: Path) -> Path | None:
-    """What CLIP_benchmark has written beside ``features_SPLIT.pt``."""
-    labels = features.with_name(features.name.replace("features_", "targets_", 1))
-    return labels if labels != features and labels.exists() else None
+def array_of(path: Path) -> NDArray[Any]:
+    """The one array of an npy or pt; that of an npy is mapped, so that it takes no memory."""
+    (values,) = load(path).values()
+    return values
 
 
 def load(path: Path) -> dict[str, NDArray[Any]]:
@@ -131,7 +109,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     )
     with foreign(lambda reason: DatasetError(told.replace("%s", reason))):
         if path.suffix == ".npy":  # mapped: a header that declares too much takes no memory
-            return {path.name: np.array(np.load(path, mmap_mode="r", allow_pickle=False))}
+            return {path.name: np.load(path, mmap_mode="r", allow_pickle=False)}
         with path.open("rb") as file:  # numpy leaves a damaged archive open
             loaded = np.load(file, allow_pickle=False)
             return {name: loaded[name] for name in loaded.files}
@@ -167,7 +145,7 @@ def _inside(
     name = next((name for name in names if name in arrays and len(arrays) > 1), None)
     if name is None:
         return None
-    return _texts(path, name, arrays[name])
+    return as_texts(path, name, arrays[name])
 
 
 def checked(
@@ -177,7 +155,7 @@ def checked(
     if kind == "auto":
         kind = _kind_of(path, values, known)
     if kind == "predictions":
-        return kind, np.array(_texts(path, kind, values), object)
+        return kind, np.array(as_texts(path, kind, values), object)
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
         raise DatasetError(
             f"{path}: {kind} are numbers (row, {'embed' if kind == 'embeddings' else 'class'}), "
@@ -196,8 +174,6 @@ def checked(
 
 def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     """What an array must be by its shape: (row, class) may only be told where classes are known."""
-    if path.suffix in TORCH and path.stem.startswith("features_"):
-        return "embeddings"
     if values.ndim == 1:
         return "predictions"
     if values.ndim == 2 and values.shape[1] == len(known):
@@ -208,7 +184,7 @@ def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     )
 
 
-def _texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
+def as_texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
     """Numbers and texts as texts: 3, 3.0 and "3" are the same class."""
     if values.ndim != 1 or values.dtype.kind not in "biufSU":
         raise DatasetError(f"{path}: {what} are (row,), not {values.dtype} {values.shape}")
@@ -314,10 +290,9 @@ class _Tensors(pickle.Unpickler):
         if storage is not self._values:
             raise pickle.UnpicklingError("it holds several tensors")
         self._values = storage[:0]
+        last = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         count = math.prod(size)
-        if min((offset, *size)) < 0 or offset + count > len(storage):
+        if min((offset, *size, *stride)) < 0 or max(count, offset + last + 1) > len(storage):
             raise ValueError("its shape does not fit its numbers")
-        steps = tuple(math.prod(size[at:]) for at in range(1, len(size) + 1))  # in one piece
-        if any(n > 1 and own != step for n, own, step in zip(size, stride, steps, strict=True)):
-            raise ValueError("it is a part or a transpose of another tensor")
-        return storage[offset : offset + count].reshape(size).copy()
+        steps = [step * storage.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()

@@ -27,7 +27,7 @@ from clipsyn.exchange.tables import rows_of
 from clipsyn.methods.pool import as_labels
 from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.settings import defaults
+from clipsyn.settings import declared
 from clipsyn.show.files import folder_whole
 from clipsyn.show.frames import read_parquet
 from clipsyn.show.progress import Progress
@@ -238,7 +238,7 @@ def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
         if about is None:
             others.append(path)
             continue
-        _check_options(path, wanted)
+        wanted.check_unset(path, declared(ImportSettings).keys() - {"replace", "intersect"})
         with foreign(partial(_damaged, path)):
             arrays = _arrays(path)
             if about["kind"] == "classes":
@@ -279,15 +279,6 @@ def _about(path: Path) -> dict[str, Any] | None:
         if type(about[name]) is not str or not (about[name].strip() or name == "licence"):
             raise ValueError(f"its {name} is no text")
     return about
-
-
-def _check_options(path: Path, wanted: ImportSettings) -> None:
-    usual = defaults(ImportSettings)
-    for name in usual.keys() - {"replace", "intersect"}:
-        if getattr(wanted, name) != usual[name]:
-            raise UsageError(
-                f"{path} is an export, which says itself what it holds: leave {name}=… away"
-            )
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,8 @@
 """The whole of an import: read, align, refuse what cannot be, write cell by cell.
 
-`tables` and `arrays` turn files into parts, one for each backbone and perturbation; `align` finds
-the rows of the sample table by id. What `clipsyn export` has written becomes cells of the same
-bits. docs/importing.md lists the files that can be read.
+`tables`, `arrays` and `layouts` turn files into parts, one for each backbone and perturbation;
+`align` finds the rows of the sample table by id. What `clipsyn export` has written becomes cells of
+the same bits. docs/importing.md lists the files that can be read.
 """
 
 from __future__ import annotations
@@ -12,24 +12,35 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import find_dataset, read_class_names
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.align import NewCell, align, check_parts, labels_of, new_table, with_ids
+from clipsyn.exchange.align import (
+    NewCell,
+    align,
+    check_order,
+    check_parts,
+    labels_of,
+    new_table,
+    with_ids,
+)
 from clipsyn.exchange.arrays import SUFFIXES as NUMPY
-from clipsyn.exchange.arrays import cached_features, read_numpy
+from clipsyn.exchange.arrays import read_numpy
 from clipsyn.exchange.export import Split, read_exports
+from clipsyn.exchange.layouts import Laid, read_layouts
 from clipsyn.exchange.parts import Part, class_names
 from clipsyn.exchange.tables import ROLES, is_clip_retrieval, read_clip_retrieval, read_table
 from clipsyn.exchange.tables import SUFFIXES as TABLES
 from clipsyn.methods.numerics.metrics import accuracy
-from clipsyn.names import check_backbone_name
+from clipsyn.names import FeatureKey, check_backbone_name
 from clipsyn.registry import unknown_name
 from clipsyn.show.table import Table
 from clipsyn.show.tables import table_of
@@ -54,12 +65,14 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings alone
     "was": pl.String,  # new, there (the same content) or replaced
 }
+_Read = tuple[SampleTable | None, Split, list[Part]]  # of a split that is there, if it is
 _FORMATS = "CSV, Parquet, npy, npz and pt are read"
 
 
 def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> pl.DataFrame:
     """Make cells of files and say which; all of them are checked before anything is written.
 
+    Splits of a layout of features are written one after another, since each may fill the memory.
     The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
     for a name that is taken by other content, UsageError for options that do not go together.
     """
@@ -67,58 +80,98 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
         if role not in ROLES:
             raise unknown_name("role of a column", role, ROLES)
     there = None if is_vacant(store) else FeatureStore.open(store)
-    found, plain = read_exports(_expanded(files, wanted.split), wanted)
+    laid = {path: read_layouts(path, wanted) for path in files if path.is_dir()}
+    found, plain = read_exports(_expanded([it for it in files if not laid.get(it)]), wanted)
     exported: dict[Split, list[Part]] = {}
     for split, part in found:
         exported.setdefault(split, []).append(_called(part, wanted))
-    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported.items()]
     if len({(it.dataset, it.split) for it in exported}) < len(exported):
         raise DatasetError("files of one split have different class names: import each alone")
-    if plain:
-        if there and wanted.dataset is None:
-            wanted = wanted.replaced(dataset=only(there, "dataset"))
-        splits.append(_read_files(there, plain, wanted))
-    datasets = [_aligned(*it, wanted) for it in splits]
-    opened = there or FeatureStore.create(store)
-    cells = [(table, cell) for table, its in datasets for cell in its]
-    with ExitStack() as stack:
-        writers = [_written(stack, opened, *one, wanted) for one in cells]
-        was = [writer.finish() for writer in writers]
-    for dataset in dict.fromkeys(table.dataset for table, _ in datasets):
-        for note in twin_notes(opened, dataset):
-            _LOG.info("note: %s", note)
-    rows = [_row(opened, *one, state) for one, state in zip(cells, was, strict=True)]
+    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported.items()]
+    others = [*chain(*laid.values()), *_read_files(there, plain, wanted)]
+    alone = [[it] for it in _of_splits(there, others, wanted)]
+    batches = [[_checked(there, *it) for it in batch] for batch in (splits, *alone) if batch]
+    rows = [row for batch in batches for row in _imported(store, batch, wanted)]
     return pl.DataFrame(rows, schema=IMPORTED)
+
+
+def _imported(
+    path: Path, splits: Sequence[tuple[SampleTable, Sequence[Part]]], wanted: ImportSettings
+) -> list[dict[str, Any]]:
+    """Write the cells of some splits, all or none."""
+    cells = [
+        (table, cell)
+        for table, parts in splits
+        for cell in align(parts, table, intersect=wanted.intersect)
+    ]
+    store = FeatureStore.create(path) if is_vacant(path) else FeatureStore.open(path)
+    with ExitStack() as stack:
+        writers = [_written(stack, store, *one, wanted) for one in cells]
+        was = [writer.finish() for writer in writers]
+    for dataset in dict.fromkeys(table.dataset for table, _ in splits):
+        for note in twin_notes(store, dataset):
+            _LOG.info("note: %s", note)
+    return [_row(store, *one, state) for one, state in zip(cells, was, strict=True)]
 
 
 def _read_files(
     there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings
-) -> tuple[SampleTable | None, Split, list[Part]]:
-    """The samples, if they are there, and the parts of files that are no export."""
-    place = wanted.dataset or "", wanted.split
-    for what, name in zip(("dataset", "split"), place, strict=True):
+) -> list[Laid]:
+    """The parts of files that are no export and have none of the layouts."""
+    if not paths:
+        return []
+    dataset = only(there, "dataset") if there and wanted.dataset is None else wanted.dataset or ""
+    for what, name in (("dataset", dataset), ("split", wanted.split)):
         if not name.strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
-    table, info = _samples(there, *place), find_dataset(place[0])
-    known = _known_names(there, table, wanted)
-    parts = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
-    names = known or (class_names(parts) if table is None else ())
-    about = (info.metric, info.licence) if info else ("acc1", "")
-    return table, Split(*place, names, *about), parts
+    known = _known_names(there, dataset, wanted.split, wanted)
+    parts = (part for path in paths for part in _read(path, wanted, known))
+    return [(dataset, wanted.split, part) for part in parts]
 
 
-def _aligned(
-    table: SampleTable | None, split: Split, parts: Sequence[Part], wanted: ImportSettings
-) -> tuple[SampleTable, list[NewCell]]:
-    """All that is known without the store's other cells."""
-    parts = [with_ids(part, table) for part in parts]
+def _of_splits(
+    there: FeatureStore | None, laid: Sequence[Laid], wanted: ImportSettings
+) -> Iterator[_Read]:
+    """Samples, if they are there, and parts; all splits of a dataset have the same classes."""
+    datasets: dict[str, dict[str, list[Part]]] = {}
+    for dataset, split, part in laid:
+        datasets.setdefault(dataset, {}).setdefault(split, []).append(_called(part, wanted))
+    for dataset, splits in datasets.items():
+        info, known = find_dataset(dataset), _known_names(there, dataset, min(splits), wanted)
+        about = (info.metric, info.licence) if info else ("acc1", "")
+        names = known or class_names([*chain(*splits.values())])
+        for split, parts in splits.items():
+            yield _samples(there, dataset, split), Split(dataset, split, names, *about), parts
+
+
+def _checked(
+    there: FeatureStore | None, table: SampleTable | None, split: Split, parts: Sequence[Part]
+) -> tuple[SampleTable, list[Part]]:
+    """What can be told without reading all rows."""
+    ordered = [part for part in parts if part.ids is None]
+    parts = with_ids(parts, table)
     check_parts(parts)
     if table is None:
         table = new_table(parts, split)
     else:
         _check_classes(split.class_names, table.class_names, table.name)
         labels_of(parts, table.ids, table.labels, table.class_names)
-    return table, align(parts, table, intersect=wanted.intersect)
+    for perturbation in dict.fromkeys(part.perturbation for part in ordered):
+        of_one = [part for part in ordered if part.perturbation == perturbation]
+        check_order(of_one, table, _embedded(there, table, of_one))
+    return table, parts
+
+
+def _embedded(
+    there: FeatureStore | None, table: SampleTable, parts: Sequence[Part]
+) -> dict[str, NDArray[Any]]:
+    """Embeddings in the store, of one other backbone under the perturbation of the parts."""
+    names = {part.backbone for part in parts}
+    place = (table.dataset, table.split, parts[0].perturbation)
+    for (*where, backbone), _ in there.groups("features") if there else ():
+        if there and tuple(where) == place and backbone not in names:
+            return {backbone: there.cell(FeatureKey(*place, backbone)).embeddings()}
+    return {}
 
 
 def _samples(store: FeatureStore | None, dataset: str, split: str) -> SampleTable | None:
@@ -134,11 +187,8 @@ def _called(part: Part, wanted: ImportSettings) -> Part:
     return part
 
 
-def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
-    """Files as they are; a folder stands for all files below it that can be read, sorted.
-
-    A feature cache of CLIP_benchmark's stands for its features of the split.
-    """
+def _expanded(files: Sequence[Path]) -> Iterator[Path]:
+    """Files as they are; a folder stands for all files below it that can be read, sorted."""
     for path in files:
         if path.is_file():
             yield path
@@ -146,8 +196,6 @@ def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
             raise DatasetError(f"{path} is no file or folder")
         elif is_clip_retrieval(path):
             yield path
-        elif features := cached_features(path, split):
-            yield features
         else:
             found = sorted(it for it in path.rglob("*") if it.suffix in (*TABLES, *NUMPY))
             if not found:
@@ -164,16 +212,14 @@ def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part
 
 
 def _known_names(
-    store: FeatureStore | None, table: SampleTable | None, wanted: ImportSettings
+    store: FeatureStore | None, dataset: str, split: str, wanted: ImportSettings
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
     given = read_class_names(wanted.classes) if wanted.classes else ()
-    there = table.class_names if table else ()
-    if store and not there:
-        places = (names for names, _ in store.groups("samples") if names[0] == wanted.dataset)
-        found = (store.samples(*names).class_names for names in places)
-        there = next(filter(None, found), ())
-    _check_classes(given, there, wanted.dataset or "")
+    places = [names for names, _ in store.groups("samples")] if store else []
+    own = sorted((it for it in places if it[0] == dataset), key=lambda it: it[1] != split)
+    there = next(filter(None, (store.samples(*it).class_names for it in own)), ()) if store else ()
+    _check_classes(given, there, dataset)
     return there or given
 
 

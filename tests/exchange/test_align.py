@@ -39,7 +39,7 @@ def part(ids: str | None, values: Any, kind: str = "predictions", **options: Any
 
 
 def aligned(*parts: Part, intersect: bool = False) -> list[NewCell]:
-    return align([with_ids(part, TABLE) for part in parts], TABLE, intersect=intersect)
+    return align(with_ids(parts, TABLE), TABLE, intersect=intersect)
 
 
 def only(*parts: Part, intersect: bool = False) -> NewCell:
@@ -58,7 +58,7 @@ def test_rows_are_found_by_id_in_any_order() -> None:
 def test_rows_without_ids_are_in_the_tables_order() -> None:
     cell = only(part(None, ["0", "1", "2", "0"]))
     np.testing.assert_array_equal(cell.values, [0, 1, 2, 0])
-    with pytest.raises(DatasetError, match="3 rows in the store's order, which has 4 samples"):
+    with pytest.raises(DatasetError, match="3 rows without ids, where toy/test has 4"):
         aligned(part(None, ["0", "1", "2"]))
 
 
@@ -141,7 +141,7 @@ def test_new_table_ids_and_labels_of_all_parts() -> None:
 
 
 def test_new_table_rows_in_order_are_numbered() -> None:
-    table = new_table([with_ids(part(None, ["cat"] * 11), None)], SPLIT)
+    table = new_table(with_ids([part(None, ["cat"] * 11)], None), SPLIT)
     assert (table.ids[0], table.ids[10], table.class_names) == ("row-00", "row-10", NAMES)
 
 

@@ -1,4 +1,4 @@
-"""`importing.numpy_files`: which array is what, ids and labels, CLIP_benchmark's cache."""
+"""`importing.numpy_files`: which array is what, ids and labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.arrays import cached_features, read_numpy
+from clipsyn.exchange.arrays import read_numpy
 from clipsyn.exchange.parts import Part
 
 NAMES = ("cat", "dog", "bee")
@@ -128,36 +128,6 @@ def test_archives_several_kinds_are_chosen_from(tmp_path: Path) -> None:
     assert read(path, kind="embeddings").values.shape == (2, 2)
     with pytest.raises(DatasetError, match="and holds none"):
         read(path, kind="predictions")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    torch = pytest.importorskip("torch")
-    folder = tmp_path / "Food101-ViT-B-32"
-    folder.mkdir()
-    for split, rows in (("train", 3), ("val", 2)):
-        torch.save(torch.eye(rows, 4).half(), folder / f"features_{split}.pt")
-        torch.save(torch.arange(rows), folder / f"targets_{split}.pt")
-    return folder
-
-
-def test_feature_cache_embeddings_with_their_labels(cache: Path) -> None:
-    path = cached_features(cache, "test")
-    assert path == cache / "features_val.pt"
-    part = read(path)
-    assert (part.backbone, part.kind) == ("Food101-ViT-B-32", "embeddings")
-    assert part.labels == ("0", "1")
-    assert part.files == (path, cache / "targets_val.pt")
-    np.testing.assert_array_equal(part.values, np.eye(2, 4))
-
-
-def test_feature_cache_splits(cache: Path) -> None:
-    assert cached_features(cache, "train") == cache / "features_train.pt"
-    assert cached_features(cache.parent, "train") is None
-    (cache / "features_test.pt").touch()
-    assert cached_features(cache, "test") == cache / "features_test.pt"
-    with pytest.raises(DatasetError, match=r"no features_dev\.pt: .* test, train, val with s"):
-        cached_features(cache, "dev")
 
 
 # What a header says is held against what there is before numpy makes room for it.

@@ -38,8 +38,14 @@ def test_every_type_of_number(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "tensor",
-    [torch.arange(7), torch.arange(24).view(6, 4)[1:], torch.zeros(0, 4), torch.tensor(3)],
-    ids=["vector", "rows", "empty", "number"],
+    [
+        torch.arange(7),
+        torch.arange(24).view(6, 4)[1:],
+        torch.arange(24).view(2, 3, 4)[:, 1:].permute(2, 0, 1),
+        torch.zeros(0, 4),
+        torch.tensor(3),
+    ],
+    ids=["vector", "rows", "transposed", "empty", "number"],
 )
 def test_any_shape(tensor: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_tensor(saved(tmp_path, tensor)), tensor.numpy())
@@ -52,9 +58,9 @@ def test_any_shape(tensor: Any, tmp_path: Path) -> None:
         ([torch.ones(2)], "holds a list"),
         (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear, which is no tensor"),
         (torch.ones(2).to_sparse(), "_rebuild_sparse_tensor, which is no tensor"),
-        (torch.arange(6).view(3, 2).T, "part or a transpose"),
+        (torch.ones(1).expand(9**9), "does not fit"),
     ],
-    ids=["dict", "list", "module", "sparse", "transposed"],
+    ids=["dict", "list", "module", "sparse", "repeated"],
 )
 def test_what_is_no_dense_tensor(thing: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"a\.pt cannot be read.*{reason}.*numpy\.save"):

@@ -132,7 +132,7 @@ def test_features_get_the_splits_that_they_lack(tmp_path):
     """Rows of all backbones stay the same images, and each image is in one split of a draw."""
     labels = np.repeat(np.arange(3, dtype=np.int16), 20)
     images = {
-        name: np.random.default_rng(width).normal(size=(60, width)).astype(np.float16)
+        name: np.random.default_rng(0).normal(size=(60, 6)).astype(np.float16)[:, :width]
         for name, width in (("one", 4), ("two", 6))
     }
     for part, (name, values) in product(
@@ -142,21 +142,20 @@ def test_features_get_the_splits_that_they_lack(tmp_path):
     features.convert(tmp_path, tmp_path / "out")
     drawn = set()
     for draw in features.DRAWS:
-        rows = {}
-        for split, name in product(("train", "test"), images):
-            with np.load(tmp_path / f"out/fgvc-aircraft-{draw}/{split}/{name}.npz") as found:
-                rows[split] = [int(text.removeprefix("test-")) for text in found["ids"]]
-                np.testing.assert_array_equal(found["embeddings"], images[name][rows[split]])
-                np.testing.assert_array_equal(found["labels"], labels[rows[split]])
+        start, rows = f"out/fgvc-aircraft-{draw}", {}
+        for split, (name, values) in product(("train", "test"), images.items()):
+            found = np.load(tmp_path / start / f"{name}_{split}_feats.npy")
+            rows[split] = [values.tolist().index(row) for row in found.tolist()]
+            told = np.load(tmp_path / start / f"{name}_{split}_targets.npy")
+            np.testing.assert_array_equal(told, labels[rows[split]])
         assert np.bincount(labels[rows["train"]]).tolist() == [16] * 3
         assert sorted(rows["train"] + rows["test"]) == [*range(60)]
         drawn.add(tuple(rows["train"]))
     assert len(drawn) == len(features.DRAWS)
-    folder = tmp_path / "out/caltech101/train"
-    frame = import_files(tmp_path / "store", [folder], ImportSettings("caltech101", split="train"))
-    assert frame.select("backbone", "kind", "valid").rows() == [
-        ("one", "embeddings", 60),
-        ("two", "embeddings", 60),
+    frame = import_files(tmp_path / "store", [tmp_path / "out"], ImportSettings())
+    assert frame.filter(dataset="caltech101").select("split", "backbone", "valid").rows() == [
+        (split, name, 60) for split in ("test", "train") for name in ("one", "two")
     ]
+    assert len(frame) == 4 * (1 + len(features.DRAWS))
     with pytest.raises(SystemExit, match="has no files caltech101_support16_"):
         features.main([str(tmp_path / "out"), str(tmp_path / "again")])
