@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+# Workers keep the cores busy; products of two threads would double the processor time of all tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read at numpy's import
 
 import numpy as np
 import pytest
@@ -36,6 +40,14 @@ settings.load_profile("untimed")
 LONG = ("test_docs.py", "test_fuzz.py", "test_slurm.py", "test_paper.py", "test_kill.py")
 CLASSES = ("cat", "dog", "crème brûlée")
 CHUNK_ROWS = 8
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is in the caches of who runs the tests is neither used nor changed."""
+    caches = tempfile.TemporaryDirectory(prefix="clipsyn-tests-")
+    config.add_cleanup(caches.cleanup)
+    os.environ["CLIPSYN_CACHE"] = f"{caches.name}/clipsyn"
+    os.environ["HF_HOME"] = f"{caches.name}/huggingface"  # read at huggingface_hub's import
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -346,12 +358,6 @@ def _filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [FakeSource(split="test"), FakeSource(split="train", count=11)]
     fill(path, encoders, sources, ("clean", "jpeg:3"))
     return path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What tests read at URLs is not kept in the cache of who runs them."""
-    os.environ["CLIPSYN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

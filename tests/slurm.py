@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.daemons import assert_on_loopback_only, free_port, running, until
 
 SERVERS = "CLIPSYN_TEST_SERVERS"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
@@ -45,6 +44,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
@@ -54,12 +54,8 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-@dataclass(frozen=True)
 class Slurm:
     """SLURM's own commands, on the cluster of one node."""
-
-    node: str
-    folder: Path
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -67,15 +63,8 @@ class Slurm:
         return done.stdout
 
     def jobs(self) -> set[str]:
-        """Those that wait or run, such as ``12_0``."""
+        """Those that wait, run or have not quite ended, such as ``12_0``."""
         return set(self("squeue", "--noheader", "--array", "--format", "%i").split())
-
-    def until(self, there: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait; the limit is for what never comes, not a measure of speed."""
-        end = time.monotonic() + seconds
-        while not there():
-            assert time.monotonic() < end, "it never came"
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
@@ -91,17 +80,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         (folder / name).mkdir()
     (folder / "plugstack.conf").touch()
     config = folder / "slurm.conf"
-    ports, cores = (_free_port(), _free_port()), os.cpu_count()
+    ports, cores = (free_port(), free_port()), os.cpu_count()
     config.write_text(CONFIG.format(host=host, ports=ports, folder=folder, cores=cores))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as daemons:
         patch.setenv("SLURM_CONF", str(config))
-        started = Slurm(host, folder)
-        try:
-            _start(folder, config)
-            started.until(lambda: "idle" in started("sinfo", "--noheader", "--format", "%T"))
-            yield started
-        finally:
-            _stop(started)
+        for command in _commands(folder, config):
+            daemons.enter_context(running(command))
+        until(_is_idle)
+        for port in ports:
+            assert_on_loopback_only(port)
+        yield Slurm()
 
 
 def _lacking() -> str:
@@ -110,31 +98,19 @@ def _lacking() -> str:
     return "" if os.geteuid() == 0 else "SLURM's daemons must be started as root"
 
 
-def _start(folder: Path, config: Path) -> None:
+def _commands(folder: Path, config: Path) -> Iterator[list[str | Path]]:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
-    files = {name: folder / f"munge.{name}" for name in ("socket", "pid", "log", "seed")}
-    munge = [f"--{name}-file={files[name]}" for name in ("pid", "log", "seed")]
-    for command in (
-        ["munged", "--force", f"--socket={files['socket']}", f"--key-file={key}", *munge],
-        ["slurmctld", "-c", "-f", config],
-        ["slurmd", "-f", config],
-    ):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    files = [f"--{name}-file={folder / f'munge.{name}'}" for name in ("pid", "log", "seed")]
+    socket_ = f"--socket={folder / 'munge.socket'}"
+    yield ["munged", "--foreground", "--force", socket_, f"--key-file={key}", *files]
+    until((folder / "munge.socket").exists)
+    yield ["slurmctld", "-D", "-c", "-f", config]
+    yield ["slurmd", "-D", "-f", config]
 
 
-def _stop(started: Slurm) -> None:
-    """End the daemons that were started, by their own numbers."""
-    for name in ("slurmd", "slurmctld", "munge"):
-        with suppress(OSError, ValueError):
-            number = int((started.folder / f"{name}.pid").read_text())
-            os.kill(number, signal.SIGTERM)
-            gone = Path(f"/proc/{number}")
-            started.until(lambda gone=gone: not gone.exists(), 20)  # type: ignore[misc]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _is_idle() -> bool:
+    """Whether the node waits for jobs; there may be nobody yet who knows."""
+    asked = ["sinfo", "--noheader", "--format", "%T"]
+    return "idle" in subprocess.run(asked, capture_output=True, text=True, check=False).stdout

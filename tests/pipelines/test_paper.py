@@ -101,7 +101,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         pytest.fail(f"the network was asked for {host}")
 
     monkeypatch.setattr("socket.getaddrinfo", refused)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CLIPSYN_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 

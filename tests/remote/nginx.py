@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.daemons import answers, assert_on_loopback_only, free_port, running, until
 
 SERVERS = "CLIPSYN_TEST_SERVERS"
 _CONFIG = """
@@ -46,28 +45,10 @@ def serving(folder: Path, site: Path) -> Iterator[str]:
         assert SERVERS not in os.environ, f"{SERVERS} is set, and there is no nginx"
         pytest.skip("no nginx: `apt-get install nginx` has it")
     folder.chmod(0o755)  # root's workers are other users
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = folder / "nginx.conf"
+    port, config = free_port(), folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read what we made
     config.write_text(user + _CONFIG.format(folder=folder, site=site, port=port), "utf-8")
-    server = subprocess.Popen([program, "-c", config, "-e", folder / "error.log", "-p", folder])
-    try:
-        _wait_for(port, server)
+    with running([program, "-c", config, "-e", folder / "error.log", "-p", folder]) as server:
+        until(lambda: server.poll() is not None or answers(port))
+        assert_on_loopback_only(port)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    """The limit is for what never comes, not a measure of speed."""
-    end = time.monotonic() + 60
-    while True:
-        assert server.poll() is None, "nginx has ended"
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < end, "nginx does not answer"
-        time.sleep(0.05)

@@ -106,6 +106,11 @@ def test_the_token_of_the_hub_goes_to_the_hub_alone(home, monkeypatch):
     (home / ".cache" / "huggingface").mkdir(parents=True)
     (home / ".cache" / "huggingface" / "token").write_text("hf_file\n")
     assert http_headers(hub) == {"authorization": "Bearer hf_file"}
+    monkeypatch.setenv("HF_HOME", str(home / "elsewhere"))
+    assert http_headers(hub) == {}
+    (home / "elsewhere").mkdir()
+    (home / "elsewhere" / "token").write_text("hf_elsewhere\n")
+    assert http_headers(hub) == {"authorization": "Bearer hf_elsewhere"}
     monkeypatch.setenv("HF_TOKEN", "hf_environment")
     assert http_headers(hub) == {"authorization": "Bearer hf_environment"}
     others = ("http://huggingface.co/x", "https://huggingface.co.evil.org/x", "https://lab.org/x")

@@ -16,6 +16,7 @@ from clipsyn.errors import ClusterError
 from clipsyn.run.jobs import ExecutorSettings, shares, submit
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over
+from tests.daemons import until
 from tests.kills import unfinished
 
 pytest.importorskip("submitit", reason="no submitit: pip install 'clipsyn[slurm]'")
@@ -83,6 +84,7 @@ def launch(slurm: Any, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         one.kill()
     if left := slurm.jobs():
         slurm("scancel", *{job.partition("_")[0] for job in left})
+    until(lambda: not slurm.jobs())  # or the next test takes them for its own
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +118,10 @@ def test_a_job_that_is_queued_again_goes_on(launch, slurm, plain, tmp_path, fake
     The first goes on for seconds until SLURM kills it, so it is queued again at its start.
     """
     launched = launch(tmp_path / "s", ASKED)
-    slurm.until(lambda: launched.has_begun(1))
+    until(lambda: launched.has_begun(1))
     first, second = sorted(slurm.jobs())
     slurm("scontrol", "requeue", first)
-    slurm.until(lambda: launched.has_begun(2))
+    until(lambda: launched.has_begun(2))
     slurm("scancel", "--signal=USR2", second)
     status, said = launched.end()
     assert status == 0, said
@@ -131,7 +133,7 @@ def test_a_job_that_is_queued_again_goes_on(launch, slurm, plain, tmp_path, fake
 
 def test_a_cancelled_task_is_named_and_the_others_go_on(launch, slurm, plain, tmp_path, fakes):
     launched = launch(tmp_path / "s", ASKED)
-    slurm.until(lambda: launched.has_begun(2))
+    until(lambda: launched.has_begun(2))
     _, second = sorted(slurm.jobs())
     slurm("scancel", second)
     status, said = launched.end()
