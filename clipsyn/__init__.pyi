@@ -201,7 +201,6 @@ def search(
     split: str | None = None,
     backbones: str | Collection[str] | None = None,
     most: int = 10,
-    device: str = "auto",
     images: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
 ) -> pl.DataFrame: ...

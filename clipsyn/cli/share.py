@@ -57,10 +57,7 @@ def report(store: Path, **values: Any) -> None:
         STORE,
         click.Argument(["text"], required=False),
         *options_of(SearchSettings, without=("text", "output")),
-        output_option(
-            endings=(*NUMBERS, *TABLES, PAGE),
-            about=f"; {PAGE} is a page of thumbnails, of --images",
-        ),
+        output_option(endings=(*NUMBERS, *TABLES, PAGE), about=f"; {PAGE} shows --images"),
     ],
 )
 def search(store: Path, output: Output, **values: Any) -> None:
@@ -80,10 +77,8 @@ def search(store: Path, output: Output, **values: Any) -> None:
 
     page, output = output.without(PAGE)
     frame = found(store, output=page, **values)
-    numbers = frame.columns[2:]
-    heads = {name: name.replace(" ", "\n", 1) for name in numbers}
-    about: dict[str, Any] = {"digits": dict.fromkeys(numbers, 3), "headers": heads}
-    output.show(frame, lambda shown: {"images": (table_of(shown, **about),)})
+    digits = dict.fromkeys(frame.columns[2:], 3)
+    output.show(frame, lambda shown: {"images": (table_of(shown, digits=digits),)})
     if page:
         say_written(len(frame), page)
 

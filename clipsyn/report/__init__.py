@@ -114,12 +114,7 @@ class SearchSettings(Settings):
     """What `clipsyn search` looks for, and where."""
 
     text: str | None = setting(None, TEXT, "What the images show.", instead_of_none="none")
-    like: str | None = setting(
-        None,
-        TEXT,
-        "The id of an image of the store, which is left out itself.",
-        instead_of_none="none",
-    )
+    like: str | None = setting(None, TEXT, "The id of an image.", instead_of_none="none")
     image: Path | None = setting(None, PATH, "An image file.", instead_of_none="none")
     dataset: str | None = setting(
         None, TEXT, "Where to look.", letter="-d", instead_of_none="the only one"
@@ -129,17 +124,14 @@ class SearchSettings(Settings):
     )
     backbones: tuple[str, ...] | None = cast(Any, declared(Selection)["backbones"])
     most: int = setting(10, WHOLE, "How many images.", letter="-n", least=1, most=MOST)
-    device: str = setting("auto", TEXT, "auto, cpu, cuda, cuda:N or mps: for a text or a file.")
     images: Path | None = setting(
         None, PATH, f"{_IMAGES}, for a page.", instead_of_none="none", about="output"
     )
     output: Path | None = setting(
-        None, OUTPUT, "A page of thumbnails.", endings=(PAGE,), instead_of_none="none"
+        None, OUTPUT, "A page.", endings=(PAGE,), instead_of_none="none", about="images"
     )
 
     def _check(self) -> None:
         given = [it for it in (self.text, self.like, self.image) if it is not None]
         if len(given) != 1 or not str(given[0]).strip():
             raise UsageError("say what to look for: one of a text, like=… and image=…")
-        if self.output and not self.images:
-            raise UsageError(f"{self.output}: a page needs images=…, where they are")

@@ -6,7 +6,7 @@ What is near is told by cosines. Nothing is run for an image of the store.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from clipsyn.catalog.backbones import known_backbones
-from clipsyn.errors import InputError, MissingCell, StaleCell
+from clipsyn.errors import InputError, MissingCell
 from clipsyn.methods.numerics import Floats
 from clipsyn.methods.numerics.blocks import side_by_side
 from clipsyn.methods.numerics.logits import cosines
@@ -29,8 +29,6 @@ from clipsyn.store.select import only, select
 from clipsyn.text import few, one_line
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from clipsyn.extract.encoder import Encoder
 
 _LOG = logging.getLogger("clipsyn")
@@ -66,97 +64,81 @@ def search(store: FeatureStore | Path | str, **settings: Any) -> pl.DataFrame:
     ['im004.png', 'im015.png']
     """
     store, asked = opened(store), SearchSettings(**settings)
-    dataset = asked.dataset or only(store, "dataset")
-    split = asked.split or only(store, "split", dataset=dataset)
-    samples = store.samples(dataset, split)
-    keys = select(
-        store, dataset=dataset, split=split, perturbation=CLEAN.label, backbone=asked.backbones
-    )
-    frame = _nearest(samples, _queries([*map(store.cell, keys)], samples, asked), asked)
-    if asked.output:
-        _write_page(frame, samples, asked)
+    place = {"dataset": asked.dataset or only(store, "dataset")}
+    place["split"] = asked.split or only(store, "split", **place)
+    samples = store.samples(**place)
+    keys = select(store, **place, perturbation=CLEAN.label, backbone=asked.backbones)
+    row = None if asked.like is None else _row(samples, asked.like)
+    queries = [*filter(None, (_query(store.cell(key), row, asked) for key in keys))]
+    _note_left_out([key.backbone for key in keys], queries)
+    frame = _nearest(samples, row, queries, asked.most)
+    if asked.output and asked.images:
+        what = asked.text or f"Images like {asked.like or asked.image}"
+        _write_page(asked.output, asked.images, frame, samples, what)
     return frame
 
 
+def _row(samples: SampleTable, name: str) -> int:
+    if name not in samples.ids:
+        raise unknown_name("image", name, samples.ids, f"Looked for in {samples.name}.")
+    return samples.ids.index(name)
+
+
+def _query(cell: Cell, row: int | None, asked: SearchSettings) -> _Query | None:
+    """What is looked for as a backbone sees it; None for one that cannot."""
+    if not cell.has_embeddings or (row is None and cell.imported_as):
+        return None
+    if row is not None:
+        return _Query(cell, cell.embeddings(range(row, row + 1))[0].astype(np.float32))
+    encoder = _encoder(cell)
+    if asked.image:
+        return _Query(cell, _embedded(asked.image, encoder))
+    return _Query(cell, encoder.encode_text([str(asked.text)])[0], encoder.logit_scale)
+
+
+def _note_left_out(backbones: Sequence[str], queries: Sequence[_Query]) -> None:
+    """Name the backbones that take no part; raises MissingCell where none does."""
+    seen = {query.cell.key.backbone for query in queries}
+    left_out = few([name for name in backbones if name not in seen], 9)
+    why = f"{left_out}: no embeddings of images, or no weights that are known, or no text tower"
+    if not seen:
+        raise MissingCell(f"nothing can be looked for with {why}; choose others by backbones=…")
+    if left_out:
+        _LOG.warning("note: left out: %s", why)
+
+
 def _nearest(
-    samples: SampleTable, queries: Sequence[_Query], asked: SearchSettings
+    samples: SampleTable, row: int | None, queries: Sequence[_Query], most: int
 ) -> pl.DataFrame:
     """A row an image; of equal scores the first image in the store comes first."""
     found = np.stack(side_by_side(_Query.cosines, queries))
     scores = np.average(found, axis=0, weights=[query.weight for query in queries])
-    if asked.like is not None:
-        scores[samples.ids.index(asked.like)] = np.nan
+    if row is not None:
+        if np.isnan(scores[row]):
+            raise InputError(f"{samples.ids[row]} could not be read, so nothing is like it")
+        scores[row] = np.nan
     order = np.argsort(-scores, kind="stable")  # NaN comes last
-    rows = order[: min(asked.most, np.count_nonzero(~np.isnan(scores)))]
-    columns = zip(queries, found[:, rows], strict=True)
-    return pl.DataFrame(
-        {
-            "id": [samples.ids[row] for row in rows],
-            "class": pl.Series([_class_of(samples, row) for row in rows], dtype=pl.String),
-            "score": scores[rows],
-            **{f"cosine {query.cell.key.backbone}": cosines for query, cosines in columns},
-        }
-    )
+    rows = order[: min(most, np.count_nonzero(~np.isnan(scores)))]
+    classes = np.array([*samples.class_names, None], object)  # the last where there is no label
+    frame = pl.DataFrame({"id": [samples.ids[row] for row in rows], "score": scores[rows]})
+    frame.insert_column(1, pl.Series("class", classes[samples.labels[rows]].tolist(), pl.String))
+    names = [f"cosine {query.cell.key.backbone}" for query in queries]
+    return frame.with_columns(**dict(zip(names, found[:, rows], strict=True)))
 
 
-def _class_of(samples: SampleTable, row: int) -> str | None:
-    """The name of its class; None where it has no label."""
-    label = samples.labels[row]
-    return samples.class_names[label] if label >= 0 else None
-
-
-def _queries(cells: Sequence[Cell], samples: SampleTable, asked: SearchSettings) -> list[_Query]:
-    """What is looked for, as each backbone sees it that can; the others are named in a note."""
-    embedded = [cell for cell in cells if cell.has_embeddings]
-    queries = [*(_of_store(embedded, samples, asked.like) if asked.like else _run(embedded, asked))]
-    seen = {query.cell.key.backbone for query in queries}
-    lacking = few([cell.key.backbone for cell in cells if cell.key.backbone not in seen], 9)
-    what = "embeddings of images" if asked.like else "weights that are known, or no such tower"
-    if not queries:
-        raise MissingCell(f"{samples.name}: {lacking} has no {what}: choose others by backbones=…")
-    if lacking:
-        _LOG.warning("note: left out, without %s: %s", what, lacking)
-    return queries
-
-
-def _of_store(cells: Sequence[Cell], samples: SampleTable, name: str) -> Iterator[_Query]:
-    if name not in samples.ids:
-        raise unknown_name("image", name, samples.ids, f"Looked for in {samples.name}.")
-    row = samples.ids.index(name)
-    for cell in cells:
-        embedding = cell.embeddings(range(row, row + 1))[0].astype(np.float32)
-        if np.isnan(embedding[0]):
-            raise InputError(f"{name} of {samples.name} could not be read, so nothing is like it")
-        yield _Query(cell, embedding)
-
-
-def _run(cells: Sequence[Cell], asked: SearchSettings) -> Iterator[_Query]:
-    """A text or an image file, through one backbone after the other."""
-    image = _decoded(asked.image) if asked.image else None
-    for cell in cells:
-        if cell.imported_as:
-            continue
-        encoder = _encoder(cell, asked.device)
-        if image is None:
-            (embedding,) = encoder.encode_text([str(asked.text)])
-            yield _Query(cell, embedding, encoder.logit_scale)
-        else:
-            pixels = encoder.preprocess(image)[None]
-            (embedding,) = encoder.to_host([encoder.encode_images(pixels)])
-            yield _Query(cell, embedding.astype(np.float32))
-
-
-def _decoded(path: Path) -> Image:
+def _embedded(path: Path, encoder: Encoder) -> Floats:
     from clipsyn.images.source import UndecodableImage, decode, read_at
 
     try:
-        return decode(read_at(path))
+        pixels = encoder.preprocess(decode(read_at(path)))
     except (OSError, UndecodableImage) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path} is no image that can be read: {reason}") from error
+    (embedding,) = encoder.to_host([encoder.encode_images(pixels[None])])
+    return np.asarray(embedding, np.float32)
 
 
-def _encoder(cell: Cell, device: str) -> Encoder:
+def _encoder(cell: Cell) -> Encoder:
     """The encoder that made a cell, from the weights that are here."""
     from clipsyn.extract import PIXELS_VERSION, tune_process_memory
 
@@ -166,33 +148,26 @@ def _encoder(cell: Cell, device: str) -> Encoder:
     name, (identity, source) = cell.key.backbone, cell.encoder()
     shipped = {it.name: it for it in known_backbones()["zoo"]}  # whose folder is known here
     backbone = shipped.get(name) or Backbone(name, source)
-    encoder = load_encoder(backbone, device=device, precision=identity["precision"])
+    encoder = load_encoder(backbone, precision=identity["precision"])
     loaded = {**encoder.identity, "pixels": PIXELS_VERSION}
-    if fields := tuple(field for field, *_ in differences(identity, loaded)):
-        line = cell.store.extract_line(cell.key, "--replace")
-        raise StaleCell(
-            f"{cell.key} is not of the weights that are here ({', '.join(fields)}): run `{line}`, "
-            "or choose others with backbones=…",
-            fields,
-        )
+    if fields := [field for field, *_ in differences(identity, loaded)]:
+        raise cell.stale(f"{cell.key} is not of the weights that are here", *fields)
     return encoder
 
 
-def _write_page(frame: pl.DataFrame, samples: SampleTable, asked: SearchSettings) -> None:
+def _write_page(
+    page: Path, folder: Path, frame: pl.DataFrame, samples: SampleTable, what: str
+) -> None:
     """The images of a frame, the nearest first; UsageError where none of the split is there."""
     from clipsyn.report.page import rendered
     from clipsyn.report.tables import Example, Thumbnails
-    from clipsyn.show.files import check_place, written_whole
+    from clipsyn.show.files import written_whole
 
-    assert asked.output
-    assert asked.images
-    check_place(asked.output)
-    there, shown = Thumbnails(asked.images, [(samples.dataset, samples.split)]), []
+    there, shown = Thumbnails(folder, [(samples.dataset, samples.split)]), []
     for name, truth, score in frame.select("id", "class", "score").iter_rows():
         content = samples.content[samples.ids.index(name)].tobytes()
         image = Example(samples.dataset, samples.split, name, content, truth or "", ())
         shown.append((image, there.of(image), score))
-    what = asked.text or f"Images like {asked.like or asked.image}"
-    text = rendered("search.html", title=what, images=shown, place=samples.name)
-    with written_whole(asked.output) as file:
+    with written_whole(page) as file:
+        text = rendered("search.html", title=what, images=shown, place=samples.name)
         file.write(text.encode())

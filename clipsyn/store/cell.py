@@ -196,17 +196,17 @@ class Cell:
         classes = store.classes(key.dataset, prompts, key.backbone)
         if classes["identity"]["class_names"] != self._samples["class_names"]:
             made = f"class embeddings of {key.dataset} for {key.backbone}"
-            raise self._stale(f"{made} are of other class names", "class_names", prompts=prompts)
+            raise self.stale(f"{made} are of other class names", "class_names", prompts=prompts)
         if stored is None:  # else it was made from both; other weights may have the same name
             ours, theirs = (group["identity"]["backbone"] for group in (features, classes))
             if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
                 both = f"image and class embeddings of {key} are not of the same backbone"
-                raise self._stale(both, *changes, prompts=prompts)
+                raise self.stale(both, *changes, prompts=prompts)
             return None
         for name, source in (("features", features), ("classes", classes)):
             if stored["identity"][name] != source["fingerprint"]:
                 made = f"the {kind} of {key} were made from other {name} than stored now"
-                raise self._stale(made, name, prompts=prompts)
+                raise self.stale(made, name, prompts=prompts)
         return stored
 
     # Its numbers
@@ -292,14 +292,15 @@ class Cell:
             return
         now = "than the store's sample table lists now"
         if not group.imported:
-            raise self._stale(f"{self.key} was extracted from other images {now}", field)
+            raise self.stale(f"{self.key} was extracted from other images {now}", field)
         raise StaleCell(
             f"{self.key} was imported for other {field.replace('_', ' ')} {now} ({field}): import "
             "it again with `clipsyn import --replace`, or choose other cells with backbones=…",
             (field,),
         )
 
-    def _stale(self, what: str, *fields: str, prompts: str = "") -> StaleCell:
+    def stale(self, what: str, *fields: str, prompts: str = "") -> StaleCell:
+        """The error for a cell of other `fields`, with the line that makes it again."""
         options = ("--prompts", prompts) if prompts else ()
         line = self.store.extract_line(self.key, *options, "--replace")
         return StaleCell(f"{what} ({', '.join(fields)}): run `{line}`", fields)
