@@ -1,10 +1,12 @@
-"""Images/s through extraction on a GPU against bare forward passes on data already there.
+"""Images/s through extraction on a GPU, and FLOPs of those it can do: the first thing to run there.
 
     python benchmarks/gpu.py
 
 Random weights, and the precision that `extract` chooses. There are two sources: JPEGs of 500 x 375,
 where decoding on the host may be the bottleneck, and pixels of the right size in memory, where it
-cannot be. What the host can decode without any encoder is measured beside them.
+cannot be. Beside extraction stand bare forward passes on data that is on the device already, and
+decoding without any encoder: the slower of the two bounds extraction. What the device can do is
+what a large matrix product reaches in the same precision.
 """
 
 from __future__ import annotations
@@ -43,6 +45,31 @@ SIZE = 224
 DIFFERENT = 256  # images that the source in memory goes through over and over
 
 
+def computed_in(device: torch.device) -> torch.dtype:
+    precision = resolve_precision("auto", device)
+    types = {"fp32": torch.float32, "amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
+    return types[precision]
+
+
+def finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_tflops(device: torch.device, rounds: int) -> float:
+    """Of a square matrix product, the best of all rounds."""
+    width = 8192 if device.type == "cuda" else 1024
+    one = torch.randn(width, width, device=device, dtype=computed_in(device))
+
+    def product() -> None:
+        for _ in range(10):
+            torch.mm(one, one)
+        finish(device)
+
+    taken = interleaved({"product": product}, rounds)["product"]
+    return 10 * 2 * width**3 / min(taken) / 1e12
+
+
 @dataclass(frozen=True)
 class Forward:
     """The image tower as open_clip makes it, on one batch that lies on the device."""
@@ -61,14 +88,12 @@ class Forward:
 
     def run(self, images: int) -> None:
         device = self.batch.device
-        precision = resolve_precision("auto", device)
-        half = torch.bfloat16 if precision.endswith("bf16") else torch.float16
-        autocast = torch.autocast(device.type, half)
-        with torch.inference_mode(), autocast if "amp" in precision else nullcontext():
+        half = computed_in(device)
+        cast = nullcontext() if half == torch.float32 else torch.autocast(device.type, half)
+        with torch.inference_mode(), cast:
             for _ in range(0, images, len(self.batch)):
                 self.visual(self.batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        finish(device)
 
 
 @dataclass(frozen=True)
@@ -91,11 +116,17 @@ class Extraction:
 
 
 def compare(
-    extraction: Extraction, forward: Forward, sources: dict[str, ImageSource], rounds: int
+    extraction: Extraction,
+    forward: Forward,
+    sources: dict[str, ImageSource],
+    *,
+    rounds: int,
+    peak: float,
 ) -> list[Measured]:
     """Extraction from every source against forward passes over as many images."""
-    architecture = extraction.encoder.backbone.name
-    results = []
+    encoder, results = extraction.encoder, []
+    is_gpu = encoder.device.type == "cuda"
+    architecture = encoder.backbone.name if is_gpu else f"no GPU: {encoder.backbone.name}"
     for name, source in sources.items():
         sides: dict[str, Callable[[], object]] = {
             "extract": partial(extraction.run, source),
@@ -107,17 +138,25 @@ def compare(
         whole = -(-len(source) // len(forward.batch)) * len(forward.batch)
         bare = [whole / taken for taken in times["forward"]]
         ours = [len(source) / taken for taken in times["extract"]]
-        decoded = len(source) / statistics.median(times["decode"])
+        computed, decoded = (
+            statistics.median(bare),
+            len(source) / statistics.median(times["decode"]),
+        )
+        bound = "decoding" if decoded < computed else "computing"
         results.append(
             Measured(
                 f"{architecture}, {name}: images/s over bare forward passes",
                 statistics.median(a / b for a, b in zip(ours, bare, strict=True)),
-                f"{statistics.median(ours):,.0f} against {statistics.median(bare):,.0f} images/s; "
-                f"the host decodes {decoded:,.0f}",
-                floor=0.9,
+                f"{statistics.median(ours):,.3g} against {computed:,.3g} images/s; the host "
+                f"decodes {decoded:,.3g}: bound by {bound}",
+                floor=0.9 if is_gpu else None,
             )
         )
-    return results
+    reached = computed * (encoder.gflops or float("nan")) / 1e3
+    what = f"{architecture}: forward FLOPs over what a matrix product reaches"
+    memory = encoder.provenance["peak_memory_mb"]
+    detail = f"{reached:.3g} of {peak:.3g} TFLOP/s" + (f"; {memory:,.0f} MB" if memory else "")
+    return [*results, Measured(what, 100 * reached / peak, detail, unit="%")]
 
 
 def make_sources(folder: Path, images: int, photographs: int) -> dict[str, ImageSource]:
@@ -128,16 +167,22 @@ def make_sources(folder: Path, images: int, photographs: int) -> dict[str, Image
 
 
 def measure(
-    folder: Path, device: torch.device, sources: dict[str, ImageSource], batch: int, rounds: int
+    folder: Path,
+    device: torch.device,
+    sources: dict[str, ImageSource],
+    *,
+    batch: int,
+    rounds: int,
+    architectures: Sequence[str],
 ) -> Sequence[Measured]:
     settings = RunSettings.of(ExtractSettings(datasets=(), device=str(device), batch_size=batch))
-    results = []
-    for architecture in ARCHITECTURES:
+    results, peak = [], peak_tflops(device, rounds)
+    for architecture in architectures:
         backbone = subjects.random_backbone(folder, architecture)
         [encoder] = subjects.load([backbone], str(device))
         extraction = Extraction(encoder, folder / "store", settings)
         forward = Forward.load(backbone, batch, device)
-        results += compare(extraction, forward, sources, rounds)
+        results += compare(extraction, forward, sources, rounds=rounds, peak=peak)
     return results
 
 
@@ -147,20 +192,31 @@ def measure(
 @click.option("--batch-size", default=256, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="cpu: only to try the script.")
+@click.option("--architecture", "architectures", multiple=True, default=ARCHITECTURES)
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep images and models there.")
 def main(
-    *, images: int, photographs: int, batch_size: int, rounds: int, device: str, folder: Path | None
+    *,
+    images: int,
+    photographs: int,
+    batch_size: int,
+    rounds: int,
+    device: str,
+    architectures: tuple[str, ...],
+    folder: Path | None,
 ) -> None:
-    """Images/s of ViT-B-32, RN50 and ViT-L-14 through extraction over bare forward passes."""
+    """Images/s through extraction over bare forward passes, and FLOPs over what the GPU can do."""
     start("GPU: extraction against bare forward passes")
-    if device == "cuda" and not torch.cuda.is_available():
-        click.echo("no CUDA GPU here: nothing was measured")
+    on = torch.device(device)
+    if on.type == "cuda" and not torch.cuda.is_available():
+        click.echo("no CUDA GPU here: nothing was measured (--device cpu tries the script)")
         return
-    if device == "cuda":
-        click.echo(torch.cuda.get_device_name())
+    said = "on a CPU: the script runs, and no number below says anything of a GPU"
+    click.echo(torch.cuda.get_device_name(on) if on.type == "cuda" else said)
     with workplace(folder) as place:
         sources = make_sources(Path(place), images, photographs)
-        results = measure(Path(place), torch.device(device), sources, batch_size, rounds)
+        results = measure(
+            Path(place), on, sources, batch=batch_size, rounds=rounds, architectures=architectures
+        )
     report(results)
 
 

@@ -221,6 +221,7 @@ _MEMORY = (  # what libraries say of too little memory, where they raise no Memo
     "cannot allocate memory",
     "can't start new thread",
     "can't spawn worker thread",
+    "out of memory",  # CUDA's
 )
 
 

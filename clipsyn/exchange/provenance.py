@@ -66,6 +66,7 @@ def _made(store: FeatureStore, key: FeatureKey, images: Mapping[str, Any]) -> Ma
             if (told := _told((*workers, encoder), name))
         },
         "device": encoder.get("device"),
+        "peak_memory_mb": encoder.get("peak_memory_mb"),  # of a GPU
         "hosts": _told(workers, "host"),
         "weights": _weights(key.backbone, group, cell.imported_as),
         "images": images,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract.device import resolve_device, resolve_precision
+from clipsyn.extract.device import Fitting, resolve_device, resolve_precision, to_device
 from clipsyn.images.source import UndecodableImage
 from clipsyn.methods.numerics.logits import is_scale
 from clipsyn.names import Backbone, Identity, PromptSet, canonical_json
@@ -134,6 +134,7 @@ class Encoder:
         self.preprocess_key = canonical_json(geometry)
         self._convolutional = model.is_convolutional
         self._visual = self._placed(model.visual)
+        self._fitting = Fitting(backbone.name, device, self._visual)
         self._texts = model.texts
         self._geometry = model.geometry
         self._white = torch.tensor(255.0, device=device)
@@ -171,14 +172,21 @@ class Encoder:
         The same numbers, to the bit, as torchvision's ToTensor and Normalize give image by image.
         """
         host = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-        if self.device.type == "cuda":
-            host = host.pin_memory()
-        batch = host.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        batch = to_device(host, self.device).permute(0, 3, 1, 2).float()
         # By a tensor: CUDA turns division by a number into a product, one bit off.
         return batch.div_(self._white).sub_(self._mean).div_(self._std)
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """(n, height, width, 3) -> (n, embed) float16, unit norm, on the device, not waited for."""
+        """(n, height, width, 3) -> (n, embed) float16, unit norm, on the device, not waited for.
+
+        In parts, if they are too many for its memory.
+        """
+        embedding = self._fitting.run(lambda rows: self._encoded(pixels[rows]), len(pixels))
+        if self._fitting.peak_mb:
+            self.provenance["peak_memory_mb"] = self._fitting.peak_mb
+        return embedding
+
+    def _encoded(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         with torch.inference_mode(), self._compute():
             batch = self.normalised(pixels)
             if not self._convolutional:
@@ -255,6 +263,7 @@ def _provenance(backbone: Backbone, model: Model, device: torch.device) -> dict[
         "threads": torch.get_num_threads(),
         **model.provenance,
         "gflops": model.gflops,
+        "peak_memory_mb": None,  # of a GPU: the image tower and a batch
     }
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract.device import resolve_device, resolve_precision
+from clipsyn.extract.device import resolve_device
 from clipsyn.extract.encoder import ClassTexts, load_encoder
 from clipsyn.images.source import UndecodableImage
 from clipsyn.names import Backbone, PromptSet
@@ -214,9 +214,3 @@ def test_weights_that_give_no_embedding_or_no_logits(saved, write_folder, tensor
 def test_devices_that_are_not_there(name: str) -> None:
     with pytest.raises(UsageError, match="device"):
         resolve_device(name)
-
-
-@pytest.mark.parametrize(("native", "want"), [(True, "amp_bf16"), (False, "amp_fp16")])
-def test_automatic_precision_on_a_gpu(monkeypatch, native, want):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
-    assert resolve_precision("auto", torch.device("cuda")) == want
