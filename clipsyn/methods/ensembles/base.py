@@ -146,12 +146,7 @@ class BestSingle(Router):
             self.best_ = support.backbones[0]
 
     def _fit(self, support: Pool) -> None:
-        right = _total(support, _right)
-        equal = np.flatnonzero(right == right.max())  # only these need a loss
-        loss = np.zeros(len(right))
-        if len(equal) > 1:
-            loss[equal] = _total(support, lambda z, y: _losses(z[:, equal], y))
-        self.best_ = support.backbones[np.lexsort((loss, -right))[0]]  # stable
+        self.best_ = support.backbones[standing(support).argmin()]
 
     def _weights(self, pool: Pool) -> Array:
         weights = np.zeros(len(pool.backbones), np.float32)
@@ -272,6 +267,16 @@ class ProbabilityAverage(Ensemble):
     def _combine(self, pool: Pool) -> Array:
         count = len(pool.backbones)
         return log_mixture(pool.logits, np.full(count, -np.log(count), pool.logits.dtype))
+
+
+def standing(support: Pool) -> Rows:
+    """(backbone,) from 0, the best: by images that are right, then by loss, then by name."""
+    right = _total(support, _right)
+    equal = np.flatnonzero(np.count_nonzero(right[:, None] == right, axis=1) > 1)
+    loss = np.zeros(len(right))  # needed of these alone
+    if len(equal):
+        loss[equal] = _total(support, lambda z, y: _losses(z[:, equal], y))
+    return np.asarray(np.lexsort((loss, -right)).argsort())  # stable
 
 
 def log_shares(votes: Array, total: Array | int) -> Array:

@@ -397,3 +397,32 @@ class MixtureOfExperts(PerceptronRouter):
 
     def _combine(self, pool: Pool) -> Array:
         return log_mixture(pool.logits, log_softmax(self._outputs(pool)))
+
+
+class SampleAwareWeights(MixtureOfExperts):
+    """``p(c|x)`` of `MixtureOfExperts`, trained on ``cross_entropy(sum_b g_b(x) p_b)``.
+
+    The probabilities stand in the place of logits there, so that the loss of even a sure and right
+    answer stays far from 0. That is the publication's T_En, or SWIG (arXiv 2311.17091), the nearest
+    published relative of NLC: one network weighs probabilities, the other logits. It takes
+    embeddings as the backbones give them, which no store has; here they have unit norm, and the
+    training is that of NLC.
+
+    >>> from clipsyn import Pool, SampleAwareWeights
+    >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
+    >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
+    >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
+    >>> SampleAwareWeights(penalty=0).fit(support).weights(support).round(1)  # (sample, backbone)
+    array([[1., 0.],
+           [1., 0.],
+           [0., 1.],
+           [0., 1.]], dtype=float32)
+    """
+
+    def _loss(self, pool: Pool) -> Loss:
+        def loss(rows: slice, outputs: Array) -> tuple[Array, Array]:
+            gate, shares = softmax(outputs), softmax(pool.logits[rows])
+            losses, slopes = weighted_cross_entropy(shares, gate, pool.labels[rows])
+            return losses, gate * (slopes - (gate * slopes).sum(axis=1, keepdims=True))
+
+        return loss

@@ -15,6 +15,10 @@ HEADS = Registry(
         "tip-adapter": "clipsyn.methods.heads.tip:TipAdapter",
         "tip-adapter-f": "clipsyn.methods.heads.tip:TipAdapterF",
         "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
+        "proker": "clipsyn.methods.heads.kernel:ProKeR",
+        "clap": "clipsyn.methods.heads.trained:CLAP",
+        "lp++": "clipsyn.methods.heads.trained:LPPlusPlus",
+        "rla": "clipsyn.methods.heads.trained:ResidualAdapter",
         "anchored-probe": "clipsyn.methods.heads.linear:AnchoredProbe",
     },
 )

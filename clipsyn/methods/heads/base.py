@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clipsyn.errors import InputError
-from clipsyn.methods.estimator import Estimator, as_pool
+from clipsyn.methods.estimator import Estimator, as_pool, cross_fitted
 from clipsyn.methods.numerics import Array, Floats
 from clipsyn.methods.numerics.logits import log_softmax
 from clipsyn.methods.pool import Pool, in_memory
@@ -83,6 +83,16 @@ class ZeroShot(Head):
 
     def _combiner_pool(self, support: Pool) -> Pool:
         return support
+
+
+def cross_fitted_pool(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
+    """`support` with logits of heads like this one, fitted on the other folds of it."""
+    if len(support) < 2:
+        return support  # nothing is left to fit a head on
+    logits = cross_fitted(
+        head, support, lambda it, part: it.transform(part).logits, folds, random_state
+    )
+    return support.with_logits(logits)
 
 
 def image_embeddings(pool: Pool, backbone: str) -> Floats:

@@ -8,8 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clipsyn.errors import TooFewSamples
-from clipsyn.methods.estimator import cross_fitted, learned, parameter, seed
-from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
+from clipsyn.methods.estimator import learned, parameter, seed
+from clipsyn.methods.heads.base import (
+    Head,
+    backbone_logits,
+    cross_fitted_pool,
+    image_embeddings,
+    mean_loss,
+    repeated,
+)
 from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Mask
 from clipsyn.methods.numerics.optimise import LARGE, Linear, fit_logistic, fit_probe
 from clipsyn.methods.numerics.samples import held_out
@@ -187,12 +194,7 @@ class AnchoredProbe(Head):
         return backbone_logits(pool, backbone) + correction
 
     def _combiner_pool(self, support: Pool) -> Pool:
-        if len(support) < 2:
-            return support  # nothing is left to fit a head on
-        logits = cross_fitted(
-            self, support, lambda head, it: head.transform(it).logits, self.folds, self.random_state
-        )
-        return support.with_logits(logits)
+        return cross_fitted_pool(self, support, self.folds, self.random_state)
 
 
 def _weights(labels: Array, kept: Mask) -> Doubles:

@@ -39,7 +39,7 @@ def pool(per_class=4, classes=6, *, backbones=2, signal=1.0, seed=0, split="trai
     centres = np.random.default_rng(99)
     labels = np.repeat(np.arange(classes), per_class)
     rng.shuffle(labels)
-    embeddings, logits = {}, []
+    embeddings, logits, text = {}, [], {}
     for number in range(backbones):
         width = 12 + 4 * number
         common = centres.normal(size=width)
@@ -48,11 +48,16 @@ def pool(per_class=4, classes=6, *, backbones=2, signal=1.0, seed=0, split="trai
         values = 2 * common + signal * centre[labels] + 0.7 * noise
         values /= np.linalg.norm(values, axis=1, keepdims=True)
         embeddings[f"b{number}"] = values.astype(np.float16)
+        known = signal * centre + centres.normal(size=centre.shape)
+        text[f"b{number}"] = known / np.linalg.norm(known, axis=1, keepdims=True)
         z = rng.normal(size=(len(labels), classes))
         z[np.arange(len(labels)), labels] += signal
         logits.append(2 * z)
     names = [f"b{number}" for number in range(backbones)]
-    return Pool.of(np.stack(logits, axis=1), labels, embeddings, backbones=names, split=split)
+    found = Pool.of(np.stack(logits, axis=1), labels, embeddings, backbones=names, split=split)
+    return dataclasses.replace(
+        found, class_embeddings=text, logit_scales=dict.fromkeys(names, 10.0)
+    )
 
 
 def relabelled(support: Pool, labels: np.ndarray) -> Pool:

@@ -1,0 +1,133 @@
+"""Who is trusted with which class, by what each backbone got right of it on the support.
+
+    precision switch    z = z_b*,  b*(x) = argmax_b precision_b(argmax_c z_b(x))
+    model labels        s_c = sum over the backbones b that are chosen for c of p_b(c) / H(p_b)
+
+precision_b(c): the share of the support's images which b takes for class c that are of class c. H:
+entropy of an image's class probabilities in bits. Where backbones are equal the one that is best on
+the support is meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot, standing
+from clipsyn.methods.estimator import learned, parameter
+from clipsyn.methods.numerics import Array, Doubles, Mask, Rows
+from clipsyn.methods.numerics.logits import softmax
+from clipsyn.methods.pool import Pool
+from clipsyn.settings import WHOLE
+
+_LEAST_ENTROPY = 1e-6  # bits: single precision knows no smaller ones of what is nearly certain
+
+
+@dataclass(eq=False, repr=False)
+class PrecisionSwitch(Router):
+    """``z = z_b*`` with ``b* = argmax_b precision_b(argmax_c z_b(x))``, for each sample.
+
+    A class that a backbone predicts for no image of the support has precision 0 there.
+
+    The source, an evaluation of vision-language models (BMVC 2025, arXiv 2509.09311), switches in
+    this way between a k-nearest-neighbour and a text classifier. Here there are any number of
+    backbones.
+
+    Learned: `precision_` (backbone, class); `standing_` (backbone,), 0 for the best on the support.
+
+    >>> from clipsyn import PrecisionSwitch
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[3, 0], [0, 1]], [[0, 1], [0, 2]]]
+    >>> switch = PrecisionSwitch().fit(logits, labels=[0, 0, 1, 1])
+    >>> switch.precision_.round(2)  # the first backbone is right where it says 1
+    array([[0.67, 1.  ],
+           [1.  , 0.67]])
+    >>> switch.weights([[[2, 0], [0, 3]]])  # it says 0, the second says 1
+    array([[1., 0.]], dtype=float32)
+    """
+
+    precision_: Doubles = learned()
+    standing_: Rows = learned()
+
+    def _fit(self, support: Pool) -> None:
+        right, predicted, _ = _counts(support)
+        self.precision_ = right / np.maximum(predicted, 1)
+        self.standing_ = standing(support)
+
+    def _weights(self, pool: Pool) -> Array:
+        precision = np.take_along_axis(self.precision_.T, pool.logits.argmax(axis=2), axis=0)
+        order = np.argsort(self.standing_)  # the first of equals wins
+        return one_hot(order[precision[:, order].argmax(axis=1)], len(pool.backbones))
+
+
+class EntropyAverage(Ensemble):
+    """``z = log(sum_b p_b / H(p_b))``, the sum scaled to 1: who is surer of an image counts more.
+
+    The weights of `ModelLabels` without its choice of backbones.
+
+    >>> from clipsyn import EntropyAverage
+    >>> EntropyAverage().predict([[[2, 0], [0, 3]]])  # the second backbone is surer
+    array([1], dtype=uint16)
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _combine(self, pool: Pool) -> Array:
+        return self._by_entropy(pool, np.ones(pool.shape[1:], np.bool_))
+
+    def _by_entropy(self, pool: Pool, trusted: Mask) -> Array:
+        """trusted: (backbone, class) whose probability counts."""
+        shares = softmax(pool.logits)
+        bits = -(shares * np.log2(np.maximum(shares, np.finfo(np.float32).tiny))).sum(axis=2)
+        shares /= np.maximum(bits, _LEAST_ENTROPY)[:, :, None]
+        scores: Array = (shares * trusted).sum(axis=1)
+        return log_shares(scores, scores.sum(axis=1, keepdims=True))
+
+
+@dataclass(eq=False, repr=False)
+class ModelLabels(EntropyAverage):
+    """``z_c = log(sum_b [b is chosen for c] p_b(c) / H(p_b))``, the sum scaled to 1.
+
+    For each class the `models` backbones with the best F1 score of that class on the support are
+    chosen. Model label learning (ICML 2025, arXiv 2501.18271), which takes the scores of a labelled
+    set of other images, whose classes it finds by their captions.
+
+    Learned: `trusted_` (backbone, class).
+
+    >>> from clipsyn import ModelLabels
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right
+    >>> ModelLabels().fit(logits, labels).trusted_
+    array([[ True,  True],
+           [False, False]])
+    """
+
+    learns: ClassVar[bool] = True
+
+    models: int = parameter(1, WHOLE, least=1)
+
+    trusted_: Mask = learned()
+
+    def _fit(self, support: Pool) -> None:
+        right, predicted, there = _counts(support)
+        f1 = 2 * right / np.maximum(predicted + there, 1)
+        order = np.lexsort((np.broadcast_to(standing(support)[:, None], f1.shape), -f1), axis=0)
+        self.trusted_ = np.zeros(f1.shape, np.bool_)
+        np.put_along_axis(self.trusted_, order[: self.models], True, axis=0)
+
+    def _combine(self, pool: Pool) -> Array:
+        return self._by_entropy(pool, self.trusted_)
+
+
+def _counts(support: Pool) -> tuple[Rows, Rows, Rows]:
+    """(backbone, class) images that are rightly and that are at all predicted; (class,) all."""
+    classes = support.n_classes
+    predicted = support.logits.argmax(axis=2).T
+    right = predicted == support.labels
+    hits = [
+        np.bincount(row[good], minlength=classes)
+        for row, good in zip(predicted, right, strict=True)
+    ]
+    all_of = [np.bincount(row, minlength=classes) for row in predicted]
+    return np.array(hits), np.array(all_of), np.bincount(support.labels, minlength=classes)
