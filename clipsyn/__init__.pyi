@@ -9,16 +9,22 @@ import polars as pl
 from matplotlib.axes import Axes  # noqa: TID253
 from polars import DataFrame
 
+from clipsyn.methods.ensembles.anchor import TunedEnsemble as TunedEnsemble
+from clipsyn.methods.ensembles.anchor import ZeroShotEnsemble as ZeroShotEnsemble
 from clipsyn.methods.ensembles.base import BestSingle as BestSingle
 from clipsyn.methods.ensembles.base import Confidence as Confidence
 from clipsyn.methods.ensembles.base import LogAverage as LogAverage
 from clipsyn.methods.ensembles.base import ProbabilityAverage as ProbabilityAverage
 from clipsyn.methods.ensembles.base import VoteTop1 as VoteTop1
 from clipsyn.methods.ensembles.base import VoteTop3 as VoteTop3
+from clipsyn.methods.ensembles.classwise import EntropyAverage as EntropyAverage
+from clipsyn.methods.ensembles.classwise import ModelLabels as ModelLabels
+from clipsyn.methods.ensembles.classwise import PrecisionSwitch as PrecisionSwitch
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
 from clipsyn.methods.ensembles.dynamic import OverallLocalAccuracy as OverallLocalAccuracy
 from clipsyn.methods.ensembles.nlc import NLC as NLC
 from clipsyn.methods.ensembles.nlc import MixtureOfExperts as MixtureOfExperts
+from clipsyn.methods.ensembles.nlc import SampleAwareWeights as SampleAwareWeights
 from clipsyn.methods.ensembles.residual import ResidualRouter as ResidualRouter
 from clipsyn.methods.ensembles.search import GeneticAlgorithm as GeneticAlgorithm
 from clipsyn.methods.ensembles.search import GreedySelection as GreedySelection
@@ -27,11 +33,15 @@ from clipsyn.methods.ensembles.weighted import CalibratedLogAverage as Calibrate
 from clipsyn.methods.ensembles.weighted import Stacking as Stacking
 from clipsyn.methods.ensembles.weighted import SuperLearner as SuperLearner
 from clipsyn.methods.heads.base import ZeroShot as ZeroShot
+from clipsyn.methods.heads.kernel import ProKeR as ProKeR
 from clipsyn.methods.heads.lda import ShrinkageLDA as ShrinkageLDA
 from clipsyn.methods.heads.linear import AnchoredProbe as AnchoredProbe
 from clipsyn.methods.heads.linear import LinearProbe as LinearProbe
 from clipsyn.methods.heads.tip import TipAdapter as TipAdapter
 from clipsyn.methods.heads.tip import TipAdapterF as TipAdapterF
+from clipsyn.methods.heads.trained import CLAP as CLAP
+from clipsyn.methods.heads.trained import LPPlusPlus as LPPlusPlus
+from clipsyn.methods.heads.trained import ResidualAdapter as ResidualAdapter
 from clipsyn.methods.numerics.samples import few_shot as few_shot
 from clipsyn.methods.pool import Pool as Pool
 from clipsyn.report.evidence import Source

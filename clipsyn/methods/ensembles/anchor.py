@@ -102,7 +102,7 @@ class TunedEnsemble(ZeroShotEnsemble):
         def block(rows: slice) -> Rows:
             shares, labels = softmax(support.logits[rows]), support.labels[rows]
             found = [np.einsum("b,nbc->nc", weights, shares).argmax(axis=1) for weights in tried]
-            return np.count_nonzero(np.array(found) == labels, axis=1)
+            return np.asarray(np.count_nonzero(np.array(found) == labels, axis=1))
 
         right = np.sum(in_blocks(block, support.shape), axis=0)
         self.weights_ = tried[right.argmax()]

@@ -14,7 +14,7 @@ import numpy as np
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings
-from clipsyn.methods.numerics import Doubles, Floats, Rows
+from clipsyn.methods.numerics import Doubles, Floats, Labels
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER
 
@@ -111,7 +111,7 @@ class ProKeR(Head):
         )
 
 
-def left_out(kernel: Doubles, ridge: float, targets: Doubles, labels: Rows) -> Doubles:
+def left_out(kernel: Doubles, ridge: float, targets: Doubles, labels: Labels) -> Doubles:
     """(n, class) ``k_i (K + ridge I)^-1 targets`` without sample i, in closed form.
 
     With M = (K + ridge I)^-1 of all samples that is ``- sum over j != i of M_ij t_j / M_ii``. For

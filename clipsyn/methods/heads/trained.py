@@ -64,7 +64,7 @@ class Lesson:
     def of(cls, pool: Pool, backbone: str) -> Lesson:
         """Raises InputError where the pool has no class embeddings of the backbone."""
         text, scale = text_of(pool, backbone)
-        present = np.unique(pool.labels)
+        present = np.flatnonzero(np.bincount(pool.labels))
         sizes = np.bincount(pool.labels)[pool.labels]
         features, text = image_embeddings(pool, backbone), text[present]
         labels = np.searchsorted(present, pool.labels).astype(np.int32)
@@ -122,8 +122,9 @@ class CLAP(TrainedHead):
 
     def _trained(self, lesson: Lesson) -> Floats:
         own = softmax(lesson.scale * lesson.cosines)[np.arange(len(lesson.labels)), lesson.labels]
-        hold = np.bincount(lesson.labels, own) / np.bincount(lesson.labels) / len(lesson.text)
-        hold, rng = hold.astype(np.float32)[:, None], np.random.default_rng(self.random_state)
+        means = np.bincount(lesson.labels, own) / np.bincount(lesson.labels)
+        hold = (means / len(means)).astype(np.float32)[:, None]
+        rng = np.random.default_rng(self.random_state)
         weights, moved = lesson.text.copy(), np.zeros_like(lesson.text)
         for epoch in range(_EPOCHS):
             rate = _cosine(epoch - 1, _EPOCHS - 1, _CLAP_RATE) if epoch else _CLAP_WARM_UP
@@ -197,10 +198,10 @@ class LPPlusPlus(TrainedHead):
         moved, shifted, summed = np.zeros_like(coef), np.zeros_like(intercept), np.zeros_like(alpha)
         for epoch in range(_EPOCHS):
             slope = lesson.slope(x @ coef.T + intercept + alpha * cosines)
-            moved, shifted = (
-                _MOMENTUM * moved + slope.T @ x,
-                _MOMENTUM * shifted + slope.sum(axis=0),
-            )
+            moved *= _MOMENTUM
+            moved += slope.T @ x
+            shifted *= _MOMENTUM
+            shifted += slope.sum(axis=0)
             summed += (slope * cosines).sum(axis=0)
             coef -= rate * moved
             intercept -= rate * shifted
