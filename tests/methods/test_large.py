@@ -20,6 +20,7 @@ from clipsyn.methods.pool import Pool, on_disk
 from clipsyn.store.pools import PoolReader
 
 ANY_SIZE = [name for name in ENSEMBLES if ENSEMBLES.load(name).any_size]
+NETWORKS = ("nlc", "moe", "swig")
 SAMPLING = [name for name in ENSEMBLES if ENSEMBLES.load(name).learns and name not in ANY_SIZE]
 
 
@@ -55,7 +56,7 @@ def large(monkeypatch, support):
     return in_files(support)
 
 
-@pytest.mark.parametrize("name", [name for name in ANY_SIZE if name not in ("nlc", "moe", "gac")])
+@pytest.mark.parametrize("name", sorted({*ANY_SIZE} - {*NETWORKS, "gac"}))
 def test_a_fit_on_files_is_the_same_fit(support, large, name):
     found, expected = ENSEMBLES.load(name)().fit(large), ENSEMBLES.load(name)().fit(support)
     np.testing.assert_array_equal(found.combine(support), expected.combine(support))
@@ -87,7 +88,7 @@ def test_heads_that_learn_take_the_sample_and_their_ensembles_too(support, large
     assert HEADS.load("zero-shot")().fit_transform(large).logits is large.logits
 
 
-@pytest.mark.parametrize("name", ["nlc", "moe"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_as_good_as_one_fitted_in_memory(monkeypatch, name):
     """On samples that lie class after class, of which memory holds an eighth."""
     pool = kinds_of(4000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -13,7 +15,12 @@ from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from tests.methods.ensembles.test_contract import pool_of
 
-POOL = pool_of()
+_BARE = pool_of()
+POOL = replace(  # the first classes' coordinates of the embeddings are those of the classes
+    _BARE,
+    class_embeddings={name: np.eye(4, of.shape[1]) for name, of in _BARE.embeddings.items()},
+    logit_scales=dict.fromkeys(_BARE.backbones, 5.0),
+)
 PAIRS = [(head, "super-learner") for head in HEADS] + [("lda", "nlc"), ("lda", "stacking")]
 
 
