@@ -41,11 +41,12 @@ FASHION_PER_CLASS = {"train": 50, "test": 100}
 
 @dataclass(frozen=True)
 class Sample:
-    """One member pair of a tar."""
+    """What a tar has of an image."""
 
     key: str
     image: NDArray[np.uint8]
     label: int
+    captions: tuple[str, ...] = ()
 
 
 def digest(text: str) -> str:
@@ -77,6 +78,8 @@ def write_split(folder: Path, samples: Sequence[Sample], lossless: bool) -> None
         for sample in sorted(samples, key=lambda s: digest(s.key)):
             add_member(tar, f"{sample.key}.webp", webp(sample.image, lossless))
             add_member(tar, f"{sample.key}.cls", str(sample.label).encode())
+            if sample.captions:
+                add_member(tar, f"{sample.key}.txt", "\n".join(sample.captions).encode())
 
 
 def write_set(
@@ -99,8 +102,9 @@ def write_set(
 
 def icon_sample(icons: IconTable, index: int, label: int) -> Sample:
     """The icon on white, under a key that says which drawing it is."""
-    key = f"{icons.styles[index]}_{icons.concepts[index]}"
-    return Sample(key, icons.on_white(index), label)
+    concept = icons.concepts[index]
+    said = captions.descriptions(concept, icons.groups[index])
+    return Sample(f"{icons.styles[index]}_{concept}", icons.on_white(index), label, said)
 
 
 def fine_classes(icons: IconTable, group: str, pattern: str) -> list[str]:

@@ -27,11 +27,18 @@ FASHION_TEMPLATES = (
 # A caption that says both, as people's captions do.
 NAME_AND_GROUP = "{c}, an emoji from the group {g}"
 PROMPTS = 3
+# What is said of the images of the emoji sets: forms that are no prompts of theirs.
+DESCRIPTIONS = ("a drawing of {c}", "a picture of {c}", "a cartoon of {c}", NAME_AND_GROUP)
 
 
 def class_name(concept: str) -> str:
     """`red-apple` as a person writes it."""
     return concept.replace("-", " ")
+
+
+def descriptions(concept: str, group: str) -> tuple[str, ...]:
+    """The captions of an emoji: its name tells it from others, its style is not said."""
+    return tuple(text.format(c=class_name(concept), g=group) for text in DESCRIPTIONS)
 
 
 def all_captions(concepts: dict[str, str], groups: list[str], fashion: list[str]) -> list[str]:

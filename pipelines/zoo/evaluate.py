@@ -44,7 +44,7 @@ def read_set(folder: Path, split: str) -> EvalSet:
             data = stored.read()
             if member.name.endswith(".cls"):
                 labels.append(int(data))
-            else:
+            elif member.name.endswith(".webp"):
                 images.append(Image.open(io.BytesIO(data)).convert("RGB"))
     lines = [
         (folder / name).read_text("utf-8").splitlines()

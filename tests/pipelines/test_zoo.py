@@ -50,12 +50,27 @@ def test_every_set_is_whole(folder):
     for split in ("train", "test"):
         stored = members(folder, split)
         keys = {Path(name).stem for name in stored}
-        assert len(stored) == 2 * len(keys)
+        kinds = ("webp", "cls") if folder.name == "fashion-mnist" else ("webp", "cls", "txt")
+        assert set(stored) == {f"{key}.{kind}" for key in keys for kind in kinds}
         labels = {int(stored[f"{key}.cls"]) for key in keys}
         assert labels == set(range(len(classes)))
         assert (folder / split / "nshards.txt").read_text("utf-8").strip() == "1"
         picture = Image.open(io.BytesIO(stored[f"{min(keys)}.webp"]))
         assert picture.size == ((28, 28) if folder.name == "fashion-mnist" else (64, 64))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("folder", SETS[:-1], ids=lambda path: path.name)
+def test_captions_tell_images_of_one_concept_from_all_others(folder, split):
+    said = {}
+    for name, content in members(folder, split).items():
+        if name.endswith(".txt"):
+            concept = Path(name).stem.split("_")[1]
+            texts = content.decode().splitlines()
+            assert len(texts) == len(set(texts)) == 4
+            assert all(concept.replace("-", " ") in text for text in texts)
+            for text in texts:
+                assert said.setdefault(text, concept) == concept
 
 
 @pytest.mark.parametrize("folder", SETS, ids=lambda path: path.name)
