@@ -187,6 +187,21 @@ def representation(
     allow_overlap: bool = False,
     seed: int = 0,
 ) -> DataFrame: ...
+def retrieval(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = ("clean",),
+    backbones: str | Collection[str] | None = None,
+    ensembles: str | Collection[str] = ("super-learner", "nlc"),
+    support: str = "train",
+    pairs: int = 500,
+    bank: str = "train",
+    seed: int = 0,
+    allow_overlap: bool = False,
+    details: bool = False,
+) -> DataFrame: ...
 def robustness(
     store: FeatureStore | Path | str,
     *,

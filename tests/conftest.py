@@ -28,6 +28,7 @@ from PIL import Image
 
 from clipsyn.names import Backbone, FeatureKey, fingerprint
 from clipsyn.store import arrays
+from clipsyn.store.captions import CaptionTable
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
 
@@ -78,7 +79,6 @@ class FakeEncoder:
         }
         self.embed_dim = embed_dim
         self.logit_scale = 100.0
-        self.reads_texts = True
         self.preprocess_key = f"{size}"
         self.gflops: float | None = 0.5
         self.device = "cpu"
@@ -129,7 +129,6 @@ class FakeSource:
     changed: set[int] = field(default_factory=set)  # rows with other pixels
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    captions: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         self.info = SimpleNamespace(metric="acc1", licence="CC0")
@@ -224,6 +223,36 @@ def planned(
         [resolve(text) for text in perturbations],
         progress=progress or Quiet(),
     )
+
+
+def caption(store: FeatureStore, count: int = 2) -> FeatureStore:
+    """Give each image of an extracted store so many captions, which every backbone embeds near it.
+
+    One that cannot be read has captions, too, near nothing.
+    """
+    for (dataset, split), _ in [*store.groups("samples")]:
+        samples = store.samples(dataset, split)
+        texts = [[f"{name} {n}" for n in range(count)] for name in samples.ids]
+        table = CaptionTable.of(samples, texts)
+        draft = store.captions_draft(table, samples)
+        draft.write_all(table.arrays())
+        draft.publish(lambda _: {})
+        for key in store.keys(dataset=[dataset], split=[split], perturbation=["clean"]):
+            _embed_captions(store, key, table)
+    return store
+
+
+def _embed_captions(store: FeatureStore, key: FeatureKey, table: CaptionTable) -> None:
+    images = store.cell(key).embeddings().astype(np.float32)[table.images]
+    near = np.nan_to_num(images) + 0.4 * np.random.default_rng(0).standard_normal(images.shape)
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    identity = {"captions": table.digest}
+    identity["backbone"] = store.cell(key).group()["identity"]["backbone"]
+    sizes = dict(zip(("caption", "embed"), near.shape, strict=True))
+    target = store.at("texts", key.dataset, key.split, key.backbone)
+    draft = store.draft(target, "texts", identity, sizes)
+    draft.write_all({"text_embedding": near.astype(np.float16)})
+    draft.publish(lambda _: {"logit_scale": 100.0})
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -327,6 +356,7 @@ def fakes() -> SimpleNamespace:
         Source=FakeSource,
         Quiet=Quiet,
         fill=fill,
+        caption=caption,
         planned=planned,
         contents=contents,
         unlike=unlike,

@@ -78,9 +78,10 @@ OF_A_STORE: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("name", OF_A_STORE)
 def test_functions_of_a_store_take_its_path_too(
-    name: str, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny_store: FeatureStore, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    fakes.caption(tiny_store)
     of_open, of_path = (OF_A_STORE[name](store) for store in (tiny_store, str(tiny_store.path)))
     if isinstance(of_open, pl.DataFrame) and isinstance(of_path, pl.DataFrame):
         columns = [column for column in ("dataset", "metric", "id") if column in of_open.columns]

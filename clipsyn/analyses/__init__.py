@@ -100,5 +100,6 @@ ANALYSES = Registry(
         "robustness": "clipsyn.analyses.robustness:robustness",
         "cascade": "clipsyn.analyses.cascade:cascade",
         "selective": "clipsyn.analyses.selective:selective",
+        "retrieval": "clipsyn.analyses.retrieval:retrieval",
     },
 )

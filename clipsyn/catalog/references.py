@@ -129,7 +129,12 @@ def _tex(name: str, text: str) -> str:
 
 
 COLUMNS = ("dataset", "backbone", "accuracy", "source")  # needed; metric and prompts may follow
-METRICS = ("acc1", "mean_per_class_recall")
+_RECALLS = (
+    f"{direction} recall_at_{k}"
+    for direction in ("text-to-image", "image-to-text")
+    for k in (1, 5, 10)
+)
+METRICS = ("acc1", "mean_per_class_recall", *_RECALLS)
 
 
 class Published(NamedTuple):
@@ -195,7 +200,7 @@ def _published(row: Mapping[str, str | None], where: str) -> Published:
     info = find_dataset(given["dataset"])
     metric = given["metric"] or (info.metric if info else METRICS[0])
     if metric not in METRICS:
-        raise UsageError(f"{where}: metric '{metric}' is neither {' nor '.join(METRICS)}")
+        raise UsageError(f"{where}: metric '{metric}' is none of {', '.join(METRICS)}")
     names = dataset_name(given["dataset"]), backbone_name(given["backbone"])
     with suppress(ValueError):
         if 0 <= (accuracy := float(given["accuracy"])) <= 1:

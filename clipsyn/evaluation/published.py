@@ -54,12 +54,12 @@ _DIFFERENCES = {"value": "difference", "ci_low": "difference_low", "ci_high": "d
 
 @takes(CompareSettings)
 def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame:
-    """Zero-shot accuracies of single backbones minus published ones.
+    """Zero-shot accuracies and recalls of single backbones minus published ones.
 
-    results: a tidy frame, or the Parquet file of `clipsyn zeroshot -o` or `clipsyn evaluate
-    -o`. settings: `reference` and `tolerance`, as `clipsyn compare` has them. Returns a row for
-    each number that is published; `COMPARED` has its columns. Raises UsageError where there is
-    none, UnknownName for a reference with near matches.
+    results: a tidy frame, or the Parquet file of `clipsyn zeroshot -o`, `clipsyn evaluate -o` or
+    `clipsyn retrieval -o`. settings: `reference` and `tolerance`, as `clipsyn compare` has them.
+    Returns a row for each number that is published; `COMPARED` has its columns. Raises UsageError
+    where there is none, UnknownName for a reference with near matches.
 
     >>> from pathlib import Path
     >>> import clipsyn
@@ -77,8 +77,8 @@ def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame
     if not rows:
         known = few(sorted({f"{one.backbone} on {one.dataset}" for one in numbers}), 9)
         raise UsageError(
-            "the results have no zero-shot accuracy of a single backbone on clean images of a test "
-            f"split that is published in {asked.reference}, under its prompts if it names some: "
+            "the results have no zero-shot accuracy or recall of a single backbone on clean images "
+            f"of a test split that {asked.reference} has, under its prompts if it names some: "
             f"it has {known}; give another reference=…, or results of `clipsyn zeroshot STORE -o "
             "FILE.parquet`"
         )
@@ -86,7 +86,10 @@ def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame
 
 
 def zero_shot(frame: pl.DataFrame) -> pl.DataFrame:
-    """The zero-shot accuracies of single backbones on clean images of test splits."""
+    """The zero-shot accuracies and recalls of single backbones on clean images of test splits."""
+    if "direction" in frame.columns:
+        metric = pl.concat_str("direction", "metric", separator=" ", ignore_nulls=True)
+        frame = frame.with_columns(metric=metric)
     rows = singles(frame).filter(
         pl.col("metric").is_in(METRICS),
         pl.col("value").is_not_nan(),
@@ -158,7 +161,11 @@ def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
     lines = []
     for row in beyond.iter_rows(named=True):
         about = {name: row[name] for name in ("dataset", "split", "prompts", "backbone")}
-        about |= {"metric": _METRICS[row["metric"]], "n": row["n"], "usual n": row["usual_n"]}
+        about |= {
+            "metric": _METRICS.get(row["metric"], row["metric"]),
+            "n": row["n"],
+            "usual n": row["usual_n"],
+        }
         less = {name: row[of] for name, of in _DIFFERENCES.items()}
         numbers = {"ours": row, "published": {"value": row["published"]}, "difference": less}
         lines.append((about, numbers))

@@ -27,7 +27,7 @@ def splits(default: tuple[str, ...] | None) -> Any:
     return setting(default, NAMES, help, flag="--split", letter="-s", instead_of_none="all")
 
 
-class Selection(Settings):
+class Cells(Settings):
     """The cells of a store that are measured: names or patterns with ``*``; None takes all."""
 
     datasets: tuple[str, ...] | None = setting(
@@ -43,19 +43,30 @@ class Selection(Settings):
     backbones: tuple[str, ...] | None = setting(
         None, NAMES, _PATTERNS.format("*/openai"), letter="-b", instead_of_none="all"
     )
-    prompts: tuple[str, ...] | None = setting(None, NAMES, "Prompt sets.", instead_of_none="all")
 
     def keys(self, store: FeatureStore) -> list[FeatureKey]:
-        """The selected cells, of any prompt set; raises what `clipsyn.store.select.select` does."""
-        from clipsyn.store.select import check_prompts, select
+        """The selected cells; raises what `clipsyn.store.select.select` does."""
+        from clipsyn.store.select import select
 
-        keys = select(
+        return select(
             store,
             dataset=self.datasets,
             split=self.splits,
             perturbation=self.perturbations,
             backbone=self.backbones,
         )
+
+
+class Selection(Cells):
+    """Cells whose logits are measured."""
+
+    prompts: tuple[str, ...] | None = setting(None, NAMES, "Prompt sets.", instead_of_none="all")
+
+    def keys(self, store: FeatureStore) -> list[FeatureKey]:
+        """The selected cells, of any prompt set; raises UnknownName for a prompt set, too."""
+        from clipsyn.store.select import check_prompts
+
+        keys = super().keys(store)
         check_prompts(store, keys, self.prompts)
         return keys
 

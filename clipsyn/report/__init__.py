@@ -43,6 +43,7 @@ FIGURES = Registry(
         "corruptions": "clipsyn.analyses.robustness.view:corruptions",
         "pareto": "clipsyn.analyses.cascade.view:pareto",
         "coverage": "clipsyn.analyses.selective.view:coverage",
+        "recall": "clipsyn.analyses.retrieval.view:recall",
     },
 )
 

@@ -20,8 +20,9 @@ ODD_NAMES = ["a+b", "best", "n", "oracle", "x,y"]
 
 
 @pytest.fixture
-def run(clipsyn, tiny_store):
-    """Run an analysis on the tiny store; returns click's result."""
+def run(clipsyn, tiny_store, fakes):
+    """Run an analysis on the tiny store, which has captions; returns click's result."""
+    fakes.caption(tiny_store)
 
     def call(name: str, *arguments: object, store: object = tiny_store.path):
         return clipsyn(name, store, *arguments)
@@ -70,6 +71,7 @@ ASKED = {  # options, and the same as arguments of Python
         },
     ),
     "selective": ([], {}),
+    "retrieval": (["--pairs", "6", "--bank", "test"], {"pairs": 6, "bank": "test"}),
 }
 
 
@@ -183,7 +185,8 @@ def odd(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Backbones may be called whatever a path can hold: every analysis tells them apart."""
     path: Path = tmp_path_factory.mktemp("names") / "store"
     sources = [fakes.Source(split=split, count=30) for split in ("train", "test")]
-    fakes.fill(path, [fakes.Encoder(name) for name in ODD_NAMES], sources, ["clean", "jpeg:3"])
+    encoders = [fakes.Encoder(name) for name in ODD_NAMES]
+    fakes.caption(fakes.fill(path, encoders, sources, ["clean", "jpeg:3"]))
     return path
 
 
@@ -219,7 +222,7 @@ def shared(fakes, tmp_path_factory):
     sources = [fakes.Source("birds"), fakes.Source("more", count=24)]
     sources += [fakes.Source("cars", changed=set(range(20)))]
     sources += [fakes.Source(test.name, "train", changed=test.changed) for test in sources]
-    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    fakes.caption(fakes.fill(path, encoders, sources, ("clean", "jpeg:3")))
     return path
 
 

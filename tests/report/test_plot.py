@@ -40,7 +40,7 @@ def store(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         for split, count in (("test", 30), ("train", 24))
     ]
     path = tmp_path_factory.mktemp("figures") / "store"
-    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3", "jpeg:5"))
+    return fakes.caption(fakes.fill(path, encoders, sources, ("clean", "jpeg:3", "jpeg:5")))
 
 
 def of_evaluate(store: FeatureStore) -> pl.DataFrame:
