@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(caches.cleanup)
     os.environ["CLIPSYN_CACHE"] = f"{caches.name}/clipsyn"
     os.environ["HF_HOME"] = f"{caches.name}/huggingface"  # read at huggingface_hub's import
+    os.fsync = os.fstat  # no test cuts the power; a store is a hundred files to wait for
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,8 +138,10 @@ def launch(words: Sequence[str], pids: str) -> int:
     return command(words)
 
 
-def command(words: Sequence[str]) -> int:
-    """The exit status of `clipsyn WORDS`."""
+def command(words: Sequence[str], cwd: str = ".", env: Mapping[str, str] | None = None) -> int:
+    """The exit status of `clipsyn WORDS`, in a folder, with more in its environment."""
+    os.chdir(cwd)
+    os.environ.update(env or {})
     try:
         main([*words], prog_name="clipsyn")
     except SystemExit as ended:
