@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -76,25 +77,14 @@ def check_parts(parts: Sequence[Part]) -> None:
             )
 
 
-def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list[NewCell]:
-    """Cells of the parts. Raises DatasetError, naming ids, for a part with missing or unknown ids.
-
-    A part should have all ids of the table. Where the perturbation came from a column, each image
-    may be shown under one alone: the part should have the ids of all parts under its perturbation.
-    """
+def align(parts: Sequence[Part], table: SampleTable) -> list[NewCell]:
+    """Cells of the parts, whose ids were checked (`check_ids`)."""
     rows = {name: row for row, name in enumerate(table.ids)}
-    shown: dict[str, set[str]] = {}
-    for part in parts:
-        shown.setdefault(part.perturbation, set()).update(part.ids or ())
     cells = []
     for part in parts:
-        of_all = shown[part.perturbation] if part.of_condition else rows.keys()
-        expected = [name for name in table.ids if name in of_all]
-        ids = part.ids or ()
-        _check_ids(part, ids, expected, rows, intersect)
-        at = np.array([rows.get(name, -1) for name in ids], np.intp)
+        at = np.array([rows.get(name, -1) for name in part.ids or ()], np.intp)
         key = FeatureKey(table.dataset, table.split, part.perturbation, part.backbone)
-        cells.append(_cell(part, key, at, table, len(expected)))
+        cells.append(_cell(part, key, at, table, len(_expected(part, parts, table))))
     return sorted(
         cells,
         key=lambda cell: (
@@ -103,6 +93,19 @@ def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list
             cell.prompts or "",
         ),
     )
+
+
+def _expected(part: Part, parts: Sequence[Part], table: SampleTable) -> Sequence[str]:
+    """The ids that a part should have: all of the table.
+
+    Where the perturbation came from a column, each image may be shown under one alone: then those
+    of all parts under that perturbation.
+    """
+    if not part.of_condition:
+        return table.ids
+    alike = [it.ids or () for it in parts if it.perturbation == part.perturbation]
+    shown = set(chain(*alike))
+    return [name for name in table.ids if name in shown]
 
 
 def with_ids(parts: Sequence[Part], table: SampleTable | None) -> list[Part]:
@@ -207,34 +210,31 @@ def labels_of(
     return labels
 
 
-def _check_ids(
-    part: Part,
-    ids: Sequence[str],
-    expected: Sequence[str],
-    known: Mapping[str, int],
-    intersect: bool,
-) -> None:
-    given = set(ids)
-    missing = [name for name in expected if name not in given]
-    unknown = [name for name in ids if name not in known]
-    if len(unknown) == len(ids):
-        raise DatasetError(
-            f"{part}: none of its {len(ids):,} ids is one of the samples ({few(ids[:2])} …; the "
-            f"samples are called {few(sorted(known)[:2])} …)"
-        )
-    if intersect and unknown:
-        _LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")
-    if intersect or not (missing or unknown):
-        return
-    problems = [
-        f"{len(names):,} {what} ({few(names)})"
-        for names, what in ((missing, "samples are not in it"), (unknown, "of its ids are unknown"))
-        if names
-    ]
-    raise DatasetError(
-        f"{part}: {' and '.join(problems)}: mend the ids, or take those in common with "
-        "intersect=True"
-    )
+def check_ids(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> None:
+    """Raise DatasetError, naming ids, for a part with missing or unknown ids.
+
+    With `intersect` some may be missing, and unknown ones are left out, with a note.
+    """
+    known = set(table.ids)
+    for part in parts:
+        ids = part.ids or ()
+        given = set(ids)
+        missing = [name for name in _expected(part, parts, table) if name not in given]
+        unknown = [name for name in ids if name not in known]
+        if len(unknown) == len(ids):
+            raise DatasetError(
+                f"{part}: none of its {len(ids):,} ids is one of the samples ({few(ids[:2])} …; "
+                f"the samples are called {few(table.ids[:2])} …)"
+            )
+        if intersect and unknown:
+            _LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")
+        if not intersect and (missing or unknown):
+            lacking = f"{len(missing):,} samples are not in it ({few(missing)})" if missing else ""
+            strange = f"{len(unknown):,} of its ids are unknown ({few(unknown)})" if unknown else ""
+            raise DatasetError(
+                f"{part}: {' and '.join(filter(None, (lacking, strange)))}: mend the ids, or take "
+                "those in common with intersect=True"
+            )
 
 
 def _cell(

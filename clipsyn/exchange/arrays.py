@@ -40,7 +40,13 @@ _ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
 
 def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part:
     """The part of one file; `known` are class names, where there are any."""
-    arrays = load(path)
+    return part_of(path, load(path), wanted, known)
+
+
+def part_of(
+    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings, known: Sequence[str]
+) -> Part:
+    """The part that arrays are, as an npz calls them."""
     kind, values = _find(path, arrays, wanted)
     ids, labels = _inside(path, arrays, _IDS), _inside(path, arrays, _LABELS)
     if ids is None and not wanted.row_order:
@@ -71,26 +77,22 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
 
 def class_texts(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> Texts:
     """The class embeddings of an npz, with their logit scale; none where it has none."""
-    embeddings = arrays.get("class_embeddings")
-    if embeddings is None:
+    if "class_embeddings" not in arrays:
         return {}
+    _, values = checked(path, "embeddings", arrays["class_embeddings"], ())
+    norms = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
     scale = arrays.get("logit_scale", np.array(()))
-    if scale.size != 1 or scale.dtype.kind not in "fiu":
+    if (
+        scale.size != 1
+        or scale.dtype.kind not in "fiu"
+        or not (np.isfinite(norms) & (norms > 0)).all()
+    ):
         raise DatasetError(
-            f"{path} has class embeddings and not one logit_scale, the factor of the logits: 100 "
-            "for OpenAI's models"
+            f"{path}: class embeddings are finite, of norm above 0, and have one logit_scale, the "
+            "factor of the logits: 100 for OpenAI's models"
         )
-    is_matrix = embeddings.ndim == 2 and embeddings.dtype.kind in "fiu" and embeddings.size
-    values = embeddings.astype(np.float64) if is_matrix else np.zeros((1, 1))
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        raise DatasetError(
-            f"{path}: class embeddings are finite numbers (class, embed), and none is of norm 0, "
-            f"not {embeddings.dtype} {embeddings.shape}"
-        )
-    factor = float(scale.reshape(-1)[0])
     unit = values if (abs(norms - 1) < _ROUNDED).all() else values / norms
-    return {prompts: (unit.astype(np.float32), factor)}
+    return {prompts: (unit.astype(np.float32), float(scale.reshape(-1)[0]))}
 
 
 def array_of(path: Path) -> NDArray[Any]:
@@ -145,7 +147,7 @@ def _inside(
     name = next((name for name in names if name in arrays and len(arrays) > 1), None)
     if name is None:
         return None
-    return as_texts(path, name, arrays[name])
+    return _texts(path, name, arrays[name])
 
 
 def checked(
@@ -155,16 +157,16 @@ def checked(
     if kind == "auto":
         kind = _kind_of(path, values, known)
     if kind == "predictions":
-        return kind, np.array(as_texts(path, kind, values), object)
+        return kind, np.array(_texts(path, kind, values), object)
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
         raise DatasetError(
             f"{path}: {kind} are numbers (row, {'embed' if kind == 'embeddings' else 'class'}), "
             f"not {values.dtype} {values.shape}"
         )
+    if kind == "embeddings":
+        return kind, values
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and counted so
         matrix = values.astype(np.float32)
-    if kind == "embeddings":
-        return kind, matrix
     if known and matrix.shape[1] != len(known):
         raise DatasetError(
             f"{path}: {kind} of {len(known)} classes are (row, {len(known)}), not {values.shape}"
@@ -184,7 +186,7 @@ def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     )
 
 
-def as_texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
+def _texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
     """Numbers and texts as texts: 3, 3.0 and "3" are the same class."""
     if values.ndim != 1 or values.dtype.kind not in "biufSU":
         raise DatasetError(f"{path}: {what} are (row,), not {values.dtype} {values.shape}")

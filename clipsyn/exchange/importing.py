@@ -26,6 +26,7 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.align import (
     NewCell,
     align,
+    check_ids,
     check_order,
     check_parts,
     labels_of,
@@ -65,14 +66,13 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings alone
     "was": pl.String,  # new, there (the same content) or replaced
 }
-_Read = tuple[SampleTable | None, Split, list[Part]]  # of a split that is there, if it is
 _FORMATS = "CSV, Parquet, npy, npz and pt are read"
 
 
 def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> pl.DataFrame:
     """Make cells of files and say which; all of them are checked before anything is written.
 
-    Splits of a layout of features are written one after another, since each may fill the memory.
+    Splits are written one after another, since the embeddings of each may fill the memory.
     The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
     for a name that is taken by other content, UsageError for options that do not go together.
     """
@@ -82,36 +82,15 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     there = None if is_vacant(store) else FeatureStore.open(store)
     laid = {path: read_layouts(path, wanted) for path in files if path.is_dir()}
     found, plain = read_exports(_expanded([it for it in files if not laid.get(it)]), wanted)
-    exported: dict[Split, list[Part]] = {}
-    for split, part in found:
-        exported.setdefault(split, []).append(_called(part, wanted))
-    if len({(it.dataset, it.split) for it in exported}) < len(exported):
-        raise DatasetError("files of one split have different class names: import each alone")
-    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported.items()]
     others = [*chain(*laid.values()), *_read_files(there, plain, wanted)]
-    alone = [[it] for it in _of_splits(there, others, wanted)]
-    batches = [[_checked(there, *it) for it in batch] for batch in (splits, *alone) if batch]
-    rows = [row for batch in batches for row in _imported(store, batch, wanted)]
+    splits: dict[Split, list[Part]] = {}
+    for split, part in (*found, *_with_classes(there, others, wanted)):
+        splits.setdefault(split, []).append(_called(part, wanted))
+    if len({(it.dataset, it.split) for it in splits}) < len(splits):
+        raise DatasetError("files of one split have different class names: import each alone")
+    checked = [_checked(there, *it, wanted) for it in splits.items()]
+    rows = [row for it in checked for row in _imported(store, *it, wanted)]
     return pl.DataFrame(rows, schema=IMPORTED)
-
-
-def _imported(
-    path: Path, splits: Sequence[tuple[SampleTable, Sequence[Part]]], wanted: ImportSettings
-) -> list[dict[str, Any]]:
-    """Write the cells of some splits, all or none."""
-    cells = [
-        (table, cell)
-        for table, parts in splits
-        for cell in align(parts, table, intersect=wanted.intersect)
-    ]
-    store = FeatureStore.create(path) if is_vacant(path) else FeatureStore.open(path)
-    with ExitStack() as stack:
-        writers = [_written(stack, store, *one, wanted) for one in cells]
-        was = [writer.finish() for writer in writers]
-    for dataset in dict.fromkeys(table.dataset for table, _ in splits):
-        for note in twin_notes(store, dataset):
-            _LOG.info("note: %s", note)
-    return [_row(store, *one, state) for one, state in zip(cells, was, strict=True)]
 
 
 def _read_files(
@@ -124,41 +103,41 @@ def _read_files(
     for what, name in (("dataset", dataset), ("split", wanted.split)):
         if not name.strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
-    known = _known_names(there, dataset, wanted.split, wanted)
+    known = _known_names(there, dataset, wanted)
     parts = (part for path in paths for part in _read(path, wanted, known))
     return [(dataset, wanted.split, part) for part in parts]
 
 
-def _of_splits(
+def _with_classes(
     there: FeatureStore | None, laid: Sequence[Laid], wanted: ImportSettings
-) -> Iterator[_Read]:
-    """Samples, if they are there, and parts; all splits of a dataset have the same classes."""
-    datasets: dict[str, dict[str, list[Part]]] = {}
-    for dataset, split, part in laid:
-        datasets.setdefault(dataset, {}).setdefault(split, []).append(_called(part, wanted))
-    for dataset, splits in datasets.items():
-        info, known = find_dataset(dataset), _known_names(there, dataset, min(splits), wanted)
+) -> Iterator[tuple[Split, Part]]:
+    """The parts with all that is known of their splits; those of a dataset share its classes."""
+    for dataset in dict.fromkeys(name for name, _, _ in laid):
+        parts = [(split, part) for name, split, part in laid if name == dataset]
+        info, known = find_dataset(dataset), _known_names(there, dataset, wanted)
         about = (info.metric, info.licence) if info else ("acc1", "")
-        names = known or class_names([*chain(*splits.values())])
-        for split, parts in splits.items():
-            yield _samples(there, dataset, split), Split(dataset, split, names, *about), parts
+        names = known or class_names([part for _, part in parts])
+        for split, part in parts:
+            yield Split(dataset, split, names, *about), part
 
 
 def _checked(
-    there: FeatureStore | None, table: SampleTable | None, split: Split, parts: Sequence[Part]
+    there: FeatureStore | None, split: Split, parts: Sequence[Part], wanted: ImportSettings
 ) -> tuple[SampleTable, list[Part]]:
-    """What can be told without reading all rows."""
-    ordered = [part for part in parts if part.ids is None]
+    """All that can be told without the store's other cells, and without reading all rows."""
+    table = None
+    if there and exists(there.samples_path(split.dataset, split.split)):
+        table = there.samples(split.dataset, split.split)
+        _check_classes(split.class_names, table.class_names, table.name)
+    ordered = [it for it in parts if it.ids is None and it.perturbation == parts[0].perturbation]
     parts = with_ids(parts, table)
     check_parts(parts)
     if table is None:
         table = new_table(parts, split)
     else:
-        _check_classes(split.class_names, table.class_names, table.name)
         labels_of(parts, table.ids, table.labels, table.class_names)
-    for perturbation in dict.fromkeys(part.perturbation for part in ordered):
-        of_one = [part for part in ordered if part.perturbation == perturbation]
-        check_order(of_one, table, _embedded(there, table, of_one))
+    check_ids(parts, table, intersect=wanted.intersect)
+    check_order(ordered, table, _embedded(there, table, ordered) if ordered else {})
     return table, parts
 
 
@@ -174,10 +153,18 @@ def _embedded(
     return {}
 
 
-def _samples(store: FeatureStore | None, dataset: str, split: str) -> SampleTable | None:
-    if store and exists(store.samples_path(dataset, split)):
-        return store.samples(dataset, split)
-    return None
+def _imported(
+    path: Path, table: SampleTable, parts: Sequence[Part], wanted: ImportSettings
+) -> list[dict[str, Any]]:
+    """Write the cells of a split, all or none."""
+    cells = align(parts, table)
+    store = FeatureStore.create(path) if is_vacant(path) else FeatureStore.open(path)
+    with ExitStack() as stack:
+        writers = [_written(stack, store, table, cell, wanted) for cell in cells]
+        was = [writer.finish() for writer in writers]
+    for note in twin_notes(store, table.dataset):
+        _LOG.info("note: %s", note)
+    return [_row(store, table, cell, state) for cell, state in zip(cells, was, strict=True)]
 
 
 def _called(part: Part, wanted: ImportSettings) -> Part:
@@ -212,12 +199,12 @@ def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part
 
 
 def _known_names(
-    store: FeatureStore | None, dataset: str, split: str, wanted: ImportSettings
+    store: FeatureStore | None, dataset: str, wanted: ImportSettings
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
     given = read_class_names(wanted.classes) if wanted.classes else ()
     places = [names for names, _ in store.groups("samples")] if store else []
-    own = sorted((it for it in places if it[0] == dataset), key=lambda it: it[1] != split)
+    own = sorted((it for it in places if it[0] == dataset), key=lambda it: it[1] != wanted.split)
     there = next(filter(None, (store.samples(*it).class_names for it in own)), ()) if store else ()
     _check_classes(given, there, dataset)
     return there or given

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +24,15 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.arrays import array_of, as_texts, class_texts
-from clipsyn.exchange.parts import Part, Texts
-from clipsyn.names import parse_perturbation
-from clipsyn.store.files import PROMPTS
+from clipsyn.exchange.arrays import array_of, part_of
+from clipsyn.exchange.parts import Part
 from clipsyn.text import few
 
 _LOG = logging.getLogger("clipsyn")
 _SCALE = np.array(
     100.0
 )  # none of them holds the logit scale: OpenAI's and LAION's models have this
-_UNUSED = ("split", "columns", "intersect")
+_UNUSED = ("split", "kind", "columns", "intersect")
 
 
 class _Layout(NamedTuple):
@@ -48,7 +47,7 @@ _LAYOUTS = (
     _Layout(
         r"(?P<backbone>.+)_(?P<split>train|val|test)_feats\.npy",
         "{backbone}_{split}_targets.npy",
-        texts="classifiers/{backbone}_{kind}text_classifier.npy",
+        texts="classifiers/{backbone}_text_classifier.npy",
     ),
     _Layout(r"(?P<split>val|test)_f\.pt", "{split}_l.pt"),
     _Layout(r"keys_(?P<split>\d+shots)\.pt", "values_{split}.pt", is_cache=True),
@@ -93,12 +92,11 @@ def read_layouts(folder: Path, wanted: ImportSettings) -> list[Laid]:
     if not parts:
         raise DatasetError(f"{folder}: none of its features can be imported")
     tested = {it.dataset for it in found if it.names["split"] == "test"}
-    called = {"val": "test"}  # where there is no other
-    return [
-        (it.dataset, split if it.dataset in tested else called.get(split, split), part)
-        for it, part in parts
-        if (split := it.names["split"])
-    ]
+
+    def is_test(it: _Found) -> bool:
+        return it.names["split"] == "val" and it.dataset not in tested
+
+    return [(it.dataset, "test" if is_test(it) else it.names["split"], part) for it, part in parts]
 
 
 def _found(path: Path, wanted: ImportSettings) -> Iterator[_Found]:
@@ -118,29 +116,21 @@ def _part(found: _Found, wanted: ImportSettings) -> Part | None:
     if not found.labels.exists():
         _LOG.warning(f"{found.path} is left out: there is no {found.labels.name}")
         return None
-    values, classes = array_of(found.path), array_of(found.labels)
+    values, labels = array_of(found.path), array_of(found.labels)
     if found.layout.is_cache:
-        values, classes = values.T, _of_one_hot(found.labels, classes)
-    if classes.ndim == 2:
+        values, labels = values.T, _of_one_hot(found.labels, labels)
+    if labels.ndim == 2:
         _LOG.warning(f"{found.path} is left out: its images have several labels each")
         return None
-    labels = as_texts(found.labels, "labels", classes)
-    if values.ndim != 2 or values.dtype.kind != "f" or len(values) != len(labels) or not labels:
-        raise DatasetError(
-            f"{found.path}: {values.dtype} {values.shape} are no embeddings of {len(labels):,} "
-            "labels"
-        )
-    texts = _texts(found, wanted, values.shape[1])
-    return Part(
-        found.backbone,
-        parse_perturbation(wanted.perturbation).label,
-        "embeddings",
-        None,
-        values,
-        labels,
-        files=(found.path, found.labels, *texts),
-        texts={name: text for of_file in texts.values() for name, text in of_file.items()},
-    )
+    arrays, files = {"embeddings": values, "labels": labels}, [found.path, found.labels]
+    texts = found.path.parent / found.layout.texts.format(**found.names)
+    if texts.is_file():
+        arrays |= {"class_embeddings": array_of(texts).T, "logit_scale": _SCALE}
+        files.append(texts)
+    else:
+        _LOG.info(f"{found.path}: no class embeddings, so no zero-shot predictions")
+    asked = wanted.replaced(backbone=found.backbone, kind="embeddings", row_order=True)
+    return replace(part_of(found.path, arrays, asked, ()), files=tuple(files))
 
 
 def _of_one_hot(path: Path, values: NDArray[Any]) -> NDArray[np.intp]:
@@ -148,19 +138,3 @@ def _of_one_hot(path: Path, values: NDArray[Any]) -> NDArray[np.intp]:
     if values.ndim != 2 or ((values != 0).sum(axis=1) != 1).any():
         raise DatasetError(f"{path}: {values.shape} are not one class a row, as a cache has them")
     return np.nonzero(values)[1]
-
-
-def _texts(found: _Found, wanted: ImportSettings, width: int) -> dict[Path, Texts]:
-    """Class embeddings by their file."""
-    texts = {}
-    for kind, prompts in (("", wanted.prompts or PROMPTS), ("cupl_", "cupl")):
-        path = found.path.parent / found.layout.texts.format(**found.names, kind=kind)
-        if path.is_file():
-            columns = array_of(path)
-            if columns.ndim != 2 or len(columns) != width:
-                raise DatasetError(f"{path}: {columns.shape} are not ({width}, class)")
-            arrays = {"class_embeddings": columns.T, "logit_scale": _SCALE}
-            texts[path] = class_texts(path, arrays, prompts)
-    if not texts:
-        _LOG.info(f"{found.path}: no class embeddings, so no zero-shot predictions")
-    return texts

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.parts import INDEX, NOTHING, Part, as_logits, severity_label
-from clipsyn.names import parse_perturbation
 from clipsyn.show.frames import read_parquet, unguarded
 from clipsyn.text import few, foreign
 
@@ -167,17 +166,15 @@ class Table:
         return [wanted] * len(names) if wanted else names
 
     def _perturbations(self) -> Sequence[str]:
-        named = self.roles.get("perturbation")
-        alone = [self.wanted.perturbation] * len(self.frame)
-        names, where = self.texts(named) if named else alone, self.path
-        if "severity" not in self.roles:
-            labels = {name: parse_perturbation(name).label for name in set(names)}
-            return [labels[name] for name in names]
-        rows = list(zip(names, self.texts(self.roles["severity"]), strict=True))
-        of_rows = {
-            row: severity_label(*row, where, of_row=bool(named)) for row in dict.fromkeys(rows)
+        named, levels = self.roles.get("perturbation"), self.roles.get("severity")
+        alone, none = [self.wanted.perturbation] * len(self.frame), [""] * len(self.frame)
+        names = self.texts(named) if named else alone
+        rows = list(zip(names, self.texts(levels) if levels else none, strict=True))
+        of_row = bool(named) or not levels
+        labels = {
+            row: severity_label(*row, self.path, of_row=of_row) for row in dict.fromkeys(rows)
         }
-        return [of_rows[row] for row in rows]
+        return [labels[row] for row in rows]
 
     def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
         """Kind, names of the columns where they are classes, and a value or row for each row."""

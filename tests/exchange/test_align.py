@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.exchange.align import NewCell, align, check_parts, labels_of, new_table, with_ids
+from clipsyn.exchange.align import (
+    NewCell,
+    align,
+    check_ids,
+    check_parts,
+    labels_of,
+    new_table,
+    with_ids,
+)
 from clipsyn.exchange.export import Split
 from clipsyn.exchange.parts import Part
 from clipsyn.store.groups import ELSEWHERE
@@ -39,7 +47,9 @@ def part(ids: str | None, values: Any, kind: str = "predictions", **options: Any
 
 
 def aligned(*parts: Part, intersect: bool = False) -> list[NewCell]:
-    return align(with_ids(parts, TABLE), TABLE, intersect=intersect)
+    named = with_ids(parts, TABLE)
+    check_ids(named, TABLE, intersect=intersect)
+    return align(named, TABLE)
 
 
 def only(*parts: Part, intersect: bool = False) -> NewCell:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import DatasetError, InputError, UsageError
 from clipsyn.exchange.align import likeness
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
@@ -84,20 +84,10 @@ def test_all_of_zlap_comes_in_at_once(bring, zlap, tmp_path):
     np.testing.assert_array_equal(store.samples("dtd", "train").labels, [0, 2, 1])
 
 
-def test_texts_of_cupl_are_a_prompt_set_of_their_own(bring, zlap, tmp_path):
-    folder = zlap()
-    columns = CLASSES[:, [1, 0, 2]]
-    np.save(folder / "dtd/classifiers/RN50_cupl_text_classifier.npy", columns)
-    bring(folder / "dtd", dataset=None)
-    cell = FeatureStore.open(tmp_path / "store").cell(FeatureKey("dtd", "test", "clean", "RN50"))
-    assert set(cell.prompt_sets()) == {"imported", "cupl"}
-    np.testing.assert_array_equal(cell.predictions("cupl"), [1, 1, 0, 0, 2])
-
-
 def test_what_is_left_out_is_named(bring, zlap, caches, caplog):
     zlap(text=False)
     zlap("coco", labels=np.eye(3)[LABELS])
-    (caches.parent / "features/dtd/notes.txt").touch()
+    (caches.parent / "features/dtd/notes.txt").touch()  # as InMaP's and CuPL's classifiers are
     with caplog.at_level("INFO", "clipsyn"):
         bring(zlap(), dataset=None, replace=True)
         frame = bring(caches, dataset=None, backbone="RN50", store=caches / "store")
@@ -139,7 +129,9 @@ def test_caches_of_clip_benchmark(bring, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("option", [{"split": "train"}, {"columns": {"id": "a"}}])
+@pytest.mark.parametrize(
+    "option", [{"split": "train"}, {"columns": {"id": "a"}}, {"kind": "logits"}]
+)
 def test_options_of_other_files(option, bring, zlap):
     with pytest.raises(UsageError, match=next(iter(option))):
         bring(zlap(), dataset=None, **option)
@@ -150,7 +142,7 @@ ORDERS = {
     "more rows": {"labels": np.array([0, 0, 1, 1, 2, 2])},
     "fewer labels": {"values": features()[:4]},
     "no matrix": {"values": np.zeros((5, 2, 2), np.float32)},
-    "integers": {"values": np.ones((5, 4), np.int64)},
+    "texts": {"values": np.full((5, 4), "a")},
     "empty": {"values": np.zeros((0, 4), np.float32), "labels": LABELS[:0]},
 }
 
@@ -166,7 +158,7 @@ def test_a_backbone_that_does_not_fit_the_others(case, bring, zlap, tmp_path):
 def test_classifiers_that_do_not_fit(classifier, bring, zlap):
     folder = zlap()
     np.save(folder / "dtd/classifiers/RN50_text_classifier.npy", classifier)
-    with pytest.raises(DatasetError):
+    with pytest.raises(InputError, match="RN50"):
         bring(folder, dataset=None)
 
 
