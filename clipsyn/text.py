@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -98,13 +99,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int = _MOST_BYTES) -> str:
     """The text in a file; raises ValueError for more than anybody writes, as of a device."""
     with path.open("rb") as file:  # in parts, for all that is asked for is allocated at once
-        parts = islice(iter(lambda: file.read(_PART), b""), _MOST_BYTES // _PART + 1)
+        parts = islice(iter(lambda: file.read(_PART), b""), most // _PART + 1)
         content = b"".join(parts)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
     return content.decode("utf-8-sig")
 
 
@@ -188,6 +189,11 @@ _running: list[str] = []  # threads that write cells see it, which a context var
 def running() -> str | None:
     """The command line that is running, as a shell takes it; None where there is none."""
     return _running[-1] if _running else None
+
+
+def now() -> str:
+    """The time, as it is recorded."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager

@@ -80,6 +80,7 @@ class FakeEncoder:
         }
         self.embed_dim = embed_dim
         self.logit_scale = 100.0
+        self.reads_texts = True
         self.preprocess_key = f"{size}"
         self.gflops: float | None = 0.5
         self.device = "cpu"
@@ -130,6 +131,7 @@ class FakeSource:
     changed: set[int] = field(default_factory=set)  # rows with other pixels
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    captions: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         self.info = SimpleNamespace(metric="acc1", licence="CC0")

@@ -23,7 +23,7 @@ from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract.device import Fitting, resolve_device, resolve_precision, to_device
 from clipsyn.images.source import UndecodableImage
 from clipsyn.methods.numerics.logits import is_scale
-from clipsyn.names import Backbone, Identity, PromptSet, canonical_json
+from clipsyn.names import Backbone, Identity, canonical_json
 from clipsyn.text import one_line
 
 TEXT_BATCH = 256
@@ -226,6 +226,11 @@ class Encoder:
         return host
 
     @property
+    def reads_texts(self) -> bool:
+        """Whether it has a text tower."""
+        return self._texts is not None
+
+    @property
     def _tower(self) -> TextTower:
         if self._texts is None:
             raise UsageError(f"'{self.backbone.name}' has no text tower: choose another backbone")
@@ -268,18 +273,17 @@ def _provenance(backbone: Backbone, model: Model, device: torch.device) -> dict[
 
 
 @dataclass(frozen=True)
-class ClassTexts:
-    """The prompts of classes, each distinct text once, in parts that are encoded one by one.
+class RowTexts:
+    """The texts of rows, each distinct one once, in parts that are encoded one by one.
 
-    The distinct texts are ordered by length and cut into whole batches. So what is encoded together
-    depends on nothing but the prompts, and neither the size of a part nor where a run is
-    interrupted can change a bit of the class embeddings. Raises UsageError for a class without
-    prompts.
+    rows: the prompts of each class, or the text of each caption. The distinct texts are ordered by
+    length and cut into whole batches. So what is encoded together depends on nothing but the texts,
+    and neither the size of a part nor where a run is interrupted can change a bit of what comes
+    out.
     """
 
     encoder: Encoder
-    class_names: Sequence[str]
-    prompts: PromptSet
+    rows: Sequence[Sequence[str]]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -294,33 +298,36 @@ class ClassTexts:
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
-        """The classes of each text, a class as often as it has the text."""
+        """The rows of each text, a row as often as it has the text."""
         places: dict[str, list[int]] = {}
-        for number, name in enumerate(self.class_names):
-            for text in self.prompts.prompts(name):
+        for number, texts in enumerate(self.rows):
+            for text in texts:
                 places.setdefault(text, []).append(number)
         return places
 
-    def class_embeddings(
-        self, embedded: Callable[[list[str]], NDArray[np.float32]]
+    def embeddings(
+        self,
+        embedded: Callable[[list[str]], NDArray[np.float32]],
+        sums: type[np.floating[Any]] = np.float64,
     ) -> NDArray[np.float32]:
-        """(class, embed): each prompt's unit-norm embedding, their mean over a class, normalised.
+        """(row, embed): each text's unit-norm embedding, their mean over a row, normalised.
 
-        embedded: gives the embeddings (n, embed) of one of `parts`. The order (normalise, mean,
-        normalise) is CLIP's and open_clip's. A text that several classes share has one embedding,
-        so classes of one name get identical rows. Raises CheckpointError where a class has none.
+        embedded: gives the embeddings (n, embed) of one of `parts`. sums: the type of the sums. The
+        order (normalise, mean, normalise) is CLIP's and open_clip's. A text that several rows share
+        has one embedding, so rows of the same texts are identical. Raises CheckpointError where a
+        row has none.
         """
-        mean = np.zeros((len(self.class_names), self.encoder.embed_dim))
+        mean = np.zeros((len(self.rows), self.encoder.embed_dim), sums)
         for part in self.parts:
             for text, row in zip(part, embedded(part), strict=True):
                 for number in self._places[text]:
                     mean[number] += row
-        mean /= np.array([[len(self.prompts.prompts(name))] for name in self.class_names])
+        mean /= np.array([[len(texts)] for texts in self.rows])
         length = np.linalg.norm(mean, axis=1, keepdims=True)
         if lost := int(np.count_nonzero(~((length > 0) & np.isfinite(length)))):
             raise CheckpointError(
                 f"the text tower has no embedding, or NaN or Inf, for {lost:,} of {len(mean):,} "
-                "classes: fetch or train the checkpoint again"
+                "classes or captions: fetch or train the checkpoint again"
             )
         mean /= length
-        return mean.astype(np.float32)
+        return mean.astype(np.float32, copy=False)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -26,19 +25,19 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import BadImages, DamagedStore
+from clipsyn.errors import BadImages
 from clipsyn.extract import ExtractSettings
 from clipsyn.extract.device import resolve_device, timed
-from clipsyn.extract.encoder import ClassTexts
 from clipsyn.extract.images import Batch, View, batches
-from clipsyn.extract.work import Cell, Classes, Split, Work
+from clipsyn.extract.texts import publish_texts, write_texts
+from clipsyn.extract.work import Cell, Split, Work
 from clipsyn.methods.numerics.blocks import usable_cores
-from clipsyn.names import canonical_json, fingerprint, parse_shard
+from clipsyn.names import canonical_json, parse_shard
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.text import running
+from clipsyn.text import now, running
 
 _T = TypeVar("_T")
 _Encoded = tuple[Any, Callable[[], float]]  # embeddings on the device, and what gives seconds
@@ -94,10 +93,10 @@ def run(work: Work, settings: RunSettings, progress: Progress) -> None:
     FeatureStore.create(work.store.path, work.store.chunk_rows)
     for split in work.splits:
         _freeze(work, split)
-    for classes in work.classes:
-        write_classes(classes, settings.shard, progress)
-        if not classes.draft.changes():  # else with the first cell: the old ones can be read so far
-            publish_classes(classes, replace=False)
+    for texts in work.texts:
+        write_texts(texts, settings.shard, progress)
+        if not texts.draft.changes():  # else with the first cell: the old ones can be read so far
+            publish_texts(texts, replace=False)
     with (
         ThreadPoolExecutor(settings.workers) as pool,
         _lanes(work, settings) as encoding,
@@ -187,7 +186,7 @@ class _Run:
                 "clipsyn": __version__,
                 "command": running(),
             },
-            "finished": _now(),
+            "finished": now(),
             "encode_seconds": round(sum(seconds() for _, seconds in encoded), 4),
         }
         cell.draft.write(block.number, {"image_embedding": embedding, "valid": valid}, note)
@@ -205,8 +204,8 @@ class _Run:
 
         if cell.draft.pending():
             return False
-        if cell.classes:
-            publish_classes(cell.classes, self.work.job.replace)
+        for texts in cell.texts:
+            publish_texts(texts, self.work.job.replace)
         published = cell.draft.publish(describe, replace=self.work.job.replace)
         if published:
             _write_answers(self.work.store, cell, self.work.job.replace)
@@ -298,6 +297,10 @@ def _freeze(work: Work, split: Split) -> None:
     else:
         draft.write_all(table.arrays())
         draft.publish(lambda _: table.attributes(), replace=work.job.replace)
+    if captions := split.captions:
+        draft = work.store.captions_draft(captions, table)
+        draft.write_all(captions.arrays())
+        draft.publish(lambda _: {}, replace=work.job.replace)
 
 
 def _write_answers(store: FeatureStore, cell: Cell, replace: bool) -> None:
@@ -323,50 +326,3 @@ def _provenance(cell: Cell, notes: Sequence[Note]) -> dict[str, Any]:
         "finished": max(note["finished"] for note in notes),
         "encode_seconds": round(sum(note["encode_seconds"] for note in notes), 4),
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_classes(classes: Classes, shard: tuple[int, int], progress: Progress) -> None:
-    """Encode the texts that no worker has encoded, then make the class embeddings of all.
-
-    Workers begin at different parts, so that together they encode most of them once.
-    """
-    draft, encoder = classes.draft, classes.encoder
-    if not draft.pending():
-        return
-    texts = ClassTexts(encoder, classes.names, classes.prompts)
-    named = {_part_name(part): part for part in texts.parts}
-    done = sum(len(part) for name, part in named.items() if draft.is_kept(name))
-    title = f"{encoder.backbone.name}: prompts {classes.prompts.name}"
-    counter = progress.add(title, len(texts), done, unit="texts")
-    first = len(named) * shard[0] // shard[1]
-    for name, part in [*named.items()][first:] + [*named.items()][:first]:
-        if not draft.is_kept(name) and draft.pending():
-            draft.keep(name, encoder.encode_text(part))
-            progress.advance(counter, len(part))
-    progress.finish(counter)
-    try:
-        embedding = texts.class_embeddings(
-            lambda part: draft.kept(_part_name(part), (len(part), encoder.embed_dim))
-        )
-    except DamagedStore:
-        if draft.pending():  # else another worker was faster, and has cleared up
-            raise
-        return
-    draft.write(0, {"class_embedding": embedding}, {})
-
-
-def _part_name(texts: Sequence[str]) -> str:
-    """What a part is kept under: it is found again only where it is cut in the same way."""
-    return fingerprint({"texts": list(texts)})[:20]
-
-
-def publish_classes(classes: Classes, replace: bool) -> None:
-    """Make class embeddings visible that are whole."""
-    encoder = classes.encoder
-    made = {"encoder": encoder.provenance, "clipsyn": __version__, "command": running()}
-    attributes = {"logit_scale": encoder.logit_scale, "provenance": {**made, "finished": _now()}}
-    classes.draft.publish(lambda _: attributes, replace=replace)

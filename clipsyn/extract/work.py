@@ -30,6 +30,7 @@ from clipsyn.images.perturb import expand
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet, listed
 from clipsyn.show.progress import Progress
+from clipsyn.store.captions import CaptionTable
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, IDENTITY_VERSION, is_vacant
@@ -42,12 +43,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
-    """Class embeddings of one backbone for one dataset and prompt set."""
+class Texts:
+    """What the classes of a dataset, or the captions of a split, are to one backbone."""
 
     encoder: Encoder
-    prompts: PromptSet
-    names: tuple[str, ...]
+    what: str  # as progress names them
+    rows: Sequence[Sequence[str]]  # the prompts of each class, or the text of each caption
     draft: Draft
 
 
@@ -63,9 +64,15 @@ class Cell:
     encoder: Encoder
     perturbation: Perturbation
     draft: Draft
-    classes: Classes | None
+    classes: Texts | None
+    captions: Texts | None
     answers: Draft | None
     superseded: Draft | None
+
+    @property
+    def texts(self) -> list[Texts]:
+        """What is to be there before it is published."""
+        return [it for it in (self.classes, self.captions) if it]
 
     @property
     def images_left(self) -> int:
@@ -73,8 +80,8 @@ class Cell:
 
     @property
     def is_needed(self) -> bool:
-        """Whether embeddings, class embeddings, logits or predictions are still to be made."""
-        drafts = [self.draft, self.answers, self.classes.draft if self.classes else None]
+        """Whether embeddings of images or texts, logits or predictions are still to be made."""
+        drafts = [self.draft, self.answers, *(it.draft for it in self.texts)]
         return not all(draft.is_published() for draft in drafts if draft)
 
 
@@ -85,11 +92,14 @@ class Split:
     source: ImageSource
     table: SampleTable
     samples: Draft
+    captions: CaptionTable | None
     cells: tuple[Cell, ...]
 
     def corrects(self, store: FeatureStore) -> bool:
         """Whether labels or class names in the store differ from the source's."""
         if not self.samples.is_published():
+            return True
+        if self.captions and not store.captions_draft(self.captions, self.table).is_published():
             return True
         stored, table = store.samples(self.table.dataset, self.table.split), self.table
         same_labels = (stored.labels == table.labels).all()
@@ -114,9 +124,9 @@ class Work:
         )
 
     @property
-    def classes(self) -> list[Classes]:
-        """Each set of class embeddings once, though several splits and perturbations use it."""
-        by_target = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
+    def texts(self) -> list[Texts]:
+        """Each once, though several splits and perturbations use it."""
+        by_target = {it.draft.target: it for cell in self.cells for it in cell.texts}
         return list(by_target.values())
 
     def summary(self) -> str:
@@ -248,17 +258,28 @@ def load_work(
         table = sample_table(source, progress)
         others = [split.table for split in splits if split.table.dataset == table.dataset]
         check_fits(others, table, store.path)
-        prompts, note = None, f"{source.name} has no class names: image embeddings only"
+        kept = "embeddings of images and captions" if any(source.captions) else "image embeddings"
+        prompts, note = None, f"{source.name} has no class names: {kept} only"
         if names := source.class_names:
             prompts, note = resolve_prompts(job.prompts, source.name, names, source.templates)
-        classes = [_classes(store, it, table, prompts) if prompts else None for it in encoders]
+        captions = CaptionTable.of(table, source.captions) if any(source.captions) else None
+        texts = [
+            (
+                _classes(store, it, table, prompts) if prompts else None,
+                _captions(store, it, captions) if captions and it.reads_texts else None,
+            )
+            for it in encoders
+        ]
         cells = tuple(
-            _cell(store, encoder, texts, table, perturbation, logits=job.logits)
+            _cell(store, encoder, its, table, perturbation, logits=job.logits)
             for perturbation in perturbations
-            for encoder, texts in zip(encoders, classes, strict=True)
+            for encoder, its in zip(encoders, texts, strict=True)
         )
-        splits.append(Split(source, table, store.samples_draft(table), cells))
+        splits.append(Split(source, table, store.samples_draft(table), captions, cells))
         notes += [*source.notes, note]
+        if captions:
+            bare = [it.backbone.name for it in encoders if not it.reads_texts]
+            notes += [f"{name} has no text tower: captions are left out" for name in bare]
     work = Work(store, tuple(splits), job, tuple(dict.fromkeys(filter(None, notes))))
     _refuse_others(work)
     return work
@@ -266,7 +287,7 @@ def load_work(
 
 def _classes(
     store: FeatureStore, encoder: Encoder, table: SampleTable, prompts: PromptSet
-) -> Classes:
+) -> Texts:
     identity: Identity = {
         "format": IDENTITY_VERSION,
         "backbone": encoder.identity,
@@ -281,13 +302,29 @@ def _classes(
     target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
     sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
     draft = store.draft(target, "classes", identity, sizes)
-    return Classes(encoder, prompts, table.class_names, draft)
+    rows = [prompts.prompts(name) for name in table.class_names]
+    return Texts(encoder, f"prompts {prompts.name}", rows, draft)
+
+
+def _captions(store: FeatureStore, encoder: Encoder, table: CaptionTable) -> Texts:
+    identity: Identity = {
+        "format": IDENTITY_VERSION,
+        "backbone": encoder.identity,
+        "dataset": table.dataset,
+        "split": table.split,
+        "captions": table.digest,
+    }
+    target = store.at("texts", table.dataset, table.split, encoder.backbone.name)
+    sizes = {"caption": len(table), "embed": encoder.embed_dim}
+    rows = [(text,) for text in table.texts]
+    what = f"captions of {table.dataset}/{table.split}"
+    return Texts(encoder, what, rows, store.draft(target, "texts", identity, sizes))
 
 
 def _cell(
     store: FeatureStore,
     encoder: Encoder,
-    classes: Classes | None,
+    texts: tuple[Texts | None, Texts | None],
     table: SampleTable,
     perturbation: Perturbation,
     *,
@@ -303,14 +340,14 @@ def _cell(
     sizes = {"sample": len(table), "embed": encoder.embed_dim}
     draft = store.draft(store.features_path(key), "features", identity, sizes)
     answers, superseded = (None, None)
-    if classes:
+    if classes := texts[0]:
+        prompts = classes.draft.identity["prompts"]["name"]
         answers, superseded = (
-            store.answers_draft(kind, key, classes.prompts.name, draft, classes.draft)
-            for kind in ANSWERS
+            store.answers_draft(kind, key, prompts, draft, classes.draft) for kind in ANSWERS
         )
         if not (stores_logits(perturbation, logits) or answers.is_published()):
             answers, superseded = superseded, answers  # logits that are there are kept
-    return Cell(key, encoder, perturbation, draft, classes, answers, superseded)
+    return Cell(key, encoder, perturbation, draft, *texts, answers, superseded)
 
 
 def _refuse_others(work: Work) -> None:
@@ -333,7 +370,10 @@ def _refuse_others(work: Work) -> None:
                 "give the new images another name (NAME=PATH)",
                 ("samples",),
             )
-    drafts = [*(classes.draft for classes in work.classes), *(cell.draft for cell in work.cells)]
+    drafts = [*(it.draft for it in work.texts), *(cell.draft for cell in work.cells)]
+    drafts += [
+        work.store.captions_draft(it.captions, it.table) for it in work.splits if it.captions
+    ]
     drafts += [draft for cell in work.cells for draft in (cell.answers, cell.superseded) if draft]
     for draft in drafts:
         if changes := draft.changes():

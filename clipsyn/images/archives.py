@@ -1,7 +1,8 @@
 """Image sets that are archives, read in place: webdataset tars and Parquet files of Hugging Face.
 
     ROOT/classnames.txt  zeroshot_classification_templates.txt
-    ROOT/<split>/nshards.txt  0.tar  1.tar  …      members KEY.jpg|jpeg|png|webp and KEY.cls
+    ROOT/<split>/nshards.txt  0.tar  1.tar  …      members KEY.jpg|jpeg|png|webp and KEY.cls,
+                                                   or KEY.txt, a caption a line, or KEY.json
 
 as CLIP_benchmark has them, indexed once from their headers, so that an image is one read; and
 
@@ -17,7 +18,7 @@ import io
 import re
 import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.images.source import (
     ImageSource,
     class_indices,
+    no_split,
     numbered,
     open_regular,
     read_at,
@@ -43,19 +45,21 @@ from clipsyn.methods.pool import NO_LABEL
 from clipsyn.show.frames import scan_parquet
 from clipsyn.text import foreign, parse_json
 
-_MOST_LABEL = 100
+_MOST_LABEL, _MOST_TEXT = 100, 1 << 20
+_KINDS = ("cls", "txt", "json")  # of members beside images
 _MOST_HEADER = 1 << 20  # bytes of a name or of attributes, which is read whole
 IMAGE_KINDS = frozenset(("webp", "png", "jpg", "jpeg"))
 
 
 class Member(NamedTuple):
-    """Where an image lies: bytes `offset` to `offset + size` of a tar."""
+    """Where an image lies: bytes `offset` to `offset + size` of a tar; its label and captions."""
 
     shard: Path
     key: str
     offset: int
     size: int
     label: int
+    captions: Sequence[str]
 
 
 def is_webdataset(path: Path, split: str) -> bool:
@@ -89,6 +93,7 @@ def open_webdataset(path: Path, name: str, split: str, _root: Path | None = None
             f"'{folder}': {len(members)} images but {len(members) - len(bare)} labels; "
             f"'{bare[0].key}' in '{bare[0].shard.name}' has no .cls"
         )
+    captions = [member.captions for member in members]
     unique = len({member.key for member in members}) == len(members)
     labels = class_indices(f"webdataset '{folder}'", [member.label for member in members])
     names, _ = find_class_names(path / "classnames")
@@ -99,6 +104,7 @@ def open_webdataset(path: Path, name: str, split: str, _root: Path | None = None
         labels=labels,
         class_names=names or numbered(labels),
         templates=read_lines(templates) if templates.is_file() else (),
+        captions=captions if any(captions) else (),
         is_divided=folder != path,
         place=lambda row: (members[row].shard, members[row].offset, members[row].size),
     )
@@ -108,10 +114,7 @@ def _split_folder(path: Path, split: str) -> Path:
     for folder in (path / split, path):
         if _holds_tars(folder):
             return folder
-    known = sorted({tar.parent.name for tar in path.glob("*/*.tar")})
-    raise DatasetError(
-        f"webdataset '{path}' has no split '{split}'; it has {', '.join(known) or 'no tars'}"
-    )
+    raise no_split(path, split, {tar.parent.name for tar in path.glob("*/*.tar")})
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -132,23 +135,31 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _index(shard: Path) -> list[Member]:
-    images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, int] = {}
+    found: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in ("image", *_KINDS)}
     for key, kind, entry in _entries(shard):
-        found: dict[str, Any] = labels if kind == "cls" else images
-        if kind not in IMAGE_KINDS and kind != "cls":
-            continue
-        if key in found:
-            what = "labels" if kind == "cls" else "images"
+        which = found.get("image" if kind in IMAGE_KINDS else kind, {})
+        if key in which:
+            what = {"cls": "labels", "txt": "texts", "json": "descriptions"}.get(kind, "images")
             raise DatasetError(f"tar '{shard}': two {what} have the id '{key}'")
-        place = entry.offset_data, entry.size
-        found[key] = _label(shard, key, *place) if kind == "cls" else place
-    if lonely := [key for key in labels if key not in images]:
-        raise DatasetError(
-            f"tar '{shard}': {len(labels)} labels for {len(images)} images; "
-            f"'{lonely[0]}.cls' has no image"
+        which[key] = entry.offset_data, entry.size
+    images, *beside = found.values()
+    for kind, which in zip(_KINDS, beside, strict=True):
+        if lonely := [key for key in which if key not in images]:
+            raise DatasetError(
+                f"tar '{shard}': {len(which)} .{kind} for {len(images)} images; "
+                f"'{lonely[0]}.{kind}' has no image"
+            )
+    labels, texts, described = beside
+    return [
+        Member(
+            shard,
+            key,
+            *place,
+            _label(shard, key, *labels[key]) if key in labels else NO_LABEL,
+            _captions(shard, key, texts.get(key), described.get(key)),
         )
-    return [Member(shard, key, *place, labels.get(key, NO_LABEL)) for key, place in images.items()]
+        for key, place in images.items()
+    ]
 
 
 class _Headers(io.BufferedReader):
@@ -196,6 +207,25 @@ def _label(shard: Path, key: str, offset: int, size: int) -> int:
         raise DatasetError(
             f"tar '{shard}': '{key}.cls' holds '{text[:20]}' instead of a class index"
         ) from error
+
+
+def _captions(
+    shard: Path, key: str, text: tuple[int, int] | None, described: tuple[int, int] | None
+) -> Sequence[str]:
+    """The lines of a text, or else what the field `caption` of its JSON has."""
+    place = text or described
+    if place is None:
+        return ()
+    offset, size = place
+    with foreign(lambda why: DatasetError(f"tar '{shard}': the text of '{key}' is none ({why})")):
+        if size > _MOST_TEXT:
+            raise ValueError(f"it has {size:,} bytes")
+        content = read_at(shard, offset, size).decode()
+        if text is None:
+            found = parse_json(content)
+            own = (found.get("caption") if isinstance(found, dict) else None) or ()
+            return (own.strip(),) if isinstance(own, str) else [line.strip() for line in own]
+        return [line.strip() for line in content.splitlines() if line.strip()]
 
 
 _IMAGES = ("image", "img", "jpg", "png", "webp")
@@ -258,10 +288,7 @@ def open_huggingface(
     """
     tables = {split: [path]} if path.is_file() else _parquet(path)
     if split not in tables:
-        known = ", ".join(sorted(tables)) or "none"
-        raise DatasetError(
-            f"'{path}' has no split '{split}'; it has {known} (give one with splits=…)"
-        )
+        raise no_split(path, split, tables)
     files = tables[split]
     schema = _schema(files[0])
     column = _image_column(schema)

@@ -23,7 +23,8 @@ from clipsyn.images.archives import (
     open_huggingface,
     open_webdataset,
 )
-from clipsyn.images.source import ImageSource, inside, numbered, whole_labels
+from clipsyn.images.captions import open_captions
+from clipsyn.images.source import ImageSource, files_there, no_split, numbered, whole_labels
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.show.frames import read_parquet, unguarded
 from clipsyn.text import advised, counted, foreign
@@ -36,6 +37,9 @@ MANIFESTS = (".csv", ".parquet")
 UNDIVIDED = "all"  # the split of images that must have none
 
 COLUMNS = ("path", "label", "split", "id")
+_CAPTION = re.compile(r"caption(_duplicated_\d+)?")  # as polars calls a column that is repeated
+_FLICKR = {"filename": "path", "raw": "caption"}  # Flickr30k's, whose captions are JSON
+_CAPTIONS = "captions"
 _WORDNET_ID = re.compile(r"n\d{8}")
 _IMAGENET = (1000, "n01440764", "n15075141")  # classes, the first and the last of them
 
@@ -45,7 +49,8 @@ def open_path(path: Path, name: str, split: str, root: Path | None = None) -> Im
     found = opener(path, split)
     if found is None:
         raise DatasetError(
-            f"'{path}' is a file but no .csv or .parquet manifest: give a folder or a manifest"
+            f"'{path}' is a file but no .csv or .parquet manifest, and no .json of captions: give "
+            "a folder or one of these"
         )
     return found(path, name, split, root)
 
@@ -58,6 +63,8 @@ def opener(path: Path, split: str) -> Callable[..., ImageSource] | None:
         return open_huggingface
     if path.is_dir():
         return open_folder
+    if path.suffix.lower() == ".json" and path.is_file():
+        return open_captions
     return open_manifest if path.is_file() and path.suffix.lower() in MANIFESTS else None
 
 
@@ -116,10 +123,7 @@ def _split_root(path: Path, split: str) -> Path:
     if split in folders and (is_split_layout or _subfolders(path / split)):
         return path / split
     if folders and is_split_layout:
-        raise DatasetError(
-            f"'{path}' has no split '{split}'; it has {', '.join(sorted(folders))} "
-            "(give one with splits=…)"
-        )
+        raise no_split(path, split, folders)
     return path
 
 
@@ -188,18 +192,19 @@ def open_manifest(path: Path, name: str, split: str, root: Path | None = None) -
     names, names_path = find_class_names(path.with_name(f"{path.name}.classnames"))
     indices, class_names = _labels(table, names, path, names_path)
     chosen = _rows_of_split(table, split, path)
-    files = inside(f"manifest '{path}'", _texts(table, "path", path, chosen), (path.parent, root))
-    if missing := [file for file in files if not (file.exists() or file.is_symlink())]:
-        raise DatasetError(
-            f"manifest '{path}': {len(missing)} of {len(files)} files do not exist, the first is "
-            f"'{missing[0]}' (paths are relative to the manifest's folder)"
-        )
+    key = "id" if "id" in table.columns else "path"
+    captions: list[list[str]] = []
+    if _CAPTIONS in table.columns:
+        chosen, captions = _by_image(table, key, chosen, path)
+    paths = _texts(table, "path", path, chosen)
+    files = files_there(f"manifest '{path}'", paths, (path.parent, root))
     return ImageSource(
         name,
         split,
-        _texts(table, "id" if "id" in table.columns else "path", path, chosen),
+        _texts(table, key, path, chosen),
         indices[chosen.to_numpy()],
         class_names,
+        captions=captions,
         is_divided="split" in table.columns,
         place=lambda row: (files[row], 0, None),
     )
@@ -212,14 +217,40 @@ def _read(path: Path) -> pl.DataFrame:
             table = read_parquet(path)
         else:
             table = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
+        if {*_FLICKR} <= {*table.columns}:
+            table = table.rename(_FLICKR).with_columns(
+                pl.col("caption").str.json_decode(pl.List(pl.String))
+            )
         known = [name for name in COLUMNS if name in table.columns]
-        texts = table.select(pl.col(known).cast(pl.String))
+        captions = [pl.col(name) for name in table.columns if _CAPTION.fullmatch(name)]
+        lists = [pl.concat_list(it).cast(pl.List(pl.String)) for it in captions]
+        texts = table.select(
+            pl.col(known).cast(pl.String), **{_CAPTIONS: pl.concat_list(lists)} if lists else {}
+        )
     if "path" not in known:
         raise DatasetError(
             f"manifest '{path}' has no column 'path'; it has {', '.join(table.columns) or 'none'} "
             f"(known: {', '.join(COLUMNS)})"
         )
     return texts
+
+
+def _by_image(
+    table: pl.DataFrame, key: str, chosen: pl.Series, path: Path
+) -> tuple[pl.Series, list[list[str]]]:
+    """The first of the chosen rows of each image, and the captions of all of them."""
+    rows = table.with_row_index("row").filter(chosen & table[key].is_not_null())
+    about = [name for name in COLUMNS if name in table.columns and name != key]
+    images = rows.group_by(key, maintain_order=True).agg(
+        pl.col("row").first(),
+        pl.col(_CAPTIONS).explode().drop_nulls().str.strip_chars(),
+        alike=pl.max_horizontal(0, *(pl.col(name).n_unique() for name in about)) < 2,
+    )
+    if not images["alike"].all():
+        other = images.filter(~pl.col("alike"))[key][0]
+        raise DatasetError(f"manifest '{path}': rows of '{other}' differ in {' or '.join(about)}")
+    first = pl.Series(np.isin(np.arange(len(table)), images["row"]))
+    return first | (chosen & table[key].is_null()), images[_CAPTIONS].to_list()
 
 
 def _texts(table: pl.DataFrame, column: str, path: Path, chosen: pl.Series) -> tuple[str, ...]:
@@ -241,8 +272,7 @@ def _rows_of_split(table: pl.DataFrame, split: str, path: Path) -> pl.Series:
         )
     chosen = table["split"].fill_null("") == split
     if not chosen.any():
-        known = ", ".join(sorted({*table["split"].drop_nulls()} - {""})) or "none"
-        raise DatasetError(f"manifest '{path}' has no rows of split '{split}'; it has {known}")
+        raise no_split(path, split, {*table["split"].drop_nulls()} - {""})
     return chosen
 
 

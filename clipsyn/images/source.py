@@ -12,7 +12,7 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,9 +123,9 @@ class ImageSource:
     """Images in a frozen order, each with an id and perhaps a label; checked on creation.
 
     Ids are unique and their order does not depend on the file system. `labels` are class indices,
-    -1 where there is none. `templates` are prompts that come with the images. `notes` are sentences
-    for the user. `place` says where the encoded image of a row lies. Without `is_divided` every
-    split has all of the images.
+    -1 where there is none. `templates` are prompts that come with the images, `captions` the texts
+    of each where there are any, `notes` sentences for the user. `place` says where the encoded
+    image of a row lies. Without `is_divided` every split has all of the images.
 
     Raises DatasetError if there is no image, an id occurs twice or is no Unicode, or a label
     has no class name.
@@ -138,6 +138,7 @@ class ImageSource:
     class_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    captions: Sequence[Sequence[str]] = ()
     is_divided: bool = field(default=True, kw_only=True)
     place: Callable[[int], Place] | None = field(default=None, kw_only=True)
 
@@ -153,6 +154,8 @@ class ImageSource:
 
     def _remarks(self) -> list[str]:
         remarks = []
+        if bare := sum(not texts for texts in self.captions):
+            remarks.append(f"{self.name}: {bare:,} of {len(self):,} images have no caption")
         if twice := [f"'{name}'" for name, n in Counter(self.class_names).items() if n > 1]:
             remarks.append(
                 f"{self.name}: classes share the name {few(twice, 5)}; they stay separate classes, "
@@ -266,6 +269,26 @@ def inside(where: str, names: Iterable[str], folders: Iterable[Path | None]) -> 
             "all of its images, or name that folder with data_root=…"
         )
     return tuple(map(Path, paths))
+
+
+def files_there(
+    where: str, names: Iterable[str], folders: Iterable[Path | None]
+) -> tuple[Path, ...]:
+    """As `inside`, of files that exist; a dangling link is one that cannot be read."""
+    paths = inside(where, names, folders)
+    if missing := [path for path in paths if not (path.exists() or path.is_symlink())]:
+        raise DatasetError(
+            f"{where}: {len(missing)} of {len(paths)} files do not exist, the first is "
+            f"'{missing[0]}': paths start at the table's folder, or say where images are with "
+            "data_root=…"
+        )
+    return paths
+
+
+def no_split(path: Path, split: str, known: Iterable[str]) -> DatasetError:
+    """The error for a split that a dataset does not have."""
+    there = ", ".join(sorted(known)) or "none"
+    return DatasetError(f"'{path}' has no split '{split}'; it has {there} (give one with splits=…)")
 
 
 def open_regular(path: Path) -> int:

@@ -68,6 +68,8 @@ class Division:
     def notes(self) -> Iterator[str]:
         """What a reader of the manifest might not expect."""
         yield from self.source.notes
+        if self.source.captions:
+            yield "captions are not taken along"
         tested, known = (
             set(self.labels[np.isin(self.side, these)].tolist())
             for these in ([TEST], [TRAIN, TEST])

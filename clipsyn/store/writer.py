@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +27,7 @@ from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, GROUPS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
 from clipsyn.store.samples import SampleTable, check_fits
-from clipsyn.text import running
+from clipsyn.text import now, running
 
 NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
 
@@ -364,6 +363,6 @@ def _provenance(made_by: str) -> dict[str, str | None]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "command": running(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written": now(),
     }
     return {**versions, "made_by": made_by} if made_by else versions

@@ -14,9 +14,9 @@ from PIL import Image
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract.device import resolve_device
-from clipsyn.extract.encoder import ClassTexts, load_encoder
+from clipsyn.extract.encoder import RowTexts, load_encoder
 from clipsyn.images.source import UndecodableImage
-from clipsyn.names import Backbone, PromptSet
+from clipsyn.names import Backbone
 
 SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]
 
@@ -203,8 +203,7 @@ def test_weights_that_give_no_embedding_or_no_logits(saved, write_folder, tensor
     def encode() -> None:
         encoder = load_encoder(Backbone.parse(source), device="cpu")
         encoder.to_host([encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))])
-        texts = ClassTexts(encoder, ("cat", "dog"), PromptSet("own", ("a {c}",)))
-        texts.class_embeddings(encoder.encode_text)
+        RowTexts(encoder, [("a cat",), ("a dog",)]).embeddings(encoder.encode_text)
 
     with pytest.raises(CheckpointError):
         encode()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.extract import encoder as seam
-from clipsyn.extract.encoder import ClassTexts, load_encoder
+from clipsyn.extract.encoder import RowTexts, load_encoder
 from clipsyn.names import Backbone, PromptSet
 
 TEXTS = [
@@ -71,7 +71,8 @@ class CountingEncoder:
 
 
 def class_embeddings(encoder, class_names, prompts):
-    return ClassTexts(encoder, class_names, prompts).class_embeddings(encoder.encode_text)
+    rows = [prompts.prompts(name) for name in class_names]
+    return RowTexts(encoder, rows).embeddings(encoder.encode_text)
 
 
 def test_class_embeddings_by_hand() -> None:
@@ -141,9 +142,9 @@ def test_parts_change_no_bit(saved, monkeypatch, tower, batches):
     monkeypatch.setattr(seam, "TEXT_PART", 7 * batches)
     encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
     names = [*NAMES, NAMES[3]]
-    texts = ClassTexts(encoder, names, PROMPTS)
+    texts = RowTexts(encoder, [PROMPTS.prompts(name) for name in names])
     assert len(texts) == 3 * len(NAMES)
     assert [len(part) for part in texts.parts[:-1]] == [7 * batches] * (len(texts.parts) - 1)
-    got = texts.class_embeddings(encoder.encode_text)
+    got = texts.embeddings(encoder.encode_text)
     assert got.tobytes() == at_once(encoder, names, PROMPTS).tobytes()
     assert got[3].tobytes() == got[-1].tobytes()

@@ -64,7 +64,7 @@ def test_a_manifest_in_the_root_comes_first(name, write_images, write_tars, png)
     source = open_source(name, "train", root=root)
     assert (source.name, source.ids) == ("vtab/dtd", ("images/a/1.png",))
     assert source.class_names == ("banded", "dotted")
-    with pytest.raises(DatasetError, match="no rows of split 'val'; it has test, train"):
+    with pytest.raises(DatasetError, match="no split 'val'; it has test, train"):
         open_source(name, "val", root=root)
 
 

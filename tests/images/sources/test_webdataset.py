@@ -116,7 +116,7 @@ def test_a_tar_cut_after_it_was_indexed(shards: list[Members], write_tars: Write
     ("members", "message"),
     [
         ([("a.png", b"1"), ("a.cls", b"0"), ("b.png", b"1")], "2 images but 1 labels; 'b'"),
-        ([("a.png", b"1"), ("a.cls", b"0"), ("b.cls", b"0")], "2 labels for 1 images; 'b.cls'"),
+        ([("a.png", b"1"), ("a.cls", b"0"), ("b.cls", b"0")], "2 .cls for 1 images; 'b.cls'"),
         ([("a.png", b"1"), ("a.cls", b"cat")], "'a.cls' holds 'cat' instead of a class index"),
         ([("a.png", b"1"), ("a.cls", b"2")], "label 2 of sample 'a' is beyond the 2 class names"),
         ([("a.png", b"1"), ("a.cls", b"-4")], "label -4"),
