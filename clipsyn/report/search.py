@@ -29,6 +29,8 @@ from clipsyn.store.select import only, select
 from clipsyn.text import few, one_line
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from clipsyn.extract.encoder import Encoder
 
 _LOG = logging.getLogger("clipsyn")
@@ -68,13 +70,13 @@ def search(store: FeatureStore | Path | str, **settings: Any) -> pl.DataFrame:
     place["split"] = asked.split or only(store, "split", **place)
     samples = store.samples(**place)
     keys = select(store, **place, perturbation=CLEAN.label, backbone=asked.backbones)
-    row = None if asked.like is None else _row(samples, asked.like)
-    queries = [*filter(None, (_query(store.cell(key), row, asked) for key in keys))]
+    row = _row(samples, asked.like) if asked.like else None
+    image = _decoded(asked.image) if asked.image else None
+    each = (_query(store.cell(key), row, image or str(asked.text)) for key in keys)
+    queries = [query for query in each if query]
     _note_left_out([key.backbone for key in keys], queries)
     frame = _nearest(samples, row, queries, asked.most)
-    if asked.output and asked.images:
-        what = asked.text or f"Images like {asked.like or asked.image}"
-        _write_page(asked.output, asked.images, frame, samples, what)
+    _write_page(frame, samples, asked)
     return frame
 
 
@@ -84,16 +86,29 @@ def _row(samples: SampleTable, name: str) -> int:
     return samples.ids.index(name)
 
 
-def _query(cell: Cell, row: int | None, asked: SearchSettings) -> _Query | None:
-    """What is looked for as a backbone sees it; None for one that cannot."""
+def _decoded(path: Path) -> Image:
+    from clipsyn.images.source import UndecodableImage, decode, read_at
+
+    try:
+        return decode(read_at(path))
+    except (OSError, UndecodableImage) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{path} is no image that can be read: {reason}") from error
+
+
+def _query(cell: Cell, row: int | None, what: Image | str) -> _Query | None:
+    """What is looked for as a backbone sees it; None for one that cannot. row: of the store."""
     if not cell.has_embeddings or (row is None and cell.imported_as):
         return None
     if row is not None:
         return _Query(cell, cell.embeddings(range(row, row + 1))[0].astype(np.float32))
+    if cell.encoder()[1].startswith("py:"):  # a program: no store starts one
+        return None
     encoder = _encoder(cell)
-    if asked.image:
-        return _Query(cell, _embedded(asked.image, encoder))
-    return _Query(cell, encoder.encode_text([str(asked.text)])[0], encoder.logit_scale)
+    if isinstance(what, str):
+        return _Query(cell, encoder.encode_text([what])[0], encoder.logit_scale)
+    pixels = encoder.preprocess(what)[None]
+    return _Query(cell, encoder.to_host([encoder.encode_images(pixels)])[0].astype(np.float32))
 
 
 def _note_left_out(backbones: Sequence[str], queries: Sequence[_Query]) -> None:
@@ -126,18 +141,6 @@ def _nearest(
     return frame.with_columns(**dict(zip(names, found[:, rows], strict=True)))
 
 
-def _embedded(path: Path, encoder: Encoder) -> Floats:
-    from clipsyn.images.source import UndecodableImage, decode, read_at
-
-    try:
-        pixels = encoder.preprocess(decode(read_at(path)))
-    except (OSError, UndecodableImage) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise InputError(f"{path} is no image that can be read: {reason}") from error
-    (embedding,) = encoder.to_host([encoder.encode_images(pixels[None])])
-    return np.asarray(embedding, np.float32)
-
-
 def _encoder(cell: Cell) -> Encoder:
     """The encoder that made a cell, from the weights that are here."""
     from clipsyn.extract import PIXELS_VERSION, tune_process_memory
@@ -155,19 +158,20 @@ def _encoder(cell: Cell) -> Encoder:
     return encoder
 
 
-def _write_page(
-    page: Path, folder: Path, frame: pl.DataFrame, samples: SampleTable, what: str
-) -> None:
-    """The images of a frame, the nearest first; UsageError where none of the split is there."""
+def _write_page(frame: pl.DataFrame, samples: SampleTable, asked: SearchSettings) -> None:
+    """The images of a frame, the nearest first, if a page is asked for."""
+    if not (asked.output and asked.images):
+        return
     from clipsyn.report.page import rendered
     from clipsyn.report.tables import Example, Thumbnails
     from clipsyn.show.files import written_whole
 
-    there, shown = Thumbnails(folder, [(samples.dataset, samples.split)]), []
+    there, shown = Thumbnails(asked.images, [(samples.dataset, samples.split)]), []
     for name, truth, score in frame.select("id", "class", "score").iter_rows():
         content = samples.content[samples.ids.index(name)].tobytes()
         image = Example(samples.dataset, samples.split, name, content, truth or "", ())
         shown.append((image, there.of(image), score))
-    with written_whole(page) as file:
-        text = rendered("search.html", title=what, images=shown, place=samples.name)
-        file.write(text.encode())
+    title = asked.text or f"Images like {asked.like or asked.image}"
+    with written_whole(asked.output) as file:
+        page = rendered("search.html", title=title, images=shown, place=samples.name)
+        file.write(page.encode())
