@@ -41,10 +41,16 @@ class Kind(NamedTuple):
     item: Callable[[str], Any] | None = None
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+def _exactly(kind: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ValueError
+        return value
+
+    return read
+
+
+_text = _exactly(str)
 
 
 def _whole(value: Any) -> int:
@@ -59,29 +65,18 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _several(value: Any) -> Iterable[Any]:
-    if isinstance(value, str | Mapping) or not isinstance(value, Collection):
-        raise ValueError
-    return value
-
-
 def _tuple_of(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    return lambda value: tuple(map(read, _several(value)))
+    def several(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str | Mapping) or not isinstance(value, Collection):
+            raise ValueError
+        return tuple(map(read, value))
+
+    return several
 
 
 def _dict_of(read: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    def pairs(value: Any) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise ValueError
-        return {_text(name): read(other) for name, other in value.items()}
-
-    return pairs
+    mapping = _exactly(Mapping)
+    return lambda value: {_text(name): read(other) for name, other in mapping(value).items()}
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -89,9 +84,10 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _path(value: Any) -> Path:
-    if not isinstance(value, str | os.PathLike):
-        raise ValueError
-    return Path(value)
+    try:
+        return Path(value)
+    except TypeError:
+        raise ValueError from None
 
 
 def _shots(value: Any) -> Shots:
@@ -115,7 +111,7 @@ def _cost(text: str) -> tuple[str, float]:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PATH, _SHOTS = "str | PathLike[str]", f'int | Literal["{FULL}"]'
-FLAG = Kind("true or false", _flag, "bool")
+FLAG = Kind("true or false", _exactly(bool), "bool")
 WHOLE = Kind("a whole number", _whole, "int")
 NUMBER = Kind("a number", _number, "float")
 TEXT = Kind("a text", _text, "str")
@@ -132,7 +128,7 @@ OUTPUT = Kind("a path of a file to write", _path, _PATH)
 SHOTS = Kind("full or a number of images a class", _shots, _SHOTS)
 CURVE = Kind(
     "full or numbers of images a class",
-    lambda value: tuple(dict.fromkeys(map(_shots, _several(value)))),
+    lambda value: tuple(dict.fromkeys(_tuple_of(_shots)(value))),
     f"Collection[{_SHOTS}]",
     _shots,
 )
@@ -194,7 +190,6 @@ class Setting(Constraint):
 
     flag, letter: the option that help shows if it is not ``--name``; ``--name`` works too.
     endings: which the name of a file to write may have; any without them.
-    display: True for a setting that changes only what is shown, not what is measured.
     variable: the environment variable that gives the value where the option is not given.
     about: the setting without which this one says nothing.
     """
@@ -205,7 +200,6 @@ class Setting(Constraint):
     letter: str = ""
     metavar: str = ""
     endings: tuple[str, ...] = ()
-    display: bool = False
     variable: str = ""
     about: str = ""
 

@@ -77,11 +77,6 @@ def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
     return list(backbones.values())
 
 
-def _unknown(token: str) -> UsageError:
-    known = [*COLLECTIONS, *_openai(), *_zoo_folders()]
-    return unknown_name("backbone", token, known, "Write ARCHITECTURE/TAG.")
-
-
 def _backbones(entry: str) -> Iterable[Backbone]:
     if entry in COLLECTIONS:
         return known_backbones()[entry]
@@ -91,7 +86,8 @@ def _backbones(entry: str) -> Iterable[Backbone]:
         return [Backbone(alias or source, f"local-dir:{folder}")]
     is_bare = bool(source) and not any(mark in source for mark in "/:@,")
     if is_bare or (source.endswith("/zoo") and source.count("/") == 1):
-        raise _unknown(source)
+        known = [*COLLECTIONS, *_openai(), *_zoo_folders()]
+        raise unknown_name("backbone", source, known, "Write ARCHITECTURE/TAG.")
     return [Backbone.parse(entry)]
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,18 +29,7 @@ from clipsyn.errors import ClusterError, Interrupted, UsageError
 from clipsyn.exchange import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.images import SplitSettings
-from clipsyn.run.jobs import (
-    LOGS,
-    Ended,
-    ExecutorSettings,
-    OnTaskEnd,
-    Task,
-    check_all,
-    run_local,
-    shares,
-    submit,
-    wait,
-)
+from clipsyn.run import jobs
 from clipsyn.settings import Settings, declared
 from clipsyn.text import advised, line_of
 
@@ -48,7 +38,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("clipsyn")
 _QUEUED_AGAIN = -1  # with which submitit ends a process whose job goes on later
-EXECUTOR = options_of(ExecutorSettings)
+EXECUTOR = options_of(jobs.ExecutorSettings)
 _DRY_RUN = flag(
     ["--dry-run"], help="Show the plan and stop, by names alone: no weights and images are read."
 )
@@ -69,15 +59,15 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
     from clipsyn.extract.work import load_job, plan_job, run_job
     from clipsyn.show.progress import progress
 
-    executor, job = pop_executor_settings(values), ExtractSettings(**values)
-    if dry_run or executor.jobs:  # which load the weights themselves
-        plan = plan_job(store, job.of_any_device() if executor.jobs else job)
+    by_jobs, job = pop_jobs(values), ExtractSettings(**values)
+    if dry_run or by_jobs:  # which load the weights themselves
+        plan = plan_job(store, job.of_any_device() if by_jobs else job)
         if dry_run:
             _say_plan(plan)
             say_lines(plan.summary())
             return
-    if executor.jobs:
-        by_jobs("extract", store, job, executor)
+    if by_jobs:
+        by_jobs(store, job)
         return
     stop_on_sigterm()
     with progress() as counters:
@@ -202,7 +192,7 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
         shipped = shipped_recipes().items()
         say_rows([{"recipe": name, "what": read_recipe(it).description} for name, it in shipped])
         return
-    executor, checked = pop_executor_settings(values), find_recipe(recipe)
+    by_jobs, checked = pop_jobs(values), find_recipe(recipe)
     if dry_run:
         _show_plan(checked)
         return
@@ -212,14 +202,9 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
         if _LOG.isEnabledFor(logging.INFO):
             say(f"[{number}/{len(checked.stages)}] {name}", err=True, bold=True)
 
-    def by_executor(store: Path, settings: Settings) -> None:
-        name = "extract" if isinstance(settings, ExtractSettings) else "evaluate"
-        by_jobs(name, store, settings, executor)
-
-    outcomes = run_recipe(checked, started, by_executor if executor.jobs else None)
-    for outcome in outcomes:
-        if outcome.report:
-            say_lines(outcome.report)
+    outcomes = run_recipe(checked, started, by_jobs)
+    for report in [outcome.report for outcome in outcomes if outcome.report]:
+        say_lines(report)
     rows = [
         {
             "stage": outcome.stage,
@@ -250,9 +235,11 @@ def _show_plan(recipe: Recipe) -> None:
 # By several jobs
 
 
-def pop_executor_settings(values: dict[str, Any]) -> ExecutorSettings:
-    """Where the work runs; its options are taken out of `values`."""
-    return ExecutorSettings(**{name: values.pop(name) for name in declared(ExecutorSettings)})
+def pop_jobs(values: dict[str, Any]) -> jobs.Jobs | None:
+    """What does the work by jobs, whose options are taken out of `values`; None without any."""
+    names = declared(jobs.ExecutorSettings)
+    executor = jobs.ExecutorSettings(**{name: values.pop(name) for name in names})
+    return partial(_by_jobs, executor=executor) if executor.jobs else None
 
 
 @dataclass(frozen=True)
@@ -280,18 +267,19 @@ class Call:
         return DelayedSubmission(self)
 
 
-def by_jobs(name: str, store: Path, settings: Settings, executor: ExecutorSettings) -> None:
-    """Run the command `clipsyn NAME STORE` with these settings by jobs, each with a share.
+def _by_jobs(store: Path, settings: Settings, executor: jobs.ExecutorSettings) -> None:
+    """Extract or evaluate with these settings by jobs, each with a share.
 
     Raises ClusterError if a task failed.
     """
     stop_on_sigterm()
+    name = "extract" if isinstance(settings, ExtractSettings) else "evaluate"
     if getattr(settings, "shard", None):
         raise UsageError("jobs get their shares themselves: leave shard=… out")
-    tasks = shares([name, str(store), *words_of(settings)], executor.jobs or 1)
-    folder, ended = LOGS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", list[Ended]()
+    tasks = jobs.shares([name, str(store), *words_of(settings)], executor.jobs or 1)
+    folder, ended = jobs.LOGS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", list[jobs.Ended]()
 
-    def on_end(task: Ended) -> None:
+    def on_end(task: jobs.Ended) -> None:
         ended.append(task)
         _LOG.log(logging.WARNING if task.failure else logging.INFO, str(task))
 
@@ -299,18 +287,21 @@ def by_jobs(name: str, store: Path, settings: Settings, executor: ExecutorSettin
         _on_slurm(tasks, executor, folder, on_end)
     else:
         _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
-        run_local(tasks, folder, on_end)
-    check_all(ended)
+        jobs.run_local(tasks, folder, on_end)
+    jobs.check_all(ended)
 
 
 def _on_slurm(
-    tasks: Sequence[Task], executor: ExecutorSettings, folder: Path, on_end: OnTaskEnd
+    tasks: Sequence[jobs.Task],
+    executor: jobs.ExecutorSettings,
+    folder: Path,
+    on_end: jobs.OnTaskEnd,
 ) -> None:
-    jobs = submit(tasks, lambda task: Call(task.words), executor, folder.absolute())
-    number = next(iter(jobs)).partition("_")[0]
+    submitted = jobs.submit(tasks, lambda task: Call(task.words), executor, folder.absolute())
+    number = next(iter(submitted)).partition("_")[0]
     _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
     try:
-        wait(jobs, on_end)
+        jobs.wait(submitted, on_end)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(
             f"no longer waiting: SLURM job {number} goes on, and `scancel {number}` ends it"

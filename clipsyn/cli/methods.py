@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.make import EXECUTOR, by_jobs, pop_executor_settings
+from clipsyn.cli.make import EXECUTOR, pop_jobs
 from clipsyn.cli.options import (
     STORE,
     Destination,
@@ -77,25 +77,18 @@ def evaluate(store: Path, output: Output, **values: Any) -> None:
     clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5
     clipsyn evaluate store -o results.parquet --jobs 21 --slurm cpus=8
     """
-    from clipsyn.evaluation.loop import gather, measure
     from clipsyn.evaluation.tables import tables
-    from clipsyn.show.progress import progress
+    from clipsyn.run.jobs import evaluated
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.overlap import image_notes, sample_tables
 
-    executor = pop_executor_settings(values)
+    jobs = pop_jobs(values)
     results, output = output.without(".parquet")  # to which results are added
     settings = ProtocolSettings(output=results, **values)
     opened = FeatureStore.open(store)
-    if executor.jobs:
-        if not results:
-            raise UsageError("jobs add to one file of results: name it by output=…")
-        gather(opened, settings)  # raises for what cannot work
-        by_jobs("evaluate", opened.path, settings, executor)
-        frame = gather(opened, settings)
-    else:
-        with progress("fits") as counters:
-            frame = measure(opened, settings, counters)
+    if jobs and not results:
+        raise UsageError("jobs add to one file of results: name it by output=…")
+    frame = evaluated(opened, settings, jobs)
     if settings.shard:
         say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
         return

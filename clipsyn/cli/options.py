@@ -70,9 +70,8 @@ class Destination(click.Path):
         if not self.endings or (self.grows and path.suffix == self.grows):
             check_outside(path)
             return path
-        from clipsyn.show.files import check_place, make_folder_of
+        from clipsyn.show.files import check_place
 
-        make_folder_of(path)
         check_place(path)
         return path
 

@@ -99,10 +99,6 @@ def allow_overlap() -> Any:
     return setting(False, FLAG, help)
 
 
-def details(help: str = "All tables of each dataset and perturbation.") -> Any:
-    return setting(False, FLAG, help, display=True)
-
-
 def results(help: str) -> Any:
     return setting(None, PATH, help, instead_of_none="none")
 

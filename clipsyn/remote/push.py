@@ -99,8 +99,8 @@ class Push:
                 there += 1
             else:
                 raise _conflict(remote, group, entry)
-        theirs = ((place, it.imported) for place, it in published.items() if place not in sent)
-        ours = ((place, store.is_imported(store.at(*place))) for place in sent)
+        theirs = {place: it.imported for place, it in published.items() if place not in sent}
+        ours = {place: store.is_imported(store.at(*place)) for place in sent}
         if both := made_in_two_ways(theirs, ours):
             raise StaleCell(
                 f"{both}: push to another place than {remote.shown}, or give one of the two "

@@ -33,6 +33,7 @@ from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import FIGURES, Drawn, ReportSettings
 from clipsyn.settings import SINGLE, declared, takes
 from clipsyn.show.figure import Figure
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import is_published
 from clipsyn.store.samples import SampleTable
@@ -53,21 +54,24 @@ class ShownSplit:
     """One dataset and split, and the cells of it that are shown."""
 
     samples: SampleTable
-    keys: tuple[FeatureKey, ...]
-    masked: int  # images that some backbone has no answer for
-    imported: frozenset[str]  # backbones
+    cells: list[Cell]
 
     @property
     def labelled(self) -> int:
         return int((self.samples.labels >= 0).sum())
 
     @property
+    def masked(self) -> int:
+        """Images that some backbone has no answer for."""
+        return max(int(cell.facts.get("bad", 0)) for cell in self.cells)
+
+    @property
     def backbones(self) -> list[str]:
-        return list(dict.fromkeys(key.backbone for key in self.keys))
+        return list(dict.fromkeys(cell.key.backbone for cell in self.cells))
 
     @property
     def perturbations(self) -> list[str]:
-        return list(dict.fromkeys(key.perturbation for key in self.keys))
+        return list(dict.fromkeys(cell.key.perturbation for cell in self.cells))
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,10 @@ class Evidence:
     @cached_property
     def splits(self) -> list[ShownSplit]:
         """Every dataset and split that is shown, in order."""
-        cells: dict[tuple[str, str], list[FeatureKey]] = defaultdict(list)
+        cells: dict[tuple[str, str], list[Cell]] = defaultdict(list)
         for key in self.keys:
-            cells[key.dataset, key.split].append(key)
-        return [_shown_split(self.store, where, keys) for where, keys in cells.items()]
+            cells[key.dataset, key.split].append(self.store.cell(key))
+        return [ShownSplit(self.store.samples(*where), some) for where, some in cells.items()]
 
 
 def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
@@ -215,15 +219,6 @@ def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[s
             yield key.backbone, cell_cost(store, key, {}).gflops
         except UsageError:
             continue
-
-
-def _shown_split(
-    store: FeatureStore, where: tuple[str, str], keys: Iterable[FeatureKey]
-) -> ShownSplit:
-    every = [store.cell(key) for key in keys]
-    masked = max(cell.facts.get("bad", 0) for cell in every)
-    imported = frozenset(cell.key.backbone for cell in every if cell.imported_as)
-    return ShownSplit(store.samples(*where), tuple(cell.key for cell in every), masked, imported)
 
 
 # figures by name
@@ -324,13 +319,13 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
         ):
             continue
         kept = chosen_names(column, terms, known, "Looked for in the results.")
+        passes = listed.list.set_difference(kept).list.len() == 0
         if column == "perturbation" and source == "robustness":
             # clean images, which all is compared with, stay; means are over what was measured
             of_one = pl.lit({*kept} == {*known}) | pl.col("severity").is_not_null()
-            frame = frame.filter(pl.col(column).is_in({*kept, CLEAN.label}) & of_one)
+            passes = pl.col(column).is_in({*kept, CLEAN.label}) & of_one
         elif column == "ensemble":
             of_others = pl.col(column).is_null() | pl.col(column).is_in([SINGLE, *ORACLES])
-            frame = frame.filter(pl.col(column).is_in(kept) | of_others)
-        else:
-            frame = frame.filter(listed.list.set_difference(kept).list.len() == 0)
+            passes = pl.col(column).is_in(kept) | of_others
+        frame = frame.filter(passes)
     return frame

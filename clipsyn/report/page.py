@@ -164,7 +164,9 @@ def caveats(evidence: Evidence) -> dict[str, Any]:
         "holes": len(holes),
         "cells": len(holes) + len(keys),
         "first_line": without_folders(first, evidence.store),
-        "imported": sorted({name for place in places for name in place.imported}),
+        "imported": sorted(
+            {cell.key.backbone for place in places for cell in place.cells if cell.imported_as}
+        ),
         "prompts": _sets(frame).sort().to_list(),
         "main_prompts": _sets(main_part(frame)).to_list() if len(frame) else [],
         "notes": [note.removeprefix("note: ") for note in (*alike, *shared)],

@@ -18,7 +18,11 @@ from clipsyn.errors import ClusterError, UsageError
 from clipsyn.settings import PAIRS, WHOLE, Settings, setting
 
 if TYPE_CHECKING:
+    from polars import DataFrame
     from submitit import Job
+
+    from clipsyn.evaluation import ProtocolSettings
+    from clipsyn.store.features import FeatureStore
 
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
 LOGS = Path("clipsyn-logs")  # in the folder that the command is run in; every node must see it
@@ -114,6 +118,22 @@ class Ended:
 
 
 OnTaskEnd = Callable[[Ended], None]
+Jobs = Callable[[Path, Settings], None]  # does what settings ask for on a store
+
+
+def evaluated(
+    store: FeatureStore, settings: ProtocolSettings, jobs: Jobs | None = None
+) -> DataFrame:
+    """The results of an evaluation, by jobs or by this process."""
+    from clipsyn.evaluation.loop import gather, measure
+    from clipsyn.show.progress import progress
+
+    if jobs:
+        gather(store, settings)  # raises for what cannot work
+        jobs(store.path, settings)
+        return gather(store, settings)
+    with progress("fits") as counters:
+        return measure(store, settings, counters)
 
 
 def shares(words: Sequence[str], count: int) -> list[Task]:

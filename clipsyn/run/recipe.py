@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,13 +15,11 @@ from clipsyn.extract import ExtractSettings
 from clipsyn.names import Location, is_url
 from clipsyn.registry import unknown_name
 from clipsyn.report import ReportSettings
-from clipsyn.settings import OUTPUT, PATH, PATHS, REQUIRED, TEXT, Settings, declared, setting
+from clipsyn.settings import OUTPUT, PATH, PATHS, REQUIRED, TEXT, Kind, Settings, declared, setting
 from clipsyn.text import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from clipsyn.show.table import Tables
-
-FIELDS = ("description", "store", "stages")
 
 
 class Stage(Settings):
@@ -102,36 +99,36 @@ STAGES: dict[str, type[Stage]] = {
 # Reading
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A recipe: one store, and the stages that fill and read it."""
+def _read_store(value: Any) -> Path:
+    is_of_url = isinstance(value, str) and is_url(value)
+    path: Path = Location.of(value) if is_of_url else PATH.read(value)
+    return path
 
-    store: Path  # relative paths start at the folder that the command is run in
-    stages: Sequence[Stage]
-    description: str = ""
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Recipe:
-        """What a file says; raises UsageError that names the field, or the stage and its field."""
-        for name in content:
-            if name not in FIELDS:
-                raise unknown_name("field", str(name), FIELDS)
-        for name in ("store", "stages"):
-            if name not in content:
-                raise UsageError(f"{name} is missing")
-        store, stages = content["store"], content["stages"]
-        description = content.get("description", "")
-        if not (isinstance(store, str | Path) and isinstance(description, str)):
-            raise UsageError("store and description are texts")
-        if not isinstance(stages, list) or not stages:
-            raise UsageError("stages is no list of at least one stage: write - stage: ...")
-        place = Location.of(store) if isinstance(store, str) and is_url(store) else Path(store)
-        every = [_read_stage(number, it) for number, it in enumerate(stages, 1)]
-        return cls(place, every, description)
+def _read_stages(value: Any) -> tuple[Stage, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError
+    return tuple(_read_stage(number, it) for number, it in enumerate(value, 1))
+
+
+class Recipe(Settings):
+    """A recipe: one store, and the stages that fill and read it.
+
+    Raises UsageError that names the field, or the stage and its field. Relative paths start at the
+    folder that the command is run in.
+    """
+
+    store: Path = setting(REQUIRED, Kind("a path or a URL", _read_store, ""), "What is filled.")
+    stages: tuple[Stage, ...] = setting(
+        REQUIRED, Kind("a list of at least one stage, - stage: ...", _read_stages, ""), "What runs."
+    )
+    description: str = setting("", TEXT, "What the list of recipes says.")
 
 
 def _read_stage(number: int, content: Any) -> Stage:
     """A stage; raises UsageError that says which it is: ``stage 1 (extract): max_bad …``."""
+    if isinstance(content, Stage):
+        return content
     name = content.get("stage") if isinstance(content, Mapping) else None
     if not isinstance(name, str) or name not in STAGES:
         known = " or stage: ".join(STAGES)
@@ -139,9 +136,6 @@ def _read_stage(number: int, content: Any) -> Stage:
         raise UsageError(f"stage {number}: {unknown}write stage: {known}")
     fields = {str(field): value for field, value in content.items() if field != "stage"}
     try:
-        for field in fields:
-            if field not in declared(STAGES[name]):
-                raise unknown_name("field", field, declared(STAGES[name]))
         return STAGES[name](**fields)
     except UsageError as error:
         said = str(error).replace("=…", "")  # how Python writes an argument
@@ -168,7 +162,7 @@ def find_recipe(text: str) -> Recipe:
             stage.replaced(document=None) if "document" in vars(stage) else stage
             for stage in recipe.stages
         )
-        return replace(recipe, stages=[*stages])
+        return recipe.replaced(stages=[*stages])
     if not (path.suffix or path.exists()):
         raise unknown_name("recipe", text, shipped, "Or give a file, such as ./recipe.yaml.")
     return read_recipe(path)
@@ -185,6 +179,6 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no recipe: write store: and stages:, see docs/recipes.md")
     try:
-        return Recipe.of(content)
+        return Recipe(**{str(field): value for field, value in content.items()})
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}".replace("=…", "")) from None

@@ -20,16 +20,17 @@ from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.work import load_job, plan_job, run_job
 from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.report import ReportSettings
+from clipsyn.run.jobs import Jobs, evaluated
 from clipsyn.run.recipe import Recipe, Stage
-from clipsyn.settings import PATH, Settings, declared
+from clipsyn.settings import PATH, declared
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import file_at
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
 _LOG = logging.getLogger("clipsyn")
-Jobs = Callable[[Path, Settings], None]  # does what settings ask for on a store
 Made = dict[FeatureKey, set[str]]  # cells that earlier stages would make, under which prompts
 
 
@@ -151,7 +152,6 @@ def _import(stage: Stage, store: Path) -> Outcome:
 
 def _evaluate(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     """The results file knows itself what it has; skipped where nothing was added to it."""
-    from clipsyn.evaluation.loop import gather, measure
     from clipsyn.evaluation.tables import tables
     from clipsyn.show.formats import written as as_text
     from clipsyn.show.frames import printable_frame
@@ -159,27 +159,17 @@ def _evaluate(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
 
     opened, settings = FeatureStore.open(store), stage.settings()
     files = [file for file in (settings.output, settings.predictions_file) if file]
-    before = [_written_at(file) for file in files]
-    if jobs:  # their results are put together here
-        gather(opened, settings)  # raises for what cannot work
-        jobs(opened.path, settings)
-        frame = gather(opened, settings)
-    else:
-        with progress("fits") as counters:
-            frame = measure(opened, settings, counters)
+    before = [*map(file_at, files)]
+    frame = evaluated(opened, settings, jobs)
     shown = tables(printable_frame(frame))
     stage.renew(shown, vars(stage)["section"])
-    skipped = None not in before and [_written_at(file) for file in files] == before
+    skipped = None not in before and [*map(file_at, files)] == before
     report = "\n\n".join([as_text(shown, "text"), *image_notes(sample_tables(opened, frame))])
     return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)
 
 
-def _written_at(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
-
-
 def _analyse(stage: Stage, store: Path) -> Outcome:
-    from clipsyn.show.files import make_folder_of
+    from clipsyn.show.files import check_place
     from clipsyn.show.formats import written as as_text
     from clipsyn.show.frames import printable_frame, write
 
@@ -190,7 +180,7 @@ def _analyse(stage: Stage, store: Path) -> Outcome:
     frame = _read(table) if _is_current(stage, made_from) else None
     skipped = frame is not None
     if frame is None:
-        make_folder_of(table)
+        check_place(table)
         frame = analysis.measure(opened, settings)
         write(frame, csv=csv, parquet=table)
         stage.beside(".made-from").write_text(made_from)
@@ -203,13 +193,11 @@ def _analyse(stage: Stage, store: Path) -> Outcome:
 
 def _report(stage: Stage, store: Path) -> Outcome:
     from clipsyn.report.page import write_page
-    from clipsyn.show.files import make_folder_of
 
     opened = FeatureStore.open(store)
     made_from = _made_from(stage, opened)
     skipped = _is_current(stage, made_from)
     if not skipped:
-        make_folder_of(stage.output)
         write_page(opened, stage.settings())
         stage.beside(".made-from").write_text(made_from)
     return Outcome("report", skipped, f"{stage.output}, open it in a browser")

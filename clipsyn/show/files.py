@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EISDIR, ENOENT
+from errno import EACCES, EISDIR
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -82,21 +82,11 @@ def guarded_output(path: Path) -> Iterator[None]:
 
 
 def check_place(path: Path) -> None:
-    """Raise UsageError unless a file can be written there: its folder exists and is not closed."""
-    with guarded_output(path):
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, "it is a folder")
-        is_device = path.exists() and not path.is_file()
-        place = path if is_device else path.parent
-        if not (is_device or place.is_dir()):
-            raise FileNotFoundError(ENOENT, f"there is no folder {place}")
-        if not os.access(place, os.W_OK):
-            raise PermissionError(EACCES, "you may not write there")
-
-
-def make_folder_of(path: Path) -> None:
-    """Make the folder that a file is to be in; raises UsageError if it cannot."""
+    """Make the folder that a file is to be in; raises UsageError unless it can be written there."""
     with guarded_output(path):
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_device = path.exists() and not path.is_file()
+        if not os.access(path if is_device else path.parent, os.W_OK):
+            raise PermissionError(EACCES, "you may not write there")

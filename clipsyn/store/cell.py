@@ -112,13 +112,6 @@ class Cell:
             return every
         return [name for name in every if self.store.is_imported(self._classes(name))]
 
-    @property
-    def prompts_from(self) -> Path:
-        """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
-        if self.imported_as is None:
-            return self.store.at("classes", self.key.dataset)
-        return self.store.at("logits", self.key.dataset) if PROMPTS in self.sets else self.path
-
     # Where it is
 
     @property
@@ -314,9 +307,12 @@ class Cell:
 
 def with_prompt_sets(cells: Iterable[Cell]) -> Iterator[tuple[Cell, list[str]]]:
     """Cells with their prompt sets, which are looked up once for those that share them."""
-    known: dict[tuple[str, Path], list[str]] = {}
+    known: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        source = cell.key.backbone, cell.prompts_from
-        if source not in known:
-            known[source] = cell.prompt_sets()
-        yield cell, known[source]
+        if cell.imported_as:
+            yield cell, cell.prompt_sets()
+            continue
+        about = cell.key.dataset, cell.key.backbone
+        if about not in known:
+            known[about] = cell.prompt_sets()
+        yield cell, known[about]

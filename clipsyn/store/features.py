@@ -24,19 +24,7 @@ from clipsyn.store import files
 from clipsyn.store.captions import CaptionTable
 from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
-from clipsyn.store.files import (
-    CELLS,
-    FORMAT_VERSION,
-    KINDS,
-    Place,
-    below,
-    folder_name,
-    is_store,
-    is_vacant,
-    name_of_folder,
-    place_of,
-    written_at,
-)
+from clipsyn.store.files import Place
 from clipsyn.store.groups import ON_DISK, Group, Tree, replaced_meanwhile
 from clipsyn.store.samples import SampleTable, add_looks, correct
 from clipsyn.text import advised
@@ -72,7 +60,7 @@ class FeatureStore:
         URLs are of published stores: file, http, https, s3, gs and az. Of these only what is read
         travels, and is kept in a cache on this machine. Raises StoreError if no store is there.
         """
-        path, tree = place_of(path), ON_DISK
+        path, tree = files.place_of(path), ON_DISK
         if isinstance(path, Location):
             from clipsyn.remote.published import Published  # above: it reads as this does
 
@@ -80,22 +68,22 @@ class FeatureStore:
         try:
             return cls(path, int(tree.marker(path)["chunk_rows"]), tree)
         except (FileNotFoundError, NotADirectoryError):
-            if is_store(path):  # made by another process between the two looks
+            if files.is_store(path):  # made by another process between the two looks
                 return cls.open(path)
             what = f"is no feature store: make one with `{advised('extract', path, '…')}`"
-            if not is_vacant(path):
+            if not files.is_vacant(path):
                 what = "holds something else than a feature store: give another path"
             raise StoreError(f"{path} {what}") from None
 
     @classmethod
     def create(cls, path: Path | str, chunk_rows: int = CHUNK_ROWS) -> FeatureStore:
         """Open the store at `path`, making it first if nothing is there."""
-        path = place_of(path)
+        path = files.place_of(path)
         if isinstance(path, Location):
-            raise written_at(path)
-        if not is_store(path) and is_vacant(path):
+            raise files.written_at(path)
+        if not files.is_store(path) and files.is_vacant(path):
             about = {"store_id": secrets.token_hex(16), "chunk_rows": chunk_rows}
-            content = json.dumps({"format": FORMAT_VERSION, **about}, indent=2).encode()
+            content = json.dumps({"format": files.FORMAT_VERSION, **about}, indent=2).encode()
             path.mkdir(parents=True, exist_ok=True)
             files.write_file(path / MARKER, content, scratch=scratch(path))
             make_groups(path, path)
@@ -107,13 +95,13 @@ class FeatureStore:
     def check_writable(self) -> None:
         """Raise StoreError for a store at a URL."""
         if isinstance(self.path, Location):
-            raise written_at(self.path)
+            raise files.written_at(self.path)
 
     # Where things are
 
     def at(self, kind: str, *names: str) -> Path:
         """The folder of a group, or of all groups below the names that are given."""
-        return self.path.joinpath(kind, *map(folder_name, names))
+        return self.path.joinpath(kind, *map(files.folder_name, names))
 
     def samples_path(self, dataset: str, split: str) -> Path:
         return self.at("samples", dataset, split)
@@ -129,14 +117,14 @@ class FeatureStore:
     def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
         """Names and path of every folder of a group, or of what is left of one, sorted."""
         paths = [self.path / kind]
-        for _ in KINDS[kind]:
+        for _ in files.KINDS[kind]:
             paths = [path / name for path in paths for name in self.tree.folders(path)]
         for path in paths:
-            yield tuple(map(name_of_folder, below(self.path, path)[1:])), path
+            yield tuple(map(files.name_of_folder, files.below(self.path, path)[1:])), path
 
     def places(self) -> list[Place]:
         """Kind and names of every group, or of what is left of one, by kind."""
-        return [(kind, *names) for kind in KINDS for names, _ in self.groups(kind)]
+        return [(kind, *names) for kind in files.KINDS for names, _ in self.groups(kind)]
 
     def group(self, path: Path) -> Group:
         """The group in a folder of the store; raises DamagedStore if another one belongs there.
@@ -175,7 +163,7 @@ class FeatureStore:
 
         filters: dataset, split, perturbation or backbone -> names; None is no filter.
         """
-        there = {names[:4] for kind in CELLS for names, _ in self.groups(kind)}
+        there = {names[:4] for kind in files.CELLS for names, _ in self.groups(kind)}
         keys = (FeatureKey(*names) for names in sorted(there))
         wanted = {field: names for field, names in filters.items() if names is not None}
         return [
@@ -184,7 +172,7 @@ class FeatureStore:
 
     def names_in(self, folder: Path) -> list[str]:
         """The names of the folders in a folder of the store, sorted; [] if it does not exist."""
-        return sorted(map(name_of_folder, self.tree.folders(folder)))
+        return sorted(map(files.name_of_folder, self.tree.folders(folder)))
 
     def extract_line(self, key: FeatureKey, *options: str) -> str:
         """The command that makes a cell: an import, if the backbone has imported cells alone."""

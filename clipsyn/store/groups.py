@@ -20,17 +20,6 @@ from clipsyn.errors import DamagedStore, StaleCell, UnsupportedFormat
 from clipsyn.names import MARKER, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.arrays import Layout
-from clipsyn.store.files import (
-    ANSWERS,
-    HELD,
-    IMPORTED,
-    LOOK,
-    MOST_CHUNK_ROWS,
-    arrays_of,
-    below,
-    check_format,
-    folder_name,
-)
 
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 FileStamp = tuple[int, int]
@@ -58,11 +47,11 @@ class Tree:
         try:
             marker: dict[str, Any] = json.loads(files.read_file(store / MARKER))
             version, rows = str(marker["format"]), marker["chunk_rows"]
-            if type(rows) is not int or not 1 <= rows <= MOST_CHUNK_ROWS:
+            if type(rows) is not int or not 1 <= rows <= files.MOST_CHUNK_ROWS:
                 raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnsupportedFormat(f"{store / MARKER} cannot be read: {error}") from error
-        check_format(str(store), version)
+        files.check_format(str(store), version)
         return marker
 
     def exists(self, path: Path) -> bool:
@@ -145,8 +134,8 @@ class Group:
         if wrong:
             raise DamagedStore(f"{self.path / files.METADATA} is damaged: {wrong}")
         kind, *names = self["place"]
-        belongs = (kind, *map(folder_name, names))
-        if belongs != below(self.store, self.path):
+        belongs = (kind, *map(files.folder_name, names))
+        if belongs != files.below(self.store, self.path):
             raise DamagedStore(
                 f"{self.name} in {self.store} is what belongs in {Path(*belongs)}: move it back "
                 f"there, or remove it with `clipsyn rm` and make it again"
@@ -162,12 +151,12 @@ class Group:
     @property
     def kind(self) -> str:
         """Of the folder that it lies in."""
-        return below(self.store, self.path)[0]
+        return files.below(self.store, self.path)[0]
 
     @property
     def imported(self) -> bool:
         """Whether it was made elsewhere."""
-        return bool(self["identity"].get("source") == IMPORTED)
+        return bool(self["identity"].get("source") == files.IMPORTED)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -189,7 +178,7 @@ class Group:
         """The length of each dimension."""
         return {
             dim: length
-            for spec in arrays_of(self.kind, self["identity"])
+            for spec in files.arrays_of(self.kind, self["identity"])
             if spec.name in self.arrays
             for dim, length in zip(spec.dims, self.arrays[spec.name].shape, strict=True)
         }
@@ -204,13 +193,14 @@ class Group:
             return {"images": self.sizes["sample"], "classes": len(self["class_names"])}
         if self.kind == "captions":
             return {"captions": self.sizes["caption"]}
-        if self.kind in ("classes", "texts") or (self.kind in ANSWERS and not self.imported):
+        answers = self.kind in files.ANSWERS and not self.imported
+        if self.kind in ("classes", "texts") or answers:
             return {"imported": "embeddings"} if self.imported else {}
         invalid = dict(self.attributes.get("invalid") or {})
         images = self.sizes["sample"] - invalid.pop(ELSEWHERE, 0)
         bad = sum(invalid.values()) + len(self.attributes.get("errors") or {})
         width = {"embed": self.sizes["embed"]} if self.kind == "features" else {}
-        held = {"imported": HELD[self.kind]} if self.imported else {}
+        held = {"imported": files.HELD[self.kind]} if self.imported else {}
         return {"images": images, "bad": bad, **width, **held}
 
     @property
@@ -255,8 +245,8 @@ class Group:
         """In words, which arrays are not of the type and the dimensions that its kind has."""
         if self["kind"] != self.kind:
             return f"its kind is {self['kind']}, in a folder of {self.kind}"
-        specs = {spec.name: spec for spec in arrays_of(self.kind, self["identity"])}
-        if {LOOK, *self.arrays} != {LOOK, *specs}:
+        specs = {spec.name: spec for spec in files.arrays_of(self.kind, self["identity"])}
+        if {files.LOOK, *self.arrays} != {files.LOOK, *specs}:
             return f"it lists other arrays than {', '.join(specs)}"
         for name, there in self.arrays.items():
             spec = specs[name]

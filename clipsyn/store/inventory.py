@@ -22,7 +22,7 @@ from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_sho
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store import files
 from clipsyn.store.arrays import content_digest
-from clipsyn.store.cell import with_prompt_sets
+from clipsyn.store.cell import Cell, with_prompt_sets
 from clipsyn.store.drafts import discard, is_draft
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, CELLS, HELD, LOOK, ORDER, Place
@@ -141,8 +141,7 @@ class Leftover:
 
 def left_over(store: Path) -> list[Leftover]:
     """All that lies under `.wip`, drafts first; what vanishes while we look is left out."""
-    lying = [Path(entry) for entry in files.entries(store / files.WIP)]
-    found = []
+    lying, found = map(Path, files.entries(store / files.WIP)), list[Leftover]()
     for path in sorted(lying, key=lambda path: (not is_draft(path), path)):
         with suppress(FileNotFoundError):
             found.append(_look_at(store, path))
@@ -175,11 +174,10 @@ def collect(store: Path, found: Collection[Leftover]) -> int:
     count = 0
     for left in found:
         with suppress(FileNotFoundError):  # finished or removed by another command
-            if _written(left.path) > left.written:
-                continue
-            # a draft goes as a whole, lest a marker outlive its block
-            discard(store, left.path) if left.path.is_dir() else left.path.unlink()
-            count += 1
+            if _written(left.path) <= left.written:
+                # a draft goes as a whole, lest a marker outlive its block
+                discard(store, left.path) if left.path.is_dir() else left.path.unlink()
+                count += 1
     return count
 
 
@@ -231,7 +229,7 @@ def _check_current(store: FeatureStore, place: Place) -> None:
         store.text_embeddings(*place[1:])
     if place[0] not in CELLS:
         return
-    cell, embedded = store.cell(_key(place)), place[0] == "features"
+    cell, embedded = _cell(store, place), place[0] == "features"
     if embedded or cell.sets:
         cell.holding("valid", None if embedded else place[5])
     for prompts in cell.prompt_sets() if embedded else ():
@@ -284,7 +282,7 @@ def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool)
     _check_current(store, place)
     kind, *names = place
     if kind in ANSWERS:
-        store.cell(_key(place)).predictions(names[4])
+        _cell(store, place).predictions(names[4])
     elif kind == "samples" and store.samples(*names).digest != stored["identity"]["samples"]:
         yield "ids and content hashes do not match the digest"
     elif kind == "captions" and store.captions(*names).digest != stored["identity"]["captions"]:
@@ -307,7 +305,7 @@ def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool)
 def _wrong_answers(store: FeatureStore, place: Place, stored: Group, rows: range) -> Iterator[str]:
     """Predictions that are not the largest logits, and what does not follow from the embeddings.
 
-    Another processor may add the terms of a product in another order: see `_rounding`.
+    Another processor may add the terms of a product in another order: see `_again`.
     """
     logits = stored.read("logit", rows) if "logit" in stored.arrays else None
     predicted = stored.read("prediction", rows)
@@ -328,25 +326,20 @@ def _wrong_answers(store: FeatureStore, place: Place, stored: Group, rows: range
 
 
 def _again(store: FeatureStore, place: Place, rows: range) -> tuple[NDArray[np.float32], float]:
-    """Logits computed again, and the most by which another processor's may differ."""
-    key, prompts = _key(place), place[5]
-    store.cell(key).stored(place[0], prompts)  # raises StaleCell where they are of others
-    classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
-    again = zero_shot_logits(store.cell(key).embeddings(rows), classes, scale, rows=len(rows))
-    return again, _rounding(classes.shape[1], scale)
+    """Logits computed again, and the most by which another processor's may differ.
 
-
-def _rounding(width: int, scale: float) -> float:
-    """The most that two orders of summation may differ by: each errs by width x 2^-24 at most.
-
-    Of a product of vectors of unit norm in float32; Higham, Accuracy and Stability of Numerical
-    Algorithms, 2nd edition, section 3.1.
+    Two orders of summation err by width x 2^-24 each, at most, of a product of vectors of unit norm
+    in float32 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1).
     """
-    return 2 * width * 2.0**-24 * scale
+    cell, prompts = _cell(store, place), place[5]
+    cell.stored(place[0], prompts)  # raises StaleCell where they are of others
+    classes, scale = store.class_embeddings(cell.key.dataset, prompts, cell.key.backbone)
+    again = zero_shot_logits(cell.embeddings(rows), classes, scale, rows=len(rows))
+    return again, 2 * classes.shape[1] * 2.0**-24 * scale
 
 
-def _key(place: Place) -> FeatureKey:
-    return FeatureKey(*place[1:5])
+def _cell(store: FeatureStore, place: Place) -> Cell:
+    return store.cell(FeatureKey(*place[1:5]))
 
 
 def _name(store: FeatureStore, place: Place) -> str:

@@ -11,7 +11,7 @@ place: the first of several processes wins. One that was interrupted is left to 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -105,7 +105,7 @@ def _conflicts(groups: Groups, first: Groups) -> Iterator[Conflict]:
                     f"{table.store}",
                     ("class_names",),
                 )
-    made = [((place, group.imported) for place, group in some.items()) for some in (first, groups)]
+    made = [{place: group.imported for place, group in some.items()} for some in (first, groups)]
     if both := made_in_two_ways(*made):
         yield both, ("kind",)
 
@@ -114,22 +114,17 @@ def _sources(place: Place, group: Group) -> list[Place]:
     """What logits or predictions were made from, and so come along with."""
     if place[0] not in ANSWERS or group.imported:
         return []
-    _, dataset, split, perturbation, backbone, prompts = place
-    features = ("features", dataset, split, perturbation, backbone)
-    return [features, ("classes", dataset, prompts, backbone)]
+    _, *names, prompts = place
+    return [("features", *names), ("classes", names[0], prompts, names[-1])]
 
 
-def made_in_two_ways(
-    there: Iterable[tuple[Place, bool]], more: Iterable[tuple[Place, bool]]
-) -> str | None:
+def made_in_two_ways(there: Mapping[Place, bool], more: Mapping[Place, bool]) -> str | None:
     """In words, a cell that would be both extracted and imported, or imported twice; None if none.
 
     there, more: the groups of a store and those that join them, each with whether it was imported.
     """
-    made: dict[Place, str] = {}
-    for place, imported in there:
-        made |= _made(place, imported)
-    for place, imported in more:
+    made = {cell: how for place in there for cell, how in _made(place, there[place])}
+    for place, imported in more.items():
         for cell, how in _made(place, imported):
             if (was := made.setdefault(cell, how)) != how:
                 return f"{' · '.join(cell)} was {was} there and {how} here"
@@ -161,7 +156,7 @@ def copy_group(group: Group, store: Path) -> None:
         with files.locked(group.path, shared=True):  # labels may be being corrected
             for name in group.arrays:
                 (copy / name).mkdir()
-            group.tree.copy(group.path, copy, list(_files_of(group)))
+            group.tree.copy(group.path, copy, _files_of(group))
         damage = [arrays.damage(copy / name, listed) for name, listed in group.arrays.items()]
         if arrays.read_attributes(copy) != group.attributes or any(damage):
             raise _altered(group)
@@ -187,12 +182,10 @@ def copy_group(group: Group, store: Path) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def _files_of(group: Group) -> Iterator[str]:
+def _files_of(group: Group) -> list[str]:
     """The files that readers need, by their path in the group."""
-    yield files.METADATA
-    for name, listed in group.arrays.items():
-        for file in (files.METADATA, *listed.files()):
-            yield f"{name}/{file}"
+    listed = {name: (files.METADATA, *it.files()) for name, it in group.arrays.items()}
+    return [files.METADATA, *(f"{name}/{file}" for name in listed for file in listed[name])]
 
 
 def _altered(group: Group) -> DamagedStore:

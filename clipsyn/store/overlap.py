@@ -82,19 +82,12 @@ def learnable(
         )
     for table in () if allow_overlap else tables:
         _check(support, table)
-    again = _again(np.where(left >= 0, support.marks, 0).astype(np.uint64))
+    rows = np.flatnonzero((left >= 0) & (support.marks != 0))
+    again = np.delete(rows, np.unique(support.marks[rows], return_index=True)[1])
     left[again] = NO_LABEL
-    notes = [*_notes(support, tables, int(np.count_nonzero(shared)))]
-    if len(again):
-        notes.append(f"{support.name}: copies are fitted on once ({len(again):,} left out)")
-    notes += filter(None, (_near_note(support, left, table) for table in tables))
-    return Learnable(left, tuple(notes))
-
-
-def _again(marks: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Rows of the images that stand before, too, but for those that nobody has read."""
-    rows = np.flatnonzero(marks)
-    return np.delete(rows, np.unique(marks[rows], return_index=True)[1])
+    notes = _notes(support, tables, int(np.count_nonzero(shared)), len(again))
+    near_notes = (_near_note(support, left, table) for table in tables)
+    return Learnable(left, (*notes, *filter(None, near_notes)))
 
 
 def held(marks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -112,7 +105,9 @@ def _check(support: SampleTable, table: SampleTable) -> None:
         )
 
 
-def _notes(support: SampleTable, tables: Sequence[SampleTable], shared: int) -> Iterable[str]:
+def _notes(
+    support: SampleTable, tables: Sequence[SampleTable], shared: int, again: int
+) -> Iterable[str]:
     names = _names(tables)
     if shared:
         yield f"{support.name}: {shared:,} images are not fitted on, because {names} has them too"
@@ -121,6 +116,8 @@ def _notes(support: SampleTable, tables: Sequence[SampleTable], shared: int) -> 
             f"whether images of {support.name} are in {names} too is not known: some were imported "
             "without their content"
         )
+    if again:
+        yield f"{support.name}: copies are fitted on once ({again:,} left out)"
 
 
 def _near_note(support: SampleTable, left: NDArray[np.int32], table: SampleTable) -> str | None:
@@ -187,14 +184,13 @@ def image_notes(tables: Sequence[SampleTable], *, shared: bool = True) -> list[s
     copied = copies_note((table.name, len(table), table.images.count) for table in tables)
     sizes = {table.name: len(table) for table in tables}
     counts = shared_images(tables) if shared else {}
-    several = [f"{name} ({n:,} of {sizes[name]:,})" for name, n in counts.items()]
-    notes = [copied] if copied else []
-    if several:
-        notes.append(
-            f"images stand in several of these sets, {', '.join(several)}: means and "
-            "correlations over datasets count them more than once"
-        )
-    return [printable(f"note: {note}") for note in notes]
+    several = ", ".join(f"{name} ({n:,} of {sizes[name]:,})" for name, n in counts.items())
+    twice = (
+        f"images stand in several of these sets, {several}: means and correlations over datasets "
+        "count them more than once"
+    )
+    notes = (copied, twice if several else "")
+    return [printable(f"note: {note}") for note in notes if note]
 
 
 # Near copies

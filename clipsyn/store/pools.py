@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import MissingCell, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.methods import pool as memory
 from clipsyn.methods.numerics.blocks import read_ahead
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
@@ -110,24 +111,16 @@ class PoolReader:
     def _classes(self, key: FeatureKey) -> Group:
         return self.store.classes(key.dataset, self.prompts, key.backbone)
 
-    def _check_same(self) -> None:
-        """Raise StaleCell if a group that `origin` names was replaced."""
-        if not self._stored().items() <= self.origin.items():
-            raise replaced_meanwhile(self.store.path, self.samples.name)
-
     def origin_of(self, backbone: str) -> dict[str, Any]:
         """What decides the numbers of one backbone in this pool.
 
         Of the other backbones these are the samples that they could not read, which count for none.
         """
-        views = (key.backbone for view in self.views for key in view)
+        names = [key.backbone for view in self.views for key in view]
+        views = zip(names, self.origin["views"], strict=True)
         return {
             "features": self.origin["features"][backbone],
-            "views": [
-                one
-                for name, one in zip(views, self.origin["views"], strict=True)
-                if name == backbone
-            ],
+            "views": [one for name, one in views if name == backbone],
             "classes": self.origin["classes"].get(backbone),
             "labels": self.origin["labels"],
             "unreadable": self._unreadable,
@@ -136,10 +129,8 @@ class PoolReader:
     @cached_property
     def _unreadable(self) -> list[int]:
         """Rows that some backbone has no embedding or prediction for."""
-        readable = np.logical_and.reduce(
-            [self.store.cell(key).valid(self.prompts) for key in self.keys]
-        )
-        rows: list[int] = np.flatnonzero(~readable).tolist()
+        each = [self.store.cell(key).valid(self.prompts) for key in self.keys]
+        rows: list[int] = np.flatnonzero(~np.logical_and.reduce(each)).tolist()
         return rows
 
     @cached_property
@@ -152,12 +143,11 @@ class PoolReader:
         known, of imported logits nothing.
         """
         encoders = {key.backbone: self.store.cell(key).encoder() for key in self._embedded}
+        texts = [self._classes(key)["identity"]["prompts"] for key in self._with_text[:1]]
         return {
             "backbones": {name: identity for name, (identity, _) in encoders.items()},
             "sources": {name: source for name, (_, source) in encoders.items()},
-            "prompts": self._classes(self._with_text[0])["identity"]["prompts"]
-            if self._with_text
-            else {},
+            "prompts": texts[0] if texts else {},
             "views": [view[0].perturbation for view in self.views],
             "licence": self.samples.licence,
         }
@@ -196,25 +186,20 @@ class PoolReader:
         keys = [self._embedded, *self.views] if embeddings else []
         images, *views = [self._room(one, len(chosen), room) for one in keys] or [{}]
 
-        def read_logits(column: int, key: FeatureKey, part: _Part) -> None:
+        def fill(out: NDArray[Any], values: Callable[[range], NDArray[Any]], part: _Part) -> None:
             span, at, place = part
-            logits[place, column] = self._logits(key, span)[at]
+            out[place] = values(span)[at]
 
-        def read_embeddings(out: NDArray[Any], key: FeatureKey, part: _Part) -> None:
-            span, at, place = part
-            out[place] = self.store.cell(key).embeddings(span)[at]
-
-        jobs = [partial(read_logits, *one, part) for one in enumerate(self.keys) for part in parts]
+        filled: list[tuple[NDArray[Any], Callable[[range], NDArray[Any]]]] = [
+            (logits[:, column], partial(self._logits, key)) for column, key in enumerate(self.keys)
+        ]
         for some, arrays in zip(keys, [images, *views], strict=False):
-            jobs += [
-                partial(read_embeddings, arrays[key.backbone], key, part)
-                for key in some
-                for part in parts
-            ]
+            filled += [(arrays[key.backbone], self.store.cell(key).embeddings) for key in some]
         with ThreadPoolExecutor(self.store.tree.lanes) as threads:
-            for done in [threads.submit(job) for job in jobs]:
+            for done in [threads.submit(fill, *one, part) for one in filled for part in parts]:
                 done.result()
-        self._check_same()
+        if not self._stored().items() <= self.origin.items():
+            raise replaced_meanwhile(self.store.path, self.samples.name)
         _LOG.debug(
             f"read {len(chosen):,} samples of {self.samples.name} · {self.perturbation} · "
             f"{self.prompts}, {len(self.keys)} backbones, in {time.monotonic() - started:.2f} s"
@@ -295,9 +280,8 @@ class PoolReader:
         """The prompt set that all backbones with text have, if there is just one."""
         if not cells:
             return PROMPTS
-        common = set.intersection(
-            *(set(prompt_sets(cell, None, cell.prompt_sets())) for cell in cells)
-        )
+        each = [set(prompt_sets(cell, None, cell.prompt_sets())) for cell in cells]
+        common = set.intersection(*each)
         if len(common) != 1:
             sets = ", ".join(sorted(common)) or "none in common"
             raise UsageError(
@@ -311,22 +295,14 @@ class PoolReader:
         if not patterns:
             return []
         first = self.keys[0]
-        keys = select(
-            self.store,
-            dataset=first.dataset,
-            split=first.split,
-            perturbation=patterns,
-            backbone=self.backbones,
-        )
+        where = {"dataset": first.dataset, "split": first.split, "backbone": self.backbones}
         by_view: dict[str, list[FeatureKey]] = {}
-        for key in keys:
+        for key in select(self.store, perturbation=patterns, **where):
             by_view.setdefault(key.perturbation, []).append(key)
-        for cells in by_view.values():
-            for name in set(self.backbones) - {key.backbone for key in cells}:
-                missing = FeatureKey(first.dataset, first.split, cells[0].perturbation, name)
-                raise MissingCell(
-                    f"{self.store.path} has no {missing}: run `{self.store.extract_line(missing)}`"
-                )
+        for label, cells in by_view.items():
+            for key in self.keys:
+                if (wanted := replace(key, perturbation=label)) not in cells:
+                    self.store.cell(wanted).group()  # says what is missing
         return list(by_view.values())
 
     @property

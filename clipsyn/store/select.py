@@ -99,15 +99,21 @@ def _meant(
         for dimension, name in _named(place):
             if dimension in known:
                 known[dimension].add(name)
-    meant: dict[str, list[list[str]]] = {}
-    for dimension, names in filters.items():
-        there = known[dimension]
-        for term in () if names is None else terms_of(dimension, names):
-            found = [term] if term in there else matching(term, there)
-            if not found:
-                raise unknown_name(dimension, term, there, hint)
-            meant.setdefault(dimension, []).append(found)
-    return meant
+    return {
+        dimension: [
+            _meaning(dimension, term, known[dimension], hint) for term in terms_of(dimension, names)
+        ]
+        for dimension, names in filters.items()
+        if names is not None
+    }
+
+
+def _meaning(kind: str, term: str, known: Collection[str], hint: str) -> list[str]:
+    """The known names that a name or pattern means; raises UnknownName, with near matches."""
+    found = [term] if term in known else matching(term, known)
+    if not found:
+        raise unknown_name(kind, term, known, hint)
+    return found
 
 
 def _names(meant: Mapping[str, list[list[str]]]) -> dict[str, set[str]]:
@@ -117,12 +123,10 @@ def _names(meant: Mapping[str, list[list[str]]]) -> dict[str, set[str]]:
 def chosen_names(
     kind: str, terms: Collection[str] | None, known: Collection[str], where: str
 ) -> list[str]:
-    """The known names that a term means, all without any; UnknownName for a term of none."""
-    kept: set[str] = {*known} if terms is None else set()
-    for term in () if terms is None else terms_of(kind, terms):
-        if not (there := matching(term, known)):
-            raise unknown_name(kind, term, known, where)
-        kept |= {*there}
+    """The known names that terms mean, all without any; UnknownName for a term of none."""
+    if terms is None:
+        return [*known]
+    kept = {it for term in terms_of(kind, terms) for it in _meaning(kind, term, known, where)}
     return [name for name in known if name in kept]
 
 

@@ -197,7 +197,6 @@ def evil_store(tiny_store: FeatureStore) -> FeatureStore:
         "zeroshot --summary",
         "oracle",
         "diversity",
-        "oracle --details",
         "robustness",
         "ls -o -",
         "zeroshot -o -",

@@ -26,7 +26,6 @@ BACKBONES = (
     "xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k",
     "MobileCLIP-S2-OpenCLIP/datacompdr",
 )
-DETAILED = [name for name in ANALYSES if "details" in ANALYSES.load(name).declared]
 CLASSES = ("a class that has quite a long name of its own, with a comma", "dog", "日本語の長い名前")
 
 
@@ -69,9 +68,8 @@ def shown(clipsyn: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Ca
         ["ls"],
         ["ls", "--status"],
         *([name, "-p", "clean,*-5"] for name in ANALYSES),
-        *([name, "-d", LONG, "-p", "clean,*-5", "--details"] for name in DETAILED),
-        *([name, "-d", LONG, "-p", "clean"] for name in ANALYSES if name not in DETAILED),
-        ["oracle", "--details", "--weights"],
+        *([name, "-d", LONG, "-p", "clean"] for name in ANALYSES if name != "robustness"),
+        ["oracle", "-d", LONG, "-p", "clean", "--weights"],
         ["evaluate", "-p", "clean,*-5", "--shots", "1,full", "--seeds", "1",
          "--ensembles", "vote-1,log-avg,super-learner,c-log-avg"],
     ],

@@ -79,13 +79,16 @@ def test_reading_ours_by_name_write_below_runs_alone(name: str) -> None:
         ),
         (
             [EXTRACT | {"split": ["train"]}],
-            "stage 1 (extract): unknown field 'split': did you mean",
+            "stage 1 (extract): unknown setting 'split': did you mean",
         ),
         (
             [EXTRACT | {"datasets": [["x"]]}],
             "stage 1 (extract): datasets is texts, not",
         ),
-        *((wrong, "stages is no list") for wrong in ([], "extract", EXTRACT, None)),
+        *(
+            (wrong, "stages is a list of at least one stage")
+            for wrong in ([], "extract", EXTRACT, None)
+        ),
     ],
 )
 def test_reading_a_wrong_stage_is_named(write: Any, stages: Any, said: str) -> None:
@@ -96,7 +99,7 @@ def test_reading_a_wrong_field_of_the_recipe(write: Any) -> None:
     assert complaint(write({"store": "s"})) == "stages is missing"
     assert complaint(write({"stages": [ZEROSHOT]})) == "store is missing"
     said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
-    assert said == "unknown field 'descripton': did you mean description?"
+    assert said == "unknown setting 'descripton': did you mean description?"
 
 
 def test_reading_not_yaml(write: Any) -> None:
@@ -119,7 +122,7 @@ def recipe(tmp_path, write_images, fakes, monkeypatch):
         "backbones": ["fake/one,fake/two"],
     }
     zeroshot = {"stage": "zeroshot", "output": str(tmp_path / "tables" / "zero.shot")}
-    return Recipe.of({"store": tmp_path / "store", "stages": [extract, zeroshot]})
+    return Recipe(store=tmp_path / "store", stages=[extract, zeroshot])
 
 
 def changed(recipe: Recipe, number: int, **fields: Any) -> Recipe:
@@ -216,7 +219,7 @@ def imports(tmp_path: Path) -> Recipe:
     ]
     mark = "<!-- clipsyn: people: accuracy -->\n<!-- clipsyn end -->\n"
     (tmp_path / "page.md").write_text(mark)
-    return Recipe.of({"store": tmp_path / "store", "stages": stages})
+    return Recipe(store=tmp_path / "store", stages=stages)
 
 
 def test_import_fills_the_store_and_is_skipped_then(imports: Recipe, tmp_path: Path) -> None:
@@ -247,7 +250,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def plan(*stages: dict[str, Any], made: Made | None = None) -> list[Any]:
-    recipe = Recipe.of({"store": "store", "stages": list(stages)})
+    recipe = Recipe(store="store", stages=list(stages))
     return list(plan_recipe(recipe, made))
 
 

@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
 
 
 def run(store: Path, *stages: dict[str, Any]) -> list[Outcome]:
-    recipe = Recipe.of({"store": store, "stages": list(stages)})
+    recipe = Recipe(store=store, stages=list(stages))
     return run_recipe(recipe, lambda _number, _name: None)
 
 

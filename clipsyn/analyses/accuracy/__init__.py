@@ -11,9 +11,7 @@ class ZeroshotSettings(Selection):
     """What `clipsyn zeroshot` is asked for."""
 
     pooled: bool = pooled()
-    summary: bool = setting(
-        False, FLAG, "One table for everything: a line a dataset.", display=True
-    )
+    summary: bool = setting(False, FLAG, "One table for everything: a line a dataset.")
 
 
 zeroshot = Analysis(

@@ -56,7 +56,6 @@ class CascadeSettings(Selection):
     shots: Shots = selection.shots()
     seed: int = selection.seed()
     allow_overlap: bool = selection.allow_overlap()
-    details: bool = selection.details()
 
 
 cascade = Analysis(

@@ -67,25 +67,21 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
 
     "costs" of the backbones; "curve", accuracy against mean cost at each threshold; "front". With
     several groups of dataset, split, perturbation and prompt set these are means over them,
-    "chosen" has a line for each, and with `details` there are also the tables of each group, its
-    name behind a comma ("curve, birds/test, clean, own").
+    "chosen" has a line for each.
     """
-    groups = {name: _Group.of(part) for name, part in named_parts(frame).items()}
+    groups = [_Group.of(part) for part in named_parts(frame).values()]
     if not groups:
         return {}
-    names = shortened(list(dict.fromkeys(it for group in groups.values() for it in group.order)))
-    within = f"within-{settings.within_points:g}"
+    names = shortened(list(dict.fromkeys(it for group in groups for it in group.order)))
     shown = {"costs": _costs(frame, names)}
     if len(groups) > 1:
         keys = ["dataset", *(key for key in WHERE[1:] if frame[key].n_unique() > 1)]
-        shown["chosen"] = _chosen([*groups.values()], keys, names)
+        shown["chosen"] = _chosen(groups, keys, names)
         about = title(mean_over(frame, WHERE), names.phrase)
-        shown |= _tables([*groups.values()], names, within, about)
-    for name, group in groups.items() if settings.details or len(groups) == 1 else ():
-        best = f"best on support {names.short[group.best]}"
-        about = title(*where(group.row, [*WHERE, "n"]), names.phrase, best)
-        for kind, table in _tables([group], names, within, about).items():
-            shown[kind if len(groups) == 1 else f"{kind}, {name}"] = table
+    else:
+        best = f"best on support {names.short[groups[0].best]}"
+        about = title(*where(groups[0].row, [*WHERE, "n"]), names.phrase, best)
+    shown |= _tables(groups, names, f"within-{settings.within_points:g}", about)
     return {name: (table,) for name, table in shown.items()}
 
 

@@ -6,24 +6,14 @@ from pathlib import Path
 
 from clipsyn.analyses import Analysis
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.selection import Selection, details, pooled
-from clipsyn.names import MOST
-from clipsyn.settings import FLAG, OUTPUT, WHOLE, setting
+from clipsyn.evaluation.selection import Selection, pooled
+from clipsyn.settings import FLAG, OUTPUT, setting
 
 
 class OracleSettings(Selection):
     """What `clipsyn oracle` is asked for."""
 
     pooled: bool = pooled()
-    details: bool = details()
-    top: int = setting(
-        10,
-        WHOLE,
-        "Regions, and numbers of backbones, in a table.",
-        least=1,
-        most=MOST,
-        display=True,
-    )
     weights: bool = setting(
         False, FLAG, "What weighted sums of logits could reach; reads the logits."
     )
@@ -53,7 +43,7 @@ which images only one gets right, or none; which backbones are right together.""
     examples=(
         "clipsyn oracle store",
         "clipsyn oracle store -d emoji-food -p clean --samples food.csv",
-        "clipsyn oracle store -b '*/openai' --details --weights -o oracle.csv",
+        "clipsyn oracle store -b '*/openai' --weights -o oracle.csv",
     ),
     settings=OracleSettings,
     home="clipsyn.analyses.oracle",

@@ -31,6 +31,7 @@ from clipsyn.show.titles import MARKED, ShortNames, common, shortened, title, wh
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_TOP = 10  # regions, and numbers of backbones, in a table
 _NOTES = {
     "oracle": """\
 oracle: share of images that at least one backbone gets right, in %. indep.: what it would be
@@ -100,18 +101,15 @@ def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.oracle.measure` returns, by name.
 
     "oracle" and "choices" have a line for each dataset, split, perturbation and prompt set. One of
-    these also gets "backbones", "subsets" and "regions", with the `top` sizes and largest regions.
-    Several get "shapley" and "unique_correct", a line each; with `details` also the tables of each,
-    its name behind a comma ("regions, birds/test, clean, own").
+    these also gets "backbones", "subsets" and "regions", several "shapley" and "unique_correct", a
+    line each.
     """
-    parts = named_parts(frame)
+    parts = [*named_parts(frame).values()]
     if not parts:
         return {}
-    shown = _overview(frame, [*parts.values()])
-    for name, part in parts.items() if settings.details or len(parts) == 1 else ():
-        end = f", {name}" if len(parts) > 1 else ""
-        of_part = _details(part, settings.top)
-        shown |= {f"{kind}{end}": table for kind, table in of_part.items()}
+    shown = _overview(frame, parts)
+    if len(parts) == 1:
+        shown |= _details(parts[0])
     return {name: (table,) for name, table in shown.items()}
 
 
@@ -165,20 +163,20 @@ def _numbers(part: pl.DataFrame) -> dict[Any, Row]:
     return found | {"best acc1": best_single(part)}
 
 
-def _details(part: pl.DataFrame, top: int) -> dict[str, Table]:
+def _details(part: pl.DataFrame) -> dict[str, Table]:
     alone = numbers_by(singles(part), "backbone")
     names = shortened([*alone])
     head = title(*where(part.row(0, named=True), (*WHERE, "n")), names.phrase)
     of_each: list[Line] = [({"backbone": names.cell(it)}, of) for it, of in alone.items()]
     shown = {
         "backbones": measures_table(of_each, _BACKBONES, notes=_NOTES["backbones"]),
-        "subsets": _best_subsets(part, names, top),
-        "regions": _regions(part, names, top),
+        "subsets": _best_subsets(part, names),
+        "regions": _regions(part, names),
     }
     return {name: replace(table, title=head) for name, table in shown.items()}
 
 
-def _best_subsets(part: pl.DataFrame, names: ShortNames, top: int) -> Table:
+def _best_subsets(part: pl.DataFrame, names: ShortNames) -> Table:
     """A line for each number of backbones, a column for each backbone."""
     best = best_single(part)
     several = part.filter(
@@ -188,25 +186,25 @@ def _best_subsets(part: pl.DataFrame, names: ShortNames, top: int) -> Table:
     subsets |= numbers_by(several, "backbones")
     accuracies = {len(subset): of["acc1"]["value"] for subset, of in subsets.items()}
     lines: list[Line] = []
-    for subset, oracle in [*subsets.items()][:top]:
+    for subset, oracle in [*subsets.items()][:_TOP]:
         size = len(subset)
         fewer = accuracies.get(size - 1)
         step = {"value": None if fewer is None else accuracies[size] - fewer}
         lines.append(({"size": size} | names.marked(subset), oracle | {"step": step}))
-    left = len(subsets) - top
-    below = [f"{left:,} more numbers of backbones: --top {len(subsets)}"] if left > 0 else []
+    left = len(subsets) - _TOP
+    below = [f"{left:,} more numbers of backbones: -o writes them all"] if left > 0 else []
     return measures_table(
         lines, (*_SUBSETS, *names.heads), names=names, below=below, notes=_NOTES["subsets"]
     )
 
 
-def _regions(part: pl.DataFrame, names: ShortNames, top: int) -> Table:
+def _regions(part: pl.DataFrame, names: ShortNames) -> Table:
     """A line for each region, a column for each backbone."""
     regions = part.filter(metric="region")
     rows = [
         {"images": round(row["value"] * row["n"]), "%": row["value"]}
         | names.marked(row["backbones"])
-        for row in regions.head(top).iter_rows(named=True)
+        for row in regions.head(_TOP).iter_rows(named=True)
     ]
     left = len(regions) - len(rows)
     return table_of(
@@ -214,7 +212,7 @@ def _regions(part: pl.DataFrame, names: ShortNames, top: int) -> Table:
         percent=["%"],
         names=names,
         right=["images"],
-        below=[f"{left:,} more regions: --top {len(regions)}"] if left else [],
+        below=[f"{left:,} more regions: -o writes them all"] if left else [],
         notes=_NOTES["regions"],
     )
 

@@ -24,7 +24,6 @@ class RobustnessSettings(Selection):
     )
     head: str = selection.head_of_results("ensembles")
     shots: Shots | None = selection.shots_of_results("ensembles")
-    details: bool = selection.details("All tables of each dataset, too.")
 
 
 robustness = Analysis(

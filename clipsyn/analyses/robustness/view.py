@@ -185,16 +185,14 @@ def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Table
 
     "datasets" has a line for each dataset; "summary" one for each method; "accuracy", "errors" and
     "gains" (of oracle and ensembles) have one for each perturbation. Of several datasets the mean
-    has these, with `details` each dataset, too, its name behind a comma ("gains, birds/test, own").
+    has these; one that is in no mean has its own, named behind a comma ("gains, birds/test, own").
     """
     single, summed_up = _shown(frame)
     shown: dict[str, Tables] = {"datasets": (_datasets(single),)}
-    more = single if settings.details and single != summed_up else []
-    for part in (summed_up, more):
-        for trial in part:
-            text = "mean, {split}, {prompts}" if trial.is_mean else "{dataset}/{split}, {prompts}"
-            end = f", {text.format(**trial.about)}" if len(part) > 1 else ""
-            shown |= {f"{name}{end}": (table,) for name, table in _tables(trial).items()}
+    for trial in summed_up:
+        text = "mean, {split}, {prompts}" if trial.is_mean else "{dataset}/{split}, {prompts}"
+        end = f", {text.format(**trial.about)}" if len(summed_up) > 1 else ""
+        shown |= {f"{name}{end}": (table,) for name, table in _tables(trial).items()}
     return shown
 
 

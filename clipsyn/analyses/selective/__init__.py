@@ -45,7 +45,6 @@ class SelectiveSettings(Selection):
     shots: Shots = selection.shots()
     seed: int = selection.seed()
     allow_overlap: bool = selection.allow_overlap()
-    details: bool = selection.details()
 
 
 selective = Analysis(

@@ -155,18 +155,15 @@ def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables
     "methods", a line a method, by the first score; "scores", the same by every score; "thresholds",
     for each wished accuracy; "ood", for each dataset to be told apart. Over several groups of
     dataset, split, perturbation and prompt set these are means, and "datasets" has a line a group.
-    With `details` everything stands there for each group ("scores, birds/test, clean, own").
     """
     parts = named_parts(frame)
     if not parts:
         return {}
     short, score = shortened(backbones(frame)), frame["score"].drop_nulls()[0]
     shown = _tables(_Groups(frame, short, score))
-    groups = {name: _Groups(part, short, score) for name, part in parts.items()}
-    if len(groups) > 1:
-        shown["datasets"] = _datasets(frame, [*groups.values()])
-    for name, of_one in groups.items() if settings.details and len(groups) > 1 else ():
-        shown |= {f"{kind}, {name}": table for kind, table in _tables(of_one).items()}
+    if len(parts) > 1:
+        groups = [_Groups(part, short, score) for part in parts.values()]
+        shown["datasets"] = _datasets(frame, groups)
     return {name: (table,) for name, table in shown.items()}
 
 

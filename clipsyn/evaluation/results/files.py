@@ -35,7 +35,7 @@ from clipsyn.evaluation.results.frame import (
 from clipsyn.methods.numerics import Floats, Rows
 from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, Shots
-from clipsyn.show.files import check_place, guarded_output, make_folder_of
+from clipsyn.show.files import check_place, guarded_output
 from clipsyn.show.frames import read_parquet, scan_parquet
 from clipsyn.store.files import sync
 from clipsyn.store.samples import SampleTable
@@ -105,7 +105,6 @@ class RowsFile:
         if path.is_file():
             raise UsageError(f"{path} is a file, and results are added to a folder: name another")
         try:
-            make_folder_of(path)
             check_place(path)
         except UsageError:
             if not path.is_dir():  # by now

@@ -113,11 +113,12 @@ def test_regions_are_images_and_marks(read_table):
     assert "more regions" not in text
 
 
-def test_top_limits_regions_and_sizes_and_says_so(read_table):
-    shown = tables(tidy(*group()), top=2)
-    assert "2 more regions: --top 4" in shown["regions"]
+def test_the_largest_regions_and_the_smallest_sizes_are_shown(read_table, monkeypatch):
+    monkeypatch.setattr(module, "_TOP", 2)
+    shown = tables(tidy(*group()))
+    assert "2 more regions" in shown["regions"]
     assert read_table(shown["regions"]).column("images") == ["10", "8"]
-    assert "1 more numbers of backbones: --top 3" in shown["subsets"]
+    assert "1 more numbers of backbones" in shown["subsets"]
 
 
 def test_several_groups_have_an_overview(read_table):

@@ -160,15 +160,6 @@ def test_several_datasets_are_shown_by_their_mean(read_table):
     }
 
 
-def test_details_are_those_of_every_dataset_too(read_table):
-    rows = [*group(), *group(dataset="flags"), *group(dataset=None, n=80)]
-    shown = tables(tidy(*rows), details=True)
-    assert len(shown) == 1 + 3 * 4
-    one = tables(tidy(*group()), details=True)
-    assert list(one) == ["datasets", "summary", "accuracy", "errors", "gains"]
-    assert shown["gains, birds/test, own"] == one["gains"]
-
-
 def test_what_is_in_no_mean_stands_beside_it(read_table):
     other = [r for r in group(dataset="odd") if "jpeg" not in r["perturbation"]]
     rows = [*group(), *group(dataset="flags"), *other, *group(dataset=None, n=80)]

@@ -107,7 +107,7 @@ def test_each_dataset_is_told_from_the_others_and_not_from_itself():
 
 
 def test_several_groups_are_means(cells):
-    both = shown(group(), group(dataset="cars", off=0.1), details=False)
+    both = shown(group(), group(dataset="cars", off=0.1))
     assert list(both) == ["methods", "scores", "thresholds", "datasets"]
     of = cells(both["methods"])["ViT-8"]
     assert of["AURC"] == "35.00"
