@@ -212,7 +212,6 @@ def test_manifests_and_names_that_cannot_be_divided(write: Write, tmp_path: Path
     [
         ("s.txt", "is no name of a manifest: end it in .csv or .parquet"),
         ("there.csv", "is there already: add replace=True"),
-        ("nowhere/s.csv", "there is no folder"),
     ],
 )
 def test_places_that_cannot_be_written(output, message, write, tmp_path):
