@@ -312,11 +312,6 @@ class Location(PosixPath):
         scheme, colon, rest = super().__str__().partition(":/")
         return f"{scheme}://{'/' * (scheme == 'file')}{rest}" if colon else scheme
 
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is of a file URL."""
-        return self.parts[0] == "file:"
-
     def __reduce__(self) -> tuple[Any, ...]:
         return Location.of, (self.url,)
 

@@ -13,20 +13,13 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
 
-def near_matches(name: str, known: Iterable[str], alike: float = 0.5) -> list[str]:
-    """Up to three of the `known` names at least as similar as `alike`, 0 to 1, ignoring case."""
-    import difflib  # not for every start
-
-    known = list(known)
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=alike)
-    return [k for k in known if k.lower() in near]
-
-
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
     """The error for a name that is not known, with the nearest ones that are."""
+    import difflib  # not for every start
+
     known = sorted(known)
-    matches = near_matches(name, known)
-    if matches:
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
+    if matches := [k for k in known if k.lower() in near]:
         advice = f"did you mean {', '.join(matches)}?"
     else:
         advice = f"known: {few(known, 12)}." if known else "none is known."
@@ -105,12 +98,10 @@ class Registry:
     def name_of(self, thing: type) -> str:
         """The name that a class is registered under, found without importing any other."""
         target = f"{thing.__module__}:{thing.__qualname__}"
-        for name, registered in self._targets.items():
-            if registered == target:
-                return name
-        for name, offered in self._others.items():
-            if offered is thing:
-                return name
+        ours = [name for name, registered in self._targets.items() if registered == target]
+        theirs = [name for name, offered in self._others.items() if offered is thing]
+        if names := ours or theirs:
+            return names[0]
         raise UnknownName(f"{target} is not registered as {self.kind}: register it under a name")
 
     def homes(self) -> dict[str, str]:

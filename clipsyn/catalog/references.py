@@ -42,10 +42,10 @@ class Work:
     @property
     def label(self) -> str:
         """ "Radford et al. 2021", as a sentence has it."""
-        first, *others = self.fields["author"].split(" and ")
-        name = first.partition(",")[0].strip("{}")
-        name += " et al." if len(others) > 1 else f" and {_surname(others[0])}" if others else ""
-        return " ".join(filter(None, [name, self.fields.get("year")]))
+        authors = self.fields["author"].split(" and ")
+        names = [author.partition(",")[0].strip("{}") for author in authors]
+        who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+        return " ".join(filter(None, [who, self.fields.get("year")]))
 
     @property
     def url(self) -> str:
@@ -114,10 +114,6 @@ def _work(entry: Mapping[str, Any]) -> Work:
     about = {name: tuple(entry.get(name, ())) for name in _ABOUT}
     fields = {name: text for name, text in entry.items() if name not in (*_ABOUT, "key", "kind")}
     return Work(entry["key"], entry["kind"], fields, **about)
-
-
-def _surname(author: str) -> str:
-    return author.partition(",")[0].strip("{}")
 
 
 def _tex(name: str, text: str) -> str:

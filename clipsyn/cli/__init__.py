@@ -15,7 +15,7 @@ import click
 
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
-from clipsyn.cli.options import STORE, command, options_of, output_option
+from clipsyn.cli.options import STORE, command, output_option
 from clipsyn.cli.output import Output, say, sentences, speak_of
 from clipsyn.text import recorded, scrubbed
 
@@ -82,7 +82,7 @@ def analysis_command(analysis: Analysis) -> click.Command:
     """`clipsyn NAME STORE`, with an option for each setting of the analysis."""
     help = "\n".join([f"{analysis.about}\n\n\b", *analysis.examples])
 
-    @command(analysis.name, [STORE, *options_of(analysis.settings), output_option()], help)
+    @command(analysis.name, STORE, analysis.settings, output_option(), help=help)
     def run(store: Path, *, output: Output, **values: Any) -> None:
         from clipsyn.store.features import FeatureStore
 

@@ -32,14 +32,12 @@ Rows = list[dict[str, Any]]
 
 @command(
     "info",
-    [
-        STORE,
-        click.Argument(["group"], required=False),
-        flag(["--provenance"], help="Who made the cells, of what, on whose terms."),
-        flag(["--bibtex"], help="What to cite for the cells."),
-        *cell_filters(),
-        json_option,
-    ],
+    STORE,
+    click.Argument(["group"], required=False),
+    flag(["--provenance"], help="Who made the cells, of what, on whose terms."),
+    flag(["--bibtex"], help="What to cite for the cells."),
+    *cell_filters(),
+    json_option,
 )
 def info(
     store: Path,
@@ -139,7 +137,7 @@ _OF_DATASETS = ("name", "classes", "test n", "metric", "licence", "where")  # in
 _KIND = click.Choice(["backbones", "datasets", "perturbations"])
 
 
-@command("catalog", [click.Argument(["kind"], type=_KIND, metavar="KIND"), output_option()])
+@command("catalog", click.Argument(["kind"], type=_KIND, metavar="KIND"), output_option())
 def catalog(kind: str, output: Output) -> None:
     """List what clipsyn knows by name: KIND is backbones, datasets or perturbations.
 

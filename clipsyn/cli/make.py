@@ -20,7 +20,6 @@ from clipsyn.cli.options import (
     command,
     flag,
     option,
-    options_of,
     output_option,
     words_of,
 )
@@ -38,13 +37,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("clipsyn")
 _QUEUED_AGAIN = -1  # with which submitit ends a process whose job goes on later
-EXECUTOR = options_of(jobs.ExecutorSettings)
 _DRY_RUN = flag(
     ["--dry-run"], help="Show the plan and stop, by names alone: no weights and images are read."
 )
 
 
-@command("extract", [STORE, *options_of(ExtractSettings), *EXECUTOR, _DRY_RUN])
+@command("extract", STORE, ExtractSettings, jobs.ExecutorSettings, _DRY_RUN)
 def extract(store: Path, dry_run: bool, **values: Any) -> None:
     """Run backbones over images into STORE: image embeddings, class embeddings and logits.
 
@@ -92,17 +90,15 @@ def _say_plan(plan: Plan) -> None:
 
 @command(
     "split",
-    [
-        click.Argument(["images"], type=click.Path(path_type=Path)),
-        option(
-            ["-o", "--output"],
-            type=Destination(".csv", ".parquet"),
-            required=True,
-            help="The manifest to write, .csv or .parquet.",
-        ),
-        *options_of(SplitSettings),
-        flag(["--replace"], help="Replace a manifest that is there."),
-    ],
+    click.Argument(["images"], type=click.Path(path_type=Path)),
+    option(
+        ["-o", "--output"],
+        type=Destination(".csv", ".parquet"),
+        required=True,
+        help="The manifest to write, .csv or .parquet.",
+    ),
+    SplitSettings,
+    flag(["--replace"], help="Replace a manifest that is there."),
 )
 def split(images: Path, output: Path, replace: bool, **values: Any) -> None:
     """Divide the labelled images of IMAGES, a folder or a manifest, into train and test.
@@ -139,7 +135,7 @@ def split(images: Path, output: Path, replace: bool, **values: Any) -> None:
 _FILES = click.Argument(["files"], type=click.Path(path_type=Path), nargs=-1, required=True)
 
 
-@command("import", [STORE, _FILES, *options_of(ImportSettings), output_option()])
+@command("import", STORE, _FILES, ImportSettings, output_option())
 def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any) -> None:
     """Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 
@@ -163,11 +159,9 @@ def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any)
 
 @command(
     "run",
-    [
-        click.Argument(["recipe"], required=False),
-        _DRY_RUN,
-        *EXECUTOR,
-    ],
+    click.Argument(["recipe"], required=False),
+    _DRY_RUN,
+    jobs.ExecutorSettings,
 )
 def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     """Run the stages of RECIPE in order; what is already there is skipped.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.make import EXECUTOR, pop_jobs
+from clipsyn.cli.make import pop_jobs
 from clipsyn.cli.options import (
     STORE,
     Destination,
@@ -29,6 +29,7 @@ from clipsyn.evaluation import CompareSettings, PairedSettings, ProtocolSettings
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.router import FitSettings
+from clipsyn.run.jobs import ExecutorSettings
 from clipsyn.settings import declared, defaults
 from clipsyn.text import advised, counted
 
@@ -48,15 +49,13 @@ _LISTED = "\n".join(
 
 @command(
     "evaluate",
-    [
-        STORE,
-        *options_of(ProtocolSettings, without=("output",)),
-        output_option(
-            grows=".parquet",
-            about=". Results are added to a .parquet, which is not computed again",
-        ),
-        *EXECUTOR,
-    ],
+    STORE,
+    *options_of(ProtocolSettings, without=("output",)),
+    output_option(
+        grows=".parquet",
+        about=". Results are added to a .parquet, which is not computed again",
+    ),
+    ExecutorSettings,
 )
 def evaluate(store: Path, output: Output, **values: Any) -> None:
     """Fit ensembles, on several heads, on a few labelled images a class of STORE, and measure them.
@@ -107,20 +106,18 @@ evaluate.help = cleandoc(evaluate.help or "").replace("METHODS", _LISTED)
 
 @command(
     "compare",
-    [
-        click.Argument(["results"], type=click.Path(path_type=Path)),
-        click.Argument(["first"], required=False),
-        click.Argument(["second"], required=False),
-        *options_of(PairedSettings),
-        option(
-            ["--reference"],
-            type=Source(),
-            metavar="NAME|FILE",
-            help=declared(CompareSettings)["reference"].help,
-        ),
-        *options_of(CompareSettings, without=("reference",)),
-        output_option(),
-    ],
+    click.Argument(["results"], type=click.Path(path_type=Path)),
+    click.Argument(["first"], required=False),
+    click.Argument(["second"], required=False),
+    PairedSettings,
+    option(
+        ["--reference"],
+        type=Source(),
+        metavar="NAME|FILE",
+        help=declared(CompareSettings)["reference"].help,
+    ),
+    *options_of(CompareSettings, without=("reference",)),
+    output_option(),
 )
 def compare(
     results: Path,
@@ -186,7 +183,7 @@ _ROUTER = option(
 _REPLACE = flag(["--replace"], help="Replace a router that is there.")
 
 
-@command("fit", [STORE, *options_of(FitSettings), _ROUTER, _REPLACE])
+@command("fit", STORE, FitSettings, _ROUTER, _REPLACE)
 def fit(store: Path, output: Path, replace: bool, **values: Any) -> None:
     """Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
 
@@ -258,30 +255,26 @@ def _outcome(router: FittedRouter) -> str:
 
 @command(
     "predict",
-    [
-        click.Argument(["router"], type=click.Path(path_type=Path)),
-        click.Argument(["images"], type=Source()),
-        option(
-            ["-d", "--dataset"],
-            help="Of a store.  [default: what the router was fitted on, or the only one]",
-        ),
-        option(
-            ["-s", "--split"],
-            default="test",
-            show_default=True,
-            help="Of a store, or of the images.",
-        ),
-        option(
-            ["-p", "--perturb"],
-            default="clean",
-            show_default=True,
-            help="Of a store, or what is done to the images first.",
-        ),
-        option(
-            ["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
-        ),
-        output_option(),
-    ],
+    click.Argument(["router"], type=click.Path(path_type=Path)),
+    click.Argument(["images"], type=Source()),
+    option(
+        ["-d", "--dataset"],
+        help="Of a store.  [default: what the router was fitted on, or the only one]",
+    ),
+    option(
+        ["-s", "--split"],
+        default="test",
+        show_default=True,
+        help="Of a store, or of the images.",
+    ),
+    option(
+        ["-p", "--perturb"],
+        default="clean",
+        show_default=True,
+        help="Of a store, or what is done to the images first.",
+    ),
+    option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    output_option(),
 )
 def predict(
     router: Path,

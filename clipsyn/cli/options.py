@@ -105,11 +105,14 @@ def _paths(value: Any) -> Sequence[str | Path]:
 
 
 def command(
-    name: str, params: Sequence[click.Parameter], help: str | None = None
+    name: str, *params: click.Parameter | type[Settings], **about: str
 ) -> Callable[[Callable[..., Any]], Command]:
-    """The function becomes a command, whose help is its docstring unless given."""
-    about = {} if help is None else {"help": help}
-    return click.command(name, cls=Command, params=[*params], **about)
+    """The function becomes a command, whose help is its docstring unless `about` has another.
+
+    params: a class of settings stands for an option for each of them.
+    """
+    each = ([it] if isinstance(it, click.Parameter) else options_of(it) for it in params)
+    return click.command(name, cls=Command, params=[it for some in each for it in some], **about)  # type: ignore[arg-type]
 
 
 def flag_of(parameter: click.Parameter) -> str:

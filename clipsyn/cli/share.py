@@ -27,7 +27,7 @@ from clipsyn.report import FIGURES, PAGE, Drawn, ReportSettings, SearchSettings
 from clipsyn.text import advised, counted
 
 
-@command("report", [STORE, *options_of(ReportSettings)])
+@command("report", STORE, ReportSettings)
 def report(store: Path, **values: Any) -> None:
     """Write one HTML page about STORE, for a reader who has five minutes.
 
@@ -53,12 +53,10 @@ def report(store: Path, **values: Any) -> None:
 
 @command(
     "search",
-    [
-        STORE,
-        click.Argument(["text"], required=False),
-        *options_of(SearchSettings, without=("text", "output")),
-        output_option(endings=(*NUMBERS, *TABLES, PAGE), about=f"; {PAGE} shows --images"),
-    ],
+    STORE,
+    click.Argument(["text"], required=False),
+    *options_of(SearchSettings, without=("text", "output")),
+    output_option(endings=(*NUMBERS, *TABLES, PAGE), about=f"; {PAGE} shows --images"),
 )
 def search(store: Path, output: Output, **values: Any) -> None:
     """Find the images of STORE that are nearest to TEXT, to one of its images, or to a file.
@@ -85,19 +83,17 @@ def search(store: Path, output: Output, **values: Any) -> None:
 
 @command(
     "plot",
-    [
-        click.Argument(["name"], metavar="NAME", required=False),
-        click.Argument(
-            ["sources"], metavar="SOURCE...", nargs=-1, type=StorePath(), envvar="CLIPSYN_STORE"
-        ),
-        option(
-            ["-o", "--output"],
-            type=Destination(".svg", ".pdf", ".png"),
-            help="The file to write.",
-        ),
-        flag(["--heading"], help="Say above the figure what it is of."),
-        *options_of(Drawn),
-    ],
+    click.Argument(["name"], metavar="NAME", required=False),
+    click.Argument(
+        ["sources"], metavar="SOURCE...", nargs=-1, type=StorePath(), envvar="CLIPSYN_STORE"
+    ),
+    option(
+        ["-o", "--output"],
+        type=Destination(".svg", ".pdf", ".png"),
+        help="The file to write.",
+    ),
+    flag(["--heading"], help="Say above the figure what it is of."),
+    Drawn,
 )
 def plot(
     name: str | None,
@@ -163,13 +159,11 @@ _FOLDER = click.Argument(["store"], type=click.Path(), callback=_folder)
 
 @command(
     "push",
-    [
-        _FOLDER,
-        click.Argument(["url"]),
-        *cell_filters(),
-        _DRY_RUN,
-        flag(["--replace"], help="Send all again, in the place of what is published."),
-    ],
+    _FOLDER,
+    click.Argument(["url"]),
+    *cell_filters(),
+    _DRY_RUN,
+    flag(["--replace"], help="Send all again, in the place of what is published."),
 )
 def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
@@ -203,12 +197,10 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
 
 @command(
     "pull",
-    [
-        click.Argument(["sources"], nargs=-1, required=True),
-        _FOLDER,
-        *cell_filters(),
-        _DRY_RUN,
-    ],
+    click.Argument(["sources"], nargs=-1, required=True),
+    _FOLDER,
+    *cell_filters(),
+    _DRY_RUN,
 )
 def pull(sources: Sequence[str], store: Path, dry_run: bool, **filters: Any) -> None:
     """Copy cells of SOURCES into STORE, which is made if it is not there.
@@ -251,12 +243,10 @@ def _say_groups(place: str, names: Sequence[str], about: Any, dry_run: bool) -> 
 
 @command(
     "export",
-    [
-        STORE,
-        click.Argument(["output"], type=click.Path(path_type=Path)),
-        option(["--layout"], type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="See above."),
-        *cell_filters(),
-    ],
+    STORE,
+    click.Argument(["output"], type=click.Path(path_type=Path)),
+    option(["--layout"], type=click.Choice(LAYOUTS), default=LAYOUTS[0], help="See above."),
+    *cell_filters(),
 )
 def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | None) -> None:
     """Write cells of STORE into the new folder OUTPUT, for other tools or as a data set.

@@ -29,12 +29,10 @@ _HOUR = 3_600  # seconds
 
 @command(
     "ls",
-    [
-        STORE,
-        flag(["--status"], help="What is finished, unfinished or lost."),
-        flag(["--copies"], help="Images that equal, or look like, an earlier one."),
-        output_option(),
-    ],
+    STORE,
+    flag(["--status"], help="What is finished, unfinished or lost."),
+    flag(["--copies"], help="Images that equal, or look like, an earlier one."),
+    output_option(),
 )
 def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation.
@@ -152,7 +150,7 @@ def _copies_tables(frame: DataFrame) -> dict[str, Tables]:
     return {"": (table_of(frame.head(_SHOWN), below=(f"copies: {said}",)),)}
 
 
-@command("verify", [STORE, flag(["--deep"], help="Also compute logits and predictions again.")])
+@command("verify", STORE, flag(["--deep"], help="Also compute logits and predictions again."))
 def verify(store: Path, deep: bool) -> None:
     """Re-read every chunk of STORE, and whether each group is whole and where it belongs.
 
@@ -188,18 +186,16 @@ def verify(store: Path, deep: bool) -> None:
 
 @command(
     "gc",
-    [
-        STORE,
-        option(
-            ["--older-than"],
-            type=click.FloatRange(0),
-            default=24,
-            show_default=True,
-            metavar="HOURS",
-            help="Only what nobody has written to for so long.",
-        ),
-        YES,
-    ],
+    STORE,
+    option(
+        ["--older-than"],
+        type=click.FloatRange(0),
+        default=24,
+        show_default=True,
+        metavar="HOURS",
+        help="Only what nobody has written to for so long.",
+    ),
+    YES,
 )
 def gc(store: Path, older_than: float, yes: bool) -> None:
     """Remove from STORE what jobs that were killed have left, having listed it and asked.
@@ -254,7 +250,7 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
     return inventory.left_over(path), partial(inventory.collect, path)
 
 
-@command("rm", [STORE, *cell_filters(), YES])
+@command("rm", STORE, *cell_filters(), YES)
 def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     """Remove from STORE what every given filter matches, having listed it and asked.
 

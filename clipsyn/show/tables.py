@@ -134,7 +134,8 @@ def measures_table(
     rows = [_line(cells, numbers, columns) for cells, numbers in lines]
     if_known = {interval_of(it.name) for it in measures if it.interval == "known"}
     if_known |= {it.name for it in measures if it.optional}
-    unknown = {name for name in if_known if all(_is_unknown(row[name]) for row in rows)}
+    nothing = (None, UNKNOWN)
+    unknown = {it for it in if_known if all(known(row[it]) in nothing for row in rows)}
     return table_of(
         [{name: cell for name, cell in row.items() if name not in unknown} for row in rows],
         percent=[it.name for it in measures if it.percent],
@@ -158,10 +159,6 @@ def _line(
     return line
 
 
-def _is_unknown(cell: Any) -> bool:
-    return known(cell) is None or cell == UNKNOWN
-
-
 def _best(measures: Sequence[Measure], lines: Sequence[Numbers]) -> Best:
     """The cells with the largest number of each column or line, or the least; all of equal ones."""
     compared: dict[Any, dict[Place, float]] = {}
@@ -181,12 +178,11 @@ def _best(measures: Sequence[Measure], lines: Sequence[Numbers]) -> Best:
 
 def _values(table: pl.DataFrame | Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Of each column; whole numbers among others are numbers like them."""
-    rows: Sequence[Mapping[str, Any]]
     if isinstance(table, Sequence):
-        names, rows = [*dict.fromkeys(name for row in table for name in row)], table
+        names = dict.fromkeys(name for row in table for name in row)
+        columns = {name: [row.get(name) for row in table] for name in names}
     else:
-        names, rows = table.columns, table.to_dicts()
-    columns = {name: [row.get(name) for row in rows] for name in names}
+        columns = table.to_dict(as_series=False)
     for name, values in columns.items():
         if _is_numeric(values):
             whole = all(isinstance(value, Integral) for value in values if value is not None)
@@ -208,14 +204,11 @@ def interval_of(column: str) -> str:
 def _cells(values: list[Any], percent: bool, digits: int | None) -> tuple[Cell, ...]:
     """Cells in the unit that they are shown in."""
     if percent:
-        values, digits = [_hundred(value) for value in values], 1 if digits is None else digits
+        values = [100 * value if isinstance(value, Real) else value for value in values]
+        digits = 1 if digits is None else digits
     if digits is None:
         digits = _decimals(values)
     return tuple(_cell(value, digits) for value in values)
-
-
-def _hundred(value: Any) -> Any:
-    return 100 * value if isinstance(value, Real) else value
 
 
 def _cell(value: Any, decimals: int) -> Cell:

@@ -83,8 +83,6 @@ class Images:
 
 def shown_by_all(images: Sequence[Images]) -> int:
     """How many distinct images sets show together, whose numbers are those of all."""
-    if len(images) == 1:
-        return images[0].shown
     return len(np.unique(np.concatenate([of.number for of in images])))
 
 

@@ -292,7 +292,7 @@ def place_of(path: Path | str) -> Path:
     location = None
     if isinstance(path, Location) or is_url(path):
         location = path if isinstance(path, Location) else Location.of(str(path))
-        if not location.is_folder:
+        if location.parts[0] != "file:":
             return location
     folder = Address.parse(location.url).folder if location else Path(path)
     if exists(folder / _INDEX):
