@@ -112,7 +112,7 @@ def command(
     params: a class of settings stands for an option for each of them.
     """
     each = ([it] if isinstance(it, click.Parameter) else options_of(it) for it in params)
-    return click.command(name, cls=Command, params=[it for some in each for it in some], **about)  # type: ignore[arg-type]
+    return click.command(name, cls=Command, params=[it for some in each for it in some], **about)
 
 
 def flag_of(parameter: click.Parameter) -> str:
