@@ -266,7 +266,7 @@ def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     opened.check_writable()
     if not any(filters.values()):
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
-    (groups,) = choose([opened.places()], filters, str(store), sources=False)
+    groups = choose(opened.places(), filters, str(store), sources=False)
     for place in groups:
         say(str(opened.at(*place).relative_to(store)))
     what = counted(len(groups), "group")

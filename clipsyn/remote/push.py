@@ -210,7 +210,7 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Place]:
         raise DamagedStore(
             f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
         )
-    return choose([places], filters, str(store.path))[0]
+    return choose(places, filters, str(store.path))
 
 
 def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:

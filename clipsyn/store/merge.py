@@ -25,7 +25,7 @@ from clipsyn.store.drafts import describe_changes, make_groups, new_folder
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, ORDER, PROMPTS, Place, is_store, place_of, written_at
 from clipsyn.store.groups import Group
-from clipsyn.store.select import Filters, choose
+from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.text import advised, counted, few
 
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
@@ -76,7 +76,7 @@ def _compare(store: FeatureStore, groups: Groups, first: dict[Place, Group]) -> 
 
 def _groups(store: FeatureStore, wanted: Collection[Place], first: Groups) -> Groups:
     """The wanted groups of a store; of what a published one has in common, those before it."""
-    paths = {place: store.at(*place) for place in wanted}
+    paths = {place: store.at(*place) for place in store.places() if place in wanted}
     known = {}
     for place in paths.keys() & first.keys():
         facts = store.tree.facts(paths[place])
@@ -259,8 +259,12 @@ def plan_merge(into: Path, paths: Sequence[Path | str], filters: Filters | None 
     return Plan(into, stores[0].chunk_rows, offers)
 
 
-def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[list[Place]]:
-    """What comes along of each store."""
-    places = [store.places() for store in stores]
+def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[set[Place]]:
+    """What comes along of each store. A name that one of them has is known."""
+    places = [set(store.places()) for store in stores]
     where = str(stores[0].path) if len(stores) == 1 else "STORE"
-    return choose(places, filters, where) if any(places) or any(filters.values()) else places
+    meant = names_meant(set().union(*places), filters, where)
+    chosen = [with_sources(some, meant) for some in places]
+    if not any(chosen) and any(places):
+        raise nothing_matches(where)
+    return chosen

@@ -203,32 +203,37 @@ Meant = Mapping[str, Collection[str]]  # the names that stand for them
 
 
 def choose(
-    stores: Sequence[Collection[Place]], filters: Filters, where: str, *, sources: bool = True
-) -> list[list[Place]]:
-    """Of each store the places that pass every filter, with what they are made from.
+    places: Collection[Place], filters: Filters, where: str, *, sources: bool = True
+) -> list[Place]:
+    """The places that pass every filter, with what they are made from (`with_sources`).
 
-    A name that one of the stores has is known. where: the store, as messages name it. sources:
-    False for those places alone that have a name in each filtered dimension. Raises UnknownName,
-    with near matches, for a name that stands nowhere, MissingCell where nothing passes.
+    where: the store, as messages name it. sources: False for those alone that have a name in each
+    filtered dimension. Raises MissingCell where nothing passes.
     """
-    every = [place for places in stores for place in places]
-    meant = _names(_meant(every, filters, f"`{advised('ls', where)}` lists all."))
+    meant = names_meant(places, filters, where)
     if sources:
-        chosen = [_with_sources(places, meant) for places in stores]
+        chosen = with_sources(places, meant)
     else:
-        chosen = [
-            {it for it in places if _is_about(it, meant) and _passes(it, meant)}
-            for places in stores
-        ]
-    if not any(chosen):
-        line = advised("ls", where)
-        raise MissingCell(f"nothing in {where} matches; `{line}` shows what is there")
-    return [
-        [it for it in places if it in some] for places, some in zip(stores, chosen, strict=True)
-    ]
+        chosen = {place for place in places if _is_about(place, meant) and _passes(place, meant)}
+    if not chosen:
+        raise nothing_matches(where)
+    return [place for place in places if place in chosen]
 
 
-def _with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
+def nothing_matches(where: str) -> MissingCell:
+    """The error for filters that nothing in a store passes together."""
+    return MissingCell(f"nothing in {where} matches; `{advised('ls', where)}` shows what is there")
+
+
+def names_meant(places: Collection[Place], filters: Filters, where: str) -> dict[str, set[str]]:
+    """The names that the filters mean: those of groups, or else what fits them as a pattern.
+
+    None is no filter. Raises UnknownName, with near matches, for what stands nowhere.
+    """
+    return _names(_meant(places, filters, f"`{advised('ls', where)}` lists all."))
+
+
+def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
     """The places that pass every filter, with the samples, captions and texts that go with them.
 
     A filter passes what it says nothing of, but these come only with a cell, or where all filters
