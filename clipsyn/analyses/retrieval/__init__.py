@@ -5,7 +5,7 @@ from __future__ import annotations
 from clipsyn.analyses import Analysis
 from clipsyn.evaluation import selection
 from clipsyn.evaluation.selection import Cells
-from clipsyn.settings import NAMES, TEXT, WHOLE, setting
+from clipsyn.settings import FLAG, NAMES, TEXT, WHOLE, setting
 
 RECALLS = (1, 5, 10)  # how many of the first items may have what is searched
 DIRECTIONS = TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text-to-image", "image-to-text"
@@ -40,7 +40,7 @@ class RetrievalSettings(Cells):
     )
     seed: int = selection.seed()
     allow_overlap: bool = selection.allow_overlap()
-    details: bool = selection.details("Which backbones miss the same, too.")
+    details: bool = setting(False, FLAG, "Which backbones miss the same, too.")
 
 
 retrieval = Analysis(
