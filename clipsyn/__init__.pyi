@@ -73,7 +73,6 @@ def cascade(
     shots: int | Literal["full"] = "full",
     seed: int = 0,
     allow_overlap: bool = False,
-    details: bool = False,
 ) -> DataFrame: ...
 def compare(
     results: pl.DataFrame | Path | str,
@@ -155,8 +154,6 @@ def oracle(
     backbones: str | Collection[str] | None = None,
     prompts: str | Collection[str] | None = None,
     pooled: bool = False,
-    details: bool = False,
-    top: int = 10,
     weights: bool = False,
     samples: str | PathLike[str] | None = None,
 ) -> DataFrame: ...
@@ -214,7 +211,6 @@ def robustness(
     results: str | PathLike[str] | None = None,
     head: str = "zero-shot",
     shots: int | Literal["full"] | None = None,
-    details: bool = False,
 ) -> DataFrame: ...
 def search(
     store: FeatureStore | Path | str,
@@ -245,7 +241,6 @@ def selective(
     shots: int | Literal["full"] = "full",
     seed: int = 0,
     allow_overlap: bool = False,
-    details: bool = False,
 ) -> DataFrame: ...
 def write_report(
     store: FeatureStore | Path | str,
