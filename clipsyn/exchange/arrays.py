@@ -27,14 +27,7 @@ from clipsyn.text import check_pickle, few, foreign
 
 TORCH = (".pt", ".pth")
 SUFFIXES = (".npy", ".npz", *TORCH)
-_KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
-    "predictions": ("predictions", "prediction", "preds"),
-    "logits": ("logits", "logit", "scores"),
-    "probabilities": ("probabilities", "probs", "softmax"),
-    "embeddings": ("embeddings", "embedding", "features", "image_embedding"),
-}
-_IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
-_LABELS = ("labels", "label", "targets", "y")
+_KINDS = ("predictions", "logits", "probabilities", "embeddings")  # arrays of an npz
 _ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
 
 
@@ -48,7 +41,9 @@ def part_of(
 ) -> Part:
     """The part that arrays are, as an npz calls them."""
     kind, values = _find(path, arrays, wanted)
-    ids, labels = _inside(path, arrays, _IDS), _inside(path, arrays, _LABELS)
+    ids, labels = (
+        _texts(path, name, arrays[name]) if name in arrays else None for name in ("ids", "labels")
+    )
     if ids is None and not wanted.row_order:
         raise UsageError(
             f"{path} has no ids: write them into an npz, np.savez(FILE, logits=…, ids=…), or "
@@ -124,30 +119,14 @@ def _find(
     if len(arrays) == 1:
         (values,) = arrays.values()
         return wanted.kind, values
-    there = {
-        kind: arrays[name]
-        for kind, names in _KINDS.items()
-        if wanted.kind in ("auto", kind)
-        for name in names
-        if name in arrays
-    }
+    there = [kind for kind in _KINDS if kind in arrays and wanted.kind in ("auto", kind)]
     if len(there) != 1:
         which = f"several ({', '.join(there)}): choose with kind=…" if there else "none"
         raise DatasetError(
-            f"{path} should hold one array of logits, embeddings or predictions, and holds {which};"
-            f" its arrays are {few(list(arrays))}"
+            f"{path} should hold one array of {', '.join(_KINDS)}, and holds {which}; its arrays "
+            f"are {few(list(arrays))}"
         )
-    return next(iter(there.items()))
-
-
-def _inside(
-    path: Path, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]
-) -> tuple[str, ...] | None:
-    """Ids or labels that an npz has beside what is imported."""
-    name = next((name for name in names if name in arrays and len(arrays) > 1), None)
-    if name is None:
-        return None
-    return _texts(path, name, arrays[name])
+    return there[0], arrays[there[0]]
 
 
 def checked(

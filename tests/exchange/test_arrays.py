@@ -114,7 +114,7 @@ def test_ids_of_another_number(tmp_path: Path) -> None:
 
 def test_archives_ids_and_labels_inside(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
-    np.savez(path, scores=LOGITS, filenames=np.array(["a", "b"]), targets=np.array([0, 2]))
+    np.savez(path, logits=LOGITS, ids=np.array(["a", "b"]), labels=np.array([0, 2]))
     part = read(path, row_order=False)
     assert (part.kind, part.ids, part.labels) == ("logits", ("a", "b"), ("0", "2"))
     np.testing.assert_array_equal(part.values, LOGITS)
@@ -122,7 +122,7 @@ def test_archives_ids_and_labels_inside(tmp_path: Path) -> None:
 
 def test_archives_several_kinds_are_chosen_from(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
-    np.savez(path, logits=LOGITS, features=LOGITS[:, :2])
+    np.savez(path, logits=LOGITS, embeddings=LOGITS[:, :2])
     with pytest.raises(DatasetError, match=r"several \(logits, embeddings\): choose with kin"):
         read(path)
     assert read(path, kind="embeddings").values.shape == (2, 2)
