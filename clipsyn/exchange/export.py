@@ -234,12 +234,10 @@ def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
     texts: dict[tuple[str, str], dict[str, Any]] = {}  # by dataset and backbone
     for path in paths:
         with foreign(partial(_damaged, path)):
-            about = _about(path)
-        if about is None:
-            others.append(path)
-            continue
-        wanted.check_unset(path, declared(ImportSettings).keys() - {"replace", "intersect"})
-        with foreign(partial(_damaged, path)):
+            if (about := _about(path)) is None:
+                others.append(path)
+                continue
+            wanted.check_unset(path, declared(ImportSettings).keys() - {"replace", "intersect"})
             arrays = _arrays(path)
             if about["kind"] == "classes":
                 text = arrays["class_embeddings"], float(arrays["logit_scale"])
@@ -270,12 +268,9 @@ def _about(path: Path) -> dict[str, Any] | None:
         return None
     about: dict[str, Any] = parse_json(text)
     check_format(str(path), str(about["format"]), _FORMAT)
-    names = ["dataset", "backbone"]
-    if about["kind"] == "classes" or about["prompts"] is not None:
-        names.append("prompts")
-    if about["kind"] != "classes":
-        names += ["split", "perturbation", "metric", "licence"]
-    for name in names:
+    of_cell = () if about["kind"] == "classes" else ("split", "perturbation", "metric", "licence")
+    of_texts = ("prompts",) if about["prompts"] is not None or not of_cell else ()
+    for name in ("dataset", "backbone", *of_cell, *of_texts):
         if type(about[name]) is not str or not (about[name].strip() or name == "licence"):
             raise ValueError(f"its {name} is no text")
     return about
