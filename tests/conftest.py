@@ -403,6 +403,18 @@ def tiny_store(_filled: Path, tmp_path: Path) -> FeatureStore:
     return FeatureStore.open(path)
 
 
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Networks are trained for a moment: for tests of what is done with any."""
+    from clipsyn.methods.ensembles import nlc
+
+    routers = (nlc.NLC, nlc.PerceptronRouter, nlc.MixtureOfExperts, nlc.SampleAwareWeights)
+    with pytest.MonkeyPatch.context() as patch:
+        for router in routers:
+            patch.setitem(router.__init__.__kwdefaults__, "steps", 40)
+        yield
+
+
 @pytest.fixture
 def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Function (module, its code, {group: {name: object in it}}): a package is installed."""

@@ -26,6 +26,7 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 
+pytestmark = pytest.mark.usefixtures("few_steps")
 ROOT = Path(__file__).parents[1]
 MADE = ("cli.md", "settings.md")  # by docs/reference.py, when the site is built
 FILES = sorted(ROOT.glob("docs/**/*.md"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,10 +45,15 @@ def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
     return call
 
 
-@pytest.fixture
-def mixed(fakes: SimpleNamespace, tmp_path: Path) -> FeatureStore:
-    """Extracted (with a bad image, two prompt sets) and imported cells of every kind."""
-    path = tmp_path / "mixed"
+@pytest.fixture(scope="session")
+def mixed(
+    fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FeatureStore]:
+    """Extracted (with a bad image, two prompt sets) and imported cells of every kind.
+
+    It is read only.
+    """
+    path = tmp_path_factory.mktemp("mixed") / "store"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [fakes.Source(split="test", bad={3: "cut"}), fakes.Source(split="train", count=11)]
     fakes.fill(path, encoders, sources, ("clean", "jpeg:3"), max_bad=0.5)
@@ -68,4 +73,6 @@ def mixed(fakes: SimpleNamespace, tmp_path: Path) -> FeatureStore:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with store.writer(table, "their-vectors", "fog:2") as cell:
         cell.embeddings(vectors)
-    return store
+    before = fakes.contents(path)
+    yield store
+    assert fakes.contents(path) == before

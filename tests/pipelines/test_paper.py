@@ -26,6 +26,7 @@ from clipsyn.extract import Cost
 from clipsyn.run.recipe import find_recipe, read_recipe
 from clipsyn.run.stages import Made, plan_recipe, run_recipe
 
+pytestmark = pytest.mark.usefixtures("few_steps")
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pipelines" / "paper"
 README = FOLDER / "README.md"

@@ -24,6 +24,7 @@ from clipsyn.router.predict import predict_store
 from clipsyn.show.figure import FORMATS, Figure, image_of, save
 from clipsyn.store.features import FeatureStore
 
+pytestmark = pytest.mark.usefixtures("few_steps")
 EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40
 
 

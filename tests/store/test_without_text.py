@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,16 @@ CLASSES, WIDTH, LOST = 4, 6, 5
 TEXTLESS = [name for name in HEADS if not from_text(HEADS, name).needs_text]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    """clip and dino on 80 train and 60 test images; one image of each split is unreadable."""
+@pytest.fixture(scope="module")
+def store(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
+    """clip and dino on 80 train and 60 test images; one image of each split is unreadable.
+
+    It is read only.
+    """
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    store = FeatureStore.create(tmp_path / "store", chunk_rows=16)
+    store = FeatureStore.create(tmp_path_factory.mktemp("textless") / "store", chunk_rows=16)
     for split, count in (("train", 80), ("test", 60)):
         labels = np.arange(count) % CLASSES
         samples = SampleTable.of("toy", split, range(count), labels, list("abcd"))
@@ -44,7 +47,9 @@ def store(tmp_path: Path) -> FeatureStore:
                 cell.embeddings(images, np.arange(count) != LOST)
                 if name == "clip":
                     cell.classes("simple", centres, 20)
-    return store
+    before = fakes.contents(store.path)
+    yield store
+    assert fakes.contents(store.path) == before
 
 
 @pytest.fixture
