@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,12 @@ LOGITS = "logits/toy/test/clean/fake--one"
 
 def run(command: str, store: FeatureStore, *options: str) -> Result:
     return CliRunner().invoke(main, [*command.split(), str(store.path), *options])
+
+
+@pytest.fixture(autouse=True)
+def _nobody_corrects_labels_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = SimpleNamespace(sleep=lambda _: None, time_ns=time.time_ns)
+    monkeypatch.setattr("clipsyn.store.features.time", at_once)
 
 
 LOST = {
