@@ -106,6 +106,8 @@ def _query(cell: Cell, row: int | None, what: Image | str) -> _Query | None:
         return None
     encoder = _encoder(cell)
     if isinstance(what, str):
+        if not encoder.reads_texts:
+            return None
         return _Query(cell, encoder.encode_text([what])[0], encoder.logit_scale)
     pixels = encoder.preprocess(what)[None]
     return _Query(cell, encoder.to_host([encoder.encode_images(pixels)])[0].astype(np.float32))
@@ -115,7 +117,7 @@ def _note_left_out(backbones: Sequence[str], queries: Sequence[_Query]) -> None:
     """Name the backbones that take no part; raises MissingCell where none does."""
     seen = {query.cell.key.backbone for query in queries}
     left_out = few([name for name in backbones if name not in seen], 9)
-    why = f"{left_out}: no embeddings of images, or no weights that are known, or no text tower"
+    why = f"{left_out}: no embeddings of images, or no weights that may be loaded, or no text tower"
     if not seen:
         raise MissingCell(f"nothing can be looked for with {why}; choose others by backbones=…")
     if left_out:

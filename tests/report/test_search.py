@@ -135,6 +135,22 @@ def test_a_backbone_that_cannot_take_part_is_named(imported, encoders, caplog):
         clipsyn.search(imported, like="im000.png", backbones="answers", **TEST)
 
 
+def test_encoders_without_text_and_programs_take_no_part(tiny_store, encoders, fakes, tmp_path):
+    fakes.Source().image(5).save(tmp_path / "mine.png")
+    encoders[ONE].reads_texts = False
+    with_image = clipsyn.search(tiny_store, image=tmp_path / "mine.png", **TEST)
+    with_text = clipsyn.search(tiny_store, text="a dog", **TEST)
+    assert [frame.columns[3:] for frame in (with_image, with_text)] == [
+        ["cosine fake/one", "cosine fake/two"],
+        ["cosine fake/two"],
+    ]
+    path = tiny_store.features_path(FeatureKey("toy", "test", "clean", TWO))
+    fakes.rewrite(path, provenance={"encoder": {"source": "py:module:factory"}})
+    with pytest.raises(MissingCell):
+        clipsyn.search(tiny_store, text="a dog", **TEST)
+    assert len(clipsyn.search(tiny_store, like="im003.png", **TEST).columns) == 5
+
+
 def test_weights_that_did_not_make_the_embeddings(tiny_store, encoders):
     encoders[TWO].identity["weights"] = "0" * 64
     with pytest.raises(StaleCell) as caught:
