@@ -59,6 +59,9 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
         yield path, old, new
 
 
+KINDS = ("timm", "hf", "py")  # what begins a source that is not of open_clip; py is a program
+
+
 def check_backbone_name(name: str) -> None:
     """Raise UsageError for a name that is empty; any other that a path can hold will do."""
     if not name.strip():
@@ -70,10 +73,10 @@ def check_backbone_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen CLIP: open_clip's architecture and pretrained tag, or a local checkpoint.
+    """A frozen encoder: a CLIP of open_clip, or what begins with one of `KINDS`.
 
-    `name` stands in tables and in the store, `source` is what open_clip is asked to load. They
-    differ for checkpoints on disk: a path means nothing on another machine.
+    `name` stands in tables and in the store, `source` is what is loaded. They differ for
+    checkpoints on disk: a path means nothing on another machine.
     """
 
     name: str  # "ViT-B-32/openai"
@@ -87,7 +90,9 @@ class Backbone:
         """Read ``[NAME=]SOURCE``.
 
         SOURCE is ``ARCH/TAG``, ``ARCH,TAG``, ``hf-hub:org/repo``, ``local-dir:PATH`` or
-        ``ARCH@CHECKPOINT``. Without NAME a checkpoint is called after its folder or file.
+        ``ARCH@CHECKPOINT``, all of open_clip; ``timm:MODEL[:logits][@CHECKPOINT]``,
+        ``hf:org/repo``, ``hf:PATH`` or ``py:MODULE:FACTORY``. Without NAME a checkpoint is called
+        after its folder or file.
         """
         alias, _, source = text.strip().rpartition("=")
         if not source or (not alias and "=" in text):
@@ -99,18 +104,29 @@ class Backbone:
             return cls(alias or PurePosixPath(path).name, f"local-dir:{path}")
         if source.startswith("hf-hub:"):
             return cls(alias or source, source)
+        if source.startswith("hf:") and source[3:4] in ("/", ".", "~"):
+            return cls(alias or PurePosixPath(source.removeprefix("hf:")).name, source)
         if "@" in source:
             architecture, _, checkpoint = source.partition("@")
             return cls(alias or f"{architecture}@{PurePosixPath(checkpoint).stem}", source)
+        if source.partition(":")[0] in KINDS:
+            return cls(alias or source, source)
         architecture, separator, tag = source.replace(",", "/", 1).partition("/")
         if not (architecture and separator and tag):
             raise UsageError(
                 f"'{text}' is no backbone id: write ARCHITECTURE/TAG such as ViT-B-32/openai, "
-                "hf-hub:org/repo, local-dir:PATH or ARCHITECTURE@CHECKPOINT"
+                "hf-hub:org/repo, local-dir:PATH, ARCHITECTURE@CHECKPOINT, timm:MODEL, hf:org/repo "
+                "or py:MODULE:FACTORY"
             )
         if tag == "openai":  # open_clip lists each of OpenAI's models twice, with equal results
             architecture = architecture.removesuffix("-quickgelu")
         return cls(alias or f"{architecture}/{tag}", f"{architecture}/{tag}")
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS, or open_clip."""
+        kind = self.source.partition(":")[0]
+        return kind if kind in KINDS else "open_clip"
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ class FakeEncoder:
         }
         self.embed_dim = embed_dim
         self.logit_scale = 100.0
-        self.reads_texts = True
+        self.reads_texts = self.tells_classes = True
+        self.classes = None
         self.preprocess_key = f"{size}"
         self.gflops: float | None = 0.5
         self.device = "cpu"

@@ -233,9 +233,9 @@ def _answer(command: dict[str, Any]) -> int:
     if process := command.get("wait"):
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     if command["do"] in ("command", "launch"):  # before the fork, so once for all of them
-        from clipsyn.extract import openclip
+        from clipsyn.extract import of_open_clip
 
-        assert openclip
+        assert of_open_clip
     child = os.fork()
     if child == 0:
         _run(**command)

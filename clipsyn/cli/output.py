@@ -208,6 +208,7 @@ _EXTRAS = {  # what installs a package that the base install lacks
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
     "obstore": "remote",
     "submitit": "slurm",
+    "transformers": "hf",
 }
 _RESUMED = ("extract", "run", "push", "pull")  # commands that go on from what is done
 _ADVICE = {

@@ -111,7 +111,7 @@ def _images(store: FeatureStore, dataset: str, split: str) -> dict[str, Any]:
 
 def portable(source: str) -> str:
     """Where weights come from, of a path its last part: what is handed on names no folders."""
-    for mark in ("local-dir:", "@"):
+    for mark in ("local-dir:", "hf:/", "@"):
         kind, found, path = source.partition(mark)
         if found:
             return f"{kind}{mark}{PurePath(path).name}"

@@ -31,8 +31,10 @@ class ExtractSettings(Settings):
     backbones: tuple[str, ...] = setting(
         ("zoo",),
         TEXTS,
-        "ARCH/TAG, hf-hub:ORG/REPO, local-dir:PATH or ARCH@CHECKPOINT, each with an optional "
-        "NAME=; a collection (openai, zoo). Repeated or with commas.",
+        "Of open_clip ARCH/TAG, hf-hub:ORG/REPO, local-dir:PATH or ARCH@CHECKPOINT; "
+        "timm:MODEL[:logits][@CHECKPOINT]; hf:ORG/NAME or hf:PATH of transformers; "
+        "py:MODULE:FACTORY, a program of yours; each with an optional NAME=. Or a collection "
+        "(openai, zoo). Repeated or with commas.",
         letter="-b",
     )
     datasets: tuple[str, ...] = setting(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms import Compose, Normalize, ToTensor
 
-from clipsyn.errors import CheckpointError, UsageError
+from clipsyn.errors import CheckpointError, ClipsynError, UsageError
 from clipsyn.extract.device import Fitting, resolve_device, resolve_precision, to_device
 from clipsyn.images.source import UndecodableImage
 from clipsyn.methods.numerics.logits import is_scale
@@ -55,15 +57,18 @@ class Model:
     visual: normalised images (n, 3, height, width) -> embeddings (n, embed). identity: everything
     that decides an embedding but the precision, with the resolved preprocessing. geometry: resize,
     crop and conversion to RGB of one image, to which `normalize` (mean and standard deviation of
-    the channels) comes later. texts: None for a backbone without a text tower.
+    the channels) comes later; None where geometry is all. texts: None without a text tower; then
+    its identity says ``"text": None``, unless it has `classes`, (class, embed) unit norm, which
+    stand for those of a dataset instead.
     """
 
     visual: Any
-    embed_dim: int
     identity: Identity
-    geometry: Callable[[Image.Image], Any]
-    normalize: tuple[Sequence[float], Sequence[float]]
+    geometry: Callable[[Image.Image], Any]  # an image or an array
+    normalize: tuple[Sequence[float], Sequence[float]] | None
     texts: TextTower | None = None
+    embed_dim: int | None = None  # None is found out
+    classes: NDArray[np.float32] | None = None
     logit_scale: float = 100.0  # where training bounds CLIP's
     gflops: float | None = None  # of the image tower for an image, 2 FLOPs per multiply-add
     is_convolutional: bool = False
@@ -81,10 +86,9 @@ class Source(Protocol):
 
 
 def source_of(backbone: Backbone) -> Source:
-    """The module that finds and loads it."""
-    from clipsyn.extract import openclip  # which imports this one
-
-    return openclip
+    """The module that finds and loads it; raises UsageError without the package that it needs."""
+    source: Any = import_module(f"clipsyn.extract.of_{backbone.kind}")
+    return source  # type: ignore[no-any-return]
 
 
 def load_encoder(backbone: Backbone, *, device: str = "auto", precision: str = "auto") -> Encoder:
@@ -106,6 +110,26 @@ def load_encoder(backbone: Backbone, *, device: str = "auto", precision: str = "
     return Encoder(backbone, model, device=target, precision=resolved)
 
 
+def is_convolutional(network: torch.nn.Module) -> bool:
+    """Whether it has more convolutions than the one that cuts an image into patches."""
+    return sum(isinstance(part, torch.nn.Conv2d) for part in network.modules()) > 1
+
+
+def split_transform(transform: Compose) -> tuple[Compose, Normalize]:
+    """An evaluation transform as (resize, crop, to RGB) and the normalisation after it.
+
+    Raises CheckpointError if it does not end in ToTensor and Normalize.
+    """
+    steps = transform.transforms
+    if not (isinstance(steps[-1], Normalize) and isinstance(steps[-2], ToTensor)):
+        names = ", ".join(type(step).__name__ for step in steps)
+        raise CheckpointError(
+            f"this preprocessing ({names}) does not end in ToTensor and Normalize: install "
+            "open_clip_torch 3.3 and timm 1.0"
+        )
+    return Compose(steps[:-2]), steps[-1]
+
+
 class Encoder:
     """A model on a device: images and texts in, unit-norm embeddings out.
 
@@ -123,7 +147,7 @@ class Encoder:
         self.identity: Identity = {**model.identity, "precision": precision}
         self.gflops = model.gflops
         self.provenance = _provenance(backbone, model, device)
-        self.embed_dim, self.logit_scale = model.embed_dim, model.logit_scale
+        self.logit_scale = model.logit_scale
         if not is_scale(self.logit_scale):
             raise CheckpointError(
                 f"the logit scale of '{backbone.name}' is {self.logit_scale:g}, which gives no "
@@ -132,27 +156,31 @@ class Encoder:
         preprocess = model.identity["preprocess"].items()
         geometry = {key: it for key, it in preprocess if key not in {"mean", "std"}}
         self.preprocess_key = canonical_json(geometry)
+        self._geometry = model.geometry
+        self._texts, self.classes = model.texts, model.classes
         self._convolutional = model.is_convolutional
         self._visual = self._placed(model.visual)
         self._fitting = Fitting(backbone.name, device, self._visual)
-        self._texts = model.texts
-        self._geometry = model.geometry
         self._white = torch.tensor(255.0, device=device)
         try:  # what cannot be is found before the work
-            self._mean, self._std = (self._by_channel(values) for values in model.normalize)
-            self.normalised(self.preprocess(Image.new("RGB", (64, 64)))[None])
-        except Exception as error:  # of transforms of others
+            self._scaling = [*map(self._by_channel, model.normalize or ())]
+            blank = self.preprocess(Image.new("RGB", (64, 64)))[None]
+            self.normalised(blank)
+            self.embed_dim = model.embed_dim or self.encode_images(blank).shape[1]
+        except ClipsynError:
+            raise
+        except Exception as error:  # of transforms and networks of others
             reason = one_line(error)[:200]
-            raise CheckpointError(f"'{backbone.name}' cannot preprocess: {reason}") from error
+            raise CheckpointError(f"'{backbone.name}' cannot encode an image: {reason}") from error
 
     def _by_channel(self, values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device).view(3, 1, 1)
 
-    def _placed(self, visual: torch.nn.Module) -> torch.nn.Module:
+    def _placed(self, visual: Any) -> Any:
         if self._precision == "bf16":
             visual = visual.bfloat16()
         if self._convolutional:  # on a CPU 10 % faster in float32, 30 % in bf16 (RN50)
-            visual = visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            visual = visual.to(memory_format=torch.channels_last)
         return visual
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -170,11 +198,16 @@ class Encoder:
         """(n, height, width, 3) bytes -> (n, 3, height, width) float32 on the device.
 
         The same numbers, to the bit, as torchvision's ToTensor and Normalize give image by image.
+        What needs no normalisation is put there as it is.
         """
         host = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-        batch = to_device(host, self.device).permute(0, 3, 1, 2).float()
+        batch = to_device(host, self.device)
+        if not self._scaling:
+            return batch
+        mean, std = self._scaling
+        batch = batch.permute(0, 3, 1, 2).float()
         # By a tensor: CUDA turns division by a number into a product, one bit off.
-        return batch.div_(self._white).sub_(self._mean).div_(self._std)
+        return batch.div_(self._white).sub_(mean).div_(std)
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         """(n, height, width, 3) -> (n, embed) float16, unit norm, on the device, not waited for.
@@ -229,6 +262,11 @@ class Encoder:
     def reads_texts(self) -> bool:
         """Whether it has a text tower."""
         return self._texts is not None
+
+    @property
+    def tells_classes(self) -> bool:
+        """Whether images can be compared with classes without any image of these."""
+        return self.reads_texts or self.classes is not None
 
     @property
     def _tower(self) -> TextTower:

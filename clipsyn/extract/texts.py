@@ -23,6 +23,9 @@ def write_texts(asked: Texts, shard: tuple[int, int], progress: Progress) -> Non
     draft, encoder = asked.draft, asked.encoder
     if not draft.pending():
         return
+    if encoder.classes is not None:  # which no text stands for
+        draft.write_all({"class_embedding": encoder.classes})
+        return
     texts = RowTexts(encoder, asked.rows)
     named = {_part_name(part): part for part in texts.parts}
     done = sum(len(part) for name, part in named.items() if draft.is_kept(name))

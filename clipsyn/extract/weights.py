@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ from typing import Any
 import open_clip
 import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from open_clip import factory
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.catalog.backbones import CONFIG_FILE
-from clipsyn.errors import CheckpointError
+from clipsyn.errors import CheckpointError, ClipsynError
 from clipsyn.names import Backbone
 from clipsyn.registry import unknown_name
 from clipsyn.text import foreign, one_line, parse_json, read_text
@@ -91,7 +91,7 @@ def _of_tag(source: str, pretrained: dict[str, Any], download: bool) -> Path | N
     path = Path("~/.cache/clip", Path(pretrained["url"]).name).expanduser()
     if path.is_file() or not download:
         return path if path.is_file() else None
-    with _downloading(source, pretrained["url"]):
+    with downloading(source, pretrained["url"]):
         return Path(open_clip.download_pretrained(pretrained))
 
 
@@ -107,20 +107,29 @@ def _from_hub(source: str, repository: str, filename: str, download: bool) -> Pa
             return Path(path)
     if not download:
         return None
-    with _downloading(source, repository):
-        if not constants.HF_HUB_OFFLINE:
-            try:  # once: the download asks six times, 31 s in all, for each name
-                get_hf_file_metadata(hf_hub_url(repository, names[0]))
+    with downloading(source, repository, names[0]):
+        return Path(download_pretrained_from_hf(repository, filename=filename))
+
+
+def is_cached(repository: str, names: Iterable[str]) -> bool:
+    """Whether one of the files of a repository of the hub is on this machine."""
+    try:
+        return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+    except HFValidationError as error:
+        raise CheckpointError(f"'{repository}' names no repository: {one_line(error)}") from error
+
+
+@contextmanager
+def downloading(source: str, where: str, name: str | None = None) -> Iterator[None]:
+    """Raise CheckpointError where it fails; of a file NAME of the hub it is asked first, once."""
+    try:
+        if name and not constants.HF_HUB_OFFLINE:
+            try:  # the download asks six times, 31 s in all, for each name
+                get_hf_file_metadata(hf_hub_url(where, name))
             except HfHubHTTPError:
                 pass  # it answers; the download will say why it refuses
             except Exception as error:  # of requests, httpx or httpx2, by the hub's version
                 raise ConnectionError(str(error)) from error
-        return Path(download_pretrained_from_hf(repository, filename=filename))
-
-
-@contextmanager
-def _downloading(source: str, where: str) -> Iterator[None]:
-    try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -184,18 +193,27 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
 
     Raises CheckpointError naming the tensor for weights of another architecture or resolution.
     """
-    what = f"'{backbone.name}' cannot be made of {source.checkpoint}"
+    with making(backbone, source.checkpoint):
+        model = open_clip.create_model(
+            source.model_name,
+            source.pretrained,
+            require_pretrained=True,
+            weights_only=True,
+            precision="fp32",
+            device="cpu",
+            force_quick_gelu=source.quick_gelu,
+        )
+    return model.eval()
+
+
+@contextmanager
+def making(backbone: Backbone, of: object) -> Iterator[None]:
+    """Quietly; raise CheckpointError for any exception of a library that makes a model."""
     try:
         with quiet_open_clip():
-            model = open_clip.create_model(
-                source.model_name,
-                source.pretrained,
-                require_pretrained=True,
-                weights_only=True,
-                precision="fp32",
-                device="cpu",
-                force_quick_gelu=source.quick_gelu,
-            )
+            yield
+    except ClipsynError:
+        raise
     except Exception as error:  # of open_clip, timm, transformers or torch
         reason = one_line(error)[:300]
         if "weights_only" in reason or isinstance(error, UnpicklingError):  # torch says how to
@@ -203,8 +221,7 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
                 "it is damaged, or holds objects that could run code; save the model's "
                 "state_dict() alone, best as .safetensors"
             )
-        raise CheckpointError(f"{what}: {reason}") from error
-    return model.eval()
+        raise CheckpointError(f"'{backbone.name}' cannot be made of {of}: {reason}") from error
 
 
 @contextmanager

@@ -265,7 +265,7 @@ def load_work(
         captions = CaptionTable.of(table, source.captions) if any(source.captions) else None
         texts = [
             (
-                _classes(store, it, table, prompts) if prompts else None,
+                _classes(store, it, table, prompts) if prompts and it.tells_classes else None,
                 _captions(store, it, captions) if captions and it.reads_texts else None,
             )
             for it in encoders
@@ -280,6 +280,8 @@ def load_work(
         if captions:
             bare = [it.backbone.name for it in encoders if not it.reads_texts]
             notes += [f"{name} has no text tower: captions are left out" for name in bare]
+    bare = [it.backbone.name for it in encoders if not it.tells_classes]
+    notes += [f"{name} has no text tower: image embeddings only" for name in bare]
     work = Work(store, tuple(splits), job, tuple(dict.fromkeys(filter(None, notes))))
     _refuse_others(work)
     return work
@@ -299,6 +301,11 @@ def _classes(
             "per_class": {name: list(texts) for name, texts in prompts.per_class.items()},
         },
     }
+    if encoder.classes is not None and len(encoder.classes) != len(table.class_names):
+        raise UsageError(
+            f"'{encoder.backbone.name}' tells {len(encoder.classes):,} classes apart, and "
+            f"{table.dataset} has {len(table.class_names):,}: take its features, without ':logits'"
+        )
     target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
     sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
     draft = store.draft(target, "classes", identity, sizes)

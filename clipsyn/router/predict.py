@@ -20,13 +20,14 @@ import polars as pl
 from numpy.typing import NDArray
 from polars import selectors
 
+from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import MissingCell, RouterMismatch, UsageError
-from clipsyn.methods.numerics import Labels
+from clipsyn.methods.numerics import Array, Floats, Labels
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, softmax
 from clipsyn.methods.numerics.metrics import Score, accuracy, scored
 from clipsyn.methods.pool import NO_LABEL, Pool
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.router.fit import FittedRouter
+from clipsyn.router.fit import FittedBackbone, FittedRouter
 from clipsyn.show.figure import COLUMN, INK, Figure, Size, label
 from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import Interval, share_interval
@@ -36,6 +37,7 @@ from clipsyn.store.files import PROMPTS as UNKNOWN
 from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,13 +108,21 @@ def predict_images(
     """Extract what `clipsyn extract` takes for a dataset into a store that is dropped, and predict.
 
     There is a job for each precision, since a backbone runs in the precision it was fitted in.
-    Raises RouterMismatch for a backbone that is not the router's.
+    Raises RouterMismatch for a backbone that is not the router's, UsageError for one that is a
+    program: a router is a file, perhaps of others, and starts none.
     """
     from clipsyn.extract import ExtractSettings
     from clipsyn.extract.work import load_job, run_job
     from clipsyn.show.progress import progress
 
     place = str(Path(images).resolve()) if Path(images).exists() else images
+    texts = [backbone.text for backbone in router.backbones]
+    if programs := [it.source for it in resolve_backbones(texts) if it.kind == "py"]:
+        line = advised("extract", "STORE", "-b", ",".join(texts), "-d", images, "-s", split)
+        raise UsageError(
+            f"the router was fitted with {', '.join(programs)}, a program that runs only where "
+            f"you name it: run `{line}`, if you trust it, and then `clipsyn predict ROUTER STORE`"
+        )
     ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)
     with TemporaryDirectory(prefix="clipsyn-") as folder:
         path = Path(folder) / "store"
@@ -199,15 +209,26 @@ class _Images:
             images = {
                 name: self.store.cell(self._key(name)).embeddings(rows) for name in router.names
             }
-            logits = [backbone.logits(images[backbone.name], unit) for backbone in router.backbones]
             yield Pool(
-                np.stack(logits, axis=1),
+                np.stack([self._logits(it, images[it.name], unit) for it in router.backbones], 1),
                 np.full(len(rows), NO_LABEL, np.int32),
                 router.names,
                 images,
                 class_names=router.class_names,
                 ids=samples.ids[rows.start : rows.stop],
+                without_text=frozenset(it.name for it in router.backbones if self._is_bare(it)),
             )
+
+    def _is_bare(self, backbone: FittedBackbone) -> bool:
+        """Whether it has no text, which nothing in the router asks for."""
+        return backbone.class_embedding is None and not self.router.head.needs_text
+
+    def _logits(self, backbone: FittedBackbone, images: Array, unit: int) -> Floats:
+        """(sample, class); without text 0, as `PoolReader` has them."""
+        if not self._is_bare(backbone):
+            return backbone.logits(images, unit)
+        valid = np.isfinite(images[:, :1])
+        return np.where(valid, np.zeros(self.router.n_classes, np.float32), np.float32(np.nan))
 
     def _reader(self) -> PoolReader | None:
         """Reads the store's own logits, where it has any of the router's prompts."""

@@ -89,7 +89,8 @@ def _without_answers(store: Path, keys: set[FeatureKey], prompts: str) -> set[Fe
     if prompts == "auto" or not keys:
         return set()
     opened, name = FeatureStore.open(store), prompts if prompts in NAMED else Path(prompts).stem
-    return {key for key in keys if name not in opened.cell(key).prompt_sets()}
+    cells = [cell for cell in map(opened.cell, keys) if not cell.is_textless]
+    return {cell.key for cell in cells if name not in cell.prompt_sets()}
 
 
 # Doing it

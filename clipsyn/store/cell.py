@@ -89,8 +89,14 @@ class Cell:
 
     @property
     def _has_text(self) -> bool:
-        """Whether its embeddings are compared with class embeddings: extracted ones always are."""
-        return self.has_embeddings and (self.imported_as is None or bool(self.prompt_sets()))
+        """Whether its embeddings are compared with class embeddings: those of CLIPs always are."""
+        is_clip = self.imported_as is None and not self.is_textless
+        return self.has_embeddings and (is_clip or bool(self.prompt_sets()))
+
+    @property
+    def is_textless(self) -> bool:
+        """Whether a backbone that has no text tower made it."""
+        return self.store.is_textless(self._features)
 
     def prompt_sets(self) -> list[str]:
         """Names of the prompt sets that it has predictions for, sorted.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,12 +151,19 @@ class FeatureStore:
 
     def is_imported(self, path: Path) -> bool:
         """Whether the group in a folder was made elsewhere; who reads a damaged one is told so."""
+        return "imported" in self._facts(path)
+
+    def is_textless(self, path: Path) -> bool:
+        """Whether the embeddings in a folder are of a backbone that has no text tower."""
+        return "textless" in self._facts(path)
+
+    def _facts(self, path: Path) -> Mapping[str, Any]:
         if (facts := self.tree.facts(path)) is not None:
-            return "imported" in facts
+            return facts
         try:
-            return self.group(path).imported
+            return self.group(path).facts
         except DamagedStore:
-            return False
+            return {}
 
     def keys(self, **filters: Collection[str] | None) -> list[FeatureKey]:
         """Keys of the finished cells, and of those a part of which is lost, sorted.

@@ -201,7 +201,10 @@ class Group:
         bad = sum(invalid.values()) + len(self.attributes.get("errors") or {})
         width = {"embed": self.sizes["embed"]} if self.kind == "features" else {}
         held = {"imported": files.HELD[self.kind]} if self.imported else {}
-        return {"images": images, "bad": bad, **width, **held}
+        backbone = self["identity"].get("backbone")  # of imports the name
+        is_bare = isinstance(backbone, dict) and backbone.get("text", "") is None
+        bare = {"textless": 1} if is_bare else {}
+        return {"images": images, "bad": bad, **width, **held, **bare}
 
     @property
     def content(self) -> str:

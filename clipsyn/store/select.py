@@ -139,7 +139,7 @@ def groups(
 ) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
     """The cells of one dataset and split by (perturbation, prompt set), clean images first.
 
-    Cells imported as embeddings without class embeddings predict nothing: they are left out with a
+    Cells of embeddings without class embeddings predict nothing: they are left out with a
     note, unless there are no others. With `without_text` they stand beside those of every prompt
     set.
     """
@@ -162,7 +162,7 @@ def _predicting(cells: Sequence[Cell]) -> Sequence[Cell]:
     if not predicting:
         return cells
     for name in sorted({cell.key.backbone for cell in cells if not cell.has_predictions}):
-        _LOG.info(f"left out: {name}, of which there are imported embeddings alone")
+        _LOG.info(f"left out: {name}, of which there are embeddings alone")
     return predicting
 
 

@@ -146,7 +146,7 @@ OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "-o", "-")
 @pytest.mark.parametrize("heads", ["zero-shot", "zero-shot,lda", "all"])
 def test_heads_that_need_text_leave_them_out(run: Any, heads: str) -> None:
     result = run("evaluate", "--heads", heads, *OPTIONS)
-    assert "left out: dino, of which there are imported embeddings alone" in result.stderr
+    assert "left out: dino, of which there are embeddings alone" in result.stderr
     rows = json.loads(result.stdout)
     assert singles(rows) == {"clip"}
 

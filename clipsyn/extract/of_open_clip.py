@@ -11,12 +11,11 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import TextTransformer
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsyn.catalog.backbones import cost, cost_of
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.device import measure_gflops
-from clipsyn.extract.encoder import Found, Model
+from clipsyn.extract.encoder import Found, Model, split_transform
 from clipsyn.extract.weights import build, locate, quiet_open_clip, weights_digest
 from clipsyn.names import Backbone
 from clipsyn.text import one_line
@@ -37,7 +36,7 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         with quiet_open_clip():
             tokenizer = open_clip.get_tokenizer(source.model_name)
         config = PreprocessCfg(**model.visual.preprocess_cfg)
-        geometry, normalize = split_transform(config)
+        geometry, normalize = split_transform(image_transform_v2(config, is_train=False))
     except CheckpointError:
         raise
     except Exception as error:  # of open_clip, for other preprocessing than it has; transformers
@@ -69,21 +68,6 @@ def load(backbone: Backbone, device: torch.device) -> Model:
             "image_parameters": sum(p.numel() for p in model.visual.parameters()),
         },
     )
-
-
-def split_transform(config: PreprocessCfg) -> tuple[Compose, Normalize]:
-    """open_clip's evaluation transform as (resize, crop, to RGB) and the normalisation after it.
-
-    Raises CheckpointError if it does not end in ToTensor and Normalize.
-    """
-    steps = image_transform_v2(config, is_train=False).transforms
-    if not (isinstance(steps[-1], Normalize) and isinstance(steps[-2], ToTensor)):
-        names = ", ".join(type(step).__name__ for step in steps)
-        raise CheckpointError(
-            f"this open_clip's preprocessing ({names}) does not end in ToTensor and Normalize: "
-            "install open_clip_torch 3.3"
-        )
-    return Compose(steps[:-2]), steps[-1]
 
 
 class _Texts:
