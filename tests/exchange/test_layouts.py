@@ -87,9 +87,9 @@ def test_all_of_zlap_comes_in_at_once(bring, zlap, tmp_path):
 def test_what_is_left_out_is_named(bring, zlap, caches, caplog):
     with pytest.raises(DatasetError, match="none of its features"):
         bring(zlap("coco", labels=np.eye(3)[LABELS]), dataset=None)
-    (caches.parent / "features/dtd/notes.txt").touch()  # as InMaP's and CuPL's classifiers are
+    (zlap() / "dtd/notes.txt").touch()  # as InMaP's and CuPL's classifiers are
     with caplog.at_level("INFO", "clipsyn"):
-        bring(zlap(), dataset=None, replace=True)
+        bring(caches.parent / "features", dataset=None)
         frame = bring(caches, dataset=None, backbone="RN50", store=caches / "store")
     for name in ("coco/RN50_test_feats.npy", "notes.txt", "keys_1shots.pt", "best_F_1shots.pt"):
         assert name in caplog.text
