@@ -229,15 +229,7 @@ _LINES = {  # that write what a store alone has not
 }
 Source = FeatureStore | pl.DataFrame | Path | str
 _OF_RESULTS = ("heads", "ensembles")  # a store has none
-_COLUMNS = {  # of the frame, by setting
-    "datasets": "dataset",
-    "splits": "split",
-    "perturbations": "perturbation",
-    "backbones": "backbones",
-    "prompts": "prompts",
-    "heads": "head",
-    "ensembles": "ensemble",
-}
+_PLURALS = ("backbones", "prompts")  # columns of the frame that are called as their settings
 
 
 @takes(Drawn)
@@ -309,7 +301,7 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: st
     compares them with.
     """
     for setting, terms in given.items():
-        column = _COLUMNS[setting]
+        column = setting if setting in _PLURALS else setting.removesuffix("s")
         if column not in frame.columns:
             raise UsageError(f"these numbers are not told apart by {setting}=…: leave it away")
         listed = pl.col(column) if column == "backbones" else pl.concat_list(column)

@@ -14,12 +14,9 @@ from typing import TYPE_CHECKING
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
-from clipsyn.evaluation import ProtocolSettings
-from clipsyn.exchange import ImportSettings
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.work import load_job, plan_job, run_job
 from clipsyn.names import FeatureKey, fingerprint
-from clipsyn.report import ReportSettings
 from clipsyn.run.jobs import Jobs, evaluated
 from clipsyn.run.recipe import Recipe, Stage
 from clipsyn.settings import PATH, declared
@@ -107,16 +104,8 @@ def run_recipe(
     for number, stage in enumerate(recipe.stages, 1):
         started(number, stage.stage)
         start = time.monotonic()
-        if stage.declares is ExtractSettings:
-            outcome = _extract(stage, recipe.store, jobs)
-        elif stage.declares is ImportSettings:
-            outcome = _import(stage, recipe.store)
-        elif stage.declares is ProtocolSettings:
-            outcome = _evaluate(stage, recipe.store, jobs)
-        elif stage.declares is ReportSettings:
-            outcome = _report(stage, recipe.store)
-        else:
-            outcome = _analyse(stage, recipe.store)
+        run = _DOES.get(stage.stage, _analyse)
+        outcome = run(stage, recipe.store, jobs)
         outcomes.append(replace(outcome, seconds=time.monotonic() - start))
     return outcomes
 
@@ -141,7 +130,7 @@ def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     return Outcome("extract", False, did)
 
 
-def _import(stage: Stage, store: Path) -> Outcome:
+def _import(stage: Stage, store: Path, _jobs: Jobs | None) -> Outcome:
     """Skipped where all that the files hold is there."""
     from clipsyn.exchange.importing import import_files
 
@@ -169,7 +158,7 @@ def _evaluate(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)
 
 
-def _analyse(stage: Stage, store: Path) -> Outcome:
+def _analyse(stage: Stage, store: Path, _jobs: Jobs | None) -> Outcome:
     from clipsyn.show.files import check_place
     from clipsyn.show.formats import written as as_text
     from clipsyn.show.frames import printable_frame, write
@@ -192,7 +181,7 @@ def _analyse(stage: Stage, store: Path) -> Outcome:
     return Outcome(stage.stage, skipped, f"{csv} and .parquet", report)
 
 
-def _report(stage: Stage, store: Path) -> Outcome:
+def _report(stage: Stage, store: Path, _jobs: Jobs | None) -> Outcome:
     from clipsyn.report.page import write_page
 
     opened = FeatureStore.open(store)
@@ -202,6 +191,9 @@ def _report(stage: Stage, store: Path) -> Outcome:
         write_page(opened, stage.settings())
         stage.beside(".made-from").write_text(made_from)
     return Outcome("report", skipped, f"{stage.output}, open it in a browser")
+
+
+_DOES = {"extract": _extract, "import": _import, "evaluate": _evaluate, "report": _report}
 
 
 def _is_current(stage: Stage, made_from: str) -> bool:

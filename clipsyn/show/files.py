@@ -21,25 +21,20 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
     Raises UsageError if it cannot be written.
     """
-    with guarded_output(path), _whole(path) as file:
-        yield file
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    if path.exists() and not path.is_file():
-        with path.open("wb") as device:
-            yield device
-        return
-    # a name that no other process has: two that write one file must not write into each other
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    with guarded_output(path):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                yield device
+            return
+        # a name that no other process has: two that write one file must not write into each other
+        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+        try:
+            with partial.open("xb") as file:
+                yield file
+            partial.replace(path)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
 
 @contextmanager
