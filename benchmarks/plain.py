@@ -102,7 +102,7 @@ def our_probe(folder: Path) -> Any:
     labels = np.load(folder / "train-labels.npy")
     kept = labels < PROBED
     features = np.load(folder / "train-embeddings-0.npy")[kept].astype(np.float32)
-    fitted = fit_probe(features, labels[kept], PENALTY, 1e-7, classes=PROBED)
+    fitted = fit_probe(features, labels[kept], PENALTY, 1e-7)
     scores = features @ fitted.coef.T + fitted.intercept
     return float((scores.argmax(axis=1) == labels[kept]).mean())
 

@@ -6,7 +6,7 @@ a recipe, the Python function and the table of its settings in the documentation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Signature
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.registry import Registry
-from clipsyn.settings import Settings, declared, help_of, signature_of
+from clipsyn.settings import Settings, help_of, signature_of
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -27,24 +27,23 @@ if TYPE_CHECKING:
 class Analysis:
     """One analysis of a store.
 
-    home: its package. ``measure.measure(store, settings)`` there returns a tidy frame,
+    The docstring of the package that declares its settings is its help; behind it there may be an
+    example of calling it. There ``measure.measure(store, settings)`` returns a tidy frame,
     ``view.tables(frame, settings)`` tables by name. ``view.notes(frame, settings)``, if there is
     one, yields sentences to show beside the tables.
     """
 
     name: str  # of the command, of the stage of a recipe, and of the Python function
     short: str  # what the list of commands says
-    about: str  # what its help says
     examples: tuple[str, ...]  # command lines
     settings: type[Settings]
-    home: str
-    python: str = ""  # an example of calling it, as a docstring has one
     over_datasets: bool = True  # whether tables have means or correlations over datasets
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
     def __post_init__(self) -> None:
-        text = help_of(f"{self.about}\n\n{self.python}", self.settings)
-        vars(self).update(__name__=self.name, __doc__=text)  # as a function has them
+        text = import_module(self.settings.__module__).__doc__ or ""
+        self.about = text.partition("\n\n>>>")[0].strip()
+        self.__name__, self.__doc__ = self.name, help_of(text, self.settings)  # as functions have
 
     def __call__(self, store: FeatureStore | Path | str, **settings: Any) -> DataFrame:
         """Measure `store` and return the tidy frame; write the files that settings name, too.
@@ -61,29 +60,28 @@ class Analysis:
         """A tidy frame, with at least the columns of `clipsyn.evaluation.results.frame.RESULT`."""
         from clipsyn.evaluation.results.data import with_data
 
-        return with_data(store, import_module(f"{self.home}.measure").measure(store, settings))
+        return with_data(store, self._module("measure").measure(store, settings))
 
     def tables(self, frame: DataFrame, settings: Any) -> Shown:
         """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""
         from clipsyn.show.table import Shown
 
-        return Shown(import_module(f"{self.home}.view").tables(frame, settings))
+        return Shown(self._module("view").tables(frame, settings))
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
         """Sentences to show beside the tables."""
         from clipsyn.store.overlap import image_notes, sample_tables
 
         yield from image_notes(sample_tables(store, frame), shared=self.over_datasets)
-        own = getattr(import_module(f"{self.home}.view"), "notes", None)
+        own = getattr(self._module("view"), "notes", None)
         yield from own(frame, settings) if own else ()
         if self.lacking and settings.datasets is None:
             there = {key.dataset for key in store.keys(split=set(frame["split"]))}
             if missing := ", ".join(sorted(there - set(frame["dataset"]))):
                 yield f"not shown, for want of {self.lacking} or such cells: {missing}"
 
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        return declared(self.settings)
+    def _module(self, name: str) -> Any:
+        return import_module(f"{self.settings.__module__}.{name}")
 
     @property
     def __signature__(self) -> Signature:

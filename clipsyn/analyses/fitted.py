@@ -6,24 +6,24 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import DatasetError, TooFewSamples
 from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation.selection import Learning
 from clipsyn.methods.ensembles import ENSEMBLES, PLAIN
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import cross_fitted, from_text
+from clipsyn.methods.numerics import Array, Floats
 from clipsyn.methods.numerics.blocks import side_by_side
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
-from clipsyn.settings import Shots, images_of
+from clipsyn.settings import images_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
@@ -33,8 +33,8 @@ _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are st
 _LOG = logging.getLogger("clipsyn")
 _T = TypeVar("_T")
 _F = TypeVar("_F")
-Said = dict[str, NDArray[Any]]  # arrays (sample,), by what they are
-Scores = NDArray[np.float32]  # (sample, class)
+Said = dict[str, Array]  # arrays (sample,), by what they are
+Scores = Floats  # (sample, class)
 
 
 class Candidate(NamedTuple):
@@ -48,15 +48,6 @@ class Candidate(NamedTuple):
     @classmethod
     def single(cls, backbone: str) -> Candidate:
         return cls(None, (backbone,))
-
-
-class Learning(Protocol):
-    """Settings that say what is learned from."""
-
-    support: str
-    shots: Shots
-    seed: int
-    allow_overlap: bool
 
 
 def read_support(
@@ -91,9 +82,7 @@ def make_ensemble(candidate: Candidate, seed: int | None = None) -> Ensemble:
 
 
 def with_fits(
-    store: FeatureStore,
-    selection: Selection,
-    fit: Callable[[Predicted, Sequence[Predicted]], _F],
+    store: FeatureStore, selection: Learning, fit: Callable[[Predicted, Sequence[Predicted]], _F]
 ) -> Iterator[tuple[Predicted, _F]]:
     """Every group that is measured, with what is fitted for it.
 
@@ -178,15 +167,17 @@ def _seen_by(candidate: Candidate, pool: Pool) -> Pool:
     return pool.of_backbones(sorted(candidate.backbones))
 
 
-def about_support(settings: Learning, group: Predicted) -> Row:
-    """What a row says of the support that decides it."""
-    of: Row = {"support": settings.support, "support_prompts": group.prompts}
-    return of | {"shots": str(settings.shots), "seed": settings.seed}
+def about_fit(candidate: Candidate, prompts: str, settings: Learning, **decisive: Any) -> Row:
+    """What a row says of how its numbers were made, and the fingerprint of what decides them.
 
-
-def fingerprint_of(candidate: Candidate, **decisive: Any) -> str:
-    """Of what decides its numbers, with the version of clipsyn and of a package it comes from."""
+    That knows the version of clipsyn, and of a package that the candidate comes from. decisive:
+    `support` among others, None where nothing of it plays a part.
+    """
     name = candidate.ensemble.partition(":")[0] if candidate.ensemble else ""
     package = ENSEMBLES.package(name) if name else ""
-    versions = f"{__version__} {package}".rstrip()
-    return fingerprint({"clipsyn": versions, "candidate": candidate._asdict(), **decisive})
+    decisive |= {"clipsyn": f"{__version__} {package}".rstrip(), "candidate": candidate._asdict()}
+    about: Row = {"fingerprint": fingerprint(decisive)}
+    if decisive["support"] is not None:
+        about |= {"support": settings.support, "support_prompts": prompts}
+        about |= {"shots": str(settings.shots), "seed": settings.seed}
+    return about

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, row
+from clipsyn.evaluation.results.frame import ALL, Measured, Row, row
 from clipsyn.evaluation.selection import Selection
+from clipsyn.methods.numerics import Labels, Mask, Rows
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import judge, scored
-from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
+from clipsyn.methods.pool import Pool
+from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.settings import SINGLE
 from clipsyn.stats.images import Images
 from clipsyn.store.features import FeatureStore
@@ -29,8 +31,6 @@ from clipsyn.store.overlap import alike_notes
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
-
-ALL = "all"  # the perturbation of numbers about several perturbations
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -57,12 +57,12 @@ class Predicted:
         return read
 
     @property
-    def labels(self) -> NDArray[np.int32]:
+    def labels(self) -> Labels:
         """(sample,), negative where there is none."""
         return self.samples.labels
 
     @cached_property
-    def counted(self) -> NDArray[np.bool_]:
+    def counted(self) -> Mask:
         """(sample,) whether it has a label and a prediction of every backbone."""
         return scored(self.predictions, self.labels)
 
@@ -83,21 +83,21 @@ class Predicted:
     def perturbation(self) -> str:
         return self.keys[0].perturbation
 
-    @property
-    def severity(self) -> int | None:
-        return parse_perturbation(self.perturbation).severity
-
     def has_logits(self, key: FeatureKey) -> bool:
         return self.store.cell(key).has_logits
 
-    def confidences(self, key: FeatureKey, rows: NDArray[np.intp]) -> Sequence[float | None]:
+    def confidences(self, key: FeatureKey, rows: Rows) -> Sequence[float | None]:
         """(row,) of one backbone, how sure it is; None where it has answers alone."""
         if self.has_logits(key):
-            pool = replace(self, keys=(key,)).reader().read(rows, embeddings=False)
+            pool = self.alone(key, rows)
             return [*map(float, judge(pool.logits[:, 0], pool.labels).confidence)]
         if self.store.cell(key).has_confidences:
             return [*map(float, self.store.cell(key).confidences(self.prompts)[rows])]
         return [None] * len(rows)
+
+    def alone(self, key: FeatureKey, rows: Rows) -> Pool:
+        """Logits (row, 1, class) of one backbone, and their scale where it is known."""
+        return replace(self, keys=(key,)).reader().read(rows, embeddings=False)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -135,7 +135,6 @@ class Predicted:
             dataset=self.samples.dataset,
             split=self.samples.split,
             perturbation=self.perturbation,
-            severity=self.severity,
             ensemble=ensemble or (SINGLE if len(backbones) == 1 else None),
             backbones=list(backbones),
             prompts=self.prompts,
@@ -178,15 +177,11 @@ class Pooled(Predicted):
     def perturbation(self) -> str:
         return ALL
 
-    @property
-    def severity(self) -> None:
-        return None
-
     def has_logits(self, key: FeatureKey) -> bool:
         """Logits are not pooled."""
         return False
 
-    def confidences(self, key: FeatureKey, rows: NDArray[np.intp]) -> Sequence[float | None]:
+    def confidences(self, key: FeatureKey, rows: Rows) -> Sequence[float | None]:
         """Nor are confidences."""
         return [None] * len(rows)
 

@@ -157,9 +157,9 @@ def compare(
     """
     if reference is None:
         from clipsyn.evaluation.paired import measure as compared
-        from clipsyn.evaluation.paired_tables import tables
+        from clipsyn.evaluation.tables import pair_tables
 
-        output.show(compared(results, PairedSettings(**values), first, second), tables)
+        output.show(compared(results, PairedSettings(**values), first, second), pair_tables)
         return
     usual = defaults(PairedSettings)
     others = [name for name, value in values.items() if value != usual[name]]

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.evaluation.selection import (
-    Selection,
-    allow_overlap,
-    head_of_results,
-    perturbations,
-    shots_of_results,
-    splits,
-)
+from clipsyn.evaluation import selection
 from clipsyn.methods.ensembles import CHOSEN, USUAL_ENSEMBLES
 from clipsyn.methods.heads import USUAL_HEADS
 from clipsyn.names import HELP as SHARD_HELP
@@ -43,10 +36,10 @@ def predictions_of(results: Path) -> Path:
     return results.with_stem(f"{results.stem}-predictions") if results.name else results
 
 
-class ProtocolSettings(Selection):
+class ProtocolSettings(selection.Selection):
     """What `clipsyn evaluate` is asked for."""
 
-    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
     heads: tuple[str, ...] = setting(USUAL_HEADS, NAMES, "Heads, or all: see above.")
     ensembles: tuple[str, ...] = setting(
         (*USUAL_ENSEMBLES, CHOSEN),
@@ -71,7 +64,7 @@ class ProtocolSettings(Selection):
     support: str | None = setting(
         None, TEXT, "Split that is fitted on.", instead_of_none="train, if it is needed"
     )
-    allow_overlap: bool = allow_overlap()
+    allow_overlap: bool = selection.allow_overlap()
     support_prompts: str | None = setting(
         None,
         TEXT,
@@ -158,9 +151,9 @@ class CompareSettings(Settings):
     )
 
 
-class PairedSettings(Selection):
+class PairedSettings(selection.Selection):
     """What `clipsyn compare` is asked for."""
 
-    splits: tuple[str, ...] | None = splits(None)
-    head: str = head_of_results("that are compared")
-    shots: Shots | None = shots_of_results("that are compared")
+    splits: tuple[str, ...] | None = selection.splits(None)
+    head: str = selection.head_of_results("that are compared")
+    shots: Shots | None = selection.shots_of_results("that are compared")

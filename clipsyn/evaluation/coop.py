@@ -6,18 +6,17 @@ writes its splits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError
+from clipsyn.methods.numerics import Rows
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json, read_text
 
 
-def read_indices(folder: Path, samples: SampleTable, shots: int, seed: int) -> NDArray[np.intp]:
+def read_indices(folder: Path, samples: SampleTable, shots: int, seed: int) -> Rows:
     """Sorted rows of `samples` that a file has drawn.
 
     folder: has the files, or a folder for each dataset. Images are found by the end of their path;
@@ -44,13 +43,11 @@ def read_indices(folder: Path, samples: SampleTable, shots: int, seed: int) -> N
     return np.unique(np.array(drawn, np.intp))
 
 
-def _endings(image: str) -> Iterator[str]:
+def _endings(image: str) -> list[str]:
     """Ends of a path, the longest first, with and without the suffix."""
     parts = PurePosixPath(image.replace("\\", "/")).parts
-    for start in range(len(parts)):
-        end = PurePosixPath(*parts[start:])
-        yield end.as_posix()
-        yield _without_suffix(end)
+    ends = (PurePosixPath(*parts[start:]) for start in range(len(parts)))
+    return [name for end in ends for name in (end.as_posix(), _without_suffix(end))]
 
 
 def _without_suffix(path: PurePosixPath) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -12,6 +13,7 @@ from clipsyn.evaluation.results.frame import (
     WHERE,
     gain_metric,
     in_order,
+    numbers_by,
     over_datasets,
     refuse_several,
 )
@@ -23,6 +25,7 @@ from clipsyn.show.figure import (
     COLUMN,
     INK,
     MUTED,
+    Axes,
     Figure,
     Look,
     Size,
@@ -35,10 +38,9 @@ from clipsyn.show.figure import (
     pair_map,
     room,
 )
+from clipsyn.show.frames import is_nan
+from clipsyn.show.tables import Line
 from clipsyn.show.titles import ShortNames, shortened, subject, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 CLASS_ORACLE = "class-oracle"
 _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
@@ -70,26 +72,29 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
         "gain of any ensemble or oracle",
         "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
         "-o FILE` wrote",
-    ).rename({"ensemble": "method"})
+    )
     refuse_several(rows, (*WHERE[1:], *_FITTED))
     refuse_several(rows.filter(pl.col("head") != CHOSEN), ["head"])
-    size, order = pl.col("backbones").list.len(), SHOTS_IN_ORDER
+    size = pl.col("backbones").list.len()
     rows = rows.filter(size == size.max().over("dataset"))
-    rows = rows.filter((order == order.max().over("dataset")) | (order == 0))
-    table = rows.group_by("dataset", "method", maintain_order=True).agg(
-        pl.col("value", "ci_low", "ci_high").fill_nan(None).mean(),
-        pl.col("shots").first(),
-        seeds=pl.col("seed").n_unique(),
-        n=pl.col("n").first(),
-    )
+    known = rows.with_columns(pl.col("value", "ci_low", "ci_high").fill_nan(None))
+    table = at_most_shots(method_frame(known, gain_metric(frame)))
+    columns = "dataset", "method", "value", "ci_low", "ci_high", "seeds", "n"
+    shots = pl.col("shots").fill_null(UNFITTED)
+    both, shared = _with_means(table.select(*columns, shots))
+    ensembles = sorted(shared - _BARS.keys(), key=_preference)
+    return both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
+
+
+def _with_means(table: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:
+    """Below the rows of several datasets a mean for each method that all have; these methods."""
     datasets = table["dataset"].n_unique()
     means = table.group_by("method", maintain_order=True).agg(
         pl.col("value").mean(), datasets=pl.col("dataset").n_unique()
     )
-    means = means.filter(datasets=datasets)  # of a method that all datasets have
-    ensembles = sorted({*means["method"]} - _BARS.keys(), key=_preference)
+    means = means.filter(datasets=datasets)
     both = pl.concat([table, means] if datasets > 1 else [table], how="diagonal")
-    return both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
+    return both, {*means["method"]}
 
 
 def _preference(method: str) -> tuple[int, int, str]:
@@ -204,9 +209,7 @@ def _choices(frame: pl.DataFrame) -> pl.DataFrame:
     oracles = oracles.sort("value", descending=True).unique("dataset", maintain_order=True)
     columns = "dataset", "method", "head", "value", "ci_low", "ci_high", "seeds", "n"
     table = pl.concat(part.select(columns) for part in (oracles, single, chosen))
-    means = table.group_by("method", maintain_order=True).agg(pl.col("value").mean(), pl.len())
-    means = means.filter(len=len(chosen)).drop("len")
-    return pl.concat([table, means] if len(chosen) > 1 else [table], how="diagonal")
+    return _with_means(table)[0]
 
 
 def _draw_choices(data: pl.DataFrame, ax: Axes) -> None:
@@ -358,12 +361,18 @@ few_shot = Figure(
 )
 
 
-def _named_pairs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows about two backbones each, with their names in columns `backbone` and `other`, sorted."""
-    both = pl.col("backbones").list.sort()
-    return rows.filter(both.list.len() == 2).with_columns(
-        backbone=both.list.first(), other=both.list.last()
-    )
+def pair_lines(rows: pl.DataFrame, names: ShortNames, by: str) -> list[Line]:
+    """A line for each two backbones that rows are about, the largest of a metric first."""
+
+    def value(line: Line) -> float:
+        found: float = line[1][by]["value"]
+        return -math.inf if is_nan(found) else found
+
+    lines: list[Line] = [
+        ({"backbone": names.cell(one), "and": names.cell(other)}, of_pair)
+        for (one, other), of_pair in numbers_by(rows, "backbones").items()
+    ]
+    return sorted(lines, key=value, reverse=True)
 
 
 def pair_figure(
@@ -375,13 +384,15 @@ def pair_figure(
     """
 
     def data_of(frame: pl.DataFrame) -> pl.DataFrame:
+        both = pl.col("backbones").list.sort()
         rows = needed(
-            _named_pairs(frame.filter(metric=metric)),
+            frame.filter(both.list.len() == 2, metric=metric),
             f"{measure} of any two backbones",
             f"give a store, or what `clipsyn {source} STORE -o FILE.parquet` wrote",
         )
         refuse_several(rows)
-        return over_datasets(rows, [*place[1:], "backbone", "other"])
+        named = rows.with_columns(backbone=both.list.first(), other=both.list.last())
+        return over_datasets(named, [*place[1:], "backbone", "other"])
 
     def names_of(data: pl.DataFrame) -> ShortNames:
         return shortened(sorted({*data["backbone"], *data["other"]}))

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, TooFewSamples
 from clipsyn.evaluation.plan import Comparison, Result, Task, is_random
@@ -29,6 +28,7 @@ from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS, ZERO_SHOT
 from clipsyn.methods.heads.base import Head
+from clipsyn.methods.numerics import Rows
 from clipsyn.methods.numerics.samples import halves
 from clipsyn.methods.pool import Pool
 from clipsyn.show.table import shots_text
@@ -130,7 +130,7 @@ class Study:
             self._heads[name, seed] = on._replace(shown=self._shown(name, on.head))
         return self._heads[name, seed]
 
-    def _read(self, rows: NDArray[np.intp]) -> Pool:
+    def _read(self, rows: Rows) -> Pool:
         """The support of a draw."""
         if self._support is None or not np.array_equal(rows, self._rows):
             self._heads.clear()
@@ -138,7 +138,7 @@ class Study:
             self._rows, self._support = rows, self._pool(rows)
         return self._support
 
-    def _pool(self, rows: NDArray[np.intp]) -> Pool:
+    def _pool(self, rows: Rows) -> Pool:
         comparison = self.comparison
         is_halved = comparison.settings.base_to_new
         if comparison.support is not None and not is_halved:

@@ -24,7 +24,7 @@ from clipsyn.evaluation.plan import Result, Task
 from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile
 from clipsyn.evaluation.results.frame import RESULT, Row, in_order
 from clipsyn.methods.ensembles import BEST_SINGLE
-from clipsyn.methods.numerics.blocks import working_alone
+from clipsyn.methods.numerics.blocks import work_alone
 from clipsyn.names import Shard, parse_shard
 from clipsyn.settings import takes
 from clipsyn.show.progress import Progress
@@ -270,7 +270,8 @@ def _serve(connection: Connection) -> None:
             connection.send(None)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this ends it
-    with threadpool_limits(1), working_alone(), suppress(EOFError, ConnectionError):
+    work_alone()
+    with threadpool_limits(1), suppress(EOFError, ConnectionError):
         try:
             for _, finished in _run(tasks()):
                 connection.send(finished)

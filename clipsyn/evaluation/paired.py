@@ -21,8 +21,9 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.results.files import ask, collect, shots_asked
 from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, backbones, in_order
-from clipsyn.evaluation.tables import BEST
+from clipsyn.evaluation.tables import BEST, PLACE
 from clipsyn.methods.ensembles import CHOSEN
+from clipsyn.methods.numerics import Mask
 from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, takes
 from clipsyn.stats.differences import crossed, holm, paired
@@ -30,7 +31,6 @@ from clipsyn.stats.images import Images, shown_by_all
 from clipsyn.store.select import chosen_names
 from clipsyn.text import advised
 
-PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
 PAIRS: dict[str, Any] = {
     "dataset": pl.String,  # null for the mean over datasets
     "datasets": pl.Int32,  # how many that is over
@@ -58,7 +58,7 @@ PAIRS: dict[str, Any] = {
     "tie": pl.Boolean,  # p_holm is 0.05 or more
 }
 LEVEL = 0.05
-Draws = Mapping[int | None, NDArray[np.bool_]]  # by seed, (sample,); None where nothing is drawn
+Draws = Mapping[int | None, Mask]  # by seed, (sample,); None where nothing is drawn
 
 
 @takes(PairedSettings)
@@ -210,7 +210,7 @@ def _answered(
     singles = sorted(_singles(there, settings)) if BEST in methods else []
     wanted = there.filter(pl.col("method").is_in([*methods, *singles]))
     right, marks = read_right(path, there["dataset"][0], [*wanted["fingerprint"]])
-    drawn: dict[str, dict[int | None, NDArray[np.bool_]]] = {}
+    drawn: dict[str, dict[int | None, Mask]] = {}
     for row in wanted.iter_rows(named=True):
         drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
     found: dict[str, Draws] = {name: drawn[name] for name in methods if name in drawn}
@@ -228,7 +228,7 @@ def _answered(
 
 def read_right(
     path: Path, dataset: str, fingerprints: Sequence[str]
-) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.uint64]]:
+) -> tuple[dict[str, Mask], NDArray[np.uint64]]:
     """By fingerprint where a method is right, (sample,), and `SampleTable.marks` of the images.
 
     Samples are those that all of the fingerprints have.
@@ -276,8 +276,8 @@ def _differences(
 class Sides(NamedTuple):
     """Two methods on one dataset: where each is right, (draw, sample), the same draws of both."""
 
-    first: NDArray[np.bool_]
-    second: NDArray[np.bool_]
+    first: Mask
+    second: Mask
     drawn: bool  # False where nothing of either is drawn
 
     @classmethod

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import DatasetError
@@ -22,16 +21,16 @@ from clipsyn.evaluation.score import ROOM, Target
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
+from clipsyn.methods.numerics import Labels, Rows
 from clipsyn.methods.numerics.samples import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
-from clipsyn.names import fingerprint, parse_perturbation
+from clipsyn.names import fingerprint
 from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 
-Rows = NDArray[np.intp]
 Fit = tuple[str | None, int | None, int | None]
 
 
@@ -214,7 +213,7 @@ class Comparison:
         return learnable(self.support.samples, self.samples(), allow_overlap=overlap)
 
     @cached_property
-    def _labels(self) -> NDArray[np.int32]:
+    def _labels(self) -> Labels:
         """Labels of the support split that may be learned from: not those of new classes."""
         labels = self._learnable.labels
         if not self.settings.base_to_new:
@@ -275,11 +274,10 @@ class Comparison:
         if is_fitted:
             of = _origin(self.reader, backbone)
             support = {"of": of, "rows": draw.digest, "seed": draw.seed}
-        about = {
+        about: Row = {
             "dataset": reader.samples.dataset,
             "split": reader.samples.split,
             "perturbation": reader.perturbation,
-            "severity": parse_perturbation(reader.perturbation).severity,
             "head": head,
             "ensemble": ensemble or SINGLE,
             "backbones": [backbone] if backbone else list(reader.backbones),

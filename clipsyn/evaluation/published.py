@@ -27,7 +27,7 @@ from clipsyn.evaluation.results.files import read_results
 from clipsyn.evaluation.results.frame import Row, singles
 from clipsyn.settings import UNFITTED, takes
 from clipsyn.show.table import Tables, paragraph
-from clipsyn.show.tables import Measure, measures_table
+from clipsyn.show.tables import Measure, measures_table, notes_beside
 from clipsyn.show.titles import WIDTH
 from clipsyn.text import few
 
@@ -142,11 +142,7 @@ _COLUMNS = (
     Measure("published", "published"),
     Measure("difference", "difference", interval=True),
 )
-_NOTE = (
-    "In %, differences in points. The intervals are those of our accuracies over images; a "
-    "published number has none. On the same images the same weights differ by rounding alone, so a "
-    "difference within its interval may still come from other images, prompts or preprocessing."
-)
+_NOTES = notes_beside(__file__)
 
 
 def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
@@ -169,7 +165,7 @@ def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
         less = {name: row[of] for name, of in _DIFFERENCES.items()}
         numbers = {"ours": row, "published": {"value": row["published"]}, "difference": less}
         lines.append((about, numbers))
-    notes = fill(f"{summary} {_NOTE}", WIDTH)
+    notes = fill(f"{summary} {_NOTES['published']}", WIDTH)
     about_all = "zero-shot accuracies that differ from the published ones"
     table = measures_table(lines, (*_COLUMNS, "n", "usual n"), title=about_all, notes=notes)
     return {"numbers": (table,)}

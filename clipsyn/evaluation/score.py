@@ -17,44 +17,36 @@ from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.evaluation.results.frame import (
     IF_ALIKE,
     OVER_BEST_ON_TEST,
     Measured,
+    accuracies,
     estimate,
     gain,
     mean,
-    oracle_gain,
+    oracle_numbers,
     relative_gain,
-    share,
 )
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.heads.base import Head, ZeroShot
+from clipsyn.methods.numerics import Array, Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import (
     Judged,
     calibration_floor,
-    class_accuracy,
     expected_calibration_error,
-    independent_oracle,
     join,
     judge,
-    mean_per_class_recall,
 )
 from clipsyn.methods.pool import Pool, on_disk
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import (
-    mean_loss_interval,
-    mean_per_class_interval,
-    mean_share_interval,
-    pearson,
-)
+from clipsyn.stats.intervals import mean_loss_interval, mean_share_interval, pearson
 from clipsyn.store.pools import PoolReader
 
 ROOM = 256 << 20  # bytes of all targets of a dataset that stay in memory
-Right = NDArray[np.bool_]  # (counted sample,) where a method is right
+Right = Mask  # (counted sample,) where a method is right
 
 
 class Target:
@@ -88,7 +80,7 @@ class Target:
             yield block if self.subset is None else block.of_classes(self.subset)
 
     @property
-    def rows(self) -> NDArray[np.intp]:
+    def rows(self) -> Rows:
         """(sample,) the place of each sample of `pools` in the sample table."""
         if self.subset is None:
             return np.arange(len(self.reader))
@@ -140,7 +132,7 @@ class Shown:
         """What ensembles say of the target, in one pass; the first one judges the backbones too."""
         if not ensembles and self._scorer:
             return {}
-        labels: list[NDArray[np.int32]] = []
+        labels: list[Labels] = []
         judged, singles = defaultdict[str, list[Judged]](list), defaultdict[str, list[Judged]](list)
         seconds = dict.fromkeys(ensembles, 0.0)
         moved = {name: self.target.adapted(one) for name, one in ensembles.items()}
@@ -200,11 +192,7 @@ class Scorer:
     """
 
     def __init__(
-        self,
-        labels: NDArray[np.int32],
-        singles: Mapping[str, Judged],
-        classes: int,
-        images: Images,
+        self, labels: Labels, singles: Mapping[str, Judged], classes: int, images: Images
     ) -> None:
         self.singles, self.classes = singles, classes
         readable = [judged.prediction != NO_PREDICTION for judged in singles.values()]
@@ -238,10 +226,7 @@ class Scorer:
         Other backbones matter only in that they decide which samples count.
         """
         right, predicted = self.is_right(judged), judged.prediction[self.rows]
-        yield share("acc1", int(right.sum()), self.images)
-        recall = mean_per_class_recall(predicted, self._labels, self.classes)
-        interval = mean_per_class_interval(right, self._labels, self.images)
-        yield Measured("mean_per_class_recall", recall, interval)
+        yield from accuracies(predicted, self._labels, self.classes, self.images)
         if not probabilities:
             return
         nll, brier, confidence = (values[self.rows] for values in judged[1:])
@@ -282,11 +267,7 @@ class Scorer:
         """Accuracy and gains of the oracle, and acc1_independent: its accuracy if errors were
         independent within each class.
         """
-        yield share("acc1", int(self.anyone.sum()), self.images)
-        right = np.stack([*self.right.values()])
-        mark = independent_oracle(*class_accuracy(right, self._labels))
-        yield estimate("acc1_independent", mark, self.n)
-        yield oracle_gain(right, self.images)
+        yield from oracle_numbers(np.stack([*self.right.values()]), self._labels, self.images)
         yield relative_gain(self.anyone, self.best, self.images)
 
     def diversity(self) -> Iterator[Measured]:
@@ -301,12 +282,12 @@ class Scorer:
             yield Measured(metric, mean(values), mean_share_interval([values], [self.images]))
 
     @cached_property
-    def _uneven(self) -> NDArray[np.float32]:
+    def _uneven(self) -> Floats:
         """(counted sample,) share of the pairs of backbones of which exactly one is right."""
         return _differing([*self.right.values()])
 
 
-def _differing(values: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+def _differing(values: Sequence[Array]) -> Floats:
     """(method, sample) -> (sample,): share of the pairs of methods that differ; NaN for one."""
     first, second = np.triu_indices(len(values), 1)
     if not len(first):

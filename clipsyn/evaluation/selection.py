@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.names import MOST
-from clipsyn.settings import FLAG, FULL, NAMES, PATH, SHOTS, TEXT, WHOLE, Settings, setting
+from clipsyn.settings import FLAG, FULL, NAMES, PATH, SHOTS, TEXT, WHOLE, Settings, Shots, setting
 
 if TYPE_CHECKING:
     from clipsyn.names import FeatureKey
@@ -79,14 +79,13 @@ def pooled() -> Any:
     )
 
 
+def allow_overlap() -> Any:
+    help = "Go on where over 5 % of what is measured on is in the support; it is left out there."
+    return setting(False, FLAG, help)
+
+
 def support() -> Any:
     return setting("train", TEXT, "Split to fit and choose on.", metavar="SPLIT")
-
-
-def shots() -> Any:
-    return setting(
-        FULL, SHOTS, "Images of each class to fit on, or full for all.", least=1, most=MOST
-    )
 
 
 def seed() -> Any:
@@ -94,9 +93,16 @@ def seed() -> Any:
     return setting(0, WHOLE, help, least=0, most=MOST)
 
 
-def allow_overlap() -> Any:
-    help = "Go on where over 5 % of what is measured on is in the support; it is left out there."
-    return setting(False, FLAG, help)
+class Learning(Selection):
+    """The cells that are measured, and the support that something is fitted and chosen on."""
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    support: str = support()
+    shots: Shots = setting(
+        FULL, SHOTS, "Images of each class to fit on, or full for all.", least=1, most=MOST
+    )
+    seed: int = seed()
+    allow_overlap: bool = allow_overlap()
 
 
 def results(help: str) -> Any:

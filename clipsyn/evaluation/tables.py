@@ -1,4 +1,4 @@
-"""Tables that compare ensembles: by dataset, and by number of shots.
+"""Tables that compare ensembles, by dataset and by number of shots, and methods pair by pair.
 
 Gains are over `BEST_SINGLE`, the backbone that is best on the support, which needs no combination.
 Rows that know the labels of the test images stand below: the backbone that is best on them, the
@@ -24,18 +24,23 @@ from clipsyn.show.table import (
     Tables,
     interval_cell,
     mean_of,
+    p_cell,
     paragraph,
     percent_cell,
+    points_cell,
     shots_text,
 )
-from clipsyn.show.tables import Measure, measures_table
-from clipsyn.show.titles import WIDTH, common, mean_over, title, where
+from clipsyn.show.tables import Measure, interval_of, measures_table, notes_beside
+from clipsyn.show.titles import WIDTH, common, fitted_on, mean_over, title, where
+from clipsyn.stats.images import copies_note
+from clipsyn.text import counted
 
 BEST = "best on test"
 INDEPENDENT = "independent"
 _KNOW_TEST = (BEST, "oracle", INDEPENDENT)
-_PLACE = ("split", "perturbation", "prompts", "classes", "dataset")
+PLACE = ("split", "perturbation", "prompts", "classes")
 _SHOTS = pl.when(pl.col("shots") != UNFITTED).then("shots")
+_NOTES = notes_beside(__file__)
 _OVER = {"gain": "gain", "over it": OVER_BEST_ON_TEST}
 _MEAN = Measure("mean", "mean", best="most")
 _GAINS = (
@@ -46,17 +51,9 @@ _OF_CHOICE = (
     Measure("top-1", "acc1", interval=True),
     Measure("gain", "gain", interval=True),
     Measure(
-        "over zero-shot",
-        "gain_over_zero_shot",
-        "over zero-\nshot",
-        interval="known",
-        optional=True,
+        "over zero-shot", "gain_over_zero_shot", "over zero-\nshot", interval="known", optional=True
     ),
 )
-_CHOICE_NOTE = """\
-The head and the ensemble that cross-validation on the labelled images chooses; means over seeds.
-gain: over the one backbone that they choose with the same head, in points with a 95 % interval.
-over zero-shot: over the one that they choose without any head."""
 
 
 def methods(rows: pl.DataFrame) -> pl.DataFrame:
@@ -64,7 +61,7 @@ def methods(rows: pl.DataFrame) -> pl.DataFrame:
 
     Among them is `BEST`, on each draw the backbone that is best on test, the first of equals.
     """
-    keys = ["head", *_PLACE, "shots", "seed"]
+    keys = ["head", *PLACE, "dataset", "shots", "seed"]
     singles = rows.filter(ALONE).sort("value", descending=True, nulls_last=True)
     best = singles.group_by(keys, maintain_order=True).first().with_columns(method=pl.lit(BEST))
     others = rows.filter(pl.col("ensemble") != SINGLE).with_columns(method="ensemble")
@@ -82,7 +79,7 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     """
     marked = tidy.filter(metric=f"{metric}_independent").with_columns(ensemble=pl.lit(INDEPENDENT))
     rows = methods(pl.concat([tidy.filter(metric=metric), marked])).with_columns(shots=_SHOTS)
-    return rows.group_by("head", *_PLACE, "shots", "method", maintain_order=True).agg(
+    return rows.group_by("head", *PLACE, "dataset", "shots", "method", maintain_order=True).agg(
         pl.col("value").mean(),
         pl.col("value").std().alias("sd"),
         pl.col("ci_low").mean(),
@@ -97,7 +94,7 @@ def chosen_tables(tidy: pl.DataFrame) -> Tables:
     rows = tidy.filter(head=CHOSEN)
     if rows.is_empty():
         return ()
-    by = [*(name for name in _PLACE if name != "classes"), "shots"]
+    by = ["split", "perturbation", "prompts", "dataset", "shots"]
     shared = common(rows, ("split", "perturbation", "prompts"))
     numbers = [
         (it.metric, method_frame(rows, it.metric).rows_by_key(by, named=True, unique=True))
@@ -113,7 +110,7 @@ def chosen_tables(tidy: pl.DataFrame) -> Tables:
         for key, part in places
     ]
     about = title("chosen on the support", *where(shared, list(shared)))
-    return (measures_table(lines, _OF_CHOICE, title=about, notes=_CHOICE_NOTE),)
+    return (measures_table(lines, _OF_CHOICE, title=about, notes=_NOTES["chosen"]),)
 
 
 def _most(choices: Sequence[str]) -> str:
@@ -151,17 +148,7 @@ def tables(tidy: pl.DataFrame) -> dict[str, Tables]:
             shown[f"by perturbation, {name}"] = (by_perturbation(every, labels, text),)
     if not shown:
         return {"": (paragraph("no ensemble to show"),)}
-    return shown | {"what they mean": (paragraph(NOTE),)}
-
-
-NOTE = """\
-Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
-over it, in points, with a 95 % interval. best on test: the backbone that is best on these very
-images, so that its accuracy is too high and the gain over it too low. oracle: share of images that
-at least one backbone gets right; independent: what it would be if errors were independent within
-each class. These three are fitted on the test labels, whatever the head. Numbers of shots that give
-a dataset the same images as more do are left out; datasets that have the same numbers stand
-together."""
+    return shown | {"what they mean": (paragraph(_NOTES["tables"]),)}
 
 
 def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: str) -> Table:
@@ -172,9 +159,9 @@ def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: st
     """
     last = at_most_shots(frame)
     datasets = last["dataset"].unique(maintain_order=True).to_list()
-    rows: dict[str, dict[str, Row]] = {method: {} for method in last["method"]}
+    rows: dict[str, dict[str, Row]] = {}
     for row in last.rows(named=True):
-        rows[row["method"]][row["dataset"]] = row
+        rows.setdefault(row["method"], {})[row["dataset"]] = row
     for name, part in {"mean": last, **gains}.items():
         for (method,), of in at_most_shots(part).group_by("method"):
             mean = mean_of(of.select("value", "ci_low", "ci_high").iter_rows())
@@ -261,3 +248,83 @@ def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
 
 def _shots(frame: pl.DataFrame) -> list[str]:
     return sorted(set(frame["shots"].drop_nulls()), key=in_order)
+
+
+# methods in pairs
+
+
+def pair_tables(frame: pl.DataFrame) -> dict[str, Tables]:
+    """The tables by name, and what they mean; of several pairs those of the mean, if any."""
+    shown: dict[str, Tables] = {}
+    if frame.select("first", "second").n_unique() == 1:
+        for keys, part in frame.group_by("split", "prompts", "classes", maintain_order=True):
+            own = ["dataset", *["perturbation"] * (part["perturbation"].n_unique() > 1)]
+            shown[", ".join(map(str, keys))] = (_pair_table(part, own),)
+    else:
+        is_mean = pl.col("dataset").is_null()
+        above = frame.filter(is_mean | ~is_mean.any().over(PLACE))
+        for keys, part in above.group_by("dataset", *PLACE, maintain_order=True):
+            name = ", ".join(str(key or "mean") for key in keys)
+            ranked = part.sort("first", "second_acc1", descending=[False, True])
+            shown[f"pairs, {name}"] = (_pair_table(ranked, ["first", "second"]),)
+    return shown | {"what they mean": (paragraph(_pair_note(frame)),)}
+
+
+def _pair_note(frame: pl.DataFrame) -> str:
+    place = pl.concat_str("dataset", "split", separator="/")
+    sets = frame.drop_nulls("dataset").select(place, "n", "distinct")
+    counts = sorted({*frame["comparisons"]}) or [0]
+    count = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    notes = [
+        _NOTES["pairs"].format(comparisons=f"{count} comparison{'s' * (counts[-1] != 1)}"),
+        _NOTES["luck"] if BEST in [*frame["first"], *frame["second"]] else "",
+        _NOTES["one_draw"] if 1 in frame["draws"] else "",
+        copies_note(sets.iter_rows()),
+    ]
+    return "\n".join(filter(None, notes))
+
+
+def _pair_table(part: pl.DataFrame, own: Sequence[str]) -> Table:
+    """A line for each row, which begins with its own columns."""
+    names = (part["first"][0], part["second"][0]) if "first" not in own else ("first", "second")
+    lines = []
+    for row in part.iter_rows(named=True):
+        about = {name: row[name] or f"mean over {row['datasets']}" for name in own}
+        both = {"ci_low": row["both_low"], "ci_high": row["both_high"]}
+        numbers = {name: {"value": row[name]} for name in row} | {"difference": row, "both": both}
+        lines.append((about | {"n": row["n"]}, numbers))
+    first, second = names
+    counts: dict[str, Any] = {"percent": False, "digits": 1, "optional": True}
+    columns = (
+        Measure("first top-1", "first_acc1", f"{first}\ntop-1"),
+        Measure("second top-1", "second_acc1", f"{second}\ntop-1"),
+        Measure("difference", "difference", cell=_lead),
+        Measure(interval_of("difference"), "difference", "95 % over\nimages", cell=interval_cell),
+        Measure("both", "both", "95 % over draws\nand images", cell=interval_cell),
+        Measure("only_first", "only_first", f"only\n{first}", **counts),
+        Measure("only_second", "only_second", f"only\n{second}", **counts),
+        Measure("mcnemar", "mcnemar", "McNemar", cell=_p, optional=True),
+        Measure("p", "p", cell=_p),
+        Measure("holm", "p_holm", "p (Holm)", cell=_p),
+    )
+    return measures_table(lines, columns, title=title(f"{first} less {second}", _about(part, own)))
+
+
+def _p(row: Mapping[str, Any]) -> Cell:
+    return p_cell(row["value"])
+
+
+def _lead(row: Mapping[str, Any]) -> Cell:
+    """ "+1.2=" for a tie, else "+1.2 ", so that the digits are in line."""
+    return points_cell(row["difference"], "=" if row["tie"] else " ")
+
+
+def _about(part: pl.DataFrame, without: Sequence[str]) -> str:
+    """What all lines of a table are about."""
+    row = part.row(0, named=True)
+    over = "" if row["dataset"] or "dataset" in without else f"mean over {row['datasets']} datasets"
+    row["classes"] = None if row["classes"] == "all" else f"{row['classes']} classes"
+    columns = [name for name in ("dataset", *PLACE, "head") if name not in without]
+    draws = max(part["draws"].to_list())
+    drawn = counted(draws, "draw") if draws else ""
+    return title(over, *where(row, columns), fitted_on(part), drawn)

@@ -26,10 +26,13 @@ from clipsyn.show.titles import shortened
 from clipsyn.text import cells, cut
 
 if TYPE_CHECKING:
+    from matplotlib import axes
     from matplotlib import figure as drawing
-    from matplotlib.axes import Axes
     from matplotlib.gridspec import SubplotSpec
 
+    Axes = axes.Axes
+else:
+    Axes = Any  # figures have the name from here, and matplotlib is imported when one is drawn
 
 COLUMN, PAGE = 3.35, 6.9  # inches: a column of a paper, and both with the gap between them
 FORMATS = ("svg", "pdf", "png")

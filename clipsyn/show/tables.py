@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from clipsyn.show.formats import text_of
@@ -238,6 +240,11 @@ def _decimals(values: list[Any]) -> int:
     most = next((places for bound, places in ((100, 1), (1, 2)) if largest >= bound), 3)
     rounded = [round(v, most) for v in floats]
     return next((p for p in range(most) if all(round(v, p) == v for v in rounded)), most)
+
+
+def notes_beside(file: str) -> dict[str, str]:
+    """What stands below tables, by name: ``notes.toml`` in the folder of a module."""
+    return tomllib.loads(Path(file).with_name("notes.toml").read_text("utf-8"))
 
 
 class Side(NamedTuple):

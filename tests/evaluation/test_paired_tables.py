@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipsyn.evaluation.paired import compare_methods
-from clipsyn.evaluation.paired_tables import tables
+from clipsyn.evaluation.tables import pair_tables as tables
 from clipsyn.show.frames import printable_frame
 from clipsyn.show.table import NOTHING
 from tests.results import texts

@@ -1,4 +1,14 @@
-"""Zero-shot accuracy of every backbone of a store, and of the oracle over them."""
+"""Zero-shot accuracy of every backbone in STORE: top-1 with a 95 % interval, top-5, mean per class,
+n; and of the oracle, which for each image knows a backbone that gets it right.
+
+Needs no image, no model and no GPU.
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.zeroshot(store, perturbations="clean")
+>>> frame.filter(metric="acc1").select("ensemble", "backbones", "value").row(0)
+('single', ['fake/one'], 0.35)
+"""
 
 from __future__ import annotations
 
@@ -17,23 +27,11 @@ class ZeroshotSettings(Selection):
 zeroshot = Analysis(
     name="zeroshot",
     short="Zero-shot accuracy of what a store holds.",
-    about="""\
-Zero-shot accuracy of every backbone in STORE: top-1 with a 95 % interval, top-5, mean per class, n;
-and of the oracle, which for each image knows a backbone that gets it right.
-
-Needs no image, no model and no GPU.""",
     examples=(
         "clipsyn zeroshot store",
         "clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary",
         "clipsyn zeroshot store -o - -o results.csv",
     ),
     settings=ZeroshotSettings,
-    home="clipsyn.analyses.accuracy",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.zeroshot(store, perturbations="clean")
->>> frame.filter(metric="acc1").select("ensemble", "backbones", "value").row(0)
-('single', ['fake/one'], 0.35)""",
     over_datasets=False,
 )

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, oracle_gain, share
-from clipsyn.methods.numerics.blocks import usable_cores
-from clipsyn.methods.numerics.metrics import (
-    class_accuracy,
-    correctness,
-    independent_oracle,
-    mean_per_class_recall,
-    scored,
-    true_class_rank,
+from clipsyn.evaluation.results.frame import (
+    Measured,
+    Row,
+    accuracies,
+    estimate,
+    frame,
+    oracle_numbers,
+    share,
 )
+from clipsyn.methods.numerics.blocks import usable_cores
+from clipsyn.methods.numerics.metrics import correctness, scored, true_class_rank
 from clipsyn.names import FeatureKey
-from clipsyn.stats.intervals import mean_per_class_interval
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 
@@ -59,7 +59,8 @@ def _rows(group: Predicted) -> Iterator[Row]:
             for measured in _of_backbone(group, predictions, top5.get(key)):
                 yield group.row(measured, (key.backbone,)) | alone
     if len(group.keys) > 1:
-        for measured in _of_oracle(group):
+        right = correctness(group.predictions, group.labels)
+        for measured in oracle_numbers(right, group.labels[group.counted], group.images):
             yield group.row(measured, group.backbones, "oracle")
     chance = estimate("acc1", 1 / group.n_classes, int(np.count_nonzero(group.labels >= 0)))
     yield group.row(chance, (), "chance") | {"fingerprint": None}
@@ -69,24 +70,10 @@ def _of_backbone(
     group: Predicted, predictions: NDArray[np.uint16], top5: Future[Measured] | None
 ) -> Iterator[Measured]:
     counted = scored(predictions, group.labels)
-    labels = group.labels[counted]
-    correct, images = predictions[counted] == labels, group.samples.images.take(counted)
-    recall = mean_per_class_recall(predictions, group.labels, group.n_classes)
-    interval = mean_per_class_interval(correct, labels, images)
-    yield share("acc1", int(correct.sum()), images)
-    if top5:
-        yield top5.result()
-    yield Measured("mean_per_class_recall", recall, interval)
-
-
-def _of_oracle(group: Predicted) -> Iterator[Measured]:
-    right = correctness(group.predictions, group.labels)
-    labels = group.labels[group.counted]
-    anyone = np.asarray(right.any(axis=0))
-    yield share("acc1", int(anyone.sum()), group.images)
-    mark = independent_oracle(*class_accuracy(right, labels))
-    yield estimate("acc1_independent", mark, len(anyone))
-    yield oracle_gain(right, group.images)
+    of_counted = predictions[counted], group.labels[counted]
+    images = group.samples.images.take(counted)
+    top1, recall = accuracies(*of_counted, group.n_classes, images)
+    yield from (top1, *([top5.result()] if top5 else []), recall)
 
 
 def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> Measured:

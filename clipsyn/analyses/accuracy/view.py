@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -20,20 +19,20 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.settings import SINGLE, UNFITTED
-from clipsyn.show.figure import Figure, accuracies, matrix_size, needed
+from clipsyn.show.figure import Axes, Figure, accuracies, matrix_size, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Table, Tables, points
-from clipsyn.show.tables import Line, Measure, interval_of, measures_of, measures_table
+from clipsyn.show.tables import (
+    Line,
+    Measure,
+    interval_of,
+    measures_of,
+    measures_table,
+    notes_beside,
+)
 from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_NOTE = """\
-oracle: share of images that at least one backbone gets right. indep.: what it would be if errors
-were independent within each class, an upper mark; with few images a class it says little. lead: of
-the oracle in points over the best single backbone, which is chosen row by row on these images."""
-_COMMON_IMAGES = "\nOracle and lead are over the images that all backbones have a prediction for."
+_NOTES = notes_beside(__file__)
 _ALONE = (
     Measure("top-1", "acc1", interval=True, best="most"),
     Measure("top-5", "acc5", optional=True),
@@ -62,7 +61,7 @@ def _summary(frame: pl.DataFrame) -> Table:
     parts = named_parts(frame).values()
     about = ["zero-shot top-1 accuracy in %", *(f"{name} {shared[name]}" for name in shared)]
     about += [names.phrase] if names.pattern else []
-    uneven = "" if all(map(_has_same_images, parts)) else _COMMON_IMAGES
+    uneven = "" if all(map(_has_same_images, parts)) else f"\n{_NOTES['uneven']}"
     columns: list[Measure | str] = [
         Measure("chance", "chance acc1"),
         *measures_of(names, best="most of line"),
@@ -75,7 +74,7 @@ def _summary(frame: pl.DataFrame) -> Table:
         [_line(part, names, shared) for part in parts],
         columns,
         names=names,
-        notes=f"{'; '.join(about)}.\n{_NOTE}{uneven}",
+        notes=f"{'; '.join(about)}.\n{_NOTES['summary']}{uneven}",
     )
 
 

@@ -1,22 +1,33 @@
-"""Cascades: backbones run one after the other, until an answer is confident enough."""
+"""What the backbones in STORE cost, and cascades of them.
+
+A cascade runs one backbone after the other, combines what it has, and stops at the first answer
+that is confident enough. Accuracy against mean cost at each threshold, beside single backbones and
+ensembles of all their subsets; which of them are on the Pareto front. Everything is fitted and
+chosen on the support split.
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.cascade(store, perturbations="clean")
+>>> exits = frame.filter(metric="exit", threshold=0.1)
+>>> exits.select("stage", "value").rows()  # the share of images that is answered there
+[(1, 1.0), (2, 0.0)]
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import selection
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation.selection import Learning
 from clipsyn.methods.ensembles import PLAIN
-from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
+from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, setting
 
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
 
 
-class CascadeSettings(Selection):
+class CascadeSettings(Learning):
     """What cascades are made of, and what they are fitted on."""
 
-    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         (PLAIN,),
         NAMES,
@@ -52,22 +63,11 @@ class CascadeSettings(Selection):
         metavar="NAME=GFLOPS",
         least=0,
     )
-    support: str = selection.support()
-    shots: Shots = selection.shots()
-    seed: int = selection.seed()
-    allow_overlap: bool = selection.allow_overlap()
 
 
 cascade = Analysis(
     name="cascade",
     short="What backbones cost, and what stopping early saves.",
-    about="""\
-What the backbones in STORE cost, and cascades of them.
-
-A cascade runs one backbone after the other, combines what it has, and stops at the first answer
-that is confident enough. Accuracy against mean cost at each threshold, beside single backbones and
-ensembles of all their subsets; which of them are on the Pareto front. Everything is fitted and
-chosen on the support split.""",
     examples=(
         "clipsyn cascade store",
         "clipsyn cascade store --ensembles nlc,super-learner --within 0.5",
@@ -75,12 +75,4 @@ chosen on the support split.""",
         "out.csv",
     ),
     settings=CascadeSettings,
-    home="clipsyn.analyses.cascade",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.cascade(store, perturbations="clean")
->>> exits = frame.filter(metric="exit", threshold=0.1)
->>> exits.select("stage", "value").rows()  # the share of images that is answered there
-[(1, 1.0), (2, 0.0)]""",
 )

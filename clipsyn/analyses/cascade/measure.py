@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade.measures import (
@@ -31,10 +30,9 @@ from clipsyn.analyses.fitted import (
     Candidate,
     Said,
     Scores,
-    about_support,
+    about_fit,
     answers,
     answers_of,
-    fingerprint_of,
     fit_candidates,
     make_ensemble,
     read_support,
@@ -47,6 +45,7 @@ from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, gai
 from clipsyn.methods.ensembles import PLAIN
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.ensembles.weighted import fit_temperatures
+from clipsyn.methods.numerics import Array, Mask, Rows
 from clipsyn.methods.numerics.metrics import judge
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, FeatureKey
@@ -152,7 +151,7 @@ def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, Said]:
     }
 
 
-def along(said: Mapping[Candidate, Said], text: str, order: Sequence[str]) -> list[NDArray[Any]]:
+def along(said: Mapping[Candidate, Said], text: str, order: Sequence[str]) -> list[Array]:
     """Confidence and correctness (stage, sample) at the stages of a cascade."""
     every = [said[stage] for stage in stages(text, order)]
     return [np.stack([of[name] for of in every]) for name in ("confidence", "correct")]
@@ -227,11 +226,10 @@ class _Fitted:
             pairs = zip(curve.accuracy.tolist(), curve.cost.tolist(), strict=True)
             points |= zip(cascades, pairs, strict=True)
         accuracies, costs = np.array(list(points.values())).T
-        front = pareto_front(costs, accuracies).astype(float)
-        rows = zip(accuracies.tolist(), costs.tolist(), front.tolist(), strict=True)
-        metrics = "support_acc1", "support_mean_gflops", "front"
+        front = pareto_front(costs, accuracies).astype(float).tolist()
         return {
-            it: dict(zip(metrics, row, strict=True)) for it, row in zip(points, rows, strict=True)
+            it: {"support_acc1": accuracy, "support_mean_gflops": cost, "front": is_in_front}
+            for (it, (accuracy, cost)), is_in_front in zip(points.items(), front, strict=True)
         }
 
 
@@ -299,7 +297,7 @@ class _CascadeRows:
             ensemble = self.fitted.ensembles.get(candidate)
             learned = ensemble is not None and ensemble.learns
             price = estimate("mean_gflops", self.fitted.price(candidate.backbones), self.n)
-            fixed = [self._accuracy(said["correct"]), price]
+            fixed = [share("acc1", said["correct"], self.images), price]
             yield from self._about(candidate, fixed, learned=learned)
             yield from self._about(candidate, self._on_support(candidate))
         for text, cascades in self.fitted.cascades.items():
@@ -309,7 +307,7 @@ class _CascadeRows:
                 leaves = exit_stages(confidence, cascade.threshold)
                 yield from self._about(cascade, self._cascade(leaves, correct))
                 for stage in range(len(cascade.backbones)):
-                    leaving = share("exit", int(np.count_nonzero(leaves == stage)), self.images)
+                    leaving = share("exit", leaves == stage, self.images)
                     for row in self._about(cascade, [leaving]):
                         yield row | {"stage": stage + 1}
                 yield from self._about(cascade, self._on_support(cascade))
@@ -320,19 +318,16 @@ class _CascadeRows:
             if metric != "gflops" and value is not None:
                 yield estimate(metric, value, self.n)
 
-    def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
+    def _cascade(self, leaves: Rows, correct: Mask) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
         costs = np.cumsum(list(self.fitted.gflops.values()))
         cost, whole = costs[leaves], max(float(costs[-1]), 1e-9)
-        yield self._accuracy(right)
+        yield share("acc1", right, self.images)
         low, high = mean_share_interval([cost / whole], [self.images])
         yield Measured("mean_gflops", mean(cost), Interval(whole * low, whole * high))
         yield gain("gain_over_full", right, correct[-1:], self.images)
         yield gain("gain", right, self.best[None], self.images)
-
-    def _accuracy(self, right: NDArray[np.bool_]) -> Measured:
-        return share("acc1", int(np.count_nonzero(right)), self.images)
 
     def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
         for metric, value in self.fitted.points[candidate].items():
@@ -345,14 +340,12 @@ class _CascadeRows:
         fitted, settings = self.fitted, self.fitted.settings
         compared = [settings.ensembles, settings.thresholds, settings.within_points]
         support = {"of": fitted.origin, "gflops": [*fitted.gflops.items()], "settings": compared}
-        fingerprint = fingerprint_of(
-            candidate,
-            target=self.reader.origin,
-            gflops=[fitted.gflops[name] for name in candidate.backbones],
-            support=support if learned else None,
-        )
-        about: Row = {"fingerprint": fingerprint}
+        decisive = {
+            "target": self.reader.origin,
+            "gflops": [fitted.gflops[name] for name in candidate.backbones],
+            "support": support if learned else None,
+        }
+        about = about_fit(candidate, self.group.prompts, settings, **decisive)
         about |= {"threshold": candidate.threshold, "rule": candidate.rule}
-        about |= about_support(settings, self.group) if learned else {}
         for measured in numbers:
             yield self.group.row(measured, candidate.backbones, candidate.ensemble) | about

@@ -11,11 +11,12 @@ recommends; Wang et al., Wisdom of Committees (ICLR 2022), with the average of t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Doubles, Floats, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import contenders
 from clipsyn.methods.numerics.metrics import ratio
@@ -27,25 +28,20 @@ _ROUNDING = 1e-9  # accuracies closer than this are equal
 class Curve(NamedTuple):
     """A cascade at each of several thresholds; NaN where there is no sample."""
 
-    accuracy: NDArray[np.float64]  # (threshold,)
-    cost: NDArray[np.float64]  # (threshold,) mean over samples
-    shares: NDArray[np.float64]  # (threshold, stage) of the samples that leave there
+    accuracy: Doubles  # (threshold,)
+    cost: Doubles  # (threshold,) mean over samples
+    shares: Doubles  # (threshold, stage) of the samples that leave there
 
 
-def exit_stages(confidence: NDArray[Any], threshold: float) -> NDArray[np.intp]:
+def exit_stages(confidence: Array, threshold: float) -> Rows:
     """(sample,) index of the stage at which each sample leaves: confidence (stage, sample)."""
     passes = np.asarray(confidence, np.float64) >= threshold
     passes[-1] = True
-    leaves: NDArray[np.intp] = passes.argmax(axis=0)
+    leaves: Rows = passes.argmax(axis=0)
     return leaves
 
 
-def cascade_curve(
-    confidence: NDArray[Any],
-    correct: NDArray[np.bool_],
-    costs: NDArray[Any],
-    thresholds: NDArray[Any],
-) -> Curve:
+def cascade_curve(confidence: Array, correct: Mask, costs: Array, thresholds: Array) -> Curve:
     """Accuracy, mean cost and exit shares at all thresholds at once.
 
     confidence, correct: (stage, sample). costs: (stage,) of each stage alone, on top of those
@@ -55,7 +51,8 @@ def cascade_curve(
     A sample has left by stage k where the largest confidence up to there reaches the threshold,
     so each stage needs one sort, and no array (threshold, sample).
     """
-    _check(confidence, correct)
+    if np.isnan(confidence).any():
+        raise ValueError("a confidence is NaN: leave out samples without a prediction")
     reached = np.maximum.accumulate(np.asarray(confidence, np.float64), axis=0)
     reached[-1] = np.inf  # all that are left leave
     stages, n = reached.shape
@@ -72,9 +69,7 @@ def cascade_curve(
     return Curve(ratio(right, n), shares @ np.cumsum(costs, dtype=np.float64), shares)
 
 
-def smallest_threshold(
-    confidence: NDArray[Any], correct: NDArray[np.bool_], within: float
-) -> float:
+def smallest_threshold(confidence: Array, correct: Mask, within: float) -> float:
     """The smallest threshold from which on accuracy stays within `within` of the last stage's.
 
     confidence, correct: (stage, sample). within: a fraction of the samples. 0, every confidence
@@ -89,13 +84,11 @@ def smallest_threshold(
     return float(tried[min(failed[-1] + 1, len(tried) - 1)] if len(failed) else tried[0])
 
 
-def pareto_front(costs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+def pareto_front(costs: Array, values: Array) -> Mask:
     """(point,) whether no other point is as cheap and as good, and better in one of the two.
 
     costs, values: (point,). Equal points are both in front, or neither. A NaN never is.
     """
-    if costs.ndim != 1 or costs.shape != values.shape:
-        raise ValueError(f"a cost and a value a point, not {costs.shape} and {values.shape}")
     front = np.zeros(len(costs), bool)
     known = np.flatnonzero(~(np.isnan(costs) | np.isnan(values)))
     order = known[np.lexsort((-values[known], costs[known]))]  # the best of each cost first
@@ -113,7 +106,7 @@ def most_accurate(accuracy: Mapping[str, float], gflops: Mapping[str, float]) ->
     return max(accuracy, key=lambda name: (accuracy[name], -gflops[name]))
 
 
-def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+def average_predictions(logits: Floats) -> NDArray[np.uint16]:
     """(subset, sample) the class that the average of the logits predicts, the lowest of equals.
 
     logits: (sample, backbone, class), all finite. Backbone b is in subset s if ``s >> b & 1``; the
@@ -127,7 +120,7 @@ def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
     return predicted
 
 
-def _places(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+def _places(values: Floats) -> NDArray[np.uint16]:
     """(subset, sample) where the largest sum stands: values (sample, backbone, contender)."""
     _, count, width = values.shape
     places = np.zeros((1 << count, len(values)), np.uint16)
@@ -149,17 +142,7 @@ def _places(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return places
 
 
-def _at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.intp]:
+def _at_least(values: Doubles, thresholds: Doubles) -> Rows:
     """(threshold,) how many of the values reach each threshold."""
-    below: NDArray[np.intp] = np.searchsorted(np.sort(values), thresholds, side="left")
+    below: Rows = np.searchsorted(np.sort(values), thresholds, side="left")
     return len(values) - below
-
-
-def _check(confidence: NDArray[Any], correct: NDArray[Any]) -> None:
-    if confidence.ndim != 2 or len(confidence) == 0 or confidence.shape != correct.shape:
-        raise ValueError(
-            "confidence and correctness are (stage, sample), with at least one stage, "
-            f"not {confidence.shape} and {correct.shape}"
-        )
-    if np.isnan(confidence).any():
-        raise ValueError("a confidence is NaN: leave out samples without a prediction")

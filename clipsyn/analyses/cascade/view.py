@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,40 +26,21 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.settings import SINGLE
-from clipsyn.show.figure import COLUMN, INK, Figure, Look, key, marks, needed
+from clipsyn.show.figure import COLUMN, INK, Axes, Figure, Look, key, marks, needed
 from clipsyn.show.table import Cell, Table, Tables
-from clipsyn.show.tables import Line, Measure, measures_table
+from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import ShortNames, mean_over, shortened, subject, title, where
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _COSTS = (
     Measure("mean_gflops", "mean_gflops", "GFLOPs", percent=False, optional=True),
     Measure("image_params_m", "image_params_m", "parameters\nM", percent=False, optional=True),
     Measure("encode_ms", "encode_ms", "ms", percent=False, optional=True),
 )
-_COST = (
-    Measure("GFLOPs", "mean_gflops", percent=False),
-    Measure("%", "cost_share"),
-)
+_COST = (Measure("GFLOPs", "mean_gflops", percent=False), Measure("%", "cost_share"))
 _TOP = Measure("top-1", "acc1")
 _OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", "gain")
 _ON_SUPPORT = Measure("support", "support_acc1")
-_NOTES = {
-    "costs": "GFLOPs: of the image tower for one image, 2 per multiply-add. parameters: of the "
-    "image tower. ms: busy with\none image when it was extracted, in batches.",
-    "curve": "An image leaves at the first stage whose calibrated confidence reaches the threshold "
-    "(θ); within-X: θ chosen\non the support to lose at most X points there. GFLOPs: mean of an "
-    "image, and in % of all stages. vs all: points\nover the ensemble of all backbones. vs best: "
-    "over the backbone that was best on the support. leave at\nstage: share of images, in %.",
-    "front": "The Pareto front: what no other choice beats in both accuracy and cost on the "
-    "support. Both are measured here on\nother images; support: accuracy there, of ensembles on "
-    "images held out of their fit. With a threshold (θ) it is a\ncascade, of all backbones.",
-    "chosen": "Cascades with the threshold (θ) that was chosen on the support of each dataset. "
-    "GFLOPs: mean of an image, and in\n% of all stages. vs all: points over the ensemble of all "
-    "backbones. vs best: over the single backbone named,\nthe best on the support.",
-}
+_NOTES = notes_beside(__file__)
 
 
 def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
@@ -172,10 +153,7 @@ def _tables(
     groups: Sequence[_Group], names: ShortNames, within: str, about: str
 ) -> dict[str, Table]:
     """Tables of means over some groups, below what they are about; within: a chosen threshold."""
-    shown = {
-        "curve": _curve(groups, within),
-        "front": _front(groups, names, within),
-    }
+    shown = {"curve": _curve(groups, within), "front": _front(groups, names, within)}
     return {kind: replace(table, title=about) for kind, table in shown.items()}
 
 

@@ -1,4 +1,19 @@
-"""How differently the backbones of a store err, and whether ensembles gain by it."""
+"""How differently the backbones in STORE err, with zero-shot predictions.
+
+Error inconsistency, disagreement, double fault, Yule's Q and error consistency (Cohen's kappa) of
+every pair of backbones, and their means; Fleiss' kappa, the entropy of votes, and what only one
+backbone gets right. One dataset and perturbation is shown pair by pair, several by their means;
+What -o writes has all pairs with intervals.
+
+With --results also whether ensembles gain more where the backbones differ more: correlations of
+each measure with the gain over the best single backbone, over datasets, with 95 % intervals.
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.diversity(store, perturbations="clean")
+>>> frame.filter(metric="disagreement").select("backbones", "value").rows()
+[(['fake/one', 'fake/two'], 0.7)]
+"""
 
 from __future__ import annotations
 
@@ -24,28 +39,11 @@ class DiversitySettings(Selection):
 diversity = Analysis(
     name="diversity",
     short="How differently the backbones err.",
-    about="""\
-How differently the backbones in STORE err, with zero-shot predictions.
-
-Error inconsistency, disagreement, double fault, Yule's Q and error consistency (Cohen's kappa) of
-every pair of backbones, and their means; Fleiss' kappa, the entropy of votes, and what only one
-backbone gets right. One dataset and perturbation is shown pair by pair, several by their means;
-What -o writes has all pairs with intervals.
-
-With --results also whether ensembles gain more where the backbones differ more: correlations of
-each measure with the gain over the best single backbone, over datasets, with 95 % intervals.""",
     examples=(
         "clipsyn diversity store",
         "clipsyn diversity store -d emoji-food -p clean",
         "clipsyn diversity store --results results.parquet --shots 16 -o diversity.csv",
     ),
     settings=DiversitySettings,
-    home="clipsyn.analyses.diversity",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.diversity(store, perturbations="clean")
->>> frame.filter(metric="disagreement").select("backbones", "value").rows()
-[(['fake/one', 'fake/two'], 0.7)]""",
     lacking="labels, a second backbone",
 )

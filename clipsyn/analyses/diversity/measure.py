@@ -41,8 +41,9 @@ from clipsyn.evaluation.results.frame import (
 )
 from clipsyn.evaluation.results.frame import mean as mean_of
 from clipsyn.methods.ensembles import BEST_SINGLE
+from clipsyn.methods.numerics import Array, Doubles, Floats, Mask
 from clipsyn.methods.numerics.metrics import Score, correctness, ratio, scored
-from clipsyn.names import fingerprint, parse_perturbation
+from clipsyn.names import fingerprint
 from clipsyn.stats.differences import holm, paired
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
@@ -114,7 +115,7 @@ def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     yield every, Measured("vote_entropy", mean_of(entropy), interval)
     overlap = Overlap.of(right)
     for b, hits in enumerate(overlap.only()):
-        yield (b,), share("unique_correct", int(hits), images)
+        yield (b,), share("unique_correct", hits, images)
     for b, floor in enumerate(overlap.mean(overlap.guessed(group.n_classes))):
         yield (b,), estimate("unique_correct_floor", floor, counts.n)
     yield from _significance(right, images)
@@ -130,7 +131,7 @@ def _of_pair(name: str, counts: Counts, at: tuple[float, int, int], images: Imag
     return Measured(name, Score(value, counts.n), Interval(min(low, value), max(high, value)))
 
 
-def _significance(right: NDArray[np.bool_], images: Images) -> Iterator[tuple[_Places, Measured]]:
+def _significance(right: Mask, images: Images) -> Iterator[tuple[_Places, Measured]]:
     pairs, n = list(combinations(range(len(right)), 2)), len(images)
     hits = images.sums(right.T).astype(np.int64)
     p = np.array([paired(hits[:, i] - hits[:, j]) if n else math.nan for i, j in pairs])
@@ -194,7 +195,6 @@ def _correlation_row(part: pl.DataFrame, head: str, metric: str, correlation: Co
         Measured(metric, Score(correlation.value, len(part)), correlation.interval),
         dataset=None,
         **{name: first[name] for name in (*_GROUP, "backbones", "ensemble", "shots")},
-        severity=parse_perturbation(first["perturbation"]).severity,
         head=head,
         fingerprint=fingerprint({"over": prints}),
     )
@@ -207,22 +207,22 @@ class Counts(NamedTuple):
     """
 
     n: int
-    right: NDArray[np.float64]  # (backbone,) samples that it gets right
-    both: NDArray[np.float64]  # (backbone, backbone) samples that both get right
-    same: NDArray[np.float64]  # (backbone, backbone) samples with the same prediction
+    right: Doubles  # (backbone,) samples that it gets right
+    both: Doubles  # (backbone, backbone) samples that both get right
+    same: Doubles  # (backbone, backbone) samples with the same prediction
 
     @property
-    def only(self) -> NDArray[np.float64]:
+    def only(self) -> Doubles:
         """(first, second): samples that the first gets right and the second does not."""
         return self.right[..., :, None] - self.both
 
     @property
-    def neither(self) -> NDArray[np.float64]:
+    def neither(self) -> Doubles:
         """(first, second): samples that both get wrong."""
         return self.n - self.right[..., :, None] - self.only.swapaxes(-1, -2)
 
 
-def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
+def pair_counts(predictions: Array, labels: Array) -> Counts:
     """Counts of all pairs of backbones, made pair by pair, whose rows stay in a core's cache."""
     right = correctness(predictions, labels)
     b, n = right.shape
@@ -237,7 +237,7 @@ def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
     return Counts(n, both.diagonal().copy(), both, same)
 
 
-def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
+def error_inconsistency(counts: Counts) -> Doubles:
     """Share of samples that exactly one of the two gets right: r_i + r_j - 2 r_ij.
 
     The paper's likely measure (section 2); 0 on the diagonal. NaN for n = 0, as all shares.
@@ -245,12 +245,12 @@ def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
     return ratio(counts.only + counts.only.swapaxes(-1, -2), counts.n)
 
 
-def disagreement(counts: Counts) -> NDArray[np.float64]:
+def disagreement(counts: Counts) -> Doubles:
     """Share of samples with two different predictions, both wrong or not; 0 on the diagonal."""
     return ratio(counts.n - counts.same, counts.n)
 
 
-def double_fault(counts: Counts) -> NDArray[np.float64]:
+def double_fault(counts: Counts) -> Doubles:
     """Share of samples that both get wrong: 1 - r_i - r_j + r_ij (Giacinto and Roli 2001).
 
     No selection between the two can be right there.
@@ -258,7 +258,7 @@ def double_fault(counts: Counts) -> NDArray[np.float64]:
     return ratio(counts.neither, counts.n)
 
 
-def yules_q(counts: Counts) -> NDArray[np.float64]:
+def yules_q(counts: Counts) -> Doubles:
     """Yule's (1900) Q of right and wrong: (ad - bc) / (ad + bc); 1 on the diagonal.
 
     a: both right, d: both wrong, b and c: one of them. 0 where they err independently, 1 where the
@@ -270,7 +270,7 @@ def yules_q(counts: Counts) -> NDArray[np.float64]:
     return ratio(agree - differ, agree + differ)
 
 
-def error_consistency(counts: Counts) -> NDArray[np.float64]:
+def error_consistency(counts: Counts) -> Doubles:
     """Cohen's (1960) kappa of right and wrong: (o - e) / (1 - e); 1 on the diagonal.
 
     o: share of samples on which both are right or both wrong; e: what two backbones of these
@@ -284,7 +284,7 @@ def error_consistency(counts: Counts) -> NDArray[np.float64]:
     return ratio(observed - expected, counts.n**2 - expected)
 
 
-PAIRWISE: dict[str, Callable[[Counts], NDArray[np.float64]]] = {  # (backbone, backbone) each
+PAIRWISE: dict[str, Callable[[Counts], Doubles]] = {  # (backbone, backbone) each
     "error_inconsistency": error_inconsistency,
     "disagreement": disagreement,
     "double_fault": double_fault,
@@ -298,7 +298,7 @@ MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
 }
 
 
-def over_pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def over_pairs(matrix: Doubles) -> Doubles:
     """(...,) mean over the pairs of different backbones that have a value; NaN where none has."""
     first, second = np.triu_indices(matrix.shape[-1], 1)
     pairs = matrix[..., first, second]
@@ -306,7 +306,7 @@ def over_pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return ratio(np.where(known, pairs, 0).sum(axis=-1), known.sum(axis=-1))
 
 
-def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
+def fleiss_kappa(counts: Counts) -> Doubles:
     """(...,) Fleiss' (1971) kappa of right and wrong over all backbones: `error_consistency` of
     more than two.
 
@@ -319,9 +319,7 @@ def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
     return 1 - ratio(e, 2 * r * (1 - r))
 
 
-def shares_by_image(
-    predictions: NDArray[Any], labels: NDArray[Any]
-) -> dict[str, NDArray[np.floating[Any]]]:
+def shares_by_image(predictions: Array, labels: Array) -> dict[str, NDArray[np.floating[Any]]]:
     """By the name of what is a mean over images: the number of each image, from 0 to 1.
 
     Of measures that are shares, the part of the pairs. vote_entropy: the entropy of the votes over
@@ -357,7 +355,7 @@ def plausible(counts: Counts, i: int, j: int, effective: float, *, seed: int = 0
     return Counts(1, hits, pair, np.full_like(pair, np.nan))
 
 
-def _entropy(predictions: NDArray[Any]) -> NDArray[np.float32]:
+def _entropy(predictions: Array) -> Floats:
     """(sample,) entropy of the votes (backbone, sample) over log B; NaN for one backbone.
 
     A backbone that votes as v of B do, itself among them, adds -log(v / B) / B, so that no votes

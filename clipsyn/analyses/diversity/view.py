@@ -8,11 +8,10 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.diversity import DiversitySettings
-from clipsyn.evaluation.figures import pair_figure
+from clipsyn.evaluation.figures import pair_figure, pair_lines
 from clipsyn.evaluation.results.frame import (
     IF_ALIKE,
     WHERE,
-    Numbers,
     backbones,
     named_parts,
     numbers,
@@ -32,15 +31,8 @@ from clipsyn.show.table import (
     percent,
     percent_cell,
 )
-from clipsyn.show.tables import Measure, Side, measures_table, pair_matrix
-from clipsyn.show.titles import (
-    common,
-    fitted_on,
-    mean_over,
-    shortened,
-    title,
-    where,
-)
+from clipsyn.show.tables import Measure, Side, measures_table, notes_beside, pair_matrix
+from clipsyn.show.titles import common, fitted_on, mean_over, shortened, title, where
 
 _PAIRS = (
     Measure("inconsistency", "error_inconsistency", "incons.", interval=True),
@@ -57,26 +49,7 @@ _P = Measure("p", "mcnemar_p_holm", cell=lambda row: p_cell(row["value"]))
 _MEANS = tuple(  # with the interval of the first alone, to keep it narrow
     it._replace(metric=f"mean_{it.metric}", interval=it is _PAIRS[0]) for it in _PAIRS
 )
-_MEANING = """\
-incons. (error inconsistency), disagree, double fault: share of images, in %, that exactly one of
-two backbones gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error
-consistency): 1 for the same errors, 0 for as many common ones as by chance."""
-_ALL_TOGETHER = """\
-Fleiss: kappa of all together. entropy: of the votes, 0 where all are alike, 1 where all differ."""
-_NOTES = {
-    "means": f"{_MEANING} Means over pairs.\n{_ALL_TOGETHER}",
-    "mean": f"Means over the pairs below.\n{_ALL_TOGETHER}",
-    "pairs": f"""{_MEANING}
-p: that the two are equally accurate (McNemar's test, exact; Holm over these pairs).""",
-    "matrix": """\
-Above the diagonal kappa, below it inconsistency, on it what one alone gets right (both in %); one
-that guesses would alone get at most {guess}.""",
-    "correlations": """\
-Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over a single
-backbone. Both are measured on the same images; if alike: what that alone makes of inconsistency,
-over datasets that do not differ. Q and kappas are high where backbones are alike. *: of 15 datasets
-or more, and the 95 % interval leaves 0 out; nothing corrects for the number of correlations.""",
-}
+_NOTES = notes_beside(__file__)
 _STARRED = 15  # datasets; over fewer, chance makes half of the intervals leave 0 out
 
 
@@ -129,18 +102,9 @@ def _pairs(frame: pl.DataFrame) -> Table:
     """A line a pair, those that err most differently first."""
     names = shortened(backbones(singles(frame)))
     rows = frame.filter(pl.col("metric").is_in([it.metric for it in (*_PAIRS, _P)]))
-    lines = [
-        ({"backbone": names.cell(one), "and": names.cell(other)}, of_pair)
-        for (one, other), of_pair in numbers_by(rows, "backbones").items()
-    ]
-    lines.sort(key=_inconsistency, reverse=True)
+    lines = pair_lines(rows, names, "error_inconsistency")
     about = title(*where(frame.row(0, named=True), (*WHERE, "n")), names.phrase)
     return measures_table(lines, (*_PAIRS, _P), title=about, notes=_NOTES["pairs"])
-
-
-def _inconsistency(line: tuple[Any, Numbers]) -> float:
-    value = line[1]["error_inconsistency"]["value"]
-    return -1 if is_nan(value) else value
 
 
 def _of_each(frame: pl.DataFrame, metric: str) -> dict[str, float | None]:

@@ -1,4 +1,14 @@
-"""The oracle, which for each image knows a backbone that gets it right."""
+"""The oracle of the backbones in STORE, which for each image knows one that gets it right.
+
+Its gain over the best single backbone; the best backbones of each number; what each backbone adds;
+which images only one gets right, or none; which backbones are right together.
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.oracle(store, perturbations="clean")
+>>> frame.filter(metric="unique_correct").select("backbones", "value").rows()
+[(['fake/one'], 0.25), (['fake/two'], 0.25)]
+"""
 
 from __future__ import annotations
 
@@ -35,23 +45,11 @@ class OracleSettings(Selection):
 oracle = Analysis(
     name="oracle",
     short="How far the best choice of backbones could go.",
-    about="""\
-The oracle of the backbones in STORE, which for each image knows one that gets it right.
-
-Its gain over the best single backbone; the best backbones of each number; what each backbone adds;
-which images only one gets right, or none; which backbones are right together.""",
     examples=(
         "clipsyn oracle store",
         "clipsyn oracle store -d emoji-food -p clean --samples food.csv",
         "clipsyn oracle store -b '*/openai' --weights -o oracle.csv",
     ),
     settings=OracleSettings,
-    home="clipsyn.analyses.oracle",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.oracle(store, perturbations="clean")
->>> frame.filter(metric="unique_correct").select("backbones", "value").rows()
-[(['fake/one'], 0.25), (['fake/two'], 0.25)]""",
     over_datasets=False,
 )

@@ -33,17 +33,13 @@ from clipsyn.evaluation.results.frame import (
     estimate,
     frame,
     gain,
-    oracle_gain,
+    oracle_numbers,
     relative_gain,
     share,
 )
+from clipsyn.methods.numerics import Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
-from clipsyn.methods.numerics.metrics import (
-    Score,
-    class_accuracy,
-    correctness,
-    independent_oracle,
-)
+from clipsyn.methods.numerics.metrics import Score, correctness
 from clipsyn.show.files import check_place
 from clipsyn.show.frames import write
 from clipsyn.stats.differences import difference_interval
@@ -103,20 +99,20 @@ def numbers(group: Predicted, weights: bool) -> Iterator[_About]:
     for end, left_out in (("", False), ("_left_out", True)):
         chosen = class_choice(right, labels, left_out=left_out)
         for it in (
-            share(f"acc1{end}", int(np.count_nonzero(chosen)), images),
+            share(f"acc1{end}", chosen, images),
             gain(f"{OVER_BEST_ON_TEST}{end}", chosen, right, images),
         ):  # without intervals: another choice on other images
             yield every, "class-oracle", it._replace(interval=None)
-    yield every, "oracle", share("none_correct", overlap.none(), images)
-    yield every, "oracle", share("all_correct", overlap.every(), images)
+    yield every, "oracle", share("none_correct", ~right.any(axis=0), images)
+    yield every, "oracle", share("all_correct", right.all(axis=0), images)
     if weights:
         reached = _reached(group, right)
-        hits, best = int(reached.sum()), int(right.sum(axis=1).max(initial=0))
-        yield every, "weight-oracle", share("acc1", hits, images)
-        yield every, "weight-oracle", share(OVER_BEST_ON_TEST, hits - best, images)
+        lead = reached.sum() - right.sum(axis=1).max(initial=0)
+        yield every, "weight-oracle", share("acc1", reached, images)
+        yield every, "weight-oracle", share(OVER_BEST_ON_TEST, lead, images)
     for region, count in zip(overlap.right[:MOST_REGIONS], overlap.counts, strict=False):
         names = tuple(every[b] for b in np.flatnonzero(region))
-        yield names, "oracle", share("region", int(count), images)
+        yield names, "oracle", share("region", count, images)
 
 
 def _singles(group: Predicted, overlap: Overlap) -> Iterator[tuple[str, Measured]]:
@@ -127,8 +123,8 @@ def _singles(group: Predicted, overlap: Overlap) -> Iterator[tuple[str, Measured
         "shapley_floor": overlap.mean(overlap.guessed_credit(group.n_classes)),
     }
     for b, name in enumerate(group.backbones):
-        yield name, share("acc1", int(overlap.hits()[b]), group.images)
-        yield name, share("unique_correct", int(overlap.only()[b]), group.images)
+        yield name, share("acc1", overlap.hits()[b], group.images)
+        yield name, share("unique_correct", overlap.only()[b], group.images)
         interval = difference_interval([credit[overlap.places, b]], [group.images])
         yield name, Measured("shapley", Score(float(values[b]), overlap.n), interval)
         for metric, floor in floors.items():
@@ -136,27 +132,24 @@ def _singles(group: Predicted, overlap: Overlap) -> Iterator[tuple[str, Measured
 
 
 def _oracles(
-    right: NDArray[np.bool_], labels: NDArray[np.int32], overlap: Overlap, images: Images
-) -> Iterator[tuple[NDArray[np.intp], Measured]]:
+    right: Mask, labels: Labels, overlap: Overlap, images: Images
+) -> Iterator[tuple[Rows, Measured]]:
     """Accuracy, upper mark and gains of the best subset of each size, and of all backbones."""
-    count, n = right.shape
-    accuracy, sizes = class_accuracy(right, labels)
+    count = len(right)
     subsets = [np.arange(count)]
     if 1 < count <= MOST_BACKBONES:
         subsets = [members(subset, count) for subset in best_subsets(subset_hits(right))[1:]]
     best = int(overlap.hits().argmax())
     for subset in subsets:
         correct = np.asarray(right[subset].any(axis=0))
-        yield subset, share("acc1", int(correct.sum()), images)
-        yield subset, estimate("acc1_independent", independent_oracle(accuracy[subset], sizes), n)
-        over_best = gain(OVER_BEST_ON_TEST, correct, right[[best]], images)
-        if best in subset:
-            over_best = oracle_gain(right[subset], images)
-        yield subset, over_best
-        yield subset, relative_gain(correct, right[best], images)
+        numbers = [*oracle_numbers(right[subset], labels, images)]
+        if best not in subset:
+            numbers[-1] = gain(OVER_BEST_ON_TEST, correct, right[[best]], images)
+        for measured in (*numbers, relative_gain(correct, right[best], images)):
+            yield subset, measured
 
 
-def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _reached(group: Predicted, right: Mask) -> Mask:
     """(counted sample,): whether some weights make the sum of logits right."""
     reached = np.asarray(right.any(axis=0))
     rows = np.flatnonzero(group.counted)
@@ -165,9 +158,7 @@ def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return reached
 
 
-def _logits(
-    group: Predicted, rows: NDArray[np.intp]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+def _logits(group: Predicted, rows: Rows) -> Iterator[tuple[Rows, Floats]]:
     """Logits (backbone, row, class) of some rows, ascending, a block of the store at a time."""
     size = Blocks(len(group.labels), group.store.chunk_rows).rows
     for number in np.unique(rows // size):
@@ -199,5 +190,5 @@ def _samples(group: Predicted) -> pl.DataFrame:
     return pl.DataFrame(dict(zip(WHERE, where, strict=True)) | columns)
 
 
-def _nullable(values: NDArray[np.generic], known: NDArray[np.bool_]) -> pl.Series:
+def _nullable(values: NDArray[np.generic], known: Mask) -> pl.Series:
     return pl.select(pl.when(pl.Series(known)).then(pl.Series(values))).to_series()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Doubles, Mask, Rows
 from clipsyn.methods.numerics.metrics import class_hits, ratio
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
@@ -28,12 +28,12 @@ _PIVOTS = 50  # of the simplex method, for each backbone; 2 or 3 are usual
 class Overlap:
     """The non-empty regions of the Venn diagram of right predictions, largest first."""
 
-    right: NDArray[np.bool_]  # (region, backbone) which backbones are right there
+    right: Mask  # (region, backbone) which backbones are right there
     counts: NDArray[np.int64]  # (region,) samples
-    places: NDArray[np.intp]  # (sample,) its region
+    places: Rows  # (sample,) its region
 
     @classmethod
-    def of(cls, right: NDArray[np.bool_]) -> Overlap:
+    def of(cls, right: Mask) -> Overlap:
         """The regions of right (backbone, sample).
 
         Of regions of one size those come first in which the first backbone is right, then those in
@@ -62,15 +62,7 @@ class Overlap:
         """(backbone,) samples that it alone gets right: what the oracle loses without it."""
         return np.asarray(self.counts @ (self.right & (self.agreeing == 1)[:, None]))
 
-    def none(self) -> int:
-        """Samples that no backbone gets right."""
-        return int(self.counts[self.agreeing == 0].sum())
-
-    def every(self) -> int:
-        """Samples that all backbones get right."""
-        return int(self.counts[self.agreeing == self.right.shape[1]].sum())
-
-    def credit(self) -> NDArray[np.float64]:
+    def credit(self) -> Doubles:
         """(region, backbone): the one point of a sample, shared by the backbones that are right.
 
         Its mean over samples is each backbone's Shapley value (Shapley 1953) in the oracle's
@@ -79,7 +71,7 @@ class Overlap:
         """
         return self.right / np.maximum(self.agreeing, 1)[:, None]
 
-    def guessed(self, classes: int) -> NDArray[np.float64]:
+    def guessed(self, classes: int) -> Doubles:
         """(region, backbone): what a guess in place of this backbone alone would get right.
 
         A guess is right on one of `classes` images, whatever the other backbones answer. The mean
@@ -88,7 +80,7 @@ class Overlap:
         """
         return np.asarray((self._others() == 0) / classes)
 
-    def guessed_credit(self, classes: int) -> NDArray[np.float64]:
+    def guessed_credit(self, classes: int) -> Doubles:
         """(region, backbone): `credit` of a guess in place of this backbone.
 
         The mean over samples is the floor of its Shapley value.
@@ -99,14 +91,12 @@ class Overlap:
         """(region, backbone) how many other backbones are right there."""
         return self.agreeing[:, None] - self.right
 
-    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
+    def mean(self, values: Array) -> Doubles:
         """Mean over samples of `values` (region, m): (m,), NaN without samples."""
         return ratio(self.counts @ values, self.n)
 
 
-def class_choice(
-    right: NDArray[np.bool_], labels: NDArray[Any], *, left_out: bool = False
-) -> NDArray[np.bool_]:
+def class_choice(right: Mask, labels: Array, *, left_out: bool = False) -> Mask:
     """(sample,): whether the backbone is right that is best on the sample's class.
 
     right: (backbone, sample), labels: (sample,) >= 0. The mean is between the accuracy of one
@@ -124,7 +114,7 @@ def class_choice(
     return np.asarray(np.take_along_axis(right, chosen[None], axis=0)[0])
 
 
-def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
+def subset_hits(right: Mask) -> NDArray[np.int32]:
     """(2^backbone,): samples that the oracle of each subset gets right.
 
     right: (backbone, sample), of at most `MOST_BACKBONES`. Backbone b is in subset s if bit b of s
@@ -142,7 +132,7 @@ def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.subtract(n, sums[::-1], dtype=np.int32)  # reversed: the complements
 
 
-def members(subset: int, count: int) -> NDArray[np.intp]:
+def members(subset: int, count: int) -> Rows:
     """The backbones (indices) of a subset."""
     return np.flatnonzero(subset >> np.arange(count) & 1)
 
@@ -163,7 +153,7 @@ def best_subsets(hits: NDArray[np.int32]) -> list[int]:
     return best
 
 
-def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+def reachable(logits: Array, labels: Array) -> Mask:
     """(sample,): whether the true class is first in ``sum_b a_b logits[b]`` for weights a >= 0.
 
     logits: (backbone, sample, class), finite; labels: (sample,), all known. The weights may differ
@@ -200,7 +190,7 @@ def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     return reached
 
 
-def _winnable(margins: NDArray[np.float64], real: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _winnable(margins: Doubles, real: Mask) -> Mask:
     """(game,): whether some convex combination of the rows is positive in every real column.
 
     margins: (game, row, column); real: (game, column).
@@ -211,7 +201,7 @@ def _winnable(margins: NDArray[np.float64], real: NDArray[np.bool_]) -> NDArray[
     return np.asarray(np.where(real, values, np.inf).min(axis=1) > _ROUNDING)
 
 
-def _strategies(payoff: NDArray[np.float64], real: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _strategies(payoff: Doubles, real: Mask) -> Doubles:
     """(game, row): weights >= 0 that maximise the smallest weighted sum over columns.
 
     payoff: (game, row, column) from -1 to 1. With payoff + 2, which is positive, the column
@@ -239,7 +229,7 @@ def _strategies(payoff: NDArray[np.float64], real: NDArray[np.bool_]) -> NDArray
     return weights
 
 
-def _pivot(tableau: NDArray[np.float64], entering: NDArray[np.intp]) -> None:
+def _pivot(tableau: Doubles, entering: Rows) -> None:
     """Bring the entering column of each tableau into its basis, in place."""
     games, rows = np.arange(len(tableau)), tableau.shape[1] - 1
     column = tableau[games, :, entering]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import cos, pi, sin
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -22,47 +22,14 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
     singles,
 )
-from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Figure, label, marks, needed
+from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Axes, Figure, label, marks, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import Table, Tables, percent
-from clipsyn.show.tables import Line, Measure, measures_table, table_of
-from clipsyn.show.titles import MARKED, ShortNames, common, shortened, title, where
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from clipsyn.show.tables import Line, Measure, measures_table, notes_beside, table_of
+from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
 _TOP = 10  # regions, and numbers of backbones, in a table
-_NOTES = {
-    "oracle": """\
-oracle: share of images that at least one backbone gets right, in %. indep.: what it would be
-if errors were independent within each class, an upper mark; with few images a class it says little.
-lead: of the oracle over the best single backbone of each row, in points with a 95 %
-interval, and in % of that backbone's accuracy. none, all: share that no backbone, and every
-backbone, gets right.""",
-    "choices": """\
-Accuracy in % of the best backbone for all images, of the best for each class, and of the best for
-each image (oracle), chosen on these very images. left out: of the best for each image's class on
-the other images of that class. share: part of the oracle's gain over the best backbone, in %.""",
-    "shapley": """\
-Shapley values of the oracle, in points: what a backbone adds to it, on average over all orders in
-which the backbones may join. The values of a row sum to its oracle. guess: what a backbone that
-guesses would have in place of one of these, at most.""",
-    "unique_correct": """\
-Share of images that this backbone alone gets right, in %: what the oracle loses without it.
-guess: what a backbone that guesses would have in place of one of these, at most:
-(1 - oracle of the others) / classes.""",
-    "backbones": """\
-Shapley: what a backbone adds to the oracle, on average over all orders; they sum to it. guess: what
-a backbone that guesses would have in its place.""",
-    "subsets": """\
-The best backbones of each number, chosen on these very images. indep.: if errors were, within each
-class. step: over one backbone fewer. lead: over the best single backbone, in points.""",
-    "regions": f"""\
-Images that these backbones ({MARKED.text}) get right, and no others.""",
-}
-_WEIGHTS = """
-weights: share that some weighted sum of the backbones' logits gets right, with weights that are not
-negative and free for each image."""
+_NOTES = notes_beside(__file__)
 _ORACLES = (  # what is about all backbones: see `_numbers`
     Measure("top-1", "best acc1"),
     Measure("oracle", "oracle acc1"),
@@ -126,7 +93,7 @@ def _overview(frame: pl.DataFrame, parts: Sequence[pl.DataFrame]) -> dict[str, T
         lines.append((about, found))
         with_best.append((about | {"n": row["n"], "best": best}, found))
     weights = any(_WEIGHED.metric in found for _, found in lines)
-    notes = _NOTES | {"choices": _NOTES["choices"] + (_WEIGHTS if weights else "")}
+    notes = _NOTES | {"choices": _NOTES["choices"] + (f"\n{_NOTES['weights']}" if weights else "")}
     said = "; ".join(filter(None, [*(f"{k} {v}" for k, v in shared.items()), names.phrase]))
     notes = {name: f"{note}\n{said}." if said else note for name, note in notes.items()}
     shown = {

@@ -1,4 +1,16 @@
-"""How alike the embeddings of a store's backbones are, and how sure their logits."""
+"""How alike the embeddings of the backbones in STORE are, and how sure their logits.
+
+Linear CKA and mutual nearest neighbours of every pair of backbones: they need no labels. With
+labels, for each backbone: confidence where it is right and where it is wrong, cross-entropy and
+calibration error before and after temperature scaling. What -o writes has every dataset and pair
+with intervals.
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.representation(store, perturbations="clean")
+>>> frame.filter(metric="cka")["value"].round(2).to_list()  # one pair of backbones
+[0.11]
+"""
 
 from __future__ import annotations
 
@@ -35,25 +47,11 @@ class RepresentationSettings(Selection):
 representation = Analysis(
     name="representation",
     short="How alike embeddings are, how sure logits.",
-    about="""\
-How alike the embeddings of the backbones in STORE are, and how sure their logits.
-
-Linear CKA and mutual nearest neighbours of every pair of backbones: they need no labels. With
-labels, for each backbone: confidence where it is right and where it is wrong, cross-entropy and
-calibration error before and after temperature scaling. What -o writes has every dataset and pair
-with intervals.""",
     examples=(
         "clipsyn representation store",
         "clipsyn representation store -d emoji-food --neighbours 5",
         "clipsyn representation store -b '*/openai' --samples 10000 -o representation.csv",
     ),
     settings=RepresentationSettings,
-    home="clipsyn.analyses.representation",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.representation(store, perturbations="clean")
->>> frame.filter(metric="cka")["value"].round(2).to_list()  # one pair of backbones
-[0.11]""",
     lacking="",
 )

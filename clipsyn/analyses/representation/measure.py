@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation import RepresentationSettings
@@ -31,6 +30,7 @@ from clipsyn.analyses.representation.measures import mutual_neighbours, similari
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, mean, row, share
 from clipsyn.methods.ensembles.weighted import fit_temperatures
+from clipsyn.methods.numerics import Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.metrics import (
     Score,
     calibration_floor,
@@ -38,8 +38,7 @@ from clipsyn.methods.numerics.metrics import (
     judge,
     reliability_bins,
 )
-from clipsyn.methods.pool import Pool
-from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
+from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.registry import unknown_name
 from clipsyn.settings import FULL
 from clipsyn.stats.images import Images
@@ -55,9 +54,8 @@ _LOG = logging.getLogger("clipsyn")
 # A temperature, what it was fitted on in the columns of results, and the fingerprint of that cell
 _Temperature = tuple[Score, Row, str]
 _Fit = Callable[[FeatureKey, str], _Temperature | None]  # for a cell and a prompt set
-_Mask = NDArray[np.bool_]
 # The cells of a dataset, split and perturbation, the samples, and which every backbone could read
-_Shown = tuple[tuple[FeatureKey, ...], SampleTable, _Mask]
+_Shown = tuple[tuple[FeatureKey, ...], SampleTable, Mask]
 
 
 def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFrame:
@@ -101,7 +99,7 @@ def _order(key: FeatureKey) -> tuple[str, str, bool, str]:
     return key.dataset, key.split, key.perturbation != CLEAN.label, key.perturbation
 
 
-def _drawn(usable: _Mask, settings: RepresentationSettings) -> NDArray[np.intp]:
+def _drawn(usable: Mask, settings: RepresentationSettings) -> Rows:
     """Row numbers, ascending: of all usable images, or as many of them as are wanted."""
     rows = np.flatnonzero(usable)
     if len(rows) <= settings.samples:
@@ -124,12 +122,11 @@ def _similarities(
     if len(embedded) < 2:
         return
     rows = _drawn(readable, settings)
-    cells, perturbation = [store.cell(key).fingerprint() for key in keys], embedded[0].perturbation
+    cells = [store.cell(key).fingerprint() for key in keys]
     about = {
         "dataset": samples.dataset,
         "split": samples.split,
-        "perturbation": perturbation,
-        "severity": parse_perturbation(perturbation).severity,
+        "perturbation": embedded[0].perturbation,
         "head": None,
         "prompts": None,
         "shots": None,
@@ -172,7 +169,7 @@ def _temperatures(
         raise unknown_name("split", support, known, hint)
 
     @cache
-    def labels(dataset: str) -> NDArray[np.int32]:
+    def labels(dataset: str) -> Labels:
         """(sample,) of the support, without those of images that are measured on."""
         splits = {key.split for key in measured if key.dataset == dataset} - {support}
         tables = [store.samples(dataset, split) for split in sorted(splits)]
@@ -189,7 +186,7 @@ def _temperatures(
         if not len(rows):
             return None
         group = Predicted(store, store.samples(key.dataset, support), (key,), prompts)
-        (temperature,) = fit_temperatures(_pool(group, key, rows).logits, known[rows])
+        (temperature,) = fit_temperatures(group.alone(key, rows).logits, known[rows])
         about = {"support": support, "support_prompts": prompts, "shots": FULL}
         return Score(float(temperature), len(rows)), about, store.cell(key).fingerprint()
 
@@ -202,10 +199,7 @@ def _temperatures(
 
 
 def _logit_statistics(
-    store: FeatureStore,
-    settings: RepresentationSettings,
-    images: _Shown,
-    temperature: _Fit,
+    store: FeatureStore, settings: RepresentationSettings, images: _Shown, temperature: _Fit
 ) -> Iterator[Row]:
     """All rows about the logits of a backbone, for each prompt set."""
     keys, samples, readable = images
@@ -232,7 +226,7 @@ def _logit_statistics(
 
 
 def _of_backbone(
-    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], fitted: _Temperature | None
+    group: Predicted, key: FeatureKey, rows: Rows, fitted: _Temperature | None
 ) -> Iterator[tuple[Measured, int | None]]:
     """All numbers about the logits of one backbone, or its imported confidences; with their bin."""
     store, labels = group.store, group.labels[rows]
@@ -241,7 +235,7 @@ def _of_backbone(
         right = store.cell(key).predictions(group.prompts)[rows] == labels
         yield from _numbers(store.cell(key).confidences(group.prompts)[rows], right, images)
         return
-    pool = _pool(group, key, rows)
+    pool = group.alone(key, rows)
     logits = pool.logits[:, 0]
     judged = judge(logits, labels)
     yield from _numbers(judged.confidence, judged.prediction == labels, images, judged.nll)
@@ -255,11 +249,7 @@ def _of_backbone(
 
 
 def _numbers(
-    confidence: NDArray[np.float32],
-    right: _Mask,
-    images: Images,
-    nll: NDArray[np.float32] | None = None,
-    end: str = "",
+    confidence: Floats, right: Mask, images: Images, nll: Floats | None = None, end: str = ""
 ) -> Iterator[tuple[Measured, int | None]]:
     """By the confidences of some images, and whether they are right: all, and by tenths of them.
 
@@ -267,7 +257,7 @@ def _numbers(
     The calibration error is too high by chance, of which no interval knows.
     """
     if not end:
-        yield share("acc1", int(np.count_nonzero(right)), images), None
+        yield share("acc1", right, images), None
         for metric, chosen in (("confidence_right", right), ("confidence_wrong", ~right)):
             values = confidence[chosen]
             interval = mean_share_interval([values], [images.take(chosen)])
@@ -281,8 +271,3 @@ def _numbers(
         yield share(f"bin_accuracy{end}", some.right, images.take(some.rows)), some.number
         sure = Score(some.confidence, some.n)
         yield Measured(f"bin_confidence{end}", sure, None), some.number
-
-
-def _pool(group: Predicted, key: FeatureKey, rows: NDArray[np.intp]) -> Pool:
-    """Logits (image, 1, class) of one backbone, and their scale where it is known."""
-    return replace(group, keys=(key,)).reader().read(rows, embeddings=False)

@@ -13,8 +13,8 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Doubles, Floats, Rows
 from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.stats.images import Images
@@ -24,12 +24,12 @@ _SIMILARITIES_AT_ONCE = 8_000_000  # 32 MB
 
 
 def similarities(
-    embeddings: Sequence[NDArray[Any]],
+    embeddings: Sequence[Array],
     *,
     groups: int = GROUPS,
     seed: int = 0,
     images: Images | None = None,
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Doubles]:
     """CKA and Procrustes distance of all pairs: (value, low and high; backbone, backbone).
 
     embeddings: (sample, embed) of each backbone, of the same samples, of any width and float type,
@@ -72,8 +72,8 @@ def similarities(
 
 
 def _of_pairs(
-    embeddings: Sequence[NDArray[Any]], images: Images, groups: int, seed: int
-) -> Callable[[int, int], NDArray[np.float64]]:
+    embeddings: Sequence[Array], images: Images, groups: int, seed: int
+) -> Callable[[int, int], Doubles]:
     """Function (i, j) -> of two backbones (2, 1 + group): over all samples, and without each group.
 
     First their HSIC,
@@ -103,7 +103,7 @@ def _of_pairs(
     squares = np.stack(norms, axis=1).astype(np.float64)
     single = squares.astype(np.float32)
 
-    def each(of_part: Callable[[slice], Any]) -> NDArray[np.float64]:
+    def each(of_part: Callable[[slice], Any]) -> Doubles:
         return _without_each(np.stack([of_part(rows) for rows in parts]))
 
     counts = each(lambda rows: rows.stop - rows.start)
@@ -125,18 +125,18 @@ def _of_pairs(
     inside = np.stack([columns[rows].T @ columns[rows] for rows in parts])
     widest, memory = max(x.shape[1] for x in centred), threading.local()
 
-    def products(i: int, j: int) -> NDArray[np.float32]:
+    def products(i: int, j: int) -> Floats:
         """X'Y of each group: (group, embed, embed), in memory that the next call here reuses."""
         x, y = centred[i], centred[j]
         shape = len(parts), x.shape[1], y.shape[1]
         if not hasattr(memory, "array"):  # new memory takes longer to get than to fill
             memory.array = np.empty(len(parts) * widest**2, np.float32)
-        out: NDArray[np.float32] = memory.array[: math.prod(shape)].reshape(shape)
+        out: Floats = memory.array[: math.prod(shape)].reshape(shape)
         for number, rows in enumerate(parts):
             np.matmul(x[rows].T, y[rows], out=out[number])
         return out
 
-    def of_pair(i: int, j: int) -> NDArray[np.float64]:
+    def of_pair(i: int, j: int) -> Doubles:
         u, v, ab = sums[i], sums[j], both[:, i, j]
         of_groups = products(i, j)
         whole = of_groups.sum(axis=0)
@@ -153,15 +153,13 @@ def _of_pairs(
     return of_pair
 
 
-def _centred(values: NDArray[Any]) -> NDArray[np.float32]:
+def _centred(values: Array) -> Floats:
     x = values.astype(np.float32)
     x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
     return x
 
 
-def _squared_norms(
-    whole: NDArray[np.float32], products: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _squared_norms(whole: Floats, products: Floats) -> Doubles:
     """``||X'Y||^2`` over all samples, and without each group: (1 + group,)."""
     rest = np.empty_like(whole)
     squares = [_inner(whole, whole)]
@@ -171,9 +169,7 @@ def _squared_norms(
     return np.array(squares)
 
 
-def _nuclear_norms(
-    whole: NDArray[np.float32], products: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _nuclear_norms(whole: Floats, products: Floats) -> Doubles:
     """``||X'Y||_*`` over all samples, and to first order without each group: (1 + group,).
 
     From the eigenvectors of the smaller Gram matrix in double precision, six times as fast as
@@ -191,34 +187,31 @@ def _nuclear_norms(
     return np.asarray(sizes.sum() - parts)
 
 
-def _inner(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def _inner(first: Floats, second: Floats) -> float:
     """The sum of products, within a row in single precision and over rows in double."""
     return float(np.einsum("xy,xy->x", first, second).sum(dtype=np.float64))
 
 
-def _jackknife(replicates: NDArray[np.float64]) -> NDArray[np.float64]:
+def _jackknife(replicates: Doubles) -> Doubles:
     """From values (backbone, backbone, 1 + group): of all samples, then without each group."""
     from scipy.special import stdtrit
 
     value, without = replicates[..., 0], replicates[..., 1:]
-    groups = without.shape[-1]
-    half: Any = np.nan
-    if groups > 1:
-        half = stdtrit(groups - 1, (1 + LEVEL) / 2) * standard_error(without)
+    half = stdtrit(without.shape[-1] - 1, (1 + LEVEL) / 2) * standard_error(without)
     return np.stack([value, value - half, value + half])
 
 
-def _without_each(parts: NDArray[Any]) -> NDArray[np.float64]:
+def _without_each(parts: Array) -> Doubles:
     """(group, …) sums -> (1 + group, …): the sum over all groups, and over all but each."""
     whole = parts.sum(axis=0, dtype=np.float64)
     return np.concatenate([whole[None], whole - parts])
 
 
-def _dot(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _dot(first: Doubles, second: Doubles) -> Doubles:
     return np.asarray(np.einsum("gd,gd->g", first, second))
 
 
-def mutual_neighbours(embeddings: Sequence[NDArray[Any]], k: int) -> NDArray[np.float32]:
+def mutual_neighbours(embeddings: Sequence[Array], k: int) -> Floats:
     """(backbone, backbone, sample): share of the k nearest samples that two backbones agree on.
 
     embeddings: (sample, embed) unit norm, of each backbone. Nearest by cosine, among all other
@@ -242,7 +235,7 @@ def mutual_neighbours(embeddings: Sequence[NDArray[Any]], k: int) -> NDArray[np.
     return shares
 
 
-def _nearest(x: NDArray[np.float32], rows: range, k: int) -> NDArray[np.intp]:
+def _nearest(x: Floats, rows: range, k: int) -> Rows:
     """(row, k) samples with the largest products with each row, itself left out, ascending."""
     similar = x[rows.start : rows.stop] @ x.T
     similar[np.arange(len(rows)), rows] = -np.inf

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
-from clipsyn.evaluation.figures import pair_figure
+from clipsyn.evaluation.figures import pair_figure, pair_lines
 from clipsyn.evaluation.results.frame import (
     WHERE,
     backbones,
@@ -17,14 +16,10 @@ from clipsyn.evaluation.results.frame import (
     over_datasets,
     refuse_several,
 )
-from clipsyn.show.figure import MUTED, Figure, key, look, marks, needed, panels, panels_size
-from clipsyn.show.frames import is_nan
+from clipsyn.show.figure import MUTED, Axes, Figure, key, look, marks, needed, panels, panels_size
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
-from clipsyn.show.tables import Line, Measure, Side, measures_table, pair_matrix
+from clipsyn.show.tables import Measure, Side, measures_table, notes_beside, pair_matrix
 from clipsyn.show.titles import ShortNames, mean_over, shortened, title, where
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _PAIRS = (
     Measure("CKA", "cka", percent=False, digits=2, interval=True),
@@ -44,21 +39,7 @@ _OF_LOGITS = (
     Measure("chance after", "ece_calibrated_floor", "by\nchance"),
     Measure("T", "temperature", percent=False),
 )
-_CKA = """\
-CKA: linear, unbiased; 1 for the same embeddings but for rotation and scale, 0 for independent ones.
-neighbours: share of each image's nearest that two backbones agree on, in %; with few images many
-are shared by chance."""
-_NOTES = {
-    "matrix": f"Above the diagonal CKA, below it neighbours. {_CKA}",
-    "pairs": f"""\
-The most alike first. {_CKA}
-Procrustes: distance after the best rotation, 0 to 1.41; too small with few images.""",
-    "logits": """\
-scale: what cosines are multiplied by. sure: mean confidence (largest probability) where the
-prediction is right, and where it is wrong, in %. NLL: cross-entropy in nats. ECE: calibration
-error, in %; by chance: that of a perfectly calibrated model on as many images. after: with logits
-divided by T, the temperature fitted on the support.""",
-}
+_NOTES = notes_beside(__file__)
 
 
 def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, Tables]:
@@ -112,17 +93,8 @@ def _matrix(part: pl.DataFrame, names: ShortNames) -> Table:
 
 def _pairs(part: pl.DataFrame, names: ShortNames) -> Table:
     """A line a pair, the most alike first."""
-    lines: list[Line] = [
-        ({"backbone": names.cell(one), "and": names.cell(other)}, of_pair)
-        for (one, other), of_pair in numbers_by(part, "backbones").items()
-    ]
-    lines.sort(key=_alike, reverse=True)
+    lines = pair_lines(part, names, "cka")
     return measures_table(lines, _PAIRS, title=_title(part, names), notes=_NOTES["pairs"])
-
-
-def _alike(line: Line) -> float:
-    value: float = line[1]["cka"]["value"]
-    return -2 if is_nan(value) else value
 
 
 def _logits(part: pl.DataFrame) -> Table:

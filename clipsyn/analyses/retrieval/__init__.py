@@ -1,4 +1,9 @@
-"""Images found by captions, and captions by images."""
+"""Retrieval with the captions in STORE: images by their captions, captions by their images.
+
+Recall at 1, 5 and 10, median rank and mean average precision of each backbone; of scores fused
+over backbones, with weights learned on a few pairs, too; of what is done about hubs; and of the
+oracle, which for each query knows the backbone that ranks best what it should find.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +51,12 @@ class RetrievalSettings(Cells):
 retrieval = Analysis(
     name="retrieval",
     short="Images found by captions, and captions by images.",
-    about="""\
-Retrieval with the captions in STORE: images by their captions, captions by their images.
-
-Recall at 1, 5 and 10, median rank and mean average precision of each backbone; of scores fused
-over backbones, with weights learned on a few pairs, too; of what is done about hubs; and of the
-oracle, which for each query knows the backbone that ranks best what it should find.""",
     examples=(
         "clipsyn retrieval store",
         "clipsyn retrieval store -d flickr30k -b '*/openai' --pairs 200 -o retrieval.csv",
         "clipsyn retrieval store --bank test --details",
     ),
     settings=RetrievalSettings,
-    home="clipsyn.analyses.retrieval",
     over_datasets=False,
     lacking="captions",
 )

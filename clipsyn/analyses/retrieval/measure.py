@@ -56,7 +56,7 @@ from clipsyn.methods.estimator import from_text
 from clipsyn.methods.numerics import Array, Mask, Rows
 from clipsyn.methods.numerics.metrics import Score, ratio
 from clipsyn.methods.pool import NO_LABEL, Pool
-from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
+from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.settings import SINGLE
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import Interval, mean_share_interval
@@ -251,7 +251,6 @@ class _Measurement:
         """All numbers of both directions."""
         group, perturbation = self.group, self.group.keys[0].perturbation
         of_all: Row = dict(zip(WHERE, (*group.place, perturbation, None), strict=True))
-        of_all["severity"] = parse_perturbation(perturbation).severity
         of_all["fingerprint"] = fingerprint({"cells": group.origin})
         for direction, (search, images) in group.asked(group.rows).items():
             shown = Images.of(group.samples.images.number[images])

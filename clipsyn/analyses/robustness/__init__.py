@@ -1,4 +1,17 @@
-"""What perturbations do to the backbones of a store, to their order, their oracle and ensembles."""
+"""What perturbations do to the backbones in STORE, with zero-shot predictions.
+
+Accuracy, its drop, relative robustness and corruption error (mCE); which backbone is best under
+which perturbation, and whether their order changes; the gain of the oracle, and with --results of
+ensembles, under perturbation. Several datasets are shown by their mean; what
+-o writes has everything with intervals.
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.robustness(store)
+>>> drop = frame.filter(metric="drop", perturbation="jpeg-3")
+>>> drop.select("ensemble", "backbones", "value").row(1)
+('single', ['fake/two'], 0.0)
+"""
 
 from __future__ import annotations
 
@@ -29,13 +42,6 @@ class RobustnessSettings(Selection):
 robustness = Analysis(
     name="robustness",
     short="What perturbations do to accuracy, order and ensembles.",
-    about="""\
-What perturbations do to the backbones in STORE, with zero-shot predictions.
-
-Accuracy, its drop, relative robustness and corruption error (mCE); which backbone is best under
-which perturbation, and whether their order changes; the gain of the oracle, and with --results of
-ensembles, under perturbation. Several datasets are shown by their mean; what
--o writes has everything with intervals.""",
     examples=(
         "clipsyn robustness store",
         "clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*'",
@@ -43,13 +49,5 @@ ensembles, under perturbation. Several datasets are shown by their mean; what
         "robustness.csv",
     ),
     settings=RobustnessSettings,
-    home="clipsyn.analyses.robustness",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.robustness(store)
->>> drop = frame.filter(metric="drop", perturbation="jpeg-3")
->>> drop.select("ensemble", "backbones", "value").row(1)
-('single', ['fake/two'], 0.0)""",
     lacking="labels, perturbed images",
 )

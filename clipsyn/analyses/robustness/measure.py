@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.robustness import RobustnessSettings
@@ -33,6 +32,7 @@ from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.results.data import check_data
 from clipsyn.evaluation.results.files import ensembles_in
 from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, estimate, frame
+from clipsyn.methods.numerics import Doubles
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.registry import unknown_name
@@ -181,19 +181,13 @@ def _interval(metric: str, column: int, condition: Condition, clean: Condition) 
     return loss_interval(value, sqrt(variance), wrong * condition.shown.effective)
 
 
-def _of_share(
-    value: float, by_image: Sequence[NDArray[np.float64]], condition: Condition
-) -> Interval:
+def _of_share(value: float, by_image: Sequence[Doubles], condition: Condition) -> Interval:
     if condition.severity is None or len(condition.images) > 1 or not condition.n:
         return mean_share_interval(by_image, condition.images)
     return share_interval(round(value * condition.n), condition.shown)
 
 
-def _of_lead(
-    first: Sequence[NDArray[np.float64]],
-    second: Sequence[NDArray[np.float64]],
-    condition: Condition,
-) -> Interval:
+def _of_lead(first: Sequence[Doubles], second: Sequence[Doubles], condition: Condition) -> Interval:
     leads = [one - other for one, other in zip(first, second, strict=True)]
     return difference_interval(leads, condition.images)
 

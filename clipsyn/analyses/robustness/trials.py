@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import ALL, Predicted
+from clipsyn.analyses.predicted import Predicted
+from clipsyn.evaluation.results.frame import ALL
+from clipsyn.methods.numerics import Array, Doubles, Labels, Mask
 from clipsyn.methods.numerics.metrics import (
     class_accuracy,
     correctness,
@@ -36,10 +38,10 @@ class Trial:
 
     clean: Predicted
     labels: tuple[str, ...]  # of the perturbations, clean first
-    columns: NDArray[np.bool_]  # (perturbation, method + 1, sample): who is right, what counts
+    columns: Mask  # (perturbation, method + 1, sample): who is right, what counts
     marks: NDArray[np.uint64]  # (sample,) of their content, without samples that count nowhere
     # (perturbation, method): backbones, oracle, oracle of errors independent within each class
-    accuracy: NDArray[np.float64]
+    accuracy: Doubles
     cells: list[str]  # fingerprints of all that is read
 
     @classmethod
@@ -67,7 +69,7 @@ class Trial:
     def backbones(self) -> tuple[str, ...]:
         return self.clean.backbones
 
-    def right(self, label: str) -> NDArray[np.float64]:
+    def right(self, label: str) -> Doubles:
         """(method, sample) of backbones and oracle, whose means are their accuracies.
 
         A sample that does not count under the perturbation has the accuracy itself.
@@ -79,7 +81,7 @@ class Trial:
         return np.asarray(accuracy + apart)
 
 
-def _independent(predictions: NDArray[np.uint16], labels: NDArray[np.int32]) -> float:
+def _independent(predictions: NDArray[np.uint16], labels: Labels) -> float:
     right = correctness(predictions, labels)
     return independent_oracle(*class_accuracy(right, labels[scored(predictions, labels)]))
 
@@ -97,16 +99,16 @@ class Condition(NamedTuple):
     severity: int | None  # None for a mean
     images: list[Images]  # of each dataset
     shown: Images  # that count
-    accuracy: NDArray[np.float64]
-    right: list[NDArray[np.float64]]  # what accuracies are means of
-    error: NDArray[np.float64] = np.empty(0)  # of a mean: ce, or mce
-    lost: Sequence[NDArray[np.float64]] = ()  # how far errors go with each sample
+    accuracy: Doubles
+    right: list[Doubles]  # what accuracies are means of
+    error: Doubles = np.empty(0)  # of a mean: ce, or mce
+    lost: Sequence[Doubles] = ()  # how far errors go with each sample
 
     @property
     def n(self) -> int:
         return len(self.shown)
 
-    def metrics(self, clean: Condition) -> dict[str, NDArray[np.float64]]:
+    def metrics(self, clean: Condition) -> dict[str, Doubles]:
         """(method,) of each metric that every method has, from its accuracy here and on clean."""
         metrics = {"acc1": self.accuracy}
         if self.label != clean.label:
@@ -118,7 +120,7 @@ class Condition(NamedTuple):
 
 
 def conditions(
-    trials: Trials, reference: int, accuracy: NDArray[np.float64] | None = None
+    trials: Trials, reference: int, accuracy: Doubles | None = None
 ) -> Iterator[Condition]:
     """Clean images, every perturbation, their means over severities, and the mean of those.
 
@@ -140,7 +142,7 @@ def conditions(
     def shown(some: Iterable[str]) -> Images:
         return Images.of(number[counts[[at[label] for label in some]].any(axis=0)])
 
-    def right(label: str) -> list[NDArray[np.float64]]:
+    def right(label: str) -> list[Doubles]:
         return [trial.right(label) for trial in trials] if accuracy is None else []
 
     for label in labels:
@@ -187,7 +189,7 @@ def families(labels: Iterable[str]) -> dict[str, list[str]]:
     }
 
 
-def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> float:
+def kendall_tau(first: Array, second: Array) -> float:
     """Kendall's tau-b of two rankings (backbone,).
 
         tau_b = sum_{i<j} sgn(x_i - x_j) sgn(y_i - y_j) / sqrt(n_x n_y)
@@ -201,10 +203,10 @@ def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> float:
     return float(ratio((x * y).sum(), np.sqrt(np.abs(x).sum() * np.abs(y).sum())))
 
 
-def _exact(values: NDArray[Any]) -> NDArray[Any]:
+def _exact(values: Array) -> Array:
     """The values, 0 where they are no more than rounding."""
     return np.where(np.abs(values) < _ROUNDING, 0, values)
 
 
-def mean_of(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def mean_of(parts: Sequence[Doubles]) -> Doubles:
     return np.asarray(np.mean(parts, axis=0))

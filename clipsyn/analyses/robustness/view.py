@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import polars as pl
 
-from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.trials import families
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import METHOD, Row, backbones, refuse_several, singles
+from clipsyn.evaluation.results.frame import ALL, METHOD, Row, backbones, refuse_several, singles
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.settings import SINGLE
 from clipsyn.show.figure import (
     INK,
+    Axes,
     Figure,
     accuracies,
     key,
@@ -32,7 +32,7 @@ from clipsyn.show.figure import (
 )
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import UNKNOWN, Table, Tables
-from clipsyn.show.tables import Line, Measure, measures_table
+from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import (
     ShortNames,
     common,
@@ -44,32 +44,13 @@ from clipsyn.show.titles import (
     where,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 CLEAN = CLEAN_IMAGES.label
 ORACLE = ("oracle", "oracle")  # see `TrialRows.rows`
 _REFERENCE = "reference"
 _TRIAL = ("dataset", "split", "prompts")
 _ABOUT = (*_TRIAL, "n")
 
-_NOTES = {
-    "summary": """\
-perturbed: mean over perturbations of the mean over their severities. drop: points lost of clean.
-relative: perturbed in % of clean. mCE: mean over perturbations of the errors, summed over
-severities, in % of those of {reference} (Hendrycks & Dietterich 2019).""",
-    "accuracy": """\
-Top-1 accuracy in %, mean over severities; all: mean over perturbations.""",
-    "errors": """\
-Corruption error: errors, summed over severities, in % of those of {reference}; below 100 is better
-than it. all: their mean, mCE.""",
-    "gains": """\
-Gain over the backbone that is best under that perturbation, in points; negative: worse.""",
-    "datasets": """\
-clean, perturbed: the best backbone of each and its accuracy; perturbed is the mean over all
-perturbations. drop: points that the clean best loses. gain: of the oracle over the best. tau:
-Kendall's, of the order of the backbones clean and perturbed.""",
-}
+_NOTES = notes_beside(__file__)
 _GAIN, _TAU = "gain_over_best_on_test", "kendall_tau"
 _SUMMARY = (
     Measure("clean", ("acc1", CLEAN), interval="known", best="most"),

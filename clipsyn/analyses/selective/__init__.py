@@ -1,19 +1,31 @@
-"""Selective prediction: the answers that are left when the least confident ones are withheld."""
+"""Selective prediction with what is in STORE: the least confident answers are withheld.
+
+For each backbone and ensemble: accuracy against coverage, the area under the risk-coverage curve,
+and how much of it the best order of confidence would save. For each wished accuracy a threshold is
+chosen on the support split, by a lower bound over 20 answers or more: how many images are answered
+on test then, and how many of them rightly. With --ood: how well are images of other datasets told
+by low confidence?
+
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.selective(store, scores="margin")
+>>> areas = frame.filter(metric="aurc")  # of both backbones, and of the average of their logits
+>>> areas["value"].round(2).to_list()
+[0.81, 0.65, 0.68]
+"""
 
 from __future__ import annotations
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import selection
-from clipsyn.evaluation.selection import Selection
-from clipsyn.settings import NAMES, NUMBERS, Shots, setting
+from clipsyn.evaluation.selection import Learning
+from clipsyn.settings import NAMES, NUMBERS, setting
 
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
 
 
-class SelectiveSettings(Selection):
+class SelectiveSettings(Learning):
     """Whose answers are ranked, by which confidence, and what for."""
 
-    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         ("log-avg",),
         NAMES,
@@ -41,35 +53,15 @@ class SelectiveSettings(Selection):
         metavar="DATASET",
         instead_of_none="none",
     )
-    support: str = selection.support()
-    shots: Shots = selection.shots()
-    seed: int = selection.seed()
-    allow_overlap: bool = selection.allow_overlap()
 
 
 selective = Analysis(
     name="selective",
     short="Accuracy when the least confident answers are withheld.",
-    about="""\
-Selective prediction with what is in STORE: the least confident answers are withheld.
-
-For each backbone and ensemble: accuracy against coverage, the area under the risk-coverage curve,
-and how much of it the best order of confidence would save. For each wished accuracy a threshold is
-chosen on the support split, by a lower bound over 20 answers or more: how many images are answered
-on test then, and how many of them rightly. With --ood: how well are images of other datasets told
-by low confidence?""",
     examples=(
         "clipsyn selective store",
         "clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9",
         "clipsyn selective store -d emoji-food --ood emoji-animals,fashion-mnist -o out.csv",
     ),
     settings=SelectiveSettings,
-    home="clipsyn.analyses.selective",
-    python="""\
->>> import clipsyn
->>> store = clipsyn.FeatureStore.open("store")
->>> frame = clipsyn.selective(store, scores="margin")
->>> areas = frame.filter(metric="aurc")  # of both backbones, and of the average of their logits
->>> areas["value"].round(2).to_list()
-[0.81, 0.65, 0.68]""",
 )

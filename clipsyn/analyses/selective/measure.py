@@ -16,16 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn.analyses.fitted import (
     Candidate,
     Said,
     Scores,
-    about_support,
+    about_fit,
     answers,
     answers_of,
-    fingerprint_of,
     fit_candidates,
     joined,
     make_ensemble,
@@ -46,6 +44,7 @@ from clipsyn.analyses.selective.measures import (
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, mean, share
 from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.numerics import Doubles, Labels, Mask
 from clipsyn.methods.numerics.logits import CHUNK_ROWS, predictions, zero_shot_logits
 from clipsyn.methods.numerics.metrics import Score
 from clipsyn.methods.pool import Pool
@@ -99,7 +98,7 @@ class _Fitted(NamedTuple):
 
     ensembles: Mapping[Candidate, Ensemble]
     on_support: Mapping[Candidate, Said]  # by `unseen_scores`
-    labels: NDArray[np.int32]
+    labels: Labels
     origin: Mapping[str, Any]  # decides what is fitted and chosen
 
 
@@ -173,12 +172,12 @@ class _SelectiveRows:
         self.said = _with_agreement(answers_of(self.reader, fitted.ensembles, self._answers))
         self.labels, self.images = group.labels[group.counted], group.images
         self.n = len(self.labels)
-        self._fingerprint = cache(self._new_fingerprint)
+        self._about_fit = cache(self._about)
 
     def rows(self) -> Iterator[Row]:
         for candidate, said in self.said.items():
             right = said["answer"] == self.labels
-            yield self._row(candidate, share("acc1", int(np.count_nonzero(right)), self.images))
+            yield self._row(candidate, share("acc1", right, self.images))
             by_score = self._by_score(said)
             yield from self._curves(candidate, by_score, right)
             if self.fitted.on_support:
@@ -192,7 +191,7 @@ class _SelectiveRows:
     def _by_score(self, said: Said) -> Said:
         return {it: said[it] for it in dict.fromkeys(self.settings.scores) if it in said}
 
-    def _curves(self, candidate: Candidate, said: Said, right: NDArray[np.bool_]) -> Iterator[Row]:
+    def _curves(self, candidate: Candidate, said: Said, right: Mask) -> Iterator[Row]:
         by_score = {}
         effective = self.images.effective / max(1, self.n)  # images that each sample counts as
         wrong = np.count_nonzero(~right) * effective
@@ -219,9 +218,7 @@ class _SelectiveRows:
                 measured = Measured("aurc_gain", Score(gain, self.n), interval)
                 yield self._row(candidate, measured, score=score)
 
-    def _areas(
-        self, confidence: NDArray[np.float64], right: NDArray[np.bool_]
-    ) -> tuple[RiskCoverage, NDArray[np.float64]]:
+    def _areas(self, confidence: Doubles, right: Mask) -> tuple[RiskCoverage, Doubles]:
         """Over all samples; the areas without each group of images, (area, group)."""
         order = np.argsort(-confidence, kind="stable")  # once for all
         confidence, right, group = confidence[order], right[order], groups_of(self.images)[order]
@@ -229,9 +226,7 @@ class _SelectiveRows:
         each = [risk_coverage(confidence[some], right[some], np.empty(0))[:3] for some in rest]
         return risk_coverage(confidence, right, COVERAGES), np.array(each, float).T
 
-    def _from_thresholds(
-        self, candidate: Candidate, said: Said, right: NDArray[np.bool_]
-    ) -> Iterator[Row]:
+    def _from_thresholds(self, candidate: Candidate, said: Said, right: Mask) -> Iterator[Row]:
         on_support = self.fitted.on_support[candidate]
         support_right = on_support["answer"] == self.fitted.labels
         for score, confidence in said.items():
@@ -240,10 +235,10 @@ class _SelectiveRows:
                 threshold = smallest_threshold(support_confidence, support_right, wished)
                 here, there = confidence >= threshold, support_confidence >= threshold
                 none = Measured("coverage", mean(here), None)  # as it will be for other images
-                covered = share("coverage", int(np.count_nonzero(here)), self.images)
+                covered = share("coverage", here, self.images)
                 for measured in (
                     covered if here.any() else none,
-                    share("acc1", int(np.count_nonzero(right[here])), self.images.take(here)),
+                    share("acc1", right[here], self.images.take(here)),
                     Measured("support_coverage", mean(there), None),
                     Measured("support_acc1", mean(support_right[there]), None),
                 ):
@@ -275,7 +270,7 @@ class _SelectiveRows:
                 ):
                     yield self._row(candidate, measured, score=score, ood=dataset)
 
-    def _pools(self, keys: list[FeatureKey], counts: NDArray[np.bool_]) -> Iterator[Pool]:
+    def _pools(self, keys: list[FeatureKey], counts: Mask) -> Iterator[Pool]:
         """Images of another dataset that count, in blocks, with logits of the own classes."""
         store, classes = self.group.store, self.reader.classes
         for start in range(0, len(counts), _BLOCK):
@@ -297,14 +292,14 @@ class _SelectiveRows:
     ) -> Row:
         """chosen: a threshold of the support plays a part."""
         learned = chosen or self.fitted.ensembles[candidate].learns
-        if learned:
-            about |= about_support(self.settings, self.group)
-        about["fingerprint"] = self._fingerprint(candidate, learned, about.get("ood"))
+        about |= self._about_fit(candidate, learned, about.get("ood"))
         return self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 
-    def _new_fingerprint(self, candidate: Candidate, learned: bool, ood: str | None) -> str:
-        support = self.fitted.origin if learned else None
-        others = [
-            self.group.store.cell(key).fingerprint() for key in self.others.get(ood or "", ())
-        ]
-        return fingerprint_of(candidate, target=self.reader.origin, support=support, others=others)
+    def _about(self, candidate: Candidate, learned: bool, ood: str | None) -> Row:
+        cells = map(self.group.store.cell, self.others.get(ood or "", ()))
+        decisive = {
+            "target": self.reader.origin,
+            "support": self.fitted.origin if learned else None,
+            "others": [cell.fingerprint() for cell in cells],
+        }
+        return about_fit(candidate, self.group.prompts, self.settings, **decisive)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.methods.numerics import Array, Doubles, Floats, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 
 LEAST_ANSWERS = 20  # on the support: from fewer no threshold is chosen
@@ -22,7 +23,7 @@ _BOUND = NormalDist().inv_cdf(0.95)
 _ROUNDING = 1e-9  # of a number of samples
 
 
-def confidences(scores: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+def confidences(scores: Floats) -> dict[str, Doubles]:
     """How sure each answer is, by three scores: (sample,), from 0 to 1.
 
     max-softmax: probability of the answer. margin: how far it is above that of the second class.
@@ -32,8 +33,6 @@ def confidences(scores: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
     The probabilities beside the largest are summed on their own: in single precision all that are
     above 1 - 3e-8 would be equal.
     """
-    if scores.ndim != 2 or scores.shape[1] == 0:
-        raise ValueError(f"scores are (sample, class), not {scores.shape}")
     confidence = np.ones((3, len(scores)))
 
     def block(rows: slice) -> None:
@@ -54,22 +53,13 @@ def confidences(scores: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
     return dict(zip(names, confidence.clip(0, 1), strict=True))
 
 
-def agreement(
-    predictions: NDArray[np.integer[Any]], answers: NDArray[np.integer[Any]]
-) -> NDArray[np.float64]:
+def agreement(predictions: NDArray[np.integer[Any]], answers: NDArray[np.integer[Any]]) -> Doubles:
     """(sample,) share of the backbones that predict the answer.
 
     predictions: (backbone, sample). answers: (sample,), of one of them or of an ensemble.
     """
-    if predictions.ndim != 2 or predictions.shape[1:] != answers.shape:
-        raise ValueError(
-            "predictions are (backbone, sample) beside answers (sample,), "
-            f"not {predictions.shape} and {answers.shape}"
-        )
-    shares: NDArray[np.float64] = np.count_nonzero(predictions == answers, axis=0) / len(
-        predictions
-    )
-    return shares
+    agree = np.count_nonzero(predictions == answers, axis=0)
+    return np.asarray(agree / len(predictions))
 
 
 class RiskCoverage(NamedTuple):
@@ -78,12 +68,10 @@ class RiskCoverage(NamedTuple):
     aurc: float  # mean over k of E(k)/k
     e_aurc: float  # its excess over that of the best order
     augrc: float  # area under E(k)/n over coverage
-    accuracy: NDArray[np.float64]  # (coverage,)
+    accuracy: Doubles  # (coverage,)
 
 
-def risk_coverage(
-    confidence: NDArray[Any], correct: NDArray[np.bool_], coverages: NDArray[np.float64]
-) -> RiskCoverage:
+def risk_coverage(confidence: Array, correct: Mask, coverages: Doubles) -> RiskCoverage:
     """confidence, correct: (sample,). coverages: (coverage,), above 0 and at most 1.
 
     At least that share of the answers is given. AURC and E-AURC are those of Geifman, Uziel and
@@ -104,7 +92,7 @@ def risk_coverage(
     )
 
 
-def _errors(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _errors(confidence: Array, correct: Mask) -> Doubles:
     """(sample,) E(k) for k from 1: those of equal confidence share their errors."""
     order = np.argsort(-confidence, kind="stable")
     ends = _ends(confidence[order])
@@ -115,7 +103,7 @@ def _errors(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> NDArray[np.
     return np.repeat(before, sizes) + np.repeat(wrong / sizes, sizes) * place
 
 
-def told_apart(own: NDArray[Any], others: NDArray[Any]) -> tuple[float, float]:
+def told_apart(own: Array, others: Array) -> tuple[float, float]:
     """How well confidences (sample,) tell own images from others; NaN without any.
 
     The AUROC is the chance that an own image has more confidence than another one; ties count half.
@@ -131,9 +119,7 @@ def told_apart(own: NDArray[Any], others: NDArray[Any]) -> tuple[float, float]:
     return float((below + up_to).sum()) / (2 * n * m), float((others >= least).mean())
 
 
-def smallest_threshold(
-    confidence: NDArray[Any], correct: NDArray[np.bool_], wished: float
-) -> float:
+def smallest_threshold(confidence: Array, correct: Mask, wished: float) -> float:
     """The smallest confidence from which on answers are right as often as is wished, surely enough.
 
     At least `LEAST_ANSWERS` are given from it on, and Wilson's lower bound of their accuracy, of
@@ -153,19 +139,19 @@ def smallest_threshold(
     return 0.0 if last == len(ends) - 1 else float(confidence[order[ends[last] - 1]])
 
 
-def kept_of(n: int, coverages: NDArray[np.float64]) -> NDArray[np.int64]:
+def kept_of(n: int, coverages: Doubles) -> NDArray[np.int64]:
     """(coverage,) how many answers are given: at least as many as asked for, and one."""
     return np.maximum(1, np.ceil(coverages * n - _ROUNDING)).astype(np.int64)
 
 
-def _ends(ordered: NDArray[Any]) -> NDArray[np.intp]:
+def _ends(ordered: Array) -> Rows:
     """(distinct,) place behind the last of each run of equal values."""
     return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))[
         : len(ordered)
     ].astype(np.intp)
 
 
-def _check(confidence: NDArray[Any], correct: NDArray[Any]) -> None:
+def _check(confidence: Array, correct: Array) -> None:
     if confidence.ndim != 1 or confidence.shape != correct.shape:
         raise ValueError(
             f"a confidence for each sample, not {confidence.shape} and {correct.shape}"

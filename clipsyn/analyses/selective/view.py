@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -26,9 +26,9 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
 )
 from clipsyn.settings import FULL, SINGLE
-from clipsyn.show.figure import MUTED, Figure, Look, key, marks, methods, needed
+from clipsyn.show.figure import MUTED, Axes, Figure, Look, key, marks, methods, needed
 from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
-from clipsyn.show.tables import Line, Measure, measures_table
+from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import (
     WIDTH,
     ShortNames,
@@ -41,9 +41,6 @@ from clipsyn.show.titles import (
     typical_interval,
     where,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _AREAS = (
     Measure("AURC", "aurc", digits=2, best="least"),
@@ -58,30 +55,7 @@ _SUPPORT = (
     Measure("support accuracy", "support_acc1", head="support:\naccuracy"),
 )
 _HERE = (Measure("coverage", "coverage"), Measure("accuracy", "acc1"))
-_NOTES = {  # filled
-    "methods": """\
-AURC: mean error over all coverages, in %. E-AURC: how much of it the best order of confidence would
-save. AUGRC: mean over all coverages of the share of images that are answered wrongly, in %. To the
-right the accuracy of the most confident answers, in %, at these coverages.""",
-    "scores": """\
-AURC in %, by score. By agreement many answers are equal, and their order is left to chance.""",
-    "star": """
-*: another AURC than by max-softmax (the 95 % interval of the difference leaves 0 out).""",
-    "thresholds": """\
-Images are answered from a threshold of confidence on: the smallest at which the lower bound (95 %,
-one-sided) of the accuracy on the support is what is wished, over 20 answers or more. Without a
-threshold none reaches that, and nothing is answered. coverage: share of images that are answered,
-accuracy: of these answers; on the support, and here. All in %.""",
-    "reached": """
-Means over those where anything is answered; reached: in how many the accuracy here is what was
-wished.""",
-    "ood": """\
-How well confidence tells images of the classes from out-of-distribution ones. AUROC: chance that
-one of the classes has more of it, in %; 50 is a guess. FPR: share of the others, in %, that are
-answered where 95 % of those of the classes are.""",
-    "others": " Means over the datasets that were told from them.",
-    "datasets": "AURC in %: mean error over all coverages.",
-}
+_NOTES = notes_beside(__file__)
 
 
 @dataclass(frozen=True)
@@ -208,7 +182,7 @@ def _scores(groups: _Groups) -> Table:
         for method in found[scores[0]]
     ]
     columns = [Measure(score, score, cell=_starred) for score in scores]
-    note = _NOTES["scores"] + (_NOTES["star"] if groups.is_one else "")
+    note = _NOTES["scores"] + (f"\n{_NOTES['star']}" if groups.is_one else "")
     return measures_table(lines, columns, title=groups.title, notes=fill(note, WIDTH))
 
 
@@ -239,7 +213,7 @@ def _thresholds(groups: _Groups) -> Table:
         lines.append((about, of))
     row = groups.frame.filter(pl.col("wished").is_not_null()).row(0, named=True)
     shots = "" if row["shots"] == FULL else f", {shots_text(row['shots'])}"
-    note = _NOTES["thresholds"] + ("" if groups.is_one else _NOTES["reached"])
+    note = _NOTES["thresholds"] + ("" if groups.is_one else f"\n{_NOTES['reached']}")
     here = (measure._replace(interval=groups.is_one) for measure in _HERE)
     return measures_table(
         lines,
@@ -271,7 +245,7 @@ def _ood(groups: _Groups) -> Table:
         for score in scores
     ]
     columns[0] = columns[0]._replace(interval=groups.is_one)
-    note = _NOTES["ood"] + ("" if groups.is_one else _NOTES["others"])
+    note = _NOTES["ood"] + ("" if groups.is_one else f" {_NOTES['others']}")
     return measures_table(lines, columns, title=groups.title, notes=fill(note, WIDTH))
 
 

@@ -23,15 +23,7 @@ import numpy as np
 import polars as pl
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.evaluation.results.frame import (
-    ABOUT,
-    IS_SHOTS,
-    NAMES,
-    RESULT,
-    Row,
-    in_order,
-    subject,
-)
+from clipsyn.evaluation.results.frame import ABOUT, IS_SHOTS, NAMES, RESULT, Row, in_order, subject
 from clipsyn.methods.numerics import Floats, Rows
 from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, Shots
@@ -60,11 +52,7 @@ _R = TypeVar("_R")
 
 
 def predicted(
-    fingerprint: str,
-    samples: SampleTable,
-    rows: Rows,
-    prediction: Rows,
-    confidence: Floats | None,
+    fingerprint: str, samples: SampleTable, rows: Rows, prediction: Rows, confidence: Floats | None
 ) -> pl.DataFrame:
     """What one method, fitted on one draw, says of the samples that count: as `PREDICTIONS`.
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
 from clipsyn.errors import UsageError
-from clipsyn.methods.numerics import Array, Doubles, Mask
-from clipsyn.methods.numerics.metrics import Score, ratio
+from clipsyn.methods.numerics import Array, Doubles, Labels, Mask
+from clipsyn.methods.numerics.metrics import (
+    Score,
+    class_accuracy,
+    independent_oracle,
+    mean_per_class_recall,
+    ratio,
+)
+from clipsyn.names import parse_perturbation
 from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show.frames import is_nan
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import Interval, share_interval
+from clipsyn.stats.intervals import Interval, mean_per_class_interval, share_interval
 
 Row = dict[str, Any]
 DATA = ("labels", "features", "classes", "support_labels", "support_features", "support_classes")
@@ -43,6 +52,7 @@ RESULT: dict[str, Any] = {
     "fingerprint": pl.String,  # of everything that decides the value
     "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
+ALL = "all"  # the perturbation of numbers about several perturbations
 ALONE = pl.col("ensemble") == SINGLE
 METHOD = pl.when(ALONE).then(pl.col("backbones").list.first()).otherwise("ensemble")
 IS_SHOTS = pl.col("shots").str.contains(rf"^([0-9]{{1,9}}|{FULL})$")
@@ -54,7 +64,6 @@ NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results a
 ABOUT = [name for name in NAMES if name != "metric"]  # what tells fingerprints apart
 # of zero-shot logits over all classes: nothing is fitted
 _ZERO_SHOT = {
-    "severity": None,
     "head": "zero-shot",
     "ensemble": None,
     "classes": "all",
@@ -85,9 +94,12 @@ class Measured(NamedTuple):
     interval: Interval | None
 
 
-def share(metric: str, hits: int, images: Images) -> Measured:
-    """Of the samples that show some images, with Wilson's interval; NaN without any."""
-    n = len(images)
+def share(metric: str, some: ArrayLike, images: Images) -> Measured:
+    """Of the samples that show some images, with Wilson's interval; NaN without any.
+
+    some: which samples, or how many.
+    """
+    hits, n = int(np.sum(some)), len(images)
     return Measured(metric, Score(hits / n if n else math.nan, n), share_interval(hits, images))
 
 
@@ -114,7 +126,28 @@ def oracle_gain(right: Mask, images: Images) -> Measured:
     share of the images.
     """
     hits = right.sum(axis=1).max(initial=0)
-    return share(OVER_BEST_ON_TEST, int(right.any(axis=0).sum() - hits), images)
+    return share(OVER_BEST_ON_TEST, right.any(axis=0).sum() - hits, images)
+
+
+def accuracies(
+    predictions: Array, labels: Labels, classes: int, images: Images
+) -> Iterator[Measured]:
+    """acc1 and mean_per_class_recall of samples that count: predictions (sample,), labels."""
+    right = predictions == labels
+    yield share("acc1", right, images)
+    recall = mean_per_class_recall(predictions, labels, classes)
+    interval = mean_per_class_interval(right, labels, images)
+    yield Measured("mean_per_class_recall", recall, interval)
+
+
+def oracle_numbers(right: Mask, labels: Labels, images: Images) -> Iterator[Measured]:
+    """Of the oracle of right (backbone, sample): accuracy, what it would be if errors were
+    independent within each class, and gain.
+    """
+    yield share("acc1", right.any(axis=0), images)
+    mark = independent_oracle(*class_accuracy(right, labels))
+    yield estimate("acc1_independent", mark, len(labels))
+    yield oracle_gain(right, images)
 
 
 def mean(values: Array) -> Score:
@@ -136,11 +169,17 @@ def gain_metric(rows: pl.DataFrame) -> str:
     return "gain" if "gain" in rows["metric"] else OVER_BEST_ON_TEST
 
 
+@cache
+def _severity(perturbation: str) -> int | None:
+    return None if perturbation == ALL else parse_perturbation(perturbation).severity
+
+
 def row(measured: Measured, **about: Any) -> Row:
     """A row of results; columns that `about` lacks are those of zero-shot over all classes."""
     interval = measured.interval
     return {
         **_ZERO_SHOT,
+        "severity": _severity(about.get("perturbation", ALL)),
         **about,
         "metric": measured.metric,
         "value": measured.score.value,

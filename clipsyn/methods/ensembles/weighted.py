@@ -292,12 +292,12 @@ class Stacking(Ensemble):
         wide = inputs if len(inputs) <= inputs.shape[1] / 2 else None
         if wide is not None:
             inputs = _coordinates(wide)
-        axes, start, classes = principal_axes(inputs), None, len(self.seen_)
+        axes, start = principal_axes(inputs), None
         self.inverse_penalty_ = self.inverse_penalty or 0
         if not self.inverse_penalty_:
             self.inverse_penalty_, start = _chosen(inputs, labels, axes, coarse)
-        about: dict[str, Any] = {"classes": classes, "start": start, "axes": axes}
-        solution = fit_logistic(inputs, labels, 1 / self.inverse_penalty_, fine, **about)
+        penalty = 1 / self.inverse_penalty_
+        solution = fit_logistic(inputs, labels, penalty, fine, start=start, axes=axes)
         coefficients = solution.coef if wide is None else _turned_back(solution.coef, inputs, wide)
         self.coefficients_ = (coefficients / scale).astype(np.float32)
         self.intercepts_ = solution.intercept - self.coefficients_ @ center
@@ -365,8 +365,8 @@ def _chosen(
         kept, rest = (inputs[~held], labels[~held]), inputs[held]
         path: list[Linear | None] = [None]  # each starts from the solution of the stronger penalty
         for number, inverse_penalty in enumerate(_GRID):
-            about: dict[str, Any] = {"classes": len(sizes), "start": path[-1], "axes": axes}
-            found = fit_logistic(*kept, 1 / inverse_penalty, tolerance, **about)
+            penalty = 1 / inverse_penalty
+            found = fit_logistic(*kept, penalty, tolerance, start=path[-1], axes=axes)
             losses[number] += cross_entropy(found.of(rest), labels[held])[0].sum()
             path.append(found)
         judged += len(rest)

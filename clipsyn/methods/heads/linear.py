@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -82,16 +82,13 @@ class LinearProbe(Head):
         part = pool.take(np.flatnonzero(kept))
         self.present_ = np.bincount(part.labels, minlength=pool.n_classes) > 0
         labels = (np.cumsum(self.present_) - 1)[part.labels]  # among the present classes
-        classes = int(self.present_.sum())
         weights = _weights(pool.labels, kept)
         self.coef_, self.intercept_, penalties = {}, {}, []
         for name in pool.backbones:
             features = image_embeddings(part, name)
             chosen, start = self._chosen(features, labels)
-            fine = _FINE if features.size * classes <= LARGE else _LARGE_FINE
-            probe = fit_probe(
-                features, labels, chosen, fine, classes=classes, start=start, weights=weights
-            )
+            fine = _FINE if features.size * self.present_.sum() <= LARGE else _LARGE_FINE
+            probe = fit_probe(features, labels, chosen, fine, start=start, weights=weights)
             penalties.append(chosen)
             self.coef_[name] = _spread(probe.coef, self.present_)
             self.intercept_[name] = _spread(probe.intercept, self.present_)
@@ -124,13 +121,10 @@ class LinearProbe(Head):
         if not repeated(labels):
             return DEFAULT_PENALTY, None
         out = held_out(labels, _VALIDATION, self.random_state)
-        classes, weights = labels.max() + 1, _weights(labels, ~out)
+        weights, part = _weights(labels, ~out), (features[~out], labels[~out])
         best, lowest, start, probe = DEFAULT_PENALTY, np.inf, None, None
         for penalty in PENALTIES:
-            part = features[~out], labels[~out]
-            probe = fit_probe(
-                *part, penalty, _COARSE, classes=classes, start=probe, weights=weights
-            )
+            probe = fit_probe(*part, penalty, _COARSE, start=probe, weights=weights)
             loss = mean_loss(probe.of(features[out]), labels[out])
             if loss >= lowest:
                 break
@@ -185,8 +179,7 @@ class AnchoredProbe(Head):
         self.delta_ = {}
         for name in pool.backbones:
             inputs, base = image_embeddings(pool, name), backbone_logits(pool, name)[:, present]
-            about: dict[str, Any] = {"classes": len(present), "weights": weights, "base": base}
-            found = fit_logistic(inputs, labels, self.penalty, _FINE, **about)
+            found = fit_logistic(inputs, labels, self.penalty, _FINE, weights=weights, base=base)
             self.delta_[name] = _spread(found.coef, sizes > 0)
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:

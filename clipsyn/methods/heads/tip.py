@@ -109,13 +109,10 @@ class TipAdapter(Head):
 
     def _choose(self, pool: Pool, backbone: str) -> tuple[float, float]:
         """alpha, beta of the lowest leave-one-out loss, the first of equals."""
-        if self.alpha is not None and self.beta is not None:
-            return self.alpha, self.beta
-        if not repeated(pool.labels):
-            return (
-                DEFAULT_ALPHA if self.alpha is None else self.alpha,
-                DEFAULT_BETA if self.beta is None else self.beta,
-            )
+        alpha = DEFAULT_ALPHA if self.alpha is None else self.alpha
+        beta = DEFAULT_BETA if self.beta is None else self.beta
+        if None not in (self.alpha, self.beta) or not repeated(pool.labels):
+            return alpha, beta
         count = min(len(pool), _CHOICE_SAMPLES)
         rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
         zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
@@ -180,7 +177,7 @@ class TipAdapterF(TipAdapter):
         # with E = exp(-beta (1 - f K^T)) and G = (softmax(z) - onehot(y)) / n the gradient of the
         # mean cross-entropy to the keys is (alpha beta E * (G L^T))^T f
         for step, rows in enumerate(batches):
-            affinities = _affinities(embeddings[rows], keys, beta)
+            affinities = np.exp(beta * (embeddings[rows] @ keys.T - 1))
             scores = zero_shot[rows] + alpha * _sum_classes(affinities, self.sizes_)
             slope = cross_entropy(scores, pool.labels[rows])[1] * (alpha * beta / len(rows))
             affinities *= (slope * weigh)[:, pool.labels]
@@ -230,14 +227,6 @@ def cache_sums(
             sums[at, labels[mine]] *= size / np.maximum(size - 1, 1)
             sums[size == 1] = 0
     return out
-
-
-def _affinities(embeddings: Array, keys: Array, beta: float) -> Array:
-    values: Array = embeddings @ keys.T
-    values -= 1
-    values *= beta
-    np.exp(values, out=values)
-    return values
 
 
 def _values(sizes: Array, dtype: Any) -> Array:

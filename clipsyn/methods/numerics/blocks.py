@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -70,17 +69,6 @@ def read_ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
 def work_alone() -> None:
     """From now on this thread works on its blocks itself: others keep the other cores busy."""
     _thread.works_alone = True
-
-
-@contextmanager
-def working_alone() -> Iterator[None]:
-    """This thread works on its blocks itself until the end."""
-    before = getattr(_thread, "works_alone", False)
-    _thread.works_alone = True
-    try:
-        yield
-    finally:
-        _thread.works_alone = before
 
 
 def usable_cores() -> int:

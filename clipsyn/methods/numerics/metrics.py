@@ -94,25 +94,17 @@ def reliability_bins(confidence: Array, correct: Mask) -> list[Bin]:
     ]
 
 
-def calibration_gaps(confidence: Array, correct: Mask, bins: int = CALIBRATION_BINS) -> Floats:
-    """(sample, bin): confidence minus correctness of each sample, in the bin of its confidence.
-
-    The expected calibration error is the sum over bins of the absolute mean of these columns
-    (Guo et al. 2017): bins of equal width, closed on the right.
-    """
-    gaps = np.zeros((len(confidence), bins), np.float32)
-    gaps[np.arange(len(confidence)), _bins(confidence, bins)] = confidence - correct
-    return gaps
-
-
 def expected_calibration_error(
     confidence: Array, correct: Mask, bins: int = CALIBRATION_BINS
 ) -> Score:
-    """Mean over samples of |confidence - accuracy| of their bin of confidence; NaN for n = 0."""
+    """Mean over samples of |confidence - accuracy| of their bin of confidence; NaN for n = 0.
+
+    Bins are of equal width, closed on the right (Guo et al. 2017).
+    """
     n = len(confidence)
-    if n == 0:
-        return Score(float("nan"), 0)
-    return Score(float(np.abs(calibration_gaps(confidence, correct, bins).mean(axis=0)).sum()), n)
+    gaps = np.zeros((n, bins), np.float32)
+    gaps[np.arange(n), _bins(confidence, bins)] = confidence - correct
+    return Score(float(np.abs(gaps.mean(axis=0)).sum()) if n else math.nan, n)
 
 
 def calibration_floor(confidence: Array, bins: int = CALIBRATION_BINS) -> Score:

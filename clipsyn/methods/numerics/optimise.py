@@ -158,7 +158,6 @@ def fit_logistic(
     penalty: float,
     tolerance: float,
     *,
-    classes: int,
     start: Linear | None = None,
     axes: Axes | None = None,
     weights: Array | None = None,
@@ -166,14 +165,16 @@ def fit_logistic(
 ) -> Linear:
     """The minimum of the formula above, from `start`, or from zeros.
 
-    inputs: (n, embed), centred, float32 or float64; labels: (n,) from 0 to class - 1; axes: of
-    these inputs, or of some like them. base: (n, class) scores to which V x_n is added in place of
-    a, which stays 0; inputs then need no centre. Stops when a step lowers the objective by less
-    than `tolerance` nats (less than that part of it, where it is above 1), or after 500 of them.
+    inputs: (n, embed), centred, float32 or float64; labels: (n,), of which the last class has one
+    at least; axes: of these inputs, or of some like them. base: (n, class) scores to which V x_n is
+    added in place of a, which stays 0; inputs then need no centre. Stops when a step lowers the
+    objective by less than `tolerance` nats (less than that part of it, where it is above 1), or
+    after 500 of them.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     shares, ridge = (weights / weights.sum()).astype(inputs.dtype), float(penalty / weights.sum())
     target, axes = (labels, shares, ridge), axes or principal_axes(inputs)
+    classes = labels.max() + 1
     start = start or Linear(np.zeros((classes, inputs.shape[1])), np.zeros(classes))
     begin = Linear(*(part.astype(inputs.dtype) for part in start))
     at = _Move(*begin, begin.of(inputs))
@@ -204,21 +205,13 @@ def fit_logistic(
 
 
 def fit_probe(
-    features: Array,
-    labels: Labels,
-    penalty: float,
-    tolerance: float,
-    *,
-    classes: int,
-    start: Linear | None = None,
-    weights: Array | None = None,
+    features: Array, labels: Labels, *stop: float, start: Linear | None = None, **about: Any
 ) -> Linear:
-    """The same for inputs that need not be centred; start: of a stronger penalty, say."""
+    """The same for inputs that need not be centred. stop: penalty and tolerance."""
     centre = features.mean(axis=0)
     if start:
         start = Linear(start.coef, start.intercept + start.coef @ centre)
-    about: dict[str, Any] = {"classes": classes, "start": start, "weights": weights}
-    found = fit_logistic(features - centre, labels, penalty, tolerance, **about)
+    found = fit_logistic(features - centre, labels, *stop, start=start, **about)
     return Linear(found.coef, found.intercept - found.coef @ centre)
 
 

@@ -32,8 +32,8 @@ def few_shot(labels: Labels, shots: int | None, seed: int) -> Rows:
         return np.flatnonzero(labels >= 0)
     if shots < 1:
         raise ValueError(f"at least one shot, not {shots}")
-    by_class, rank, _ = _ranked(labels, seed)
-    return np.sort(by_class[(rank < shots) & (labels[by_class] >= 0)])
+    order, rank, _ = _ranked(labels, seed)
+    return np.sort(order[(rank < shots) & (labels[order] >= 0)])
 
 
 def stratified(labels: Labels, count: int, seed: int) -> Rows:
@@ -42,21 +42,20 @@ def stratified(labels: Labels, count: int, seed: int) -> Rows:
     labels: (sample,), negative where there is none. Every class has at least one sample where
     `count` is at least the number of classes.
     """
-    by_class, rank, size = _ranked(labels, seed)
-    known = labels[by_class] >= 0
-    by_class, share = by_class[known], (rank / size)[known]
+    order, rank, size = _ranked(labels, seed)
+    known = labels[order] >= 0
+    order, share = order[known], (rank / size)[known]
     chance = np.random.default_rng(seed).random(len(share))  # between equal shares
-    return np.sort(by_class[np.lexsort((chance, share))[:count]])
+    return np.sort(order[np.lexsort((chance, share))[:count]])
 
 
 def _ranked(labels: Labels, seed: int) -> tuple[Rows, Rows, Rows]:
     """Row numbers by class, at random within it, the rank of each there, and the class's size."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    sorted_labels = labels[by_class]
+    order = by_class(labels, seed)
+    sorted_labels = labels[order]
     first = np.searchsorted(sorted_labels, sorted_labels, side="left")
     last = np.searchsorted(sorted_labels, sorted_labels, side="right")
-    return by_class, np.arange(len(labels)) - first, last - first
+    return order, np.arange(len(labels)) - first, last - first
 
 
 def shortfall(labels: Labels, shots: int | None, classes: int) -> tuple[int, int]:

@@ -47,8 +47,6 @@ def test_four_images_by_hand():
     assert overlap.n == 4
     assert overlap.hits().tolist() == [3, 2, 1]
     assert overlap.only().tolist() == [1, 0, 0]
-    assert overlap.none() == 1
-    assert overlap.every() == 1
     assert overlap.mean(overlap.credit()) == pytest.approx(
         [(1 + 1 / 2 + 1 / 3) / 4, (1 / 2 + 1 / 3) / 4, 1 / 3 / 4]
     )

@@ -84,7 +84,7 @@ def test_the_objective_is_as_low_as_scikit_learns(shape, penalty, numbers):
     precision, tolerance, gap = numbers
     inputs, labels = problem(*shape)
     single = inputs.astype(precision)
-    found = fit_logistic(single, labels, penalty, tolerance, classes=shape[2])
+    found = fit_logistic(single, labels, penalty, tolerance)
     lowest = scikit_learns(inputs, labels, penalty)
     assert objective(found, inputs, labels, penalty)[0] == pytest.approx(lowest, abs=gap)
 
@@ -92,10 +92,10 @@ def test_the_objective_is_as_low_as_scikit_learns(shape, penalty, numbers):
 def test_neither_the_start_nor_the_axes_change_the_solution():
     inputs, labels = problem()
     others = principal_axes(problem(seed=1)[0][:, ::-1])
-    far = fit_logistic(inputs, labels, 0.001, 1e-6, classes=5)
-    expected = fit_logistic(inputs, labels, 0.1, 1e-12, classes=5)
+    far = fit_logistic(inputs, labels, 0.001, 1e-6)
+    expected = fit_logistic(inputs, labels, 0.1, 1e-12)
     for start, theirs in ((far, None), (None, others)):
-        found = fit_logistic(inputs, labels, 0.1, 1e-12, classes=5, start=start, axes=theirs)
+        found = fit_logistic(inputs, labels, 0.1, 1e-12, start=start, axes=theirs)
         np.testing.assert_allclose(found.coef, expected.coef, atol=1e-3)
         np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-3)
 
@@ -103,7 +103,7 @@ def test_neither_the_start_nor_the_axes_change_the_solution():
 def test_a_sharp_problem_ends_where_scikit_learn_ends():
     """Whole Newton steps from equal probabilities would go too far here."""
     inputs, labels = problem(60, 40, 6)
-    found = fit_logistic(100 * inputs, labels, 1.0, 1e-10, classes=6)
+    found = fit_logistic(100 * inputs, labels, 1.0, 1e-10)
     lowest = scikit_learns(100 * inputs, labels, 1.0)
     assert objective(found, 100 * inputs, labels, 1.0)[0] == pytest.approx(lowest, abs=1e-6)
 
@@ -112,8 +112,8 @@ def test_a_weight_of_two_counts_as_two_samples():
     inputs, labels = problem()
     twice = np.repeat(np.arange(len(labels)), np.arange(len(labels)) % 2 + 1)
     weights = np.bincount(twice).astype(float)
-    found = fit_logistic(inputs, labels, 0.1, 1e-12, classes=5, weights=weights)
-    expected = fit_logistic(inputs[twice], labels[twice], 0.1, 1e-12, classes=5)
+    found = fit_logistic(inputs, labels, 0.1, 1e-12, weights=weights)
+    expected = fit_logistic(inputs[twice], labels[twice], 0.1, 1e-12)
     np.testing.assert_allclose(found.coef, expected.coef, atol=1e-4)
     np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-4)
 
@@ -131,7 +131,7 @@ def features_of(n: int = 60, width: int = 9, classes: int = 4, seed: int = 0):
 def test_around_given_scores_the_solution_has_no_gradient(penalty, precision):
     features, labels, base, weights = features_of()
     inputs, about = features.astype(precision), {"weights": weights, "base": base}
-    found = fit_logistic(inputs, labels, penalty, 1e-9, classes=4, **about)
+    found = fit_logistic(inputs, labels, penalty, 1e-9, **about)
     coef = torch.tensor(found.coef.astype(float), requires_grad=True)
     scores = torch.tensor(base) + torch.tensor(features) @ coef.T
     each = torch.nn.functional.cross_entropy(scores, torch.tensor(labels), reduction="none")
@@ -151,7 +151,7 @@ def test_a_probe_is_scikit_learns_logistic_regression(penalty, precision):
     start = None
     for tolerance in (1e-3, 1e-7):
         inputs, about = features.astype(precision), {"start": start, "weights": weights}
-        start = fit_probe(inputs, labels, penalty, tolerance, classes=4, **about)
+        start = fit_probe(inputs, labels, penalty, tolerance, **about)
     expected = theirs.predict_log_proba(features)
     scores = features @ start.coef.T + start.intercept
     found = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
