@@ -41,6 +41,7 @@ assert zarr.codecs
 assert safetensors.torch
 assert images
 assert work
+jobs._LONGEST = 1.0  # seconds between two looks at the queue: SLURM has nobody else to answer
 CONFTEST = Path(__file__).with_name("conftest.py")
 
 

@@ -12,7 +12,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import TextTransformer
 
-from clipsyn.catalog.backbones import cost, cost_of
+from clipsyn.catalog.backbones import cost_of
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.device import measure_gflops
 from clipsyn.extract.encoder import Found, Model, split_transform
@@ -44,8 +44,8 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         raise CheckpointError(
             f"'{backbone.name}' has no tokenizer or preprocessing here: {reason}"
         ) from error
-    published = cost(source.architecture) if source.architecture else None
-    gflops = published.image_gflops if published else measure_gflops(model.visual, config.size)
+    known = cost_of(backbone)
+    gflops = known.image_gflops if known else measure_gflops(model.visual, config.size)
     return Model(
         visual=model.visual,
         embed_dim=int(source.config["embed_dim"]),
