@@ -57,9 +57,8 @@ class Model:
     visual: normalised images (n, 3, height, width) -> embeddings (n, embed). identity: everything
     that decides an embedding but the precision, with the resolved preprocessing. geometry: resize,
     crop and conversion to RGB of one image, to which `normalize` (mean and standard deviation of
-    the channels) comes later; None where geometry is all. texts: None without a text tower; then
-    its identity says ``"text": None``, unless it has `classes`, (class, embed) unit norm, which
-    stand for those of a dataset instead.
+    the channels) comes later; None where geometry is all. texts: None without a text tower.
+    classes: (class, embed) unit norm of a classifier, which stand for those of a dataset.
     """
 
     visual: Any
@@ -75,20 +74,14 @@ class Model:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Source(Protocol):
-    """A module that knows one kind of backbones."""
+def source_of(backbone: Backbone) -> Any:
+    """The module for its kind.
 
-    def find(self, backbone: Backbone) -> Found:
-        """What is known without loading or downloading weights."""
-
-    def load(self, backbone: Backbone, device: torch.device) -> Model:
-        """The model on a device; raises CheckpointError for weights that cannot be used."""
-
-
-def source_of(backbone: Backbone) -> Source:
-    """The module that finds and loads it; raises UsageError without the package that it needs."""
-    source: Any = import_module(f"clipsyn.extract.of_{backbone.kind}")
-    return source  # type: ignore[no-any-return]
+    ``find(backbone)`` says what is `Found` without loading or downloading weights,
+    ``load(backbone, device)`` gives a `Model`, or raises CheckpointError for weights that cannot be
+    used.
+    """
+    return import_module(f"clipsyn.extract.of_{backbone.kind}")
 
 
 def load_encoder(backbone: Backbone, *, device: str = "auto", precision: str = "auto") -> Encoder:
@@ -144,7 +137,10 @@ class Encoder:
         self, backbone: Backbone, model: Model, *, device: torch.device, precision: str
     ) -> None:
         self.backbone, self.device, self._precision = backbone, device, precision
+        self._texts, self.classes = model.texts, model.classes
         self.identity: Identity = {**model.identity, "precision": precision}
+        if not self.tells_classes:
+            self.identity["text"] = None
         self.gflops = model.gflops
         self.provenance = _provenance(backbone, model, device)
         self.logit_scale = model.logit_scale
@@ -157,7 +153,6 @@ class Encoder:
         geometry = {key: it for key, it in preprocess if key not in {"mean", "std"}}
         self.preprocess_key = canonical_json(geometry)
         self._geometry = model.geometry
-        self._texts, self.classes = model.texts, model.classes
         self._convolutional = model.is_convolutional
         self._visual = self._placed(model.visual)
         self._fitting = Fitting(backbone.name, device, self._visual)

@@ -16,7 +16,13 @@ import torch
 from numpy.typing import NDArray
 from open_clip.tokenizer import canonicalize_text
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+)
 from transformers.utils import logging
 
 from clipsyn.errors import CheckpointError
@@ -33,7 +39,14 @@ _OF_IMAGES = (
     *("clip_vision_model", "siglip_vision_model", "aimv2_vision_model"),
 )
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-_GEOMETRY = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb")
+_GEOMETRY = (
+    *("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size"),
+    "do_convert_rgb",
+)
+_OF_WRITER = (  # what a configuration says of who wrote it
+    *("transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"),
+    "_commit_hash",
+)
 
 
 def find(backbone: Backbone) -> Found:
@@ -42,8 +55,8 @@ def find(backbone: Backbone) -> Found:
     if not (_is_here(place, "config.json") and _is_here(place, *_WEIGHTS)):
         return Found(None, None, is_here=False)
     config = _config(backbone, place)
-    images = getattr(config, "vision_config", config)
-    return Found(getattr(config, "projection_dim", None) or images.hidden_size, None, is_here=True)
+    width = getattr(getattr(config, "vision_config", config), "hidden_size", None)
+    return Found(getattr(config, "projection_dim", width), None, is_here=True)
 
 
 def load(backbone: Backbone, device: torch.device) -> Model:
@@ -58,6 +71,7 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         model, loaded = AutoModel.from_pretrained(
             place, torch_dtype=torch.float32, output_loading_info=True, **_LOCAL
         )
+        said, _ = PretrainedConfig.get_config_dict(place, **_LOCAL)
         processors: Any = AutoImageProcessor
         processor = processors.from_pretrained(place, use_fast=False, **_LOCAL)
         texts = _Texts(model, place, device) if config.model_type in _TWO_TOWERS else None
@@ -69,10 +83,10 @@ def load(backbone: Backbone, device: torch.device) -> Model:
     return Model(
         visual=visual,
         identity={
-            "model": {"transformers": config.model_type},
+            "model": {name: it for name, it in said.items() if name not in _OF_WRITER},
             "weights": weights_digest(model),
             "preprocess": preprocess,
-            "text": texts.identity if texts else None,
+            **({"text": texts.identity} if texts else {}),
         },
         geometry=geometry,
         normalize=(preprocess["mean"], preprocess["std"]),

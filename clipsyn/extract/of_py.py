@@ -45,18 +45,17 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         own = _Own(backbone, getattr(module, factory)(device)).eval()
         program = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
         scale = float(getattr(own.made, "logit_scale", 100.0))
-    weights, has_text = weights_digest(own), hasattr(own.made, "encode_texts")
+    weights = weights_digest(own)
     return Model(
         visual=own,
         identity={
             "model": {"py": f"{place}:{factory}", "program": program},
             "weights": weights,
             "preprocess": {"py": f"{place}:{factory}", "program": program, "weights": weights},
-            **({} if has_text else {"text": None}),
         },
         geometry=own.preprocess,
         normalize=None,
-        texts=own if has_text else None,
+        texts=own if hasattr(own.made, "encode_texts") else None,
         logit_scale=scale,
         provenance={"image_parameters": sum(it.numel() for it in own.parameters())},
     )

@@ -69,7 +69,6 @@ def load(backbone: Backbone, device: torch.device) -> Model:
             "model": {"timm": name.partition(".")[0], "logits": wants_logits},
             "weights": weights_digest(network),
             "preprocess": config,
-            **({} if wants_logits else {"text": None}),
         },
         geometry=geometry,
         normalize=(normalize.mean.tolist(), normalize.std.tolist()),

@@ -267,6 +267,16 @@ def edit(name: str, **changes: Any) -> Callable[[Path], None]:
 CODE = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
 
 
+def test_identity_has_what_weights_do_not_say(clip):
+    base = load(clip).identity
+    edit("config.json", transformers_version="9.9")(clip)
+    assert load(clip).identity == base
+    towers = json.loads((clip / "config.json").read_text())["vision_config"]
+    edit("config.json", vision_config={**towers, "hidden_act": "quick_gelu"})(clip)
+    changed = load(clip).identity
+    assert [name for name, it in base.items() if it != changed[name]] == ["model"]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

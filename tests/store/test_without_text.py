@@ -140,6 +140,17 @@ def singles(rows: list[dict[str, Any]]) -> set[str]:
     return {name for row in rows if row["ensemble"] == "single" for name in row["backbones"]}
 
 
+def test_they_are_a_dash_beside_zero_shot_answers(run: Any, read_table: Any) -> None:
+    rows = json.loads(run("zeroshot", "-o", "-").stdout)
+    known = {tuple(row["backbones"]): (row["value"] is None, row["n"]) for row in rows}
+    assert (known["dino",], known["clip",][0]) == ((True, 0), False)
+    asked = json.loads(run("zeroshot", "-b", "clip", "-o", "-").stdout)
+    assert all("dino" not in row["backbones"] for row in asked)
+    table = read_table(run("zeroshot").stdout)
+    assert (table.row("dino")["top-1"], table.row("clip")["n"]) == ("\u2013", "59")
+    assert "that all backbones have" not in run("zeroshot", "--summary").stdout
+
+
 OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "-o", "-")
 
 

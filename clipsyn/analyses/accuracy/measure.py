@@ -10,8 +10,10 @@ a backbone that was chosen on other data is at least as large in expectation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -43,7 +45,16 @@ def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:
     labels.
     """
     groups = predicted(store, settings, pooled=settings.pooled)
-    return frame(row for group in groups for row in _rows(group))
+    bare = [key for key in settings.keys(store) if not store.cell(key).has_predictions]
+    return frame(row for group in groups for row in (*_rows(group), *_unanswered(group, bare)))
+
+
+def _unanswered(group: Predicted, bare: Sequence[FeatureKey]) -> Iterator[Row]:
+    """Backbones that have no text, and so no answer, beside the group's."""
+    place = {replace(key, backbone="") for key in group.keys}
+    for key in bare:
+        if replace(key, backbone="") in place:
+            yield group.row(estimate("acc1", math.nan, 0), (key.backbone,))
 
 
 def _rows(group: Predicted) -> Iterator[Row]:

@@ -121,7 +121,7 @@ def _lead(part: pl.DataFrame, oracle: Numbers, best: str) -> str:
 
 def _has_same_images(part: pl.DataFrame) -> bool:
     """Whether the accuracies of the backbones and of the oracle are of the same images."""
-    others = part.filter(pl.col("ensemble") != "chance", metric="acc1")
+    others = part.filter(pl.col("ensemble") != "chance", pl.col("n") > 0, metric="acc1")
     return others["n"].n_unique() == 1
 
 
