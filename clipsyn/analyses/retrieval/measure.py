@@ -64,7 +64,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.samples import SampleTable
 
-_MOST_BANK = 25_000  # queries: more take longer, and tell no other hubs
+_MOST_BANK = 25_000  # queries, drawn where a split has more
 _LOG = logging.getLogger("clipsyn")
 
 
@@ -80,24 +80,21 @@ def measure(store: FeatureStore, settings: RetrievalSettings) -> pl.DataFrame:
     return frame(rows, {"direction": pl.String})
 
 
-def _captioned(
-    store: FeatureStore, settings: RetrievalSettings
-) -> Iterator[tuple[FeatureKey, ...]]:
+def _captioned(store: FeatureStore, settings: RetrievalSettings) -> list[tuple[FeatureKey, ...]]:
     """The cells of each dataset, split and perturbation whose backbones embed the captions, too."""
-    lacking: dict[tuple[str, ...], list[FeatureKey]] = {}
-    found = False
-    for place, of_place in groupby(settings.keys(store), key=lambda key: key.names[:3]):
-        keys = [*of_place]
-        there = store.names_in(store.at("texts", *place[:2]))
-        kept = tuple(key for key in keys if key.backbone in there)
-        lacking[place] = [key for key in keys if key.backbone not in there]
-        found |= bool(kept)
-        if kept:
-            if names := ", ".join(key.backbone for key in lacking.pop(place)):
-                _LOG.info("note: %s embeds no captions of %s: left out", names, "/".join(place[:2]))
-            yield kept
-    for key in (of[0] for of in lacking.values() if settings.datasets is not None or not found):
-        store.text_embeddings(key.dataset, key.split, key.backbone)  # says what is missing
+    sides: tuple[list[FeatureKey], list[FeatureKey]] = ([], [])
+    for key in settings.keys(store):
+        texts = store.at("texts", key.dataset, key.split, key.backbone)
+        sides[store.tree.exists(texts)].append(key)
+    lacking, found = sides
+    groups = [tuple(of) for _, of in groupby(found, key=lambda key: key.names[:3])]
+    captioned = {of[0].names[:3] for of in groups}
+    for key in lacking:
+        if key.names[:3] in captioned:
+            _LOG.info("note: %s is left out: it embeds no captions", key)
+        elif settings.datasets is not None or not found:
+            store.text_embeddings(key.dataset, key.split, key.backbone)  # says what is missing
+    return groups
 
 
 class _Asked(NamedTuple):
@@ -252,6 +249,9 @@ class _Measurement:
         group, perturbation = self.group, self.group.keys[0].perturbation
         of_all: Row = dict(zip(WHERE, (*group.place, perturbation, None), strict=True))
         of_all["fingerprint"] = fingerprint({"cells": group.origin})
+        if not np.isin(group.of_images, group.rows).any():
+            name = "/".join(group.place)
+            raise DatasetError(f"{name}: no image with captions could be read by every backbone")
         for direction, (search, images) in group.asked(group.rows).items():
             shown = Images.of(group.samples.images.number[images])
             for about, measured in self._numbers(direction, search, shown):

@@ -219,13 +219,17 @@ def first(scores: Floats, count: int) -> Rows:
     items = scores.shape[1]
     count, group = min(count, items), min(_GROUP, max(1, items // (2 * count)))
     whole = items // group * group
-    heads = scores[:, :whole].reshape(len(scores), -1, group).max(axis=2)
+    heads = scores[:, :whole].reshape(len(scores), group, -1).max(axis=1)
     bound = np.partition(heads, heads.shape[1] - count, axis=1)[:, -count]
-    out = np.empty((len(scores), count), np.intp)
-    for row, (values, least) in enumerate(zip(scores, bound, strict=True)):
-        there = np.flatnonzero(values >= least)
-        out[row] = there[np.argsort(-values[there], kind="stable")[:count]]
-    return out
+    row, item = np.divmod(np.flatnonzero(scores >= bound[:, None]), items)
+    counts = np.bincount(row)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.full((len(scores), counts.max()), np.inf, np.float32)
+    values[row, place] = -scores[row, item]
+    items_of = np.zeros(values.shape, np.intp)
+    items_of[row, place] = item
+    order = np.argsort(values, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(items_of, order, axis=1)
 
 
 def ranks(search: Search, scorers: Sequence[Scorer]) -> Rows:

@@ -265,6 +265,15 @@ def test_what_cannot_be_asked(pictures, settings, error):
         clipsyn.retrieval(store, **settings)
 
 
+def test_images_that_one_backbone_cannot_read_are_nothing_to_search(tmp_path):
+    store = FeatureStore.create(tmp_path / "store")
+    with store.writer(SampleTable.of("pics", "test", ["a", "b"]), "a/x") as cell:
+        cell.embeddings(unit(np.eye(2)), valid=[True, False])
+        cell.captions([[], "a text"], [[1.0, 0.0]], 100.0)
+    with pytest.raises(DatasetError):
+        clipsyn.retrieval(store)
+
+
 def test_a_store_without_captions_says_how_to_make_them(tiny_store):
     with pytest.raises(MissingCell, match="clipsyn extract"):
         clipsyn.retrieval(tiny_store)
