@@ -14,6 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Made(NamedTuple):
 
 
 def _unit(values: Floats) -> Floats:
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
 def fill(path: Path, images: int, width: int, backbones: int) -> FeatureStore:
@@ -75,6 +76,10 @@ def fill(path: Path, images: int, width: int, backbones: int) -> FeatureStore:
     return store
 
 
+def _product(search: Search, rows: slice) -> None:
+    search.similarities(rows)
+
+
 def bare_products(images: int, width: int, backbones: int) -> float:
     """Processor time of all products: queries and gallery, both directions, and the bank."""
     made = Made.of_size(images, width, 0)
@@ -86,7 +91,7 @@ def bare_products(images: int, width: int, backbones: int) -> float:
     ]
     begin = time.process_time()
     for search in searches:
-        side_by_side(lambda rows, search=search: search.similarities(rows).shape, search.blocks())
+        side_by_side(partial(_product, search), search.blocks())
     return backbones * (time.process_time() - begin)
 
 
@@ -157,7 +162,7 @@ def peers(images: int, width: int, rounds: int) -> list[Measured]:
     }
     for name, way in ways.items():
         assert np.allclose(way(made), ours(made), atol=3 / len(made.of)), name
-    times = interleaved({name: lambda way=way: way(made) for name, way in ways.items()}, rounds)
+    times = interleaved({name: partial(way, made) for name, way in ways.items()}, rounds)
     about = f"{CAPTIONS * images:,} captions to {images:,} images"
     return [
         Measured(

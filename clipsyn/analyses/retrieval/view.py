@@ -24,7 +24,7 @@ from clipsyn.settings import SINGLE
 from clipsyn.show.figure import COLUMN, Figure, key, label, marks, needed
 from clipsyn.show.figure import methods as method_names
 from clipsyn.show.table import Table, Tables, percent_cell
-from clipsyn.show.tables import Measure, Side, measures_table, pair_matrix
+from clipsyn.show.tables import Measure, Side, measures_table, notes_beside, pair_matrix
 from clipsyn.show.titles import WIDTH, shortened, subject, title, where
 
 if TYPE_CHECKING:
@@ -39,14 +39,7 @@ _RECALLS = (
     Measure("mAP", "map", best="most"),
 )
 _ALONE = Measure("alone", "unique_correct", optional=True)
-_NOTE = """\
-R@k: share of queries with something they should find among the first k, in %. mAP: mean average
-precision. gain: in R@1, in points over the backbone that {chosen}. alone: share of
-queries that only this backbone gets right (R@1). oracle: the best rank of all backbones, query by
-query. Intervals are over images: the captions of one go together."""
-_FAILURES = """\
-Above the diagonal the share of queries whose first item is wrong by both, below it the same as a
-share of those that either has wrong, on it those that it has wrong; in %."""
+_NOTES = notes_beside(__file__)
 
 
 def tables(frame: pl.DataFrame, settings: RetrievalSettings) -> dict[str, Tables]:
@@ -77,7 +70,7 @@ def _methods(part: pl.DataFrame) -> Table:
         (*_RECALLS, Measure("gain", over, interval=True, optional=True), _ALONE),
         sum(ensemble != ORACLE for ensemble, _ in found),
         title=title(*where(part.row(0, named=True), (*_PLACE, "n")), names.phrase),
-        notes=fill(_NOTE.format(chosen=chosen), WIDTH),
+        notes=fill(_NOTES["methods"].format(chosen=chosen), WIDTH),
     )
 
 
@@ -91,7 +84,7 @@ def _failures(part: pl.DataFrame) -> Table:
         below=Side("failure_overlap", percent_cell),
         diagonal={name: percent_cell(1 - value) for name, value in right},
         title=title(*where(part.row(0, named=True), (*_PLACE, "n")), names.phrase),
-        note=_FAILURES,
+        note=_NOTES["failures"],
     )
 
 
