@@ -73,6 +73,7 @@ def _cell_tables(rows: Rows) -> dict[str, Tables]:
     groups: dict[tuple[str, str, str], Rows] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["split"], row["perturbation"]), []).append(row)
+    captioned = any(row["captions"] for row in rows)
     lines = [
         {
             **dict(zip(("dataset", "split", "perturbation"), names, strict=True)),
@@ -80,6 +81,7 @@ def _cell_tables(rows: Rows) -> dict[str, Tables]:
             "bad": max(cell["bad"] for cell in cells),
             "backbones": len({cell["backbone"] for cell in cells}),
             "prompts": ", ".join(sorted({name for cell in cells for name in cell["prompts"]})),
+            **({"captions": max(cell["captions"] for cell in cells)} if captioned else {}),
             "MB": sum(cell["bytes"] for cell in cells) / 1e6,
         }
         for names, cells in groups.items()

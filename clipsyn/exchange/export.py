@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import LAYOUTS, ImportSettings
 from clipsyn.exchange.arrays import checked, load
-from clipsyn.exchange.parts import Part
+from clipsyn.exchange.parts import Captions, Part
 from clipsyn.exchange.provenance import made, page
 from clipsyn.exchange.tables import rows_of
 from clipsyn.methods.pool import as_labels
@@ -32,7 +32,7 @@ from clipsyn.show.files import folder_whole
 from clipsyn.show.frames import read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import check_format, exists, folder_name
+from clipsyn.store.files import KINDS, check_format, exists, folder_name
 from clipsyn.store.given import class_indices
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json
@@ -44,6 +44,7 @@ _ARRAYS = {  # in the store, by what a cell holds; not every prediction has a co
     "logits": ("logit",),
     "predictions": ("prediction", "confidence"),
 }
+_BESIDE = {"classes": ("prompts",), "texts": ("split",)}  # files beside those of cells
 _NAMES = {  # what they are called in an npz, as others import them
     "image_embedding": "embeddings",
     "logit": "logits",
@@ -136,17 +137,31 @@ WRITERS: dict[str, Callable[[Path, Held], str]] = {
 }
 
 
-def _write_classes(store: FeatureStore, folder: Path, keys: Collection[FeatureKey]) -> None:
-    """Class embeddings of every backbone whose image embeddings are exported, once."""
-    cells = (cell for cell in map(store.cell, keys) if cell.has_embeddings)
-    places = ((it.key.dataset, name, it.key.backbone) for it in cells for name in it.prompt_sets())
+def _write_texts(store: FeatureStore, folder: Path, keys: Collection[FeatureKey]) -> None:
+    """What classes and captions are to every backbone whose image embeddings are exported, once."""
+    cells = [cell for cell in map(store.cell, keys) if cell.has_embeddings]
+    places = [(it.key.dataset, name, it.key.backbone) for it in cells for name in it.prompt_sets()]
     for place in dict.fromkeys(places):
         if store.tree.exists(store.classes_path(*place)):
             embeddings, scale = store.class_embeddings(*place)
-            names = dict(zip(("dataset", "prompts", "backbone"), place, strict=True))
-            about = json.dumps({"format": _FORMAT, "kind": "classes", **names})
-            name = "/".join(("classes", *map(folder_name, place))) + ".npz"
-            _save(folder / name, about, class_embeddings=embeddings, logit_scale=np.array(scale))
+            _save_texts(folder, "classes", place, scale, {"class_embeddings": embeddings})
+    for key in (cell.key for cell in cells):
+        place = key.dataset, key.split, key.backbone
+        if store.tree.exists(store.at("texts", *place)):
+            texts, scale = store.text_embeddings(*place, key.perturbation)
+            table, names = store.captions(*place[:2]), store.samples(*place[:2]).ids
+            images = np.array(names)[table.images]
+            columns = {"ids": np.array(table.ids), "captions": np.array(table.texts)}
+            about = columns | {"images": images, "text_embeddings": texts}
+            _save_texts(folder, "texts", place, scale, about)
+
+
+def _save_texts(
+    folder: Path, kind: str, place: Sequence[str], scale: float, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    about = {"format": _FORMAT, "kind": kind, **dict(zip(KINDS[kind], place, strict=True))}
+    name = "/".join((kind, *map(folder_name, place))) + ".npz"
+    _save(folder / name, json.dumps(about), logit_scale=np.array(scale), **arrays)
 
 
 def _save(path: Path, about: str, **arrays: Any) -> None:
@@ -181,7 +196,7 @@ def export(
         for key in keys:
             files |= {WRITERS[layout](folder, cell): key.split for cell in held(store, key)}
             progress.advance(counter, 1)
-        _write_classes(store, folder, keys)
+        _write_texts(store, folder, keys)
         read, more = _how_to_read(layout, files)
         (folder / "README.md").write_text(page(made(store, keys), read, more), encoding="utf-8")
 
@@ -232,6 +247,7 @@ def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
     parts: list[tuple[Split, Part]] = []
     others: list[Path] = []
     texts: dict[tuple[str, str], dict[str, Any]] = {}  # by dataset and backbone
+    captions: dict[tuple[str, str, str], Captions] = {}  # by dataset, split and backbone
     for path in paths:
         with foreign(partial(_damaged, path)):
             if (about := _about(path)) is None:
@@ -243,12 +259,19 @@ def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
                 text = arrays["class_embeddings"], float(arrays["logit_scale"])
                 of_backbone = texts.setdefault((about["dataset"], about["backbone"]), {})
                 of_backbone[about["prompts"]] = text
+            elif about["kind"] == "texts":
+                named = ("ids", "captions", "images")
+                ids, own, images = (tuple(map(str, arrays[name])) for name in named)
+                scale, of = float(arrays["logit_scale"]), (about["dataset"], about["split"])
+                told = Captions(ids, own, images, arrays["text_embeddings"], scale)
+                captions[*of, about["backbone"]] = told
             else:
                 parts.append(_part(path, about, arrays))
     for at, (split, part) in enumerate(parts):
         if part.kind == "embeddings":
             found = texts.get((split.dataset, part.backbone), {})
-            parts[at] = split, replace(part, texts=found)
+            its = captions.get((split.dataset, split.split, part.backbone))
+            parts[at] = split, replace(part, texts=found, captions=its)
     return parts, others
 
 
@@ -268,9 +291,11 @@ def _about(path: Path) -> dict[str, Any] | None:
         return None
     about: dict[str, Any] = parse_json(text)
     check_format(str(path), str(about["format"]), _FORMAT)
-    of_cell = () if about["kind"] == "classes" else ("split", "perturbation", "metric", "licence")
-    of_texts = ("prompts",) if about["prompts"] is not None or not of_cell else ()
-    for name in ("dataset", "backbone", *of_cell, *of_texts):
+    names = ["dataset", "backbone", *_BESIDE.get(about["kind"], ())]
+    if about["kind"] not in _BESIDE:
+        names += ["split", "perturbation", "metric", "licence"]
+        names += [] if about["prompts"] is None else ["prompts"]
+    for name in names:
         if type(about[name]) is not str or not (about[name].strip() or name == "licence"):
             raise ValueError(f"its {name} is no text")
     return about

@@ -45,6 +45,7 @@ from clipsyn.names import FeatureKey, check_backbone_name
 from clipsyn.registry import unknown_name
 from clipsyn.show.table import Table
 from clipsyn.show.tables import table_of
+from clipsyn.store.captions import CaptionTable
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import PROMPTS, exists, is_vacant
 from clipsyn.store.groups import ELSEWHERE
@@ -246,6 +247,11 @@ def _written(
         writer.embeddings(cell.values, cell.valid)
     for name, (embeddings, scale) in part.texts.items():
         writer.classes(name, embeddings, scale)
+    if of := part.captions:
+        rows = {name: row for row, name in enumerate(table.ids)}
+        images = np.array([rows.get(name, -1) for name in of.images], np.int32)
+        captions = CaptionTable(table.dataset, table.split, of.ids, of.texts, images)
+        writer.captions(captions, of.embeddings, of.scale)
     return writer
 
 

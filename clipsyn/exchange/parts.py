@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,16 @@ Texts = Mapping[str, tuple[NDArray[np.float32], float]]
 """What the classes are to a backbone: by prompt set (class, embed) of unit norm, and the scale."""
 
 
+class Captions(NamedTuple):
+    """The captions of a split, each with the id of its image, and what they are to a backbone."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    images: tuple[str, ...]
+    embeddings: NDArray[np.floating[Any]]  # (caption, embed)
+    scale: float
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """What the files say of one backbone under one perturbation."""
@@ -50,6 +60,7 @@ class Part:
     confidence: NDArray[np.float32] | None = None  # (row,) probability of the predicted class
     prompts: str | None = None  # of the predictions or the class embeddings, where it is known
     texts: Texts = field(default_factory=dict)  # of embeddings
+    captions: Captions | None = None  # too
 
     def __str__(self) -> str:
         return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"

@@ -191,11 +191,10 @@ class Group:
         """
         if self.kind == "samples":
             return {"images": self.sizes["sample"], "classes": len(self["class_names"])}
-        if self.kind == "captions":
-            return {"captions": self.sizes["caption"]}
         answers = self.kind in files.ANSWERS and not self.imported
-        if self.kind in ("classes", "texts") or answers:
-            return {"imported": "embeddings"} if self.imported else {}
+        if self.kind in ("captions", "classes", "texts") or answers:
+            count = {"captions": self.sizes["caption"]} if "caption" in self.sizes else {}
+            return {**count, **({"imported": "embeddings"} if self.imported else {})}
         invalid = dict(self.attributes.get("invalid") or {})
         images = self.sizes["sample"] - invalid.pop(ELSEWHERE, 0)
         bad = sum(invalid.values()) + len(self.attributes.get("errors") or {})

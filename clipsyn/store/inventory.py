@@ -34,11 +34,16 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     """One row a cell: its names, images, width, bytes with its logits, fingerprint.
 
     Perturbations come in order of severity. `imported` is what an imported cell holds, None for
-    one that was extracted; `embed` is None where there are no embeddings. Of a dataset that shows
+    one that was extracted; `embed` is None where there are no embeddings; `captions` are those of
+    the split that its backbone has encoded. Of a dataset that shows
     each image under one condition alone, `images` counts those of the cell's. Raises DamagedStore
     for what is left of a lost cell.
     """
     rows, keys = list[dict[str, Any]](), store.keys()
+    texts = {
+        names: (store.tree.facts(path) or store.group(path).facts)["captions"]
+        for names, path in store.groups("texts")
+    }
     keys.sort(key=lambda k: (k.dataset, k.split, by_severity(k.perturbation), k.backbone))
     for cell, prompts in with_prompt_sets(map(store.cell, keys)):
         facts = cell.facts
@@ -50,6 +55,7 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
                 "images": facts.get("images", 0),
                 "bad": facts.get("bad", 0),
                 "embed": facts.get("embed"),
+                "captions": texts.get((cell.key.dataset, cell.key.split, cell.key.backbone), 0),
                 "bytes": cell.size,
                 "fingerprint": facts["fingerprint"],
             }

@@ -20,11 +20,14 @@ from clipsyn.errors import (
     StaleCell,
     UsageError,
 )
+from clipsyn.exchange import ImportSettings
+from clipsyn.exchange.export import export
+from clipsyn.exchange.importing import import_files
 from clipsyn.remote.push import Push
 from clipsyn.show.progress import progress
 from clipsyn.store.captions import CaptionTable
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import describe, remove
+from clipsyn.store.inventory import cell_rows, describe, remove
 from clipsyn.store.merge import plan_merge
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import choose
@@ -66,6 +69,7 @@ def test_what_was_written_is_read(store: FeatureStore) -> None:
     np.testing.assert_array_equal(embeddings, unit(7).astype(np.float16))
     assert scale == 20
     assert describe(store)["datasets"]["toy/test"]["captions"] == 7
+    assert [row["captions"] for row in cell_rows(store)] == [7, 7]
     assert problems(store, deep=True) == []
     before = store.group(store.at("texts", *PLACE)).attributes
     write(store)
@@ -184,6 +188,7 @@ def test_merged_and_published_they_are_the_same(store: FeatureStore, tmp_path: P
             store.text_embeddings(*PLACE), copy.text_embeddings(*PLACE), strict=True
         ):
             np.testing.assert_array_equal(ours, theirs)
+        assert [row["captions"] for row in cell_rows(copy)] == [7, 7]
         assert problems(copy, deep=True) == []
 
 
@@ -193,3 +198,26 @@ def test_other_captions_are_no_merge(store: FeatureStore, tmp_path: Path) -> Non
     with pytest.raises(StaleCell) as caught:
         plan_merge(tmp_path / "merged", [store.path, other.path])
     assert "captions" in caught.value.fields
+
+
+def test_exported_and_imported_they_are_the_same(store: FeatureStore, tmp_path: Path) -> None:
+    """Also where the store has the images in another order."""
+    with progress() as quiet:
+        export(store, tmp_path / "export", store.keys(), "npz", quiet)
+    turned = FeatureStore.create(tmp_path / "turned")
+    samples = SampleTable.of("toy", "test", SAMPLES.ids[::-1])
+    with turned.writer(samples, "third") as cell:
+        cell.embeddings(unit(5))
+    import_files(turned.path, [tmp_path / "export"], ImportSettings())
+    table = turned.captions("toy", "test")
+    assert (table.texts, table.images.tolist()) == (TABLE.texts, [4, 4, 3, 1, 1, 1, 0])
+    np.testing.assert_array_equal(
+        turned.text_embeddings(*PLACE)[0], store.text_embeddings(*PLACE)[0]
+    )
+    assert problems(turned, deep=True) == []
+    file = tmp_path / "export" / "texts" / "toy" / "test" / "mine.npz"
+    with np.load(file) as held:
+        arrays = {name: held[name] for name in held.files}
+    np.savez(file, **{**arrays, "images": np.array(["im9"] * 7)})
+    with pytest.raises(DatasetError):
+        import_files(tmp_path / "new", [tmp_path / "export"], ImportSettings())
