@@ -120,7 +120,7 @@ KINDS = ("samples", "classes", "features", "logits", "predictions")
 
 class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
-        assert states(clipsyn, path) == {"finished": dict(zip(KINDS, (2, 2, 8, 4, 4), strict=True))}
+        assert states(clipsyn, path) == {"finished": dict(zip(KINDS, (2, 0, 2, 0, 8, 4, 4), strict=True))}
 
     def test_what_an_interruption_left(self, clipsyn: Any, interrupted: Path) -> None:
         (interrupted / ".wip" / "new-abc").mkdir()
@@ -174,7 +174,7 @@ class TestRm:
         assert clipsyn("rm", path, "-b", "fake/one", "-y").exit_code == 0
         groups = [file.parent for file in path.rglob("*/zarr.json") if "fake--one" in str(file)]
         assert not [group for group in groups if list(group.glob("*/c.*"))]
-        left = dict(zip(KINDS, (2, 1, 4, 2, 2), strict=True))
+        left = dict(zip(KINDS, (2, 0, 1, 0, 4, 2, 2), strict=True))
         assert states(clipsyn, path)["finished"] == left
         assert clipsyn("verify", path).exit_code == 0
         clipsyn("rm", path, "-d", "toy", "-y")
