@@ -115,12 +115,14 @@ def states(clipsyn: Any, path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-KINDS = ("samples", "classes", "features", "logits", "predictions")
+KINDS = ("samples", "captions", "classes", "texts", "features", "logits", "predictions")
 
 
 class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
-        assert states(clipsyn, path) == {"finished": dict(zip(KINDS, (2, 0, 2, 0, 8, 4, 4), strict=True))}
+        assert states(clipsyn, path) == {
+            "finished": dict(zip(KINDS, (2, 0, 2, 0, 8, 4, 4), strict=True))
+        }
 
     def test_what_an_interruption_left(self, clipsyn: Any, interrupted: Path) -> None:
         (interrupted / ".wip" / "new-abc").mkdir()
