@@ -266,7 +266,7 @@ class _Measurement:
         best = best_ranks(search, places)
         right = best[: len(every)] == 1
         best_single = every.index(BestSingle().fit(pool).best_) if pool else None
-        learned = self._learned(self.settings.support)
+        learned = self._learned(self.settings.support, shots=str(self.settings.pairs))
 
         def lead(correct: Mask) -> Measured:
             if best_single is None:
@@ -295,7 +295,8 @@ class _Measurement:
         for text in settings.ensembles if pool and len(every) > 1 else ():
             ensemble = from_text(ENSEMBLES, text, settings.seed).fit(pool)
             score = weighted(ensemble.weights(_unseen(search, every, ensemble.n_classes_)))
-            yield _Method(text, every, score, self._learned(settings.support))
+            learned = self._learned(settings.support, shots=str(settings.pairs))
+            yield _Method(text, every, score, learned)
         if queries := self.bank.get(direction):
             end = TRANSDUCTIVE if settings.bank == self.group.place[1] else ""
             for name, score in Bank.of(search, queries).scorers.items():
@@ -310,14 +311,14 @@ class _Measurement:
         embeddings = dict(zip(every, pairs.queries, strict=True))
         return Pool(logits, pairs.item.astype(np.int32), every, embeddings)
 
-    def _learned(self, split: str) -> Row:
-        """What a row says of the split that decides it, too."""
+    def _learned(self, split: str, **more: str) -> Row:
+        """What a row says of the split that decides it, too, and `more`; nothing without it."""
         if split not in self.learned_from:
             return {}
         other, rows = self.learned_from[split]
         decisive = {"cells": [self.group.origin, other.origin], "rows": rows.tolist()}
         decisive |= {"clipsyn": [__version__], "drawn": [self.settings.seed, self.settings.pairs]}
-        about = {"support": split, "seed": self.settings.seed}
+        about = {"support": split, "seed": self.settings.seed, **more}
         return about | {"fingerprint": fingerprint(decisive)}
 
 

@@ -71,6 +71,7 @@ class Search:
 
     def blocks(self) -> list[slice]:
         """Of queries: whose similarities are few enough for memory."""
+        _ = self._items  # made once, not by each thread
         queries, backbones, items = self.shape
         return equal_slices(queries, -(-queries * backbones * items // _BLOCK))
 

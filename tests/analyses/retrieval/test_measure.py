@@ -184,7 +184,7 @@ def test_weights_are_those_of_an_ensemble_on_pairs_of_the_support(tmp_path, name
     found = best(np.einsum("qb,bqg->qg", weights, scaled), belongs)
     row = value(frame, "recall_at_5", "text-to-image", ensemble=name)
     assert row["value"] == pytest.approx((found <= 5).mean(), abs=1.5 / len(found))
-    assert row["support"] == "val"
+    assert (row["support"], row["shots"]) == ("val", "500")
 
 
 def test_what_tells_hubs_is_a_named_split_and_marked_where_it_is_the_measured_one(pictures):
