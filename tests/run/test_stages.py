@@ -23,11 +23,11 @@ NAMES = sorted(ANALYSES)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
-    """Two backbones, both splits, clean and perturbed."""
+    """Two backbones, both splits, clean and perturbed, with captions."""
     path = tmp_path_factory.mktemp("analysed") / "store"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [fakes.Source("toy", split, count=24) for split in ("train", "test")]
-    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    fakes.caption(fakes.fill(path, encoders, sources, ("clean", "jpeg:3")))
     return path
 
 
