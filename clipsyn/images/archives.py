@@ -45,8 +45,8 @@ from clipsyn.methods.pool import NO_LABEL
 from clipsyn.show.frames import scan_parquet
 from clipsyn.text import foreign, parse_json
 
-_MOST_LABEL, _MOST_TEXT = 100, 1 << 20
-_KINDS = ("cls", "txt", "json")  # of members beside images
+_MOST_TEXT = 1 << 20  # bytes
+_KINDS = ("image", "cls", "txt", "json")  # of members
 _MOST_HEADER = 1 << 20  # bytes of a name or of attributes, which is read whole
 IMAGE_KINDS = frozenset(("webp", "png", "jpg", "jpeg"))
 
@@ -135,31 +135,21 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _index(shard: Path) -> list[Member]:
-    found: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in ("image", *_KINDS)}
+    found: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in _KINDS}
     for key, kind, entry in _entries(shard):
         which = found.get("image" if kind in IMAGE_KINDS else kind, {})
         if key in which:
             what = {"cls": "labels", "txt": "texts", "json": "descriptions"}.get(kind, "images")
             raise DatasetError(f"tar '{shard}': two {what} have the id '{key}'")
         which[key] = entry.offset_data, entry.size
-    images, *beside = found.values()
-    for kind, which in zip(_KINDS, beside, strict=True):
+    images = found["image"]
+    for kind, which in found.items():
         if lonely := [key for key in which if key not in images]:
             raise DatasetError(
                 f"tar '{shard}': {len(which)} .{kind} for {len(images)} images; "
                 f"'{lonely[0]}.{kind}' has no image"
             )
-    labels, texts, described = beside
-    return [
-        Member(
-            shard,
-            key,
-            *place,
-            _label(shard, key, *labels[key]) if key in labels else NO_LABEL,
-            _captions(shard, key, texts.get(key), described.get(key)),
-        )
-        for key, place in images.items()
-    ]
+    return [Member(shard, key, *images[key], *_told(shard, key, found)) for key in images]
 
 
 class _Headers(io.BufferedReader):
@@ -198,34 +188,30 @@ def _damaged(path: Path, reason: str) -> DatasetError:
     return DatasetError(f"'{path}' is damaged or cut short ({reason}): copy or download it again")
 
 
-def _label(shard: Path, key: str, offset: int, size: int) -> int:
-    with foreign(partial(_damaged, shard)):
-        text = read_at(shard, offset, min(size, _MOST_LABEL)).decode("ascii", "replace").strip()
-    try:
-        return int(text if size <= _MOST_LABEL else "")
-    except ValueError as error:
-        raise DatasetError(
-            f"tar '{shard}': '{key}.cls' holds '{text[:20]}' instead of a class index"
-        ) from error
+def _told(
+    shard: Path, key: str, found: Mapping[str, Mapping[str, tuple[int, int]]]
+) -> tuple[int, Sequence[str]]:
+    """What lies beside an image: its label; and the lines of its text, or the JSON's `caption`."""
 
+    def text(kind: str) -> str:
+        offset, size = found[kind].get(key, (0, 0))
+        if not size:
+            return ""
+        with foreign(lambda why: DatasetError(f"tar '{shard}': '{key}.{kind}': {why}")):
+            if size > _MOST_TEXT:
+                raise ValueError(f"it has {size:,} bytes")
+            return read_at(shard, offset, size).decode().strip()
 
-def _captions(
-    shard: Path, key: str, text: tuple[int, int] | None, described: tuple[int, int] | None
-) -> Sequence[str]:
-    """The lines of a text, or else what the field `caption` of its JSON has."""
-    place = text or described
-    if place is None:
-        return ()
-    offset, size = place
-    with foreign(lambda why: DatasetError(f"tar '{shard}': the text of '{key}' is none ({why})")):
-        if size > _MOST_TEXT:
-            raise ValueError(f"it has {size:,} bytes")
-        content = read_at(shard, offset, size).decode()
-        if text is None:
-            found = parse_json(content)
-            own = (found.get("caption") if isinstance(found, dict) else None) or ()
-            return (own.strip(),) if isinstance(own, str) else [line.strip() for line in own]
-        return [line.strip() for line in content.splitlines() if line.strip()]
+    label = text("cls") if key in found["cls"] else str(NO_LABEL)
+    told = f"tar '{shard}': '{key}.cls' holds '{label[:20]}' instead of a class index"
+    with foreign(lambda _: DatasetError(told)):
+        number = int(label)
+    if key in found["txt"] or key not in found["json"]:
+        return number, [line.strip() for line in text("txt").splitlines() if line.strip()]
+    with foreign(lambda why: DatasetError(f"tar '{shard}': '{key}.json': {why}")):
+        content = parse_json(text("json"))
+        own = (content.get("caption") if isinstance(content, dict) else None) or ()
+        return number, [line.strip() for line in ([own] if isinstance(own, str) else own)]
 
 
 _IMAGES = ("image", "img", "jpg", "png", "webp")

@@ -243,13 +243,13 @@ def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
     passing = {place for place in places if _passes(place, meant, embedded)}
     cells = {place for place in passing if place[0] in CELLS}
     about = {place for place in passing - cells if _is_about(place, meant)}
-    encoders = {(place[1], place[4]) for place in cells}  # dataset, backbone
-    encoded = {(place[1], place[2], place[4]) for place in cells}
+    encoded: set[Place] = {(place[1], place[4]) for place in cells}  # dataset, backbone: of classes
+    encoded |= {(place[1], place[2], place[4]) for place in cells}  # and split, of captions
     texts = {
         place
         for place in passing
-        if (place[0] == "classes" and (place in about or place[1::2] in encoders))
-        or (place[0] == "texts" and (place in about or place[1:] in encoded))
+        if place[0] in ("classes", "texts")
+        and (place in about or place[1 :: 2 if place[0] == "classes" else 1] in encoded)
     }
     splits = {place[1:3] for place in cells | texts if place[0] != "classes"}
     bare = {place[1] for place in texts} - {dataset for dataset, _ in splits}
