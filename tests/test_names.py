@@ -90,6 +90,11 @@ def test_differences_name_the_leaf() -> None:
         ("local-dir:/a/run7/", "run7", "local-dir:/a/run7"),
         ("x=local-dir:run7", "x", "local-dir:run7"),
         ("ViT-B-32@ckpt/epoch_3.pt", "ViT-B-32@epoch_3", "ViT-B-32@ckpt/epoch_3.pt"),
+        ("timm:resnet50.a1_in1k", "timm:resnet50.a1_in1k", "timm:resnet50.a1_in1k"),
+        ("timm:vit:logits@a/b.pt", "timm:vit:logits@b", "timm:vit:logits@a/b.pt"),
+        ("hf:org/repo", "hf:org/repo", "hf:org/repo"),
+        ("hf:./a/run7", "run7", "hf:./a/run7"),
+        ("own=py:a.b:make", "own", "py:a.b:make"),
     ],
 )
 def test_every_form_of_a_backbone_is_read(text: str, name: str, source: str) -> None:

@@ -110,11 +110,11 @@ def embed(encoder: Any) -> np.ndarray:
     return encoder.to_host([encoder.encode_images(pixels)]).astype(np.float32)
 
 
-def plain(model: Any, call: Callable[[Any], torch.Tensor]) -> np.ndarray:
+def plain(model: Any, call: Callable[[Any], torch.Tensor], shown: Any = None) -> np.ndarray:
     """timm's usual loop, an image at a time."""
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     with torch.no_grad():
-        return torch.cat([call(transform(picture)[None]) for picture in pictures()]).numpy()
+        return torch.cat([call(transform(it)[None]) for it in shown or pictures()]).numpy()
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,19 @@ def test_logits_of_timm_come_back_from_the_store(network):
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-3)
     got = zero_shot_logits(images, encoder.classes, encoder.logit_scale)
     np.testing.assert_allclose(got, plain(model, model), rtol=1e-3, atol=1e-4)
+
+
+def test_a_classifier_answers_for_its_own_classes(own, network, write_images, clipsyn):
+    photos = write_images()  # of two classes
+    model, path = network("test_vit", 2)
+    run(clipsyn, "extract", "store", "-b", f"sup=timm:test_vit:logits@{path}", "-d", photos)
+    store = FeatureStore.open("store")
+    (key,) = store.keys()
+    shown = [Image.open(photos / name) for name in store.samples(key.dataset, key.split).ids]
+    want = plain(model, model, shown).argmax(axis=1)
+    np.testing.assert_array_equal(store.cell(key).predictions("simple"), want)
+    more = f"sup=timm:test_vit:logits@{network('test_vit', 3)[1]}"
+    assert clipsyn("extract", "other", "-b", more, "-d", photos).exit_code == 2
 
 
 def test_identity_of_timm_is_of_what_decides_a_feature(network, tmp_path):
