@@ -44,29 +44,39 @@ def comparisons(
     found, notes = list[Comparison](), list[str]()
     for dataset, of_dataset in groupby(keys, key=lambda key: key.dataset):
         of_all = list(of_dataset)
-        has_text = any(store.cell(key).has_predictions for key in of_all)
-        without_text = not texts or (not has_text and texts.isdisjoint(by_name))
-        places: dict[str, list[tuple[str, str]]] = {}  # by prompt set
-        cells: dict[str, Cell] = {}  # one of each backbone
-        for of_split, of_keys in groupby(of_all, key=lambda key: key.split):
-            there = groups(store, of_keys, every.prompts, without_text=without_text)
-            for (perturbation, prompts), them in there:
-                places.setdefault(prompts, []).append((of_split, perturbation))
-                cells |= {key.backbone: store.cell(key) for key in them}
-        cells = dict(sorted(cells.items()))
-        for prompts in sorted(places):
-            reasons = _reasons(every, cells, has_text=has_text, has_support=split is not None)
-            asked, left_out = _usable(every, by_name, dataset, reasons)
-            notes += [*left_out, *alike_notes(store, dataset, prompts, [*cells])]
+        answers = [store.cell(key).has_predictions for key in of_all]
+        rest = [name for name in every.heads if name not in texts]
+        parts = [(every, not texts or (not any(answers) and texts.isdisjoint(by_name)))]
+        if texts and rest and any(answers) and not all(answers):  # each head has all that it can
+            parts = [(every.replaced(heads=[*texts]), False), (every.replaced(heads=rest), True)]
+        for part, without_text in parts:
             chooses = settings.chooses and split is not None and not settings.base_to_new
-            chooses = chooses and not _silent(cells)
-            is_fitted = chooses or any(method.learns for method in _methods(asked).values())
-            place, backbones = tuple(places[prompts]), tuple(cells)
-            support = split if is_fitted else None
-            found.append(
-                Comparison(store.path, asked, dataset, prompts, place, backbones, support, chooses)
-            )
+            chooses = chooses and part is parts[0][0]
+            for prompts, (place, cells) in _places(store, part, of_all, without_text).items():
+                reasons = _reasons(part, cells, has_text=any(answers), has_support=bool(split))
+                asked, left_out = _usable(part, by_name, dataset, reasons)
+                notes += [*left_out, *alike_notes(store, dataset, prompts, [*cells])]
+                choosing = chooses and not _silent(cells)
+                is_fitted = choosing or len(parts) > 1
+                is_fitted = is_fitted or any(it.learns for it in _methods(asked).values())
+                about = asked, dataset, prompts, place, tuple(cells), split if is_fitted else None
+                found.append(Comparison(store.path, *about, choosing))
     return found, notes
+
+
+def _places(
+    store: FeatureStore, settings: ProtocolSettings, keys: list[FeatureKey], without_text: bool
+) -> dict[str, tuple[tuple[tuple[str, str], ...], dict[str, Cell]]]:
+    """By prompt set: (split, perturbation) of each group of a dataset; a cell of each backbone."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    cells: dict[str, Cell] = {}
+    for of_split, of_keys in groupby(keys, key=lambda key: key.split):
+        there = groups(store, of_keys, settings.prompts, without_text=without_text)
+        for (perturbation, prompts), them in there:
+            places.setdefault(prompts, []).append((of_split, perturbation))
+            cells |= {key.backbone: store.cell(key) for key in them}
+    ordered = dict(sorted(cells.items()))
+    return {prompts: (tuple(places[prompts]), ordered) for prompts in sorted(places)}
 
 
 def _labelled(

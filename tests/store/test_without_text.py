@@ -155,11 +155,23 @@ OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "-o", "-")
 
 
 @pytest.mark.parametrize("heads", ["zero-shot", "zero-shot,lda", "all"])
-def test_heads_that_need_text_leave_them_out(run: Any, heads: str) -> None:
+def test_each_head_has_all_that_it_can_use(run: Any, heads: str) -> None:
     result = run("evaluate", "--heads", heads, *OPTIONS)
     assert "left out: dino, of which there are embeddings alone" in result.stderr
     rows = json.loads(result.stdout)
-    assert singles(rows) == {"clip"}
+    by_head = {
+        head: singles([row for row in rows if row["head"] == head])
+        for head in {row["head"] for row in rows}
+    }
+    assert set(by_head) == ({*HEADS} if heads == "all" else {*heads.split(",")})
+    for head, names in by_head.items():
+        assert names == ({"clip", "dino"} if head in TEXTLESS else {"clip"})
+
+
+def test_what_is_chosen_is_chosen_once(run: Any) -> None:
+    rows = json.loads(run("evaluate", *OPTIONS[:4], "--ensembles", "chosen", "-o", "-").stdout)
+    chosen = [row["backbones"] for row in rows if row["ensemble"] == "chosen"]
+    assert {tuple(names) for names in chosen} == {("clip",)}
 
 
 def test_commands_fit_and_predict(run: Any, store: FeatureStore, tmp_path: Path) -> None:
