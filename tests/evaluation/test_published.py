@@ -103,7 +103,7 @@ def test_prompts_that_a_reference_names(compare) -> None:
     theirs = "food101,RN50/openai,0.6,A,,own openai\n"
     assert [row["prompts"] for row in compare(rows, theirs)] == ["own"]
     assert len(compare(rows, "food101,RN50/openai,0.6,A,,\n")) == 2
-    with pytest.raises(UsageError, match="published in"):
+    with pytest.raises(UsageError):
         compare(rows[1:], theirs)
 
 
