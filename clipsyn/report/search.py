@@ -102,12 +102,10 @@ def _query(cell: Cell, row: int | None, what: Image | str) -> _Query | None:
         return None
     if row is not None:
         return _Query(cell, cell.embeddings(range(row, row + 1))[0].astype(np.float32))
-    if cell.encoder()[1].startswith("py:"):  # a program: no store starts one
-        return None
     encoder = _encoder(cell)
+    if encoder is None or (isinstance(what, str) and not encoder.reads_texts):
+        return None
     if isinstance(what, str):
-        if not encoder.reads_texts:
-            return None
         return _Query(cell, encoder.encode_text([what])[0], encoder.logit_scale)
     pixels = encoder.preprocess(what)[None]
     return _Query(cell, encoder.to_host([encoder.encode_images(pixels)])[0].astype(np.float32))
@@ -143,16 +141,18 @@ def _nearest(
     return frame.with_columns(**dict(zip(names, found[:, rows], strict=True)))
 
 
-def _encoder(cell: Cell) -> Encoder:
-    """The encoder that made a cell, from the weights that are here."""
+def _encoder(cell: Cell) -> Encoder | None:
+    """The encoder that made a cell, from the weights that are here; None for a program."""
     from clipsyn.extract import PIXELS_VERSION, tune_process_memory
-
-    tune_process_memory()
-    from clipsyn.extract.encoder import load_encoder
 
     name, (identity, source) = cell.key.backbone, cell.encoder()
     shipped = {it.name: it for it in known_backbones()["zoo"]}  # whose folder is known here
     backbone = shipped.get(name) or Backbone(name, source)
+    if backbone.kind == "py":  # a store, perhaps of others, starts none
+        return None
+    tune_process_memory()
+    from clipsyn.extract.encoder import load_encoder
+
     encoder = load_encoder(backbone, precision=identity["precision"])
     loaded = {**encoder.identity, "pixels": PIXELS_VERSION}
     if fields := [field for field, *_ in differences(identity, loaded)]:
