@@ -27,10 +27,10 @@ def examples(name: str) -> Iterator[doctest.DocTest]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_has_an_example_that_runs(
-    name: str, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny_store: FeatureStore, fakes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that need a store find the tiny one in the folder ``store``."""
-    folder = Path(tiny_store.path).parent
+    folder = Path(fakes.caption(tiny_store).path).parent
     Path(tiny_store.path).rename(folder / "store")
     monkeypatch.chdir(folder)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)

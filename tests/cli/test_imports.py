@@ -115,10 +115,10 @@ def imported(lines: Sequence[list[str]], cwd: Path | None = None) -> list[set[st
 
 
 @pytest.fixture(scope="module")
-def prepared(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(_filled: Path, fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the commands read, each thing under the name that stands for it."""
     folder = tmp_path_factory.mktemp("prepared")
-    store = FeatureStore.open(shutil.copytree(_filled, folder / "STORE"))
+    store = fakes.caption(FeatureStore.open(shutil.copytree(_filled, folder / "STORE")))
     shutil.copytree(_filled, folder / "OTHER")
     (folder / "recipe.yaml").write_text(
         "store: STORE\nstages: [{stage: zeroshot, output: table}]\n"

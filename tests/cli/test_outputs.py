@@ -188,8 +188,9 @@ COMMANDS = {
 
 
 @pytest.fixture
-def run(clipsyn, tiny_store, tmp_path):
+def run(clipsyn, tiny_store, fakes, tmp_path):
     """Run one of COMMANDS; what it prints."""
+    fakes.caption(tiny_store)
     results, reference = tmp_path / "zeroshot.parquet", tmp_path / "theirs.csv"
     ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
     reference.write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
