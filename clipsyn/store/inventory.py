@@ -41,7 +41,7 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     """
     rows, keys = list[dict[str, Any]](), store.keys()
     texts = {
-        names: (store.tree.facts(path) or store.group(path).facts)["captions"]
+        names: (store.tree.facts(path) or store.group(path).facts).get("captions", 0)
         for names, path in store.groups("texts")
     }
     keys.sort(key=lambda k: (k.dataset, k.split, by_severity(k.perturbation), k.backbone))

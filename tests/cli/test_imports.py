@@ -39,7 +39,7 @@ HELP = {
     "safetensors",
 }
 
-LIGHT = set(ANALYSES) - {"cascade", "oracle", "representation"}
+LIGHT = set(ANALYSES) - {"cascade", "oracle", "representation", "retrieval"}
 
 # Every command: arguments for a run that succeeds, and what that must not import. The commands of a
 # chain run one after the other in one interpreter, so each of them may import what those before it
@@ -81,6 +81,7 @@ CHAINS: tuple[dict[str, tuple[list[str], set[str]]], ...] = (
         ),
         "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
         "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
+        "retrieval": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     },
     {"import": (["STORE", "answers.csv", "-d", "new"], READING | {"PIL"})},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,8 +199,16 @@ WRITING: dict[str, list[str]] = {
 
 
 @pytest.fixture(scope="module")
-def server(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(published(_filled, tmp_path_factory.mktemp("served") / "published")) as server:
+def captioned(_filled: Path, fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny store, with captions."""
+    path = tmp_path_factory.mktemp("captioned") / "store"
+    fakes.caption(FeatureStore.open(shutil.copytree(_filled, path)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(captioned: Path) -> Iterator[Server]:
+    with serving(published(captioned, captioned.with_name("published"))) as server:
         yield server
 
 
@@ -211,9 +220,9 @@ def words(name: str, arguments: list[str], store: object, out: Path) -> list[str
 
 
 @pytest.mark.parametrize("name", READING)
-def test_a_command_says_the_same_of_a_url(clipsyn, tiny_store, server, tmp_path, name):
+def test_a_command_says_the_same_of_a_url(clipsyn, captioned, server, tmp_path, name):
     said = []
-    for where, store in (("local", tiny_store.path), ("remote", server.url)):
+    for where, store in (("local", captioned), ("remote", server.url)):
         (tmp_path / where).mkdir()
         result = clipsyn(*words(name, READING[name], store, tmp_path / where / "out"))
         assert result.exit_code == 0, result.output

@@ -3,6 +3,12 @@
 Recall at 1, 5 and 10, median rank and mean average precision of each backbone; of scores fused
 over backbones, with weights learned on a few pairs, too; of what is done about hubs; and of the
 oracle, which for each query knows the backbone that ranks best what it should find.
+
+>>> import clipsyn
+>>> frame = clipsyn.retrieval("store", perturbations="clean")
+>>> of_oracle = frame.filter(ensemble="oracle", metric="recall_at_10")
+>>> dict(of_oracle.select("direction", "value").iter_rows())
+{'text-to-image': 0.95, 'image-to-text': 0.8}
 """
 
 from __future__ import annotations
