@@ -86,7 +86,7 @@ def _facts(kind: str, group: Any) -> dict[str, Any]:
     attributes = dict(group.attrs)
     imported = attributes["identity"].get("source") == "imported"
     if kind in ("captions", "texts"):
-        return {"captions": len(group["text" if kind == "captions" else "text_embedding"])}
+        return {"captions": group["text" if kind == "captions" else "text_embedding"].shape[0]}
     if kind == "features" and not imported:
         valid = np.asarray(group["valid"])
         width = group["image_embedding"].shape[1]
