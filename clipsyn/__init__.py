@@ -13,8 +13,7 @@ __version__ = "0.1.0"
 
 _MODULES = {  # beside analyses, ensembles and heads, which their registries name
     "clipsyn.store.features": ("FeatureStore",),
-    "clipsyn.store.samples": ("SampleTable",),
-    "clipsyn.store.captions": ("CaptionTable",),
+    "clipsyn.store.samples": ("SampleTable", "CaptionTable"),
     "clipsyn.methods.pool": ("Pool",),
     "clipsyn.methods.numerics.samples": ("few_shot",),
     "clipsyn.evaluation.loop": ("evaluate",),

@@ -9,17 +9,12 @@ import polars as pl
 from matplotlib.axes import Axes  # noqa: TID253
 from polars import DataFrame
 
-from clipsyn.methods.ensembles.anchor import TunedEnsemble as TunedEnsemble
-from clipsyn.methods.ensembles.anchor import ZeroShotEnsemble as ZeroShotEnsemble
 from clipsyn.methods.ensembles.base import BestSingle as BestSingle
 from clipsyn.methods.ensembles.base import Confidence as Confidence
 from clipsyn.methods.ensembles.base import LogAverage as LogAverage
 from clipsyn.methods.ensembles.base import ProbabilityAverage as ProbabilityAverage
 from clipsyn.methods.ensembles.base import VoteTop1 as VoteTop1
 from clipsyn.methods.ensembles.base import VoteTop3 as VoteTop3
-from clipsyn.methods.ensembles.classwise import EntropyAverage as EntropyAverage
-from clipsyn.methods.ensembles.classwise import ModelLabels as ModelLabels
-from clipsyn.methods.ensembles.classwise import PrecisionSwitch as PrecisionSwitch
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
 from clipsyn.methods.ensembles.dynamic import OverallLocalAccuracy as OverallLocalAccuracy
 from clipsyn.methods.ensembles.nlc import NLC as NLC
@@ -28,6 +23,11 @@ from clipsyn.methods.ensembles.nlc import SampleAwareWeights as SampleAwareWeigh
 from clipsyn.methods.ensembles.residual import ResidualRouter as ResidualRouter
 from clipsyn.methods.ensembles.search import GeneticAlgorithm as GeneticAlgorithm
 from clipsyn.methods.ensembles.search import GreedySelection as GreedySelection
+from clipsyn.methods.ensembles.trusted import EntropyAverage as EntropyAverage
+from clipsyn.methods.ensembles.trusted import ModelLabels as ModelLabels
+from clipsyn.methods.ensembles.trusted import PrecisionSwitch as PrecisionSwitch
+from clipsyn.methods.ensembles.trusted import TunedEnsemble as TunedEnsemble
+from clipsyn.methods.ensembles.trusted import ZeroShotEnsemble as ZeroShotEnsemble
 from clipsyn.methods.ensembles.weighted import CalibratedConfidence as CalibratedConfidence
 from clipsyn.methods.ensembles.weighted import CalibratedLogAverage as CalibratedLogAverage
 from clipsyn.methods.ensembles.weighted import Stacking as Stacking
@@ -50,8 +50,8 @@ from clipsyn.router.artefact import save_router as save_router
 from clipsyn.router.fit import FittedRouter as FittedRouter
 from clipsyn.router.predict import predict_store as predict_store
 from clipsyn.show.progress import Progress
-from clipsyn.store.captions import CaptionTable as CaptionTable
 from clipsyn.store.features import FeatureStore as FeatureStore
+from clipsyn.store.samples import CaptionTable as CaptionTable
 from clipsyn.store.samples import SampleTable as SampleTable
 
 __version__: str

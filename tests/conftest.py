@@ -28,9 +28,9 @@ from PIL import Image
 
 from clipsyn.names import Backbone, FeatureKey, fingerprint
 from clipsyn.store import arrays
-from clipsyn.store.captions import CaptionTable
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
+from clipsyn.store.samples import CaptionTable
 
 # How fast an example is says something of the machine and of its other work, nothing of the code.
 settings.register_profile(

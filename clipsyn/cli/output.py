@@ -89,7 +89,7 @@ def _write(file: Path, numbers: Any, shown: Mapping[str, Tables]) -> None:
     elif ending == ".json":
         _write_text(file, as_json(numbers))
     elif file.name.lower().endswith(BENCHMARK):
-        from clipsyn.evaluation.benchmark import benchmark_columns
+        from clipsyn.evaluation.published import benchmark_columns
 
         frames.write(benchmark_columns(_frame(numbers)), csv=file)
     else:

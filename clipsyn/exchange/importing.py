@@ -45,12 +45,11 @@ from clipsyn.names import FeatureKey, check_backbone_name
 from clipsyn.registry import unknown_name
 from clipsyn.show.table import Table
 from clipsyn.show.tables import table_of
-from clipsyn.store.captions import CaptionTable
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import PROMPTS, exists, is_vacant
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.overlap import twin_notes
-from clipsyn.store.samples import SampleTable
+from clipsyn.store.samples import CaptionTable, SampleTable
 from clipsyn.store.select import only
 from clipsyn.store.writer import CellWriter
 

@@ -30,11 +30,10 @@ from clipsyn.images.perturb import expand
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet, listed
 from clipsyn.show.progress import Progress
-from clipsyn.store.captions import CaptionTable
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, IDENTITY_VERSION, is_vacant
-from clipsyn.store.samples import SampleTable, changed_samples, check_fits
+from clipsyn.store.samples import CaptionTable, SampleTable, changed_samples, check_fits
 from clipsyn.text import advised
 
 if TYPE_CHECKING:

@@ -1,15 +1,20 @@
-"""Image files: in a folder, or named by a table; and what opens which layout.
+"""Image files: in a folder, or named by a table or JSON; and what opens which layout.
 
 A folder has a sub-folder for each class, or is flat and unlabelled. A table is a CSV or Parquet
-file, ``path[,label][,split][,id]``.
+file, ``path[,label][,split][,id]``. Images with captions are named by JSON, in COCO's form or in
+Karpathy's with splits:
+
+{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}
+{"images": [{"filename", "filepath" (may lack), "split", "sentences": [{"raw"}]}]}
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,11 +28,10 @@ from clipsyn.images.archives import (
     open_huggingface,
     open_webdataset,
 )
-from clipsyn.images.captions import open_captions
 from clipsyn.images.source import ImageSource, files_there, no_split, numbered, whole_labels
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.show.frames import read_parquet, unguarded
-from clipsyn.text import advised, counted, foreign
+from clipsyn.text import advised, counted, foreign, parse_json, read_text
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif")
 _RASTERS = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -42,6 +46,8 @@ _FLICKR = {"filename": "path", "raw": "caption"}  # Flickr30k's, whose captions 
 _CAPTIONS = "captions"
 _WORDNET_ID = re.compile(r"n\d{8}")
 _IMAGENET = (1000, "n01440764", "n15075141")  # classes, the first and the last of them
+_MOST = 1 << 28  # bytes; those of COCO's training images have 150 million
+_Texts = Mapping[str, list[str]]  # of each image, by its file
 
 
 def open_path(path: Path, name: str, split: str, root: Path | None = None) -> ImageSource:
@@ -296,3 +302,49 @@ def _labels(
         )
     found = [NO_LABEL if label is None else index[label] for label in labels]
     return np.array(found, dtype=np.int32), classes
+
+
+def open_captions(path: Path, name: str, split: str, root: Path | None = None) -> ImageSource:
+    """The images of a JSON file, which lie in `root`, or else beside it; of COCO's form all.
+
+    Ids are the files as written. Raises DatasetError for a caption of an image that is not listed.
+    """
+    with foreign(lambda reason: DatasetError(f"'{path}' cannot be read: {reason}")):
+        content = parse_json(read_text(path, _MOST))
+        is_divided = "annotations" not in content
+        found = _of_split(path, content, split) if is_divided else _annotated(path, content)
+    files = files_there(f"'{path}'", found, (root or path.parent,))
+    return ImageSource(
+        name,
+        split,
+        tuple(found),
+        np.full(len(found), NO_LABEL, np.int32),
+        captions=tuple(found.values()),
+        is_divided=is_divided,
+        place=lambda row: (files[row], 0, None),
+    )
+
+
+def _annotated(path: Path, content: Mapping[str, Any]) -> _Texts:
+    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    found: dict[str, list[str]] = {name: [] for name in names.values()}
+    for number, annotation in enumerate(content["annotations"]):
+        if (image := annotation["image_id"]) not in names:
+            raise DatasetError(
+                f"'{path}': annotation {number} is of image {image}, which is none of its "
+                f"{len(names):,} images"
+            )
+        found[names[image]].append(annotation["caption"].strip())
+    return found
+
+
+def _of_split(path: Path, content: Mapping[str, Any], split: str) -> _Texts:
+    chosen = [image for image in content["images"] if image["split"] == split]
+    if not chosen:
+        raise no_split(path, split, {image["split"] for image in content["images"]})
+    return {
+        "/".join(filter(None, (image.get("filepath"), image["filename"]))): [
+            sentence["raw"].strip() for sentence in image["sentences"]
+        ]
+        for image in chosen
+    }

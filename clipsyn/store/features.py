@@ -21,12 +21,11 @@ from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, MARKER, FeatureKey, Identity, Location, parse_perturbation
 from clipsyn.store import files
-from clipsyn.store.captions import CaptionTable
 from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
 from clipsyn.store.files import Place
 from clipsyn.store.groups import ON_DISK, Group, Tree, replaced_meanwhile
-from clipsyn.store.samples import SampleTable, add_looks, correct
+from clipsyn.store.samples import CaptionTable, SampleTable, add_looks, correct
 from clipsyn.text import advised
 
 if TYPE_CHECKING:

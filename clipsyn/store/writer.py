@@ -22,11 +22,10 @@ from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import files, given
 from clipsyn.store.arrays import content_digest
-from clipsyn.store.captions import CaptionTable
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, GROUPS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
-from clipsyn.store.samples import SampleTable, check_fits
+from clipsyn.store.samples import CaptionTable, SampleTable, check_fits
 from clipsyn.text import now, running
 
 NO_VALUE = "no value"  # why a row is not valid, where nothing else is said

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.benchmark import benchmark_columns
+from clipsyn.evaluation.published import benchmark_columns
 from clipsyn.show.frames import guarded, unguarded
 from tests.results import row as made
 from tests.results import tidy

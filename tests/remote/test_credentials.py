@@ -8,7 +8,7 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.names import Address
-from clipsyn.remote.credentials import http_headers, settings_of
+from clipsyn.remote.transport import http_headers, settings_of
 
 
 @pytest.fixture(autouse=True)

@@ -25,11 +25,10 @@ from clipsyn.exchange.export import export
 from clipsyn.exchange.importing import import_files
 from clipsyn.remote.push import Push
 from clipsyn.show.progress import progress
-from clipsyn.store.captions import CaptionTable
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows, describe, remove
 from clipsyn.store.merge import plan_merge
-from clipsyn.store.samples import SampleTable
+from clipsyn.store.samples import CaptionTable, SampleTable
 from clipsyn.store.select import choose
 from clipsyn.store.writer import CellWriter
 from tests.kills import problems

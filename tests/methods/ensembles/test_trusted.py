@@ -8,9 +8,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from clipsyn.methods.ensembles.anchor import TunedEnsemble, ZeroShotEnsemble
-from clipsyn.methods.ensembles.classwise import EntropyAverage, ModelLabels, PrecisionSwitch
 from clipsyn.methods.ensembles.nlc import SampleAwareWeights
+from clipsyn.methods.ensembles.trusted import (
+    EntropyAverage,
+    ModelLabels,
+    PrecisionSwitch,
+    TunedEnsemble,
+    ZeroShotEnsemble,
+)
 from clipsyn.methods.pool import Pool
 
 
