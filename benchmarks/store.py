@@ -21,7 +21,6 @@ from common import Measured, interleaved, ratio, report, spread, start, workplac
 from numpy.typing import NDArray
 
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
-from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.arrays import Blocks, Layout
 from clipsyn.store.drafts import Draft
@@ -38,7 +37,7 @@ def random_embeddings(rows: int, width: int) -> Embeddings:
 
 
 def draft_of(store: FeatureStore, rows: int, width: int) -> Draft:
-    target = store.features_path(FeatureKey("random", "test", "clean", f"width-{width}"))
+    target = store.at("features", "random", "test", "clean", f"width-{width}")
     sizes = {"sample": rows, "embed": width}
     return Draft(store.path, target, "features", {"rows": rows}, sizes, CHUNK_ROWS)
 

@@ -92,7 +92,7 @@ def _labelled(
     left = [key for key in keys if (key.dataset, key.split) not in bare]
     if support is not None and optional:
         places = {(key.dataset, support) for key in left}
-        there = {place for place in places if store.tree.exists(store.samples_path(*place))}
+        there = {place for place in places if store.tree.exists(store.at("samples", *place))}
         support = support if there - _bare(store, there) else None
     if support is not None:
         bare |= _bare(store, ((key.dataset, support) for key in left))

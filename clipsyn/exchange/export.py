@@ -142,7 +142,7 @@ def _write_texts(store: FeatureStore, folder: Path, keys: Collection[FeatureKey]
     cells = [cell for cell in map(store.cell, keys) if cell.has_embeddings]
     places = [(it.key.dataset, name, it.key.backbone) for it in cells for name in it.prompt_sets()]
     for place in dict.fromkeys(places):
-        if store.tree.exists(store.classes_path(*place)):
+        if store.tree.exists(store.at("classes", *place)):
             embeddings, scale = store.class_embeddings(*place)
             _save_texts(folder, "classes", place, scale, {"class_embeddings": embeddings})
     for key in (cell.key for cell in cells):

@@ -126,7 +126,7 @@ def _checked(
 ) -> tuple[SampleTable, list[Part]]:
     """All that can be told without the store's other cells, and without reading all rows."""
     table = None
-    if there and exists(there.samples_path(split.dataset, split.split)):
+    if there and exists(there.at("samples", split.dataset, split.split)):
         table = there.samples(split.dataset, split.split)
         _check_classes(split.class_names, table.class_names, table.name)
     ordered = [it for it in parts if it.ids is None and it.perturbation == parts[0].perturbation]

@@ -100,7 +100,7 @@ def _weights(backbone: str, group: Group, imported: str | None) -> dict[str, Any
 
 def _images(store: FeatureStore, dataset: str, split: str) -> dict[str, Any]:
     """Of a split; its sample table is not read."""
-    group, info = store.group(store.samples_path(dataset, split)), find_dataset(dataset)
+    group, info = store.group(store.at("samples", dataset, split)), find_dataset(dataset)
     return {
         "count": group.sizes["sample"],
         "samples": str(group["identity"]["samples"]),

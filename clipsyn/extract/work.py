@@ -305,7 +305,7 @@ def _classes(
             f"'{encoder.backbone.name}' tells {len(encoder.classes):,} classes apart, and "
             f"{table.dataset} has {len(table.class_names):,}: take its features, without ':logits'"
         )
-    target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
+    target = store.at("classes", table.dataset, prompts.name, encoder.backbone.name)
     sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
     draft = store.draft(target, "classes", identity, sizes)
     rows = [prompts.prompts(name) for name in table.class_names]
@@ -344,7 +344,7 @@ def _cell(
         "pixels": PIXELS_VERSION,
     }
     sizes = {"sample": len(table), "embed": encoder.embed_dim}
-    draft = store.draft(store.features_path(key), "features", identity, sizes)
+    draft = store.draft(store.at("features", *key.names), "features", identity, sizes)
     answers, superseded = (None, None)
     if classes := texts[0]:
         prompts = classes.draft.identity["prompts"]["name"]

@@ -377,7 +377,7 @@ def fit_router(
 def _labels(reader: PoolReader, asked: FitSettings) -> Labels:
     """Of what may be learned from: no image of the dataset's test split, where the store has it."""
     place = reader.samples.dataset, "test"
-    has_tests = reader.store.tree.exists(reader.store.samples_path(*place))
+    has_tests = reader.store.tree.exists(reader.store.at("samples", *place))
     tests = [reader.store.samples(*place)] if has_tests else []
     labels, notes = learnable(reader.samples, tests, allow_overlap=asked.allow_overlap)
     for note in notes:

@@ -134,7 +134,7 @@ class Cell:
 
     @cached_property
     def _features(self) -> Path:
-        return self.store.features_path(self.key)
+        return self.store.at("features", *self.key.names)
 
     @cached_property
     def _answers(self) -> dict[str, Path]:
@@ -142,7 +142,7 @@ class Cell:
         return {kind: self.store.at(kind, *self.key.names) for kind in ANSWERS}
 
     def _classes(self, prompts: str) -> Path:
-        return self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
+        return self.store.at("classes", self.key.dataset, prompts, self.key.backbone)
 
     # Its groups
 
@@ -278,7 +278,7 @@ class Cell:
 
     @property
     def _samples(self) -> Group:
-        return self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+        return self.store.group(self.store.at("samples", self.key.dataset, self.key.split))
 
     def _check_is_current(self, group: Group) -> None:
         """Refuse what was made from, or imported for, others than the sample table lists now."""

@@ -102,15 +102,6 @@ class FeatureStore:
         """The folder of a group, or of all groups below the names that are given."""
         return self.path.joinpath(kind, *map(files.folder_name, names))
 
-    def samples_path(self, dataset: str, split: str) -> Path:
-        return self.at("samples", dataset, split)
-
-    def classes_path(self, dataset: str, prompts: str, backbone: str) -> Path:
-        return self.at("classes", dataset, prompts, backbone)
-
-    def features_path(self, key: FeatureKey) -> Path:
-        return self.at("features", *key.names)
-
     # What there is
 
     def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
@@ -210,7 +201,7 @@ class FeatureStore:
 
     def samples(self, dataset: str, split: str) -> SampleTable:
         """The sample table of a split; raises MissingCell if there is none."""
-        path = self.samples_path(dataset, split)
+        path = self.at("samples", dataset, split)
         if not self.tree.exists(path):
             line = advised("extract", self.made_in, "--dataset", dataset, "--split", split)
             raise MissingCell(f"{self.path} has no samples of {dataset}/{split}: run `{line}`")
@@ -232,7 +223,7 @@ class FeatureStore:
 
     def classes(self, dataset: str, prompts: str, backbone: str) -> Group:
         """The class embeddings of a backbone; raises MissingCell where there are none."""
-        path = self.classes_path(dataset, prompts, backbone)
+        path = self.at("classes", dataset, prompts, backbone)
         if not self.tree.exists(path):
             wanted = "--backbones", self._sources.get(backbone) or backbone, "--prompts", prompts
             raise MissingCell(
@@ -268,7 +259,7 @@ class FeatureStore:
             raise MissingCell(f"{self.path} has no embeddings of {what}")
         group, line = self.group(path), self.extract_line(key, "--replace")
         group.check_of("captions", captions, line)
-        if self.tree.exists(features := self.features_path(key)):
+        if self.tree.exists(features := self.at("features", *key.names)):
             group.check_of("backbone", self.group(features), line)
         return group.read("text_embedding"), group["logit_scale"]
 
@@ -278,7 +269,7 @@ class FeatureStore:
         if not self.tree.exists(path):
             what = f"{dataset}/{split}: run `{line}` where the dataset has some"
             raise MissingCell(f"{self.path} has no captions of {what}")
-        group, samples = self.group(path), self.group(self.samples_path(dataset, split))
+        group, samples = self.group(path), self.group(self.at("samples", dataset, split))
         group.check_of("samples", samples, f"{line} --replace")
         return group
 
@@ -359,7 +350,7 @@ class FeatureStore:
 
     def samples_draft(self, table: SampleTable) -> Draft:
         """The draft of a sample table."""
-        target = self.samples_path(table.dataset, table.split)
+        target = self.at("samples", table.dataset, table.split)
         return self.draft(target, "samples", table.identity(), {"sample": len(table), "byte": 32})
 
     def captions_draft(self, captions: CaptionTable, samples: SampleTable) -> Draft:
@@ -370,14 +361,14 @@ class FeatureStore:
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""
         self.check_writable()
-        path = self.samples_path(table.dataset, table.split)
+        path = self.at("samples", table.dataset, table.split)
         with files.locked(path):
             correct(self.group(path), table, scratch(self.path))
 
     def add_looks(self, dataset: str, split: str, looks: NDArray[np.uint64]) -> None:
         """Complete a frozen sample table by what its images look like: see `SampleTable`."""
         self.check_writable()
-        path = self.samples_path(dataset, split)
+        path = self.at("samples", dataset, split)
         with files.locked(path):
             add_looks(self.group(path), looks, scratch(self.path))
 

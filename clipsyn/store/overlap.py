@@ -291,7 +291,7 @@ def alike_notes(
     pairs: dict[tuple[int, int], list[str]] = {}
     names: Sequence[str] = ()
     for backbone in backbones:
-        path = store.classes_path(dataset, prompts, backbone)
+        path = store.at("classes", dataset, prompts, backbone)
         if store.tree.exists(path):
             for pair in alike(store.class_embeddings(dataset, prompts, backbone)[0]):
                 pairs.setdefault(pair, []).append(backbone)

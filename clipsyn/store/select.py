@@ -39,11 +39,11 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
 
 def _read_of(store: FeatureStore, key: FeatureKey) -> Iterator[Path]:
     """The folders of all that is read of a cell."""
-    yield store.samples_path(key.dataset, key.split)
+    yield store.at("samples", key.dataset, key.split)
     for kind in CELLS:
         yield store.at(kind, *key.names)
     for prompts in store.names_in(store.at("classes", key.dataset)):
-        yield store.classes_path(key.dataset, prompts, key.backbone)
+        yield store.at("classes", key.dataset, prompts, key.backbone)
 
 
 def only(store: FeatureStore, field: Literal["dataset", "split"], **filters: Names) -> str:

@@ -255,7 +255,7 @@ class CellWriter:
         Of other prompt sets, imported answers can, and derived ones stand beside embeddings alone.
         """
         embedded, own = draft.kind == "features", self.prompts or PROMPTS
-        paths = [self.store.features_path(self.key)]
+        paths = [self.store.at("features", *self.key.names)]
         for kind in ANSWERS:
             for name in self.store.names_in(self.store.at(kind, *self.key.names)):
                 path = self.store.at(kind, *self.key.names, name)
@@ -341,7 +341,7 @@ class CellWriter:
 
     def _check_name(self) -> None:
         there = self.store.cell(self.key)
-        if files.exists(self.store.features_path(self.key)) and not there.imported_as:
+        if files.exists(self.store.at("features", *self.key.names)) and not there.imported_as:
             raise self._taken("was extracted", [])
         if there.imported_as and bool(there.known_sets) != (self.prompts is not None):
             raise self._taken(f"was imported under {'no' if self.prompts else 'a'} prompt set", [])

@@ -101,7 +101,7 @@ def test_the_whole_store_and_one_group(clipsyn, fails, tiny_store, fakes):
     assert set(found["backbones"]) == {"fake/one", "fake/two"}
     assert found["backbones"]["fake/one"]["source"] == "local-dir:checkpoints/fake/one"
     assert found["datasets"]["toy/train"]["images"] == 11
-    group = tiny_store.features_path(fakes.key).relative_to(path)
+    group = tiny_store.at("features", *fakes.key.names).relative_to(path)
     found = json.loads(clipsyn("info", path, group).stdout)
     assert found["arrays"] == {"image_embedding": ["float16", 20, 12], "valid": ["bool", 20]}
     assert found["fingerprint"] == tiny_store.cell(fakes.key).fingerprint()

@@ -141,7 +141,7 @@ class TestVerify:
     def test_a_flipped_bit_and_a_missing_chunk_are_named(
         self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any
     ) -> None:
-        cell = tiny_store.features_path(fakes.key)
+        cell = tiny_store.at("features", *fakes.key.names)
         chunk = cell / "image_embedding" / "c.1.0"
         content = bytearray(chunk.read_bytes())
         content[5] ^= 4

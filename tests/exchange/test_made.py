@@ -38,7 +38,7 @@ def test_workers_are_put_together(fakes, tmp_path: Path):
 def test_cells_from_python_say_that_they_do_not_know(tiny_store: FeatureStore, fakes):
     cells = made(tiny_store)
     assert [cell["commands"] for cell in cells] == [[]] * len(cells)
-    fakes.rewrite(tiny_store.features_path(fakes.key), provenance=None)
+    fakes.rewrite(tiny_store.at("features", *fakes.key.names), provenance=None)
     (old,) = made(FeatureStore.open(tiny_store.path), [fakes.key])
     assert [old[name] for name in ("made", "commands", "versions", "device")] == [
         None,
@@ -52,7 +52,7 @@ def test_weights_and_images_are_those_of_the_identity(tiny_store: FeatureStore):
     for cell in made(tiny_store):
         names = ("dataset", "split", "perturbation", "backbone")
         key = FeatureKey(*(cell[name] for name in names))
-        group = tiny_store.group(tiny_store.features_path(key))
+        group = tiny_store.group(tiny_store.at("features", *key.names))
         table = tiny_store.samples(key.dataset, key.split)
         assert cell["weights"]["sha256"] == group["identity"]["backbone"]["weights"]
         assert (cell["images"]["count"], cell["images"]["samples"]) == (len(table), table.digest)

@@ -60,7 +60,7 @@ def test_bad_images_are_named_and_the_others_are_read(tmp_path, clipsyn, tiny, w
     store = FeatureStore.open(tmp_path / "store")
     keys = store.keys()
     for key in keys:
-        errors = arrays.read_attributes(store.features_path(key))["errors"]
+        errors = arrays.read_attributes(store.at("features", *key.names))["errors"]
         assert set(errors) == {f"dog/{name}" for name in [*BAD, "gone.png"]}
         assert all(words in errors[f"dog/{name}"] for name, (_, words) in BAD.items())
         names = store.samples("pets", "test").ids

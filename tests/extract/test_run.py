@@ -317,7 +317,7 @@ def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(tmp_path, fak
 
 
 def provenance(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
-    found: dict[str, Any] = arrays.read_attributes(store.features_path(key))["provenance"]
+    found: dict[str, Any] = arrays.read_attributes(store.at("features", *key.names))["provenance"]
     return found
 
 

@@ -144,7 +144,7 @@ def test_encoders_without_text_and_programs_take_no_part(tiny_store, encoders, f
         ["cosine fake/one", "cosine fake/two"],
         ["cosine fake/two"],
     ]
-    path = tiny_store.features_path(FeatureKey("toy", "test", "clean", TWO))
+    path = tiny_store.at("features", "toy", "test", "clean", TWO)
     fakes.rewrite(path, provenance={"encoder": {"source": "py:module:factory"}})
     with pytest.raises(MissingCell):
         clipsyn.search(tiny_store, text="a dog", **TEST)

@@ -111,7 +111,7 @@ def test_an_array_makes_what_one_process_makes(launch, plain, tmp_path, fakes):
     for number in (1, 2):
         assert f"--shard={number}/2" in launched.log(number)
     key = FeatureStore.open(tmp_path / "s").keys()[0]
-    path = FeatureStore.open(tmp_path / "s").features_path(key)
+    path = FeatureStore.open(tmp_path / "s").at("features", *key.names)
     assert FeatureStore.open(tmp_path / "s").group(path)["provenance"]["workers"]
 
 

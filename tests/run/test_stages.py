@@ -114,7 +114,7 @@ def test_a_file_that_a_setting_names_is_made_again(store: Path, tmp_path: Path) 
 def test_a_label_is_part_of_the_digest_and_provenance_is_not(tiny_store, fakes):
     before = digest(tiny_store)
     (tiny_store.path / ".wip" / "new-1").mkdir(parents=True)
-    fakes.rewrite(tiny_store.features_path(fakes.key), provenance={})
+    fakes.rewrite(tiny_store.at("features", *fakes.key.names), provenance={})
     assert digest(FeatureStore.open(tiny_store.path)) == before
     table = tiny_store.samples("toy", "test")
     table.labels[3] = (table.labels[3] + 1) % 3

@@ -130,7 +130,7 @@ def test_a_block_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, .
 def test_plain_xarray_opens_a_cell_with_named_dimensions(tiny_store: Any, fakes: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cell = xarray.open_zarr(tiny_store.features_path(fakes.key), consolidated=False)
+        cell = xarray.open_zarr(tiny_store.at("features", *fakes.key.names), consolidated=False)
     assert dict(cell.sizes) == {"sample": 20, "embed": 12}
     assert cell["image_embedding"].dims == ("sample", "embed")
     assert cell["valid"].dims == ("sample",)

@@ -123,7 +123,7 @@ def test_a_missing_cell_says_which_command_makes_it(tiny_store: FeatureStore, fa
 
 
 def test_a_cell_of_other_samples_is_stale(tiny_store: FeatureStore, fakes: Any) -> None:
-    path = tiny_store.samples_path("toy", "test")
+    path = tiny_store.at("samples", "toy", "test")
     identity = arrays.read_attributes(path)["identity"]
     fakes.rewrite(path, identity=identity | {"samples": "0" * 64})
     cell = tiny_store.cell(fakes.key)
@@ -137,8 +137,8 @@ def test_a_cell_of_other_samples_is_stale(tiny_store: FeatureStore, fakes: Any) 
 @pytest.mark.parametrize("name", ["features", "classes"])
 def test_logits_of_other_features_or_classes_are_stale(tiny_store, fakes, name):
     path = {
-        "features": tiny_store.features_path(fakes.key),
-        "classes": tiny_store.classes_path("toy", "simple", "fake/one"),
+        "features": tiny_store.at("features", *fakes.key.names),
+        "classes": tiny_store.at("classes", "toy", "simple", "fake/one"),
     }[name]
     identity = arrays.read_attributes(path)["identity"]
     fakes.rewrite(path, identity=identity | {"more": "of it"})

@@ -66,7 +66,7 @@ def test_backbones_swapped_in_everything_are_refused(tmp_path: Path, fakes: Any)
 
 
 def test_a_copy_under_another_name_is_refused(tiny_store: FeatureStore, fakes: Any) -> None:
-    cell = tiny_store.features_path(fakes.key)
+    cell = tiny_store.at("features", *fakes.key.names)
     shutil.copytree(cell, cell.parent.parent / "jpeg-4" / cell.name)
     with pytest.raises(DamagedStore, match="belongs in features/toy/test/clean/fake--one"):
         tiny_store.cell(replace(fakes.key, perturbation="jpeg-4")).embeddings()
@@ -77,10 +77,10 @@ def test_a_copy_under_another_name_is_refused(tiny_store: FeatureStore, fakes: A
 
 def test_no_bit_of_attributes_is_flipped_unseen(tiny_store: FeatureStore, fakes: Any) -> None:
     """Each answers as before, or says that the store is damaged; never a KeyError."""
-    classes = tiny_store.classes_path("toy", "simple", "fake/one")
+    classes = tiny_store.at("classes", "toy", "simple", "fake/one")
     for path in (
-        tiny_store.samples_path("toy", "test"),
-        tiny_store.features_path(fakes.key),
+        tiny_store.at("samples", "toy", "test"),
+        tiny_store.at("features", *fakes.key.names),
         classes,
     ):
         sound = (path / "zarr.json").read_bytes()
@@ -99,7 +99,7 @@ def test_no_bit_of_attributes_is_flipped_unseen(tiny_store: FeatureStore, fakes:
 
 def test_another_tool_computes_the_digest(tiny_store: FeatureStore, fakes: Any) -> None:
     """As docs/store.md says: from `zarr.json` and the ends of the chunk files alone."""
-    path = tiny_store.features_path(fakes.key)
+    path = tiny_store.at("features", *fakes.key.names)
     attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
     assert attributes["place"] == ["features", "toy", "test", "clean", "fake/one"]
     chunks = [path / f"image_embedding/c.{block}.0" for block in range(3)]
@@ -115,7 +115,7 @@ def test_another_tool_computes_the_digest(tiny_store: FeatureStore, fakes: Any) 
 
 
 def test_what_is_remembered_is_never_old(tiny_store: FeatureStore, fakes: Any) -> None:
-    path = tiny_store.features_path(fakes.key)
+    path = tiny_store.at("features", *fakes.key.names)
     for number in range(50):
         attributes = arrays.read_attributes(path)
         arrays.write_attributes(path, sealed({**attributes, "errors": {"im": str(number)}}))
@@ -153,7 +153,7 @@ def test_swapped_chunks_are_refused_and_named(tiny_store: FeatureStore, name: st
 
 
 def test_a_cell_replaced_between_two_reads_is_not_damaged(tiny_store, fakes):
-    cell = tiny_store.group(tiny_store.features_path(fakes.key))
+    cell = tiny_store.group(tiny_store.at("features", *fakes.key.names))
     cell.read("valid")
     encoder = fakes.Encoder(weights="others")
     fakes.fill(tiny_store.path, [encoder], [fakes.Source()], replace=True)

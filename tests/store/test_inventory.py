@@ -84,7 +84,7 @@ def test_every_damage_is_found_and_named(tiny_store: FeatureStore, name: str) ->
 
 
 def test_swapped_ids_with_sound_checksums_are_found(tiny_store: FeatureStore, fakes: Any) -> None:
-    path = tiny_store.samples_path("toy", "train") / "sample_id"
+    path = tiny_store.at("samples", "toy", "train") / "sample_id"
     group = tiny_store.group(path.parent)
     layout = group.arrays["sample_id"]
     ids = arrays.read(path, layout, layout.blocks.range(0))
@@ -174,4 +174,4 @@ def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore, fakes: Any)
     table = tiny_store.samples("toy", "train")
     tiny_store.annotate(replace(table, labels=table.labels[::-1]))
     changed = {path for path, digest in digests().items() if digest != before[path]}
-    assert changed == {tiny_store.samples_path("toy", "train")}
+    assert changed == {tiny_store.at("samples", "toy", "train")}

@@ -115,7 +115,7 @@ class _Captioned:
         """The same on clean images of another split; None where one of them has no captions."""
         keys = tuple(replace(key, split=split, perturbation=CLEAN.label) for key in self.keys)
         paths = [self.store.at("texts", key.dataset, split, key.backbone) for key in keys]
-        paths += map(self.store.features_path, keys)
+        paths += (self.store.at("features", *key.names) for key in keys)
         return _Captioned(self.store, keys) if all(map(self.store.tree.exists, paths)) else None
 
     @property

@@ -46,7 +46,7 @@ class Data:
         self, dataset: str, split: str, perturbation: str, prompts: str, backbones: tuple[str, ...]
     ) -> tuple[str | None, str | None, str | None]:
         store = self._store
-        texts = [store.classes_path(dataset, prompts, it) for it in backbones] if prompts else []
+        texts = [store.at("classes", dataset, prompts, it) for it in backbones] if prompts else []
         cells = [store.cell(FeatureKey(dataset, split, perturbation, it)) for it in backbones]
         return (
             self._labels(dataset, split),
@@ -55,7 +55,7 @@ class Data:
         )
 
     def _read_labels(self, dataset: str, split: str) -> str | None:
-        if not self._store.tree.exists(self._store.samples_path(dataset, split)):
+        if not self._store.tree.exists(self._store.at("samples", dataset, split)):
             return None
         samples = self._store.samples(dataset, split)
         return _digest([samples.labels.tolist(), samples.class_names])

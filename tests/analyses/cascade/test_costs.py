@@ -15,7 +15,7 @@ def recorded(tiny_store, fakes):
     """Function (provenance) -> what the fake backbone of a cell with that provenance costs."""
 
     def cost(provenance: object, given: dict[str, float] | None = None) -> CellCost:
-        path = tiny_store.features_path(fakes.key)
+        path = tiny_store.at("features", *fakes.key.names)
         fakes.rewrite(path, provenance=provenance)
         return cell_cost(tiny_store, fakes.key, given or {})
 
