@@ -96,7 +96,8 @@ class Cell:
     @property
     def is_textless(self) -> bool:
         """Whether a backbone that has no text tower made it."""
-        return self.store.is_textless(self._features)
+        there = self.store.tree.exists(self._features)
+        return there and self.store.is_textless(self._features)
 
     def prompt_sets(self) -> list[str]:
         """Names of the prompt sets that it has predictions for, sorted.
