@@ -34,11 +34,11 @@ from clipsyn.methods.ensembles.weighted import Stacking as Stacking
 from clipsyn.methods.ensembles.weighted import SuperLearner as SuperLearner
 from clipsyn.methods.heads.base import ZeroShot as ZeroShot
 from clipsyn.methods.heads.kernel import ProKeR as ProKeR
+from clipsyn.methods.heads.kernel import TipAdapter as TipAdapter
+from clipsyn.methods.heads.kernel import TipAdapterF as TipAdapterF
 from clipsyn.methods.heads.lda import ShrinkageLDA as ShrinkageLDA
 from clipsyn.methods.heads.linear import AnchoredProbe as AnchoredProbe
 from clipsyn.methods.heads.linear import LinearProbe as LinearProbe
-from clipsyn.methods.heads.tip import TipAdapter as TipAdapter
-from clipsyn.methods.heads.tip import TipAdapterF as TipAdapterF
 from clipsyn.methods.heads.trained import CLAP as CLAP
 from clipsyn.methods.heads.trained import LPPlusPlus as LPPlusPlus
 from clipsyn.methods.heads.trained import ResidualAdapter as ResidualAdapter

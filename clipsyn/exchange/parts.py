@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -127,7 +127,9 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
     widths |= {len(it) for part in parts for it, _ in part.texts.values()}
     predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
-    texts = _classes(chain(_labels(parts), predicted)) - {NONE_OF_THEM}
+    labels = (str(text) for part in parts if part.labels is not None for text in part.labels)
+    there = {text for text in chain(labels, predicted) if text.lower() not in NOTHING}
+    texts = there - {"-1", NONE_OF_THEM}
     if widths:
         return _numbers(max(widths))
     if not texts:
@@ -209,15 +211,6 @@ def _check_range(indices: Iterable[int], names: Sequence[str], where: object) ->
             f"{where}: class {min(outside)} is outside 0 to {len(names) - 1}: there are "
             f"{len(names)} classes. {_FIRST}"
         )
-
-
-def _labels(parts: Sequence[Part]) -> Iterator[str]:
-    return (str(text) for part in parts if part.labels is not None for text in part.labels)
-
-
-def _classes(texts: Iterable[str]) -> set[str]:
-    """Those that are there, of what calls classes by name or index."""
-    return {text for text in texts if text.lower() not in NOTHING} - {"-1"}
 
 
 def _numbers(count: float) -> tuple[str, ...]:

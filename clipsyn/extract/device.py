@@ -148,26 +148,10 @@ def measure_gflops(visual: torch.nn.Module, size: int | tuple[int, int]) -> floa
     None for towers that cannot run without data.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    return _count(visual, torch.empty(1, 3, height, width, device="meta"))
+    return gflops_of(visual, torch.empty(1, 3, height, width, device="meta"))
 
 
-def measure_cost(model: Any, size: int | tuple[int, int]) -> dict[str, float | None]:
-    """The fields of `BackboneCost` that must be measured, for one image and one full-length text.
-
-    This is the `cost` of a shipped backbone's open_clip_config.json.
-    """
-    image = sum(p.numel() for p in model.visual.parameters())
-    both = sum(p.numel() for p in model.parameters())
-    tokens = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
-    return {
-        "image_params_m": round(image / 1e6, 4),
-        "text_params_m": round((both - image) / 1e6, 4),
-        "image_gflops": measure_gflops(model.visual, size),
-        "text_gflops": _count(model, None, tokens),
-    }
-
-
-def _count(module: torch.nn.Module, *inputs: torch.Tensor | None) -> float | None:
+def gflops_of(module: torch.nn.Module, *inputs: torch.Tensor | None) -> float | None:
     """GFLOPs of one call, run on the meta device: no memory, no arithmetic.
 
     torch's counter misses fused attention (-33 % for ViT-B-32), so both fused paths are off.

@@ -300,6 +300,7 @@ def _provenance(backbone: Backbone, model: Model, device: torch.device) -> dict[
         else f"{device.type} ({platform.processor() or platform.machine()})",
         "threads": torch.get_num_threads(),
         **model.provenance,
+        "image_parameters": sum(it.numel() for it in model.visual.parameters()),
         "gflops": model.gflops,
         "peak_memory_mb": None,  # of a GPU: the image tower and a batch
     }

@@ -65,7 +65,6 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         provenance={
             "open_clip": version("open_clip_torch"),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "image_parameters": sum(p.numel() for p in model.visual.parameters()),
         },
     )
 

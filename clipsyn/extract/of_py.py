@@ -57,7 +57,6 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         normalize=None,
         texts=own if hasattr(own.made, "encode_texts") else None,
         logit_scale=scale,
-        provenance={"image_parameters": sum(it.numel() for it in own.parameters())},
     )
 
 

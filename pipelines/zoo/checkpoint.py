@@ -14,7 +14,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clipsyn.extract.device import measure_cost
+from clipsyn.extract.device import gflops_of, measure_gflops
 
 MODELS = Path(__file__).parent / "models"
 TOKENS = "token_embedding.weight"
@@ -73,6 +73,22 @@ class Vocabulary:
         whole = table.new_zeros(vocab_size, table.shape[1])
         whole[self.used] = table
         return whole
+
+
+def measure_cost(model: Any, size: int | tuple[int, int]) -> dict[str, float | None]:
+    """The fields of `BackboneCost` that must be measured, for one image and one full-length text.
+
+    This is the `cost` of a shipped backbone's open_clip_config.json.
+    """
+    image = sum(p.numel() for p in model.visual.parameters())
+    both = sum(p.numel() for p in model.parameters())
+    tokens = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
+    return {
+        "image_params_m": round(image / 1e6, 4),
+        "text_params_m": round((both - image) / 1e6, 4),
+        "image_gflops": measure_gflops(model.visual, size),
+        "text_gflops": gflops_of(model, None, tokens),
+    }
 
 
 def save(

@@ -1,43 +1,13 @@
-"""Measured cost against published numbers; the time of a batch."""
+"""The cost of an image tower, and the time of a batch."""
 
 from __future__ import annotations
 
 import time
 
-import open_clip
 import pytest
 import torch
 
-from clipsyn.catalog.backbones import cost, known_backbones
-from clipsyn.extract.device import measure_cost, measure_gflops, timed
-from clipsyn.names import Backbone
-
-
-@pytest.mark.parametrize("name", ["RN50/openai", "ViT-B-32/openai", "ViT-L-14-336/openai"])
-def test_the_catalogue_agrees_with_open_clips_models(name: str) -> None:
-    architecture = name.partition("/")[0]
-    with torch.device("meta"):
-        model = open_clip.create_model(architecture, device="meta", load_weights=False)
-    facts = cost(name)
-    assert facts is not None
-    config = open_clip.get_model_config(architecture)
-    assert facts.image_size == config["vision_cfg"]["image_size"]
-    assert facts.embed_dim == config["embed_dim"]
-    measured = measure_cost(model, facts.image_size)
-    for field in ("image_params_m", "text_params_m"):
-        assert measured[field] == pytest.approx(getattr(facts, field), abs=0.006)
-    for field in ("image_gflops", "text_gflops"):
-        assert measured[field] == pytest.approx(getattr(facts, field), rel=5e-3)
-
-
-@pytest.mark.parametrize("backbone", known_backbones()["zoo"], ids=lambda backbone: backbone.name)
-def test_the_shipped_zoo_says_what_it_costs(backbone: Backbone) -> None:
-    model, _, _ = open_clip.create_model_and_transforms(backbone.source)
-    facts = cost(backbone.name)
-    assert facts is not None
-    assert model.visual.image_size in {facts.image_size, (facts.image_size,) * 2}
-    for field, value in measure_cost(model, facts.image_size).items():
-        assert value == pytest.approx(getattr(facts, field), rel=1e-3), field
+from clipsyn.extract.device import measure_gflops, timed
 
 
 def test_one_linear_layer_by_hand() -> None:

@@ -15,6 +15,9 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors import safe_open
 
+from clipsyn.catalog.backbones import cost, known_backbones
+from clipsyn.names import Backbone
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"
 SETS = sorted((DATA / "eval").iterdir())
@@ -198,3 +201,30 @@ def test_all_configs_share_one_shape_of_text_tower():
         json.dumps(checkpoint.read_config(name)[0]["text_cfg"]) for name in checkpoint.names()
     )
     assert len(towers) == 1
+
+
+@pytest.mark.parametrize("name", ["RN50/openai", "ViT-B-32/openai", "ViT-L-14-336/openai"])
+def test_the_catalogue_agrees_with_open_clips_models(name: str) -> None:
+    architecture = name.partition("/")[0]
+    with torch.device("meta"):
+        model = open_clip.create_model(architecture, device="meta", load_weights=False)
+    facts = cost(name)
+    assert facts is not None
+    config = open_clip.get_model_config(architecture)
+    assert facts.image_size == config["vision_cfg"]["image_size"]
+    assert facts.embed_dim == config["embed_dim"]
+    measured = checkpoint.measure_cost(model, facts.image_size)
+    for field in ("image_params_m", "text_params_m"):
+        assert measured[field] == pytest.approx(getattr(facts, field), abs=0.006)
+    for field in ("image_gflops", "text_gflops"):
+        assert measured[field] == pytest.approx(getattr(facts, field), rel=5e-3)
+
+
+@pytest.mark.parametrize("backbone", known_backbones()["zoo"], ids=lambda backbone: backbone.name)
+def test_the_shipped_zoo_says_what_it_costs(backbone: Backbone) -> None:
+    model, _, _ = open_clip.create_model_and_transforms(backbone.source)
+    facts = cost(backbone.name)
+    assert facts is not None
+    assert model.visual.image_size in {facts.image_size, (facts.image_size,) * 2}
+    for field, value in checkpoint.measure_cost(model, facts.image_size).items():
+        assert value == pytest.approx(getattr(facts, field), rel=1e-3), field

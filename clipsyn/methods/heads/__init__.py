@@ -12,8 +12,8 @@ HEADS = Registry(
     {
         ZERO_SHOT: "clipsyn.methods.heads.base:ZeroShot",
         "linear-probe": "clipsyn.methods.heads.linear:LinearProbe",
-        "tip-adapter": "clipsyn.methods.heads.tip:TipAdapter",
-        "tip-adapter-f": "clipsyn.methods.heads.tip:TipAdapterF",
+        "tip-adapter": "clipsyn.methods.heads.kernel:TipAdapter",
+        "tip-adapter-f": "clipsyn.methods.heads.kernel:TipAdapterF",
         "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
         "proker": "clipsyn.methods.heads.kernel:ProKeR",
         "clap": "clipsyn.methods.heads.trained:CLAP",
