@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from clipsyn.analyses import ANALYSES
+from clipsyn.store.features import FeatureStore
 from clipsyn.text import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"
@@ -42,6 +43,7 @@ def store(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
             for name in (LONG, "toy")
         ]
         fill(path, encoders, sources, perturbations)
+    fakes.caption(FeatureStore.open(path))
     return path
 
 

@@ -104,7 +104,7 @@ def test_reading_groups_leave_embeddings_out_and_go_by_severity(store, caplog):
         (("fog-3", "imported"), ["guess"]),
         (("fog-10", "imported"), ["guess"]),
     ]
-    assert "left out: embed, of which there are imported embeddings alone" in caplog.text
+    assert "left out: embed, of which there are embeddings alone" in caplog.text
 
 
 def test_inventory_rows_count_the_images_of_the_condition(store: FeatureStore) -> None:
