@@ -156,10 +156,10 @@ def compare(
     clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2
     """
     if reference is None:
-        from clipsyn.evaluation.paired import measure as compared
+        from clipsyn.evaluation.paired import compare_methods
         from clipsyn.evaluation.tables import pair_tables
 
-        output.show(compared(results, PairedSettings(**values), first, second), pair_tables)
+        output.show(compare_methods(results, first, second, **values), pair_tables)
         return
     usual = defaults(PairedSettings)
     others = [name for name, value in values.items() if value != usual[name]]

@@ -44,10 +44,9 @@ def report(store: Path, **values: Any) -> None:
     clipsyn report store --results results.parquet --images photos -o report.html
     clipsyn report store -d 'emoji-*' --measured cascade=cascade.parquet -o report.html
     """
-    from clipsyn.report.page import write_page
-    from clipsyn.store.features import FeatureStore
+    from clipsyn.report.page import write_report
 
-    page = write_page(FeatureStore.open(store), ReportSettings(**values))
+    page = write_report(store, **values)
     say(f"{page}: {page.stat().st_size / 1e3:,.0f} kB, open it in a browser")
 
 

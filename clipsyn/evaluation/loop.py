@@ -59,23 +59,17 @@ def evaluate(
     >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
     [('1', 0), ('2', 0), ('1', 1), ('2', 1)]
     """
-    return measure(opened(store), ProtocolSettings(**settings), progress)
-
-
-def measure(
-    store: FeatureStore, settings: ProtocolSettings, progress: Progress | None = None
-) -> pl.DataFrame:
-    """`evaluate`, with settings that have been read."""
-    shard = parse_shard(settings.shard)
-    if settings.shard and not settings.output:
+    asked = ProtocolSettings(**settings)
+    shard = parse_shard(asked.shard)
+    if asked.shard and not asked.output:
         raise UsageError("shard=… is a share of a file of results: name it by output=…")
-    datasets, notes = comparisons(store, settings)
+    datasets, notes = comparisons(opened(store), asked)
     said: set[str] = set()
     for note in [*notes, *(note for dataset in datasets for note in dataset.notes())]:
         _say(note, said)
     with (
-        RowsFile(settings.output) as results,
-        RowsFile(settings.predictions_file, PREDICTIONS) as predictions,
+        RowsFile(asked.output) as results,
+        RowsFile(asked.predictions_file, PREDICTIONS) as predictions,
     ):
 
         def is_new(result: Result) -> bool:
@@ -85,13 +79,12 @@ def measure(
             return is_kept and result.fingerprint not in predictions.known
 
         tasks = _share([task for dataset in datasets for task in dataset.tasks()], shard)
-        asked = _fingerprints(tasks)
-        budget, left = Budget(settings), [*_only(tasks, is_new)]
-        budget.count(_in_order(results.frame.filter(metric="fit_seconds"), asked).rows(named=True))
+        every = _fingerprints(tasks)
+        budget, left = Budget(asked), [*_only(tasks, is_new)]
+        budget.count(_in_order(results.frame.filter(metric="fit_seconds"), every).rows(named=True))
         counter = progress.add("fits", sum(len(task.fits()) for task in left)) if progress else 0
         affordable = _affordable(left, is_new, budget, said)
-        workers = settings.workers
-        run = _in_workers(affordable, workers) if workers > 1 else _run(affordable)
+        run = _in_workers(affordable, asked.workers) if asked.workers > 1 else _run(affordable)
         for task, finished in run:
             results.add(pl.DataFrame(finished.rows, schema=RESULT))
             for predicted in finished.predicted:
@@ -101,7 +94,7 @@ def measure(
                 _say(finished.note, said)
             if progress:
                 progress.advance(counter, len(task.fits()) if finished.note else 1)
-        return _in_order(results.frame, asked)
+        return _in_order(results.frame, every)
 
 
 def _say(note: str, said: set[str]) -> None:

@@ -84,32 +84,24 @@ def compare_methods(
     >>> pair.select("first", "second", "n", "draws").rows()
     [('log-avg', 'fake/one', 20, 0)]
     """
-    return measure(Path(path), PairedSettings(**settings), first, second)
-
-
-def measure(
-    path: Path, settings: PairedSettings, first: str | None = None, second: str | None = None
-) -> pl.DataFrame:
-    """`compare_methods`, with settings that have been read."""
+    path, asked = Path(path), PairedSettings(**settings)
     named = [name for name in (first, second) if name is not None]
     if len(named) > len({*named}):
         raise UsageError(f"{first} is compared with itself: name another method")
-    there = _fitted(path, settings)
-    methods = _compared_methods(there, path, settings, named)
+    there = _fitted(path, asked)
+    methods = _compared_methods(there, path, asked, named)
     if first is None and CHOSEN in methods:
         first = CHOSEN
     shots = max(there["shots"], key=in_order)
     learned = there.filter(pl.col("shots") != UNFITTED)
-    fitted = {*learned["method"], *[BEST] * len(_singles(learned, settings))}
+    fitted = {*learned["method"], *[BEST] * len(_singles(learned, asked))}
     rows: list[Row] = []
     for keys, part in there.group_by(PLACE, maintain_order=True):
         of_datasets = part.partition_by("dataset", maintain_order=True)
-        sets = [
-            _answered(of_one, settings, methods, predictions_of(path)) for of_one in of_datasets
-        ]
+        sets = [_answered(it, asked, methods, predictions_of(path)) for it in of_datasets]
         images = Images.of_sets([marks for *_, marks in sets])
         for pair in combinations(methods, 2):
-            about = dict(zip(PLACE, keys, strict=True)) | {"head": settings.head}
+            about = dict(zip(PLACE, keys, strict=True)) | {"head": asked.head}
             about["shots"] = shots if fitted & {*pair} else UNFITTED
             rows += [about | row for row in _differences(sets, images, *pair)]
     _adjust(rows)

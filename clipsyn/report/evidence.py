@@ -21,9 +21,9 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.measure import cell_cost
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation import PairedSettings, predictions_of
+from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.figures import ORACLES
-from clipsyn.evaluation.paired import measure as compare
+from clipsyn.evaluation.paired import compare_methods
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.files import all_rows, ask, read_results
 from clipsyn.evaluation.results.frame import ALL, SHOTS_IN_ORDER, gain_metric
@@ -205,11 +205,11 @@ def _measure(store: FeatureStore, name: str, settings: ReportSettings) -> pl.Dat
 def _paired(results: Path, settings: ReportSettings) -> pl.DataFrame:
     """Every method against the backbone that is best on the support; all pairs without it."""
     names = ("datasets", "splits", "perturbations", "prompts")
-    asked = PairedSettings(**{name: getattr(settings, name) for name in names})
+    asked = {name: getattr(settings, name) for name in names}
     try:
-        return compare(results, asked, BEST_SINGLE)
+        return compare_methods(results, BEST_SINGLE, **asked)
     except UnknownName:
-        return compare(results, asked)
+        return compare_methods(results, **asked)
 
 
 def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[str, float]]:

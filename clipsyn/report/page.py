@@ -194,16 +194,12 @@ def write_report(store: FeatureStore | Path | str, **settings: Any) -> Path:
     >>> clipsyn.write_report(store, output="report.html")
     PosixPath('report.html')
     """
-    return write_page(opened(store), ReportSettings(**settings))
-
-
-def write_page(store: FeatureStore, settings: ReportSettings) -> Path:
-    """`write_report`, with settings that have been read."""
-    check_place(settings.output)
-    text = page(gather(store, settings))
-    with written_whole(settings.output) as file:
+    asked = ReportSettings(**settings)
+    check_place(asked.output)
+    text = page(gather(opened(store), asked))
+    with written_whole(asked.output) as file:
         file.write(text.encode())
-    return settings.output
+    return asked.output
 
 
 def page(evidence: Evidence) -> str:

@@ -28,7 +28,7 @@ from clipsyn.methods.numerics.metrics import Score, accuracy, scored
 from clipsyn.methods.pool import NO_LABEL, Pool
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.router.fit import FittedBackbone, FittedRouter
-from clipsyn.show.figure import COLUMN, INK, Figure, Size, label
+from clipsyn.show.figure import COLUMN, INK, Figure, label
 from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import Interval, share_interval
 from clipsyn.store.arrays import Blocks
@@ -302,10 +302,6 @@ def _weights_over_images(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _size(data: pl.DataFrame) -> Size:
-    return COLUMN, _BELOW + _LINE * max(3, len(data))
-
-
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
     at = range(len(data))
     ax.hlines(at, data["p5"], data["p95"], color=INK, lw=0.8)
@@ -333,6 +329,6 @@ router_weights = Figure(
     source="predict",
     data=_weights_over_images,
     draw=_draw,
-    size=_size,
+    size=lambda data: (COLUMN, _BELOW + _LINE * max(3, len(data))),
     tidy=False,
 )

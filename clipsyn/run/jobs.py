@@ -125,7 +125,7 @@ def evaluated(
     store: FeatureStore, settings: ProtocolSettings, jobs: Jobs | None = None
 ) -> DataFrame:
     """The results of an evaluation, by jobs or by this process."""
-    from clipsyn.evaluation.loop import gather, measure
+    from clipsyn.evaluation.loop import evaluate, gather
     from clipsyn.show.progress import progress
 
     if jobs:
@@ -133,7 +133,7 @@ def evaluated(
         jobs(store.path, settings)
         return gather(store, settings)
     with progress("fits") as counters:
-        return measure(store, settings, counters)
+        return evaluate(store, progress=counters, **vars(settings))
 
 
 def shares(words: Sequence[str], count: int) -> list[Task]:

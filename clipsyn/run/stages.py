@@ -182,13 +182,13 @@ def _analyse(stage: Stage, store: Path, _jobs: Jobs | None) -> Outcome:
 
 
 def _report(stage: Stage, store: Path, _jobs: Jobs | None) -> Outcome:
-    from clipsyn.report.page import write_page
+    from clipsyn.report.page import write_report
 
     opened = FeatureStore.open(store)
     made_from = _made_from(stage, opened)
     skipped = _is_current(stage, made_from)
     if not skipped:
-        write_page(opened, stage.settings())
+        write_report(opened, **vars(stage.settings()))
         stage.beside(".made-from").write_text(made_from)
     return Outcome("report", skipped, f"{stage.output}, open it in a browser")
 

@@ -55,12 +55,12 @@ def points_cell(difference: float | None, mark: str = "") -> Cell:
 
 
 def interval_cell(row: Mapping[str, Any], digits: int | None = None) -> Cell:
-    """The 95 % interval of a row of results, as `clipsyn.show.table.interval` writes it."""
+    """The 95 % interval of a row of results, as `interval_text` writes it; the row may be empty."""
     low, high = known(row.get("ci_low")), known(row.get("ci_high"))
     if low is None or high is None:
         return UNKNOWN
     scale = 100 if digits is None else 1
-    return Cell(interval(row, digits), None, scale * low, scale * high)
+    return Cell(interval_text(low, high, digits), None, scale * low, scale * high)
 
 
 def known(value: Any) -> Any:
@@ -178,14 +178,10 @@ def interval_text(low: float | None, high: float | None, digits: int | None = No
     return f"{100 * low:.1f}{between}{100 * high:.1f}"
 
 
-def interval(row: Mapping[str, Any], digits: int | None = None) -> str:
-    """The 95 % interval of a row of results, as `interval_text` writes it; the row may be empty."""
-    return interval_text(row.get("ci_low"), row.get("ci_high"), digits)
-
-
 def points(row: Mapping[str, Any]) -> str:
     """A gain with its 95 % interval: "+3.1 points (-0.2 to 4.9)"."""
-    return f"{100 * row['value']:+.1f} points ({interval(row)})"
+    between = interval_text(row["ci_low"], row["ci_high"])
+    return f"{100 * row['value']:+.1f} points ({between})"
 
 
 def shots_text(shots: str) -> str:
