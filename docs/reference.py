@@ -14,8 +14,7 @@ import click
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
-from clipsyn.evaluation import ProtocolSettings
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation import ProtocolSettings, Selection
 from clipsyn.exchange import ImportSettings
 from clipsyn.extract import ExtractSettings
 from clipsyn.report import ReportSettings

@@ -18,7 +18,7 @@ import polars as pl
 from clipsyn.analyses.diversity.measure import error_consistency, over_pairs, pair_counts
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import ClipsynError
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation import Selection
 from clipsyn.methods.numerics.metrics import class_hits, correctness, independent_oracle, scored
 from clipsyn.show.tables import show
 from clipsyn.stats.differences import difference_interval

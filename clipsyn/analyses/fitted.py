@@ -13,8 +13,8 @@ import numpy as np
 from clipsyn import __version__
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import DatasetError, TooFewSamples
+from clipsyn.evaluation import Learning
 from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.selection import Learning
 from clipsyn.methods.ensembles import ENSEMBLES, PLAIN
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import cross_fitted, from_text

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
+from clipsyn.evaluation import Selection
 from clipsyn.evaluation.results.frame import ALL, Measured, Row, row
-from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics import Labels, Mask, Rows
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import judge, scored

@@ -59,7 +59,8 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
 
     by_jobs, job = pop_jobs(values), ExtractSettings(**values)
     if dry_run or by_jobs:  # which load the weights themselves
-        plan = plan_job(store, job.of_any_device() if by_jobs else job)
+        elsewhere = {"device": "cpu", "precision": "auto"}  # here may be no GPU
+        plan = plan_job(store, job.replaced(**elsewhere) if by_jobs else job)
         if dry_run:
             _say_plan(plan)
             say_lines(plan.summary())

@@ -1,14 +1,16 @@
-"""The few-shot protocol, comparisons of its methods, and with published numbers: settings."""
+"""Settings of several commands: which cells, which support and which results; of the few-shot
+protocol, of comparisons of its methods, and with published numbers.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from clipsyn.evaluation import selection
 from clipsyn.methods.ensembles import CHOSEN, USUAL_ENSEMBLES
 from clipsyn.methods.heads import USUAL_HEADS
 from clipsyn.names import HELP as SHARD_HELP
-from clipsyn.names import MOST_SEEDS, MOST_WORKERS
+from clipsyn.names import MOST, MOST_SEEDS, MOST_WORKERS
 from clipsyn.settings import (
     CURVE,
     FLAG,
@@ -17,6 +19,7 @@ from clipsyn.settings import (
     NUMBER,
     OUTPUT,
     PATH,
+    SHOTS,
     SOURCE,
     TEXT,
     WHOLE,
@@ -27,8 +30,123 @@ from clipsyn.settings import (
     setting,
 )
 
+if TYPE_CHECKING:
+    from clipsyn.names import FeatureKey
+    from clipsyn.store.features import FeatureStore
+
 ALL = "all"  # stands for every head, or every ensemble
+_PATTERNS = "Names or patterns such as '{}', repeated or with commas."
 _MOST_SHOTS = 1_000_000  # more images than any class has
+
+
+def perturbations(default: tuple[str, ...] | None) -> Any:
+    """The setting `perturbations`; its default depends on the analysis."""
+    help = _PATTERNS.format("jpeg-*")
+    return setting(default, NAMES, help, flag="--perturb", letter="-p", instead_of_none="all")
+
+
+def splits(default: tuple[str, ...] | None) -> Any:
+    """The setting `splits`; its default depends on what is measured."""
+    help = "Measured on; repeated or with commas."
+    return setting(default, NAMES, help, flag="--split", letter="-s", instead_of_none="all")
+
+
+class Cells(Settings):
+    """The cells of a store that are measured: names or patterns with ``*``; None takes all."""
+
+    datasets: tuple[str, ...] | None = setting(
+        None,
+        NAMES,
+        _PATTERNS.format("emoji-*"),
+        flag="--dataset",
+        letter="-d",
+        instead_of_none="all",
+    )
+    splits: tuple[str, ...] | None = splits(("test",))
+    perturbations: tuple[str, ...] | None = perturbations(None)
+    backbones: tuple[str, ...] | None = setting(
+        None, NAMES, _PATTERNS.format("*/openai"), letter="-b", instead_of_none="all"
+    )
+
+    def keys(self, store: FeatureStore) -> list[FeatureKey]:
+        """The selected cells; raises what `clipsyn.store.select.select` does."""
+        from clipsyn.store.select import select
+
+        return select(
+            store,
+            dataset=self.datasets,
+            split=self.splits,
+            perturbation=self.perturbations,
+            backbone=self.backbones,
+        )
+
+
+class Selection(Cells):
+    """Cells whose logits are measured."""
+
+    prompts: tuple[str, ...] | None = setting(None, NAMES, "Prompt sets.", instead_of_none="all")
+
+    def keys(self, store: FeatureStore) -> list[FeatureKey]:
+        """The selected cells, of any prompt set; raises UnknownName for a prompt set, too."""
+        from clipsyn.store.select import check_prompts
+
+        keys = super().keys(store)
+        check_prompts(store, keys, self.prompts)
+        return keys
+
+
+def pooled() -> Any:
+    return setting(
+        False,
+        FLAG,
+        "All perturbations of a dataset together, where each image was shown under one.",
+    )
+
+
+def allow_overlap() -> Any:
+    help = "Go on where over 5 % of what is measured on is in the support; it is left out there."
+    return setting(False, FLAG, help)
+
+
+def support() -> Any:
+    return setting("train", TEXT, "Split to fit and choose on.", metavar="SPLIT")
+
+
+def seed() -> Any:
+    help = "Of the images drawn by --shots, and of ensembles with a random start."
+    return setting(0, WHOLE, help, least=0, most=MOST)
+
+
+class Learning(Selection):
+    """The cells that are measured, and the support that something is fitted and chosen on."""
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    support: str = support()
+    shots: Shots = setting(
+        FULL, SHOTS, "Images of each class to fit on, or full for all.", least=1, most=MOST
+    )
+    seed: int = seed()
+    allow_overlap: bool = allow_overlap()
+
+
+def file_of_results(help: str) -> Any:
+    return setting(None, PATH, help, instead_of_none="none")
+
+
+def head_of_results(what: str) -> Any:
+    return setting("zero-shot", TEXT, f"Head of those {what}.", about="results")
+
+
+def shots_of_results(what: str) -> Any:
+    return setting(
+        None,
+        SHOTS,
+        f"Images a class of those {what}, or full for the whole support.",
+        least=1,
+        most=MOST,
+        instead_of_none="the most",
+        about="results",
+    )
 
 
 def predictions_of(results: Path) -> Path:
@@ -36,10 +154,10 @@ def predictions_of(results: Path) -> Path:
     return results.with_stem(f"{results.stem}-predictions") if results.name else results
 
 
-class ProtocolSettings(selection.Selection):
+class ProtocolSettings(Selection):
     """What `clipsyn evaluate` is asked for."""
 
-    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
     heads: tuple[str, ...] = setting(USUAL_HEADS, NAMES, "Heads, or all: see above.")
     ensembles: tuple[str, ...] = setting(
         (*USUAL_ENSEMBLES, CHOSEN),
@@ -64,7 +182,7 @@ class ProtocolSettings(selection.Selection):
     support: str | None = setting(
         None, TEXT, "Split that is fitted on.", instead_of_none="train, if it is needed"
     )
-    allow_overlap: bool = selection.allow_overlap()
+    allow_overlap: bool = allow_overlap()
     support_prompts: str | None = setting(
         None,
         TEXT,
@@ -151,9 +269,9 @@ class CompareSettings(Settings):
     )
 
 
-class PairedSettings(selection.Selection):
+class PairedSettings(Selection):
     """What `clipsyn compare` is asked for."""
 
-    splits: tuple[str, ...] | None = selection.splits(None)
-    head: str = selection.head_of_results("that are compared")
-    shots: Shots | None = selection.shots_of_results("that are compared")
+    splits: tuple[str, ...] | None = splits(None)
+    head: str = head_of_results("that are compared")
+    shots: Shots | None = shots_of_results("that are compared")

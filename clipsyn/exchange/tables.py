@@ -109,7 +109,14 @@ class Table:
         return self.roles[role]
 
     def texts(self, column: str) -> tuple[str, ...]:
-        return texts_of(self.path, self.frame[column])
+        """A column as texts, "" where there is nothing; DatasetError for one that holds none."""
+        cells = self.frame[column]
+        if cells.dtype.is_nested() or cells.dtype in (pl.Binary, pl.Duration, pl.Object):
+            raise DatasetError(
+                f"{self.path}: column {column} holds {cells.dtype}, where texts or numbers are "
+                "needed"
+            )
+        return tuple(cells.cast(pl.String).fill_null("").str.strip_chars())
 
     def _filled(self, role: str) -> tuple[str, ...]:
         """The texts of a role that no row may lack."""
@@ -272,15 +279,6 @@ def _frame(path: Path) -> pl.DataFrame:
         if again[1] in frame.columns:
             raise DatasetError(f"{path} has two columns called '{again[1]}'")
     return frame
-
-
-def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:
-    """A column as texts, "" where there is nothing; DatasetError for one that holds no texts."""
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Object):
-        raise DatasetError(
-            f"{path}: column {column.name} holds {column.dtype}, where texts or numbers are needed"
-        )
-    return tuple(column.cast(pl.String).fill_null("").str.strip_chars())
 
 
 def rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:

@@ -108,10 +108,6 @@ class ExtractSettings(Settings):
         False, FLAG, "Make again, instead of refusing, what other weights, images or prompts made."
     )
 
-    def of_any_device(self) -> ExtractSettings:
-        """The same for a plan of what is done elsewhere: whoever makes it may have no GPU."""
-        return self.replaced(device="cpu", precision="auto")
-
 
 def stores_logits(perturbation: Perturbation, logits: str) -> bool:
     """Whether cells of a perturbation store logits by that setting: clean, all or none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,6 @@ def load(backbone: Backbone, device: torch.device) -> Model:
         logit_scale=RADIUS,
         gflops=measure_gflops(network, config["input_size"][1:]),
         is_convolutional=is_convolutional(network),
-        provenance={"timm": version("timm")},
     )
 
 

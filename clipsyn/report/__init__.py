@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
-from clipsyn.evaluation import selection
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation import Selection, file_of_results, pooled
 from clipsyn.names import MOST
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import (
@@ -60,8 +59,8 @@ class ReportSettings(Selection):
     title: str | None = setting(
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
     )
-    pooled: bool = selection.pooled()
-    results: Path | None = selection.results(
+    pooled: bool = pooled()
+    results: Path | None = file_of_results(
         "Results of `clipsyn evaluate -o`: which combination of backbones is best, how surely."
     )
     measured: Mapping[str, str] = setting(

@@ -21,13 +21,12 @@ from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.cascade.measure import cell_cost
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import InputError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation import predictions_of
+from clipsyn.evaluation import Selection, predictions_of
 from clipsyn.evaluation.figures import ORACLES
 from clipsyn.evaluation.paired import compare_methods
 from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.files import all_rows, ask, read_results
 from clipsyn.evaluation.results.frame import ALL, SHOTS_IN_ORDER, gain_metric
-from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import FIGURES, Drawn, ReportSettings

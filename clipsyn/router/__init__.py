@@ -7,7 +7,7 @@ predict     class, probability and weights for every image of a store's split
 
 from __future__ import annotations
 
-from clipsyn.evaluation.selection import allow_overlap
+from clipsyn.evaluation import allow_overlap
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import MOST
 from clipsyn.settings import FULL, NAMES, SHOTS, TEXT, WHOLE, Settings, Shots, setting

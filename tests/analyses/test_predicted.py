@@ -17,7 +17,7 @@ from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import StaleCell, UsageError
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation import Selection
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import NO_PREDICTION

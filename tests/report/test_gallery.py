@@ -17,9 +17,8 @@ from PIL import Image
 
 from clipsyn.analyses.predicted import predicted
 from clipsyn.errors import UsageError
-from clipsyn.evaluation import predictions_of
+from clipsyn.evaluation import Selection, predictions_of
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.selection import Selection
 from clipsyn.report import ReportSettings
 from clipsyn.report.evidence import gather
 from clipsyn.report.tables import Example, Thumbnails, examples

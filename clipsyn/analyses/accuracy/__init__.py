@@ -13,7 +13,7 @@ Needs no image, no model and no GPU.
 from __future__ import annotations
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation.selection import Selection, pooled
+from clipsyn.evaluation import Selection, pooled
 from clipsyn.settings import FLAG, setting
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation.selection import Learning
+from clipsyn.evaluation import Learning
 from clipsyn.methods.ensembles import PLAIN
 from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, setting
 

@@ -20,20 +20,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import selection
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation import Selection, file_of_results, head_of_results, pooled, shots_of_results
 from clipsyn.settings import Shots
 
 
 class DiversitySettings(Selection):
     """What `clipsyn diversity` is asked for."""
 
-    pooled: bool = selection.pooled()
-    results: Path | None = selection.results(
+    pooled: bool = pooled()
+    results: Path | None = file_of_results(
         "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets."
     )
-    head: str = selection.head_of_results("gains")
-    shots: Shots | None = selection.shots_of_results("gains")
+    head: str = head_of_results("gains")
+    shots: Shots | None = shots_of_results("gains")
 
 
 diversity = Analysis(

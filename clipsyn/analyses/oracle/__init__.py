@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clipsyn.analyses import Analysis
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.selection import Selection, pooled
+from clipsyn.evaluation import Selection, pooled
 from clipsyn.settings import FLAG, OUTPUT, setting
 
 

@@ -15,7 +15,7 @@ with intervals.
 from __future__ import annotations
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation.selection import Selection, allow_overlap, perturbations
+from clipsyn.evaluation import Selection, allow_overlap, perturbations
 from clipsyn.names import MOST
 from clipsyn.settings import TEXT, WHOLE, setting
 

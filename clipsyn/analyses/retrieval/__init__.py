@@ -14,8 +14,7 @@ oracle, which for each query knows the backbone that ranks best what it should f
 from __future__ import annotations
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import selection
-from clipsyn.evaluation.selection import Cells
+from clipsyn.evaluation import Cells, allow_overlap, perturbations, seed, support
 from clipsyn.settings import FLAG, NAMES, TEXT, WHOLE, setting
 
 RECALLS = (1, 5, 10)  # how many of the first items may have what is searched
@@ -28,14 +27,14 @@ _MOST_PAIRS = 4096  # each is a class to all others
 class RetrievalSettings(Cells):
     """What `clipsyn retrieval` is asked for."""
 
-    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         ("super-learner", "nlc"),
         NAMES,
         "What weighs backbones, fitted on pairs of the support.",
         choices=_WEIGHTED,
     )
-    support: str = selection.support()
+    support: str = support()
     pairs: int = setting(
         500,
         WHOLE,
@@ -49,8 +48,8 @@ class RetrievalSettings(Cells):
         "Split whose queries tell hubs; of the measured one itself, rows are marked transductive.",
         metavar="SPLIT",
     )
-    seed: int = selection.seed()
-    allow_overlap: bool = selection.allow_overlap()
+    seed: int = seed()
+    allow_overlap: bool = allow_overlap()
     details: bool = setting(False, FLAG, "Which backbones miss the same, too.")
 
 

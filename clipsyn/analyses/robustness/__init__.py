@@ -18,8 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import selection
-from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation import Selection, file_of_results, head_of_results, shots_of_results
 from clipsyn.settings import TEXT, Shots, setting
 
 
@@ -32,11 +31,11 @@ class RobustnessSettings(Selection):
         "Backbone that corruption errors are divided by.",
         instead_of_none="the weakest on clean images",
     )
-    results: Path | None = selection.results(
+    results: Path | None = file_of_results(
         "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
     )
-    head: str = selection.head_of_results("ensembles")
-    shots: Shots | None = selection.shots_of_results("ensembles")
+    head: str = head_of_results("ensembles")
+    shots: Shots | None = shots_of_results("ensembles")
 
 
 robustness = Analysis(

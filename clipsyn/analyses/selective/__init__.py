@@ -17,7 +17,7 @@ by low confidence?
 from __future__ import annotations
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation.selection import Learning
+from clipsyn.evaluation import Learning
 from clipsyn.settings import NAMES, NUMBERS, setting
 
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
