@@ -31,15 +31,10 @@ _KINDS = ("predictions", "logits", "probabilities", "embeddings")  # arrays of a
 _ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
 
 
-def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part:
-    """The part of one file; `known` are class names, where there are any."""
-    return part_of(path, load(path), wanted, known)
-
-
 def part_of(
     path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings, known: Sequence[str]
 ) -> Part:
-    """The part that arrays are, as an npz calls them."""
+    """The part that arrays are, as an npz calls them; `known` are class names, if there are any."""
     kind, values = _find(path, arrays, wanted)
     ids, labels = (
         _texts(path, name, arrays[name]) if name in arrays else None for name in ("ids", "labels")

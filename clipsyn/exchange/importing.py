@@ -34,7 +34,7 @@ from clipsyn.exchange.align import (
     with_ids,
 )
 from clipsyn.exchange.arrays import SUFFIXES as NUMPY
-from clipsyn.exchange.arrays import read_numpy
+from clipsyn.exchange.arrays import load, part_of
 from clipsyn.exchange.export import Split, read_exports
 from clipsyn.exchange.layouts import Laid, read_layouts
 from clipsyn.exchange.parts import Part, class_names
@@ -194,7 +194,7 @@ def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part
     if path.suffix in TABLES or path.is_dir():
         return (read_clip_retrieval if path.is_dir() else read_table)(path, wanted, known)
     if path.suffix in NUMPY:
-        return [read_numpy(path, wanted, known)]
+        return [part_of(path, load(path), wanted, known)]
     raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
 
 
