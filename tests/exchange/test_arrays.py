@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.arrays import read_numpy
+from clipsyn.exchange.arrays import load, part_of
 from clipsyn.exchange.parts import Part
 
 NAMES = ("cat", "dog", "bee")
@@ -20,7 +20,8 @@ LOGITS = np.array([[1, 2, 3], [-4, 0, 9]], np.float64)
 
 
 def read(path: Path, known: tuple[str, ...] = NAMES, **options: Any) -> Part:
-    return read_numpy(path, ImportSettings("toy", **{"row_order": True, **options}), known)
+    wanted = ImportSettings("toy", **{"row_order": True, **options})
+    return part_of(path, load(path), wanted, known)
 
 
 def npy(folder: Path, values: Any, name: str = "mine.npy") -> Path:
