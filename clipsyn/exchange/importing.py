@@ -1,6 +1,6 @@
 """The whole of an import: read, align, refuse what cannot be, write cell by cell.
 
-`tables`, `arrays` and `layouts` turn files into parts, one for each backbone and perturbation;
+`tables` and `arrays` turn files into parts, one for each backbone and perturbation;
 `align` finds the rows of the sample table by id. What `clipsyn export` has written becomes cells of
 the same bits. docs/importing.md lists the files that can be read.
 """
@@ -34,9 +34,8 @@ from clipsyn.exchange.align import (
     with_ids,
 )
 from clipsyn.exchange.arrays import SUFFIXES as NUMPY
-from clipsyn.exchange.arrays import load, part_of
+from clipsyn.exchange.arrays import Laid, load, part_of, read_layouts
 from clipsyn.exchange.export import Split, read_exports
-from clipsyn.exchange.layouts import Laid, read_layouts
 from clipsyn.exchange.parts import Part, class_names
 from clipsyn.exchange.tables import ROLES, is_clip_retrieval, read_clip_retrieval, read_table
 from clipsyn.exchange.tables import SUFFIXES as TABLES
