@@ -17,9 +17,9 @@ from clipsyn.methods.ensembles.base import VoteTop1 as VoteTop1
 from clipsyn.methods.ensembles.base import VoteTop3 as VoteTop3
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
 from clipsyn.methods.ensembles.dynamic import OverallLocalAccuracy as OverallLocalAccuracy
+from clipsyn.methods.ensembles.mixtures import MixtureOfExperts as MixtureOfExperts
+from clipsyn.methods.ensembles.mixtures import SampleAwareWeights as SampleAwareWeights
 from clipsyn.methods.ensembles.nlc import NLC as NLC
-from clipsyn.methods.ensembles.nlc import MixtureOfExperts as MixtureOfExperts
-from clipsyn.methods.ensembles.nlc import SampleAwareWeights as SampleAwareWeights
 from clipsyn.methods.ensembles.residual import ResidualRouter as ResidualRouter
 from clipsyn.methods.ensembles.search import GeneticAlgorithm as GeneticAlgorithm
 from clipsyn.methods.ensembles.search import GreedySelection as GreedySelection

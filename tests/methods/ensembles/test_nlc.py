@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clipsyn.methods.ensembles.nlc import NLC, MixtureOfExperts, Network, PerceptronRouter
+from clipsyn.methods.ensembles.mixtures import MixtureOfExperts
+from clipsyn.methods.ensembles.nlc import NLC, Network, PerceptronRouter
 from clipsyn.methods.numerics.logits import weighted_cross_entropy
 from clipsyn.methods.pool import Pool
 

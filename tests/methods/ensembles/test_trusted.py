@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from clipsyn.methods.ensembles.nlc import SampleAwareWeights
+from clipsyn.methods.ensembles.mixtures import SampleAwareWeights
 from clipsyn.methods.ensembles.trusted import (
     EntropyAverage,
     ModelLabels,
