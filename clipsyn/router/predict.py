@@ -116,6 +116,7 @@ def predict_images(
     from clipsyn.show.progress import progress
 
     place = str(Path(images).resolve()) if Path(images).exists() else images
+    ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)
     texts = [backbone.text for backbone in router.backbones]
     if programs := [it.source for it in resolve_backbones(texts) if it.kind == "py"]:
         line = advised("extract", "STORE", "-b", ",".join(texts), "-d", images, "-s", split)
@@ -123,7 +124,6 @@ def predict_images(
             f"the router was fitted with {', '.join(programs)}, a program that runs only where "
             f"you name it: run `{line}`, if you trust it, and then `clipsyn predict ROUTER STORE`"
         )
-    ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)
     with TemporaryDirectory(prefix="clipsyn-") as folder:
         path = Path(folder) / "store"
         for precision, group in groupby(ordered, key=lambda backbone: backbone.precision):
