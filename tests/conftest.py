@@ -407,9 +407,14 @@ def tiny_store(_filled: Path, tmp_path: Path) -> FeatureStore:
 @pytest.fixture(scope="module")
 def few_steps() -> Iterator[None]:
     """Networks are trained for a moment: for tests of what is done with any."""
-    from clipsyn.methods.ensembles import nlc
+    from clipsyn.methods.ensembles import mixtures, nlc
 
-    routers = (nlc.NLC, nlc.PerceptronRouter, nlc.MixtureOfExperts, nlc.SampleAwareWeights)
+    routers = (
+        nlc.NLC,
+        nlc.PerceptronRouter,
+        mixtures.MixtureOfExperts,
+        mixtures.SampleAwareWeights,
+    )
     with pytest.MonkeyPatch.context() as patch:
         for router in routers:
             patch.setitem(router.__init__.__kwdefaults__, "steps", 40)
