@@ -1,4 +1,4 @@
-"""What arrays that a writer of cells is given may be; `what` they are stands in every message."""
+"""Checks of the arrays that a writer of cells is given; messages name them by `what`."""
 
 from __future__ import annotations
 

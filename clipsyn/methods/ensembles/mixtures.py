@@ -76,8 +76,8 @@ class MixtureOfExperts(PerceptronRouter):
 class SampleAwareWeights(MixtureOfExperts):
     """``p(c|x)`` of `MixtureOfExperts`, trained on ``cross_entropy(sum_b g_b(x) p_b)``.
 
-    The probabilities stand in the place of logits there, so that the loss of even a sure and right
-    answer stays far from 0. That is the publication's T_En, or SWIG (arXiv 2311.17091), the nearest
+    The probabilities stand in the place of logits there, so even a sure and right answer has a loss
+    far from 0. That is the publication's T_En, or SWIG (arXiv 2311.17091), the nearest
     published relative of NLC: one network weighs probabilities, the other logits. It takes
     embeddings as the backbones give them, which no store has; here they have unit norm, and the
     training is that of NLC.
@@ -94,9 +94,11 @@ class SampleAwareWeights(MixtureOfExperts):
     """
 
     def _loss(self, pool: Pool) -> Loss:
+        shares = softmax(pool.logits)  # once: every epoch asks for all of them
+
         def loss(rows: slice, outputs: Array) -> tuple[Array, Array]:
-            gate, shares = softmax(outputs), softmax(pool.logits[rows])
-            losses, slopes = weighted_cross_entropy(shares, gate, pool.labels[rows])
+            gate = softmax(outputs)
+            losses, slopes = weighted_cross_entropy(shares[rows], gate, pool.labels[rows])
             return losses, gate * (slopes - (gate * slopes).sum(axis=1, keepdims=True))
 
         return loss

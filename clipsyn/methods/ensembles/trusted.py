@@ -4,8 +4,8 @@
     model labels        s_c = sum over the backbones b that are chosen for c of p_b(c) / H(p_b)
 
 precision_b(c): the share of the support's images which b takes for class c that are of class c. H:
-entropy of an image's class probabilities in bits. Where backbones are equal the one that is best on
-the support is meant. Weak backbones are added to an anchor that counts in full:
+entropy of an image's class probabilities in bits. Of backbones with equal scores, the one that is
+best on the support is taken. Weak backbones are added to an anchor that counts in full:
 
     p = (p_anchor + sum over the others of w_b p_b) / total weight
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,11 +26,11 @@ from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.numerics import Array, Doubles, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.logits import mixture, softmax
+from clipsyn.methods.numerics.logits import log_mixture, softmax
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import WHOLE
 
-_LEAST_ENTROPY = 1e-6  # bits: single precision knows no smaller ones of what is nearly certain
+_LEAST_ENTROPY = 1e-6  # bits: that of a nearly certain answer rounds to 0 in single precision
 _STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))  # the weights that are tried
 _MOST_TOGETHER = 3  # backbones beside the anchor whose weights are tried in all combinations
 _START = 0.5
@@ -173,8 +173,7 @@ class ZeroShotEnsemble(Router):
         return np.asarray(weights / 2)
 
     def _combine(self, pool: Pool) -> Array:
-        mixed = mixture(pool.logits, self._weights(pool))
-        return np.asarray(np.log(np.maximum(mixed, np.finfo(np.float32).tiny)))
+        return log_mixture(pool.logits, np.log(self._weights(pool)))
 
 
 @dataclass(eq=False, repr=False)
@@ -205,14 +204,14 @@ class TunedEnsemble(ZeroShotEnsemble):
             self._try(support, others, [*product(_STEPS, repeat=len(others))])
             return
         self.weights_[others] = _START
-        before = None
-        while before is None or (before != self.weights_).any():
+        before = np.zeros_like(self.weights_)
+        while (before != self.weights_).any():
             before = self.weights_.copy()
             for other in others:
-                held = [(self.weights_[other],)]  # first, so that equal ones change nothing
-                self._try(support, others[others == other], [*held, *((w,) for w in _STEPS)])
+                held = self.weights_[other]  # first, so that equal ones change nothing
+                self._try(support, other, [held, *_STEPS])
 
-    def _try(self, support: Pool, columns: Rows, choices: list[tuple[float, ...]]) -> None:
+    def _try(self, support: Pool, columns: Rows | np.intp, choices: list[Any]) -> None:
         """Set the weights of some backbones to the choice that has most images right."""
         tried = np.repeat(self.weights_[None], len(choices), axis=0)
         tried[:, columns] = choices

@@ -51,8 +51,8 @@ class ProKeR(Head):
     for which beta and ridge were chosen.
 
     beta, ridge (the publication's lambda): None takes the authors' settings without validation, by
-    the mean number of images of a class (`PUBLISHED`: 1, 2, 4, 8 or 16, the next lower). A class
-    without images has nothing but zeros in Y, and is put back.
+    the mean number of images of a class (`PUBLISHED`: 1, 2, 4, 8 or 16, the next lower). The
+    labels Y of a class without images are zero, which lowers its logits.
 
     For the combiner `fit_transform` returns leave-one-out logits in closed form, where the other
     images of its class make up for the one that is left out. An image alone in its class keeps its
