@@ -113,7 +113,7 @@ def support() -> Any:
 
 
 def seed() -> Any:
-    help = "Of the images drawn by --shots, and of ensembles with a random start."
+    help = "Of the images drawn to fit on, and of ensembles with a random start."
     return setting(0, WHOLE, help, least=0, most=MOST)
 
 
