@@ -234,6 +234,7 @@ class Figure:
             for key in figure.legends:  # it takes nothing from the room of the data
                 inches = key.get_window_extent().height / figure.dpi
                 figure.set_figheight(figure.get_figheight() + inches)
+            figure.draw_without_rendering()  # ticks change with their room: saving fits them
         vars(own)["_repr_png_"] = partial(image_of, figure, "png")
         return own
 
