@@ -32,7 +32,7 @@ RRF_K = 60
 SHARPNESS = 20.0  # of QB-Norm and the inverted softmax
 NNN_NEAREST, NNN_SHARE = 128, 0.75
 CSLS_NEAREST = 10
-_BLOCK = 1 << 23  # similarities of all backbones that a core works on: 32 MB
+_BLOCK = 1 << 25  # similarities that a core works on, 128 MB: products of few rows are slow
 _GROUP = 16  # items, of which the largest similarity is a bound
 
 
