@@ -83,7 +83,9 @@ class Images:
 
 def shown_by_all(images: Sequence[Images]) -> int:
     """How many distinct images sets show together, whose numbers are those of all."""
-    return len(np.unique(np.concatenate([of.number for of in images])))
+    if len(images) == 1:
+        return images[0].shown
+    return int(np.count_nonzero(np.bincount(np.concatenate([of.number for of in images]))))
 
 
 def variance_of_mean(values: Sequence[NDArray[Any]], images: Sequence[Images]) -> float:
