@@ -39,6 +39,7 @@ from clipsyn.methods.heads.kernel import TipAdapterF as TipAdapterF
 from clipsyn.methods.heads.lda import ShrinkageLDA as ShrinkageLDA
 from clipsyn.methods.heads.linear import AnchoredProbe as AnchoredProbe
 from clipsyn.methods.heads.linear import LinearProbe as LinearProbe
+from clipsyn.methods.heads.refined import APE as APE
 from clipsyn.methods.heads.trained import CLAP as CLAP
 from clipsyn.methods.heads.trained import LPPlusPlus as LPPlusPlus
 from clipsyn.methods.heads.trained import ResidualAdapter as ResidualAdapter

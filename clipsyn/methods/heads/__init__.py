@@ -14,6 +14,7 @@ HEADS = Registry(
         "linear-probe": "clipsyn.methods.heads.linear:LinearProbe",
         "tip-adapter": "clipsyn.methods.heads.kernel:TipAdapter",
         "tip-adapter-f": "clipsyn.methods.heads.kernel:TipAdapterF",
+        "ape": "clipsyn.methods.heads.refined:APE",
         "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
         "proker": "clipsyn.methods.heads.kernel:ProKeR",
         "clap": "clipsyn.methods.heads.trained:CLAP",

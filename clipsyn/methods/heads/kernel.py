@@ -207,15 +207,15 @@ class TipAdapter(Head):
     def _fit(self, pool: Pool) -> None:
         pool = pool.take(by_class(pool.labels))
         self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
-        self.keys_ = {name: support_keys(pool, name) for name in pool.backbones}
+        self.keys_ = {name: self._keys(pool, name) for name in pool.backbones}
         chosen = [self._choose(pool, name) for name in pool.backbones]
         self.alpha_ = np.array([alpha for alpha, _ in chosen])
         self.beta_ = np.array([beta for _, beta in chosen])
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
         alpha, beta = self._settings(backbone)
-        embeddings, keys = image_embeddings(pool, backbone), self.keys_[backbone]
-        sums = cache_sums(embeddings, keys, self.sizes_, [beta])[0]
+        embeddings, keys = self._images(pool, backbone), self.keys_[backbone]
+        sums = cache_sums(embeddings, keys, self.sizes_, [beta], trust=self._trust(backbone))[0]
         logits: Floats = backbone_logits(pool, backbone) + np.float32(alpha) * sums
         return logits
 
@@ -227,10 +227,22 @@ class TipAdapter(Head):
         logits = np.empty_like(support.logits)
         for column, name in enumerate(support.backbones):
             alpha, beta = self._settings(name)
-            embeddings, keys = image_embeddings(pool, name), support_keys(pool, name)
-            sums = cache_sums(embeddings, keys, self.sizes_, [beta], np.arange(len(keys)))[0]
+            embeddings, keys = self._images(pool, name), self._keys(pool, name)
+            own, trust = np.arange(len(keys)), self._trust(name)
+            sums = cache_sums(embeddings, keys, self.sizes_, [beta], own=own, trust=trust)[0]
             logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
         return support.with_logits(logits)
+
+    def _images(self, pool: Pool, backbone: str) -> Floats:
+        """f (sample, embed)"""
+        return image_embeddings(pool, backbone)
+
+    def _keys(self, pool: Pool, backbone: str) -> Floats:
+        """K (sample, embed) of a support"""
+        return support_keys(pool, backbone)
+
+    def _trust(self, backbone: str) -> Floats | None:
+        """(key,) factors of the affinities; None where these count as they are"""
 
     def _settings(self, backbone: str) -> tuple[float, float]:
         index = self.backbones_.index(backbone)
@@ -245,9 +257,10 @@ class TipAdapter(Head):
         count = min(len(pool), _CHOICE_SAMPLES)
         rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
         zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
-        embeddings = image_embeddings(pool, backbone)[rows]
+        embeddings, trust = self._images(pool, backbone)[rows], self._trust(backbone)
         betas = BETAS if self.beta is None else (self.beta,)
-        choices = cache_sums(embeddings, self.keys_[backbone], self.sizes_, betas, rows)
+        keys = self.keys_[backbone]
+        choices = cache_sums(embeddings, keys, self.sizes_, betas, own=rows, trust=trust)
         losses = {}
         for beta, sums in zip(betas, choices, strict=True):
             lowest = np.inf
@@ -326,7 +339,13 @@ def support_keys(pool: Pool, backbone: str) -> Floats:
 
 
 def cache_sums(
-    embeddings: Floats, keys: Floats, sizes: Array, betas: Sequence[float], own: Rows | None = None
+    embeddings: Floats,
+    keys: Floats,
+    sizes: Array,
+    betas: Sequence[float],
+    *,
+    own: Rows | None = None,
+    trust: Floats | None = None,
 ) -> Floats:
     """``exp(-beta (1 - f K^T)) L``: (beta, n, class), zero for a class without keys.
 
@@ -334,7 +353,7 @@ def cache_sums(
     Sums over runs of columns are up to five times as fast as the product with L.
 
     own: (n,) the key of each sample, which is left out. Its class's sum is scaled as if it had one
-    key more; a sample alone in its class has only zeros.
+    key more; a sample alone in its class has only zeros. trust: (key,) factors of the affinities.
     """
     out = np.empty((len(betas), len(embeddings), len(sizes)), np.float32)
     labels = np.repeat(np.arange(len(sizes)), sizes)
@@ -346,6 +365,8 @@ def cache_sums(
         for sums, beta in zip(out[:, rows], betas, strict=True):
             affinities = beta * closeness
             np.exp(affinities, out=affinities)
+            if trust is not None:
+                affinities *= trust
             if own is None:
                 sums[:] = _sum_classes(affinities, sizes)
                 continue

@@ -20,6 +20,7 @@ LEARNERS = [name for name in NAMES if name != "zero-shot"]
 FIXED = {
     "tip-adapter": "tip-adapter:alpha=2:beta=3",
     "tip-adapter-f": "tip-adapter-f:alpha=2:beta=3",
+    "ape": "ape:alpha=2:beta=3",
     "lda": "lda:alpha=0.02",
     "linear-probe": "linear-probe:penalty=0.1",
 }

@@ -102,13 +102,13 @@ def test_blocks_change_nothing(monkeypatch):
     classes = keys, np.array([3, 0, 5, 4])
     betas = [2.0, 5.5]
     of, every = new.embeddings["0"], np.arange(12)
-    whole = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, every)
+    whole = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, own=every)
     monkeypatch.setattr(kernel, "_BLOCK_VALUES", 5 * len(keys))
-    parts = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, every)
+    parts = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, own=every)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     rows = np.array([1, 11, 4])
-    some = cache_sums(keys[rows], *classes, [5.5], rows)
+    some = cache_sums(keys[rows], *classes, [5.5], own=rows)
     np.testing.assert_allclose(some[0], whole[1][1, rows], rtol=1e-6)
 
 
