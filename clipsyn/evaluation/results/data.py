@@ -15,7 +15,6 @@ import polars as pl
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.results.frame import DATA, NUMBERS, RESULT, subject
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
-from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 _SUBJECT = ["dataset", "split", "perturbation", "prompts", "backbones"]
@@ -31,6 +30,7 @@ class Data:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._labels, self._of = cache(self._read_labels), cache(self._read)
+        self._made_of = cache(self._read_cell)
 
     def of(self, about: Mapping[str, Any]) -> dict[str, str | None]:
         """The digests for a row of results, which has the columns of `RESULT`."""
@@ -45,27 +45,33 @@ class Data:
     def _read(
         self, dataset: str, split: str, perturbation: str, prompts: str, backbones: tuple[str, ...]
     ) -> tuple[str | None, str | None, str | None]:
-        store = self._store
-        texts = [store.at("classes", dataset, prompts, it) for it in backbones] if prompts else []
-        cells = [store.cell(FeatureKey(dataset, split, perturbation, it)) for it in backbones]
-        return (
-            self._labels(dataset, split),
-            _digest([_made_of(cell, prompts) for cell in cells if store.tree.exists(cell.path)]),
-            _digest([store.group(it)["fingerprint"] for it in texts if store.tree.exists(it)]),
-        )
+        place = dataset, split, perturbation
+        made = [self._made_of(FeatureKey(*place, it), prompts) for it in backbones]
+        cells = [of_cell for of_cell, _ in made if of_cell is not None]
+        texts = [of_classes for _, of_classes in made if of_classes is not None]
+        return self._labels(dataset, split), _digest(cells), _digest(texts)
+
+    def _read_cell(self, key: FeatureKey, prompts: str | None) -> tuple[str | None, str | None]:
+        """The fingerprints of a cell and of its class embeddings, where these are there.
+
+        That of a cell is empty if it was imported with other prompt sets.
+        """
+        store, cell = self._store, self._store.cell(key)
+        made = classes = None
+        if store.tree.exists(cell.path):
+            made = ""
+            with suppress(MissingCell):
+                made = str(cell.group(prompts)["fingerprint"])
+        texts = store.at("classes", key.dataset, prompts or "", key.backbone)
+        if prompts and store.tree.exists(texts):
+            classes = str(store.group(texts)["fingerprint"])
+        return made, classes
 
     def _read_labels(self, dataset: str, split: str) -> str | None:
         if not self._store.tree.exists(self._store.at("samples", dataset, split)):
             return None
         samples = self._store.samples(dataset, split)
         return _digest([samples.labels.tolist(), samples.class_names])
-
-
-def _made_of(cell: Cell, prompts: str | None) -> str:
-    """The fingerprint of a cell; empty if it was imported with other prompt sets."""
-    with suppress(MissingCell):
-        return str(cell.group(prompts)["fingerprint"])
-    return ""
 
 
 def _digest(parts: Sequence[Any]) -> str | None:
