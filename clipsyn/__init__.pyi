@@ -15,6 +15,7 @@ from clipsyn.methods.ensembles.base import LogAverage as LogAverage
 from clipsyn.methods.ensembles.base import ProbabilityAverage as ProbabilityAverage
 from clipsyn.methods.ensembles.base import VoteTop1 as VoteTop1
 from clipsyn.methods.ensembles.base import VoteTop3 as VoteTop3
+from clipsyn.methods.ensembles.caches import CacheFusion as CacheFusion
 from clipsyn.methods.ensembles.dynamic import KnoraUnion as KnoraUnion
 from clipsyn.methods.ensembles.dynamic import OverallLocalAccuracy as OverallLocalAccuracy
 from clipsyn.methods.ensembles.mixtures import MixtureOfExperts as MixtureOfExperts
@@ -27,6 +28,7 @@ from clipsyn.methods.ensembles.trusted import EntropyAverage as EntropyAverage
 from clipsyn.methods.ensembles.trusted import ModelLabels as ModelLabels
 from clipsyn.methods.ensembles.trusted import PrecisionSwitch as PrecisionSwitch
 from clipsyn.methods.ensembles.trusted import TunedEnsemble as TunedEnsemble
+from clipsyn.methods.ensembles.trusted import Zero as Zero
 from clipsyn.methods.ensembles.trusted import ZeroShotEnsemble as ZeroShotEnsemble
 from clipsyn.methods.ensembles.weighted import CalibratedConfidence as CalibratedConfidence
 from clipsyn.methods.ensembles.weighted import CalibratedLogAverage as CalibratedLogAverage

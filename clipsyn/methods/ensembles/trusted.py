@@ -16,6 +16,7 @@ single backbone on the support.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -26,9 +27,9 @@ from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.numerics import Array, Doubles, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.logits import log_mixture, softmax
+from clipsyn.methods.numerics.logits import log_mixture, mixture, softmax
 from clipsyn.methods.pool import Pool
-from clipsyn.settings import WHOLE
+from clipsyn.settings import NUMBER, WHOLE
 
 _LEAST_ENTROPY = 1e-6  # bits: that of a nearly certain answer rounds to 0 in single precision
 _STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))  # the weights that are tried
@@ -57,6 +58,8 @@ class PrecisionSwitch(Router):
     >>> switch.weights([[[2, 0], [0, 3]]])  # it says 0, the second says 1
     array([[1., 0.]], dtype=float32)
     """
+
+    knows_classes: ClassVar[bool] = True
 
     precision_: Doubles = learned()
     standing_: Rows = learned()
@@ -90,10 +93,51 @@ class EntropyAverage(Ensemble):
     def _by_entropy(self, pool: Pool, trusted: Mask) -> Array:
         """trusted: (backbone, class) whose probability counts."""
         shares = softmax(pool.logits)
-        bits = -(shares * np.log2(np.maximum(shares, np.finfo(np.float32).tiny))).sum(axis=2)
-        shares /= np.maximum(bits, _LEAST_ENTROPY)[:, :, None]
+        shares /= np.maximum(_bits(shares), _LEAST_ENTROPY)[:, :, None]
         scores: Array = (shares * trusted).sum(axis=1)
         return log_shares(scores, scores.sum(axis=1, keepdims=True))
+
+
+def _bits(shares: Array) -> Array:
+    """(sample, backbone) entropy of the probabilities (sample, backbone, class)."""
+    logs = np.log2(np.maximum(shares, np.finfo(np.float32).tiny))
+    return np.asarray(-(shares * logs).sum(axis=2))
+
+
+@dataclass(eq=False, repr=False)
+class Zero(Ensemble):
+    """The surest backbones vote: the `share` of all with the least entropy, at least one.
+
+    Where classes have equal votes the surest of the others that votes for one of them decides, then
+    the surest of all. z is the logarithm of votes, as in `VoteTop1`; a vote that decides between
+    equals is less than one.
+
+    Farina et al., "Frustratingly Easy Test-Time Adaptation of Vision-Language Models", NeurIPS
+    2024, arXiv 2405.18330. There one backbone votes on 64 augmented views of an image; here all
+    vote on the image itself.
+
+    >>> from clipsyn import Zero
+    >>> logits = [[[2, 0], [3, 0], [0, 9], [0, 1]]]
+    >>> Zero(share=0.75).predict(logits)  # two of the three surest say 0
+    array([0], dtype=uint16)
+    """
+
+    learns: ClassVar[bool] = False
+
+    share: float = parameter(0.3, NUMBER, above=0, most=1)
+
+    def _combine(self, pool: Pool) -> Array:
+        count = len(pool.backbones)
+        voters = math.ceil(self.share * count)
+        order = np.argsort(_bits(softmax(pool.logits)), axis=1, kind="stable")
+        order = np.roll(order, -voters, axis=1)  # those that decide between equals first
+        ballots = 0.5 ** np.arange(1, count + 2, dtype=np.float32)
+        ballots[-voters - 1 : -1] += 1
+        votes = mixture(pool.logits, np.full(count, ballots[-1] / count))
+        predicted = pool.logits.argmax(axis=2)
+        for backbones, weight in zip(order.T, ballots[:-1], strict=True):
+            votes[np.arange(len(pool)), predicted[np.arange(len(pool)), backbones]] += weight
+        return log_shares(votes, votes.sum(axis=1, keepdims=True))
 
 
 @dataclass(eq=False, repr=False)
@@ -115,6 +159,7 @@ class ModelLabels(EntropyAverage):
     """
 
     learns: ClassVar[bool] = True
+    knows_classes: ClassVar[bool] = True
 
     models: int = parameter(1, WHOLE, least=1)
 

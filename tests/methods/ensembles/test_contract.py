@@ -192,6 +192,13 @@ def looks_at_each_sample_alone(make):
 
 
 @promise
+def says_whether_it_learns_the_classes(make):
+    """What is learned for each class by its number stands for nothing on other classes."""
+    learned = make().fit(pool_of(classes=7)).learned().values()
+    assert make.knows_classes or not any(7 in np.shape(it) for it in learned)
+
+
+@promise
 def never_sees_the_labels_of_what_it_predicts(make):
     ensemble, other = make().fit(pool_of()), replace(pool_of(seed=1), split="test")
     learned, scores = through_files(ensemble), ensemble.combine(other)

@@ -14,6 +14,7 @@ from clipsyn.methods.ensembles.trusted import (
     ModelLabels,
     PrecisionSwitch,
     TunedEnsemble,
+    Zero,
     ZeroShotEnsemble,
 )
 from clipsyn.methods.pool import Pool
@@ -86,6 +87,21 @@ def test_model_labels_choose_backbones_for_each_class(models):
         np.testing.assert_allclose(scores, np.array(expected) / sum(expected), rtol=1e-4)
     if models == 9:
         np.testing.assert_allclose(found, EntropyAverage().predict_proba(new), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "voters"), [(0.3, 2), (0.5, 3), (0.7, 5), (1.0, 6)])
+def test_zero_is_the_vote_of_the_surest_and_the_next_decide_between_equals(share, voters):
+    new = pool(backbones=6, n=300)
+    found, ties = Zero(share=share).predict(new), 0
+    for row, said in zip(new.logits.tolist(), found, strict=True):
+        order = sorted(range(6), key=lambda b, row=row: bits(row[b]))
+        votes = [first(row[b]) for b in order[:voters]]
+        most = max(map(votes.count, votes))
+        equal = {c for c in votes if votes.count(c) == most}
+        ties += len(equal) > 1
+        decides = [first(row[b]) for b in order[voters:] + order[:voters]]
+        assert said == next(c for c in decides if c in equal)
+    assert ties > 10
 
 
 def test_the_zero_shot_ensemble_weighs_the_others_by_confidence():
