@@ -35,13 +35,13 @@ from clipsyn.methods.ensembles.weighted import CalibratedLogAverage as Calibrate
 from clipsyn.methods.ensembles.weighted import Stacking as Stacking
 from clipsyn.methods.ensembles.weighted import SuperLearner as SuperLearner
 from clipsyn.methods.heads.base import ZeroShot as ZeroShot
+from clipsyn.methods.heads.cache import APE as APE
+from clipsyn.methods.heads.cache import TipAdapter as TipAdapter
+from clipsyn.methods.heads.cache import TipAdapterF as TipAdapterF
 from clipsyn.methods.heads.kernel import ProKeR as ProKeR
-from clipsyn.methods.heads.kernel import TipAdapter as TipAdapter
-from clipsyn.methods.heads.kernel import TipAdapterF as TipAdapterF
 from clipsyn.methods.heads.lda import ShrinkageLDA as ShrinkageLDA
 from clipsyn.methods.heads.linear import AnchoredProbe as AnchoredProbe
 from clipsyn.methods.heads.linear import LinearProbe as LinearProbe
-from clipsyn.methods.heads.refined import APE as APE
 from clipsyn.methods.heads.trained import CLAP as CLAP
 from clipsyn.methods.heads.trained import LPPlusPlus as LPPlusPlus
 from clipsyn.methods.heads.trained import ResidualAdapter as ResidualAdapter

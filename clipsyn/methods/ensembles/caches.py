@@ -15,7 +15,7 @@ import numpy as np
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.heads.base import mean_loss, repeated
-from clipsyn.methods.heads.kernel import (
+from clipsyn.methods.heads.cache import (
     ALPHAS,
     BETAS,
     DEFAULT_ALPHA,

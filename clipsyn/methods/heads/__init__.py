@@ -12,9 +12,9 @@ HEADS = Registry(
     {
         ZERO_SHOT: "clipsyn.methods.heads.base:ZeroShot",
         "linear-probe": "clipsyn.methods.heads.linear:LinearProbe",
-        "tip-adapter": "clipsyn.methods.heads.kernel:TipAdapter",
-        "tip-adapter-f": "clipsyn.methods.heads.kernel:TipAdapterF",
-        "ape": "clipsyn.methods.heads.refined:APE",
+        "tip-adapter": "clipsyn.methods.heads.cache:TipAdapter",
+        "tip-adapter-f": "clipsyn.methods.heads.cache:TipAdapterF",
+        "ape": "clipsyn.methods.heads.cache:APE",
         "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
         "proker": "clipsyn.methods.heads.kernel:ProKeR",
         "clap": "clipsyn.methods.heads.trained:CLAP",

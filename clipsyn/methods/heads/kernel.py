@@ -1,7 +1,4 @@
-"""Likeness to the support's embeddings beside the zero-shot classifier: a cache, a kernel machine.
-
-Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV
-2022, arXiv 2207.09519.
+"""Kernel regression onto what the zero-shot classifier lacks to the labels.
 
 Bendou et al., "ProKeR: A Kernel Perspective on Few-Shot Adaptation of Large Vision-Language
 Models", CVPR 2025, arXiv 2501.11175.
@@ -9,33 +6,24 @@ Models", CVPR 2025, arXiv 2501.11175.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from clipsyn.errors import InputError
-from clipsyn.methods.estimator import learned, parameter, seed
-from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
-from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Rows
-from clipsyn.methods.numerics.logits import cross_entropy
-from clipsyn.methods.numerics.optimise import Adam
-from clipsyn.methods.numerics.samples import by_class
+from clipsyn.methods.estimator import learned, parameter
+from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings
+from clipsyn.methods.numerics import Doubles, Floats, Labels
 from clipsyn.methods.pool import Pool
-from clipsyn.settings import FLAG, NUMBER, WHOLE
+from clipsyn.settings import NUMBER
 
 # beta and ridge by images a class: those that the authors chose on ImageNet, for all other sets
 PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
 _SCALE = 100.0  # of logits that come without their scale: that of OpenAI's models
+_CHANGES = "_changes"  # by backbone, of leave-one-out logits: while `fit_transform` runs
 _MOST = 20_000  # images of a support, whose kernel then has 3.2 GB
-ALPHAS = (0.0, *(2.0**exponent for exponent in range(-2, 14)))  # 0, 0.25 to 8,192
-BETAS = tuple(2.0**exponent for exponent in range(-6, 10))  # 1/64 to 512
-DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
-_HIGHEST = 10_000  # alpha, beta: beyond it zero-shot logits, or all but one key, count for nothing
-_CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
-_RATE, _DECAY, _EPSILON, _BATCH = 1e-3, 0.01, 1e-4, 256  # of the training, as published
 _BLOCK_VALUES = 4_000_000  # affinities or kernel values at once: 16 MB, of doubles 32 MB
 
 
@@ -88,12 +76,28 @@ class ProKeR(Head):
 
         self.beta_, ridge = self._settings(pool)
         self.support_, self.coef_ = {}, {}
+        changes = vars(self).get(_CHANGES)
         for name in pool.backbones:
             features, scale = image_embeddings(pool, name), pool.logit_scales.get(name, _SCALE)
-            matrix = _kernel(features, features, self.beta_) / ridge + np.eye(len(features))
-            found = solve(matrix, _missing(pool, name), assume_a="pos", overwrite_a=True)
+            matrix, missing = _kernel(features, features, self.beta_), _missing(pool, name)
+            matrix /= ridge
+            matrix.flat[:: len(features) + 1] += 1
+            if changes is None:
+                found = solve(matrix, missing, assume_a="pos", overwrite_a=True)
+            else:
+                inverse = _inverse(matrix)
+                found = inverse @ missing
+                changes[name] = scale * ridge * left_out(inverse, missing, pool.labels)
             self.support_[name] = features
             self.coef_[name] = np.asarray(scale * found, np.float32)
+
+    def fit_transform(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
+        """As every head does; one inverse serves the fit and the leave-one-out logits."""
+        vars(self)[_CHANGES] = {}
+        try:
+            return super().fit_transform(support, labels)
+        finally:
+            del vars(self)[_CHANGES]
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
         features, support = image_embeddings(pool, backbone), self.support_[backbone]
@@ -106,14 +110,9 @@ class ProKeR(Head):
         return logits
 
     def _combiner_pool(self, support: Pool) -> Pool:
-        logits, (beta, ridge) = support.logits.copy(), self._settings(support)
-        for column, name in enumerate(support.backbones):
-            scale = support.logit_scales.get(name, _SCALE)
-            features = image_embeddings(support, name)
-            kernel = _kernel(features, features, beta)
-            changes = left_out(kernel, ridge, _missing(support, name), support.labels)
-            logits[:, column] += scale * ridge * changes
-        return support.with_logits(logits)
+        changes = vars(self)[_CHANGES]
+        added = np.stack([changes[name] for name in support.backbones], axis=1)
+        return support.with_logits(support.logits + added)
 
     def _settings(self, pool: Pool) -> tuple[float, float]:
         """beta, ridge"""
@@ -125,23 +124,33 @@ class ProKeR(Head):
         )
 
 
-def left_out(kernel: Doubles, ridge: float, targets: Doubles, labels: Labels) -> Doubles:
+def left_out(inverse: Doubles, targets: Doubles, labels: Labels) -> Floats:
     """(n, class) ``k_i (K + ridge I)^-1 targets`` without sample i, in closed form.
 
-    With M = (K + ridge I)^-1 of all samples that is ``- sum over j != i of M_ij t_j / M_ii``. For
-    the own class of i, the labels of the k - 1 others count k / (k - 1). Zero for a sample that is
-    alone in its class.
+    inverse: M = (K + ridge I)^-1 of all samples, or a multiple of it, whose diagonal is lost. With
+    it that is ``- sum over j != i of M_ij t_j / M_ii``. For the own class of i, the labels of the
+    k - 1 others count k / (k - 1). Zero for a sample that is alone in its class.
     """
     rows, sizes = np.arange(len(labels)), np.bincount(labels)[labels]
-    inverse = np.linalg.inv(kernel + ridge * np.eye(len(kernel)))
     own = np.diag(inverse).copy()
     inverse[rows, rows] = 0
     sums = inverse @ targets
     mates = np.array([inverse[i, labels == labels[i]].sum() for i in rows])
     sums[rows, labels] += mates / np.maximum(sizes - 1, 1)
-    found: Doubles = -sums / own[:, None]
-    found[sizes == 1] = 0
-    return found
+    sums /= -own[:, None]
+    sums[sizes == 1] = 0
+    return sums.astype(np.float32)
+
+
+def _inverse(matrix: Doubles) -> Doubles:
+    """Of a symmetric, positive definite matrix, in its memory: half the work of any other."""
+    from scipy.linalg import cho_factor, lapack  # 0.1 s
+
+    factor, _ = cho_factor(matrix.T, lower=True, overwrite_a=True)
+    found, _ = lapack.dpotri(factor, lower=1, overwrite_c=True)  # the lower triangle of it
+    for row in range(len(found)):
+        found[row, row + 1 :] = found[row + 1 :, row]
+    return np.asarray(found)
 
 
 def _kernel(one: Floats, other: Floats, beta: float) -> Doubles:
@@ -158,238 +167,3 @@ def _missing(pool: Pool, backbone: str) -> Doubles:
     missing: Doubles = backbone_logits(pool, backbone) / -np.float64(scale)
     missing[np.arange(len(pool)), pool.labels] += 1
     return missing
-
-
-@dataclass(eq=False, repr=False)
-class TipAdapter(Head):
-    """``z = z_0 + alpha exp(-beta (1 - f K^T)) L``, for the zero-shot logits z_0.
-
-    f: unit-norm embedding; K (support, embed): the support's embeddings, or the mean over its
-    augmented views where the pool has any, scaled to unit norm; L: their labels, one-hot, times
-    the mean number of images of a class over that of their own class. With k images of each
-    class, as in the publication, that factor is 1. With unequal classes it keeps the larger ones,
-    whose sums have more terms, from being preferred.
-
-    alpha, beta: from 0 to 10,000. None chooses them for each backbone on the support, by the mean
-    cross-entropy of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over
-    the classes if there are more). Where most classes have one image nothing can be left out and
-    they are the publication's 1 and 5.5.
-
-    For the combiner, `fit_transform` leaves each sample's own key out, for which the other keys of
-    its class make up by the same factor. An image alone in its class keeps its zero-shot logits.
-    ``leave_one_out=False`` keeps the own key, which has the largest affinity and the right label:
-    the combiner then learns that the cache is always right.
-
-    Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
-    of each class; `alpha_` and `beta_` (backbone,).
-
-    >>> from clipsyn import Pool, TipAdapter
-    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
-    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
-    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
-    >>> head = TipAdapter(alpha=1, beta=5.5).fit(support)
-    >>> head.transform(new).logits[:, 0].round(2)  # (sample, class)
-    array([[1.53, 0.02],
-           [0.03, 1.52]], dtype=float32)
-    """
-
-    needs_text: ClassVar[bool] = False
-
-    alpha: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
-    beta: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
-    leave_one_out: bool = parameter(True, FLAG)
-
-    keys_: dict[str, Floats] = learned()
-    sizes_: NDArray[np.int64] = learned()
-    alpha_: Doubles = learned()
-    beta_: Doubles = learned()
-
-    def _fit(self, pool: Pool) -> None:
-        pool = pool.take(by_class(pool.labels))
-        self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
-        self.keys_ = {name: self._keys(pool, name) for name in pool.backbones}
-        chosen = [self._choose(pool, name) for name in pool.backbones]
-        self.alpha_ = np.array([alpha for alpha, _ in chosen])
-        self.beta_ = np.array([beta for _, beta in chosen])
-
-    def _logits(self, pool: Pool, backbone: str) -> Floats:
-        alpha, beta = self._settings(backbone)
-        embeddings, keys = self._images(pool, backbone), self.keys_[backbone]
-        sums = cache_sums(embeddings, keys, self.sizes_, [beta], trust=self._trust(backbone))[0]
-        logits: Floats = backbone_logits(pool, backbone) + np.float32(alpha) * sums
-        return logits
-
-    def _combiner_pool(self, support: Pool) -> Pool:
-        if not self.leave_one_out:
-            return self.transform(support)
-        order = by_class(support.labels)
-        pool = support.take(order)
-        logits = np.empty_like(support.logits)
-        for column, name in enumerate(support.backbones):
-            alpha, beta = self._settings(name)
-            embeddings, keys = self._images(pool, name), self._keys(pool, name)
-            own, trust = np.arange(len(keys)), self._trust(name)
-            sums = cache_sums(embeddings, keys, self.sizes_, [beta], own=own, trust=trust)[0]
-            logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
-        return support.with_logits(logits)
-
-    def _images(self, pool: Pool, backbone: str) -> Floats:
-        """f (sample, embed)"""
-        return image_embeddings(pool, backbone)
-
-    def _keys(self, pool: Pool, backbone: str) -> Floats:
-        """K (sample, embed) of a support"""
-        return support_keys(pool, backbone)
-
-    def _trust(self, backbone: str) -> Floats | None:
-        """(key,) factors of the affinities; None where these count as they are"""
-
-    def _settings(self, backbone: str) -> tuple[float, float]:
-        index = self.backbones_.index(backbone)
-        return float(self.alpha_[index]), float(self.beta_[index])
-
-    def _choose(self, pool: Pool, backbone: str) -> tuple[float, float]:
-        """alpha, beta of the lowest leave-one-out loss, the first of equals."""
-        alpha = DEFAULT_ALPHA if self.alpha is None else self.alpha
-        beta = DEFAULT_BETA if self.beta is None else self.beta
-        if None not in (self.alpha, self.beta) or not repeated(pool.labels):
-            return alpha, beta
-        count = min(len(pool), _CHOICE_SAMPLES)
-        rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
-        zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
-        embeddings, trust = self._images(pool, backbone)[rows], self._trust(backbone)
-        betas = BETAS if self.beta is None else (self.beta,)
-        keys = self.keys_[backbone]
-        choices = cache_sums(embeddings, keys, self.sizes_, betas, own=rows, trust=trust)
-        losses = {}
-        for beta, sums in zip(betas, choices, strict=True):
-            lowest = np.inf
-            for alpha in ALPHAS[::-1] if self.alpha is None else [self.alpha]:
-                loss = mean_loss(zero_shot + np.float32(alpha) * sums, labels)
-                if loss > lowest:
-                    break  # it is convex in alpha
-                losses[alpha, beta] = lowest = loss
-        return min(losses, key=losses.__getitem__)
-
-
-@dataclass(eq=False, repr=False)
-class TipAdapterF(TipAdapter):
-    """Tip-Adapter with trained keys: the same formula, K fitted to the support's labels.
-
-    K starts at Tip-Adapter's keys and minimises the mean cross-entropy of z over the support by
-    AdamW (rate 1e-3, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
-    batches of 256 drawn with `random_state`. alpha and beta are Tip-Adapter's and stay: the
-    publication searches for them again after the training, on a validation set; here there is none,
-    and the support's own labels would praise keys that have learned them. What else differs:
-    docs/methods.md.
-
-    The trained keys have seen every label. For the combiner `fit_transform` therefore returns the
-    leave-one-out logits of the untrained cache, which cost one product. The combiner does not know
-    what the training adds.
-
-    >>> from clipsyn import Pool, TipAdapterF
-    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
-    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
-    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
-    >>> head = TipAdapterF(alpha=1, beta=5.5, epochs=5).fit(support)
-    >>> head.transform(new).logits.argmax(axis=2).ravel()
-    array([0, 1])
-    """
-
-    epochs: int = parameter(20, WHOLE, least=0, keyword=True)
-    random_state: int = seed(keyword=True)
-
-    def _fit(self, pool: Pool) -> None:
-        super()._fit(pool)
-        pool = pool.take(by_class(pool.labels))
-        for name in pool.backbones:
-            self.keys_[name] = self._trained(pool, name)
-
-    def _trained(self, pool: Pool, backbone: str) -> Floats:
-        """The keys of one backbone after the training; in double precision meanwhile."""
-        alpha, beta = self._settings(backbone)
-        embeddings, zero_shot = image_embeddings(pool, backbone), backbone_logits(pool, backbone)
-        keys = self.keys_[backbone]
-        exact = keys.astype(np.float64).ravel()
-        adam = Adam(len(exact), _DECAY, np.float64, decoupled=True, epsilon=_EPSILON)
-        rng, ends = np.random.default_rng(self.random_state), range(_BATCH, len(pool), _BATCH)
-        orders = [rng.permutation(len(pool)) for _ in range(self.epochs)]
-        batches = [batch for order in orders for batch in np.split(order, ends)]
-        weigh = _values(self.sizes_, np.float32)
-        # with E = exp(-beta (1 - f K^T)) and G = (softmax(z) - onehot(y)) / n the gradient of the
-        # mean cross-entropy to the keys is (alpha beta E * (G L^T))^T f
-        for step, rows in enumerate(batches):
-            affinities = np.exp(beta * (embeddings[rows] @ keys.T - 1))
-            scores = zero_shot[rows] + alpha * _sum_classes(affinities, self.sizes_)
-            slope = cross_entropy(scores, pool.labels[rows])[1] * (alpha * beta / len(rows))
-            affinities *= (slope * weigh)[:, pool.labels]
-            rate = _RATE * (1 + np.cos(np.pi * step / len(batches))) / 2
-            adam.step(exact, (affinities.T @ embeddings[rows]).astype(np.float64).ravel(), rate)
-            keys = exact.reshape(keys.shape).astype(np.float32)
-        return keys
-
-
-def support_keys(pool: Pool, backbone: str) -> Floats:
-    """(sample, embed) unit norm: the mean over augmented views, or the clean embedding."""
-    if not pool.views:
-        return image_embeddings(pool, backbone)
-    mean = np.mean([view[backbone].astype(np.float32) for view in pool.views], axis=0)
-    keys: Floats = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    return keys
-
-
-def cache_sums(
-    embeddings: Floats,
-    keys: Floats,
-    sizes: Array,
-    betas: Sequence[float],
-    *,
-    own: Rows | None = None,
-    trust: Floats | None = None,
-) -> Floats:
-    """``exp(-beta (1 - f K^T)) L``: (beta, n, class), zero for a class without keys.
-
-    keys: class after class; sizes: (class,) keys of each. Betas share the product with the keys.
-    Sums over runs of columns are up to five times as fast as the product with L.
-
-    own: (n,) the key of each sample, which is left out. Its class's sum is scaled as if it had one
-    key more; a sample alone in its class has only zeros. trust: (key,) factors of the affinities.
-    """
-    out = np.empty((len(betas), len(embeddings), len(sizes)), np.float32)
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    step = max(1, _BLOCK_VALUES // len(keys))
-    for start in range(0, len(embeddings), step):
-        rows = slice(start, start + step)
-        closeness = embeddings[rows] @ keys.T
-        closeness -= 1
-        for sums, beta in zip(out[:, rows], betas, strict=True):
-            affinities = beta * closeness
-            np.exp(affinities, out=affinities)
-            if trust is not None:
-                affinities *= trust
-            if own is None:
-                sums[:] = _sum_classes(affinities, sizes)
-                continue
-            at, mine = np.arange(len(sums)), own[rows]
-            affinities[at, mine] = 0
-            sums[:] = _sum_classes(affinities, sizes)
-            size = sizes[labels[mine]]
-            sums[at, labels[mine]] *= size / np.maximum(size - 1, 1)
-            sums[size == 1] = 0
-    return out
-
-
-def _values(sizes: Array, dtype: Any) -> Array:
-    """(class,) the entries of L that are not zero: mean number of keys over that of the class."""
-    mean = sizes.sum() / np.count_nonzero(sizes)
-    return np.asarray(mean / np.maximum(sizes, 1), dtype)
-
-
-def _sum_classes(affinities: Array, sizes: Array) -> Array:
-    """The product with L: (n, key) -> (n, class)."""
-    out = np.zeros((len(affinities), len(sizes)), affinities.dtype)
-    starts = np.cumsum(sizes) - sizes
-    present = sizes > 0
-    out[:, present] = np.add.reduceat(affinities, starts[present], axis=1)
-    out *= _values(sizes, out.dtype)
-    return out

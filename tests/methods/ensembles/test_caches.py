@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipsyn.methods.ensembles.caches import CacheFusion
-from clipsyn.methods.heads.kernel import ALPHAS, BETAS
+from clipsyn.methods.heads.cache import ALPHAS, BETAS
 from clipsyn.methods.pool import Pool
 
 

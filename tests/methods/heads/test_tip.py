@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.methods.heads import kernel
-from clipsyn.methods.heads.kernel import TipAdapter, TipAdapterF, cache_sums
+from clipsyn.methods.heads import cache
+from clipsyn.methods.heads.cache import TipAdapter, TipAdapterF, cache_sums
 from clipsyn.methods.pool import Pool
 from tests.methods.heads.clusters import clusters as images_of
 
@@ -77,7 +77,7 @@ def test_alpha_and_beta_have_the_lowest_leave_one_out_loss():
     support = clusters((4, 4, 3, 2))
     head = TipAdapter().fit(support)
     losses = {}
-    for alpha, beta in itertools.product(kernel.ALPHAS, kernel.BETAS):
+    for alpha, beta in itertools.product(cache.ALPHAS, cache.BETAS):
         logits = TipAdapter(alpha=alpha, beta=beta).fit_transform(support).logits[:, 0]
         losses[alpha, beta] = float(
             torch.nn.functional.cross_entropy(
@@ -103,7 +103,7 @@ def test_blocks_change_nothing(monkeypatch):
     betas = [2.0, 5.5]
     of, every = new.embeddings["0"], np.arange(12)
     whole = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, own=every)
-    monkeypatch.setattr(kernel, "_BLOCK_VALUES", 5 * len(keys))
+    monkeypatch.setattr(cache, "_BLOCK_VALUES", 5 * len(keys))
     parts = cache_sums(of, *classes, betas), cache_sums(keys, *classes, betas, own=every)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
@@ -145,8 +145,8 @@ def test_training_ends_where_a_torch_loop_ends(monkeypatch, batch_size):
         found = torch.tensor(head.fit(support).transform(support).logits[:, 0])
         return torch.nn.functional.cross_entropy(found, labels).item()
 
-    monkeypatch.setattr(kernel, "_RATE", 1e-2)
-    monkeypatch.setattr(kernel, "_BATCH", batch_size)
+    monkeypatch.setattr(cache, "_RATE", 1e-2)
+    monkeypatch.setattr(cache, "_BATCH", batch_size)
     trained = loss(TipAdapterF(alpha=1.0, beta=5.5))
     before = loss(TipAdapter(alpha=1.0, beta=5.5))
     assert expected < before - 0.1
@@ -163,7 +163,7 @@ def test_training_leaves_the_combiner_the_untrained_caches_logits():
 
 
 def test_training_starts_at_tip_adapter(monkeypatch):
-    monkeypatch.setattr(kernel, "_BATCH", 5)
+    monkeypatch.setattr(cache, "_BATCH", 5)
     support, new = clusters(), clusters(seed=1)
     still = TipAdapterF(epochs=0).fit(support).transform(new)
     np.testing.assert_array_equal(still.logits, TipAdapter().fit(support).transform(new).logits)

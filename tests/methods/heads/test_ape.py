@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from clipsyn.errors import InputError
-from clipsyn.methods.heads.kernel import TipAdapter
-from clipsyn.methods.heads.refined import APE
+from clipsyn.methods.heads.cache import APE, TipAdapter
 from clipsyn.methods.numerics.samples import by_class
 from tests.methods.heads.clusters import clusters
 
