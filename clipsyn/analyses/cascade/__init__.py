@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from clipsyn.analyses import Analysis
 from clipsyn.evaluation import Learning
 from clipsyn.methods.ensembles import PLAIN
-from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, setting
+from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, WHOLE, setting
 
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
+ABC = "abc"  # in place of an ensemble: tiers of backbones that leave by agreement
 
 
 class CascadeSettings(Learning):
@@ -55,6 +56,14 @@ class CascadeSettings(Learning):
         metavar="POINTS",
         least=0,
     )
+    agreement: tuple[float, ...] = setting(
+        (),
+        NUMBERS,
+        "Also cascades of tiers that vote (abc): shares of equal votes to leave at, as 0.67,1.",
+        least=0,
+        most=1,
+    )
+    tier: int = setting(3, WHOLE, "Backbones in a tier of abc.", least=1)
     costs: Mapping[str, float] = setting(
         {},
         COSTS,
@@ -70,6 +79,7 @@ cascade = Analysis(
     short="What backbones cost, and what stopping early saves.",
     examples=(
         "clipsyn cascade store",
+        "clipsyn cascade store --agreement 0.67,1 --tier 3",
         "clipsyn cascade store --ensembles nlc,super-learner --within 0.5",
         "clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 -o "
         "out.csv",

@@ -11,21 +11,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
+from clipsyn.analyses.cascade import ABC, GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade.measures import (
-    average_predictions,
     cascade_curve,
     exit_stages,
     most_accurate,
     pareto_front,
     smallest_threshold,
 )
+from clipsyn.analyses.cascade.stages import along, candidates, said_of, stages, tiers, unfitted
 from clipsyn.analyses.fitted import (
     Candidate,
     Said,
@@ -45,8 +44,7 @@ from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, gai
 from clipsyn.methods.ensembles import PLAIN
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.ensembles.weighted import fit_temperatures
-from clipsyn.methods.numerics import Array, Mask, Rows
-from clipsyn.methods.numerics.metrics import judge
+from clipsyn.methods.numerics import Mask, Rows
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.registry import unknown_name
@@ -55,7 +53,6 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import matching
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
-MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
 
 
 def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
@@ -125,44 +122,6 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
     )
 
 
-def candidates(order: Sequence[str], ensembles: Sequence[str]) -> list[Candidate]:
-    """Each backbone on its own, and the stages of each cascade."""
-    every = [Candidate.single(name) for name in order]
-    return list(dict.fromkeys([*every, *(it for text in ensembles for it in stages(text, order))]))
-
-
-def stages(text: str, order: Sequence[str]) -> list[Candidate]:
-    """The stages of a cascade: the first backbone on its own, then an ensemble of the first k."""
-    later = (Candidate(text, tuple(order[:k])) for k in range(2, len(order) + 1))
-    return [Candidate.single(order[0]), *later]
-
-
-def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, Said]:
-    """What the plain average of each subset that is no stage gets right."""
-    if len(order) > MOST_FOR_SUBSETS:
-        return {}
-    subsets = (names for size in range(2, len(order)) for names in combinations(order, size))
-    bits = {name: 1 << column for column, name in enumerate(pool.backbones)}
-    right = average_predictions(pool.logits) == pool.labels
-    return {
-        Candidate(PLAIN, names): {"correct": right[sum(bits[name] for name in names)]}
-        for names in subsets
-        if names != tuple(order[: len(names)])
-    }
-
-
-def along(said: Mapping[Candidate, Said], text: str, order: Sequence[str]) -> list[Array]:
-    """Confidence and correctness (stage, sample) at the stages of a cascade."""
-    every = [said[stage] for stage in stages(text, order)]
-    return [np.stack([of[name] for of in every]) for name in ("confidence", "correct")]
-
-
-def said_of(scores: Scores, pool: Pool, temperature: float) -> Said:
-    """What is right, and with which calibrated confidence it is said."""
-    judged = judge(scores / np.float32(temperature), pool.labels)
-    return {"correct": judged.prediction == pool.labels, "confidence": judged.confidence}
-
-
 @dataclass(frozen=True)
 class _Fitted:
     """Everything that is fitted and chosen on the support of one dataset."""
@@ -184,7 +143,19 @@ class _Fitted:
         def say(candidate: Candidate, scores: Scores, pool: Pool) -> Said:
             return said_of(scores, pool, self.temperatures[candidate])
 
-        return answers(self.ensembles, pool, say) | averages(pool, self.order)
+        return answers(self.ensembles, pool, say) | unfitted(pool, self.order, self.settings)
+
+    def stages(self, text: str) -> list[Candidate]:
+        """Of a cascade of this ensemble."""
+        if text == ABC:
+            return tiers(self.order, self.settings.tier)
+        return stages(text, self.order)
+
+    def costs(self, text: str) -> list[float]:
+        """GFLOPs of what each stage runs beside those before it."""
+        if text == ABC:
+            return [self.price(tier.backbones) for tier in self.stages(text)]
+        return [*self.gflops.values()]
 
     def price(self, backbones: Sequence[str]) -> float:
         """GFLOPs of an image that all of these backbones see."""
@@ -201,11 +172,13 @@ class _Fitted:
         """By ensemble: one for each threshold of the settings, and one for the threshold chosen."""
         cascades = {}
         for text in self.settings.ensembles:
-            confidence, correct = along(self.on_support, text, self.order)
+            confidence, correct = along(self.on_support, self.stages(text))
             chosen = smallest_threshold(confidence, correct, self.settings.within_points / 100)
             thresholds = [(threshold, GIVEN) for threshold in self.settings.thresholds]
             thresholds.append((chosen, WITHIN))
             cascades[text] = [Candidate(text, self.order, *threshold) for threshold in thresholds]
+        if shares := self.settings.agreement:
+            cascades[ABC] = [Candidate(ABC, self.order, share, GIVEN) for share in shares]
         return cascades
 
     @cached_property
@@ -218,9 +191,9 @@ class _Fitted:
             candidate: (float(said["correct"].mean()), self.price(candidate.backbones))
             for candidate, said in self.on_support.items()
         }
-        gflops = np.array(list(self.gflops.values()))
         for text, cascades in self.cascades.items():
-            confidence, correct = along(self.on_support, text, self.order)
+            confidence, correct = along(self.on_support, self.stages(text))
+            gflops = np.array(self.costs(text))
             thresholds = np.array([cascade.threshold for cascade in cascades])
             curve = cascade_curve(confidence, correct, gflops, thresholds)
             pairs = zip(curve.accuracy.tolist(), curve.cost.tolist(), strict=True)
@@ -245,6 +218,11 @@ def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSetti
             f"{group.samples.split} has {group.backbones[0]} alone: name more with backbones=…, "
             "or extract them"
         )
+    if settings.agreement and settings.tier >= len(group.backbones):
+        raise UsageError(
+            f"with tier={settings.tier} the {len(group.backbones)} backbones of "
+            f"{group.samples.dataset}/{group.samples.split} are one tier: give a smaller one"
+        )
     pool, origin = read_support(group.reader(settings.support, CLEAN.label), measured, settings)
     gflops = {
         key.backbone: cell_cost(group.store, key, settings.costs).gflops for key in group.keys
@@ -261,7 +239,8 @@ def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSetti
         {name: gflops[name] for name in order},
         {candidate: ensemble for candidate, (ensemble, _) in fits.items()},
         {candidate: temperature for candidate, (_, (temperature, _)) in fits.items()},
-        {candidate: said for candidate, (_, (_, said)) in fits.items()} | averages(pool, order),
+        {candidate: said for candidate, (_, (_, said)) in fits.items()}
+        | unfitted(pool, order, settings),
         origin,
     )
 
@@ -301,12 +280,12 @@ class _CascadeRows:
             yield from self._about(candidate, fixed, learned=learned)
             yield from self._about(candidate, self._on_support(candidate))
         for text, cascades in self.fitted.cascades.items():
-            confidence, correct = along(self.said, text, self.fitted.order)
+            confidence, correct = along(self.said, self.fitted.stages(text))
             for cascade in cascades:
                 assert cascade.threshold is not None
                 leaves = exit_stages(confidence, cascade.threshold)
-                yield from self._about(cascade, self._cascade(leaves, correct))
-                for stage in range(len(cascade.backbones)):
+                yield from self._about(cascade, self._cascade(text, leaves, correct))
+                for stage in range(len(correct)):
                     leaving = share("exit", leaves == stage, self.images)
                     for row in self._about(cascade, [leaving]):
                         yield row | {"stage": stage + 1}
@@ -318,10 +297,10 @@ class _CascadeRows:
             if metric != "gflops" and value is not None:
                 yield estimate(metric, value, self.n)
 
-    def _cascade(self, leaves: Rows, correct: Mask) -> Iterator[Measured]:
+    def _cascade(self, text: str, leaves: Rows, correct: Mask) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
-        costs = np.cumsum(list(self.fitted.gflops.values()))
+        costs = np.cumsum(self.fitted.costs(text))
         cost, whole = costs[leaves], max(float(costs[-1]), 1e-9)
         yield share("acc1", right, self.images)
         low, high = mean_share_interval([cost / whole], [self.images])
@@ -339,6 +318,7 @@ class _CascadeRows:
         """A row for each number. learned: whether the support decides it too."""
         fitted, settings = self.fitted, self.fitted.settings
         compared = [settings.ensembles, settings.thresholds, settings.within_points]
+        compared += [settings.agreement, settings.tier] if settings.agreement else []
         support = {"of": fitted.origin, "gflops": [*fitted.gflops.items()], "settings": compared}
         decisive = {
             "target": self.reader.origin,

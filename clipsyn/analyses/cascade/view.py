@@ -243,7 +243,7 @@ def _layers(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame, Look]]:
     """What is drawn alike, with its text in the key and its look, from the back to the front."""
     names, rule = _names(data).short, pl.col("rule")
     of_rule = {kind: data.filter(rule == kind).sort("mean_gflops") for kind in (GIVEN, WITHIN)}
-    ensembles = data.filter(rule == WITHIN)["ensemble"].unique(maintain_order=True).to_list()
+    ensembles = data.filter(rule.is_not_null())["ensemble"].unique(maintain_order=True).to_list()
     looks = list(marks([*names, *ensembles]).values())
     fixed = data.filter(rule.is_null())
     yield "ensembles", fixed.filter(pl.col("ensemble") != SINGLE), _SOME

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from clipsyn.analyses.cascade import CascadeSettings
-from clipsyn.analyses.cascade.measure import (
+from clipsyn.analyses.cascade.measure import backbone_order
+from clipsyn.analyses.cascade.stages import (
     along,
     averages,
-    backbone_order,
     candidates,
     said_of,
     stages,
+    tiers,
+    votes,
 )
 from clipsyn.analyses.fitted import FOLDS, Candidate, fit_candidates
 from clipsyn.errors import LeakError, TooFewSamples
@@ -138,9 +140,24 @@ def test_a_cascade_begins_with_a_backbone_on_its_own():
         candidate: {"confidence": np.full(2, place), "correct": np.array([place == 1, True])}
         for place, candidate in enumerate(stages("nlc", ABC))
     }
-    confidence, correct = along(said, "nlc", ABC)
+    confidence, correct = along(said, stages("nlc", ABC))
     assert confidence.tolist() == [[0, 0], [1, 1], [2, 2]]
     assert correct.tolist() == [[False, True], [True, True], [False, True]]
+
+
+def test_a_tier_says_what_most_of_it_say_and_how_many(pool):
+    """The fixture's images are of class 1, and each backbone is twice as sure as the one before."""
+    said = votes(
+        pool({"a": [1, 1, 0, 0], "b": [1, 0, 1, 0], "c": [1, 1, 0, 0], "d": [1, 0, 0, 1]}),
+        "abcd",
+        3,
+    )
+    first, last = tiers("abcd", 3)
+    assert (first.backbones, last.backbones) == (("a", "b", "c"), ("d",))
+    assert said[first]["correct"].tolist() == [True, True, False, False]
+    assert said[first]["confidence"].tolist() == [1, 0.67, 0.67, 1]
+    assert said[last]["correct"].tolist() == [True, False, False, True]
+    assert said[last]["confidence"].tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,27 @@ def test_against_a_loop_over_samples(birds, results, threshold):
     assert value(results, "gain", at=threshold) == pytest.approx(accuracy - single)
 
 
+@pytest.mark.parametrize("tier", [1, 2])
+def test_tiers_that_vote_against_a_loop_over_samples(birds, tier):
+    """Two backbones that do not agree leave the image to the third one, which counts alone."""
+    frame = cascade(birds, agreement=[1.0], tier=tier, thresholds=[])
+    pool = birds.pool("birds", "test").labelled()
+    columns = [pool.backbones.index(name) for name in ORDER]
+    right, cost, leaves = 0, 0.0, [0, 0]
+    for logits, label in zip(pool.logits[:, columns], pool.labels, strict=True):
+        said = [int(row.argmax()) for row in logits]
+        agree = tier == 1 or said[0] == said[1]
+        cost += GFLOPS["rn/b"] + (tier > 1) * GFLOPS["vit/a"] + (not agree) * GFLOPS["cnx/c"]
+        right += (said[0] if agree else said[2]) == label
+        leaves[not agree] += 1
+    n = len(pool.labels)
+    assert value(frame, "acc1", "abc", at=1.0) == pytest.approx(right / n)
+    assert value(frame, "mean_gflops", "abc", at=1.0) == pytest.approx(cost / n)
+    exits = [value(frame, "exit", "abc", at=1.0, stage=stage) for stage in (1, 2)]
+    assert exits == pytest.approx([count / n for count in leaves])
+    assert (0 < leaves[1] < n) == (tier == 2)
+
+
 def best(frame: pl.DataFrame) -> str:
     """The backbone that is best on the support, the cheapest of equals."""
     return max(ORDER, key=lambda name: value(frame, "support_acc1", None, [name]))
@@ -299,6 +320,7 @@ class TestRefused:
             ({"splits": ["train"]}, LeakError, "nothing is left"),
             ({"splits": ["train"], "support": "test"}, LeakError, "test split"),
             ({"support": "val"}, MissingCell, "clipsyn extract .* --split val"),
+            ({"agreement": [1.0], "tier": 3}, UsageError, "3 backbones of birds/test are one tier"),
             (
                 {"backbones": ["rn/b"]},
                 UsageError,
