@@ -6,7 +6,9 @@ FEATURES has DATASET_PART_BACKBONE.npz, each with `embeddings` (image, embed) an
 parts of two backbones are the same images in the same order. FOLDER gets
 DATASET/BACKBONE_SPLIT_feats.npy and _targets.npy for the two datasets that have two backbones. Of
 FGVC-Aircraft there are test images alone: 16 of each class are drawn from them as a support, three
-times, and the rest are the test images; this makes fgvc-aircraft-0, -1 and -2.
+times, and the rest are the test images; this makes fgvc-aircraft-0, -1 and -2. Where one backbone
+has CoOp's support of 16 images a class and its test images, they are coop-DATASET, as the published
+numbers of `coop-fewshot` are called.
 """
 
 from __future__ import annotations
@@ -34,6 +36,12 @@ def convert(features: Path, folder: Path) -> None:
             support = few_shot(labels, SHOTS, draw)
             rest = np.setdiff1d(np.arange(len(labels)), support)
             write(path, folder / f"fgvc-aircraft-{draw}", {"train": support, "test": rest})
+    for path in features.glob("*_support16_ViT-B-32.npz"):
+        dataset = path.stem.split("_")[0]
+        for split, part in (("train", "support16"), ("test", "test")):
+            of_part = features / f"{dataset}_{part}_ViT-B-32.npz"
+            if of_part.exists():
+                write(of_part, folder / f"coop-{dataset}", {split: slice(None)}, "_openai")
 
 
 def found(features: Path, start: str) -> list[Path]:
@@ -43,10 +51,10 @@ def found(features: Path, start: str) -> list[Path]:
     return files
 
 
-def write(path: Path, folder: Path, rows: dict[str, slice | np.ndarray]) -> None:
+def write(path: Path, folder: Path, rows: dict[str, slice | np.ndarray], weights: str = "") -> None:
     """Rows of a file, as the splits of a dataset."""
     folder.mkdir(parents=True, exist_ok=True)
-    start = folder / path.stem.split("_")[2]
+    start = folder / (path.stem.split("_")[2] + weights)
     with np.load(path) as arrays:
         for split, taken in rows.items():
             np.save(f"{start}_{split}_feats.npy", arrays["embeddings"][taken])

@@ -7,6 +7,7 @@ ship in `published/`.
 from __future__ import annotations
 
 import csv
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import UsageError
 from clipsyn.names import Backbone
 from clipsyn.registry import unknown_name
+from clipsyn.settings import UNFITTED
 from clipsyn.text import foreign, read_text
 
 METHOD, SOFTWARE, ENCODERS = "rodriguezopazo2025synergy", "clipsyn", "ilharco2021openclip"
@@ -124,7 +126,8 @@ def _tex(name: str, text: str) -> str:
     return f"{{{spelt}}}" if name == "title" else spelt
 
 
-COLUMNS = ("dataset", "backbone", "accuracy", "source")  # needed; metric and prompts may follow
+COLUMNS = ("dataset", "backbone", "accuracy", "source")  # needed; these may follow
+_FURTHER = ("metric", "prompts", "head", "shots")
 _RECALLS = (
     f"{direction} recall_at_{k}"
     for direction in ("text-to-image", "image-to-text")
@@ -142,6 +145,8 @@ class Published(NamedTuple):
     accuracy: float
     source: str
     prompts: tuple[str, ...]  # () for any
+    head: str = "zero-shot"
+    shots: str = UNFITTED  # labelled images of each class
 
 
 def references() -> dict[str, Path]:
@@ -174,12 +179,12 @@ def _numbers_in(path: Path) -> tuple[Published, ...]:
     if lacking or not rows:
         raise UsageError(
             f"reference {path} has no {'column ' + ', '.join(lacking) if lacking else 'numbers'}: "
-            f"write {', '.join(COLUMNS)}, and perhaps metric and prompts, and rows below"
+            f"write {', '.join(COLUMNS)}, perhaps {', '.join(_FURTHER)}, and rows below"
         )
-    numbers: dict[tuple[object, ...], tuple[int, Published]] = {}
+    numbers: dict[Published, tuple[int, Published]] = {}
     for line, row in rows:
         one = _published(row, f"reference {path}, line {line}")
-        about = one.dataset, one.backbone, one.metric, one.prompts
+        about = one._replace(accuracy=0, source="")
         before, _ = numbers.setdefault(about, (line, one))
         if before != line:
             raise UsageError(
@@ -190,7 +195,7 @@ def _numbers_in(path: Path) -> tuple[Published, ...]:
 
 
 def _published(row: Mapping[str, str | None], where: str) -> Published:
-    given = {name: (row.get(name) or "").strip() for name in (*COLUMNS, "metric", "prompts")}
+    given = {name: (row.get(name) or "").strip() for name in (*COLUMNS, *_FURTHER)}
     if empty := [name for name in COLUMNS if not given[name]]:
         raise UsageError(f"{where}: {empty[0]} is empty")
     info = find_dataset(given["dataset"])
@@ -200,9 +205,9 @@ def _published(row: Mapping[str, str | None], where: str) -> Published:
     names = dataset_name(given["dataset"]), backbone_name(given["backbone"])
     with suppress(ValueError):
         if 0 <= (accuracy := float(given["accuracy"])) <= 1:
-            return Published(
-                *names, metric, accuracy, given["source"], tuple(given["prompts"].split())
-            )
+            fitted = given["head"] or "zero-shot", given["shots"] or UNFITTED
+            prompts = tuple(given["prompts"].split())
+            return Published(*names, metric, accuracy, given["source"], prompts, *fitted)
     said = f"accuracy '{given['accuracy']}' is no fraction: write 0.612 for 61.2 %"
     raise UsageError(f"{where}: {said}")
 
@@ -214,8 +219,10 @@ def dataset_name(name: str) -> str:
 
 
 def backbone_name(name: str) -> str:
-    """One spelling of ``RN50,openai``, ``RN50-quickgelu/openai`` and ``RN50/openai``."""
+    """One spelling of ``RN50,openai``, ``RN50-quickgelu/openai``, ``RN50/openai``, and of ZLaP's
+    ``RN50_openai``.
+    """
     try:
-        return Backbone.parse(name).name
+        return Backbone.parse(re.sub("_openai$", "/openai", name)).name
     except UsageError:
         return name

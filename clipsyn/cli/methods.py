@@ -143,9 +143,10 @@ def compare(
     not there, with all of them.
 
     With --reference, RESULTS may be the Parquet file of `clipsyn zeroshot -o`, too, and its
-    zero-shot accuracies are compared with published ones: difference, interval, and a mark where
-    the difference is beyond the tolerance. A number is compared where one is published for the same
-    backbone, dataset and metric, and under the same prompts if the reference names them.
+    accuracies of single backbones are compared with published ones: difference, interval, and a
+    mark where the difference is beyond the tolerance. A number is compared where one is published
+    for the same backbone, dataset, metric, head and shots, and under the same prompts if the
+    reference names them.
 
     \b
     clipsyn compare results.parquet

@@ -260,8 +260,8 @@ class CompareSettings(Settings):
         "openai-zeroshot",
         SOURCE,
         "Published numbers: openai-zeroshot (OpenAI's nine backbones on 27 datasets, by OpenCLIP), "
-        "openai-retrieval (their recall on Flickr30k and COCO), or a CSV file with the columns "
-        "dataset, backbone, accuracy, source.",
+        "openai-retrieval (their recall on Flickr30k and COCO), coop-fewshot (heads on CoOp's "
+        "splits), or a CSV file with the columns dataset, backbone, accuracy, source.",
         metavar="NAME|FILE",
     )
     tolerance: float = setting(

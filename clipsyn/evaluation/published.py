@@ -1,7 +1,8 @@
 """Results beside published numbers, and with the columns of CLIP_benchmark's CSV.
 
-A number of ours is compared where one is published for the same backbone, dataset and metric, and
-under the same prompts if the reference names them. It is of clean images of the test split.
+A number of ours is compared where one is published for the same backbone, dataset, metric, head and
+number of shots, and under the same prompts if the reference names them. It is of clean images of
+the test split.
 
 CLIP_benchmark (github.com/LAION-AI/CLIP_benchmark, `clip_benchmark build`) has a row for each model
 and dataset, with accuracies as fractions. It knows backbones on their own, zero-shot or with a
@@ -30,7 +31,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation import CompareSettings
 from clipsyn.evaluation.results.files import read_results
 from clipsyn.evaluation.results.frame import Row, singles
-from clipsyn.settings import FULL, UNFITTED, takes
+from clipsyn.settings import FULL, takes
 from clipsyn.show.table import Tables, paragraph
 from clipsyn.show.tables import Measure, measures_table, notes_beside
 from clipsyn.show.titles import WIDTH
@@ -41,8 +42,10 @@ COMPARED: dict[str, Any] = {
     "split": pl.String,
     "prompts": pl.String,
     "backbone": pl.String,
+    "head": pl.String,
+    "shots": pl.String,
     "metric": pl.String,
-    "value": pl.Float64,  # ours, with its interval over images
+    "value": pl.Float64,  # ours, mean over draws, with the mean of their intervals over images
     "ci_low": pl.Float64,
     "ci_high": pl.Float64,
     "n": pl.Int64,
@@ -65,7 +68,7 @@ _UNTAGGED = r"^(hf-hub:|local-dir:)|^[^/]*/?$|^/"  # backbones whose name is all
 
 @takes(CompareSettings)
 def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame:
-    """Zero-shot accuracies and recalls of single backbones minus published ones.
+    """Accuracies and recalls of single backbones minus published ones.
 
     results: a tidy frame, or the Parquet file of `clipsyn zeroshot -o`, `clipsyn evaluate -o` or
     `clipsyn retrieval -o`. settings: `reference` and `tolerance`, as `clipsyn compare` has them.
@@ -84,33 +87,35 @@ def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame
     asked = CompareSettings(**settings)
     frame = results if isinstance(results, pl.DataFrame) else read_results(Path(results))
     numbers = find_reference(asked.reference)
-    rows = [*_rows(zero_shot(frame), numbers, asked.tolerance / 100)]
+    rows = [*_rows(_measured(frame), numbers, asked.tolerance / 100)]
     if not rows:
         known = few(sorted({f"{one.backbone} on {one.dataset}" for one in numbers}), 9)
         raise UsageError(
-            "the results have no zero-shot accuracy or recall of a single backbone on clean images "
-            f"of a test split that {asked.reference} has, under its prompts if it names some: "
-            f"it has {known}; give another reference=…, or results of `clipsyn zeroshot STORE -o "
-            "FILE.parquet`"
+            "the results have no accuracy or recall of a single backbone on clean images of a test "
+            f"split that {asked.reference} has with the same head and shots, under its prompts if "
+            f"it names some: it has {known}; give another reference=…, or results of "
+            "`clipsyn zeroshot STORE -o FILE.parquet`"
         )
     return pl.DataFrame(rows, schema=COMPARED)
 
 
-def zero_shot(frame: pl.DataFrame) -> pl.DataFrame:
-    """The zero-shot accuracies and recalls of single backbones on clean images of test splits."""
+_SUBJECT = ("dataset", "split", "prompts", "backbone", "head", "shots", "metric", "n")
+
+
+def _measured(frame: pl.DataFrame) -> pl.DataFrame:
+    """Accuracies and recalls of single backbones on clean images of test splits, over all draws."""
     if "direction" in frame.columns:
         metric = pl.concat_str("direction", "metric", separator=" ", ignore_nulls=True)
         frame = frame.with_columns(metric=metric)
     rows = singles(frame).filter(
         pl.col("metric").is_in(METRICS),
         pl.col("value").is_not_nan(),
-        head="zero-shot",
         classes="all",
-        shots=UNFITTED,
         perturbation="clean",
     )
     tested = [_is_test(*place) for place in rows.select("dataset", "split").iter_rows()]
-    return rows.filter(pl.Series(tested, dtype=pl.Boolean))
+    rows = rows.filter(pl.Series(tested, dtype=pl.Boolean))
+    return rows.group_by(_SUBJECT, maintain_order=True).agg(pl.col([*_DIFFERENCES]).mean())
 
 
 def _is_test(dataset: str, split: str) -> bool:
@@ -122,11 +127,13 @@ def _is_test(dataset: str, split: str) -> bool:
 
 
 def _rows(ours: pl.DataFrame, numbers: Iterable[Published], tolerance: float) -> Iterator[Row]:
-    published: dict[tuple[str, str, str], list[Published]] = {}
+    published: dict[tuple[str, ...], list[Published]] = {}
     for one in numbers:
-        published.setdefault((one.dataset, one.backbone, one.metric), []).append(one)
+        about = one.dataset, one.backbone, one.metric, one.head, one.shots
+        published.setdefault(about, []).append(one)
     for row in ours.iter_rows(named=True):
-        subject = dataset_name(row["dataset"]), backbone_name(row["backbone"]), row["metric"]
+        names = dataset_name(row["dataset"]), backbone_name(row["backbone"])
+        subject = *names, row["metric"], row["head"], row["shots"]
         for one in published.get(subject, ()):
             if one.prompts and row["prompts"] not in one.prompts:
                 continue
@@ -167,7 +174,7 @@ def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
         return {"numbers": (paragraph(fill(summary, WIDTH)),)}
     lines = []
     for row in beyond.iter_rows(named=True):
-        about = {name: row[name] for name in ("dataset", "split", "prompts", "backbone")}
+        about = {name: row[name] for name in _SUBJECT[:6]}
         about |= {
             "metric": _METRICS.get(row["metric"], row["metric"]),
             "n": row["n"],
@@ -177,7 +184,7 @@ def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
         numbers = {"ours": row, "published": {"value": row["published"]}, "difference": less}
         lines.append((about, numbers))
     notes = fill(f"{summary} {_NOTES['published']}", WIDTH)
-    about_all = "zero-shot accuracies that differ from the published ones"
+    about_all = "accuracies that differ from the published ones"
     table = measures_table(lines, (*_COLUMNS, "n", "usual n"), title=about_all, notes=notes)
     return {"numbers": (table,)}
 

@@ -68,13 +68,38 @@ def test_names_are_spelt_as_the_catalogue_has_them(reference) -> None:
     assert [one.prompts for one in found] == [(), ()]
 
 
-def test_metric_prompts_comments_and_other_columns(reference) -> None:
+def test_further_columns_comments_and_unknown_columns(reference) -> None:
     text = (
-        "# from a talk\n\nprompts,year,metric,source,accuracy,backbone,dataset\n"
-        'simple own,2024,mean_per_class_recall,"A, B",0.25,a/b,x\n'
+        "# from a talk\n\nprompts,year,metric,source,accuracy,backbone,dataset,head,shots\n"
+        'simple own,2024,mean_per_class_recall,"A, B",0.25,a_openai,x,lda,4\n'
+        'simple own,2024,mean_per_class_recall,"A, B",0.24,a_openai,x,,\n'
     )
-    (one,) = reference(text, "utf-8-sig")
-    assert one == ("x", "a/b", "mean_per_class_recall", 0.25, "A, B", ("simple", "own"))
+    few, zero = reference(text, "utf-8-sig")
+    about = "x", "a/openai", "mean_per_class_recall"
+    assert few == (*about, 0.25, "A, B", ("simple", "own"), "lda", "4")
+    assert zero == (*about, 0.24, "A, B", ("simple", "own"), "zero-shot", "0")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "shots", "mean"),
+    [  # means over eleven datasets that the sources print, in %
+        ("RN101", "lda", "16", 78.06),
+        ("ViT-B-32", "lda", "16", 78.06),
+        ("ViT-B-16", "lda", "16", 81.85),
+        ("RN50", "proker", "1", 63.77),
+    ],
+)
+def test_few_shot_numbers_have_the_means_that_their_sources_print(
+    backbone: str, head: str, shots: str, mean: float
+) -> None:
+    numbers = find_reference("coop-fewshot")
+    found = [
+        one.accuracy
+        for one in numbers
+        if (one.backbone, one.head, one.shots) == (f"{backbone}/openai", head, shots)
+    ]
+    assert len(found) == 11
+    assert 100 * sum(found) / 11 == pytest.approx(mean, abs=0.006)
 
 
 @pytest.mark.parametrize(

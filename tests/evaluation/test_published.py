@@ -15,7 +15,7 @@ from clipsyn.evaluation.published import COMPARED, tables
 from clipsyn.show.formats import text_of
 from tests.results import row, tidy
 
-HEAD = "dataset,backbone,accuracy,source,metric,prompts\n"
+HEAD = "dataset,backbone,accuracy,source,metric,prompts,head,shots\n"
 
 
 def ours(**changes: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def compare(tmp_path: Path):
 
 
 def test_difference_and_interval_are_ours_minus_the_published_number(compare) -> None:
-    (row,) = compare([ours()], "food101,RN50/openai,0.613,A table,,\n")
+    (row,) = compare([ours()], "food101,RN50/openai,0.613,A table,,,,\n")
     assert row["difference"] == pytest.approx(0.007)
     assert row["difference_low"] == pytest.approx(-0.013)
     assert row["difference_high"] == pytest.approx(0.027)
@@ -55,7 +55,7 @@ def test_difference_and_interval_are_ours_minus_the_published_number(compare) ->
 def test_beyond_the_tolerance_in_points_either_way(
     compare, published: float, tolerance: float, beyond: bool
 ) -> None:
-    (row,) = compare([ours()], f"food101,RN50/openai,{published},A,,\n", tolerance=tolerance)
+    (row,) = compare([ours()], f"food101,RN50/openai,{published},A,,,,\n", tolerance=tolerance)
     assert row["beyond"] is beyond
 
 
@@ -78,15 +78,28 @@ def test_beyond_the_tolerance_in_points_either_way(
     ids=str,
 )
 def test_what_is_not_published_is_not_compared(compare, changes: dict[str, Any]) -> None:
-    theirs = "food101,RN50/openai,0.6,A,,\n"
+    theirs = "food101,RN50/openai,0.6,A,,,,\n"
     rows = compare([ours(), ours(**changes)], theirs)
     assert [row["value"] for row in rows] == [0.62]
     with pytest.raises(UsageError):
         compare([ours(**changes)], theirs)
 
 
+def test_heads_are_compared_by_shots_over_their_draws(compare) -> None:
+    fitted = {"head": "lda", "ensemble": "single", "support": "train"}
+    rows = [
+        ours(**fitted, shots=shots, seed=seed, value=value)
+        for shots, seed, value in (("4", 0, 0.70), ("4", 1, 0.74), ("8", 0, 0.8))
+    ]
+    theirs = "food101,RN50/openai,0.71,A,,,lda,4\nfood101,RN50_openai,0.6,A,,,,\n"
+    few, zero = compare([*rows, ours()], theirs)
+    assert (few["head"], few["shots"], few["value"]) == ("lda", "4", pytest.approx(0.72))
+    assert (few["difference"], few["difference_low"]) == pytest.approx((0.01, -0.01))
+    assert (zero["head"], zero["value"]) == ("zero-shot", 0.62)
+
+
 def test_other_names_of_the_same_thing(compare) -> None:
-    theirs = "pets,RN50-quickgelu/openai,0.8,A,,\nimagenet,RN50/openai,0.6,A,,\n"
+    theirs = "pets,RN50-quickgelu/openai,0.8,A,,\nimagenet,RN50/openai,0.6,A,,,,\n"
     per_class = ours(dataset="oxford_pets", metric="mean_per_class_recall", value=0.81)
     rows = compare(
         [per_class, ours(dataset="oxford_pets"), ours(dataset="imagenet1k", split="val")], theirs
@@ -100,9 +113,9 @@ def test_other_names_of_the_same_thing(compare) -> None:
 
 def test_prompts_that_a_reference_names(compare) -> None:
     rows = [ours(), ours(prompts="simple", value=0.5)]
-    theirs = "food101,RN50/openai,0.6,A,,own openai\n"
+    theirs = "food101,RN50/openai,0.6,A,,own openai,,\n"
     assert [row["prompts"] for row in compare(rows, theirs)] == ["own"]
-    assert len(compare(rows, "food101,RN50/openai,0.6,A,,\n")) == 2
+    assert len(compare(rows, "food101,RN50/openai,0.6,A,,,,\n")) == 2
     with pytest.raises(UsageError):
         compare(rows[1:], theirs)
 
@@ -126,6 +139,8 @@ def compared(backbone: str, difference: float, **changes: Any) -> dict[str, Any]
         "split": "test",
         "prompts": "own",
         "backbone": backbone,
+        "head": "zero-shot",
+        "shots": "0",
         "metric": "acc1",
         "value": 0.6 + difference,
         "ci_low": 0.59 + difference,
@@ -158,7 +173,7 @@ def test_those_beyond_are_listed_with_both_numbers_and_intervals() -> None:
     text = shown(*rows)["numbers"]
     assert "RN50" not in text
     found = " ".join(line_of(text, "food101"))
-    assert found.startswith("food101 test own ViT mean per class 62.0 61.0")
+    assert found.startswith("food101 test own ViT zero-shot 0 mean per class 62.0 61.0")
     assert found.endswith("63.0 60.0 2.0 1.0\N{EN DASH}3.0 25,250 25,250")
     assert "1 of 2 numbers are within 0.5 points of the published ones (A table)." in text
     within = shown(compared("RN50", 0.001))["numbers"]

@@ -157,5 +157,14 @@ def test_features_get_the_splits_that_they_lack(tmp_path):
         (split, name, 60) for split in ("test", "train") for name in ("one", "two")
     ]
     assert len(frame) == 4 * (1 + len(features.DRAWS))
+    for part in ("support16", "test"):
+        values = images["one"][:30] if part == "support16" else images["one"]
+        arrays = {"embeddings": values, "labels": labels[: len(values)]}
+        np.savez(tmp_path / f"flowers102_{part}_ViT-B-32.npz", **arrays)
+    features.convert(tmp_path, tmp_path / "out")
+    coop = import_files(tmp_path / "coop", [tmp_path / "out/coop-flowers102"], ImportSettings())
+    about = coop.select("dataset", "split", "backbone", "valid").rows()
+    name = "coop-flowers102", "ViT-B-32_openai"
+    assert about == [(name[0], "test", name[1], 60), (name[0], "train", name[1], 30)]
     with pytest.raises(SystemExit, match="has no files caltech101_support16_"):
         features.main([str(tmp_path / "out"), str(tmp_path / "again")])

@@ -23,6 +23,7 @@ from clipsyn.catalog.backbones import cost, known_backbones
 from clipsyn.catalog.datasets import collections, find_dataset
 from clipsyn.cli import main
 from clipsyn.extract import Cost
+from clipsyn.methods.heads import HEADS
 from clipsyn.run.recipe import find_recipe, read_recipe
 from clipsyn.run.stages import Made, plan_recipe, run_recipe
 
@@ -31,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pipelines" / "paper"
 README = FOLDER / "README.md"
 ORDER = (
-    "zero-shot", "linear-probe", "few-shot", "robustness", "diversity", "cascade", "prompts"
+    "zero-shot", "linear-probe", "few-shot", "robustness", "diversity", "cascade", "rivals",
+    "prompts"
 )  # fmt: skip
 TEMPLATES = "zeroshot_classification_templates.txt"
 CLASSES = 4  # of each dataset on the zoo
@@ -143,7 +145,7 @@ class TestPlans:
             answers += info.splits[split].n * 9 * (2 + 4 * info.classes * (split == "test"))
         assert size == pytest.approx(answers / 1e6)
         assert by_name["robustness"][0] == 88 * 50_000 * 9
-        assert [by_name[name][0] for name in ("linear-probe", "few-shot", "cascade")] == [0, 0, 0]
+        assert [by_name[name][0] for name in ("few-shot", "cascade", "rivals")] == [0, 0, 0]
 
 
 def test_recipes_there_is_no_other() -> None:
@@ -234,6 +236,9 @@ def test_on_the_zoo_ensembles_have_an_accuracy_on_every_head_and_prompt_set(zoo:
     assert measured("linear-probe", "head") == {"linear-probe"}
     assert measured("few-shot", "head") == {"zero-shot", "tip-adapter", "tip-adapter-f"}
     assert len(measured("perturbed", "perturbation")) == 1 + 15 + 13
+    rivals = pl.read_parquet(zoo / "rivals.parquet").filter(metric="acc1")
+    assert {*HEADS, "chosen"} == {*rivals["head"]}
+    assert {"chosen", "nlc", "swig", "mll", "precision-switch"} <= {*rivals["ensemble"]}
 
 
 def test_on_the_zoo_a_second_run_computes_nothing(zoo: Path, monkeypatch: Any) -> None:
