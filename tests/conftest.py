@@ -205,6 +205,21 @@ def fill(
     return store
 
 
+def fill_some(path: Path, blocks: int, encoder: Any = None, **asked: Any) -> FeatureStore:
+    """An extraction that is interrupted after so many blocks (of at most 64 images)."""
+    encoder = encoder or FakeEncoder()
+
+    def stop() -> None:
+        if len(encoder.encoded) >= blocks:
+            raise KeyboardInterrupt
+
+    encoder.before_batch = stop
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, [encoder], **asked)
+    encoder.before_batch = lambda: None
+    return FeatureStore.open(path)
+
+
 def planned(
     store: FeatureStore,
     encoders: Sequence[Any] = (),
@@ -360,6 +375,7 @@ def fakes() -> SimpleNamespace:
         Source=FakeSource,
         Quiet=Quiet,
         fill=fill,
+        fill_some=fill_some,
         caption=caption,
         planned=planned,
         contents=contents,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 PIXELS_VERSION = 1  # raised when the same file would give a backbone other pixels
+TOGETHER = 5  # perturbations that go through a block together: it is decoded once for them
 
 
 class ExtractSettings(Settings):

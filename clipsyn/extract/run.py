@@ -9,14 +9,16 @@ way.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 import platform
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from clipsyn import __version__
 from clipsyn.errors import BadImages, DamagedStore
 from clipsyn.extract import ExtractSettings
+from clipsyn.extract.blocks import Block, Claims, blocks, lacking
 from clipsyn.extract.device import resolve_device, timed
 from clipsyn.extract.encoder import RowTexts
 from clipsyn.extract.images import Batch, View, batches
@@ -40,13 +43,14 @@ from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import now, running
 
+_LOG = logging.getLogger("clipsyn")
 _T = TypeVar("_T")
 _Encoded = tuple[Any, Callable[[], float]]  # embeddings on the device, and what gives seconds
 _CPU_BATCH, _GPU_BATCH = 64, 256
 _BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
 _SMALL = 1.0  # GFLOPs an image, below which one core a batch is faster than all cores a batch
 _LISTED = 3  # bad images named in an error
-_TOGETHER = 5  # perturbations that go through a block together: it is decoded once for them
+_LOOK = 1.0  # seconds between two looks at what other workers make
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class RunSettings:
     batch_size: int = 64
     workers: int = 2  # decoding threads
     lanes: int = 1  # batches that small backbones encode side by side; more than 1 is for CPUs
-    shard: tuple[int, int] = (0, 1)  # this worker of so many
+    shard: tuple[int, int] = (0, 1)  # this worker of so many, which begin at different places
     max_bad: float = 0.001  # share of undecodable images above which the run fails
 
     @classmethod
@@ -73,21 +77,8 @@ class RunSettings:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """One block of one split, for cells that lack it, of a few perturbations."""
-
-    split: Split
-    number: int
-    cells: tuple[Cell, ...]
-
-    @property
-    def rows(self) -> range:
-        return self.cells[0].draft.blocks.range(self.number)
-
-
 def run(work: Work, settings: RunSettings, progress: Progress) -> None:
-    """Do this worker's share of the work, and publish every cell that is complete.
+    """Do what no other worker does, wait for what others do, and publish every cell.
 
     Raises BadImages when more than `max_bad` of a split cannot be decoded; what is finished stays.
     """
@@ -99,33 +90,16 @@ def run(work: Work, settings: RunSettings, progress: Progress) -> None:
         if not texts.draft.changes():  # else with the first cell: the old ones can be read so far
             publish_texts(texts, replace=False)
     with (
+        Claims() as claims,
         ThreadPoolExecutor(settings.workers) as pool,
         _lanes(work, settings) as encoding,
         _Queue(1, _BLOCKS_IN_FLIGHT) as writer,
     ):
         try:
-            _Run(work, settings, progress, pool, encoding, writer).encode()
+            _Run(work, settings, progress, claims, pool, encoding, writer).encode()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def blocks(work: Work, shard: tuple[int, int] = (0, 1)) -> Iterator[Block]:
-    """What is left to do, in a fixed order; of one of so many workers (i, n), every n-th from i."""
-    for block in itertools.islice(_every_block(work), shard[0], None, shard[1]):
-        lacking = tuple(cell for cell in block.cells if not cell.draft.is_done(block.number))
-        if lacking:
-            yield replace(block, cells=lacking)
-
-
-def _every_block(work: Work) -> Iterator[Block]:
-    for split in work.splits:
-        perturbations = list(dict.fromkeys(cell.perturbation for cell in split.cells))
-        for start in range(0, len(perturbations), _TOGETHER):
-            together = perturbations[start : start + _TOGETHER]
-            cells = tuple(cell for cell in split.cells if cell.perturbation in together)
-            for number in range(cells[0].draft.blocks.count):
-                yield Block(split, number, cells)
 
 
 @dataclass
@@ -133,27 +107,45 @@ class _Run:
     work: Work
     settings: RunSettings
     progress: Progress
+    claims: Claims
     pool: ThreadPoolExecutor
     encoding: _Queue
     writer: _Queue
     counters: dict[Cell, int] = field(default_factory=dict)
     bad: dict[Cell, dict[str, str]] = field(default_factory=dict)
+    waits: bool = False
 
     def encode(self) -> None:
-        left = (
+        left: Iterable[Block] = blocks(self.work, self.settings.shard)
+        while left := self._encode_unclaimed(left):
+            self._wait_for(len(left))
+        for cell in self.work.cells:  # also those whose last block an earlier run has written
+            self.writer.submit(self._publish, cell)
+
+    def _wait_for(self, count: int) -> None:
+        """Other workers are at the last blocks; one that is lost leaves them to us."""
+        if not self.waits:
+            _LOG.info(f"waiting for other workers, which make the last blocks ({count:,})")
+        self.waits = True
+        time.sleep(_LOOK)
+
+    def _encode_unclaimed(self, every: Iterable[Block]) -> list[Block]:
+        """Make the blocks that no other worker makes; returns those that others have not made."""
+        others: list[Block] = []
+        asked = (
             (
                 block,
                 block.split.source,
                 block.rows,
                 {_view(cell): cell.encoder.preprocess for cell in block.cells},
             )
-            for block in blocks(self.work, self.settings.shard)
+            for block in self.claims.take(every, others)
         )
-        stream = batches(left, self.settings.batch_size, self.pool)
+        stream = batches(asked, self.settings.batch_size, self.pool)
         for block, group in itertools.groupby(stream, key=itemgetter(0)):
             self._encode_block(block, (batch for _, batch in group))
-        for cell in self.work.cells:  # also those whose last block an earlier run has written
-            self.writer.submit(self._publish, cell)
+        self.writer.wait()
+        return [*lacking(others)]
 
     def _encode_block(self, block: Block, stream: Iterator[Batch]) -> None:
         parts: dict[Cell, list[Future[_Encoded]]] = {cell: [] for cell in block.cells}
@@ -191,6 +183,7 @@ class _Run:
             "encode_seconds": round(sum(seconds() for _, seconds in encoded), 4),
         }
         cell.draft.write(block.number, {"image_embedding": embedding, "valid": valid}, note)
+        self.claims.finish(cell, block.number)
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
 
@@ -251,7 +244,7 @@ class _Queue:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._wait(0)
+                self.wait()
         finally:
             self._pool.shutdown()  # after an error, too, finished embeddings are written
 
@@ -259,10 +252,11 @@ class _Queue:
         """Queue a call; waits while too many are unfinished, raises what an earlier one raised."""
         future = self._pool.submit(function, *arguments)
         self._unfinished.append(future)
-        self._wait(self._limit)
+        self.wait(self._limit)
         return future
 
-    def _wait(self, left: int) -> None:
+    def wait(self, left: int = 0) -> None:
+        """Return when at most so many calls are unfinished; raises what one of them raised."""
         while len(self._unfinished) > left:
             self._unfinished.popleft().result()
 

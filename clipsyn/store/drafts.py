@@ -2,6 +2,7 @@
 
     .wip/<id>/group/            the Zarr group to be
     .wip/<id>/done/<block>      one file a finished block, its content a JSON note
+    .wip/<id>/claims/<block>    host and process of who is making a block, touched meanwhile
     .wip/<id>/target            where the group will be, and its number of blocks, in JSON
     .wip/<id>/kept/<name>       what a block will be made of, where that takes long
     .wip/<id>/*.partial         files being written, renamed into the group when they are whole
@@ -17,6 +18,7 @@ of two renames of a whole group into place the second is refused by the operatin
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import time
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import Identity, differences, fingerprint
-from clipsyn.store import arrays, files
+from clipsyn.store import arrays, claims, files
 from clipsyn.store.arrays import Blocks, Layout, read_chunk, write_chunk
 from clipsyn.store.files import LOOK, WIP, ArraySpec, arrays_of, place
 from clipsyn.store.groups import Group, sealed
@@ -121,6 +123,26 @@ class Draft:
     def is_done(self, block: int) -> bool:
         marker = self._folder / "done" / str(block)
         return (marker.exists() and is_draft(self._folder)) or self.is_published()
+
+    def claim(self, block: int) -> bool:
+        """Claim a block for this process; False if it is done or another's."""
+        ours = False
+        if not self.is_done(block):
+            with self._unless_published():
+                self._open()
+                ours = claims.take(self._claim(block))
+        return ours
+
+    def renew(self, block: int) -> None:
+        """Show that the block which this process has claimed is being made."""
+        os.utime(self._claim(block))
+
+    def release(self, block: int) -> None:
+        """Leave a block that this process has claimed to others."""
+        self._claim(block).unlink(missing_ok=True)
+
+    def _claim(self, block: int) -> Path:
+        return self._folder / "claims" / str(block)
 
     def write(self, block: int, values: Mapping[str, NDArray[Any]], note: Note) -> None:
         """Write one block of every array, then mark it finished with `note`."""

@@ -28,16 +28,7 @@ def path(tiny_store: FeatureStore) -> Path:
 @pytest.fixture
 def interrupted(tmp_path: Path, fakes: Any) -> Path:
     """A store whose only cell has one block of three."""
-    encoder = fakes.Encoder()
-
-    def stop() -> None:
-        if encoder.encoded:
-            raise KeyboardInterrupt
-
-    encoder.before_batch = stop
-    with pytest.raises(KeyboardInterrupt):
-        fakes.fill(tmp_path / "store", [encoder])
-    return tmp_path / "store"
+    return fakes.fill_some(tmp_path / "store", 1).path
 
 
 class TestAnyCommand:
@@ -192,7 +183,7 @@ DRAFT = "features/toy/test/clean/fake--one, 1 of 3 blocks done"
 @pytest.fixture
 def killed(tmp_path: Path, fakes: Any) -> Path:
     """A store of which a job has left a draft and a file."""
-    path = fakes.fill(tmp_path / "store", shard=(0, 3)).path
+    path = fakes.fill_some(tmp_path / "store", 1).path
     (path / ".wip" / "zarr.json.0a.partial").write_bytes(bytes(10))
     return path
 

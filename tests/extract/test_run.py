@@ -35,18 +35,6 @@ def one_at_a_time(encoder: Any, source: Any, perturbation: str = "clean") -> np.
     return np.concatenate(rows)
 
 
-class Stop(Exception):
-    """Stands for whatever ends a run early."""
-
-
-def stop_after(encoder: Any, batches: int) -> None:
-    def stop() -> None:
-        if len(encoder.encoded) >= batches:
-            raise Stop
-
-    encoder.before_batch = stop
-
-
 @pytest.mark.parametrize("perturbation", ["clean", "jpeg:2", "gaussian_noise:3:seed=1"])
 def test_every_row_is_that_of_its_image(tmp_path: Path, fakes: Any, perturbation: str) -> None:
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
@@ -111,27 +99,10 @@ def test_batch_size_workers_and_shards_leave_the_bytes_alone(tmp_path: Path, fak
     assert fakes.draft_folders(tmp_path / "shards") == []
 
 
-def test_shards_share_the_work_and_publish_only_what_is_whole(tmp_path: Path, fakes: Any) -> None:
-    encoder, source = fakes.Encoder(), fakes.Source(count=40)  # five blocks
-    store = fakes.fill(tmp_path, [encoder], [source], shard=(0, 2))
-    assert sum(encoder.encoded) == 24
-    assert store.keys() == []
-    assert [(draft.done, draft.total) for draft in unfinished(tmp_path)] == [(3, 5)]
-    encoder = fakes.Encoder()
-    fakes.fill(tmp_path, [encoder], [source], shard=(1, 2))
-    assert sum(encoder.encoded) == 16
-    assert store.keys() == [fakes.key]
-    assert store.cell(fakes.key).prompt_sets() == ["simple"]
-    assert len(list(store.groups("logits"))) == 1
-
-
 def test_a_stopped_run_goes_on_with_the_rest(tmp_path: Path, fakes: Any) -> None:
     whole = fakes.fill(tmp_path / "whole", [fakes.Encoder()], [fakes.Source(count=40)])
-    encoder = fakes.Encoder()
-    stop_after(encoder, 3)
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path / "store", [encoder], [fakes.Source(count=40)])
-    assert FeatureStore.open(tmp_path / "store").keys() == []
+    store = fakes.fill_some(tmp_path / "store", 3, sources=[fakes.Source(count=40)])
+    assert store.keys() == []
     encoder, source, quiet = fakes.Encoder(), fakes.Source(count=40), fakes.Quiet()
     fakes.fill(tmp_path / "store", [encoder], [source], progress=quiet)
     assert encoder.encoded == [8, 8]  # what was encoded before the stop is there
@@ -222,12 +193,9 @@ def test_while_it_is_replaced_the_old_cell_can_be_read(tmp_path: Path, fakes: An
     store = fakes.fill(tmp_path, chunk_rows=8)
     before = store.cell(fakes.key).logits("simple")
     encoder = fakes.Encoder(weights="others")
-    stop_after(encoder, 2)
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8, batch_size=8)
+    fakes.fill_some(tmp_path, 2, encoder, replace=True, chunk_rows=8, batch_size=8)
     assert [draft.target.split("/")[0] for draft in unfinished(tmp_path)] == ["classes", "features"]
     assert store.cell(fakes.key).logits("simple").tobytes() == before.tobytes()
-    encoder.before_batch = lambda: None
     fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8)
     assert unfinished(tmp_path) == []
     whole = tmp_path.with_name(f"{tmp_path.name}-whole")
@@ -304,10 +272,7 @@ def test_small_backbones_are_encoded_side_by_side(tmp_path, fakes, gflops, lanes
 
 
 def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(tmp_path, fakes):
-    encoder = fakes.Encoder()
-    stop_after(encoder, 4)  # the sixth and last batch starts when four are done, or five
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path, [encoder], batch_size=4, lanes=2)
+    fakes.fill_some(tmp_path, 4, batch_size=4, lanes=2)  # the sixth batch starts after four or five
     assert [draft.done for draft in unfinished(tmp_path) if "features" in draft.target] != [0]
     resumed = fakes.Encoder()
     store = fakes.fill(tmp_path, [resumed], batch_size=4, lanes=2)
@@ -337,10 +302,7 @@ def test_what_clean_images_look_like_is_kept_with_the_samples(tmp_path: Path, fa
     source = fakes.Source(bad={3: "truncated"})
     store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:2"], max_bad=0.1)
     assert not store.samples("toy", "test").looks.any()
-    encoder = fakes.Encoder()
-    stop_after(encoder, 1)
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path, [encoder], [source], batch_size=8, max_bad=0.1)
+    fakes.fill_some(tmp_path, 1, sources=[source], batch_size=8, max_bad=0.1)
     assert not store.samples("toy", "test").looks.any()
     fakes.fill(tmp_path, sources=[source], max_bad=0.1)
     expected = [0 if row in source.bad else look_of(source.image(row)) for row in range(20)]
