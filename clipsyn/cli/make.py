@@ -54,19 +54,19 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
     clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
     clipsyn extract store -b openai -d paper -s test --jobs 16 --slurm gpus=1
     """
-    from clipsyn.extract.work import load_job, plan_job, run_job
+    from clipsyn.extract.plan import plan_job
+    from clipsyn.extract.work import load_job, run_job
     from clipsyn.show.progress import progress
 
     by_jobs, job = pop_jobs(values), ExtractSettings(**values)
-    if dry_run or by_jobs:  # which load the weights themselves
-        elsewhere = {"device": "cpu", "precision": "auto"}  # here may be no GPU
-        plan = plan_job(store, job.replaced(**elsewhere) if by_jobs else job)
-        if dry_run:
-            _say_plan(plan)
-            say_lines(plan.summary())
-            return
+    if dry_run:
+        plan = plan_job(store, job)
+        _say_plan(plan)
+        say_lines(plan.summary())
+        return
     if by_jobs:
-        by_jobs(store, job)
+        if not jobs.extracted(store, job, by_jobs):
+            say("all cells are there, told by names alone: without --jobs images are compared, too")
         return
     stop_on_sigterm()
     with progress() as counters:
@@ -262,8 +262,8 @@ class Call:
         return DelayedSubmission(self)
 
 
-def _by_jobs(store: Path, settings: Settings, executor: jobs.ExecutorSettings) -> None:
-    """Extract or evaluate with these settings by jobs, each with a share.
+def _by_jobs(store: Path, settings: Settings, most: float, executor: jobs.ExecutorSettings) -> None:
+    """Extract or evaluate with these settings by jobs, of which no more than `most` find work.
 
     Raises ClusterError if a task failed.
     """
@@ -271,7 +271,7 @@ def _by_jobs(store: Path, settings: Settings, executor: jobs.ExecutorSettings) -
     name = "extract" if isinstance(settings, ExtractSettings) else "evaluate"
     if getattr(settings, "shard", None):
         raise UsageError("jobs get their shares themselves: leave shard=… out")
-    tasks = jobs.shares([name, str(store), *words_of(settings)], executor.jobs or 1)
+    tasks = jobs.shares([name, str(store), *words_of(settings)], int(min(executor.jobs or 1, most)))
     folder, ended = jobs.LOGS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", list[jobs.Ended]()
 
     def on_end(task: jobs.Ended) -> None:

@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -71,17 +72,11 @@ def evaluate(
         RowsFile(asked.output) as results,
         RowsFile(asked.predictions_file, PREDICTIONS) as predictions,
     ):
-
-        def is_new(result: Result) -> bool:
-            if result.fingerprint not in results.known:
-                return True
-            is_kept = predictions.path is not None and result.has_predictions
-            return is_kept and result.fingerprint not in predictions.known
-
         tasks = _share([task for dataset in datasets for task in dataset.tasks()], shard)
-        every = _fingerprints(tasks)
-        budget, left = Budget(asked), [*_only(tasks, is_new)]
-        budget.count(_in_order(results.frame.filter(metric="fit_seconds"), every).rows(named=True))
+        every, budget = _fingerprints(tasks), Budget(asked)
+        is_new = partial(_is_new, results, predictions)
+        left = [*_only(tasks, is_new)]
+        budget.count(_seconds(results, every))
         counter = progress.add("fits", sum(len(task.fits()) for task in left)) if progress else 0
         affordable = _affordable(left, is_new, budget, said)
         run = _in_workers(affordable, asked.workers) if asked.workers > 1 else _run(affordable)
@@ -95,6 +90,32 @@ def evaluate(
             if progress:
                 progress.advance(counter, len(task.fits()) if finished.note else 1)
         return _in_order(results.frame, every)
+
+
+def count_left(store: FeatureStore, settings: ProtocolSettings) -> int:
+    """How many workers at most find something to do; raises as `evaluate` for what cannot work."""
+    datasets, _ = comparisons(store, settings)
+    with (
+        RowsFile(settings.output) as results,
+        RowsFile(settings.predictions_file, PREDICTIONS) as predictions,
+    ):
+        tasks = [task for dataset in datasets for task in dataset.tasks()]
+        is_new, budget = partial(_is_new, results, predictions), Budget(settings)
+        budget.count(_seconds(results, _fingerprints(tasks)))
+        return sum(1 for _ in _affordable([*_only(tasks, is_new)], is_new, budget, set()))
+
+
+def _is_new(results: RowsFile, predictions: RowsFile, result: Result) -> bool:
+    if result.fingerprint not in results.known:
+        return True
+    is_kept = predictions.path is not None and result.has_predictions
+    return is_kept and result.fingerprint not in predictions.known
+
+
+def _seconds(results: RowsFile, fingerprints: list[str]) -> list[Row]:
+    """What fits have taken."""
+    rows = results.frame.filter(metric="fit_seconds")
+    return _in_order(rows, fingerprints).rows(named=True)
 
 
 def _say(note: str, said: set[str]) -> None:

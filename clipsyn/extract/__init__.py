@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from clipsyn.names import CLEAN, MOST, MOST_WORKERS, FeatureKey, Perturbation
 from clipsyn.names import HELP as SHARD_HELP
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 PIXELS_VERSION = 1  # raised when the same file would give a backbone other pixels
-TOGETHER = 5  # perturbations that go through a block together: it is decoded once for them
+_T = TypeVar("_T")
+_TOGETHER = 5
 
 
 class ExtractSettings(Settings):
@@ -80,7 +81,10 @@ class ExtractSettings(Settings):
     download: bool = setting(False, FLAG, "Let torchvision fetch a dataset that is missing.")
     device: str = setting("auto", TEXT, "auto, cpu, cuda, cuda:N or mps.")
     precision: str = setting(
-        "auto", TEXT, "auto (fp32 on a CPU, autocast on a GPU), fp32, bf16, amp_bf16 or amp_fp16."
+        "auto",
+        TEXT,
+        "auto is fp32 on a CPU, autocast on a GPU.",
+        choices=("auto", "fp32", "bf16", "amp_bf16", "amp_fp16"),
     )
     batch_size: int | None = setting(
         None, WHOLE, "Images at a time.", least=1, most=MOST, instead_of_none="64; on a GPU 256"
@@ -108,6 +112,12 @@ class ExtractSettings(Settings):
     replace: bool = setting(
         False, FLAG, "Make again, instead of refusing, what other weights, images or prompts made."
     )
+
+
+def together(perturbations: Iterable[_T]) -> list[list[_T]]:
+    """Those that go through a block at once, five at a time: it is decoded once for them."""
+    distinct = list(dict.fromkeys(perturbations))
+    return [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
 
 
 def stores_logits(perturbation: Perturbation, logits: str) -> bool:

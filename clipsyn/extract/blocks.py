@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from threading import Event, Thread
 
-from clipsyn.extract import TOGETHER
+from clipsyn.extract import together
 from clipsyn.extract.work import Cell, Split, Work
 
 _RENEW = 15.0  # seconds between two signs of life
@@ -53,10 +53,8 @@ def lacking(every: Iterable[Block]) -> Iterator[Block]:
 
 def _every_block(work: Work) -> Iterator[Block]:
     for split in work.splits:
-        perturbations = list(dict.fromkeys(cell.perturbation for cell in split.cells))
-        for start in range(0, len(perturbations), TOGETHER):
-            together = perturbations[start : start + TOGETHER]
-            cells = tuple(cell for cell in split.cells if cell.perturbation in together)
+        for some in together(cell.perturbation for cell in split.cells):
+            cells = tuple(cell for cell in split.cells if cell.perturbation in some)
             for number in range(cells[0].draft.blocks.count):
                 yield Block(split, number, cells)
 

@@ -1,13 +1,11 @@
 """What is to be made: names in; encoders, images and drafts out, compared with what a store holds.
 
-`plan_job` says what would be made, by names alone. `load_job` loads weights and hashes images, and
-refuses what would be of others than the store's. Neither writes. Importing this module is cheap;
-torch and open_clip come with the first job.
+`load_job` loads weights and hashes images, refuses what would be of others than the store's, and
+writes nothing. Importing this module is cheap; torch and open_clip come with the first job.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,20 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsyn.catalog.backbones import resolve_backbones
-from clipsyn.catalog.datasets import NAMED, find_dataset, resolve_datasets, resolve_prompts
-from clipsyn.errors import DatasetError, StaleCell, UsageError
-from clipsyn.extract import (
-    PIXELS_VERSION,
-    Cost,
-    ExtractSettings,
-    Plan,
-    PlannedCell,
-    stores_logits,
-    tune_process_memory,
-)
-from clipsyn.images.perturb import expand
+from clipsyn.catalog.datasets import resolve_prompts
+from clipsyn.errors import StaleCell, UsageError
+from clipsyn.extract import PIXELS_VERSION, ExtractSettings, stores_logits, tune_process_memory
+from clipsyn.extract.plan import asked, opened
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
-from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet, listed
+from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet
 from clipsyn.show.progress import Progress
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
@@ -140,35 +130,6 @@ class Work:
         return f"all {len(cells):,} cells are there{correct}"
 
 
-def plan_job(path: Path, job: ExtractSettings) -> Plan:
-    """What the job would do, as far as it is known without loading weights.
-
-    Loads, downloads and writes nothing. Raises as `load_job` does for what cannot work whatever
-    is here.
-    """
-    tune_process_memory()
-    from clipsyn.extract.device import resolve_device, resolve_precision
-    from clipsyn.extract.encoder import source_of
-
-    resolve_precision(job.precision, resolve_device(job.device))
-    datasets, splits, perturbations = _asked(job)
-    backbones = {it.name: source_of(it).find(it) for it in resolve_backbones(job.backbones)}
-    sizes = [_size(job, dataset, split) for dataset, split in product(datasets, splits)]
-    cells = []
-    for (dataset, split, images, classes, _), perturbation, name in product(
-        sizes, perturbations, backbones
-    ):
-        width, gflops, _ = backbones[name]
-        n, c, work, d = (math.nan if it is None else it for it in (images, classes, gflops, width))
-        answer = (4 * c * stores_logits(perturbation, job.logits) + 2) if c else 0  # bytes an image
-        cost = Cost(n, n * work, n * (2 * d + 1) / 1e6, n * answer / 1e6)
-        key = FeatureKey(dataset, split, perturbation.label, name)
-        cells.append(PlannedCell(key, images, classes, cost))
-    missing = {f"{dataset}/{split}": why for dataset, split, _, _, why in sizes if why}
-    done = () if is_vacant(path) else FeatureStore.open(path).keys()
-    return Plan(cells, done, backbones, missing)
-
-
 def load_job(path: Path, job: ExtractSettings, progress: Progress) -> Work:
     """Load backbones, read images, and compare with the store at `path`."""
     tune_process_memory()
@@ -176,8 +137,8 @@ def load_job(path: Path, job: ExtractSettings, progress: Progress) -> Work:
 
     store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
     store.check_writable()
-    datasets, splits, perturbations = _asked(job)
-    sources = [_opened(job, *it, download=job.download) for it in product(datasets, splits)]
+    datasets, splits, perturbations = asked(job)
+    sources = [opened(job, *it, download=job.download) for it in product(datasets, splits)]
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)
         for backbone in resolve_backbones(job.backbones)
@@ -190,49 +151,6 @@ def run_job(work: Work, progress: Progress) -> None:
     from clipsyn.extract.run import RunSettings, run
 
     run(work, RunSettings.of(work.job), progress)
-
-
-def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbation]]:
-    """Datasets, splits and perturbations; raises UsageError if a list is empty."""
-    datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
-    perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
-    asked = {"datasets": datasets, "splits": splits, "perturbations": perturbations}
-    for name, named in asked.items():
-        if not named:
-            raise UsageError(f"{name}=… is empty, perhaps a variable that is not set: name one")
-    return datasets, splits, perturbations
-
-
-def _distinct(texts: Sequence[str], option: str) -> list[str]:
-    return list(dict.fromkeys(listed(texts, option)))
-
-
-def _size(
-    job: ExtractSettings, dataset: str, split: str
-) -> tuple[str, str, int | None, int | None, str]:
-    """Dataset, split, images, classes, and why the images are not here.
-
-    Without them the numbers are the catalogue's; nothing is downloaded.
-    """
-    try:
-        source = _opened(job, dataset, split)
-    except DatasetError as error:
-        info = find_dataset(dataset)
-        if info is None or info.shipped or split not in info.splits:
-            raise
-        if job.prompts not in NAMED:  # a file is looked at, though the class names are not here
-            resolve_prompts(job.prompts, info.name, (), ())
-        return info.name, split, info.splits[split].n, info.classes, str(error)
-    if source.class_names:
-        resolve_prompts(job.prompts, source.name, source.class_names, source.templates)
-    return source.name, split, len(source), len(source.class_names), ""
-
-
-def _opened(job: ExtractSettings, dataset: str, split: str, download: bool = False) -> ImageSource:
-    from clipsyn.extract.images import open_source
-
-    alone = len(_distinct(job.splits, "splits=…")) == 1
-    return open_source(dataset, split, root=job.data_root, download=download, alone=alone)
 
 
 def load_work(

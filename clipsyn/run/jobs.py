@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from submitit import Job
 
     from clipsyn.evaluation import ProtocolSettings
+    from clipsyn.extract import ExtractSettings
     from clipsyn.store.features import FeatureStore
 
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
@@ -118,19 +119,32 @@ class Ended:
 
 
 OnTaskEnd = Callable[[Ended], None]
-Jobs = Callable[[Path, Settings], None]  # does what settings ask for on a store
+Jobs = Callable[[Path, Settings, float], None]  # does what settings ask for, by so many at most
+
+
+def extracted(store: Path, settings: ExtractSettings, jobs: Jobs) -> bool:
+    """Extract by jobs, which load the weights; False where all is there, told by names alone."""
+    from clipsyn.extract.plan import count_parts
+    from clipsyn.store.drafts import new_folder
+
+    if not (parts := count_parts(store, settings)):
+        return False
+    store.mkdir(parents=True, exist_ok=True)
+    new_folder(store).rmdir()  # raises where nobody could write what the jobs make
+    jobs(store, settings, parts)
+    return True
 
 
 def evaluated(
     store: FeatureStore, settings: ProtocolSettings, jobs: Jobs | None = None
 ) -> DataFrame:
     """The results of an evaluation, by jobs or by this process."""
-    from clipsyn.evaluation.loop import evaluate, gather
+    from clipsyn.evaluation.loop import count_left, evaluate, gather
     from clipsyn.show.progress import progress
 
     if jobs:
-        gather(store, settings)  # raises for what cannot work
-        jobs(store.path, settings)
+        if left := count_left(store, settings):
+            jobs(store.path, settings, left)
         return gather(store, settings)
     with progress("fits") as counters:
         return evaluate(store, progress=counters, **vars(settings))

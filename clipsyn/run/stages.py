@@ -15,9 +15,10 @@ from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
 from clipsyn.extract import Cost, ExtractSettings, Plan
-from clipsyn.extract.work import load_job, plan_job, run_job
+from clipsyn.extract.plan import plan_job, unanswered
+from clipsyn.extract.work import load_job, run_job
 from clipsyn.names import FeatureKey, fingerprint
-from clipsyn.run.jobs import Jobs, evaluated
+from clipsyn.run.jobs import Jobs, evaluated, extracted
 from clipsyn.run.recipe import Recipe, Stage
 from clipsyn.settings import PATH, declared
 from clipsyn.show.progress import progress
@@ -64,9 +65,8 @@ def plan_recipe(recipe: Recipe, made: Made | None = None) -> Iterator[Outcome]:
 def _plan_extraction(store: Path, settings: ExtractSettings, made: Made) -> Outcome:
     plan = plan_job(store, settings)
     every = plan.keys
-    stored = every.intersection(plan.done)
     answered = every & {key for key, names in made.items() if settings.prompts not in names}
-    answered |= _without_answers(store, stored - {*made}, settings.prompts)
+    answered |= unanswered(store, plan, settings.prompts) - {*made}
     plan = replace(plan, done={*plan.done, *made})
     answers = plan.cost_of_answers(answered)
     for key in every:
@@ -77,17 +77,6 @@ def _plan_extraction(store: Path, settings: ExtractSettings, made: Made) -> Outc
         what += f"; {len(answered):,} get answers of these prompts: {size}"
     is_there = every <= {*plan.done} and not answered
     return Outcome("extract", is_there, what, plan=plan, cost=Cost.sum([plan.cost(), answers]))
-
-
-def _without_answers(store: Path, keys: set[FeatureKey], prompts: str) -> set[FeatureKey]:
-    """The stored cells that have no predictions of a prompt set; `auto` may be any of them."""
-    from clipsyn.catalog.datasets import NAMED
-
-    if prompts == "auto" or not keys:
-        return set()
-    opened, name = FeatureStore.open(store), prompts if prompts in NAMED else Path(prompts).stem
-    cells = [cell for cell in map(opened.cell, keys) if not cell.is_textless]
-    return {cell.key for cell in cells if name not in cell.prompt_sets()}
 
 
 # Doing it
@@ -113,8 +102,9 @@ def run_recipe(
 def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
     settings = stage.settings()
     if jobs:  # which load the weights
-        jobs(store, settings)
-        return Outcome("extract", False, "by jobs")
+        if extracted(store, settings, jobs):
+            return Outcome("extract", False, "by jobs")
+        return Outcome("extract", True, "all cells are there, told by names alone")
     with progress() as counters:
         work = load_job(store, settings, counters)
     for note in work.notes:

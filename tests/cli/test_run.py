@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -165,8 +169,8 @@ class TestEvaluate:
         assert result.exit_code == 0, result.output
         assert numbers(shared).equals(numbers(plain))
         assert "super-learner" in result.stdout
-        logs = [path.read_text() for path in (tmp_path / "clipsyn-logs").glob("*/*.log")]
-        assert len(logs) == 2
+        assert clipsyn(*line, "--jobs", 2).stdout == result.stdout
+        assert len([*(tmp_path / "clipsyn-logs").glob("*/*.log")]) == 2  # of the first time
 
     def test_the_shares_are_all_and_none_twice(self, clipsyn, tiny_store, tmp_path):
         plain, shared = tmp_path / "plain.parquet", tmp_path / "shared.parquet"
@@ -210,12 +214,86 @@ stages:
         assert result.exit_code == 0, result.output
         outputs[name] = numbers(Path(f"{store}-results.parquet")).drop("fingerprint")
         assert Path(f"{store}-zeroshot.csv").is_file()
-    assert all(f"task {number} of 2 is done" in result.stderr for number in (1, 2))
-    assert len([*(tmp_path / "clipsyn-logs").glob("extract-*/task-*.log")]) == 2
+    assert result.stderr.count("task 1 of 1 is done") == 2  # there is one part of each work
+    assert len([*(tmp_path / "clipsyn-logs").glob("extract-*/task-*.log")]) == 1
     assert fakes.unlike(tmp_path / "one", tmp_path / "many") == []
     assert not unfinished(tmp_path / "many")
     assert not left_over(tmp_path / "many")
     assert outputs["one"].equals(outputs["many"])
+    with chdir(tmp_path):
+        assert clipsyn("run", file, "--jobs", 2).stdout.count("already there") == 3
+    assert len([*(tmp_path / "clipsyn-logs").glob("extract-*")]) == 1
+
+
+# Where jobs are submitted there may be no torch
+
+WITHOUT_TORCH = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "open_clip", "timm"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+from clipsyn.cli import main
+main(prog_name="clipsyn")
+"""
+SIXTEEN = ("--jobs", "16", "--slurm", "gpus=1")
+
+
+@pytest.fixture
+def submits(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """How many jobs an extraction by 16 asks sbatch for, which takes none, and what it says."""
+    (sbatch := tmp_path / "bin" / "sbatch").parent.mkdir()
+    sbatch.write_text(f"#!/bin/sh\ncp $1 {tmp_path}/asked; echo full >&2; exit 1\n")
+    sbatch.chmod(0o755)
+    root, path = str(Path(__file__).parents[2]), f"{sbatch.parent}:{os.environ['PATH']}"
+
+    def submit(store: Path, *words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH, "extract", store, *words, *SIXTEEN],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": root, "PATH": path},
+        )
+        asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else None
+        array = re.findall(r"--array=0-(\d+)%", asked or "")
+        return int(array[0]) + 1 if array else int(asked is not None), done.stderr
+
+    return submit
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["-d", "emoji-food"], 1),
+        (["-d", "emoji-food", "-s", "train,test"], 2),
+        (["-d", "emoji-food", "-p", "imagenet-c:3", "--device", "cuda"], 3),
+        (["-d", "cifar10", "-b", "ViT-B-32/openai"], 10),
+        (["-d", "cifar10", "-b", "ViT-B-32/openai", "--data-root", "."], 10),
+        (["-d", "imagenet1k", "-s", "val"], 16),
+    ],
+)
+def test_there_are_no_more_jobs_than_parts_and_torch_is_not_needed(submits, tmp_path, words, count):
+    asked, said = submits(tmp_path / "s", *words)
+    assert "SLURM did not take the jobs: full" in said
+    assert asked == count
+
+
+def test_what_is_there_is_not_queued_again(submits, clipsyn, asked, tmp_path):
+    assert clipsyn("extract", tmp_path / "s", *asked).exit_code == 0
+    assert submits(tmp_path / "s", *asked)[0] == 0
+    for more in (["--replace"], ["--prompts", "simple"], ["-p", "fog:1"]):
+        assert submits(tmp_path / "s", *asked, *more)[0] == 1
+
+
+def test_a_store_that_cannot_be_written_to_is_known_before(submits, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".wip").touch()
+    asked, said = submits(tmp_path / "s", "-d", "emoji-food")
+    assert asked == 0
+    assert f"{tmp_path}/s/.wip" in said
 
 
 class TestCommand:
