@@ -24,6 +24,10 @@ from clipsyn.methods.ensembles.nlc import NLC as NLC
 from clipsyn.methods.ensembles.residual import ResidualRouter as ResidualRouter
 from clipsyn.methods.ensembles.search import GeneticAlgorithm as GeneticAlgorithm
 from clipsyn.methods.ensembles.search import GreedySelection as GreedySelection
+from clipsyn.methods.ensembles.transductive import SOTA as SOTA
+from clipsyn.methods.ensembles.transductive import TransCLIP as TransCLIP
+from clipsyn.methods.ensembles.transductive import TransCLIPFewShot as TransCLIPFewShot
+from clipsyn.methods.ensembles.transductive import ZLaP as ZLaP
 from clipsyn.methods.ensembles.trusted import EntropyAverage as EntropyAverage
 from clipsyn.methods.ensembles.trusted import ModelLabels as ModelLabels
 from clipsyn.methods.ensembles.trusted import PrecisionSwitch as PrecisionSwitch

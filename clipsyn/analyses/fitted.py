@@ -16,8 +16,8 @@ from clipsyn.errors import DatasetError, TooFewSamples
 from clipsyn.evaluation import Learning
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.methods.ensembles import ENSEMBLES, PLAIN
-from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.estimator import cross_fitted, from_text
+from clipsyn.methods.ensembles.base import Ensemble, inductive
+from clipsyn.methods.estimator import cross_fitted
 from clipsyn.methods.numerics import Array, Floats
 from clipsyn.methods.numerics.blocks import side_by_side
 from clipsyn.methods.numerics.samples import few_shot
@@ -75,10 +75,9 @@ def read_support(
 
 
 def make_ensemble(candidate: Candidate, seed: int | None = None) -> Ensemble:
-    """Not fitted yet; raises UnknownName and UsageError. seed: as in `from_text`."""
+    """Not fitted yet; raises UnknownName and UsageError. seed: as in `inductive`."""
     text = PLAIN if candidate.ensemble is None else candidate.ensemble
-    ensemble: Ensemble = from_text(ENSEMBLES, text, seed)
-    return ensemble
+    return inductive(text, seed)
 
 
 def with_fits(

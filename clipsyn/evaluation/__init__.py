@@ -162,8 +162,8 @@ class ProtocolSettings(Selection):
     ensembles: tuple[str, ...] = setting(
         (*USUAL_ENSEMBLES, CHOSEN),
         NAMES,
-        "Ensembles, or all: see above. chosen: what cross-validation on the support chooses of the "
-        "heads and ensembles that are asked for.",
+        "Ensembles, transductive for these, or all for all others: see above. chosen: what "
+        "cross-validation on the support chooses of the heads and ensembles that are asked for.",
     )
     shots: tuple[Shots, ...] = setting(
         (1, 2, 4, 8, 16, FULL),

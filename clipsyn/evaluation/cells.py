@@ -9,7 +9,7 @@ from itertools import groupby
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import ALL, ProtocolSettings
 from clipsyn.evaluation.plan import Comparison
-from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES
+from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, is_transductive
 from clipsyn.methods.estimator import Estimator, from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.names import FeatureKey
@@ -111,8 +111,10 @@ def _bare(store: FeatureStore, places: Iterable[tuple[str, str]]) -> set[tuple[s
 
 
 def _spread(texts: Iterable[str], registry: Registry) -> list[str]:
-    """Each name once; "all" stands for all of the registry."""
-    names = (name for text in texts for name in (registry if text == ALL else [text]))
+    """Each name once; "all" and the group "transductive" stand for theirs."""
+    groups = {name.lower(): names for name, names in registry.groups.items()}
+    groups[ALL] = [name for name in registry if not is_transductive(name)]
+    names = (name for text in texts for name in groups.get(text, [text]))
     return list(dict.fromkeys(names))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.evaluation.results.frame import (
+    IS_TRANSDUCTIVE,
     SHOTS_IN_ORDER,
     WHERE,
     gain_metric,
@@ -68,7 +69,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     if ZERO_SHOT in frame["head"]:
         frame = frame.filter(pl.col("head").is_in([ZERO_SHOT, CHOSEN]))
     rows = needed(
-        frame.filter(pl.col("ensemble").ne(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
+        frame.filter(_is_drawn(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
         "gain of any ensemble or oracle",
         "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
         "-o FILE` wrote",
@@ -84,6 +85,11 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     both, shared = _with_means(table.select(*columns, shots))
     ensembles = sorted(shared - _BARS.keys(), key=_preference)
     return both.filter(pl.col("method").is_in([*_BARS, *ensembles[:_MOST_GAINS]]))
+
+
+def _is_drawn(besides: str) -> pl.Expr:
+    """No rows of transductive methods, and of another ensemble."""
+    return ~IS_TRANSDUCTIVE & pl.col("ensemble").ne(besides)
 
 
 def _with_means(table: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:
@@ -251,7 +257,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     learns nothing has a row for each number of shots. Ensembles are the first by `_preference`.
     """
     rows = needed(
-        frame.filter(pl.col("ensemble") != "chance", metric="acc1", classes="all"),
+        frame.filter(_is_drawn("chance"), metric="acc1", classes="all"),
         "accuracy of any method",
         "give what `clipsyn evaluate STORE -o FILE` wrote",
     )

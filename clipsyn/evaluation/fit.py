@@ -167,7 +167,7 @@ class Study:
                     fitted[name] = self._head(name, task)
         start = time.perf_counter()
         heads = {name: (on.head, on.pool) for name, on in fitted.items()}
-        choice = choose(support, asked.heads, asked.ensembles, task.seed, heads)
+        choice = choose(support, asked.heads, self.comparison.candidates, task.seed, heads)
         seconds = time.perf_counter() - start + sum(on.seconds for on in fitted.values())
         chosen = choice.candidates[0]
         on = self._head(chosen.head, task)

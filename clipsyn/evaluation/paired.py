@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import PairedSettings, predictions_of
 from clipsyn.evaluation.results.files import ask, collect, shots_asked
-from clipsyn.evaluation.results.frame import ALONE, METHOD, Row, backbones, in_order
+from clipsyn.evaluation.results.frame import (
+    ALONE,
+    IS_TRANSDUCTIVE,
+    METHOD,
+    Row,
+    backbones,
+    in_order,
+)
 from clipsyn.evaluation.tables import BEST, PLACE
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.methods.numerics import Mask
@@ -164,7 +171,8 @@ def _singles(there: pl.DataFrame, settings: PairedSettings) -> list[str]:
 def _compared_methods(
     there: pl.DataFrame, path: Path, settings: PairedSettings, named: Sequence[str]
 ) -> list[str]:
-    """The methods that are named, and ensembles that are compared with each other beside them.
+    """The methods that are named, and ensembles that are compared with each other beside them,
+    none of them transductive.
 
     Raises UsageError for a name of several fits on the same draw, which differ in their backbones,
     support or prompts.
@@ -175,7 +183,8 @@ def _compared_methods(
         if name not in known:
             hint = f"Looked for in {path}; `{_line(path)}` adds methods."
             raise unknown_name("method", name, known, hint)
-    of_head = there.filter(pl.col("ensemble") != SINGLE, head=settings.head)
+    ranked = there.filter(~IS_TRANSDUCTIVE)
+    of_head = ranked.filter(pl.col("ensemble") != SINGLE, head=settings.head)
     chosen = [CHOSEN] if CHOSEN in known else []
     listed = [*chosen, *of_head["method"].unique(maintain_order=True), *best]
     same = ["dataset", *PLACE, "method", "seed"]

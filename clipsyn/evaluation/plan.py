@@ -17,7 +17,7 @@ from clipsyn.evaluation import ProtocolSettings
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.score import ROOM, Target
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE, is_transductive
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics import Labels, Rows
@@ -137,6 +137,11 @@ class Comparison:
             return None
         prompts = self.settings.support_prompts or self.prompts
         return self._reader(self.support_split, prompts, views=self.settings.views)
+
+    @property
+    def candidates(self) -> list[str]:
+        """The ensembles that one is chosen of."""
+        return [name for name in self.settings.ensembles if not is_transductive(name)]
 
     @cached_property
     def targets(self) -> list[Target]:
@@ -292,7 +297,7 @@ class Comparison:
         asked = self.settings  # a choice is made from all of them
         pairs = [(head, ensemble)]
         if head == CHOSEN:
-            pairs = [(of, to) for of in asked.heads for to in asked.ensembles]
+            pairs = [(of, to) for of in asked.heads for to in self.candidates]
         about["fingerprint"] = fingerprint(
             {
                 "methods": [[of, to, *versions(of, to)] for of, to in pairs],

@@ -40,7 +40,7 @@ from clipsyn.methods.numerics.metrics import (
     join,
     judge,
 )
-from clipsyn.methods.pool import Pool, on_disk
+from clipsyn.methods.pool import Pool, joined, on_disk
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import mean_loss_interval, mean_share_interval, pearson
 from clipsyn.store.pools import PoolReader
@@ -141,10 +141,15 @@ class Shown:
             for column, name in enumerate(pool.backbones if self._scorer is None else ()):
                 singles[name].append(judge(pool.logits[:, column], pool.labels))
             for name, ensemble in moved.items():
-                start = time.perf_counter()
-                scores = ensemble.combine(pool)
-                seconds[name] += time.perf_counter() - start
-                judged[name].append(judge(scores, pool.labels))
+                if not ensemble.sees_together:
+                    start = time.perf_counter()
+                    scores = ensemble.combine(pool)
+                    seconds[name] += time.perf_counter() - start
+                    judged[name].append(judge(scores, pool.labels))
+        of_all = {name: one for name, one in moved.items() if one.sees_together}
+        for name, scores, took in self._together(of_all):
+            judged[name].append(judge(scores, np.concatenate(labels)))
+            seconds[name] = took
         if self._scorer is None:
             target, of_each = self.target, {name: join(parts) for name, parts in singles.items()}
             images = target.reader.samples.images.take(target.rows)
@@ -157,6 +162,19 @@ class Shown:
             if not ensemble.learns:
                 self.right[name] = self._scorer.is_right(combined[name].judged)
         return combined
+
+    def _together(self, ensembles: Mapping[str, Ensemble]) -> Iterator[tuple[str, Floats, float]]:
+        """Scores of those that see all samples at once, which have no labels; and the seconds."""
+        if not ensembles:
+            return
+        count = len(self.target.rows)
+        room = np.empty if self.target.is_small else on_disk
+        readable, whole = joined(self._pools(embeddings=True), count, room)
+        for name, ensemble in ensembles.items():
+            start = time.perf_counter()
+            scores = np.full((count, self.target.n_classes), np.nan, np.float32)
+            scores[readable] = ensemble.combine(whole)
+            yield name, scores, time.perf_counter() - start
 
     def _pools(self, embeddings: bool) -> Iterable[Pool]:
         """The target's samples with the logits of the head."""

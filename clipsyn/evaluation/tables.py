@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.evaluation.results.frame import ALONE, OVER_BEST_ON_TEST, Numbers, Row, in_order
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, TRANSDUCTIVE, is_transductive, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.show.table import (
@@ -148,7 +148,10 @@ def tables(tidy: pl.DataFrame) -> dict[str, Tables]:
             shown[f"by perturbation, {name}"] = (by_perturbation(every, labels, text),)
     if not shown:
         return {"": (paragraph("no ensemble to show"),)}
-    return shown | {"what they mean": (paragraph(_NOTES["tables"]),)}
+    notes = [_NOTES["tables"]]
+    if any(map(is_transductive, tidy["ensemble"].unique())):
+        notes.append(_NOTES["transductive"])
+    return shown | {"what they mean": (paragraph("\n".join(notes)),)}
 
 
 def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: str) -> Table:
@@ -217,19 +220,24 @@ def _means(columns: Mapping[str, pl.DataFrame], title: str) -> Table:
 
 
 def _table(rows: Mapping[str, Numbers], columns: Sequence[Measure], title: str) -> Table:
-    """The reference first, then the order of the registry; what knows the test labels last.
-
-    The best are those among methods that do not know these.
+    """The reference first, then the order of the registry; apart from these, which the best are
+    of, what is transductive, and last what knows the test labels.
     """
 
     def place(method: str) -> tuple[int, int, str]:
         if method in _KNOW_TEST:
-            return 2, _KNOW_TEST.index(method), method
-        return int(method != BEST_SINGLE), place_of(method), method
+            return 3, _KNOW_TEST.index(method), method
+        section = 2 if is_transductive(method) else int(method != BEST_SINGLE)
+        return section, place_of(method), method
 
-    lines = [({"method": method}, rows[method]) for method in sorted(rows, key=place)]
-    fair = len(rows.keys() - set(_KNOW_TEST))
+    lines = [({"method": flagged(method)}, rows[method]) for method in sorted(rows, key=place)]
+    fair = sum(place(method)[0] < 2 for method in rows)
     return measures_table(lines, columns, fair, title=title)
+
+
+def flagged(method: str) -> str:
+    """The name of a method, which says so where it is transductive."""
+    return f"{method} ({TRANSDUCTIVE.lower()})" if is_transductive(method) else method
 
 
 def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from clipsyn.errors import InputError
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES
-from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN
+from clipsyn.methods.ensembles.base import Ensemble, inductive
 from clipsyn.methods.estimator import from_text, left_out
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head, repeated
@@ -87,7 +87,7 @@ def choose(
     row_of = {name: row for row, name in enumerate(sample.ids)}  # heads may leave some out
     fitted = _fitted(sample, heads, seed, {} if support.is_too_large else known or {})
     has_all = {*sample.backbones} <= sample.embeddings.keys()
-    possible = [it for it in ensembles if has_all or not from_text(ENSEMBLES, it).needs_embeddings]
+    possible = [it for it in ensembles if has_all or not inductive(it).needs_embeddings]
     names = dict.fromkeys([*possible, BEST_SINGLE])
     candidates = [Candidate(head, name) for name in names for head in fitted]
     right = np.full((len(candidates), len(sample)), np.nan)
@@ -100,7 +100,7 @@ def choose(
     if support.is_too_large:
         head = from_text(HEADS, ranked[0].head, seed)
         pool = head.fit_transform(support)
-    ensemble: Ensemble = from_text(ENSEMBLES, ranked[0].ensemble, seed)
+    ensemble = inductive(ranked[0].ensemble, seed)
     return Choice(head, ensemble.fit(pool), pool, ranked)
 
 
@@ -126,7 +126,7 @@ def _right(pool: Pool, name: str, seed: int | None) -> Doubles:
 
     Folds after the one with which enough samples are judged are left out.
     """
-    ensemble: Ensemble = from_text(ENSEMBLES, name, seed)
+    ensemble = inductive(name, seed)
     if not ensemble.learns or len(pool) < 2:
         return _is_right(ensemble.fit(pool), pool)
     right = np.full(len(pool), np.nan)

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -32,6 +32,7 @@ IN_MEMORY = 1 << 30
 _SAMPLE_SEED = 0  # which images a sample holds depends on their labels alone
 _NORM_TOLERANCE = 0.01  # float16 rounds a norm by less than 0.001
 Embeddings = Mapping[str, Array]  # backbone -> (sample or class, embed), unit norm
+Room = Callable[[tuple[int, ...], Any], Array]  # shape, dtype -> an array
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,6 +289,36 @@ def in_memory(support: Pool, called: str = "") -> Pool:
             f"{support.nbytes / 1e9:,.1f} GB, and it cannot be fitted on an array in a file"
         )
     return replace(support.take(chosen), sample_of=len(support))
+
+
+def joined(parts: Iterable[Pool], count: int, room: Room = np.empty) -> tuple[Mask, Pool]:
+    """(count,) which samples of consecutive parts are readable; these, without labels and views.
+
+    room: makes the arrays.
+    """
+    readable, filled = np.zeros(count, np.bool_), 0
+    whole, at = None, 0
+    for part in parts:
+        readable[at : at + len(part)] = part.readable
+        some = part.take(np.flatnonzero(part.readable))
+        whole = whole or _empty(some, count, room)
+        rows = slice(filled, filled + len(some))
+        whole.logits[rows] = some.logits
+        for name, values in some.embeddings.items():
+            whole.embeddings[name][rows] = values
+        at, filled = at + len(part), rows.stop
+    assert whole
+    return readable, whole.take(slice(filled))
+
+
+def _empty(like: Pool, count: int, room: Room) -> Pool:
+    images = {
+        name: room((count, values.shape[1]), values.dtype)
+        for name, values in like.embeddings.items()
+    }
+    logits = room((count, *like.shape[1:]), like.logits.dtype)
+    labels = np.full(count, NO_LABEL, np.int32)
+    return replace(like, logits=logits, labels=labels, embeddings=images, views=(), ids=())
 
 
 def on_disk(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -25,7 +25,7 @@ from clipsyn.evaluation.results.frame import (
     singles,
 )
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, PLAIN, place_of
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, PLAIN, is_transductive, place_of
 from clipsyn.names import CLEAN
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.show.frames import is_nan
@@ -95,9 +95,14 @@ class Standing:
         return mean
 
     @property
+    def is_ranked(self) -> bool:
+        """Whether it knows no label of the test images, and answers for each of them alone."""
+        return self.name not in HINDSIGHT and not is_transductive(self.name)
+
+    @property
     def is_fair(self) -> bool:
-        """Whether it is a combination that knows no label of the test images."""
-        return self.name not in (BEST_SINGLE, *HINDSIGHT)
+        """Whether it is a combination that is ranked."""
+        return self.is_ranked and self.name != BEST_SINGLE
 
     @property
     def is_choice(self) -> bool:
@@ -198,8 +203,8 @@ def methods(results: pl.DataFrame) -> list[Standing]:
 
 def _place(name: str) -> tuple[int, int]:
     if name in HINDSIGHT:
-        return 2, HINDSIGHT.index(name)
-    return int(name != BEST_SINGLE), place_of(name)
+        return 3, HINDSIGHT.index(name)
+    return 2 if is_transductive(name) else int(name != BEST_SINGLE), place_of(name)
 
 
 def _choices(part: pl.DataFrame) -> dict[str, Counter[str]]:

@@ -22,9 +22,9 @@ from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.evaluation.results.frame import WHERE, Row, best_single, singles
-from clipsyn.evaluation.tables import BEST, INDEPENDENT
+from clipsyn.evaluation.tables import BEST, INDEPENDENT, flagged
 from clipsyn.exchange.provenance import portable
-from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE
+from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, is_transductive
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import scored
 from clipsyn.report.evidence import Answers, Evidence
@@ -77,6 +77,7 @@ _KNOWS = {
     INDEPENDENT: "the oracle, if errors were independent within each class",
     BEST_SINGLE: "the backbone that is best on the support",
 }
+_TOGETHER = "sees all test images together, so it is compared with no other"
 
 
 def backbone_table(evidence: Evidence) -> Table:
@@ -158,11 +159,13 @@ def method_table(shown: Sequence[Standing], opponent: str) -> Table:
     """A line for each method, with what it gains over an opponent."""
     several = len({it.head for it in shown}) > 1
     sets = max(it.accuracy.datasets for it in shown)
-    best = max((it.accuracy.value for it in shown if it.name not in HINDSIGHT), default=0)
+    ranked = {at: it for at, it in enumerate(shown) if it.is_ranked}
+    best = max((it.accuracy.value for it in ranked.values()), default=0)
     lines = []
     for it in shown:
         fair = it.name not in HINDSIGHT
-        about = {"method": it.name, interval_of("method"): _KNOWS.get(it.name, NOTHING)}
+        knows = _TOGETHER if is_transductive(it.name) else _KNOWS.get(it.name, NOTHING)
+        about = {"method": flagged(it.name), interval_of("method"): knows}
         line: dict[str, Any] = about | ({"head": it.head} if several else {})
         line["fitted on"] = (it.shots or "nothing") if fair else "test labels"
         line |= share_of("top-1, %", it.accuracy)
@@ -170,9 +173,7 @@ def method_table(shown: Sequence[Standing], opponent: str) -> Table:
         lines.append(line)
     note = f"gain: over {opponent}, on the same head. Methods fitted on test labels are bounds."
     over = f", means over {sets} datasets" if sets > 1 else ""
-    first = [
-        at for at, it in enumerate(shown) if it.name not in HINDSIGHT and it.accuracy.value == best
-    ]
+    first = [at for at, it in ranked.items() if it.accuracy.value == best]
     return table_of(
         lines,
         title=f"Methods{over}",

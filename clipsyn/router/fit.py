@@ -15,7 +15,7 @@ from clipsyn.catalog.backbones import known_backbones
 from clipsyn.errors import InputError, RouterMismatch, UsageError
 from clipsyn.methods.chosen import Candidate, choose
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, USUAL_ENSEMBLES
-from clipsyn.methods.ensembles.base import Ensemble, Router
+from clipsyn.methods.ensembles.base import Ensemble, Router, inductive
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS, USUAL_HEADS, ZERO_SHOT
 from clipsyn.methods.heads.base import Head, ZeroShot
@@ -349,7 +349,7 @@ def fit_router(
     asked = FitSettings(dataset, ensemble, **settings)
     shots = images_of(asked.shots)
     is_chosen = asked.ensemble == CHOSEN
-    combiner = None if is_chosen else from_text(ENSEMBLES, asked.ensemble, asked.seed)
+    combiner = None if is_chosen else inductive(asked.ensemble, asked.seed)
     head = from_text(HEADS, asked.head or ZERO_SHOT, asked.seed)  # before anything is read
     store = opened(store)
     reader = PoolReader(

@@ -22,7 +22,7 @@ from clipsyn.errors import UsageError
 from clipsyn.methods import pool as memory
 from clipsyn.methods.numerics.blocks import read_ahead
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
-from clipsyn.methods.pool import Embeddings, Pool, on_disk
+from clipsyn.methods.pool import Embeddings, Pool, Room, on_disk
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.cell import Cell
@@ -38,7 +38,6 @@ _LOGIT_BYTES = 4
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 # rows of a pool that lie in one chunk: of the split, read together; in these; in the pool
 _Part = tuple[range, slice | NDArray[np.intp], slice]
-Room = Callable[[tuple[int, ...], Any], NDArray[Any]]  # shape, dtype -> an array
 _LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ OPENAI = [
 
 
 @pytest.fixture(autouse=True)
-def zoo(tmp_path, monkeypatch):
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A zoo of two: one with its cost beside its configuration, one without."""
     folder = tmp_path / "data" / "zoo"
     facts = {"image_params_m": 1.33, "text_params_m": 6.5, "image_gflops": 0.2, "text_gflops": 0.1}
@@ -36,17 +37,17 @@ def zoo(tmp_path, monkeypatch):
     return folder
 
 
-def names(*texts):
+def names(*texts: str) -> list[str]:
     return [backbone.name for backbone in resolve_backbones(texts)]
 
 
-def test_the_nine_of_openai():
+def test_the_nine_of_openai() -> None:
     found = resolve_backbones(["openai"])
     assert [backbone.name for backbone in found] == [f"{name}/openai" for name in OPENAI]
     assert all(backbone.source == backbone.name for backbone in found)
 
 
-def test_the_zoo_is_what_ships(zoo):
+def test_the_zoo_is_what_ships(zoo: Path) -> None:
     assert resolve_backbones(["zoo"]) == [
         Backbone("tiny-RN/zoo", f"local-dir:{zoo}/tiny-RN"),
         Backbone("tiny-ViT-8/zoo", f"local-dir:{zoo}/tiny-ViT-8"),
@@ -67,11 +68,11 @@ def test_the_zoo_is_what_ships(zoo):
         ("tiny-RN/zoo,zoo,tiny-RN/zoo", ["tiny-RN/zoo", "tiny-ViT-8/zoo"]),
     ],
 )
-def test_comma_lists(text, want):
+def test_comma_lists(text: str, want: list[str]) -> None:
     assert names(text) == want
 
 
-def test_one_name_for_two_sources_is_refused():
+def test_one_name_for_two_sources_is_refused() -> None:
     with pytest.raises(UsageError, match=r"two backbones are called 'model' \(local-dir:a/model"):
         resolve_backbones(["local-dir:a/model,local-dir:b/model"])
 
@@ -86,18 +87,18 @@ def test_one_name_for_two_sources_is_refused():
         ("opnai,zoo", "ARCHITECTURE/TAG"),
     ],
 )
-def test_unknown_names_offer_near_matches(text, near):
+def test_unknown_names_offer_near_matches(text: str, near: str) -> None:
     with pytest.raises(UnknownName, match=f"unknown backbone .*{near}"):
         resolve_backbones([text])
 
 
 @pytest.mark.parametrize("text", ["", " , ", "=RN50/openai", "x=", "RN50/", "/openai", "x=openai"])
-def test_texts_that_are_no_backbone(text):
+def test_texts_that_are_no_backbone(text: str) -> None:
     with pytest.raises(UsageError):
         resolve_backbones([text])
 
 
-def test_costs_of_the_nine_are_the_papers():
+def test_costs_of_the_nine_are_the_papers() -> None:
     # cumulative image GFLOPs and concatenated width of the nine
     facts = [cost(f"{name}/openai") for name in OPENAI]
     assert sum(f.image_gflops or 0 for f in facts if f) == pytest.approx(1340.72)
@@ -107,11 +108,11 @@ def test_costs_of_the_nine_are_the_papers():
 @pytest.mark.parametrize(
     "name", ["RN50", "RN50/openai", "RN50,openai", "RN50-quickgelu/openai", "RN50/cc12m"]
 )
-def test_other_weights_of_an_architecture_cost_the_same(name):
+def test_other_weights_of_an_architecture_cost_the_same(name: str) -> None:
     assert cost(name) == BackboneCost(224, 1024, 38.32, 63.69, 12.22, 5.96)
 
 
-def test_costs_of_the_zoo_and_of_strangers():
+def test_costs_of_the_zoo_and_of_strangers() -> None:
     assert cost("tiny-RN/zoo") == BackboneCost(64, 128, 1.33, 6.5, 0.2, 0.1)
     assert cost("tiny-ViT-8/zoo") == BackboneCost(64, 128)
     assert cost("ViT-H-14/laion2b_s32b_b79k") is None

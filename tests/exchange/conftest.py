@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import NO_CLASS
+from clipsyn.store.features import FeatureStore
 
 
 @pytest.fixture
-def write_csv(tmp_path):
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
     """Function (header, rows, name) -> a CSV file."""
 
-    def write(header, rows, name="mine.csv"):
+    def write(
+        header: Sequence[str], rows: Sequence[Sequence[object]], name: str = "mine.csv"
+    ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -27,10 +35,10 @@ def write_csv(tmp_path):
 
 
 @pytest.fixture
-def bring(tmp_path):
+def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
     """Function (files, options) -> what was imported into tmp_path/store, dataset toy."""
 
-    def call(*files, store=None, **options):
+    def call(*files: Path, store: Path | None = None, **options: Any) -> pl.DataFrame:
         wanted = ImportSettings(**{"dataset": "toy", **options})
         return import_files(store or tmp_path / "store", files, wanted)
 
@@ -38,7 +46,9 @@ def bring(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def mixed(fakes, tmp_path_factory):
+def mixed(
+    fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FeatureStore]:
     """Extracted (with a bad image, two prompt sets) and imported cells of every kind.
 
     It is read only.

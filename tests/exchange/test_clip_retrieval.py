@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -15,13 +18,13 @@ from clipsyn.store.features import FeatureStore
 KEY = FeatureKey("mine", "test", "clean", "ViT")
 
 
-def unit(rows, width=6):
+def unit(rows: int, width: int = 6) -> np.ndarray:
     values = np.random.default_rng(rows).normal(size=(rows, width))
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """Twelve parts, as of a large run: part 10 comes after part 9, not after 1."""
     path = tmp_path / "ViT"
     for part in range(12):
@@ -29,7 +32,7 @@ def folder(tmp_path):
     return path
 
 
-def write(path, part, embeddings, ids, **more):
+def write(path: Path, part: int, embeddings: np.ndarray, ids: list[str], **more: Any) -> None:
     for name in ("img_emb", "metadata"):
         (path / name).mkdir(parents=True, exist_ok=True)
     np.save(path / "img_emb" / f"img_emb_{part}.npy", embeddings)
@@ -39,12 +42,12 @@ def write(path, part, embeddings, ids, **more):
     frame.write_parquet(path / "metadata" / f"metadata_{part:02d}.parquet")
 
 
-def imported(folder, **settings):
+def imported(folder: Path, **settings: Any) -> FeatureStore:
     import_files(folder.parent / "store", [folder], ImportSettings("mine", **settings))
     return FeatureStore.open(folder.parent / "store")
 
 
-def test_rows_are_found_in_the_order_of_the_parts(folder):
+def test_rows_are_found_in_the_order_of_the_parts(folder: Path):
     store = imported(folder)
     expected = np.concatenate([unit(part + 1) for part in range(12)])
     assert (
@@ -53,7 +56,7 @@ def test_rows_are_found_in_the_order_of_the_parts(folder):
     assert store.samples("mine", "test").ids[1] == "1/0.jpg"
 
 
-def test_labels_and_other_columns_can_be_named(tmp_path):
+def test_labels_and_other_columns_can_be_named(tmp_path: Path):
     write(
         tmp_path / "ViT",
         0,
@@ -68,8 +71,8 @@ def test_labels_and_other_columns_can_be_named(tmp_path):
     assert table.labels.tolist() == [0, 1, 0]
 
 
-def test_what_cannot_be_is_said(folder):
-    def refused(**settings):
+def test_what_cannot_be_is_said(folder: Path):
+    def refused(**settings: Any) -> None:
         with pytest.raises(DatasetError):
             imported(folder, **settings)
 
@@ -85,7 +88,7 @@ def test_what_cannot_be_is_said(folder):
 
 
 @pytest.mark.parametrize("dtype", [pl.Array(pl.Float32, 6), pl.List(pl.Float64)])
-def test_a_table_may_have_an_embedding_in_each_cell(tmp_path, dtype):
+def test_a_table_may_have_an_embedding_in_each_cell(tmp_path: Path, dtype):
     rows = unit(4).astype(np.float32)
     values = pl.Series("embedding", [*rows.tolist()[:3], None], dtype=dtype)
     frame = pl.DataFrame({"id": list("abcd"), "embedding": values, "label": [0, 1, 0, 1]})
@@ -95,7 +98,7 @@ def test_a_table_may_have_an_embedding_in_each_cell(tmp_path, dtype):
     assert store.cell(KEY).valid().tolist() == [True, True, True, False]
 
 
-def test_lists_of_several_lengths_or_columns_are_refused(tmp_path):
+def test_lists_of_several_lengths_or_columns_are_refused(tmp_path: Path):
     path = tmp_path / "x.parquet"
     pl.DataFrame({"id": ["a", "b"], "embedding": [[1.0], [1.0, 0.0]]}).write_parquet(path)
     with pytest.raises(DatasetError, match="not of one length"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from clipsyn.store.samples import SampleTable
 from clipsyn.text import recorded
 
 
-def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path):
+def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path: Path):
     with recorded(["extract", str(tmp_path), "--token", "secret"]):
         store = fakes.fill(tmp_path / "store")
     (cell,) = made(store)
@@ -22,7 +24,7 @@ def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path):
     assert {name: cell[name] for name in vars(fakes.key)} == vars(fakes.key)
 
 
-def test_workers_are_put_together(fakes, tmp_path):
+def test_workers_are_put_together(fakes, tmp_path: Path):
     with recorded(["extract", "--shard", "1/2"]):
         fakes.fill_some(tmp_path / "store", 2)
     with recorded(["extract", "--shard", "2/2"]):
@@ -34,7 +36,7 @@ def test_workers_are_put_together(fakes, tmp_path):
     ]
 
 
-def test_cells_from_python_say_that_they_do_not_know(tiny_store, fakes):
+def test_cells_from_python_say_that_they_do_not_know(tiny_store: FeatureStore, fakes):
     cells = made(tiny_store)
     assert [cell["commands"] for cell in cells] == [[]] * len(cells)
     fakes.rewrite(tiny_store.at("features", *fakes.key.names), provenance=None)
@@ -47,7 +49,7 @@ def test_cells_from_python_say_that_they_do_not_know(tiny_store, fakes):
     ]
 
 
-def test_weights_and_images_are_those_of_the_identity(tiny_store):
+def test_weights_and_images_are_those_of_the_identity(tiny_store: FeatureStore):
     for cell in made(tiny_store):
         names = ("dataset", "split", "perturbation", "backbone")
         key = FeatureKey(*(cell[name] for name in names))
@@ -59,7 +61,7 @@ def test_weights_and_images_are_those_of_the_identity(tiny_store):
         assert cell["fingerprint"] == tiny_store.cell(key).fingerprint()
 
 
-def test_imported_cells_say_files_and_notes(tiny_store):
+def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):
     table = SampleTable.of("digits", "test", ["a", "b"], [0, 1], ["zero", "one"])
     with recorded(["import"]), tiny_store.writer(table, "mine", made_by="by hand") as cell:
         cell.record(source=[{"file": "mine.csv", "sha256": "0" * 64}])
@@ -71,7 +73,7 @@ def test_imported_cells_say_files_and_notes(tiny_store):
     assert known["weights"] == {**nothing, "files": ["mine.csv"], "cite": []}
 
 
-def test_cells_of_one_command_are_one_run(fakes, tmp_path):
+def test_cells_of_one_command_are_one_run(fakes, tmp_path: Path):
     with recorded(["first"]):
         fakes.fill(tmp_path / "store", perturbations=("clean", "jpeg:3"))
     with recorded(["second"]):

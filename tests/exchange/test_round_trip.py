@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,17 +15,17 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import damage
 
 
-def round_trip(fakes, store, folder, layout):
+def round_trip(fakes, store: FeatureStore, folder: Path, layout: str) -> FeatureStore:
     export(store, folder / "export", store.keys(), layout, fakes.Quiet())
     import_files(folder / "again", [folder / "export"], ImportSettings())
     return FeatureStore.open(folder / "again")
 
 
-def equal(one, other):
+def equal(one: np.ndarray, other: np.ndarray) -> bool:
     return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
-def sets(store, key):
+def sets(store: FeatureStore, key: FeatureKey) -> list[str | None]:
     cell = store.cell(key)
     return list(cell.known_sets) or [None]
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, InputError, StaleCell
 from clipsyn.names import FeatureKey
@@ -17,17 +22,17 @@ IMAGES = GENERATOR.normal(size=(5, 4))  # of any norm
 TEXTS = GENERATOR.normal(size=(3, 4))
 
 
-def cosines(images, texts):
+def cosines(images: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float64]:
     """The plain way; image embeddings are rounded to float16 between."""
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
     return unit[0].astype(np.float16).astype(np.float64) @ unit[1].T
 
 
 @pytest.fixture
-def npz(tmp_path):
+def npz(tmp_path: Path) -> Callable[..., Path]:
     """Function (name, changes) -> an npz of embeddings with class embeddings and scale."""
 
-    def make(name="mine.npz", **changes):
+    def make(name: str = "mine.npz", **changes: Any) -> Path:
         there = {
             "embeddings": IMAGES,
             "class_embeddings": TEXTS,
@@ -43,11 +48,11 @@ def npz(tmp_path):
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path: Path) -> Callable[[], FeatureStore]:
     return lambda: FeatureStore.open(tmp_path / "store")
 
 
-def test_one_file_gives_zero_shot_logits(bring, npz, opened):
+def test_one_file_gives_zero_shot_logits(bring: Any, npz: Any, opened: Any) -> None:
     frame = bring(npz())
     expected = 50 * cosines(IMAGES, TEXTS)
     right = np.mean(expected.argmax(axis=1) == LABELS)
@@ -62,7 +67,7 @@ def test_one_file_gives_zero_shot_logits(bring, npz, opened):
     np.testing.assert_allclose(np.linalg.norm(pool.class_embeddings["mine"], axis=1), 1)
 
 
-def test_one_file_a_second_prompt_set(bring, npz, opened):
+def test_one_file_a_second_prompt_set(bring: Any, npz: Any, opened: Any) -> None:
     bring(npz(), prompts="one")
     frame = bring(npz(class_embeddings=-TEXTS), prompts="two")
     assert frame["was"].to_list() == ["there"]  # the image embeddings are
@@ -72,7 +77,7 @@ def test_one_file_a_second_prompt_set(bring, npz, opened):
     )
 
 
-def test_one_file_splits_of_a_dataset_share_them(bring, npz, opened):
+def test_one_file_splits_of_a_dataset_share_them(bring: Any, npz: Any, opened: Any) -> None:
     bring(npz())
     bring(npz("train.npz"), split="train", backbone="mine")
     assert len(opened().pool("toy", "train").labels) == 5
@@ -92,12 +97,12 @@ def test_one_file_splits_of_a_dataset_share_them(bring, npz, opened):
         {"class_embeddings": 0 * TEXTS},
     ],
 )
-def test_what_cannot_be_is_one_sentence(bring, npz, changes, tmp_path):
+def test_what_cannot_be_is_one_sentence(bring: Any, npz: Any, changes: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         bring(npz(**changes))
     assert not (tmp_path / "store" / "features").exists()
 
 
-def test_what_cannot_be_class_embeddings_without_their_scale(bring, npz):
+def test_what_cannot_be_class_embeddings_without_their_scale(bring: Any, npz: Any) -> None:
     with pytest.raises(DatasetError, match="logit_scale"):
         bring(npz(logit_scale=None))

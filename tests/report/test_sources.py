@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import polars as pl
 import pytest
 
 import clipsyn
@@ -12,7 +15,7 @@ from clipsyn.show.figure import Figure
 from tests.results import row, tidy
 
 
-def rows(*changes):
+def rows(*changes: dict[str, Any]) -> pl.DataFrame:
     return tidy(*(row(**{"metric": "acc1", "value": 0.5} | change) for change in changes))
 
 
@@ -25,7 +28,7 @@ FRAME = rows(
 
 
 @pytest.fixture
-def figure():
+def figure() -> Figure:
     matrix: Figure = FIGURES.load("accuracy-matrix")
     return matrix
 

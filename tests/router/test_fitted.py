@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clipsyn.errors import InputError, RouterMismatch, UsageError
-from clipsyn.methods.ensembles.base import LogAverage, ProbabilityAverage, Router
+from clipsyn.methods.ensembles.base import Ensemble, LogAverage, ProbabilityAverage, Router
 from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.pool import Pool
@@ -21,7 +22,7 @@ class First(Router):
 
     learns = False
 
-    def _weights(self, pool):
+    def _weights(self, pool: Pool) -> np.ndarray:
         return np.eye(len(pool.backbones))[0]
 
 
@@ -30,19 +31,19 @@ class Doubled(Head):
 
     learns = False
 
-    def _logits(self, pool, backbone):
+    def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
         return 2 * pool.logits[:, pool.backbones.index(backbone)]
 
-    def _combiner_pool(self, support):
+    def _combiner_pool(self, support: Pool) -> Pool:
         return self.transform(support)
 
 
-def fitted(support, ensemble=None, head=None):
+def fitted(support: Pool, ensemble: Ensemble | None = None, head: Head | None = None) -> Any:
     head = head.fit(support) if head else None
     return FittedRouter.of((ensemble or First()).fit(support), support, head=head)
 
 
-def test_scores_are_those_of_the_ensemble_on_the_heads_logits(support, unseen):
+def test_scores_are_those_of_the_ensemble_on_the_heads_logits(support: Pool, unseen: Pool) -> None:
     router = fitted(support, head=Doubled())
     np.testing.assert_array_equal(router.combine(unseen), 2 * unseen.logits[:, 0])
     np.testing.assert_array_equal(router.predict_proba(unseen), softmax(2 * unseen.logits[:, 0]))
@@ -62,19 +63,19 @@ def test_weights_are_in_the_order_of_the_pool(support, unseen, head):
     np.testing.assert_array_equal(weights, router.weights(shuffled))
 
 
-def test_an_ensemble_without_weights_says_so(support, unseen):
+def test_an_ensemble_without_weights_says_so(support: Pool, unseen: Pool) -> None:
     router = fitted(support, ProbabilityAverage())
     with pytest.raises(UsageError, match="ProbabilityAverage does not weigh backbones"):
         router.weights(unseen)
     assert router.combine_and_weigh(unseen)[1] is None
 
 
-def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support):
+def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support: Pool) -> None:
     labels = np.where(np.arange(40) < 30, support.labels, -1)
     part = replace(support, labels=labels.astype(np.int32))
 
     class Diverged(Doubled):
-        def _logits(self, pool, backbone):
+        def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
             return super()._logits(pool, backbone) + np.where(pool.labels == 0, np.inf, 0)[:, None]
 
     with pytest.raises(
@@ -84,7 +85,7 @@ def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support):
         fitted(part, head=Diverged())
 
 
-def test_what_the_support_was(support):
+def test_what_the_support_was(support: Pool) -> None:
     labels = support.labels.copy()
     labels[labels == 2] = -1
     labels[:30][labels[:30] == 1] = -1  # leaves two of ten
@@ -99,13 +100,13 @@ def test_what_the_support_was(support):
 Change = Callable[[Pool], Pool]
 
 
-def with_identity(pool, name, **fields):
+def with_identity(pool: Pool, name: str, **fields: Any) -> Pool:
     identities = dict(pool.provenance["backbones"])
     identities[name] = identities[name] | fields
     return replace(pool, provenance={**pool.provenance, "backbones": identities})
 
 
-def with_prompts(pool, **fields):
+def with_prompts(pool: Pool, **fields: Any) -> Pool:
     prompts = {**pool.provenance["prompts"], **fields}
     return replace(pool, provenance={**pool.provenance, "prompts": prompts})
 
@@ -139,13 +140,13 @@ def test_it_refuses_another_pool_and_names_the_field(field, use, support, unseen
     assert caught.value.field == field
 
 
-def test_what_a_pool_does_not_know_is_taken_on_trust(support, unseen):
+def test_what_a_pool_does_not_know_is_taken_on_trust(support: Pool, unseen: Pool) -> None:
     bare = Pool.of(unseen.logits, unseen.labels, backbones=unseen.backbones)
     router = fitted(support)
     np.testing.assert_array_equal(router.predict(bare), router.predict(unseen))
 
 
-def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings():
+def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings() -> None:
     pool = Pool.of(np.zeros((4, 2, 3)), [0, 1, 2, 0])
     (backbone, _) = fitted(pool).backbones
     for use in (

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from clipsyn.store.features import FeatureStore
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
 
 
-def write(folder, content):
+def write(folder: Path, content: dict[str, Any]) -> None:
     """With the fingerprint that a forger would give it."""
     content.pop("fingerprint", None)
     content["fingerprint"] = fingerprint(content)
@@ -26,7 +28,7 @@ def write(folder, content):
 
 
 @pytest.fixture(scope="module")
-def whole(_filled, tmp_path_factory):
+def whole(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, store = tmp_path_factory.mktemp("whole") / "router", FeatureStore.open(_filled)
     router = fit_router(store, "toy", "super-learner", head="tip-adapter")
     save_router(path, router.ensemble, store.pool("toy", "train"), head=router.head)
@@ -34,12 +36,12 @@ def whole(_filled, tmp_path_factory):
 
 
 @pytest.fixture
-def folder(whole, tmp_path):
+def folder(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "router")
 
 
 @pytest.mark.parametrize("field", ["ensemble", "head", "backbones", "n_classes", "support"])
-def test_a_description_that_lacks_something(folder, field):
+def test_a_description_that_lacks_something(folder: Path, field: str) -> None:
     content = json.loads((folder / DESCRIPTION).read_text())
     write(folder, {name: value for name, value in content.items() if name != field})
     with pytest.raises(DamagedStore):
@@ -48,7 +50,7 @@ def test_a_description_that_lacks_something(folder, field):
 
 @pytest.mark.parametrize("name", [DESCRIPTION, ARRAYS])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "endless"])
-def test_a_file_is_a_regular_one(folder, name, kind):
+def test_a_file_is_a_regular_one(folder: Path, name: str, kind: str) -> None:
     file = folder / name
     file.rename(folder.parent / name)
     if kind == "link":
@@ -66,7 +68,7 @@ def test_a_file_is_a_regular_one(folder, name, kind):
 
 @pytest.mark.parametrize("offsets", [[0, 1 << 40], [0, 0], [8, 0], [0, 1 << 70], ["a", 1], None])
 @pytest.mark.parametrize("shape", [[1 << 40], [-1], [1 << 70], ["a"], None, [0]])
-def test_arrays_that_declare_something_else(folder, offsets, shape):
+def test_arrays_that_declare_something_else(folder: Path, offsets: Any, shape: Any) -> None:
     array = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
     header = json.dumps({"classes/fake/one": array}).encode()
     binary = len(header).to_bytes(8, "little") + header + bytes(8)

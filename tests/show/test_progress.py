@@ -13,21 +13,23 @@ from clipsyn.show.progress import progress
 
 
 class Clock:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 0.0
 
-    def monotonic(self):
+    def monotonic(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
 
 
-def test_a_line_says_how_far_how_fast_and_how_long(clock, caplog):
+def test_a_line_says_how_far_how_fast_and_how_long(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "clipsyn")
     with progress("images") as counters:
         counter = counters.add("toy · one", 10_000, done=4_000)
@@ -42,7 +44,9 @@ def test_a_line_says_how_far_how_fast_and_how_long(clock, caplog):
     assert caplog.messages[-1] == "toy · one: 5,000 of 10,000 images in 20.0 s"
 
 
-def test_what_comes_after_the_end_is_passed_over(clock, caplog):
+def test_what_comes_after_the_end_is_passed_over(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another worker may have finished what is still counted here."""
     caplog.set_level(logging.INFO, "clipsyn")
     with progress() as counters:
@@ -56,16 +60,16 @@ def test_what_comes_after_the_end_is_passed_over(clock, caplog):
 
 
 @pytest.fixture(autouse=True)
-def _talkative(caplog):
+def _talkative(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "clipsyn")
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> bool:
         return True
 
 
-def at_a_terminal(monkeypatch):
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -73,7 +77,7 @@ def at_a_terminal(monkeypatch):
     return terminal
 
 
-def test_a_terminal_gets_bars(monkeypatch):
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
     with progress("groups") as counters:
         counter = counters.add("verifying", 3, done=1)
@@ -85,7 +89,7 @@ def test_a_terminal_gets_bars(monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_a_bar_takes_one_line(columns, clock, monkeypatch):
+def test_a_bar_takes_one_line(columns: int, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     bars = module._bars()
     counters = module.Progress("images", bars)

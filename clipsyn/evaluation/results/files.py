@@ -12,6 +12,7 @@ polars and others read such a folder as one table. clipsyn reads single files as
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,16 @@ import numpy as np
 import polars as pl
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.evaluation.results.frame import ABOUT, IS_SHOTS, NAMES, RESULT, Row, in_order, subject
+from clipsyn.evaluation.results.frame import (
+    ABOUT,
+    IS_SHOTS,
+    IS_TRANSDUCTIVE,
+    NAMES,
+    RESULT,
+    Row,
+    in_order,
+    subject,
+)
 from clipsyn.methods.numerics import Floats, Rows
 from clipsyn.registry import unknown_name
 from clipsyn.settings import SINGLE, UNFITTED, Shots
@@ -42,6 +52,7 @@ PREDICTIONS: dict[str, Any] = {  # a row is an image for a method that was fitte
     "prediction": pl.Int32,
     "confidence": pl.Float32,  # null where there are no probabilities
 }
+_LOG = logging.getLogger("clipsyn")
 _DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
 _END = ".parquet"  # of the name of a part
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
@@ -286,6 +297,9 @@ def ensembles_in(
         pl.col("classes") == "all",
         ~pl.col("ensemble").is_in([SINGLE, "chance"]),
     )
+    if apart := rows.filter(IS_TRANSDUCTIVE)["ensemble"].unique().sort().to_list():
+        _LOG.info("note: %s left out: they see all test images together", ", ".join(apart))
+        rows = rows.filter(~IS_TRANSDUCTIVE)
     if rows.is_empty():
         raise UsageError(
             f"{path} has no {' or '.join(metrics)} of any ensemble over all classes: add some with "

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from clipsyn.errors import UsageError
+from clipsyn.methods.ensembles import ENSEMBLES, TRANSDUCTIVE
 from clipsyn.methods.numerics import Array, Doubles, Labels, Mask
 from clipsyn.methods.numerics.metrics import (
     Score,
@@ -55,6 +56,8 @@ RESULT: dict[str, Any] = {
 ALL = "all"  # the perturbation of numbers about several perturbations
 ALONE = pl.col("ensemble") == SINGLE
 METHOD = pl.when(ALONE).then(pl.col("backbones").list.first()).otherwise("ensemble")
+_NAME = pl.col("ensemble").str.split(":").list.first()
+IS_TRANSDUCTIVE = _NAME.is_in(ENSEMBLES.groups[TRANSDUCTIVE]).fill_null(value=False)
 IS_SHOTS = pl.col("shots").str.contains(rf"^([0-9]{{1,9}}|{FULL})$")
 SHOTS_IN_ORDER = pl.col("shots").replace(FULL, str(2**31 - 1)).cast(pl.Int32)
 OVER_BEST_ON_TEST = "gain_over_best_on_test"  # "gain" is over the best backbone on the support

@@ -1,7 +1,8 @@
 """Ensembles: what turns the logits of several backbones into one. See `ensembles.base`.
 
 The group is where help and documentation list an ensemble. Static ones learn nothing, fitted ones
-learn one rule for all images, the last learn how far to trust each backbone for each image.
+learn one rule for all images, those per image how far to trust each backbone for each of them.
+Transductive ones see all unlabelled test images together, and are compared with no other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ ORACLE = "oracle"  # right where any backbone is: a reference
 BEST_SINGLE = "best-single"  # one backbone, the best on the support: what gains are over
 PLAIN = "log-avg"  # the average of the logits: of one backbone these themselves
 USUAL_ENSEMBLES = "super-learner", "log-avg", "nlc", "vote-1"  # the likeliest choice first
-STATIC, FITTED, PER_IMAGE = "Static", "Fitted", "Per image"
+STATIC, FITTED, PER_IMAGE, TRANSDUCTIVE = "Static", "Fitted", "Per image", "Transductive"
 
 ENSEMBLES = Registry(
     "ensemble",
@@ -43,8 +44,12 @@ ENSEMBLES = Registry(
         "swig": ("clipsyn.methods.ensembles.mixtures:SampleAwareWeights", PER_IMAGE),
         "nlc": ("clipsyn.methods.ensembles.nlc:NLC", PER_IMAGE),
         "residual-router": ("clipsyn.methods.ensembles.residual:ResidualRouter", PER_IMAGE),
+        "transclip": ("clipsyn.methods.ensembles.transductive:TransCLIP", TRANSDUCTIVE),
+        "transclip-fs": ("clipsyn.methods.ensembles.transductive:TransCLIPFewShot", TRANSDUCTIVE),
+        "zlap": ("clipsyn.methods.ensembles.transductive:ZLaP", TRANSDUCTIVE),
+        "sota": ("clipsyn.methods.ensembles.transductive:SOTA", TRANSDUCTIVE),
     },
-    groups=(STATIC, FITTED, PER_IMAGE),
+    groups=(STATIC, FITTED, PER_IMAGE, TRANSDUCTIVE),
 )
 
 
@@ -56,3 +61,8 @@ def place_of(text: str) -> int:
     names = [*ENSEMBLES]
     name = text.partition(":")[0]
     return names.index(name) if name in names else len(names)
+
+
+def is_transductive(text: str) -> bool:
+    """Whether an ensemble, ``NAME`` or ``NAME:parameter=value``, sees all test images together."""
+    return text.partition(":")[0] in ENSEMBLES.groups[TRANSDUCTIVE]

@@ -23,7 +23,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.methods.estimator import Estimator, as_pool
+from clipsyn.errors import UsageError
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.estimator import Estimator, as_pool, from_text
 from clipsyn.methods.numerics import Array, Doubles, Floats, Labels, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import (
@@ -40,6 +42,7 @@ from clipsyn.methods.pool import Pool
 
 class Ensemble(Estimator):
     kind: ClassVar[str | None] = "classifier"
+    sees_together: ClassVar[bool] = False  # True: the answer for an image depends on the others
 
     def combine(self, pool: Pool | ArrayLike) -> Floats:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
@@ -267,6 +270,17 @@ class ProbabilityAverage(Ensemble):
     def _combine(self, pool: Pool) -> Array:
         count = len(pool.backbones)
         return log_mixture(pool.logits, np.full(count, -np.log(count), pool.logits.dtype))
+
+
+def inductive(text: str, seed: int | None = None) -> Ensemble:
+    """The ensemble of a text, as `from_text` makes it; UsageError for one that is transductive."""
+    ensemble: Ensemble = from_text(ENSEMBLES, text, seed)
+    if ensemble.sees_together:
+        raise UsageError(
+            f"{text} sees all test images together, and can be asked for in clipsyn evaluate "
+            "alone: name an ensemble that answers for each image, such as log-avg"
+        )
+    return ensemble
 
 
 def standing(support: Pool) -> Rows:

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 from clipsyn.errors import RouterMismatch
 from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot
 from clipsyn.methods.estimator import learned, parameter
-from clipsyn.methods.numerics import Array, Floats, Labels, Mask, Rows
-from clipsyn.methods.numerics.blocks import in_blocks
+from clipsyn.methods.numerics import Array, Floats, Labels, Mask
 from clipsyn.methods.numerics.logits import mixture
+from clipsyn.methods.numerics.neighbours import nearest
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import WHOLE
 
-_BLOCK_VALUES = 32_000_000  # cosines at once: 128 MB; a product of fewer rows is slower
-_GROUP = 64  # support samples of which only the most similar is looked at first
 _MOST_KEPT = 16  # searches: 7 neighbours of 50,000 samples are 1.4 MB
 _NEARBY = "nearby"  # (sample, backbone) how many neighbours each is right on
 
@@ -74,8 +72,8 @@ class _LocalCompetence(Ensemble):
         if self.k >= count:
             out += right.sum(axis=0)
             return out
-        for nearest in _neighbours(self.support_, pool, self.k).T:
-            out += right[nearest]
+        for rows in _neighbours(self.support_, pool, self.k).T:
+            out += right[rows]
         return out
 
 
@@ -156,34 +154,5 @@ def _neighbours(support: NDArray[np.float16], pool: Pool, k: int) -> Labels:
 
 
 def _search(support: NDArray[np.float16], pool: Pool, k: int) -> Labels:
-    """`_neighbours`: float32 products of some thousand rows, on all cores."""
-    known = support.astype(np.float32)
-    out = np.empty((len(pool), k), np.int32)
-    step = max(1, _BLOCK_VALUES // len(support))
-    for start in range(0, len(pool), step):
-        part = slice(start, start + step)
-        cosines = pool.take(part).features() @ known.T  # times the number of backbones
-
-        def select(rows: slice, cosines: Floats = cosines) -> Rows:
-            return _largest(cosines[rows], k)
-
-        out[part] = np.concatenate(in_blocks(select, cosines.shape))
-    return out
-
-
-def _largest(values: Floats, k: int) -> Rows:
-    """(sample, k) columns of the k largest of each row, the first of equals; their number for NaN.
-
-    They are in the k groups of columns with the largest maxima, of equal ones the first: before
-    a value in any other group comes the largest of each of these. Sorting those groups alone is a
-    hundredth of the time that the products take.
-    """
-    count = values.shape[1]
-    maxima = np.maximum.reduceat(values, np.arange(0, count, _GROUP), axis=1)
-    groups = np.sort(np.argsort(-maxima, axis=1, kind="stable")[:, :k], axis=1)
-    columns = (groups[:, :, None] * _GROUP + np.arange(_GROUP)).reshape(len(values), -1)
-    inside = np.take_along_axis(values, np.minimum(columns, count - 1), axis=1)
-    inside[columns >= count] = -np.inf
-    order = np.argsort(-inside, axis=1, kind="stable")[:, :k]
-    known = np.isfinite(np.take_along_axis(inside, order, axis=1))
-    return np.where(known, np.take_along_axis(columns, order, axis=1), count)
+    """`_neighbours`; the cosines are times the number of backbones."""
+    return nearest(lambda part: pool.take(part).features(), len(pool), support, k)[0]

@@ -13,7 +13,7 @@ import pytest
 from sklearn.base import clone
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
-from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles import ENSEMBLES, is_transductive
 from clipsyn.methods.ensembles.base import Router
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.pool import Pool
@@ -80,7 +80,8 @@ def round_trip(value):
     return json.loads(json.dumps(value))
 
 
-PROMISES = []
+PROMISES, OF_IMAGES_ALONE = [], []
+INDUCTIVE = [name for name in ENSEMBLES if not is_transductive(name)]
 
 
 def promise(check):
@@ -88,9 +89,21 @@ def promise(check):
     return check
 
 
+def promise_of_images_alone(check):
+    """What transductive ensembles promise otherwise: see test_transductive.py."""
+    OF_IMAGES_ALONE.append(check)
+    return check
+
+
 @pytest.mark.parametrize("check", PROMISES, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_check_ensemble(name, check):
+    check(ENSEMBLES.load(name))
+
+
+@pytest.mark.parametrize("check", OF_IMAGES_ALONE, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", INDUCTIVE)
+def test_check_ensemble_that_answers_for_each_image(name, check):
     check(ENSEMBLES.load(name))
 
 
@@ -123,7 +136,7 @@ def learns_only_from_what_it_may(make):
         np.testing.assert_array_equal(make().combine(pool), make().fit(pool).combine(pool))
 
 
-@promise
+@promise_of_images_alone
 def works_on_plain_arrays(make):
     pool = pool_of()
     order = np.argsort(NAMES)  # plain arrays have names 0, 1, 2
@@ -181,7 +194,7 @@ def finds_backbones_by_name(make):
             )
 
 
-@promise
+@promise_of_images_alone
 def looks_at_each_sample_alone(make):
     ensemble, other = make().fit(pool_of()), pool_of(seed=1)
     rows = np.random.default_rng(0).permutation(60)[:37]
@@ -223,7 +236,7 @@ def relabelled(pool, order):
     return replace(pool, logits=pool.logits[:, :, order].copy(), labels=position[pool.labels])
 
 
-@promise
+@promise_of_images_alone
 def leaves_one_backbone_as_it_is(make):
     alone = pool_of(backbones=NAMES[:1])
     ensemble = make().fit(alone)
@@ -235,7 +248,7 @@ def leaves_one_backbone_as_it_is(make):
     np.testing.assert_array_equal(through_files(ensemble).combine(alone), scores)
 
 
-@promise
+@promise_of_images_alone
 def gives_unreadable_samples_no_prediction(make):
     ensemble, other = make().fit(pool_of()), pool_of(seed=1)
     logits = other.logits.copy()
@@ -323,7 +336,7 @@ def has_finite_scores_whatever_it_is_fitted_on(make):
     assert np.isfinite(two.combine(pool_of(classes=2, seed=1))).all()
 
 
-@promise
+@promise_of_images_alone
 def is_at_least_sensible(make):
     support, other = pool_of(240), pool_of(400, seed=1)
     accuracies = (other.logits.argmax(axis=2) == other.labels[:, None]).mean(axis=0)
@@ -359,6 +372,9 @@ def does_not_depend_on_blocks(make):
 def test_every_ensemble_is_in_one_group_and_static_ones_learn_nothing():
     grouped = [name for names in ENSEMBLES.groups.values() for name in names]
     assert sorted(grouped) == sorted(ENSEMBLES)
-    assert {name for name in ENSEMBLES if not ENSEMBLES.load(name).learns} == set(
+    assert {name for name in INDUCTIVE if not ENSEMBLES.load(name).learns} == set(
         ENSEMBLES.groups["Static"]
+    )
+    assert {name for name in ENSEMBLES if ENSEMBLES.load(name).sees_together} == set(
+        ENSEMBLES.groups["Transductive"]
     )

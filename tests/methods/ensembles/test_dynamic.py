@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from clipsyn.methods.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _largest, _search
+from clipsyn.methods.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _search
+from clipsyn.methods.numerics.neighbours import largest
 from clipsyn.methods.pool import Pool
 
 BOTH = [OverallLocalAccuracy, KnoraUnion]
@@ -96,7 +97,7 @@ def test_the_largest_are_those_of_sorting_everything(count, k, kinds):
     rng = np.random.default_rng(count)
     values = rng.integers(-kinds, kinds, (40, count)).astype(np.float32)
     expected = [sorted(range(count), key=lambda c, row=row: (-row[c], c))[:k] for row in values]
-    assert _largest(values, k).tolist() == expected
+    assert largest(values, k).tolist() == expected
 
 
 @pytest.mark.parametrize("method", BOTH)
