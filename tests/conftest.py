@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -435,6 +436,23 @@ def few_steps() -> Iterator[None]:
         for router in routers:
             patch.setitem(router.__init__.__kwdefaults__, "steps", 40)
         yield
+
+
+@pytest.fixture
+def clipsyn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Run a command in this process; anything but an orderly end is raised."""
+    from click.testing import CliRunner
+
+    from clipsyn.cli import main
+
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object, **options: Any) -> Any:
+        return CliRunner().invoke(main, [*map(str, arguments)], catch_exceptions=False, **options)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,7 @@ OPENAI = [
 
 
 @pytest.fixture(autouse=True)
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def zoo(tmp_path, monkeypatch):
     """A zoo of two: one with its cost beside its configuration, one without."""
     folder = tmp_path / "data" / "zoo"
     facts = {"image_params_m": 1.33, "text_params_m": 6.5, "image_gflops": 0.2, "text_gflops": 0.1}
@@ -37,17 +36,17 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def names(*texts: str) -> list[str]:
+def names(*texts):
     return [backbone.name for backbone in resolve_backbones(texts)]
 
 
-def test_the_nine_of_openai() -> None:
+def test_the_nine_of_openai():
     found = resolve_backbones(["openai"])
     assert [backbone.name for backbone in found] == [f"{name}/openai" for name in OPENAI]
     assert all(backbone.source == backbone.name for backbone in found)
 
 
-def test_the_zoo_is_what_ships(zoo: Path) -> None:
+def test_the_zoo_is_what_ships(zoo):
     assert resolve_backbones(["zoo"]) == [
         Backbone("tiny-RN/zoo", f"local-dir:{zoo}/tiny-RN"),
         Backbone("tiny-ViT-8/zoo", f"local-dir:{zoo}/tiny-ViT-8"),
@@ -68,11 +67,11 @@ def test_the_zoo_is_what_ships(zoo: Path) -> None:
         ("tiny-RN/zoo,zoo,tiny-RN/zoo", ["tiny-RN/zoo", "tiny-ViT-8/zoo"]),
     ],
 )
-def test_comma_lists(text: str, want: list[str]) -> None:
+def test_comma_lists(text, want):
     assert names(text) == want
 
 
-def test_one_name_for_two_sources_is_refused() -> None:
+def test_one_name_for_two_sources_is_refused():
     with pytest.raises(UsageError, match=r"two backbones are called 'model' \(local-dir:a/model"):
         resolve_backbones(["local-dir:a/model,local-dir:b/model"])
 
@@ -87,18 +86,18 @@ def test_one_name_for_two_sources_is_refused() -> None:
         ("opnai,zoo", "ARCHITECTURE/TAG"),
     ],
 )
-def test_unknown_names_offer_near_matches(text: str, near: str) -> None:
+def test_unknown_names_offer_near_matches(text, near):
     with pytest.raises(UnknownName, match=f"unknown backbone .*{near}"):
         resolve_backbones([text])
 
 
 @pytest.mark.parametrize("text", ["", " , ", "=RN50/openai", "x=", "RN50/", "/openai", "x=openai"])
-def test_texts_that_are_no_backbone(text: str) -> None:
+def test_texts_that_are_no_backbone(text):
     with pytest.raises(UsageError):
         resolve_backbones([text])
 
 
-def test_costs_of_the_nine_are_the_papers() -> None:
+def test_costs_of_the_nine_are_the_papers():
     # cumulative image GFLOPs and concatenated width of the nine
     facts = [cost(f"{name}/openai") for name in OPENAI]
     assert sum(f.image_gflops or 0 for f in facts if f) == pytest.approx(1340.72)
@@ -108,11 +107,11 @@ def test_costs_of_the_nine_are_the_papers() -> None:
 @pytest.mark.parametrize(
     "name", ["RN50", "RN50/openai", "RN50,openai", "RN50-quickgelu/openai", "RN50/cc12m"]
 )
-def test_other_weights_of_an_architecture_cost_the_same(name: str) -> None:
+def test_other_weights_of_an_architecture_cost_the_same(name):
     assert cost(name) == BackboneCost(224, 1024, 38.32, 63.69, 12.22, 5.96)
 
 
-def test_costs_of_the_zoo_and_of_strangers() -> None:
+def test_costs_of_the_zoo_and_of_strangers():
     assert cost("tiny-RN/zoo") == BackboneCost(64, 128, 1.33, 6.5, 0.2, 0.1)
     assert cost("tiny-ViT-8/zoo") == BackboneCost(64, 128)
     assert cost("ViT-H-14/laion2b_s32b_b79k") is None

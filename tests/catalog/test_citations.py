@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from clipsyn.catalog.datasets import catalogue
 from clipsyn.catalog.references import (
     METHOD,
     SOFTWARE,
-    Work,
     of_dataset,
     of_weights,
     terms_of_weights,
@@ -27,7 +24,7 @@ from clipsyn.images.perturb import BUILT_IN
 ROOT = Path(__file__).parents[2]
 
 
-def keys(found: tuple[Work, ...]) -> set[str]:
+def keys(found):
     return {known.key for known in found}
 
 
@@ -36,11 +33,7 @@ def keys(found: tuple[Work, ...]) -> set[str]:
     [
         ("ViT-B-32/openai", {"radford2021clip"}),
         ("ViT-B-32/laion2b_s34b_b79k", {"cherti2023reproducible", "schuhmann2022laion5b"}),
-        ("ViT-B-16/laion400m_e32", {"cherti2023reproducible", "schuhmann2021laion400m"}),
-        ("EVA02-E-14/laion2b_s4b_b115k", {"sun2023evaclip", "schuhmann2022laion5b"}),
-        ("ViT-L-14/datacomp_xl_s13b_b90k", {"gadre2023datacomp"}),
         ("ViT-B-16-SigLIP/webli", {"zhai2023siglip"}),
-        ("ViT-B-16-SigLIP-i18n-256/webli", {"zhai2023siglip"}),
         ("ViT-B-16-SigLIP2-256/webli", {"tschannen2025siglip2"}),
         ("ViT-H-14-CLIPA-336/laion2b", {"li2023clipa", "schuhmann2022laion5b"}),
         (
@@ -48,7 +41,6 @@ def keys(found: tuple[Work, ...]) -> set[str]:
             {"cherti2023reproducible", "schuhmann2022laion5b"},
         ),
         ("local-dir:/opt/clipsyn/data/zoo/tiny-RN", {SOFTWARE}),
-        ("local-dir:/home/me/my-clip", set()),
         ("hf-hub:me/mine", set()),
         ("ViT-B-32@laion2b.pt", set()),
         ("MobileCLIP2-B/dfndr2b", set()),
@@ -94,19 +86,6 @@ def test_braces_are_balanced():
             depth += (character == "{") - (character == "}")
             assert depth >= 0
         assert depth == 0
-
-
-@pytest.mark.skipif(not shutil.which("bibtex"), reason="bibtex is not installed")
-def test_bibtex_reads_every_entry(tmp_path: Path):
-    (tmp_path / "all.bib").write_text("\n\n".join(known.bibtex() for known in works()))
-    (tmp_path / "a.aux").write_text("\\citation{*}\n\\bibstyle{plain}\n\\bibdata{all}\n")
-    done = subprocess.run(
-        ["bibtex", "a"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    if "couldn't open style" in done.stdout:
-        pytest.skip("bibtex has no styles here")
-    assert done.returncode == 0, done.stdout
-    assert "Warning" not in done.stdout, done.stdout
 
 
 def test_terms_are_said_where_they_are_known():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,10 @@ NINE = {backbone.name for backbone in known_backbones()["openai"]}
 
 
 @pytest.fixture
-def reference(tmp_path: Path):
+def reference(tmp_path):
     """Function from the lines of a CSV file to the numbers in it."""
 
-    def read(text: str, encoding: str = "utf-8"):
+    def read(text, encoding="utf-8"):
         path = tmp_path / "theirs.csv"
         path.write_text(text, encoding=encoding)
         return find_reference(str(path))
@@ -28,7 +27,7 @@ def reference(tmp_path: Path):
     return read
 
 
-def complaint(reference, text: str) -> str:
+def complaint(reference, text):
     with pytest.raises(UsageError) as caught:
         reference(text)
     assert "\n" not in str(caught.value)
@@ -37,7 +36,7 @@ def complaint(reference, text: str) -> str:
 
 
 @pytest.mark.parametrize("name", references())
-def test_what_ships_has_sources_and_names_that_the_catalogue_knows(name: str) -> None:
+def test_what_ships_has_sources_and_names_that_the_catalogue_knows(name):
     numbers = find_reference(name)
     assert all(one.source and 0 < one.accuracy < 1 for one in numbers)
     by_name = {info.name: info for info in catalogue()}
@@ -46,7 +45,7 @@ def test_what_ships_has_sources_and_names_that_the_catalogue_knows(name: str) ->
             assert one.metric == by_name[one.dataset].metric, one
 
 
-def test_the_nine_have_a_number_on_each_of_twenty_seven_datasets() -> None:
+def test_the_nine_have_a_number_on_each_of_twenty_seven_datasets():
     numbers = find_reference("openai-zeroshot")
     each = Counter(one.dataset for one in numbers)
     assert len(each) == 27
@@ -58,7 +57,7 @@ def test_the_nine_have_a_number_on_each_of_twenty_seven_datasets() -> None:
     assert table["vtab/eurosat", "ViT-L-14/openai"] == pytest.approx(0.626, abs=5e-4)
 
 
-def test_names_are_spelt_as_the_catalogue_has_them(reference) -> None:
+def test_names_are_spelt_as_the_catalogue_has_them(reference):
     found = reference(HEAD + "pets,RN50-quickgelu/openai,0.8,A\nbirds of mine,my RN50,0.5,B\n")
     assert [(one.dataset, one.backbone) for one in found] == [
         ("vtab/pets", "RN50/openai"),
@@ -68,7 +67,7 @@ def test_names_are_spelt_as_the_catalogue_has_them(reference) -> None:
     assert [one.prompts for one in found] == [(), ()]
 
 
-def test_further_columns_comments_and_unknown_columns(reference) -> None:
+def test_further_columns_comments_and_unknown_columns(reference):
     text = (
         "# from a talk\n\nprompts,year,metric,source,accuracy,backbone,dataset,head,shots\n"
         'simple own,2024,mean_per_class_recall,"A, B",0.25,a_openai,x,lda,4\n'
@@ -89,9 +88,7 @@ def test_further_columns_comments_and_unknown_columns(reference) -> None:
         ("RN50", "proker", "1", 63.77),
     ],
 )
-def test_few_shot_numbers_have_the_means_that_their_sources_print(
-    backbone: str, head: str, shots: str, mean: float
-) -> None:
+def test_few_shot_numbers_have_the_means_that_their_sources_print(backbone, head, shots, mean):
     numbers = find_reference("coop-fewshot")
     found = [
         one.accuracy
@@ -115,18 +112,18 @@ def test_few_shot_numbers_have_the_means_that_their_sources_print(
         ("pets,a/b,0.5,A\nx,a/b,0.1,A\nvtab/pets,a/b,0.4,B\n", "twice, in lines 2 and 4"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(reference, rows: str, said: str) -> None:
+def test_what_is_wrong_is_told_with_its_line(reference, rows, said):
     assert said in complaint(reference, HEAD + rows)
 
 
-def test_columns_that_are_needed_and_metrics_that_are_known(reference) -> None:
+def test_columns_that_are_needed_and_metrics_that_are_known(reference):
     assert "has no column backbone, source" in complaint(reference, "dataset,accuracy\nx,0.5\n")
     said = complaint(reference, "dataset,backbone,accuracy,source,metric\nx,a/b,0.5,A,acc5\n")
     assert "metric 'acc5' is none of" in said
     assert "cannot be read" in complaint(reference, HEAD + 'x,"a/b,0.5,A\n')
 
 
-def test_a_name_that_is_none_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_name_that_is_none_and_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UnknownName, match="openai-zeroshot"):
         find_reference("openai-zero-shot")
     with pytest.raises(UsageError, match=r"gone\.csv cannot be read"):

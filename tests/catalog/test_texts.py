@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -26,7 +24,7 @@ CLASSES = ("cat", "dog")
 
 
 @pytest.fixture(autouse=True)
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_installed(monkeypatch):
     """As if clip-benchmark were not there, whatever this machine has."""
     texts._benchmark_json.cache_clear()
     monkeypatch.setattr(texts, "find_spec", lambda name: None)
@@ -35,7 +33,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def clip_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clip_benchmark(tmp_path, monkeypatch):
     """A package of that name whose import fails: reading its lists must not need it."""
     folder = tmp_path / "site" / "clip_benchmark"
     (folder / "datasets").mkdir(parents=True)
@@ -52,12 +50,12 @@ def clip_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 
-def resolve(spec: str = "auto", dataset: str = "dtd", own: Any = ()) -> tuple[PromptSet, str]:
+def resolve(spec="auto", dataset="dtd", own=()):
     return resolve_prompts(spec, dataset, CLASSES, own)
 
 
 @pytest.mark.parametrize("spec", ["auto", "own"])
-def test_own_templates_come_first(spec: str, clip_benchmark: None) -> None:
+def test_own_templates_come_first(spec, clip_benchmark):
     prompt_set, note = resolve(spec, own=["the {c}", "{c}!"])
     assert prompt_set == PromptSet("own", ("the {c}", "{c}!"))
     assert prompt_set.prompts("cat") == ("the cat", "cat!")
@@ -66,12 +64,12 @@ def test_own_templates_come_first(spec: str, clip_benchmark: None) -> None:
 
 @pytest.mark.parametrize("dataset", ["dtd", "vtab/dtd", "wds/vtab/dtd"])
 @pytest.mark.parametrize("spec", ["auto", "clip-benchmark"])
-def test_then_clip_benchmarks(spec: str, dataset: str, clip_benchmark: None) -> None:
+def test_then_clip_benchmarks(spec, dataset, clip_benchmark):
     expected = PromptSet("clip-benchmark", ("a {c} texture.", "{c}."))
     assert resolve(spec, dataset) == (expected, "")
 
 
-def test_else_one_simple_prompt_and_a_note(clip_benchmark: None) -> None:
+def test_else_one_simple_prompt_and_a_note(clip_benchmark):
     prompt_set, note = resolve("auto", "my-own-images")
     assert prompt_set == PromptSet("simple", ("a photo of a {c}.",))
     assert "my-own-images" in note
@@ -80,12 +78,12 @@ def test_else_one_simple_prompt_and_a_note(clip_benchmark: None) -> None:
 
 
 @pytest.mark.parametrize("spec", ["own", "clip-benchmark"])
-def test_a_set_that_is_not_to_be_had(spec: str) -> None:
+def test_a_set_that_is_not_to_be_had(spec):
     with pytest.raises(UsageError, match=f"no '{spec}' prompts for dataset 'dtd'"):
         resolve(spec)
 
 
-def test_class_names_only_where_they_fit_torchvisions_order(clip_benchmark: None) -> None:
+def test_class_names_only_where_they_fit_torchvisions_order(clip_benchmark):
     assert benchmark_class_names("vtab/eurosat") == ("crop", "sea")
     assert benchmark_class_names("pets") == ()  # listed there in another dataset's order
     assert benchmark_class_names("my-own-images") == ()
@@ -96,7 +94,7 @@ def test_class_names_only_where_they_fit_torchvisions_order(clip_benchmark: None
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     return tmp_path / "mine.json"
 
 
@@ -108,13 +106,13 @@ def file(tmp_path: Path) -> Path:
         {"vtab/dtd": ["a {c}.", "{c}"]},
     ],
 )
-def test_templates_from_a_file(content: Any, file: Path) -> None:
+def test_templates_from_a_file(content, file):
     file.write_text(json.dumps(content))
     assert resolve(str(file), own=["{c}"]) == (PromptSet("mine", ("a {c}.", "{c}")), "")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_prompts_per_class_from_a_file(wrapped: bool, file: Path) -> None:
+def test_prompts_per_class_from_a_file(wrapped, file):
     content: Any = {"dog": ["it barks", "a dog"], "cat": ["it purrs"], "cow": ["unused"]}
     file.write_text(json.dumps({"dtd": content} if wrapped else content))
     prompt_set, note = resolve(str(file))
@@ -137,7 +135,7 @@ def test_prompts_per_class_from_a_file(wrapped: bool, file: Path) -> None:
         ('{"mnist": ["{c}"]}', "has nothing for dataset 'dtd': its keys are 'mnist'"),
     ],
 )
-def test_bad_files(content: str, message: str, file: Path) -> None:
+def test_bad_files(content, message, file):
     file.write_text(content)
     with pytest.raises(UsageError, match=message):
         resolve(str(file))
@@ -148,7 +146,7 @@ def test_bad_files(content: str, message: str, file: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["auto", "openai"])
 @pytest.mark.parametrize("name", ["imagenet1k", "imagenet"])
-def test_imagenet_has_openais_eighty(name: str, spec: str) -> None:
+def test_imagenet_has_openais_eighty(name, spec):
     prompt_set, note = resolve_prompts(spec, name, ("tench",), ())
     assert prompt_set.name == "openai"
     expected = tuple(write("tench") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
@@ -157,11 +155,11 @@ def test_imagenet_has_openais_eighty(name: str, spec: str) -> None:
     assert resolve_prompts("openai", "imagenet-v2", ("tench",), ())[0].name == "openai"
 
 
-def test_imagenets_names_are_open_clips() -> None:
+def test_imagenets_names_are_open_clips():
     assert list(imagenet_names()) == list(open_clip.IMAGENET_CLASSNAMES)
 
 
-def test_lines_are_stripped_and_blank_ends_dropped(tmp_path: Path) -> None:
+def test_lines_are_stripped_and_blank_ends_dropped(tmp_path):
     file = tmp_path / "names.txt"
     file.write_bytes("\ufeffcat \r\n  große Katze\r\n\r\n".encode())
     assert read_lines(file) == ("cat", "große Katze")
@@ -170,7 +168,7 @@ def test_lines_are_stripped_and_blank_ends_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ['["cat", " dog"]', '{"b": "dog", "a": "cat"}'])
-def test_json_is_a_list_or_by_folder(content: str, tmp_path: Path) -> None:
+def test_json_is_a_list_or_by_folder(content, tmp_path):
     (tmp_path / "names.json").write_text(content)
     assert read_class_names(tmp_path / "names.json", ["a", "b"]) == ("cat", "dog")
 
@@ -186,7 +184,7 @@ def test_json_is_a_list_or_by_folder(content: str, tmp_path: Path) -> None:
         ("names.txt", "\n \n", "is empty: write class names"),
     ],
 )
-def test_what_holds_no_names(file: str, content: str, message: str, tmp_path: Path) -> None:
+def test_what_holds_no_names(file, content, message, tmp_path):
     (tmp_path / file).write_text(content)
     with pytest.raises(DatasetError, match=message):
         read_class_names(tmp_path / file)

@@ -239,7 +239,9 @@ def test_labels_that_were_corrected_in_between_are_refused(answers):
     [
         lambda rows: pl.concat([rows, rows]),
         lambda rows: rows.with_columns(label=pl.lit(None, pl.Int32)),
-        lambda rows: rows.with_columns(prediction=pl.lit(None, pl.Int32)),
+        lambda rows: rows.with_columns(
+            prediction=pl.when(pl.int_range(pl.len()) > 0).then("prediction")
+        ),
         lambda rows: rows.with_columns(sample_id=pl.lit(None, pl.String)),
         lambda rows: rows.with_columns(fingerprint=pl.lit(None, pl.String)),
         lambda rows: rows.with_columns(label=pl.col("label").cast(pl.String)),

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import NO_CLASS
-from clipsyn.store.features import FeatureStore
 
 
 @pytest.fixture
-def write_csv(tmp_path: Path) -> Callable[..., Path]:
+def write_csv(tmp_path):
     """Function (header, rows, name) -> a CSV file."""
 
-    def write(
-        header: Sequence[str], rows: Sequence[Sequence[object]], name: str = "mine.csv"
-    ) -> Path:
+    def write(header, rows, name="mine.csv"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -35,10 +27,10 @@ def write_csv(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+def bring(tmp_path):
     """Function (files, options) -> what was imported into tmp_path/store, dataset toy."""
 
-    def call(*files: Path, store: Path | None = None, **options: Any) -> pl.DataFrame:
+    def call(*files, store=None, **options):
         wanted = ImportSettings(**{"dataset": "toy", **options})
         return import_files(store or tmp_path / "store", files, wanted)
 
@@ -46,9 +38,7 @@ def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
 
 
 @pytest.fixture(scope="session")
-def mixed(
-    fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FeatureStore]:
+def mixed(fakes, tmp_path_factory):
     """Extracted (with a bad image, two prompt sets) and imported cells of every kind.
 
     It is read only.

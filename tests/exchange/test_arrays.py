@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,30 +11,29 @@ import pytest
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.arrays import load, part_of
-from clipsyn.exchange.parts import Part
 
 NAMES = ("cat", "dog", "bee")
 LOGITS = np.array([[1, 2, 3], [-4, 0, 9]], np.float64)
 
 
-def read(path: Path, known: tuple[str, ...] = NAMES, **options: Any) -> Part:
+def read(path, known=NAMES, **options):
     wanted = ImportSettings("toy", **{"row_order": True, **options})
     return part_of(path, load(path), wanted, known)
 
 
-def npy(folder: Path, values: Any, name: str = "mine.npy") -> Path:
+def npy(folder, values, name="mine.npy"):
     np.save(folder / name, np.asarray(values))
     return folder / name
 
 
-def test_arrays_as_many_columns_as_classes_are_logits(tmp_path: Path) -> None:
+def test_arrays_as_many_columns_as_classes_are_logits(tmp_path):
     part = read(npy(tmp_path, LOGITS), perturbation="jpeg:3")
     assert (part.backbone, part.perturbation, part.kind) == ("mine", "jpeg-3", "logits")
     assert (part.ids, part.labels, part.values.dtype) == (None, None, np.float32)
     np.testing.assert_array_equal(part.values, LOGITS)
 
 
-def test_arrays_probabilities_and_embeddings(tmp_path: Path) -> None:
+def test_arrays_probabilities_and_embeddings(tmp_path):
     path = npy(tmp_path, [[0.25, 0.75, 0], [0, 0, 1]])
     part = read(path)
     assert part.kind == "logits"
@@ -71,12 +68,12 @@ def test_arrays_a_vector_is_predictions(values, texts, tmp_path):
         (np.zeros((2, 3)), "predictions"),
     ],
 )
-def test_arrays_what_cannot_be(values: Any, kind: str, tmp_path: Path) -> None:
+def test_arrays_what_cannot_be(values, kind, tmp_path):
     with pytest.raises(DatasetError, match="mine"):
         read(npy(tmp_path, values), kind=kind)
 
 
-def test_arrays_pickles_and_what_is_no_array_are_not_opened(tmp_path: Path) -> None:
+def test_arrays_pickles_and_what_is_no_array_are_not_opened(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "b.npz").write_bytes(b"PK it is not")
     for name in ("a.npy", "b.npz"):
@@ -84,7 +81,7 @@ def test_arrays_pickles_and_what_is_no_array_are_not_opened(tmp_path: Path) -> N
             read(tmp_path / name)
 
 
-def test_arrays_a_damaged_archive(tmp_path: Path) -> None:
+def test_arrays_a_damaged_archive(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, logits=np.arange(3000.0).reshape(1000, 3))
     whole = path.read_bytes()
@@ -94,26 +91,26 @@ def test_arrays_a_damaged_archive(tmp_path: Path) -> None:
             read(path, kind="logits")
 
 
-def test_arrays_what_float32_cannot_hold_is_not_finite(tmp_path: Path) -> None:
+def test_arrays_what_float32_cannot_hold_is_not_finite(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         part = read(npy(tmp_path, np.array([[1e300, 0, 1]])), kind="logits")
     assert np.isinf(part.values[0, 0])
 
 
-def test_ids_rows_without_ids_must_be_said_to_be_in_order(tmp_path: Path) -> None:
+def test_ids_rows_without_ids_must_be_said_to_be_in_order(tmp_path):
     with pytest.raises(UsageError, match="has no ids"):
         read(npy(tmp_path, LOGITS), row_order=False)
 
 
-def test_ids_of_another_number(tmp_path: Path) -> None:
+def test_ids_of_another_number(tmp_path):
     for role in ("ids", "labels"):
         np.savez(tmp_path / "mine.npz", logits=LOGITS, **{role: np.array(["a", "b", "c"])})
         with pytest.raises(DatasetError, match=f"2 rows have 3 {role}"):
             read(tmp_path / "mine.npz")
 
 
-def test_archives_ids_and_labels_inside(tmp_path: Path) -> None:
+def test_archives_ids_and_labels_inside(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, logits=LOGITS, ids=np.array(["a", "b"]), labels=np.array([0, 2]))
     part = read(path, row_order=False)
@@ -121,7 +118,7 @@ def test_archives_ids_and_labels_inside(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part.values, LOGITS)
 
 
-def test_archives_several_kinds_are_chosen_from(tmp_path: Path) -> None:
+def test_archives_several_kinds_are_chosen_from(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, logits=LOGITS, embeddings=LOGITS[:, :2])
     with pytest.raises(DatasetError, match=r"several \(logits, embeddings\): choose with kin"):
@@ -142,7 +139,7 @@ def test_declared_sizes_an_array_larger_than_its_file(tmp_path, shape):
         read(path, kind="logits")
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+def _header(shape):
     stream = io.BytesIO()
     about = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, about)

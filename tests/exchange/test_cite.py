@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from clipsyn.store.samples import SampleTable
 
 
 @pytest.fixture
-def published(fakes, tmp_path: Path) -> FeatureStore:
+def published(fakes, tmp_path):
     """Two backbones of open_clip, one of nobody knows where, on a dataset that is known."""
     encoders = [fakes.Encoder(name, weights=name) for name in ("one", "two", "my@clip")]
     for encoder, tag in zip(encoders, ("openai", "laion2b_s34b_b79k"), strict=False):
@@ -22,7 +21,7 @@ def published(fakes, tmp_path: Path) -> FeatureStore:
     return fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:3"))
 
 
-def test_each_work_is_listed_once_with_what_it_is_for(published: FeatureStore):
+def test_each_work_is_listed_once_with_what_it_is_for(published):
     assert {work.key: reasons for work, reasons in cited(made(published))} == {
         "rodriguezopazo2025synergy": ["the method"],
         "clipsyn": ["the software"],
@@ -35,14 +34,14 @@ def test_each_work_is_listed_once_with_what_it_is_for(published: FeatureStore):
     }
 
 
-def test_what_is_not_known_is_named_and_not_guessed(published: FeatureStore):
+def test_what_is_not_known_is_named_and_not_guessed(published):
     assert not_cited(made(published)) == [
         "no citation is known for the weights my@clip (local-dir:my@clip): see their source",
         "no citation is known for the dataset mine: see its source",
     ]
 
 
-def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path: Path):
+def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path):
     encoder = fakes.Encoder("hub")
     encoder.provenance["source"] = "hf-hub:org/repo"
     store = fakes.fill(tmp_path / "store", [encoder], [fakes.Source("food101")])
@@ -58,7 +57,7 @@ def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path: Path)
     ]
 
 
-def test_an_import_is_cited_by_its_name_and_a_note_says_so(tmp_path: Path):
+def test_an_import_is_cited_by_its_name_and_a_note_says_so(tmp_path):
     store = FeatureStore.create(tmp_path / "store")
     with store.writer(SampleTable.of("mnist", "test", ["a"], [0], ["0"]), "RN50/openai") as cell:
         cell.predictions([0])
@@ -68,7 +67,7 @@ def test_an_import_is_cited_by_its_name_and_a_note_says_so(tmp_path: Path):
     ]
 
 
-def test_a_hostile_name_begins_no_entry(fakes, tmp_path: Path):
+def test_a_hostile_name_begins_no_entry(fakes, tmp_path):
     encoder = fakes.Encoder("evil\n@article{x,", weights="w")
     encoder.identity |= {"architecture": "ViT-B-32", "pretrained": "openai"}
     text = bibtex(made(fakes.fill(tmp_path / "store", [encoder])))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import polars as pl
 import pytest
@@ -18,13 +15,13 @@ from clipsyn.store.features import FeatureStore
 KEY = FeatureKey("mine", "test", "clean", "ViT")
 
 
-def unit(rows: int, width: int = 6) -> np.ndarray:
+def unit(rows, width=6):
     values = np.random.default_rng(rows).normal(size=(rows, width))
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Twelve parts, as of a large run: part 10 comes after part 9, not after 1."""
     path = tmp_path / "ViT"
     for part in range(12):
@@ -32,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def write(path: Path, part: int, embeddings: np.ndarray, ids: list[str], **more: Any) -> None:
+def write(path, part, embeddings, ids, **more):
     for name in ("img_emb", "metadata"):
         (path / name).mkdir(parents=True, exist_ok=True)
     np.save(path / "img_emb" / f"img_emb_{part}.npy", embeddings)
@@ -42,12 +39,12 @@ def write(path: Path, part: int, embeddings: np.ndarray, ids: list[str], **more:
     frame.write_parquet(path / "metadata" / f"metadata_{part:02d}.parquet")
 
 
-def imported(folder: Path, **settings: Any) -> FeatureStore:
+def imported(folder, **settings):
     import_files(folder.parent / "store", [folder], ImportSettings("mine", **settings))
     return FeatureStore.open(folder.parent / "store")
 
 
-def test_rows_are_found_in_the_order_of_the_parts(folder: Path):
+def test_rows_are_found_in_the_order_of_the_parts(folder):
     store = imported(folder)
     expected = np.concatenate([unit(part + 1) for part in range(12)])
     assert (
@@ -56,7 +53,7 @@ def test_rows_are_found_in_the_order_of_the_parts(folder: Path):
     assert store.samples("mine", "test").ids[1] == "1/0.jpg"
 
 
-def test_labels_and_other_columns_can_be_named(tmp_path: Path):
+def test_labels_and_other_columns_can_be_named(tmp_path):
     write(
         tmp_path / "ViT",
         0,
@@ -71,8 +68,8 @@ def test_labels_and_other_columns_can_be_named(tmp_path: Path):
     assert table.labels.tolist() == [0, 1, 0]
 
 
-def test_what_cannot_be_is_said(folder: Path):
-    def refused(**settings: Any) -> None:
+def test_what_cannot_be_is_said(folder):
+    def refused(**settings):
         with pytest.raises(DatasetError):
             imported(folder, **settings)
 
@@ -88,7 +85,7 @@ def test_what_cannot_be_is_said(folder: Path):
 
 
 @pytest.mark.parametrize("dtype", [pl.Array(pl.Float32, 6), pl.List(pl.Float64)])
-def test_a_table_may_have_an_embedding_in_each_cell(tmp_path: Path, dtype):
+def test_a_table_may_have_an_embedding_in_each_cell(tmp_path, dtype):
     rows = unit(4).astype(np.float32)
     values = pl.Series("embedding", [*rows.tolist()[:3], None], dtype=dtype)
     frame = pl.DataFrame({"id": list("abcd"), "embedding": values, "label": [0, 1, 0, 1]})
@@ -98,7 +95,7 @@ def test_a_table_may_have_an_embedding_in_each_cell(tmp_path: Path, dtype):
     assert store.cell(KEY).valid().tolist() == [True, True, True, False]
 
 
-def test_lists_of_several_lengths_or_columns_are_refused(tmp_path: Path):
+def test_lists_of_several_lengths_or_columns_are_refused(tmp_path):
     path = tmp_path / "x.parquet"
     pl.DataFrame({"id": ["a", "b"], "embedding": [[1.0], [1.0, 0.0]]}).write_parquet(path)
     with pytest.raises(DatasetError, match="not of one length"):

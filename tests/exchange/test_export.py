@@ -14,15 +14,14 @@ from clipsyn.exchange import LAYOUTS
 from clipsyn.exchange import export as exporting
 from clipsyn.exchange.export import export
 from clipsyn.names import FeatureKey
-from clipsyn.store.features import FeatureStore
 
 KEY = FeatureKey("toy", "test", "clean", "fake/one")
 CELL = Path("toy/test/clean/fake--one")
 
 
 @pytest.fixture
-def exported(fakes, mixed: FeatureStore, tmp_path: Path):
-    def run(layout: str) -> Path:
+def exported(fakes, mixed, tmp_path):
+    def run(layout):
         export(mixed, tmp_path / layout, mixed.keys(), layout, fakes.Quiet())
         return tmp_path / layout
 
@@ -60,7 +59,7 @@ def test_class_embeddings_lie_beside_with_their_scale(exported, mixed, layout):
 
 
 def test_the_folder_is_there_whole_or_not_at_all(fakes, mixed, tmp_path, monkeypatch):
-    def full(*_: object) -> str:
+    def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(exporting.WRITERS, "npz", full)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -60,11 +60,11 @@ ROLES = [*GOOD, "backbone", "perturbation", "severity", "p0", "embedding"]
 
 
 @pytest.fixture
-def attempt(tmp_path: Path) -> Callable[..., bool]:
+def attempt(tmp_path):
     """Function (file, options) -> whether the import worked; any other error than ours passes."""
     places: Iterator[Path] = (tmp_path / f"store-{at}" for at in iter(int, 1))
 
-    def call(*files: Path, **options: Any) -> bool:
+    def call(*files, **options):
         with suppress(ClipsynError):
             wanted = ImportSettings(**{"dataset": "toy", **options})
             import_files(next(places), files, wanted)
@@ -74,20 +74,20 @@ def attempt(tmp_path: Path) -> Callable[..., bool]:
     return call
 
 
-def table(role: str, column: pl.Series) -> pl.DataFrame:
+def table(role, column):
     columns = {name: values for name, values in GOOD.items() if role not in ("p0", "embedding")}
     return pl.DataFrame({"id": GOOD["id"], "label": GOOD["label"], **columns, role: column})
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_columns_of_any_type(role: str, attempt: Callable[..., bool], tmp_path: Path) -> None:
+def test_columns_of_any_type(role, attempt, tmp_path):
     for column in COLUMNS.values():
         table(role, column).write_parquet(tmp_path / "mine.parquet")
         attempt(tmp_path / "mine.parquet")
 
 
 @pytest.mark.parametrize("role", ROLES[:-1])
-def test_cells_of_any_text(role: str, attempt: Callable[..., bool], tmp_path: Path) -> None:
+def test_cells_of_any_text(role, attempt, tmp_path):
     for text in map(str, (*NUMBERS, *TEXTS)):
         table(role, pl.Series([text, "0", "1", ""])).write_csv(tmp_path / "mine.csv")
         attempt(tmp_path / "mine.csv", perturbation="contrast" if role == "severity" else "clean")
@@ -112,7 +112,7 @@ EMBEDDED = {
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *EMBEDDED, "logits", "probabilities", "predictions"])
-def test_arrays_of_any_type(name: str, attempt: Callable[..., bool], tmp_path: Path) -> None:
+def test_arrays_of_any_type(name, attempt, tmp_path):
     others = PLAIN | (EMBEDDED if name in EMBEDDED else {"predictions": np.array([0, 1, 1, 0])})
     if name in ("logits", "probabilities"):
         others = PLAIN

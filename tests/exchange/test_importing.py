@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import polars as pl
 import pytest
@@ -20,17 +16,16 @@ from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 
-Write = Callable[..., Path]
 KEY = FeatureKey("toy", "test", "clean", "mine")
 ROWS = [["a", "cat", "cat"], ["b", "dog", "dog"], ["c", "bee", "cat"]]
 
 
 @pytest.fixture
-def mine(write_csv: Write) -> Path:
+def mine(write_csv):
     return write_csv(["id", "prediction", "label"], ROWS)
 
 
-def test_a_new_store_has_the_samples_of_the_file(bring: Any, mine: Path, tmp_path: Path) -> None:
+def test_a_new_store_has_the_samples_of_the_file(bring, mine, tmp_path):
     frame = bring(mine)
     assert frame.schema == IMPORTED
     assert frame.rows() == [
@@ -77,7 +72,7 @@ def test_a_new_store_classes_called_by_numbers(bring, write_csv, tmp_path):
 
 
 @pytest.fixture
-def files(bring: Any, write_csv: Write) -> list[str]:
+def files(bring, write_csv):
     """They are imported; the prompt sets."""
     sets = ["80 templates", "CLS", "a photo of a CLS."]
     for prompts, sure in zip(sets, (1, 0.5, 0.75), strict=True):
@@ -88,7 +83,7 @@ def files(bring: Any, write_csv: Write) -> list[str]:
     return sets
 
 
-def test_prompts_stand_beside_each_other(files: list[str], tmp_path: Path) -> None:
+def test_prompts_stand_beside_each_other(files, tmp_path):
     store = FeatureStore.open(tmp_path / "store")
     assert store.cell(KEY).prompt_sets() == files
     assert store.cell(KEY).confidences("CLS").tolist() == [0.5, 0.5]
@@ -98,7 +93,7 @@ def test_prompts_stand_beside_each_other(files: list[str], tmp_path: Path) -> No
         store.cell(KEY).predictions("own")
 
 
-def test_prompts_may_be_said(bring: Any, mine: Path, tmp_path: Path) -> None:
+def test_prompts_may_be_said(bring, mine, tmp_path):
     assert bring(mine, prompts="mine")["prompts"].to_list() == ["mine"]
     with pytest.raises(StaleCell, match=r"under a prompt set: .*another name with backbone="):
         bring(mine)
@@ -153,7 +148,7 @@ def test_nothing_is_written_where_backbones_have_other_samples(bring, mine, writ
     assert frame.select("images", "valid").rows() == [(4, 3), (4, 3)]
 
 
-def test_nothing_is_written_where_a_dataset_or_split_has_no_name(bring: Any, mine: Path) -> None:
+def test_nothing_is_written_where_a_dataset_or_split_has_no_name(bring, mine):
     with pytest.raises(UsageError, match="the dataset has no name: give one with dataset=…"):
         bring(mine, dataset=None)
     (only,) = {*bring(mine)["dataset"]}
@@ -166,7 +161,7 @@ def test_nothing_is_written_where_a_dataset_or_split_has_no_name(bring: Any, min
 
 
 @pytest.fixture
-def theirs(tiny_store: FeatureStore, write_csv: Write) -> Path:
+def theirs(tiny_store, write_csv):
     ids, names = tiny_store.samples("toy", "test").ids, ("cat", "dog", "crème brûlée")
     rows = [[name, names[row % 3]] for row, name in enumerate(ids)]
     return write_csv(["id", "prediction"], rows[::-1], "theirs.csv")
@@ -186,7 +181,7 @@ def test_beside_extracted_cells_other_class_names_are_refused(bring, theirs, tin
         bring(theirs, store=tiny_store.path, classes=tmp_path / "classes.txt")
 
 
-def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
+def test_the_source_is_recorded(bring, mine, tmp_path):
     import hashlib
 
     bring(mine)
@@ -197,7 +192,7 @@ def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
     assert attributes["identity"]["confidences"] is False
 
 
-def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
+def test_names_that_a_spreadsheet_would_run_come_back(tmp_path):
     """What `-o FILE.csv` writes is what `import` reads, marks and all; so is a plain file."""
     from clipsyn.show.frames import write as write_frame
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, InputError, UsageError
 from clipsyn.exchange.align import likeness
@@ -17,10 +12,9 @@ from clipsyn.store.features import FeatureStore
 
 LABELS = np.array([0, 0, 1, 1, 2])
 CLASSES = np.eye(4)[:, :3] * 7  # (embed, class), of any norm
-Lay = Callable[..., Path]
 
 
-def features(labels: NDArray[Any] = LABELS) -> NDArray[np.float32]:
+def features(labels=LABELS):
     """(row, 4) of norm 2 and more: each image by its class and a little of its own."""
     classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
     own = np.linspace(0, 0.3, len(labels))[:, None] * np.ones(4)
@@ -28,7 +22,7 @@ def features(labels: NDArray[Any] = LABELS) -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def zlap(tmp_path: Path) -> Lay:
+def zlap(tmp_path):
     """Function (dataset, backbone, split) -> the folder, with that of ZLaP's layout in it."""
 
     def lay(dataset="dtd", backbone="RN50", split="test", *, labels=LABELS, values=None, text=True):
@@ -45,7 +39,7 @@ def zlap(tmp_path: Path) -> Lay:
 
 
 @pytest.fixture
-def caches(tmp_path: Path) -> Path:
+def caches(tmp_path):
     """Two datasets of Tip-Adapter's, of which one has a single cache."""
     torch = pytest.importorskip("torch")
     unit = features() / np.linalg.norm(features(), axis=1, keepdims=True)
@@ -174,11 +168,11 @@ def test_hostile_tensors(name, bring, caches):
 
 
 @pytest.fixture
-def seen() -> Callable[[int, NDArray[Any]], NDArray[np.float32]]:
+def seen():
     """Function (width, order of the images) -> 240 images of three classes by a backbone."""
     images = np.random.default_rng(0).normal(size=(240, 12)) + 3 * np.eye(12)[np.arange(240) % 3]
 
-    def see(width: int, order: NDArray[Any]) -> NDArray[np.float32]:
+    def see(width, order):
         turned = np.random.default_rng(width).normal(size=(12, width))
         return (images[order] @ turned).astype(np.float32)
 

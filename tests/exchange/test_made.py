@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from clipsyn.store.samples import SampleTable
 from clipsyn.text import recorded
 
 
-def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path: Path):
+def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path):
     with recorded(["extract", str(tmp_path), "--token", "secret"]):
         store = fakes.fill(tmp_path / "store")
     (cell,) = made(store)
@@ -24,7 +22,7 @@ def test_a_cell_knows_the_command_that_made_it(fakes, tmp_path: Path):
     assert {name: cell[name] for name in vars(fakes.key)} == vars(fakes.key)
 
 
-def test_workers_are_put_together(fakes, tmp_path: Path):
+def test_workers_are_put_together(fakes, tmp_path):
     with recorded(["extract", "--shard", "1/2"]):
         fakes.fill_some(tmp_path / "store", 2)
     with recorded(["extract", "--shard", "2/2"]):
@@ -36,7 +34,7 @@ def test_workers_are_put_together(fakes, tmp_path: Path):
     ]
 
 
-def test_cells_from_python_say_that_they_do_not_know(tiny_store: FeatureStore, fakes):
+def test_cells_from_python_say_that_they_do_not_know(tiny_store, fakes):
     cells = made(tiny_store)
     assert [cell["commands"] for cell in cells] == [[]] * len(cells)
     fakes.rewrite(tiny_store.at("features", *fakes.key.names), provenance=None)
@@ -49,7 +47,7 @@ def test_cells_from_python_say_that_they_do_not_know(tiny_store: FeatureStore, f
     ]
 
 
-def test_weights_and_images_are_those_of_the_identity(tiny_store: FeatureStore):
+def test_weights_and_images_are_those_of_the_identity(tiny_store):
     for cell in made(tiny_store):
         names = ("dataset", "split", "perturbation", "backbone")
         key = FeatureKey(*(cell[name] for name in names))
@@ -61,7 +59,7 @@ def test_weights_and_images_are_those_of_the_identity(tiny_store: FeatureStore):
         assert cell["fingerprint"] == tiny_store.cell(key).fingerprint()
 
 
-def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):
+def test_imported_cells_say_files_and_notes(tiny_store):
     table = SampleTable.of("digits", "test", ["a", "b"], [0, 1], ["zero", "one"])
     with recorded(["import"]), tiny_store.writer(table, "mine", made_by="by hand") as cell:
         cell.record(source=[{"file": "mine.csv", "sha256": "0" * 64}])
@@ -73,7 +71,7 @@ def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):
     assert known["weights"] == {**nothing, "files": ["mine.csv"], "cite": []}
 
 
-def test_cells_of_one_command_are_one_run(fakes, tmp_path: Path):
+def test_cells_of_one_command_are_one_run(fakes, tmp_path):
     with recorded(["first"]):
         fakes.fill(tmp_path / "store", perturbations=("clean", "jpeg:3"))
     with recorded(["second"]):

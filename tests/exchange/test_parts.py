@@ -32,12 +32,12 @@ def test_severity_label_is_that_of_the_perturbation(name, severity, label, of_ro
 
 
 @pytest.mark.parametrize("severity", ["bw", "0.03", "inf", "1-10-10", "-3", "c30"])
-def test_severity_label_one_that_is_no_whole_number(severity: str) -> None:
+def test_severity_label_one_that_is_no_whole_number(severity):
     with pytest.raises(DatasetError):
         severity_label("contrast", severity, Path("a.csv"), of_row=False)
 
 
-def test_severity_label_a_perturbation_without_its_severity() -> None:
+def test_severity_label_a_perturbation_without_its_severity():
     with pytest.raises(UsageError):
         severity_label("fog", "", Path("a.csv"), of_row=True)
 
@@ -46,7 +46,7 @@ PROBABILITIES = np.array([[0.25, 0.75, 0], [0.2, 0.3, 0.5]], np.float32)
 
 
 @pytest.mark.parametrize("kind", ["auto", "probabilities"])
-def test_as_logits_probabilities_become_logarithms(kind: str) -> None:
+def test_as_logits_probabilities_become_logarithms(kind):
     logits = as_logits(PROBABILITIES, kind, "x")
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
@@ -54,11 +54,11 @@ def test_as_logits_probabilities_become_logarithms(kind: str) -> None:
     assert logits[0, 2] == pytest.approx(np.log(np.finfo(np.float32).tiny))
 
 
-def test_as_logits_what_is_said_to_be_logits_stays() -> None:
+def test_as_logits_what_is_said_to_be_logits_stays():
     assert as_logits(PROBABILITIES, "logits", "x") is PROBABILITIES
 
 
-def test_as_logits_what_lies_outside_0_to_1_is_logits() -> None:
+def test_as_logits_what_lies_outside_0_to_1_is_logits():
     values = np.array([[0.5, 0.5], [-3, 4]], np.float32)
     assert as_logits(values, "auto", "x") is values
     with pytest.raises(DatasetError):
@@ -66,7 +66,7 @@ def test_as_logits_what_lies_outside_0_to_1_is_logits() -> None:
 
 
 @pytest.mark.parametrize("kind", ["auto", "probabilities"])
-def test_as_logits_sums_that_are_not_one(kind: str) -> None:
+def test_as_logits_sums_that_are_not_one(kind):
     values = np.array([[np.nan, 1], [0.5, 0.5], [0.5, 0.4], [0.1, 0.1]], np.float32)
     with pytest.raises(DatasetError):
         as_logits(values, kind, "x")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,17 +13,17 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import damage
 
 
-def round_trip(fakes, store: FeatureStore, folder: Path, layout: str) -> FeatureStore:
+def round_trip(fakes, store, folder, layout):
     export(store, folder / "export", store.keys(), layout, fakes.Quiet())
     import_files(folder / "again", [folder / "export"], ImportSettings())
     return FeatureStore.open(folder / "again")
 
 
-def equal(one: np.ndarray, other: np.ndarray) -> bool:
+def equal(one, other):
     return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
-def sets(store: FeatureStore, key: FeatureKey) -> list[str | None]:
+def sets(store, key):
     cell = store.cell(key)
     return list(cell.known_sets) or [None]
 

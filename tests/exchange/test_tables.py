@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,24 +10,22 @@ import pytest
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.parts import Part
 from clipsyn.exchange.tables import ROLES, read_table
 
 NAMES = ("cat", "dog", "bee")
-Write = Callable[..., Path]
 
 
-def read(path: Path, known: tuple[str, ...] = (), **options: Any) -> list[Part]:
+def read(path, known=(), **options):
     return read_table(path, ImportSettings("toy", **options), known)
 
 
-def only(path: Path, known: tuple[str, ...] = (), **options: Any) -> Part:
+def only(path, known=(), **options):
     (part,) = read(path, known, **options)
     return part
 
 
 @pytest.mark.parametrize("name", ["id", "sample_id", "image", "FileName"])
-def test_predictions_ids_are_found_and_kept_as_written(write_csv: Write, name: str) -> None:
+def test_predictions_ids_are_found_and_kept_as_written(write_csv, name):
     part = only(write_csv([name, "prediction"], [["007", "cat"], ["08", "dog"]]))
     assert part.ids == ("007", "08")
     assert part.values.tolist() == ["cat", "dog"]
@@ -37,7 +33,7 @@ def test_predictions_ids_are_found_and_kept_as_written(write_csv: Write, name: s
     assert part.labels is None
 
 
-def test_predictions_columns_of_other_names(write_csv: Write) -> None:
+def test_predictions_columns_of_other_names(write_csv):
     path = write_csv(["Key", "guess", "truth"], [["a", "1", "2"]])
     columns = {"id": "key", "prediction": "guess", "label": "truth"}
     part = only(path, columns=columns, backbone="net", perturbation="jpeg:3")
@@ -45,7 +41,7 @@ def test_predictions_columns_of_other_names(write_csv: Write) -> None:
     assert (part.backbone, part.perturbation) == ("net", "jpeg-3")
 
 
-def test_predictions_a_long_table_is_several_backbones(write_csv: Write) -> None:
+def test_predictions_a_long_table_is_several_backbones(write_csv):
     rows = [["a", "x", "cat"], ["a", "y", "dog"], ["b", "y", "bee"], ["b", "x", "cat"]]
     parts = read(write_csv(["id", "model", "prediction"], rows))
     assert {part.backbone: (part.ids, part.values.tolist()) for part in parts} == {
@@ -54,7 +50,7 @@ def test_predictions_a_long_table_is_several_backbones(write_csv: Write) -> None
     }
 
 
-def test_predictions_severities_and_perturbations(write_csv: Write) -> None:
+def test_predictions_severities_and_perturbations(write_csv):
     rows = [["a", "0", "cat"], ["a", "3", "dog"]]
     parts = read(write_csv(["id", "severity", "prediction"], rows), perturbation="jpeg")
     assert [(part.perturbation, part.of_condition) for part in parts] == [
@@ -78,7 +74,7 @@ def test_numbers_a_cell_without_a_number_is_a_row_without_a_value(write_csv, not
 
 
 @pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__"])
-def test_numbers_the_index_that_pandas_writes_is_no_class(write_csv: Write, index: str) -> None:
+def test_numbers_the_index_that_pandas_writes_is_no_class(write_csv, index):
     path = write_csv([index, "id", "cat", "dog"], [[0, "a", 0.9, 0.1], [1, "b", 0.2, 0.8]])
     assert only(path).columns == ("cat", "dog")
     assert (only(path).values < 0).all()  # logarithms of probabilities
@@ -94,40 +90,40 @@ def test_numbers_a_file_that_is_called_like_a_pattern_is_itself(tmp_path, kind, 
     assert only(tmp_path / f"{name}.{kind}").ids == ("a",)
 
 
-def test_numbers_columns_called_after_known_classes_in_any_order(write_csv: Write) -> None:
+def test_numbers_columns_called_after_known_classes_in_any_order(write_csv):
     path = write_csv(["id", "dog", "confidence", "bee", "cat"], [["a", 1, 9, 2, 3]])
     np.testing.assert_array_equal(only(path, NAMES).values, [[3, 1, 2]])
 
 
 @pytest.mark.parametrize("role", ["label", "said"])
-def test_numbers_a_column_that_no_label_knows_may_be_no_class(write_csv: Write, role: str) -> None:
+def test_numbers_a_column_that_no_label_knows_may_be_no_class(write_csv, role):
     path = write_csv(["id", "sure", "cat", role], [["a", 1, 2, "cat"]])
     with pytest.raises(DatasetError, match=r"the columns sure.* a class: .*classes="):
         only(path)
 
 
 @pytest.mark.parametrize("known", [(), NAMES, ("a", "b", "a")])
-def test_numbered_columns_in_any_order(write_csv: Write, known: tuple[str, ...]) -> None:
+def test_numbered_columns_in_any_order(write_csv, known):
     part = only(write_csv(["id", "logit_2", "logit_0", "logit_1"], [["a", 2, 0, 1]]), known)
     np.testing.assert_array_equal(part.values, [[0, 1, 2]])
     assert part.columns == ()
 
 
-def test_numbers_embeddings(write_csv: Write) -> None:
+def test_numbers_embeddings(write_csv):
     path = write_csv(["id", "e1", "e0"], [["a", 0.25, 0.75]])
     part = only(path, NAMES, kind="embeddings")
     assert part.kind == "embeddings"
     np.testing.assert_array_equal(part.values, np.array([[0.75, 0.25]], np.float32))
 
 
-def test_numbers_predictions_win_unless_logits_are_asked_for(write_csv: Write) -> None:
+def test_numbers_predictions_win_unless_logits_are_asked_for(write_csv):
     path = write_csv(["id", "prediction", "cat", "dog"], [["a", "dog", 5, -5]])
     assert only(path).kind == "predictions"
     part = only(path, kind="logits")
     assert (part.kind, part.columns) == ("logits", ("cat", "dog"))
 
 
-def test_bad_input_no_ids_names_the_columns_found(write_csv: Write) -> None:
+def test_bad_input_no_ids_names_the_columns_found(write_csv):
     path = write_csv(["key", "prediction"], [["a", "cat"]])
     with pytest.raises(DatasetError, match=r"id=NAME\); its columns are key, prediction"):
         only(path)
@@ -140,14 +136,14 @@ def test_bad_input_fewer_or_other_columns_than_classes(write_csv, columns):
         only(path, NAMES)
 
 
-def test_bad_input_a_row_without_id_or_backbone(write_csv: Write) -> None:
+def test_bad_input_a_row_without_id_or_backbone(write_csv):
     with pytest.raises(DatasetError, match="row 1 has no id"):
         only(write_csv(["id", "prediction"], [["a", "cat"], ["", "dog"]]))
     with pytest.raises(DatasetError, match="row 0 has no model"):
         only(write_csv(["id", "model", "prediction"], [["a", "", "cat"]]))
 
 
-def test_bad_input_one_name_for_several_backbones(write_csv: Write) -> None:
+def test_bad_input_one_name_for_several_backbones(write_csv):
     path = write_csv(["id", "model", "prediction"], [["a", "x", "cat"], ["a", "y", "cat"]])
     with pytest.raises(UsageError, match=r"several backbones \(x, y\)"):
         read(path, backbone="mine")
@@ -157,24 +153,24 @@ def test_bad_input_one_name_for_several_backbones(write_csv: Write) -> None:
     ("name", "content"),
     [("a.csv", b""), ("a.csv", b"id,prediction\na,b,c,d\n"), ("a.parquet", b"PAR1 it is not")],
 )
-def test_bad_input_what_is_no_table(tmp_path: Path, name: str, content: bytes) -> None:
+def test_bad_input_what_is_no_table(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match="cannot be read as a table"):
         only(tmp_path / name)
 
 
-def test_bad_input_a_text_among_the_numbers(write_csv: Write) -> None:
+def test_bad_input_a_text_among_the_numbers(write_csv):
     rows = [[f"im{row}", 1, 2] for row in range(1500)]
     rows[1200][1] = "n/a"
     with pytest.raises(DatasetError, match="'n/a' in row 1200 of column cat is no number"):
         only(write_csv(["id", "cat", "dog"], rows))
 
 
-def test_bad_input_a_column_twice(write_csv: Write) -> None:
+def test_bad_input_a_column_twice(write_csv):
     with pytest.raises(DatasetError, match="has two columns called 'cat'"):
         only(write_csv(["id", "cat", "dog", "cat"], [["a", 1, 2, 3]]))
 
 
-def test_every_name_of_a_column_is_documented() -> None:
+def test_every_name_of_a_column_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "importing.md").read_text("utf-8")
     assert [name for names in ROLES.values() for name in names if f"`{name}`" not in text] == []

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, InputError, StaleCell
 from clipsyn.names import FeatureKey
@@ -22,17 +17,17 @@ IMAGES = GENERATOR.normal(size=(5, 4))  # of any norm
 TEXTS = GENERATOR.normal(size=(3, 4))
 
 
-def cosines(images: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float64]:
+def cosines(images, texts):
     """The plain way; image embeddings are rounded to float16 between."""
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
     return unit[0].astype(np.float16).astype(np.float64) @ unit[1].T
 
 
 @pytest.fixture
-def npz(tmp_path: Path) -> Callable[..., Path]:
+def npz(tmp_path):
     """Function (name, changes) -> an npz of embeddings with class embeddings and scale."""
 
-    def make(name: str = "mine.npz", **changes: Any) -> Path:
+    def make(name="mine.npz", **changes):
         there = {
             "embeddings": IMAGES,
             "class_embeddings": TEXTS,
@@ -48,11 +43,11 @@ def npz(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Callable[[], FeatureStore]:
+def opened(tmp_path):
     return lambda: FeatureStore.open(tmp_path / "store")
 
 
-def test_one_file_gives_zero_shot_logits(bring: Any, npz: Any, opened: Any) -> None:
+def test_one_file_gives_zero_shot_logits(bring, npz, opened):
     frame = bring(npz())
     expected = 50 * cosines(IMAGES, TEXTS)
     right = np.mean(expected.argmax(axis=1) == LABELS)
@@ -67,7 +62,7 @@ def test_one_file_gives_zero_shot_logits(bring: Any, npz: Any, opened: Any) -> N
     np.testing.assert_allclose(np.linalg.norm(pool.class_embeddings["mine"], axis=1), 1)
 
 
-def test_one_file_a_second_prompt_set(bring: Any, npz: Any, opened: Any) -> None:
+def test_one_file_a_second_prompt_set(bring, npz, opened):
     bring(npz(), prompts="one")
     frame = bring(npz(class_embeddings=-TEXTS), prompts="two")
     assert frame["was"].to_list() == ["there"]  # the image embeddings are
@@ -77,7 +72,7 @@ def test_one_file_a_second_prompt_set(bring: Any, npz: Any, opened: Any) -> None
     )
 
 
-def test_one_file_splits_of_a_dataset_share_them(bring: Any, npz: Any, opened: Any) -> None:
+def test_one_file_splits_of_a_dataset_share_them(bring, npz, opened):
     bring(npz())
     bring(npz("train.npz"), split="train", backbone="mine")
     assert len(opened().pool("toy", "train").labels) == 5
@@ -97,12 +92,12 @@ def test_one_file_splits_of_a_dataset_share_them(bring: Any, npz: Any, opened: A
         {"class_embeddings": 0 * TEXTS},
     ],
 )
-def test_what_cannot_be_is_one_sentence(bring: Any, npz: Any, changes: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_is_one_sentence(bring, npz, changes, tmp_path):
     with pytest.raises(InputError):
         bring(npz(**changes))
     assert not (tmp_path / "store" / "features").exists()
 
 
-def test_what_cannot_be_class_embeddings_without_their_scale(bring: Any, npz: Any) -> None:
+def test_what_cannot_be_class_embeddings_without_their_scale(bring, npz):
     with pytest.raises(DatasetError, match="logit_scale"):
         bring(npz(logit_scale=None))

@@ -6,8 +6,6 @@ import io
 import os
 import pickle
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from clipsyn.exchange.arrays import read_tensor
 torch = pytest.importorskip("torch")
 
 
-def saved(path: Path, thing: Any, **options: Any) -> Path:
+def saved(path, thing, **options):
     torch.save(thing, path / "a.pt", **options)
     return path / "a.pt"
 
@@ -27,7 +25,7 @@ TYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16",
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_every_type_of_number(name: str, tmp_path: Path) -> None:
+def test_every_type_of_number(name, tmp_path):
     tensor = (torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) * 9).to(
         getattr(torch, name)
     )
@@ -47,7 +45,7 @@ def test_every_type_of_number(name: str, tmp_path: Path) -> None:
     ],
     ids=["vector", "rows", "transposed", "empty", "number"],
 )
-def test_any_shape(tensor: Any, tmp_path: Path) -> None:
+def test_any_shape(tensor, tmp_path):
     np.testing.assert_array_equal(read_tensor(saved(tmp_path, tensor)), tensor.numpy())
 
 
@@ -62,28 +60,28 @@ def test_any_shape(tensor: Any, tmp_path: Path) -> None:
     ],
     ids=["dict", "list", "module", "sparse", "repeated"],
 )
-def test_what_is_no_dense_tensor(thing: Any, reason: str, tmp_path: Path) -> None:
+def test_what_is_no_dense_tensor(thing, reason, tmp_path):
     with pytest.raises(DatasetError, match=rf"a\.pt cannot be read.*{reason}.*numpy\.save"):
         read_tensor(saved(tmp_path, thing))
 
 
 class _Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return os.system, ("exit 1",)
 
 
 class _Named:
     """Pickles as a tensor of these."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments):
         self.arguments = arguments
 
 
 class _Forger(pickle.Pickler):
-    def persistent_id(self, thing: Any) -> Any:
+    def persistent_id(self, thing):
         return ("storage", torch.FloatStorage, "0", "cpu", 4) if thing == "numbers" else None
 
-    def reducer_override(self, thing: Any) -> Any:
+    def reducer_override(self, thing):
         if isinstance(thing, _Named):
             return torch._utils._rebuild_tensor_v2, thing.arguments
         return NotImplemented
@@ -92,7 +90,7 @@ class _Forger(pickle.Pickler):
 NUMBERS = np.arange(4, dtype="<f4").tobytes()
 
 
-def forged(path: Path, thing: Any, numbers: bytes = NUMBERS, how: int = zipfile.ZIP_STORED) -> Path:
+def forged(path, thing, numbers=NUMBERS, how=zipfile.ZIP_STORED):
     """A file of torch's form with four numbers, and a pickle of anything."""
     stream = io.BytesIO()
     _Forger(stream, protocol=2).dump(thing)
@@ -102,7 +100,7 @@ def forged(path: Path, thing: Any, numbers: bytes = NUMBERS, how: int = zipfile.
     return path / "a.pt"
 
 
-def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+def test_nothing_in_a_file_is_run(tmp_path):
     with pytest.raises(DatasetError, match="system, which is no tensor"):
         read_tensor(forged(tmp_path, _Evil()))
 
@@ -117,7 +115,7 @@ def test_a_shape_that_leaves_the_numbers(offset, size, stride, tmp_path):
         read_tensor(forged(tmp_path, _Named("numbers", offset, size, stride)))
 
 
-def test_a_file_that_is_cut(tmp_path: Path) -> None:
+def test_a_file_that_is_cut(tmp_path):
     path = saved(tmp_path, torch.ones(500))
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(DatasetError, match="cannot be read as one tensor"):
@@ -126,7 +124,7 @@ def test_a_file_that_is_cut(tmp_path: Path) -> None:
         read_tensor(tmp_path / "absent.pt")
 
 
-def test_a_zip_bomb(tmp_path: Path) -> None:
+def test_a_zip_bomb(tmp_path):
     tensor = _Named("numbers", 0, (4,), (1,))
     assert len(read_tensor(forged(tmp_path, tensor))) == 4
     path = forged(tmp_path, tensor, bytes(10**7), zipfile.ZIP_DEFLATED)
@@ -144,6 +142,6 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
     ],
     ids=["LONG_BINPUT", "PUT", "BYTEARRAY8"],
 )
-def test_a_pickle_that_takes_all_memory(pickled: bytes, tmp_path: Path) -> None:
+def test_a_pickle_that_takes_all_memory(pickled, tmp_path):
     with pytest.raises(DatasetError, match=r"asks for place|expected 1099511627776 bytes"):
         read_tensor(forged(tmp_path, pickled))

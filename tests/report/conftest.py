@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import polars as pl
 import pytest
 
 from clipsyn.report.page import placed
-from clipsyn.show.table import Table
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 from tests.results import row, tidy
@@ -20,7 +14,7 @@ CLASSES = ("cat", "dog", "owl")
 
 
 @pytest.fixture
-def answered(tmp_path: Path) -> Callable[..., FeatureStore]:
+def answered(tmp_path):
     """Function (answers by backbone, labels, …) -> the store, with these imported answers.
 
     Answers are class indices, or logits (image, class). Called again it adds to the same store.
@@ -29,24 +23,24 @@ def answered(tmp_path: Path) -> Callable[..., FeatureStore]:
 
 
 @pytest.fixture(scope="module")
-def answered_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FeatureStore]:
+def answered_once(tmp_path_factory):
     """`answered`, of a store for all tests of a file."""
     return _adding_to(tmp_path_factory.mktemp("answers") / "store")
 
 
-def _adding_to(path: Path) -> Callable[..., FeatureStore]:
+def _adding_to(path):
     def add(
-        answers: Mapping[str, Any],
-        labels: Sequence[int],
+        answers,
+        labels,
         *,
-        dataset: str = "pets",
-        split: str = "test",
-        perturbation: str = "clean",
-        classes: Sequence[str] = CLASSES,
-        ids: Sequence[str] | None = None,
-        content: Any = None,
-        valid: Mapping[str, Any] | None = None,
-    ) -> FeatureStore:
+        dataset="pets",
+        split="test",
+        perturbation="clean",
+        classes=CLASSES,
+        ids=None,
+        content=None,
+        valid=None,
+    ):
         store = FeatureStore.create(path)
         names = ids or [f"{dataset}-{row}.png" for row in range(len(labels))]
         samples = SampleTable.of(dataset, split, names, labels, classes)
@@ -64,26 +58,26 @@ def _adding_to(path: Path) -> Callable[..., FeatureStore]:
 
 
 @pytest.fixture
-def rows() -> Callable[..., pl.DataFrame]:
+def rows():
     """Function (dicts) -> a tidy frame: of each row what it is about, value, low, high, n."""
 
-    def make(*every: dict[str, Any]) -> pl.DataFrame:
+    def make(*every):
         return tidy(*(_row(dict(about)) for about in every))
 
     return make
 
 
-def _row(about: dict[str, Any]) -> dict[str, Any]:
+def _row(about):
     ends = {"ci_low": about.pop("low", None), "ci_high": about.pop("high", None)}
     usual = {"metric": "acc1", "backbones": ["a"], "dataset": "pets", "n": 100}
     return row(**usual | ends | about)
 
 
 @pytest.fixture(scope="session")
-def lines() -> Callable[[Table], list[dict[str, str]]]:
+def lines():
     """Function (table) -> its lines on the page: texts by head, smaller ones behind a bar."""
 
-    def of(table: Table) -> list[dict[str, str]]:
+    def of(table):
         return [
             {
                 column.line: column.cells[row].text

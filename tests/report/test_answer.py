@@ -28,11 +28,11 @@ from clipsyn.show.table import mean_of
 BOTH = ["a", "b"]
 
 
-def text(html: str) -> str:
+def text(html):
     return " ".join(re.sub("<[^>]*>", "", html).split())
 
 
-def told(evidence) -> SimpleNamespace:
+def told(evidence):
     """The parts of the answer as the page has them."""
     html = rendered("answer.html", **answer(evidence))
     headline, *_ = re.findall('<p class="headline">(.*?)</p>', html, re.DOTALL)
@@ -52,7 +52,7 @@ def told(evidence) -> SimpleNamespace:
 
 
 @pytest.fixture
-def zeroshot(rows) -> pl.DataFrame:
+def zeroshot(rows):
     """Backbone a has 60 and 40 %, b 50 and 44 %; the oracle 80 and 70 %."""
     found = []
     for dataset, numbers in {"pets": (0.6, 0.5, 0.8), "food": (0.4, 0.44, 0.7)}.items():
@@ -98,7 +98,7 @@ def results(rows):
     return make
 
 
-def without_support(frame: pl.DataFrame) -> pl.DataFrame:
+def without_support(frame):
     """What nothing is fitted for, with gains over the backbone that is best on test."""
     return frame.filter(ensemble="log-avg").with_columns(
         pl.col("metric").replace("gain", "gain_over_best_on_test")
@@ -172,9 +172,6 @@ class TestStandings:
 
 
 class TestLeading:
-    def names(self, frame):
-        return [it.name for it in methods(frame)], leading(methods(frame)).name
-
     def test_what_the_support_chose_comes_first(self, results):
         assert leading(methods(results((-0.1, -0.1), 0.01))).name == "chosen"
 
@@ -189,22 +186,19 @@ class TestAnswer:
     def test_the_choice_has_its_gains_with_intervals_and_its_cost(self, zeroshot, results):
         said = told(evidence(zeroshot, results((0.04, 0.06), 0.01), a=4, b=6))
         # 0.01 * sqrt(2) / 2 = 0.0071 on both sides of 0.05
-        assert said.headline == (
-            "lda · moe, chosen by cross-validation on 16 labelled images of each class, has 55.0 % "
-            "on average over 2 datasets: 5.0 points (4.3\N{EN DASH}5.7) over the best single "
-            "backbone under the same head, 7.0 points (6.3\N{EN DASH}7.7) over zero-shot, for at "
-            "most 10 GFLOPs an image."
-        )
+        numbers = [
+            "lda · moe",
+            "55.0 %",
+            "5.0 points (4.3\N{EN DASH}5.7)",
+            "7.0 points",
+            "10 GFLOPs",
+        ]
+        assert all(it in said.headline for it in numbers)
         assert said.bars == [
             ("best single backbone", "single", 50),
             ("chosen by the labels", "combined", 55),
             ("a perfect choice for each image oracle", "oracle", 75),
         ]
-
-    def test_where_choices_differ_they_are_counted(self, zeroshot, results):
-        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01, ("lda · moe", "single · a"))))
-        assert said.headline.startswith("The choice by cross-validation on 16 labelled")
-        assert "lda · moe (1 time), single · a (1 time)" in " ".join(said.facts)
 
     @pytest.mark.parametrize(
         ("gains", "first"),
@@ -222,56 +216,19 @@ class TestAnswer:
         assert "Without labels, log-avg has 51.0 %: 1.0 points (-6.1 to 8.1) over" in facts
         assert "which may be chance." in facts
 
-    def test_hindsight_is_a_footnote(self, zeroshot, results):
-        said = told(evidence(zeroshot, results((0.04, 0.06), 0.01)))
-        assert "a is the best backbone zero-shot, with 50.0 %" in said.footnote
-        assert "super-learner with head zero-shot the best combination" in said.footnote
-
     def test_without_a_support_nothing_is_said_of_one(self, zeroshot, results):
         frame = without_support(results((0.04, 0.06), 0.01))
         said = told(evidence(zeroshot, frame))
-        assert said.headline.startswith(
-            "log-avg of all 2 backbones, which needs no labels, has 51.0 % on average over 2 "
-            "datasets: 1.0 points (0.3\N{EN DASH}1.7) over the backbone that is best on these very"
-        )
+        assert "1.0 points (0.3\N{EN DASH}1.7) over the backbone that is best on" in said.headline
         assert "support" not in " ".join([said.headline, *said.facts, said.footnote])
         assert said.bars[0][0] == "best backbone, in hindsight a"
 
     def test_the_limit_is_that_of_the_head_with_the_highest(self, zeroshot, results, rows):
-        union = {
-            "backbones": BOTH,
-            "ensemble": "oracle",
-            "head": "lda",
-            "value": 0.9,
-            "shots": "16",
-        }
+        union = {"backbones": BOTH, "ensemble": "oracle", "head": "lda", "value": 0.9}
+        union |= {"shots": "16"}
         frame = pl.concat([results((0.04, 0.06), 0.1), rows(union)], how="diagonal")
         facts = " ".join(told(evidence(zeroshot, frame)).facts)
         assert "with head lda, is right on 90.0 %" in facts
-
-    def test_the_test_is_of_the_method_of_the_answer(self, zeroshot, results):
-        row = {"dataset": None, "perturbation": "clean", "classes": "all", "split": "test"}
-        row |= {"prompts": "own", "head": "zero-shot", "first": "best-single", "tie": False}
-        row |= {"second": "log-avg", "difference": -0.015, "ci_low": -0.02, "ci_high": -0.01}
-        row |= {"both_low": float("nan"), "both_high": float("nan"), "p_holm": 0.01}
-        row |= {"comparisons": 6}
-        frame = results((0.04, 0.06), 0.01, (None, None))
-        said = told(evidence(zeroshot, frame, paired=pl.DataFrame([row])))
-        facts = " ".join(said.facts)
-        assert "Tested image by image, log-avg leads by 1.5 points (1.0" in facts
-        assert "after Holm's correction for 6 comparisons: no tie" in facts
-
-    def test_backbones_alone_get_an_answer_and_a_command(self, zeroshot):
-        said = told(evidence(zeroshot))
-        assert "a is the best backbone alone, with 50.0 %" in said.headline
-        assert "75.0 %" in said.headline
-        assert "clipsyn evaluate" in said.facts[-1]
-        assert [kind for _, kind, _ in said.bars] == ["single", "oracle"]
-
-    def test_one_backbone_has_no_oracle(self, zeroshot):
-        said = told(evidence(zeroshot.filter(pl.col("backbones") == ["a"])))
-        assert "no other" in said.headline
-        assert [kind for _, kind, _ in said.bars] == ["single"]
 
     def test_without_numbers_there_is_none(self):
         said = told(evidence(None))
@@ -308,53 +265,42 @@ class TestTables:
 # Means over datasets, against numbers worked out by hand
 
 
-def test_distances_to_the_bounds_add_up_as_squares():
-    mean = mean_of([(0.5, 0.2, 0.9), (0.7, 0.3, 1.0)])
-    # (0.5 + 0.7) / 2; below sqrt(0.3^2 + 0.4^2) / 2 = 0.25, above sqrt(0.4^2 + 0.3^2) / 2
-    assert mean == (pytest.approx(0.6), pytest.approx(0.35), pytest.approx(0.85), 2)
+NAN = math.nan
+A, B = {"value": 1}, {"value": 2}
 
 
-def test_an_interval_is_not_known_where_that_of_a_dataset_is_not():
-    assert mean_of([(0.5, 0.4, 0.6), (0.7, None, None)]) == (pytest.approx(0.6), None, None, 2)
-    assert mean_of([(0.5, math.nan, math.nan)]) == (0.5, None, None, 1)
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        # (0.5 + 0.7) / 2; below sqrt(0.3^2 + 0.4^2) / 2 = 0.25, above sqrt(0.4^2 + 0.3^2) / 2
+        ([(0.5, 0.2, 0.9), (0.7, 0.3, 1.0)], (0.6, 0.35, 0.85, 2)),
+        ([(0.5, 0.4, 0.6), (0.7, None, None)], (0.6, None, None, 2)),
+        ([(0.5, NAN, NAN)], (0.5, None, None, 1)),
+        ([(NAN, None, None), (0.4, 0.3, 0.5)], (0.4, 0.3, 0.5, 1)),
+        ([(NAN, None, None)], None),
+        ([], None),
+    ],
+)
+def test_distances_to_the_bounds_add_up_as_squares(numbers, expected):
+    assert mean_of(numbers) == (expected and pytest.approx(expected))
 
 
-def test_datasets_without_a_number_are_left_out():
-    assert mean_of([(math.nan, None, None), (0.4, 0.3, 0.5)]) == (0.4, 0.3, 0.5, 1)
-    assert mean_of([(math.nan, None, None)]) is None
-    assert mean_of([]) is None
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([A, B | {"perturbation": "jpeg-3"}], [1]),  # clean images, where there are any
+        ([A | {"perturbation": "fog-1"}, B | {"perturbation": "all"}], [2]),
+        ([A | {"perturbation": "fog-1"}, B | {"perturbation": "fog-2"}], [1, 2]),
+        ([A | {"prompts": "z"}, B | {"prompts": "a"}], [2]),  # of equals the first by name
+        ([A, B | {"dataset": None}, B | {"classes": "new"}], [1]),
+    ],
+)
+def test_the_main_part(rows, given, kept):
+    assert main_part(rows(*given))["value"].to_list() == kept
 
 
-class TestMainPart:
-    def test_clean_images_are_the_main_ones(self, rows):
-        frame = rows({"value": 1}, {"value": 2, "perturbation": "jpeg-3"})
-        assert main_part(frame)["value"].to_list() == [1]
-
-    def test_without_them_all_perturbations_together(self, rows):
-        frame = rows({"value": 1, "perturbation": "fog-1"}, {"value": 2, "perturbation": "all"})
-        assert main_part(frame)["value"].to_list() == [2]
-
-    def test_and_else_each(self, rows):
-        labels = "fog-1", "fog-2"
-        frame = rows(*({"value": 1, "perturbation": label} for label in labels))
-        assert main_part(frame)["perturbation"].to_list() == [*labels]
-
-    def test_the_prompt_set_that_most_datasets_have(self, rows):
-        sets = {"one": "az", "two": "z", "three": "b"}
-        frame = rows(
-            *(
-                {"value": 1, "dataset": dataset, "prompts": prompts}
-                for dataset, names in sets.items()
-                for prompts in names
-            )
-        )
-        chosen = dict(main_part(frame).select("dataset", "prompts").rows())
-        assert chosen == {"one": "z", "two": "z", "three": "b"}
-
-    def test_of_equals_the_first_by_name(self, rows):
-        frame = rows({"value": 1, "prompts": "z"}, {"value": 2, "prompts": "a"})
-        assert main_part(frame)["value"].to_list() == [2]
-
-    def test_means_of_datasets_and_halves_of_classes_are_no_part(self, rows):
-        frame = rows({"value": 1}, {"value": 2, "dataset": None}, {"value": 3, "classes": "new"})
-        assert main_part(frame)["value"].to_list() == [1]
+def test_the_main_part_has_the_prompt_set_that_most_datasets_have(rows):
+    sets = {"one": "az", "two": "z", "three": "b"}
+    every = [A | {"dataset": of, "prompts": name} for of, names in sets.items() for name in names]
+    chosen = dict(main_part(rows(*every)).select("dataset", "prompts").rows())
+    assert chosen == {"one": "z", "two": "z", "three": "b"}

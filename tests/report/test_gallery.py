@@ -8,7 +8,6 @@ import shutil
 import tarfile
 from base64 import b64decode
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -111,60 +110,59 @@ def test_confidences_are_those_of_logits_and_not_known_of_answers_alone(answered
 
 
 @pytest.fixture
-def photos(write_images) -> Path:
+def photos(write_images):
     return write_images()
 
 
-def example(id: str, content: bytes, place: tuple[str, str] = PLACE) -> Example:
+def example(id, content, place=PLACE):
     return Example(*place, id, content, "cat", ())
 
 
-def digest(path: Path) -> bytes:
+def digest(path):
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def pixels(data: str | None) -> np.ndarray:
+def pixels(data):
     assert data
     return np.asarray(Image.open(io.BytesIO(b64decode(data)))).astype(int)
 
 
-def close_to(data: str | None, path: Path) -> bool:
+def close_to(data, path):
     """Noise does not survive JPEG whole, but it stays like itself and unlike other noise."""
     shown, there = pixels(data), np.asarray(Image.open(path)).astype(int)
     return bool(np.corrcoef(shown.ravel(), there.ravel())[0, 1] > 0.5)
 
 
-def packed(photos: Path, tar: Path, arcname: str) -> Path:
+def packed(photos, tar, arcname):
     with tarfile.open(tar, "w") as archive:
         archive.add(photos, arcname)
     return tar
 
 
-class TestPlaces:
-    def shows(self, path: Path, photos: Path, id: str = "dog/1.png") -> bool:
-        file = photos / "dog" / "1.png"
-        return close_to(Thumbnails(path, [PLACE]).of(example(id, digest(file))), file)
+def manifest(photos, folder):
+    rows = "path,label,id\nphotos/dog/1.png,dog,dog/1.png\nphotos/cat/1.png,cat,yours\n"
+    (folder / "list.csv").write_text(rows)
+    return folder / "list.csv"
 
-    def test_the_folder_of_several_datasets(self, photos):
-        assert self.shows(photos.parent, photos)
 
-    def test_a_tar_of_it(self, photos, tmp_path):
-        assert self.shows(packed(photos, tmp_path / "a.tar", "."), photos)
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda photos, folder: photos.parent,  # of several datasets
+        lambda photos, folder: packed(photos, folder / "a.tar", "."),
+        lambda photos, folder: packed(photos, folder / "a.tar", "data/photos"),
+        manifest,
+    ],
+)
+def test_places_where_an_image_is_found(place, photos, tmp_path):
+    file = photos / "dog" / "1.png"
+    there = Thumbnails(place(photos, tmp_path), [PLACE])
+    assert close_to(there.of(example("dog/1.png", digest(file))), file)
 
-    def test_a_tar_that_has_the_folder_before_each_name(self, photos, tmp_path):
-        assert self.shows(packed(photos, tmp_path / "a.tar", "data/photos"), photos)
 
-    def test_a_manifest(self, photos, tmp_path):
-        manifest = tmp_path / "list.csv"
-        manifest.write_text(
-            "path,label,id\nphotos/dog/1.png,dog,mine\nphotos/cat/1.png,cat,yours\n"
-        )
-        assert self.shows(manifest, photos, "mine")
-
-    def test_no_images_at_all(self, tmp_path):
-        (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match="has no images of photos/test"):
-            Thumbnails(tmp_path / "empty", [PLACE])
+def test_a_place_without_images(tmp_path):
+    with pytest.raises(UsageError, match="has no images of photos/test"):
+        Thumbnails(tmp_path, [PLACE])
 
 
 def test_another_image_of_the_same_name_is_not_shown(photos):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import product
-from typing import Any
 from xml.etree import ElementTree
 
 import polars as pl
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
@@ -21,7 +18,7 @@ from clipsyn.evaluation.loop import evaluate
 from clipsyn.report import FIGURES
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
-from clipsyn.show.figure import FORMATS, Figure, image_of, save
+from clipsyn.show.figure import FORMATS, image_of, save
 from clipsyn.store.features import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -32,7 +29,7 @@ EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40
 
 
 @pytest.fixture(scope="session")
-def store(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def store(fakes, tmp_path_factory):
     names = "tiny-one/zoo", "tiny-two/zoo", "tiny-three/zoo"
     encoders = [fakes.Encoder(name, size=8 + 4 * at) for at, name in enumerate(names)]
     sources = [
@@ -44,12 +41,12 @@ def store(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return fakes.caption(fakes.fill(path, encoders, sources, ("clean", "jpeg:3", "jpeg:5")))
 
 
-def of_evaluate(store: FeatureStore) -> pl.DataFrame:
+def of_evaluate(store):
     ensembles = ["best-single", "log-avg", "nlc", "chosen"]
     return evaluate(store, ensembles=ensembles, shots=[1, 4], seeds=2)
 
 
-def of_predict(store: FeatureStore) -> pl.DataFrame:
+def of_predict(store):
     return predict_store(fit_router(store, "birds", "nlc", shots=4), store, "birds").frame
 
 
@@ -61,11 +58,11 @@ FRAMES: dict[str, Callable[[FeatureStore], pl.DataFrame]] = {
 
 
 @pytest.fixture(scope="session")
-def frames(store: FeatureStore) -> Callable[[str], pl.DataFrame]:
+def frames(store):
     """Function (name of a figure): a frame that it is drawn of, of one kind where it shows one."""
     made: dict[str, pl.DataFrame] = {}
 
-    def frame(name: str) -> pl.DataFrame:
+    def frame(name):
         figure = FIGURES.load(name)
         source = figure.source
         if source not in made:
@@ -79,7 +76,7 @@ def frames(store: FeatureStore) -> Callable[[str], pl.DataFrame]:
     return frame
 
 
-def _one_kind_if_needed(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
+def _one_kind_if_needed(figure, frame):
     try:
         figure.data(frame)
     except UsageError as error:
@@ -92,30 +89,30 @@ def _one_kind_if_needed(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.fixture(params=FIGURES)
-def name(request: pytest.FixtureRequest) -> str:
+def name(request):
     return str(request.param)
 
 
 @pytest.fixture
-def figure(name: str) -> Figure:
+def figure(name):
     return FIGURES.load(name)
 
 
 @pytest.fixture
-def frame(name: str, frames: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+def frame(name, frames):
     return frames(name)
 
 
 @pytest.fixture
-def data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
+def data(figure, frame):
     return figure.data(frame)
 
 
-def svg_of(ax: Axes) -> str:
+def svg_of(ax):
     return image_of(ax.figure, "svg").decode()
 
 
-def parts(ax: Axes) -> Iterator[Axes]:
+def parts(ax):
     """All axes of the figure, and the parts on them."""
     for part in ax.figure.axes:
         yield from (part, *part.child_axes)
@@ -163,7 +160,7 @@ def test_series_can_be_told_apart_without_colour(figure, data):
         assert len({*zip(kinds, lightness, strict=True)}) == len(kinds)
 
 
-def _grey(colour: Any) -> float:
+def _grey(colour):
     red, green, blue = to_rgb(colour)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
@@ -179,7 +176,7 @@ def test_no_legend_lies_over_data(figure, data):
                 assert not _overlap(box, other.get_window_extent())
 
 
-def _overlap(one: Any, other: Any) -> bool:
+def _overlap(one, other):
     wide = min(one.x1, other.x1) - max(one.x0, other.x0)
     high = min(one.y1, other.y1) - max(one.y0, other.y0)
     return bool(wide > 1 and high > 1)  # pixels
@@ -193,7 +190,7 @@ def test_no_wide_name_is_cut_off(figure, frame):
     assert _beyond(figure(figure.data(_renamed(frame, 26 * "W"))).figure) == []
 
 
-def _beyond(canvas: Canvas) -> list[float]:
+def _beyond(canvas):
     """Inches of what is drawn beyond each edge."""
     canvas.draw_without_rendering()
     box, (width, height) = canvas.get_tightbbox(), canvas.get_size_inches()
@@ -228,16 +225,6 @@ def test_an_empty_frame_has_a_sentence(figure, frame):
         figure.data(frame.clear())
 
 
-def test_a_foreign_frame_has_a_sentence_or_is_drawn(figure, frames):
-    """An accuracy matrix can be drawn of the results of evaluate, too."""
-    others = {FIGURES.load(other).source: other for other in FIGURES}
-    for source, other in others.items():
-        if figure.tidy and source == "predict":
-            continue  # refused before it comes to the figure
-        with suppress(UsageError):
-            figure(figure.data(_one_kind_if_needed(figure, frames(other))))
-
-
 def test_names_of_strangers_are_text(figure, frame):
     evil = _renamed(frame, EVIL)
     ax = figure(figure.data(evil))
@@ -248,7 +235,7 @@ def test_names_of_strangers_are_text(figure, frame):
     assert not any(it.get_parse_math() for it in ax.figure.findobj(Text) if "$" in it.get_text())
 
 
-def _renamed(frame: pl.DataFrame, ending: str) -> pl.DataFrame:
+def _renamed(frame, ending):
     """The frame with names that end so for datasets, prompts and backbones."""
     changes = {
         column: pl.col(column) + ending

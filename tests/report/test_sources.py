@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import polars as pl
 import pytest
 
 import clipsyn
@@ -15,7 +12,7 @@ from clipsyn.show.figure import Figure
 from tests.results import row, tidy
 
 
-def rows(*changes: dict[str, Any]) -> pl.DataFrame:
+def rows(*changes):
     return tidy(*(row(**{"metric": "acc1", "value": 0.5} | change) for change in changes))
 
 
@@ -28,7 +25,7 @@ FRAME = rows(
 
 
 @pytest.fixture
-def figure() -> Figure:
+def figure():
     matrix: Figure = FIGURES.load("accuracy-matrix")
     return matrix
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -14,15 +12,15 @@ CLASSES = ("missile", "tabby", "missile", "crane", "beacon")
 WIDTHS = {"fake/one": 12, "fake/three": 8, "fake/two": 16}
 
 
-def unit(values: np.ndarray) -> np.ndarray:
+def unit(values):
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 @pytest.fixture
-def make_pool() -> Callable[..., Pool]:
+def make_pool():
     """Function (samples, seed) -> labelled pool of three backbones that are right now and then."""
 
-    def make(samples: int = 40, seed: int = 0, views: int = 1) -> Pool:
+    def make(samples=40, seed=0, views=1):
         rng = np.random.default_rng(seed)
         labels = (np.arange(samples) % len(CLASSES)).astype(np.int32)
         classes = {
@@ -30,7 +28,7 @@ def make_pool() -> Callable[..., Pool]:
             for name, width in WIDTHS.items()
         }
 
-        def images(noise: float) -> dict[str, np.ndarray]:
+        def images(noise):
             return {
                 name: unit(rows[labels] + noise * rng.normal(size=(samples, rows.shape[1]))).astype(
                     "f2"
@@ -66,10 +64,10 @@ def make_pool() -> Callable[..., Pool]:
 
 
 @pytest.fixture
-def support(make_pool: Callable[..., Pool]) -> Pool:
+def support(make_pool):
     return make_pool()
 
 
 @pytest.fixture
-def unseen(make_pool: Callable[..., Pool]) -> Pool:
+def unseen(make_pool):
     return make_pool(23, seed=1, views=0)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from clipsyn.errors import (
     DamagedStore,
@@ -22,22 +18,20 @@ from clipsyn.errors import (
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import LogAverage, Router
 from clipsyn.methods.heads import HEADS
-from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.router.artefact import load_router, save_router
-from clipsyn.router.fit import FittedRouter
 
 ARRAYS, DESCRIPTION = "router.safetensors", "router.json"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, support: Pool) -> Path:
+def folder(tmp_path, support):
     path = tmp_path / "routers" / "mine"
     save_router(path, LogAverage().fit(support), support, shots=8, seed=3)
     return path
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], object], *, sign: bool = True) -> None:
+def edit(folder, change, *, sign=True):
     """Change the description; `sign` writes the fingerprint that belongs to the change."""
     file = folder / DESCRIPTION
     content = json.loads(file.read_text())
@@ -48,7 +42,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object], *, sign: bool
     file.write_text(json.dumps(content))
 
 
-def assert_equal(before: FittedRouter, after: FittedRouter, pool: Pool) -> None:
+def assert_equal(before, after, pool):
     np.testing.assert_array_equal(before.combine(pool), after.combine(pool), strict=True)
     if isinstance(before.ensemble, Router):
         np.testing.assert_array_equal(before.weights(pool), after.weights(pool), strict=True)
@@ -76,35 +70,22 @@ def test_every_head_predicts_the_same_to_the_bit(name, tmp_path, support, unseen
     assert_equal(before, after, unseen)
 
 
-def test_all_about_it_comes_back(folder: Path, support: Pool) -> None:
-    found = load_router(folder)
-    assert found.names == support.backbones
-    assert found.class_names == support.class_names
+def test_all_about_it_comes_back(tmp_path, support):
+    saved = save_router(tmp_path, LogAverage().fit(support), support, shots=8, seed=3)
+    found = load_router(tmp_path)
+    assert (found.names, found.class_names) == (support.backbones, support.class_names)
     assert found.prompts == support.provenance["prompts"]
-    assert (found.support.shots, found.support.seed, found.support.samples) == (8, 3, 40)
-    assert (found.support.dataset, found.support.split) == ("toy", "train")
-    assert found.support.views == ("flip",)
+    assert found.support == saved.support
+    assert (found.support.shots, found.support.seed, found.support.views) == (8, 3, ("flip",))
     for backbone in found.backbones:
-        assert backbone.identity == support.provenance["backbones"][backbone.name]
-        assert backbone.source == support.provenance["sources"][backbone.name]
-        np.testing.assert_array_equal(
-            backbone.class_embedding, support.class_embeddings[backbone.name]
-        )
+        name, known = backbone.name, support.provenance
+        about = known["backbones"][name], known["sources"][name]
+        assert (backbone.identity, backbone.source) == about
+        np.testing.assert_array_equal(backbone.class_embedding, support.class_embeddings[name])
     assert found.support.accuracy == found.score(support)
 
 
-def test_other_programs_can_read_it(folder: Path, support: Pool) -> None:
-    assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION, ARRAYS]
-    content = json.loads((folder / DESCRIPTION).read_text())
-    assert content["ensemble"]["name"] == "log-avg"
-    assert content["support"]["licence"] == "CC0"
-    assert "licences of both apply" in content["licence"]
-    assert content["arrays"] == hashlib.sha256((folder / ARRAYS).read_bytes()).hexdigest()
-    arrays = load_file(folder / ARRAYS)
-    assert set(arrays) == {"seen", *(f"classes/{name}" for name in support.backbones)}
-
-
-def test_it_overwrites_a_router_only_when_told_to(folder: Path, support: Pool) -> None:
+def test_it_overwrites_a_router_only_when_told_to(folder, support):
     ensemble = LogAverage().fit(support)
     with pytest.raises(UsageError, match="mine holds a router already: add replace=True"):
         save_router(folder, ensemble, support)
@@ -115,7 +96,7 @@ def test_it_overwrites_a_router_only_when_told_to(folder: Path, support: Pool) -
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_it_never_replaces_anything_else(tmp_path: Path, support: Pool, replace: bool) -> None:
+def test_it_never_replaces_anything_else(tmp_path, support, replace):
     (tmp_path / "holiday.jpg").write_bytes(b"irreplaceable")
     for path in (tmp_path, tmp_path / "holiday.jpg"):
         with pytest.raises(UsageError, match="holds something else than a router"):
@@ -124,7 +105,7 @@ def test_it_never_replaces_anything_else(tmp_path: Path, support: Pool, replace:
 
 
 def test_a_failure_leaves_the_old_router_and_nothing_half_done(folder, support, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_):
         raise OSError(28, "No space left on device")
 
     before = (folder / DESCRIPTION).read_bytes()
@@ -135,20 +116,20 @@ def test_a_failure_leaves_the_old_router_and_nothing_half_done(folder, support, 
     assert [file.name for file in folder.parent.iterdir()] == ["mine"]
 
 
-def test_a_newer_format(folder: Path) -> None:
+def test_a_newer_format(folder):
     edit(folder, lambda content: content.update(format="2.0"))
     with pytest.raises(UnsupportedFormat, match=r"has format 2.0, this clipsyn reads 1.0: pip"):
         load_router(folder)
 
 
-def test_an_edited_description(folder: Path) -> None:
+def test_an_edited_description(folder):
     edit(folder, lambda content: content["class_names"].reverse(), sign=False)
     with pytest.raises(DamagedStore, match="is damaged or was edited"):
         load_router(folder)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
-def test_damaged_arrays(damage: str, folder: Path) -> None:
+def test_damaged_arrays(damage, folder):
     file = folder / ARRAYS
     data = bytearray(file.read_bytes())
     data[-5] ^= 4
@@ -161,12 +142,12 @@ def test_damaged_arrays(damage: str, folder: Path) -> None:
 
 
 class Trap:
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return pytest.fail, ("the router was unpickled",)
 
 
 @pytest.mark.parametrize("payload", [pickle.dumps(Trap()), b"", b"\x00" * 40])
-def test_nothing_is_unpickled(payload: bytes, folder: Path) -> None:
+def test_nothing_is_unpickled(payload, folder):
     (folder / ARRAYS).write_bytes(payload)
     digest = hashlib.sha256(payload).hexdigest()
     edit(folder, lambda content: content.update(arrays=digest))
@@ -175,13 +156,13 @@ def test_nothing_is_unpickled(payload: bytes, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["predict", "_combine", "__class__", "fit"])
-def test_learned_values_cannot_stand_in_for_code(name: str, folder: Path) -> None:
+def test_learned_values_cannot_stand_in_for_code(name, folder):
     edit(folder, lambda content: content["ensemble"]["learned"].update({name: 1}))
     with pytest.raises(DamagedStore, match=f"'{name}' is no learned attribute"):
         load_router(folder)
 
 
-def test_only_registered_names_are_imported(folder: Path) -> None:
+def test_only_registered_names_are_imported(folder):
     edit(folder, lambda content: content["ensemble"].update(name="os:system"))
     with pytest.raises(UnknownName, match="unknown ensemble 'os:system'"):
         load_router(folder)
@@ -192,7 +173,7 @@ def test_only_registered_names_are_imported(folder: Path) -> None:
     [object(), {1}, np.array([None], object), float("nan"), np.array([np.inf])],
     ids=["object", "set", "array of objects", "NaN", "array with Inf"],
 )
-def test_what_cannot_be_written_is_refused(value: Any, tmp_path: Path, support: Pool) -> None:
+def test_what_cannot_be_written_is_refused(value, tmp_path, support):
     ensemble = LogAverage().fit(support)
     ensemble.centres_ = value
     with pytest.raises(UsageError, match="has learned what cannot be saved"):
@@ -200,7 +181,7 @@ def test_what_cannot_be_written_is_refused(value: Any, tmp_path: Path, support: 
     assert not (tmp_path / "r").exists()
 
 
-def test_numbers_texts_and_arrays_of_backbones_come_back(tmp_path: Path, support: Pool) -> None:
+def test_numbers_texts_and_arrays_of_backbones_come_back(tmp_path, support):
     ensemble = LogAverage().fit(support)
     ensemble.count_, ensemble.share_, ensemble.names_ = np.int64(3), np.float32(0.5), ("a", "b")
     ensemble.keys_ = {name: np.arange(3)[::-1] for name in support.backbones}

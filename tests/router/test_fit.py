@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +15,13 @@ from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.router.artefact import load_router, write
 from clipsyn.router.fit import FittedRouter, fit_router
-from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
 
 def test_it_is_fitted_on_the_shots_and_nothing_else(tiny_store, monkeypatch):
     read = []
 
-    def spy(self: PoolReader, rows: np.ndarray) -> object:
+    def spy(self, rows):
         read.append(rows)
         return whole(self, rows)
 
@@ -54,7 +52,7 @@ def test_it_is_what_is_evaluated(tiny_store, ensemble, shots):
     assert router.ensemble.get_params()["random_state"] == (3 if stated else 7)
 
 
-def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
+def test_it_knows_where_it_is_from(tiny_store):
     router = fit_router(tiny_store, "toy", "log-avg", views=["jpeg-3"], backbones="fake/o*")
     found = router.support
     assert (found.dataset, found.split, found.perturbation) == ("toy", "train", "clean")
@@ -77,13 +75,13 @@ def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
     }
 
 
-def test_test_images_cannot_be_learned_from(tiny_store: FeatureStore) -> None:
+def test_test_images_cannot_be_learned_from(tiny_store):
     with pytest.raises(LeakError, match="the test split of toy"):
         fit_router(tiny_store, "toy", "log-avg", support="test")
 
 
 @pytest.fixture
-def large(tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+def large(tiny_store, monkeypatch):
     """As if memory held six of the eleven training images."""
     size = tiny_store.pool("toy", "train").bytes_a_sample
     monkeypatch.setattr(memory, "IN_MEMORY", 6 * size)
@@ -107,12 +105,12 @@ def test_a_support_larger_than_memory_is_fitted_on_in_files(large, ensemble, cap
     ("ensemble", "head"), [("stacking", "zero-shot"), ("super-learner", "lda"), ("ola", "lda")]
 )
 def test_what_needs_memory_keeps_how_many_images_it_took(
-    large: FeatureStore,
-    tmp_path: Path,
-    ensemble: str,
-    head: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    large,
+    tmp_path,
+    ensemble,
+    head,
+    caplog,
+):
     with caplog.at_level(logging.INFO, "clipsyn"):
         router = fit_router(large, "toy", ensemble, head=head)
     assert router.sampled == 6
@@ -120,3 +118,14 @@ def test_what_needs_memory_keeps_how_many_images_it_took(
     assert "is fitted on a stratified sample of 6 of the 11 images of toy/train" in caplog.text
     write(tmp_path / "router", router)
     assert load_router(tmp_path / "router").sampled == 6
+
+
+def test_unreadable_and_unlabelled_images_are_not_written_to_files(fakes, tmp_path, monkeypatch):
+    source = fakes.Source(split="train", bad={3: "cut"})
+    source.labels[5] = -1
+    store = fakes.fill(tmp_path / "store", sources=[source], max_bad=1.0)
+    whole = store.pool("toy", "train")
+    monkeypatch.setattr(memory, "IN_MEMORY", 0)
+    found = PoolReader(store, "toy", "train").support(np.arange(20))
+    rows = [row for row in range(20) if row not in (3, 5)]
+    np.testing.assert_array_equal(found.logits, whole.logits[rows])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from clipsyn.errors import InputError, RouterMismatch, UsageError
-from clipsyn.methods.ensembles.base import Ensemble, LogAverage, ProbabilityAverage, Router
+from clipsyn.methods.ensembles.base import LogAverage, ProbabilityAverage, Router
 from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.methods.pool import Pool
@@ -22,7 +21,7 @@ class First(Router):
 
     learns = False
 
-    def _weights(self, pool: Pool) -> np.ndarray:
+    def _weights(self, pool):
         return np.eye(len(pool.backbones))[0]
 
 
@@ -31,19 +30,19 @@ class Doubled(Head):
 
     learns = False
 
-    def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
+    def _logits(self, pool, backbone):
         return 2 * pool.logits[:, pool.backbones.index(backbone)]
 
-    def _combiner_pool(self, support: Pool) -> Pool:
+    def _combiner_pool(self, support):
         return self.transform(support)
 
 
-def fitted(support: Pool, ensemble: Ensemble | None = None, head: Head | None = None) -> Any:
+def fitted(support, ensemble=None, head=None):
     head = head.fit(support) if head else None
     return FittedRouter.of((ensemble or First()).fit(support), support, head=head)
 
 
-def test_scores_are_those_of_the_ensemble_on_the_heads_logits(support: Pool, unseen: Pool) -> None:
+def test_scores_are_those_of_the_ensemble_on_the_heads_logits(support, unseen):
     router = fitted(support, head=Doubled())
     np.testing.assert_array_equal(router.combine(unseen), 2 * unseen.logits[:, 0])
     np.testing.assert_array_equal(router.predict_proba(unseen), softmax(2 * unseen.logits[:, 0]))
@@ -63,19 +62,19 @@ def test_weights_are_in_the_order_of_the_pool(support, unseen, head):
     np.testing.assert_array_equal(weights, router.weights(shuffled))
 
 
-def test_an_ensemble_without_weights_says_so(support: Pool, unseen: Pool) -> None:
+def test_an_ensemble_without_weights_says_so(support, unseen):
     router = fitted(support, ProbabilityAverage())
     with pytest.raises(UsageError, match="ProbabilityAverage does not weigh backbones"):
         router.weights(unseen)
     assert router.combine_and_weigh(unseen)[1] is None
 
 
-def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support: Pool) -> None:
+def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support):
     labels = np.where(np.arange(40) < 30, support.labels, -1)
     part = replace(support, labels=labels.astype(np.int32))
 
     class Diverged(Doubled):
-        def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
+        def _logits(self, pool, backbone):
             return super()._logits(pool, backbone) + np.where(pool.labels == 0, np.inf, 0)[:, None]
 
     with pytest.raises(
@@ -85,7 +84,7 @@ def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support: Pool
         fitted(part, head=Diverged())
 
 
-def test_what_the_support_was(support: Pool) -> None:
+def test_what_the_support_was(support):
     labels = support.labels.copy()
     labels[labels == 2] = -1
     labels[:30][labels[:30] == 1] = -1  # leaves two of ten
@@ -100,13 +99,13 @@ def test_what_the_support_was(support: Pool) -> None:
 Change = Callable[[Pool], Pool]
 
 
-def with_identity(pool: Pool, name: str, **fields: Any) -> Pool:
+def with_identity(pool, name, **fields):
     identities = dict(pool.provenance["backbones"])
     identities[name] = identities[name] | fields
     return replace(pool, provenance={**pool.provenance, "backbones": identities})
 
 
-def with_prompts(pool: Pool, **fields: Any) -> Pool:
+def with_prompts(pool, **fields):
     prompts = {**pool.provenance["prompts"], **fields}
     return replace(pool, provenance={**pool.provenance, "prompts": prompts})
 
@@ -140,13 +139,13 @@ def test_it_refuses_another_pool_and_names_the_field(field, use, support, unseen
     assert caught.value.field == field
 
 
-def test_what_a_pool_does_not_know_is_taken_on_trust(support: Pool, unseen: Pool) -> None:
+def test_what_a_pool_does_not_know_is_taken_on_trust(support, unseen):
     bare = Pool.of(unseen.logits, unseen.labels, backbones=unseen.backbones)
     router = fitted(support)
     np.testing.assert_array_equal(router.predict(bare), router.predict(unseen))
 
 
-def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings() -> None:
+def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings():
     pool = Pool.of(np.zeros((4, 2, 3)), [0, 1, 2, 0])
     (backbone, _) = fitted(pool).backbones
     for use in (

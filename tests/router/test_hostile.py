@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ from clipsyn.store.features import FeatureStore
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
 
 
-def write(folder: Path, content: dict[str, Any]) -> None:
+def write(folder, content):
     """With the fingerprint that a forger would give it."""
     content.pop("fingerprint", None)
     content["fingerprint"] = fingerprint(content)
@@ -28,7 +26,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(_filled, tmp_path_factory):
     path, store = tmp_path_factory.mktemp("whole") / "router", FeatureStore.open(_filled)
     router = fit_router(store, "toy", "super-learner", head="tip-adapter")
     save_router(path, router.ensemble, store.pool("toy", "train"), head=router.head)
@@ -36,12 +34,12 @@ def whole(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
+def folder(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "router")
 
 
 @pytest.mark.parametrize("field", ["ensemble", "head", "backbones", "n_classes", "support"])
-def test_a_description_that_lacks_something(folder: Path, field: str) -> None:
+def test_a_description_that_lacks_something(folder, field):
     content = json.loads((folder / DESCRIPTION).read_text())
     write(folder, {name: value for name, value in content.items() if name != field})
     with pytest.raises(DamagedStore):
@@ -50,7 +48,7 @@ def test_a_description_that_lacks_something(folder: Path, field: str) -> None:
 
 @pytest.mark.parametrize("name", [DESCRIPTION, ARRAYS])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "endless"])
-def test_a_file_is_a_regular_one(folder: Path, name: str, kind: str) -> None:
+def test_a_file_is_a_regular_one(folder, name, kind):
     file = folder / name
     file.rename(folder.parent / name)
     if kind == "link":
@@ -68,7 +66,7 @@ def test_a_file_is_a_regular_one(folder: Path, name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("offsets", [[0, 1 << 40], [0, 0], [8, 0], [0, 1 << 70], ["a", 1], None])
 @pytest.mark.parametrize("shape", [[1 << 40], [-1], [1 << 70], ["a"], None, [0]])
-def test_arrays_that_declare_something_else(folder: Path, offsets: Any, shape: Any) -> None:
+def test_arrays_that_declare_something_else(folder, offsets, shape):
     array = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
     header = json.dumps({"classes/fake/one": array}).encode()
     binary = len(header).to_bytes(8, "little") + header + bytes(8)

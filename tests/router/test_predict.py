@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
@@ -23,12 +18,12 @@ from clipsyn.store.samples import SampleTable
 
 
 @pytest.fixture
-def router(tiny_store: FeatureStore) -> FittedRouter:
+def router(tiny_store):
     return fit_router(tiny_store, "toy", "log-avg")
 
 
 @pytest.fixture
-def other(fakes: SimpleNamespace, tmp_path: Path) -> Callable[..., FeatureStore]:
+def other(fakes, tmp_path):
     """Function (source, change of an encoder) -> another store of the same two backbones."""
 
     def make(source=None, change=lambda encoder: None, **settings):
@@ -39,7 +34,7 @@ def other(fakes: SimpleNamespace, tmp_path: Path) -> Callable[..., FeatureStore]
     return make
 
 
-def test_a_row_for_each_image(router: FittedRouter, tiny_store: FeatureStore) -> None:
+def test_a_row_for_each_image(router, tiny_store):
     found = predict_store(router, tiny_store, "toy")
     pool = tiny_store.pool("toy", "test")
     scores = router.combine(pool)
@@ -57,7 +52,7 @@ def test_a_row_for_each_image(router: FittedRouter, tiny_store: FeatureStore) ->
     assert not found.other_classes
 
 
-def test_an_ensemble_without_weights_has_no_such_columns(tiny_store: FeatureStore) -> None:
+def test_an_ensemble_without_weights_has_no_such_columns(tiny_store):
     router = fit_router(tiny_store, "toy", "vote-1")
     frame = predict_store(router, tiny_store, "toy", "train").frame
     assert frame.columns == ["id", "class", "class_index", "probability", "seen"]
@@ -72,7 +67,7 @@ def test_images_are_predicted_a_few_at_a_time(router, other, fakes, rows, templa
     sizes = []
     combine = FittedRouter.combine_and_weigh
 
-    def spy(self: FittedRouter, pool: Any) -> Any:
+    def spy(self, pool):
         sizes.append(len(pool))
         return combine(self, pool)
 
@@ -113,7 +108,7 @@ def test_a_missing_backbone_comes_with_the_line_that_helps(router, fakes, tmp_pa
     [("weights", "0" * 64), ("precision", "bf16"), ("preprocess.size", {"size": [9, 9]})],
 )
 def test_another_backbone_of_that_name(router, other, field, value):
-    def change(encoder: Any) -> None:
+    def change(encoder):
         encoder.identity[field.partition(".")[0]] = value
 
     store = other(change=change)
@@ -165,7 +160,7 @@ def test_images_of_some_of_the_classes_in_another_order(router, other, fakes):
 
 
 @pytest.fixture
-def imported(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
+def imported(tiny_store, tmp_path):
     """The logits of `tiny_store`, as its owner would import them into another store."""
     for split in ("train", "test"):
         pool = tiny_store.pool("toy", split)
@@ -187,7 +182,7 @@ def test_imported_logits_are_taken_on_trust(router, tiny_store, imported):
     assert theirs.accuracy == ours.accuracy
 
 
-def test_a_router_fitted_on_imported_logits(imported: FeatureStore) -> None:
+def test_a_router_fitted_on_imported_logits(imported):
     router = fit_router(imported, "toy", "log-avg")
     predicted = predict_store(router, imported, "toy").frame["class_index"].to_numpy()
     pool = imported.pool("toy", "test")
@@ -195,7 +190,7 @@ def test_a_router_fitted_on_imported_logits(imported: FeatureStore) -> None:
 
 
 @pytest.fixture
-def written(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
+def written(tiny_store, tmp_path):
     """The embeddings and class embeddings of `tiny_store`, written from Python."""
     store = FeatureStore.create(tmp_path / "written")
     for split in ("train", "test"):
@@ -212,8 +207,8 @@ def written(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
 
 @pytest.mark.parametrize("ensemble", ["log-avg", "nlc"])
 def test_routers_serve_extracted_and_written_cells_of_the_same_backbones(
-    ensemble: str, tiny_store: FeatureStore, written: FeatureStore
-) -> None:
+    ensemble, tiny_store, written
+):
     whole = predict_store(fit_router(tiny_store, "toy", ensemble), tiny_store, "toy").frame
     for fitted_on, applied_to in ((tiny_store, written), (written, tiny_store), (written, written)):
         router = fit_router(fitted_on, "toy", ensemble)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -30,12 +27,12 @@ from clipsyn.run.jobs import Ended, ExecutorSettings, Task, check_all, cores_of,
         ({"jobs": 1, "slurm": {"gpus": "9" * 5000}}, "gpus"),
     ],
 )
-def test_what_does_not_go_together_is_refused(given: dict[str, Any], name: str) -> None:
+def test_what_does_not_go_together_is_refused(given, name):
     with pytest.raises(UsageError, match=name):
         ExecutorSettings(**given)
 
 
-def test_options_of_sbatch_are_what_is_left() -> None:
+def test_options_of_sbatch_are_what_is_left():
     settings = ExecutorSettings(jobs=1, slurm={"gpus": "1", "qos": "long"})
     assert (settings.of_a_job("gpus"), settings.of_a_job("memory")) == (1, None)
 
@@ -43,7 +40,7 @@ def test_options_of_sbatch_are_what_is_left() -> None:
 # Tasks, and what is said of them when they have ended
 
 
-def ended_of(number: int, log: Path, failure: str = "", status: int = 0) -> Ended:
+def ended_of(number, log, failure="", status=0):
     return Ended(Task(number, 4, ()), log, failure, status)
 
 
@@ -56,14 +53,14 @@ def ended_of(number: int, log: Path, failure: str = "", status: int = 0) -> Ende
         ("\x1b[2Jb\xff\n", "\x1b[2Jb\xff"),
     ],
 )
-def test_the_reason_is_the_last_error_in_the_log(text: str, reason: str, tmp_path: Path) -> None:
+def test_the_reason_is_the_last_error_in_the_log(text, reason, tmp_path):
     log = tmp_path / "task.log"
     log.write_text(text, "utf-8")
     assert ended_of(1, log, "exit status 1", 1).reason() == reason
 
 
 @pytest.mark.parametrize(("statuses", "code"), [([3, 3], 3), ([3, 4], 1), ([1, 1], 1)])
-def test_failed_tasks_are_named_in_order(statuses: list[int], code: int, tmp_path: Path) -> None:
+def test_failed_tasks_are_named_in_order(statuses, code, tmp_path):
     late, early = (
         ended_of(number, tmp_path / "logs" / "x.log", f"exit status {status}", status)
         for number, status in zip((4, 2), statuses, strict=True)
@@ -94,12 +91,12 @@ sys.exit(4 if what == "fail" and share.startswith("1/") else 0)
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Ended]]:
+def shared(tmp_path, monkeypatch):
     """Run tasks of a stand-in for clipsyn that does what its word says."""
     (tmp_path / "standin.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
 
-    def start(word: str, jobs: int = 3):
+    def start(word, jobs=3):
         told: list[Ended] = []
         monkeypatch.setattr(jobs_module, "COMMAND", (sys.executable, str(tmp_path / "standin.py")))
         run_local(shares([word], jobs), tmp_path / "logs", told.append)
@@ -108,14 +105,14 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
     return start
 
 
-def test_each_task_has_its_share_and_its_log(shared: Any, tmp_path: Path) -> None:
+def test_each_task_has_its_share_and_its_log(shared, tmp_path):
     ended = shared("work")
     assert [one.failure for one in ended] == [""] * 3
     assert [one.log for one in ended] == [tmp_path / "logs" / f"task-{n}.log" for n in (1, 2, 3)]
     assert [one.log.read_text().split()[0] for one in ended] == ["1/3", "2/3", "3/3"]
 
 
-def test_one_that_fails_or_dies_neither_stops_nor_hides_behind_the_others(shared: Any) -> None:
+def test_one_that_fails_or_dies_neither_stops_nor_hides_behind_the_others(shared):
     assert [(one.failure, one.status) for one in shared("fail")] == [
         ("exit status 4", 4),
         ("", 0),
@@ -124,7 +121,7 @@ def test_one_that_fails_or_dies_neither_stops_nor_hides_behind_the_others(shared
     assert [one.failure for one in shared("die9")] == ["", "killed by SIGKILL", ""]
 
 
-def test_tasks_share_the_gpus_that_are_seen(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_share_the_gpus_that_are_seen(shared, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     seen = [one.log.read_text().split()[:2] for one in shared("gpus", 3)]
     assert seen == [["1/3", "5"], ["2/3", "GPU-7"], ["3/3", "5"]]
@@ -134,7 +131,7 @@ def test_tasks_share_the_gpus_that_are_seen(shared: Any, monkeypatch: pytest.Mon
 def test_tasks_have_cores_of_their_own_while_there_are_enough(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7, 8})
 
-    def cores(jobs: int) -> list[list[int]]:
+    def cores(jobs):
         return [cores_of(Task(number, jobs, ())) for number in range(1, jobs + 1)]
 
     assert cores(2) == [[2, 3], [5, 7]]
@@ -144,7 +141,7 @@ def test_tasks_have_cores_of_their_own_while_there_are_enough(monkeypatch):
 
 
 def test_what_stops_the_launcher_stops_its_tasks(shared, tmp_path, monkeypatch):
-    def sleep(_: float) -> None:
+    def sleep(_):
         if all((tmp_path / f"begun-{number}").exists() for number in (1, 2)):
             raise KeyboardInterrupt
 

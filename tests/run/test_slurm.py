@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pytest
 
 from clipsyn.errors import ClusterError
@@ -17,28 +13,18 @@ from clipsyn.run.jobs import ExecutorSettings, shares, submit
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over
 from tests.daemons import until
-from tests.forker import Forker
 from tests.kills import unfinished
-from tests.slurm import Slurm
 
 pytest.importorskip("submitit", reason="no submitit: pip install 'clipsyn[slurm]'")
 
 TWO = ["-b", "tiny-RN/zoo,tiny-ViT-16/zoo", "-d", "emoji-food"]
 ASKED = [*TWO, "-s", "train,test", "-p", "clean,jpeg:3"]
-RECIPE = """
-store: {store}
-stages:
-  - {{stage: extract, backbones: [tiny-RN/zoo, tiny-ViT-16/zoo], datasets: [emoji-food],
-      splits: [train, test]}}
-  - {{stage: evaluate, ensembles: [log-avg, super-learner], shots: [1, 2], seeds: 2,
-      output: {store}-results}}
-"""
 
 
 class Launched:
     """`clipsyn extract … --slurm` or another command, which waits for its jobs."""
 
-    def __init__(self, forker: Forker, slurm: Slurm, words: list[Any], logs: Path) -> None:
+    def __init__(self, forker, slurm, words, logs):
         logs.mkdir()
         self._forker, self._slurm, self._logs = forker, slurm, logs / "clipsyn-logs"
         words = [*map(str, words), "--slurm", "cpus=1"]
@@ -46,39 +32,39 @@ class Launched:
         self._pid = forker.start("command", words=words, cwd=logs, env=env)
         self._status: int | None = None
 
-    def end(self) -> tuple[int, str]:
+    def end(self):
         """Exit status, and what was said."""
         self._status = self._forker.wait(self._pid)
         return self._status, self._forker.said(self._pid)
 
-    def has_begun(self, task: int) -> bool:
+    def has_begun(self, task):
         """Whether its command runs; long before its first block is finished, and its last."""
         return any("--shard" in log.read_text("utf-8") for log in self._logs_of(task))
 
-    def _logs_of(self, task: int) -> list[Path]:
+    def _logs_of(self, task):
         return list(self._logs.glob(f"*/*_{task - 1}_0_log.out"))
 
-    def log(self, task: int) -> str:
+    def log(self, task):
         (path,) = self._logs_of(task)
         return path.read_text("utf-8")
 
-    def ask(self, command: str, task: int) -> None:
+    def ask(self, command, task):
         """Something of SLURM, about the job of a task."""
         (log,) = self._logs_of(task)
         self._slurm(*command.split(), log.name.removesuffix("_0_log.out"))
 
-    def kill(self) -> None:
+    def kill(self):
         if self._status is None:
             os.kill(self._pid, signal.SIGKILL)
             self.end()
 
 
 @pytest.fixture
-def launch(slurm: Slurm, forker: Forker, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+def launch(slurm, forker, tmp_path):
     launched = []
 
-    def start(store: Path, asked: list[str], jobs: int = 2, command: str = "extract") -> Launched:
-        words = [command, store, *asked, "--jobs", jobs]
+    def start(store, asked, jobs=2):
+        words = ["extract", store, *asked, "--jobs", jobs]
         started = Launched(forker, slurm, words, tmp_path / f"logs-{len(launched)}")
         launched.append(started)
         return started
@@ -92,7 +78,7 @@ def launch(slurm: Slurm, forker: Forker, tmp_path: Path) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="module")
-def plain(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(forker, tmp_path_factory):
     """What one process makes."""
     store = tmp_path_factory.mktemp("plain") / "store"
     assert forker.run("command", words=["extract", str(store), *ASKED])[0] == 0
@@ -147,7 +133,7 @@ def test_a_cancelled_task_is_named_and_the_others_go_on(launch, forker, plain, t
     assert not unfinished(tmp_path / "s")
 
 
-def test_a_task_that_fails_says_why(launch: Any, tmp_path: Path) -> None:
+def test_a_task_that_fails_says_why(launch, tmp_path):
     status, said = launch(tmp_path / "s", [*ASKED, "--device", "cuda:9"], 1).end()
     assert status == 2, said
     (line,) = (line for line in said.splitlines() if "failed (exit status 2)" in line)
@@ -155,34 +141,7 @@ def test_a_task_that_fails_says_why(launch: Any, tmp_path: Path) -> None:
     assert "cuda:9" in line
 
 
-def test_a_recipe_and_an_evaluation_give_the_numbers_of_one_process(
-    launch, forker, tmp_path, fakes
-):
-    one, many = tmp_path / "one", tmp_path / "many"
-    for store in (one, many):
-        store.with_suffix(".yaml").write_text(RECIPE.format(store=store))
-    assert forker.run("command", words=["run", str(one.with_suffix(".yaml"))])[0] == 0
-    status, said = launch(many.with_suffix(".yaml"), [], command="run").end()
-    assert status == 0, said
-    assert len(re.findall(r"SLURM job \d+, 2 tasks", said)) == 2
-    assert fakes.unlike(one, many) == []
-    assert accuracies(many) == accuracies(one)
-    output = tmp_path / "again-results.parquet"
-    asked = ["-o", str(output), "--ensembles", "log-avg,super-learner", "--shots", "1,2"]
-    status, said = launch(many, [*asked, "--seeds", "2"], 2, "evaluate").end()
-    assert status == 0, said
-    assert accuracies(tmp_path / "again") == accuracies(one)
-
-
-def accuracies(store: Path) -> list[Any]:
-    """What is in the file of results beside a store."""
-    frame = pl.read_parquet(f"{store}-results.parquet").filter(metric="acc1")
-    rows = frame.select("ensemble", "backbones", "shots", "seed", "value", "ci_low").rows()
-    assert len(rows) > 8
-    return sorted(rows, key=str)
-
-
-def test_slurm_refuses_what_it_does_not_have(slurm: Any, tmp_path: Path) -> None:
+def test_slurm_refuses_what_it_does_not_have(slurm, tmp_path):
     settings = ExecutorSettings(jobs=1, slurm={"partition": "nowhere"})
     with pytest.raises(ClusterError, match=r"SLURM did not take the jobs: .*partition"):
         submit(shares(["extract"], 1), lambda task: print, settings, tmp_path)

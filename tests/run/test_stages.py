@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import polars as pl
 import pytest
@@ -14,7 +11,7 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.run.recipe import Recipe
-from clipsyn.run.stages import Outcome, digest, run_recipe
+from clipsyn.run.stages import digest, run_recipe
 from clipsyn.store.features import FeatureStore
 
 SETTINGS = {"cascade": {"costs": {"fake/one": 0.5, "fake/two": 2}}}
@@ -22,7 +19,7 @@ NAMES = sorted(ANALYSES)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+def store(tmp_path_factory, fakes):
     """Two backbones, both splits, clean and perturbed, with captions."""
     path = tmp_path_factory.mktemp("analysed") / "store"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
@@ -31,18 +28,18 @@ def store(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
     return path
 
 
-def run(store: Path, *stages: dict[str, Any]) -> list[Outcome]:
+def run(store, *stages):
     recipe = Recipe(store=store, stages=list(stages))
     return run_recipe(recipe, lambda _number, _name: None)
 
 
-def settings(name: str) -> dict[str, Any]:
+def settings(name):
     return {"stage": name, **SETTINGS.get(name, {})}
 
 
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryAnalysis:
-    def test_it_writes_its_numbers_once(self, name: str, store: Path, tmp_path: Path) -> None:
+    def test_it_writes_its_numbers_once(self, name, store, tmp_path):
         table = tmp_path / "new" / "some.numbers.parquet"
         stage = settings(name) | {"output": table.with_suffix("")}
         (first,) = run(store, stage)
@@ -57,7 +54,7 @@ class TestEveryAnalysis:
         assert not run(store, stage)[0].skipped
         assert pl.read_parquet(table).equals(whole, null_equal=True)
 
-    def test_its_tables_go_into_a_document(self, name: str, store: Path, tmp_path: Path) -> None:
+    def test_its_tables_go_into_a_document(self, name, store, tmp_path):
         """Under marks with the names of stage and table, drawn without a terminal's colours."""
         stage = settings(name) | {"output": tmp_path / "numbers", "document": tmp_path / "page.md"}
         mark = "<!-- clipsyn: none such -->"
@@ -102,7 +99,14 @@ def test_an_evaluation_that_lacks_predictions_alone_is_not_skipped(store, tmp_pa
     assert len(pl.read_parquet(tmp_path / "results-predictions.parquet")) > 0
 
 
-def test_a_file_that_a_setting_names_is_made_again(store: Path, tmp_path: Path) -> None:
+def test_an_import_is_skipped_where_the_store_has_it(tmp_path):
+    (tmp_path / "a.csv").write_text("id,prediction,label\n1,cat,cat\n2,cat,dog\n")
+    stage = {"stage": "import", "files": [tmp_path / "a.csv"], "dataset": "toy"}
+    first, second = (run(tmp_path / "store", stage)[0] for _ in range(2))
+    assert (first.skipped, first.did, second.skipped) == (False, "1 of 1 cells imported", True)
+
+
+def test_a_file_that_a_setting_names_is_made_again(store, tmp_path):
     samples = tmp_path / "samples.csv"
     stage = {"stage": "oracle", "output": tmp_path / "o", "samples": samples}
     assert [run(store, stage)[0].skipped for _ in range(2)] == [False, True]
@@ -122,7 +126,7 @@ def test_a_label_is_part_of_the_digest_and_provenance_is_not(tiny_store, fakes):
     assert digest(tiny_store) != before
 
 
-def test_two_evaluations_write_into_one_document(store: Path, tmp_path: Path) -> None:
+def test_two_evaluations_write_into_one_document(store, tmp_path):
     """Marks begin with the section where there is one."""
     page = tmp_path / "page.md"
     name = "by dataset, zero-shot, test, simple, all"
@@ -145,7 +149,7 @@ def test_a_page_is_made_again_where_labels_or_results_changed(tiny_store, tmp_pa
     with pytest.raises(UsageError, match="an evaluate stage before this one makes it"):
         run(tiny_store.path, report)
 
-    def made(shots: int) -> bool:
+    def made(shots):
         few = {"stage": "evaluate", "output": tmp_path / "results", "ensembles": ["super-learner"]}
         stages = (few | {"shots": [shots], "seeds": 1}, report)
         return not run(tiny_store.path, *stages)[-1].skipped

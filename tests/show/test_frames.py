@@ -19,11 +19,11 @@ from clipsyn.show.frames import guarded, printable_frame, read_parquet, to_json,
 
 
 @pytest.fixture
-def results() -> pl.DataFrame:
+def results():
     return pl.DataFrame({"backbones": ["a", "b"], "value": [0.5, None], "n": [3, 4]})
 
 
-def test_damaged_parquet_files_are_refused(tmp_path: Path):
+def test_damaged_parquet_files_are_refused(tmp_path):
     """Never a panic, which is no Exception; what is read in spite of it has the rows it had."""
     path = tmp_path / "mine.parquet"
     frame = pl.DataFrame({"x": [1, 2, 2] * 50, "y": ["a", None, "b"] * 50, "z": [[1.0, 2.0]] * 150})

@@ -13,23 +13,21 @@ from clipsyn.show.progress import progress
 
 
 class Clock:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
 
 
-def test_a_line_says_how_far_how_fast_and_how_long(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_line_says_how_far_how_fast_and_how_long(clock, caplog):
     caplog.set_level(logging.INFO, "clipsyn")
     with progress("images") as counters:
         counter = counters.add("toy · one", 10_000, done=4_000)
@@ -44,9 +42,7 @@ def test_a_line_says_how_far_how_fast_and_how_long(
     assert caplog.messages[-1] == "toy · one: 5,000 of 10,000 images in 20.0 s"
 
 
-def test_what_comes_after_the_end_is_passed_over(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_comes_after_the_end_is_passed_over(clock, caplog):
     """Another worker may have finished what is still counted here."""
     caplog.set_level(logging.INFO, "clipsyn")
     with progress() as counters:
@@ -60,16 +56,16 @@ def test_what_comes_after_the_end_is_passed_over(
 
 
 @pytest.fixture(autouse=True)
-def _talkative(caplog: pytest.LogCaptureFixture) -> None:
+def _talkative(caplog):
     caplog.set_level(logging.INFO, "clipsyn")
 
 
 class Terminal(io.StringIO):
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
-def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def at_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -77,7 +73,7 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return terminal
 
 
-def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_bars(monkeypatch):
     terminal = at_a_terminal(monkeypatch)
     with progress("groups") as counters:
         counter = counters.add("verifying", 3, done=1)
@@ -89,7 +85,7 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_a_bar_takes_one_line(columns: int, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_takes_one_line(columns, clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     bars = module._bars()
     counters = module.Progress("images", bars)

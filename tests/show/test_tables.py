@@ -11,7 +11,6 @@ import pytest
 from clipsyn.show.formats import text_of
 from clipsyn.show.table import (
     Cell,
-    Table,
     interval_text,
     number_cell,
     p_value,
@@ -53,7 +52,7 @@ def test_intervals():
     assert interval_text(None, None, digits=2) == interval_text(NAN, NAN, digits=2) == DASH
 
 
-def values(table: Table) -> dict[str, list]:
+def values(table):
     return {column.name: [cell.value for cell in column.cells] for column in table.columns}
 
 
@@ -116,13 +115,6 @@ def test_values_become_texts(values, texts):
     assert [line.strip() for line in lines] == texts
 
 
-def test_a_narrow_terminal_never_cuts_numbers_or_names(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "10")
-    frame = pl.DataFrame({"dataset": ["emoji-animals"], "n": [1234567], "m": [7654321]})
-    text = show(frame, terminal=True)
-    assert all(whole in text for whole in ("emoji-animals", "1,234,567", "7,654,321"))
-
-
 def test_bold_is_for_terminals():
     frame = pl.DataFrame({"x": [1, 2]})
     assert BOLD.findall(show(frame, best={(1, "x"): []}, terminal=True)) == ["2"]
@@ -177,7 +169,7 @@ class TestMeasures:
         assert (top.best, ece.best) == ({1}, {0})
 
 
-def matrix(*rows: tuple[str, str, list[str], float]) -> str:
+def matrix(*rows):
     part = pl.DataFrame(rows, ["dataset", "metric", "backbones", "value"], orient="row")
     table = pair_matrix(
         part,

@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, t
 
 from clipsyn.stats.images import Images
@@ -34,16 +32,6 @@ def test_wilson_is_scipys(successes, n):
 def test_wilson_as_published():
     # Newcombe (1998), Statistics in Medicine 17, table I, method 3: 81 of 263
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-
-
-@settings(max_examples=60)
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_contains_the_share_and_mirrors(case):
-    successes, n = case
-    low, high = wilson_interval(successes, n)
-    assert 0 <= low <= successes / n + 1e-12
-    assert successes / n - 1e-12 <= high <= 1
-    assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [20, 60, 200, 1000])
@@ -112,17 +100,10 @@ def test_nothing_and_nan_have_no_interval():
         assert all(map(math.isnan, interval))
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: wilson_interval(5, 4),
-        lambda: wilson_interval(-1, 4),
-        lambda: wilson_interval(0, -1),
-    ],
-)
-def test_bad_input_is_refused(call):
+@pytest.mark.parametrize(("successes", "n"), [(5, 4), (-1, 4), (0, -1)])
+def test_bad_input_is_refused(successes, n):
     with pytest.raises(ValueError):
-        call()
+        wilson_interval(successes, n)
 
 
 def test_the_jackknife_of_a_mean_over_as_many_groups_as_samples_it_is_the_standard_error():

@@ -397,3 +397,14 @@ def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path,
 def test_results_of_other_backbones_do_not_fit(birds, results):
     with pytest.raises(UsageError, match="no ensemble of these backbones on both clean and"):
         robustness(birds, datasets="birds", results=results, backbones="rn/*")
+
+
+@pytest.mark.parametrize(("errors", "is_known"), [(3, False), (8, True)])
+def test_a_corruption_error_has_an_interval_where_a_backbone_errs_often_enough(
+    give, errors, is_known
+):
+    clean = {(name, "clean"): 40 * "1" for name in "ab"}
+    jpeg = {("a", "jpeg-1"): 20 * "01", ("b", "jpeg-1"): errors * "0" + (40 - errors) * "1"}
+    row = value(robustness(give(clean | jpeg), reference="a"), "ce", "jpeg", "b")
+    assert row["value"] == pytest.approx(errors / 20)
+    assert math.isfinite(row["ci_low"] or math.nan) is is_known
