@@ -33,7 +33,7 @@ TARGET = 3.0
 PROMPTS = "simple"
 
 
-def fill(path: Path) -> FeatureStore:
+def fill(path: Path, datasets: int = DATASETS) -> FeatureStore:
     """Cells of embeddings with class embeddings and logits: one is written, the others like it."""
     store = FeatureStore.create(path)
     first = SampleTable.of("set-0", "split-0", [f"{n}.jpg" for n in range(SAMPLES)], None, "abcd")
@@ -41,13 +41,13 @@ def fill(path: Path) -> FeatureStore:
     with store.writer(first, "backbone/0") as cell:
         cell.classes(PROMPTS, np.eye(CLASSES, WIDTH), scale=100.0)
         cell.embeddings(rows)
-    for kind, *names in _places():
+    for kind, *names in _places(datasets):
         _like(store, store.at(kind, *_first(kind)), kind, names)
     return store
 
 
-def _places() -> Iterator[tuple[str, ...]]:
-    sets = [f"set-{n}" for n in range(DATASETS)]
+def _places(datasets: int) -> Iterator[tuple[str, ...]]:
+    sets = [f"set-{n}" for n in range(datasets)]
     splits = [f"split-{n}" for n in range(SPLITS)]
     labels = ["clean", *(f"jpeg-{n}" for n in range(1, PERTURBATIONS))]
     backbones = [f"backbone/{n}" for n in range(BACKBONES)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -25,6 +25,7 @@ from clipsyn.methods.pool import Pool
 from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.settings import SINGLE
 from clipsyn.stats.images import Images
+from clipsyn.store.cell import Look
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.overlap import alike_notes
@@ -43,6 +44,7 @@ class Predicted:
     samples: SampleTable
     keys: tuple[FeatureKey, ...]  # of one group: they differ in the backbone alone
     prompts: str
+    looks: dict[FeatureKey, Look] = field(default_factory=dict, kw_only=True)  # at derived logits
 
     @cached_property
     def predictions(self) -> NDArray[np.uint16]:
@@ -51,10 +53,13 @@ class Predicted:
         Raises StaleCell where another command replaces a cell while they are read.
         """
         before = self.fingerprints
-        read = np.stack([self.store.cell(key).predictions(self.prompts) for key in self.keys])
+        read = np.stack([self._predictions(key) for key in self.keys])
         if self._fingerprints() != before:
             raise replaced_meanwhile(self.store.path, self.samples.name)
         return read
+
+    def _predictions(self, key: FeatureKey) -> NDArray[np.uint16]:
+        return self.store.cell(key).predictions(self.prompts, self.looks.get(key))
 
     @property
     def labels(self) -> Labels:

@@ -25,8 +25,9 @@ from clipsyn.methods.numerics.logits import finite_rows
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
+from clipsyn.store.given import Made, Rows, blocks
 from clipsyn.store.groups import ELSEWHERE
-from clipsyn.store.samples import SampleTable
+from clipsyn.store.samples import SampleTable, is_any_twice
 from clipsyn.text import few
 
 _LOG = logging.getLogger("clipsyn")
@@ -48,7 +49,7 @@ class NewCell:
 
     key: FeatureKey
     part: Part
-    values: NDArray[Any]  # (sample,) classes, or (sample, width): embeddings in float16, logits
+    values: Rows  # (sample,) classes, or (sample, width): embeddings in float16, logits
     confidence: NDArray[np.float32] | None
     valid: NDArray[np.bool_]
     invalid: Mapping[str, int]  # reason -> rows
@@ -63,8 +64,8 @@ def check_parts(parts: Sequence[Part]) -> None:
     """Raise DatasetError for an id twice, and where two files hold one cell."""
     cells: dict[tuple[str, str, str | None], Part] = {}
     for part in parts:
-        twice = [name for name, count in Counter(part.ids or ()).items() if count > 1]
-        if twice:
+        if is_any_twice(part.ids or ()):
+            twice = [name for name, count in Counter(part.ids).items() if count > 1]
             raise DatasetError(
                 f"{part}: {len(twice)} ids occur more than once ({few(twice[:3])}): an id is one "
                 "image"
@@ -79,10 +80,9 @@ def check_parts(parts: Sequence[Part]) -> None:
 
 def align(parts: Sequence[Part], table: SampleTable) -> list[NewCell]:
     """Cells of the parts, whose ids were checked (`check_ids`)."""
-    rows = {name: row for row, name in enumerate(table.ids)}
     cells = []
     for part in parts:
-        at = np.array([rows.get(name, -1) for name in part.ids or ()], np.intp)
+        at = _places(part, table.ids)
         key = FeatureKey(table.dataset, table.split, part.perturbation, part.backbone)
         cells.append(_cell(part, key, at, table, len(_expected(part, parts, table))))
     return sorted(
@@ -138,7 +138,7 @@ def check_order(parts: Sequence[Part], table: SampleTable, known: Mapping[str, A
     others = [(name, values[rows]) for name, values in known.items()]
     for part in parts:
         if part.kind == "embeddings":
-            others.append((part.backbone, part.values[rows]))
+            others.append((part.backbone, part.values[:][rows]))
             alike = likeness(others[0][1], others[-1][1], table.labels[rows])
             if alike < _LEAST_ALIKE:
                 raise DatasetError(
@@ -177,7 +177,9 @@ def new_table(parts: Sequence[Part], split: Split) -> SampleTable:
 
     Content hashes are all zero, since no image was read.
     """
-    ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
+    ids = parts[0].ids or ()
+    if any(part.ids != ids for part in parts):
+        ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
     none = np.full(len(ids), NO_LABEL, np.int32)
     labels = labels_of(parts, ids, none, split.class_names)
     unseen, about = np.zeros((len(ids), 32), np.uint8), (split.metric, split.licence)
@@ -191,12 +193,12 @@ def labels_of(
 
     Raises DatasetError for one that is another than is known.
     """
-    rows, labels = {name: row for row, name in enumerate(ids)}, known.copy()
+    labels = known.copy()
     for part in parts:
         if part.labels is None or part.ids is None:
             continue
         given = class_indices(part.labels, names, part)
-        at = np.array([rows.get(name, -1) for name in part.ids], np.intp)
+        at = _places(part, ids)
         told = (at >= 0) & (given >= 0)
         differ = np.flatnonzero(told & (labels[at] >= 0) & (labels[at] != given))
         if len(differ):
@@ -210,14 +212,23 @@ def labels_of(
     return labels
 
 
+def _places(part: Part, ids: Sequence[str]) -> NDArray[np.intp]:
+    """(row of the part,) where its id stands among the ids; -1 where it does not."""
+    if part.ids == ids:  # as usual, and a table of millions of texts takes long
+        return np.arange(len(ids))
+    rows = {name: row for row, name in enumerate(ids)}
+    return np.array([rows.get(name, -1) for name in part.ids or ()], np.intp)
+
+
 def check_ids(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> None:
     """Raise DatasetError, naming ids, for a part with missing or unknown ids.
 
     With `intersect` some may be missing, and unknown ones are left out, with a note.
     """
-    known = set(table.ids)
     for part in parts:
-        ids = part.ids or ()
+        if part.ids == table.ids:
+            continue
+        ids, known = part.ids or (), set(table.ids)
         given = set(ids)
         missing = [name for name in _expected(part, parts, table) if name not in given]
         unknown = [name for name in ids if name not in known]
@@ -243,9 +254,11 @@ def _cell(
     """The cell whose rows `at` have the part's values; -1 is no row of the table."""
     (values, valid), taken = _values(part, table.class_names), at >= 0
 
-    def placed(rows: NDArray[Any], none: float) -> NDArray[Any]:
+    def placed(rows: Rows, none: float) -> Any:
+        if np.array_equal(at, np.arange(len(table))):
+            return rows
         out = np.full((len(table), *rows.shape[1:]), none, rows.dtype)
-        out[at[taken]] = rows[taken]
+        out[at[taken]] = rows[:][taken]
         return out
 
     invalid = {
@@ -265,29 +278,30 @@ def _cell(
     )
 
 
-def _values(part: Part, names: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _values(part: Part, names: Sequence[str]) -> tuple[Rows, NDArray[np.bool_]]:
     """The rows of a part as they will be stored, in its own order, and which have a value."""
     if part.kind == "predictions":
-        classes = predicted_indices(part.values, names, part)
+        classes = predicted_indices(part.values[:], names, part)
         return classes, classes >= 0
-    values = _embedding(part.values) if part.kind == "embeddings" else part.values
-    return values, finite_rows(values)
+    values = part.values
+    if part.kind == "embeddings":
+        half = np.dtype(np.float16)
+        values = Made(values.shape, half, lambda rows: _embedding(part.values[rows]))
+    return values, np.concatenate([finite_rows(values[rows]) for rows in blocks(values)])
 
 
 def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
     """Unit norm in float32, then rounded; NaN where that cannot be, as for a norm of 0.
 
-    What is of unit norm in float16 already keeps its bits.
+    A row that is of unit norm in float16 already keeps its bits.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         squares: Array = np.einsum("ij,ij->i", values, values, dtype=np.float64)
         norm = np.sqrt(squares).reshape(-1, 1)
         norm[~((norm > 0) & (norm < np.inf))] = np.nan
         rounded: NDArray[np.float16] = values.astype(np.float16)
-        is_unit = (np.isnan(norm) | (abs(norm - 1) < _ROUNDED)).all()
-        if is_unit and np.array_equal(rounded, values, equal_nan=True):
-            return np.where(np.isnan(norm), np.float16(np.nan), rounded)
+        kept = (abs(norm - 1) < _ROUNDED) & (rounded == values).all(axis=1, keepdims=True)
         unit = np.empty(values.shape, np.float32)
-        np.divide(values, norm, out=unit, casting="same_kind")
+        np.divide(values, np.where(kept, 1, norm), out=unit, casting="same_kind")
     unit[~np.isfinite(unit).all(axis=1)] = np.nan
     return unit.astype(np.float16)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,8 +20,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import LAYOUTS, ImportSettings
-from clipsyn.exchange.arrays import checked, load
+from clipsyn.exchange import LAYOUTS, ImportSettings, npz
+from clipsyn.exchange.arrays import checked
 from clipsyn.exchange.parts import Captions, Part
 from clipsyn.exchange.provenance import made, page
 from clipsyn.exchange.tables import rows_of
@@ -33,7 +34,7 @@ from clipsyn.show.frames import read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import KINDS, check_format, exists, folder_name
-from clipsyn.store.given import class_indices
+from clipsyn.store.given import Made, Rows, blocks, class_indices
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json
 
@@ -44,6 +45,7 @@ _ARRAYS = {  # in the store, by what a cell holds; not every prediction has a co
     "logits": ("logit",),
     "predictions": ("prediction", "confidence"),
 }
+_BY_ROW = ("labels", "valid", "confidences")  # beside these, and ids
 _BESIDE = {"classes": ("prompts",), "texts": ("split",)}  # files beside those of cells
 _NAMES = {  # what they are called in an npz, as others import them
     "image_embedding": "embeddings",
@@ -57,7 +59,8 @@ _NAMES = {  # what they are called in an npz, as others import them
 class Held:
     """The rows of one cell, in the order of its samples.
 
-    arrays: by their names in the store, beside `valid`. prompts: of logits and predictions.
+    arrays: by their names in the store, beside `valid`; read some rows at a time. prompts: of
+    logits and predictions.
     """
 
     key: FeatureKey
@@ -65,7 +68,7 @@ class Held:
     kind: str
     prompts: str | None
     valid: NDArray[np.bool_]
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, Made]
 
     @property
     def about(self) -> str:
@@ -89,7 +92,7 @@ def held(store: FeatureStore, key: FeatureKey) -> Iterator[Held]:
     for prompts in cell.known_sets or (None,):
         group = cell.group(prompts)
         names = [name for name in _ARRAYS[kind] if name in group["arrays"]]
-        arrays = {name: group.read(name) for name in names}
+        arrays = {name: group.rows(name) for name in names}
         yield Held(key, samples, kind, prompts, cell.valid(prompts), arrays)
 
 
@@ -97,11 +100,18 @@ def write_npz(folder: Path, cell: Held) -> str:
     """All of a cell in one file, as plain arrays: nothing is pickled."""
     names = [*cell.key.names, *([] if cell.prompts is None else [cell.prompts])]
     name, table = "/".join(map(folder_name, names)) + ".npz", cell.samples
-    arrays = {_NAMES[array]: values for array, values in cell.arrays.items()}
-    texts = {"ids": table.ids, "class_names": table.class_names}
-    arrays |= {name: np.array(values, np.str_) for name, values in texts.items()}
-    _save(folder / name, cell.about, valid=cell.valid, labels=table.labels, **arrays)
+    arrays: dict[str, Any] = {_NAMES[array]: values for array, values in cell.arrays.items()}
+    called = np.array(table.class_names, np.str_)
+    beside = {"labels": table.labels, "ids": _texts(table.ids), "class_names": called}
+    about = {_ABOUT: np.array(cell.about), "valid": cell.valid}
+    npz.save(folder / name, about | arrays | beside)
     return name
+
+
+def _texts(ids: Sequence[str]) -> Made:
+    """Texts as numpy has them, of the length of the longest."""
+    dtype = np.dtype((np.str_, max(map(len, ids))))
+    return Made((len(ids),), dtype, lambda rows: np.array(ids[rows.start : rows.stop], dtype))
 
 
 def write_huggingface(folder: Path, cell: Held) -> str:
@@ -112,11 +122,11 @@ def write_huggingface(folder: Path, cell: Held) -> str:
     table, classes = cell.samples, cell.samples.class_names
     captions = [classes[label] if label >= 0 else None for label in table.labels]
     columns = {
-        "sample_id": pl.Series(table.ids, dtype=pl.String),
+        "sample_id": pl.Series(list(table.ids), dtype=pl.String),
         "label": pl.Series(table.labels),
         "class_name": pl.Series(captions, dtype=pl.String),
         "valid": pl.Series(cell.valid),
-        **{array: _column(values, cell.valid) for array, values in cell.arrays.items()},
+        **{array: _column(values[:], cell.valid) for array, values in cell.arrays.items()},
     }
     with _new(folder / name) as file:
         pl.DataFrame(columns).write_parquet(file, metadata={_ABOUT: cell.about})
@@ -150,7 +160,7 @@ def _write_texts(store: FeatureStore, folder: Path, keys: Collection[FeatureKey]
         if store.tree.exists(store.at("texts", *place)):
             texts, scale = store.text_embeddings(*place, key.perturbation)
             table, names = store.captions(*place[:2]), store.samples(*place[:2]).ids
-            images = np.array(names)[table.images]
+            images = np.array(list(names))[table.images]
             columns = {"ids": np.array(table.ids), "captions": np.array(table.texts)}
             about = columns | {"images": images, "text_embeddings": texts}
             _save_texts(folder, "texts", place, scale, about)
@@ -161,12 +171,8 @@ def _save_texts(
 ) -> None:
     about = {"format": _FORMAT, "kind": kind, **dict(zip(KINDS[kind], place, strict=True))}
     name = "/".join((kind, *map(folder_name, place))) + ".npz"
-    _save(folder / name, json.dumps(about), logit_scale=np.array(scale), **arrays)
-
-
-def _save(path: Path, about: str, **arrays: Any) -> None:
-    with _new(path) as file:
-        np.savez(file, **{_ABOUT: np.array(about), **arrays})
+    told = {_ABOUT: np.array(json.dumps(about)), "logit_scale": np.array(scale)}
+    npz.save(folder / name, told | {**arrays})
 
 
 def _new(path: Path) -> IO[bytes]:
@@ -256,14 +262,14 @@ def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
             wanted.check_unset(path, declared(ImportSettings).keys() - {"replace", "intersect"})
             arrays = _arrays(path)
             if about["kind"] == "classes":
-                text = arrays["class_embeddings"], float(arrays["logit_scale"])
+                text = arrays["class_embeddings"][:], float(arrays["logit_scale"])
                 of_backbone = texts.setdefault((about["dataset"], about["backbone"]), {})
                 of_backbone[about["prompts"]] = text
             elif about["kind"] == "texts":
                 named = ("ids", "captions", "images")
-                ids, own, images = (tuple(map(str, arrays[name])) for name in named)
+                ids, own, images = (tuple(map(str, arrays[name][:])) for name in named)
                 scale, of = float(arrays["logit_scale"]), (about["dataset"], about["split"])
-                told = Captions(ids, own, images, arrays["text_embeddings"], scale)
+                told = Captions(ids, own, images, arrays["text_embeddings"][:], scale)
                 captions[*of, about["backbone"]] = told
             else:
                 parts.append(_part(path, about, arrays))
@@ -301,10 +307,10 @@ def _about(path: Path) -> dict[str, Any] | None:
     return about
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path) -> npz.Arrays:
     """Of a table its columns, as the arrays of an npz."""
     if path.suffix == ".npz":
-        return load(path)
+        return npz.load(path)
     frame = read_parquet(path)
     columns = {name: frame[name] for name in _NAMES if name in frame.columns}
     arrays = {
@@ -319,31 +325,42 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays | {name: frame[column].to_numpy() for name, column in names.items()}
 
 
-def _part(
-    path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> tuple[Split, Part]:
-    names = tuple(map(str, about["class_names"]))
-    kind, ids, labels = about["kind"], arrays["ids"], as_labels(arrays["labels"])
-    values, valid, confidence = arrays[kind], arrays["valid"], arrays.get("confidences")
-    columns = [ids, labels, valid, *([] if confidence is None else [confidence])]
-    shapes = {*(column.shape for column in columns), values.shape[:1]}
+def _part(path: Path, about: Mapping[str, Any], arrays: npz.Arrays) -> tuple[Split, Part]:
+    names, kind = tuple(map(str, about["class_names"])), about["kind"]
+    beside = {name: arrays[name][:] for name in _BY_ROW if name in arrays}
+    valid, labels, values = beside["valid"], as_labels(beside["labels"]), arrays[kind]
+    ids = tuple(chain.from_iterable(arrays["ids"][rows].tolist() for rows in blocks(arrays["ids"])))
+    shapes = {labels.shape, values.shape[:1], *(column.shape for column in beside.values())}
     if kind not in _ARRAYS or shapes != {(len(ids),)} or valid.dtype != np.bool_:
         raise ValueError("its arrays have not one row for each id")
-    if kind == "predictions":
-        values = class_indices(str(path), values).astype(np.int64)
-    elif kind == "logits" or values.dtype != np.float16:
-        _, values = checked(path, kind, values, names)
-    values = np.array(values)  # a copy
-    values[~valid] = -1 if kind == "predictions" else np.nan
+    confidence = beside.get("confidences")
     split = Split(about["dataset"], about["split"], names, about["metric"], about["licence"])
     return split, Part(
         about["backbone"],
         parse_perturbation(about["perturbation"]).label,
         kind,
         tuple(map(str, ids)),
-        values,
+        _known(path, kind, values, valid, names),
         labels,
         files=(path,),
         confidence=None if confidence is None else confidence.astype(np.float32),
         prompts=about["prompts"],
     )
+
+
+def _known(
+    path: Path, kind: str, values: Rows, valid: NDArray[np.bool_], names: Sequence[str]
+) -> Rows:
+    """The rows with nothing in those that are not valid."""
+    if kind == "predictions":
+        return np.where(valid, class_indices(str(path), values[:]), np.int64(-1))
+    checked(path, kind, values[:1], names)
+    dtype = np.dtype(np.float32) if kind == "logits" else values.dtype
+
+    def make(rows: slice) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            part = values[rows].astype(dtype)
+        part[~valid[rows]] = np.nan
+        return part
+
+    return Made(values.shape, dtype, make)

@@ -240,7 +240,7 @@ def _written(
     if part.kind == "logits":
         writer.logits(cell.values, cell.valid)
     elif part.kind == "predictions":
-        writer.predictions(cell.values, cell.confidence, cell.valid)
+        writer.predictions(cell.values[:], cell.confidence, cell.valid)
     else:
         writer.embeddings(cell.values, cell.valid)
     for name, (embeddings, scale) in part.texts.items():

@@ -18,6 +18,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.logits import MOST_CLASSES, NO_CLASS, NONE_OF_THEM
 from clipsyn.names import CLEAN, parse_perturbation
 from clipsyn.registry import unknown_name
+from clipsyn.store.given import Rows
 from clipsyn.text import few
 
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
@@ -50,8 +51,8 @@ class Part:
     backbone: str
     perturbation: str  # its label
     kind: str  # predictions, logits or embeddings
-    ids: tuple[str, ...] | None  # None: in the order of the sample table
-    values: NDArray[Any]  # (row,) texts that name classes, or of an export their indices; or
+    ids: Sequence[str] | None  # None: in the order of the sample table
+    values: Rows  # (row,) texts that name classes, or of an export their indices; or
     # (row, class or embed) float32, of an export's embeddings float16
     labels: tuple[str, ...] | NDArray[np.int32] | None  # texts that name classes, or indices
     columns: tuple[str, ...] = ()  # names of the classes of logits, where the file has them
@@ -126,7 +127,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
     widths |= {len(it) for part in parts for it, _ in part.texts.values()}
-    predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
+    predicted = (text for part in parts if part.kind == "predictions" for text in part.values[:])
     labels = (str(text) for part in parts if part.labels is not None for text in part.labels)
     there = {text for text in chain(labels, predicted) if text.lower() not in NOTHING}
     texts = there - {"-1", NONE_OF_THEM}
@@ -156,7 +157,7 @@ def class_indices(
     unknown name (with near matches) and a name that two classes share.
     """
     if isinstance(texts, np.ndarray) and texts.dtype.kind in "iu":
-        _check_range(texts.tolist(), names, where)
+        _check_range(np.unique(texts).tolist(), names, where)
         return texts.astype(np.int64)
     texts = list(texts)
     position = {name: index for index, name in reversed(list(enumerate(names)))}

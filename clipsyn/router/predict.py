@@ -31,7 +31,7 @@ from clipsyn.router.fit import FittedBackbone, FittedRouter
 from clipsyn.show.figure import COLUMN, INK, Figure, label
 from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import Interval, share_interval
-from clipsyn.store.arrays import Blocks
+from clipsyn.store.arrays import Blocks, spans
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.files import PROMPTS as UNKNOWN
 from clipsyn.store.overlap import held
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WEIGHT = "weight "  # begins the name of a column, before a backbone
-_BLOCK_BYTES = 256 << 20  # of logits held at a time
 _LINE, _BELOW = 0.19, 0.45  # inches
 _BOX = "#9fc5e0"
 _LEVELS = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -202,10 +201,7 @@ class _Images:
             return
         router, samples = self.router, self.samples
         unit = Blocks(len(samples), self.store.chunk_rows).rows
-        row_bytes = 4 * len(router.backbones) * router.n_classes
-        step = unit * max(1, _BLOCK_BYTES // (row_bytes * unit))
-        for start in range(0, len(samples), step):
-            rows = range(start, min(start + step, len(samples)))
+        for rows in spans(len(samples), unit, 4 * len(router.backbones) * router.n_classes):
             images = {
                 name: self.store.cell(self._key(name)).embeddings(rows) for name in router.names
             }
@@ -215,7 +211,7 @@ class _Images:
                 router.names,
                 images,
                 class_names=router.class_names,
-                ids=samples.ids[rows.start : rows.stop],
+                ids=tuple(samples.ids[rows.start : rows.stop]),
                 without_text=frozenset(it.name for it in router.backbones if self._is_bare(it)),
             )
 

@@ -41,11 +41,12 @@ class Images:
         A mark of 0 is an image that nobody has read, which is like no other.
         """
         keys = np.concatenate(marks)
-        _, number = np.unique(keys, return_inverse=True)
-        number[keys == 0] = len(keys) + np.flatnonzero(keys == 0)
-        every = cls.of(number)
+        number, read = np.empty(len(keys), np.intp), keys != 0
+        distinct, number[read] = np.unique(keys[read], return_inverse=True)
+        count = len(distinct) + int(np.count_nonzero(~read))
+        number[~read] = np.arange(len(distinct), count)
         ends = np.cumsum([len(one) for one in marks])[:-1]
-        return [cls(part, every.count) for part in np.split(every.number, ends)]
+        return [cls(part, count) for part in np.split(number, ends)]
 
     def __len__(self) -> int:
         return len(self.number)
@@ -67,6 +68,8 @@ class Images:
 
     def take(self, rows: NDArray[Any]) -> Images:
         """rows: numbers or a mask."""
+        if rows.dtype == np.bool_ and rows.all() and self.shown == self.count:
+            return self  # as nearly always, and numbers are sorted for nothing
         return Images.of(self.number[rows])
 
     def sums(self, values: NDArray[Any]) -> NDArray[Any]:

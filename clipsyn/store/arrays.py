@@ -8,7 +8,6 @@ from the list of its group, and checked before anything is allocated by it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,22 +16,25 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
-from clipsyn.names import fingerprint
 from clipsyn.store import files
 from clipsyn.store.files import GROUPS, METADATA, ArraySpec
 from clipsyn.text import parse_json
+
+if TYPE_CHECKING:
+    from clipsyn.store.given import Rows
 
 TEXT = "string"
 _TYPES = {TEXT, *(spec.dtype for group in GROUPS.values() for spec in group)}
 _LONGEST = 1 << 48  # rows, or elements of a row
 _LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
+BLOCK_BYTES = 1 << 26  # of what is worked on at once
 _PREFIX, _CHECKSUM_BYTES = struct.Struct("<I"), 4  # before a text, after a chunk
 LONGEST_TEXT = 4096  # bytes; names of files are shorter
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
@@ -55,6 +57,12 @@ class Blocks:
 
     def range(self, block: int) -> range:
         return range(block * self.rows, min((block + 1) * self.rows, self.samples))
+
+
+def spans(rows: int, unit: int, row_bytes: int) -> list[range]:
+    """All rows, in order: so many times `unit` at once as are small beside the memory."""
+    step = unit * max(1, BLOCK_BYTES // (unit * row_bytes))
+    return [range(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class Layout:
     def file(self, block: int) -> str:
         return ".".join(["c", str(block), *["0"] * (len(self.shape) - 1)])
 
-    def part(self, values: NDArray[Any], block: int) -> NDArray[Any]:
+    def part(self, values: Rows, block: int) -> NDArray[Any]:
         """The rows of a block."""
         rows = self.blocks.range(block)
         return values[rows.start : rows.stop]
@@ -269,16 +277,6 @@ def damage(path: Path, layout: Layout) -> list[str]:
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         problems = sorted(it for lane in pool.map(look, range(_READ_THREADS)) for it in lane)
     return [f"block {block} {problem}" for block, problem in problems]
-
-
-def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
-    """Of names, types, shapes and bytes of the arrays of a cell."""
-    parts = {}
-    for name, array in values.items():
-        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-        hexdigest = hashlib.sha256(little.reshape(-1).view("u1").data).hexdigest()
-        parts[name] = [array.dtype.name, *array.shape, hexdigest]
-    return fingerprint(parts)
 
 
 def _blocks_of(rows: range, each: int) -> range:

@@ -8,7 +8,7 @@ several prompt sets, or of no known one. Readers need not ask which of these a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, Identity, differences
+from clipsyn.store.arrays import spans
 from clipsyn.store.files import ANSWERS, HELD, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
 
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
+
+# is shown rows, and their logits and predictions
+Look = Callable[[range, NDArray[np.float32], NDArray[np.uint16]], None]
 
 
 @dataclass(frozen=True)
@@ -238,14 +242,29 @@ class Cell:
             return stored.read("logit", rows)
         return self._derived_logits(prompts, rows)
 
-    def predictions(self, prompts: str) -> NDArray[np.uint16]:
-        """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
+    def blocks(self) -> list[range]:
+        """All rows, some whole chunks after the others, whose embeddings and logits are small."""
+        layout = next(iter(self.holding("valid").arrays.values()))
+        row_bytes = max(layout.row_bytes, 4 * len(self._samples["class_names"]))
+        return spans(layout.shape[0], layout.rows, row_bytes)
+
+    def predictions(self, prompts: str, look: Look | None = None) -> NDArray[np.uint16]:
+        """(sample,) class index of the largest logit, NO_PREDICTION where there is none.
+
+        look: is shown each block of logits where they are derived.
+        """
         if not self._has_text:
             return self.holding("prediction", prompts).read("prediction")
         for kind in ANSWERS:
             if stored := self.stored(kind, prompts):
                 return stored.read("prediction")
-        return predictions(self._derived_logits(prompts, None))
+        found = []
+        for rows in self.blocks():
+            logits = self._derived_logits(prompts, rows)
+            found.append(predictions(logits))
+            if look:
+                look(rows, logits, found[-1])
+        return np.concatenate(found)
 
     def confidences(self, prompts: str) -> NDArray[np.float32]:
         """(sample,) probability of the predicted class, as it was imported without logits."""

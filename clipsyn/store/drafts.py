@@ -38,6 +38,7 @@ from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, claims, files
 from clipsyn.store.arrays import Blocks, Layout, read_chunk, write_chunk
 from clipsyn.store.files import LOOK, WIP, ArraySpec, arrays_of, place
+from clipsyn.store.given import Rows
 from clipsyn.store.groups import Group, sealed
 from clipsyn.text import parse_json
 
@@ -197,7 +198,7 @@ class Draft:
             _delete(self._folder)
         return True
 
-    def write_all(self, values: Mapping[str, NDArray[Any]]) -> None:
+    def write_all(self, values: Mapping[str, Rows]) -> None:
         """Write the blocks of whole arrays that are left."""
         for block in self.pending():
             part = {name: self.arrays[name][1].part(rows, block) for name, rows in values.items()}

@@ -1,7 +1,14 @@
-"""Checks of the arrays that a writer of cells is given; messages name them by `what`."""
+"""Arrays that a writer of cells is given, and their checks; messages name them by `what`.
+
+They may be larger than memory: then some rows at a time are made, or read from where they lie.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,43 +17,94 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn.errors import InputError
 from clipsyn.methods.numerics.logits import LARGEST_LOGIT, finite_rows, is_scale
 from clipsyn.methods.pool import check_unit_norm
+from clipsyn.names import fingerprint
+from clipsyn.store.arrays import spans
 
 _Type = type[np.floating[Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Rows that are made when they are asked for; a slice of them is an array of numpy's."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[slice], NDArray[Any]]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        return self.make(slice(*rows.indices(len(self))))
+
+
+Rows = NDArray[Any] | Made  # of numpy's, mapped or not, or made
+
+
+def blocks(values: Rows) -> Iterator[slice]:
+    """Slices of all rows, in order, of which one is small beside the memory."""
+    row_bytes = max(1, values.dtype.itemsize * math.prod(values.shape[1:]))
+    for rows in spans(len(values), 1, 4 * row_bytes):
+        yield slice(rows.start, rows.stop)
+
+
+def content_digest(values: Mapping[str, Rows]) -> str:
+    """Of names, types, shapes and bytes of the arrays of a cell."""
+    parts = {}
+    for name, array in values.items():
+        hasher, little = hashlib.sha256(), array.dtype.newbyteorder("<")
+        for rows in blocks(array):
+            part = array[rows].astype(little, order="C", copy=False)
+            hasher.update(part.reshape(-1).view("u1").data)
+        parts[name] = [array.dtype.name, *array.shape, hasher.hexdigest()]
+    return fingerprint(parts)
+
+
 def matrix(
-    what: str, rows: ArrayLike, valid: ArrayLike | None, dtype: _Type
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """(row, width) with NaN in rows that have no value, and (row,) which have one."""
-    given = np.asarray(rows)
-    if given.ndim != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
+    what: str, rows: ArrayLike | Made, valid: ArrayLike | None, dtype: _Type
+) -> tuple[Made, NDArray[np.bool_]]:
+    """(row, width) with NaN in rows that have no value, and (row,) which have one.
+
+    The first is made of the rows that are given whenever it is asked for.
+    """
+    given = rows if isinstance(rows, Made) else np.asarray(rows)
+    if len(given.shape) != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
         raise InputError(f"{what} are numbers (row, width), not {_described(given)}")
+    finite = [finite_rows(_floating(given[some])) for some in blocks(given)]
+    known = known_rows(what, np.concatenate([*finite, np.zeros(0, np.bool_)]), valid)
+
+    def make(some: slice) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            stored = np.array(_floating(given[some]), dtype)
+        stored[~known[some]] = np.nan
+        return stored
+
+    return Made(given.shape, np.dtype(dtype), make), known
+
+
+def _floating(values: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):  # what is too large is not finite, or far off unit norm
-        values = given if given.dtype == np.float16 else given.astype(np.float32)
-        known = known_rows(what, values, valid)
-        stored = values.astype(dtype)
-    stored[~known] = np.nan
-    return stored, known
+        return values if values.dtype == np.float16 else values.astype(np.float32)
 
 
 def texts(what: str, rows: ArrayLike, scale: float, dtype: _Type) -> NDArray[Any]:
     """(row, width) of unit norm, which have a logit scale."""
-    values, _ = matrix(what, rows, None, dtype)
+    values = matrix(what, rows, None, dtype)[0][:]
     check_unit_norm(what, values)
     if not is_scale(scale):
         raise InputError(f"{what}: the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
     return values
 
 
-def known_rows(what: str, values: NDArray[Any], valid: ArrayLike | None) -> NDArray[np.bool_]:
+def known_rows(what: str, finite: NDArray[np.bool_], valid: ArrayLike | None) -> NDArray[np.bool_]:
     """(row,) which rows have a value: all, or those of `valid`; they are finite."""
-    known = np.ones(len(values), np.bool_) if valid is None else np.array(valid)
-    if known.shape != (len(values),) or known.dtype != np.bool_:
-        raise InputError(f"{what}: valid is bool ({len(values)},), not {_described(known)}")
-    if len(wrong := np.flatnonzero(known & ~finite_rows(values))):
+    known = np.ones(len(finite), np.bool_) if valid is None else np.array(valid)
+    if known.shape != finite.shape or known.dtype != np.bool_:
+        raise InputError(f"{what}: valid is bool ({len(finite)},), not {_described(known)}")
+    if len(wrong := np.flatnonzero(known & ~finite)):
         raise InputError(
             f"{what} of {len(wrong):,} rows are not finite, or beyond {LARGEST_LOGIT:g} "
-            f"(row {wrong[0]} of {len(values):,}): valid=… says which images have none"
+            f"(row {wrong[0]} of {len(finite):,}): valid=… says which images have none"
         )
     return known
 
@@ -71,5 +129,5 @@ def class_indices(where: str, rows: ArrayLike) -> NDArray[np.integer[Any]]:
     return values
 
 
-def _described(values: NDArray[Any]) -> str:
+def _described(values: Rows) -> str:
     return f"{values.dtype} {values.shape}"

@@ -20,6 +20,7 @@ from clipsyn.errors import DamagedStore, StaleCell, UnsupportedFormat
 from clipsyn.names import MARKER, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.arrays import Layout
+from clipsyn.store.given import Made
 
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 FileStamp = tuple[int, int]
@@ -234,6 +235,15 @@ class Group:
                 raise replaced_meanwhile(self.store, self.name) from None
             raise
         return values
+
+    def rows(self, array: str) -> Made:
+        """An array that is read some rows at a time, where these are asked for."""
+        listed = self.arrays[array]
+
+        def read(rows: slice) -> NDArray[Any]:
+            return self.read(array, range(rows.start, rows.stop))
+
+        return Made(listed.shape, listed.numpy, read)
 
     def _altered(self) -> str | None:
         """In words, which attributes were altered; None if none was."""

@@ -21,11 +21,11 @@ from clipsyn.errors import ClipsynError, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store import files
-from clipsyn.store.arrays import content_digest
 from clipsyn.store.cell import Cell, with_prompt_sets
 from clipsyn.store.drafts import discard, is_draft
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, CELLS, HELD, LOOK, ORDER, Place
+from clipsyn.store.given import Rows, content_digest
 from clipsyn.store.groups import Group
 from clipsyn.text import advised, parse_json
 
@@ -296,7 +296,7 @@ def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool)
     if not deep:
         return
     if stored.imported:
-        values = {name: stored.read(name) for name in stored.arrays}
+        values: dict[str, Rows] = {name: stored.rows(name) for name in stored.arrays}
         if "logit_scale" in stored.attributes:
             values["logit_scale"] = np.array([stored["logit_scale"]])
         if content_digest(values) != stored["identity"]["content"]:

@@ -24,7 +24,7 @@ from clipsyn.methods.numerics.blocks import read_ahead
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.methods.pool import Embeddings, Pool, Room, on_disk
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
-from clipsyn.store.arrays import Blocks
+from clipsyn.store.arrays import Blocks, spans
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import PROMPTS
@@ -32,7 +32,6 @@ from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
-_BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
 _LOG = logging.getLogger("clipsyn")
 _LOGIT_BYTES = 4
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
@@ -253,16 +252,11 @@ class PoolReader:
 
     def blocks(self, *, embeddings: bool = True) -> Iterator[Pool]:
         """All samples, in order, a bounded number at a time; the next are read meanwhile."""
-        bytes_a_row = _LOGIT_BYTES * len(self.keys) * self._n_classes
-        unit = self._chunks.rows
-        step = unit * max(1, _BLOCK_BYTES // (bytes_a_row * unit))
-        starts = range(0, len(self), step)
 
-        def read(start: int) -> Pool:
-            rows = np.arange(start, min(start + step, len(self)))
-            return self.read(rows, embeddings=embeddings)
+        def read(rows: range) -> Pool:
+            return self.read(np.arange(rows.start, rows.stop), embeddings=embeddings)
 
-        yield from read_ahead(read, starts)
+        yield from read_ahead(read, spans(len(self), self._chunks.rows, self.bytes_a_sample))
 
     @property
     def bytes_a_sample(self) -> int:

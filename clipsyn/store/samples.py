@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from operator import eq
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +26,54 @@ from clipsyn.store.files import IDENTITY_VERSION, LOOK
 from clipsyn.store.groups import Group, sealed
 from clipsyn.text import few
 
+_IDS = 1 << 16  # read at once
+
+
+class Ids(Sequence[str]):
+    """The ids of a stored split, read when they are asked for, some at a time: most readers ask for
+    none, and millions of texts take more memory than what is measured.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._last: tuple[int, Sequence[str]] = -1, ()
+
+    def __len__(self) -> int:
+        return self._group.sizes["sample"]
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, at: int | slice) -> str | tuple[str, ...]:
+        if isinstance(at, slice):
+            rows = range(len(self))[at]
+            if rows.step == 1:
+                return tuple(self._group.read("sample_id", rows))
+            return tuple(self[row] for row in rows)
+        block, place = divmod(range(len(self))[at], _IDS)
+        return self._block(block)[place]
+
+    def __iter__(self) -> Iterator[str]:
+        for block in range(-(-len(self) // _IDS)):
+            yield from self._block(block)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(map(eq, self, other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def _block(self, block: int) -> Sequence[str]:
+        number, texts = self._last
+        if number != block:
+            rows = range(block * _IDS, min((block + 1) * _IDS, len(self)))
+            texts = self._group.read("sample_id", rows).tolist()
+            self._last = block, texts
+        return texts
+
 
 @dataclass(frozen=True, eq=False)
 class SampleTable:
@@ -37,7 +86,7 @@ class SampleTable:
 
     dataset: str
     split: str
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     labels: NDArray[np.int32]
     content: NDArray[np.uint8]
     class_names: tuple[str, ...] = ()
@@ -84,7 +133,7 @@ class SampleTable:
         return cls(
             dataset=dataset,
             split=split,
-            ids=tuple(group.read("sample_id")),
+            ids=Ids(group),
             labels=group.read("label"),
             content=group.read("content_hash"),
             class_names=tuple(group["class_names"]),
@@ -146,7 +195,7 @@ def check_samples(
     """
     if not ids:
         raise DatasetError(f"{where}: there is no image in it")
-    if len(set(ids)) < len(ids):
+    if not isinstance(ids, Ids) and is_any_twice(ids):  # those of a store were looked at
         name, count = Counter(ids).most_common(1)[0]
         raise DatasetError(f"{where}: the id '{name}' occurs {count} times; ids are unique")
     low, high = int(labels.min()), int(labels.max())
@@ -161,6 +210,12 @@ def check_samples(
             f"{where}: label {high} of sample '{ids[int(labels.argmax())]}' is beyond the "
             f"{classes} class names (labels count from 0)"
         )
+
+
+def is_any_twice(names: Sequence[str]) -> bool:
+    """Their hashes are enough where all differ: a set of millions of texts takes half a GB."""
+    hashes = np.fromiter(map(hash, names), np.int64, len(names))
+    return len(np.unique(hashes)) < len(names) and len(set(names)) < len(names)
 
 
 def check_fits(tables: Iterable[SampleTable], given: SampleTable, store: Path) -> None:

@@ -21,10 +21,10 @@ from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION, predictions
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import files, given
-from clipsyn.store.arrays import content_digest
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, GROUPS, HELD, IDENTITY_VERSION, IMPORTED, PROMPTS
+from clipsyn.store.given import Made, Rows
 from clipsyn.store.samples import CaptionTable, SampleTable, check_fits
 from clipsyn.text import now, running
 
@@ -65,7 +65,7 @@ class CellWriter:
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
         self._beside: dict[Path, _Beside] = {}
         self._draft: Draft | None = None  # of the rows
-        self._values: Mapping[str, NDArray[Any]] = {}  # the rows, by array
+        self._values: Mapping[str, Rows] = {}  # the rows, by array
         self._drafts: list[Draft] = []  # of all that is written
         check_backbone_name(key.backbone)
         self._check_samples()
@@ -85,17 +85,22 @@ class CellWriter:
 
     # What is written
 
-    def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
-        """Image embeddings, (row, embed) of unit norm; they are stored in float16."""
+    def embeddings(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
+        """Image embeddings, (row, embed) of unit norm; they are stored in float16.
+
+        An array that `np.load(…, mmap_mode="r")` has mapped may be larger than memory.
+        """
         values, known = given.matrix(f"{self.key}: embeddings", rows, valid, np.float16)
-        check_unit_norm(str(self.key), values)
+        for some in given.blocks(values):
+            check_unit_norm(str(self.key), values[some])
         self._write("features", {"image_embedding": values, "valid": known})
 
-    def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
+    def logits(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
         """Logits of any scale, (row, class), and the predictions that follow from them."""
         values, known = given.matrix(f"{self.key}: logits", rows, valid, np.float32)
         self._check_classes("logits", values.shape[1])
-        answers = {"logit": values, "valid": known, "prediction": predictions(values)}
+        found = np.concatenate([predictions(values[some]) for some in given.blocks(values)])
+        answers: dict[str, Rows] = {"logit": values, "valid": known, "prediction": found}
         self._write("logits", answers)
 
     def predictions(
@@ -110,7 +115,7 @@ class CellWriter:
         """
         self._check_classes("predictions")
         values, count = given.class_indices(str(self.key), rows), len(self.samples.class_names)
-        known = given.known_rows(f"{self.key}: predictions", values, valid)
+        known = given.known_rows(f"{self.key}: predictions", np.ones(len(values), np.bool_), valid)
         outside = known & (values != NO_CLASS) & ((values < 0) | (values >= count))
         if outside.any():
             raise self._refused(
@@ -223,7 +228,7 @@ class CellWriter:
             for path in self._others(draft):
                 if path not in kept:
                     discard(self.store.path, path)
-        invalid = int(np.count_nonzero(~self._values["valid"]))
+        invalid = int(np.count_nonzero(~self._values["valid"][:]))
         made = {
             "invalid": {NO_VALUE: invalid} if invalid else {},
             "source": [],
@@ -265,11 +270,11 @@ class CellWriter:
 
     # Identities
 
-    def _identity(self, kind: str, values: Mapping[str, NDArray[Any]]) -> Identity:
+    def _identity(self, kind: str, values: Mapping[str, Rows]) -> Identity:
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
-            "content": content_digest(values),
+            "content": given.content_digest(values),
             **vars(self.key),
             "samples": self.samples.digest,
             "class_names": None if kind == "features" else list(self.samples.class_names),
@@ -289,7 +294,7 @@ class CellWriter:
             "backbone": self.key.backbone,
             "dataset": self.key.dataset,
             **of,
-            "content": content_digest({spec.name: values, "logit_scale": np.array([scale])}),
+            "content": given.content_digest({spec.name: values, "logit_scale": np.array([scale])}),
         }
         sizes = dict(zip(spec.dims, values.shape, strict=True))
         path = self.store.at(kind, *names, self.key.backbone)
@@ -299,7 +304,7 @@ class CellWriter:
 
     # Rows
 
-    def _write(self, kind: str, values: Mapping[str, NDArray[Any]]) -> None:
+    def _write(self, kind: str, values: Mapping[str, Rows]) -> None:
         if self._draft:
             raise UsageError(
                 f"{self.key}: {', '.join(values)} after {HELD[self._draft.kind]}: a cell is "

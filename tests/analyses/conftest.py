@@ -58,7 +58,7 @@ class Stub:
             return logits[rows.start : rows.stop]
 
         return SimpleNamespace(
-            predictions=lambda _: predicted.astype(np.uint16),
+            predictions=lambda *_: predicted.astype(np.uint16),
             logits=read,
             fingerprint=lambda _: f"of {key.backbone}",
         )

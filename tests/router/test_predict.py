@@ -59,9 +59,8 @@ def test_an_ensemble_without_weights_has_no_such_columns(tiny_store):
     assert frame["seen"].to_list() == [True] * 11
 
 
-@pytest.mark.parametrize("rows", [1, 9])
 @pytest.mark.parametrize("templates", [(), ("a {c}.",)], ids=["stored logits", "derived"])
-def test_images_are_predicted_a_few_at_a_time(router, other, fakes, rows, templates):
+def test_images_are_predicted_a_few_at_a_time(router, other, fakes, templates):
     store = other(fakes.Source(templates=templates))
     whole = predict_store(router, store, "toy")
     sizes = []
@@ -73,8 +72,7 @@ def test_images_are_predicted_a_few_at_a_time(router, other, fakes, rows, templa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FittedRouter, "combine_and_weigh", spy)
-        for module in ("clipsyn.router.predict", "clipsyn.store.pools"):
-            patch.setattr(f"{module}._BLOCK_BYTES", rows * 4 * 2 * 3)
+        patch.setattr("clipsyn.store.arrays.BLOCK_BYTES", 1)
         parts = predict_store(router, store, "toy")
     assert sizes == [7, 7, 6]
     assert parts.frame.equals(whole.frame)

@@ -15,8 +15,8 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
-from clipsyn.store.arrays import content_digest
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.given import content_digest
 from clipsyn.store.inventory import cell_rows, damage
 from clipsyn.store.select import groups
 

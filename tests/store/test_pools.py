@@ -13,7 +13,7 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import softmax
 from clipsyn.names import FeatureKey
-from clipsyn.store import pools
+from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
@@ -45,7 +45,7 @@ def test_some_rows_are_those_of_the_whole(tiny_store, rows):
 
 
 def test_blocks_are_the_whole_in_order(tiny_store, monkeypatch):
-    monkeypatch.setattr(pools, "_BLOCK_BYTES", 1)  # a block of the store at a time
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1)  # a block of the store at a time
     reader = PoolReader(tiny_store, "toy", "test")
     blocks = list(reader.blocks())
     assert len(blocks) > 1
@@ -55,7 +55,7 @@ def test_blocks_are_the_whole_in_order(tiny_store, monkeypatch):
 
 
 def test_what_is_replaced_between_two_blocks_is_not_read_on(tiny_store, fakes, monkeypatch):
-    monkeypatch.setattr(pools, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1)
     finished = threading.Semaphore(0)
     whole = PoolReader.read
 

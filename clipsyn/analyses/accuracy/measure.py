@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -30,10 +30,10 @@ from clipsyn.evaluation.results.frame import (
     oracle_numbers,
     share,
 )
+from clipsyn.methods.numerics import Floats, Labels
 from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.metrics import correctness, scored, true_class_rank
 from clipsyn.names import FeatureKey
-from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 
 
@@ -57,18 +57,43 @@ def _unanswered(group: Predicted, bare: Sequence[FeatureKey]) -> Iterator[Row]:
             yield group.row(estimate("acc1", math.nan, 0), (key.backbone,))
 
 
+@dataclass
+class _Five:
+    """How often the true class is among the five largest logits of one backbone."""
+
+    labels: Labels
+    hits: int = 0
+    seen: int = 0  # rows
+
+    def look(self, rows: range, logits: Floats, predictions: NDArray[np.uint16]) -> None:
+        """Ranks are counted where top-1 is wrong."""
+        labels = self.labels[rows.start : rows.stop]
+        wrong = np.flatnonzero(predictions != labels)
+        ranks = true_class_rank(logits[wrong], labels[wrong])
+        self.hits += len(rows) - len(wrong) + int(np.count_nonzero((ranks >= 0) & (ranks < 5)))
+        self.seen += len(rows)
+
+    def read(self, group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> None:
+        """Look at stored logits, some rows at a time."""
+        cell = group.store.cell(key)
+        for rows in cell.blocks():
+            logits = cell.logits(group.prompts, rows)
+            self.look(rows, logits, predictions[rows.start : rows.stop])
+
+
 def _rows(group: Predicted) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
-    with ThreadPoolExecutor(usable_cores()) as threads:  # logits are read while draws are made
-        top5 = {
-            key: threads.submit(_top5, group, key, predictions)
-            for key, predictions in zip(group.keys, group.predictions, strict=True)
-            if group.n_classes > 5 and group.has_logits(key)
-        }
-        for key, predictions in zip(group.keys, group.predictions, strict=True):
-            alone = {"fingerprint": group.fingerprints[key.backbone]}  # whatever the others are
-            for measured in _of_backbone(group, predictions, top5.get(key)):
-                yield group.row(measured, (key.backbone,)) | alone
+    asked = [key for key in group.keys if group.n_classes > 5 and group.has_logits(key)]
+    fives = {key: _Five(group.labels) for key in asked}
+    group.looks.update({key: five.look for key, five in fives.items()})
+    of_each = dict(zip(group.keys, group.predictions, strict=True))
+    stored = [key for key in asked if not fives[key].seen]
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        list(threads.map(lambda key: fives[key].read(group, key, of_each[key]), stored))
+    for key, predictions in of_each.items():
+        alone = {"fingerprint": group.fingerprints[key.backbone]}  # whatever the others are
+        for measured in _of_backbone(group, predictions, fives.get(key)):
+            yield group.row(measured, (key.backbone,)) | alone
     if len(group.keys) > 1:
         right = correctness(group.predictions, group.labels)
         for measured in oracle_numbers(right, group.labels[group.counted], group.images):
@@ -78,25 +103,10 @@ def _rows(group: Predicted) -> Iterator[Row]:
 
 
 def _of_backbone(
-    group: Predicted, predictions: NDArray[np.uint16], top5: Future[Measured] | None
+    group: Predicted, predictions: NDArray[np.uint16], five: _Five | None
 ) -> Iterator[Measured]:
     counted = scored(predictions, group.labels)
     of_counted = predictions[counted], group.labels[counted]
     images = group.samples.images.take(counted)
     top1, recall = accuracies(*of_counted, group.n_classes, images)
-    yield from (top1, *([top5.result()] if top5 else []), recall)
-
-
-def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> Measured:
-    """Top-5 accuracy, from logits where top-1 is wrong, read a few chunks at a time."""
-    labels = group.labels
-    right = (predictions == labels) & (labels >= 0)
-    hits = int(np.count_nonzero(right))
-    step = 4 * Blocks(len(labels), group.store.chunk_rows).rows
-    for start in range(0, len(labels), step):
-        rows = range(start, min(start + step, len(labels)))
-        wrong = np.flatnonzero(~right[rows.start : rows.stop])
-        logits = group.store.cell(key).logits(group.prompts, rows)
-        ranks = true_class_rank(logits[wrong], labels[start + wrong])
-        hits += int(np.count_nonzero((ranks >= 0) & (ranks < 5)))
-    return share("acc5", hits, group.samples.images.take(scored(predictions, labels)))
+    yield from (top1, *([share("acc5", five.hits, images)] if five else []), recall)

@@ -173,7 +173,7 @@ def _samples(group: Predicted) -> pl.DataFrame:
     right = group.predictions == labels
     label = _nullable(labels, labels >= 0)
     columns = {
-        "id": pl.Series(group.samples.ids, dtype=pl.String),
+        "id": pl.Series(list(group.samples.ids), dtype=pl.String),
         "label": label,
         "class": names.gather(label),
         "right": _nullable(right.sum(axis=0).astype(np.int32), group.counted),

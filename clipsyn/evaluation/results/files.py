@@ -71,7 +71,7 @@ def predicted(
     """
     content = np.ascontiguousarray(samples.content[rows, :8])
     columns = {
-        "sample_id": pl.Series(samples.ids, dtype=pl.String).gather(rows),
+        "sample_id": pl.Series(list(samples.ids), dtype=pl.String).gather(rows),
         "image": pl.Series(content.view("<u8")[:, 0]).replace(0, None),
         "label": samples.labels[rows],
         "prediction": prediction.astype(np.int32),
