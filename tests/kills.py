@@ -109,7 +109,7 @@ def readings(store: FeatureStore) -> dict[str, Any]:
 
     def labels(dataset: str, split: str) -> Any:
         table = store.samples(dataset, split)
-        return [table.ids, table.labels.tolist(), table.content.tolist(), table.class_names]
+        return [list(table.ids), table.labels.tolist(), table.content.tolist(), table.class_names]
 
     try:
         keys = store.keys()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,8 +13,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from clipsyn.errors import DatasetError
 from clipsyn.store.arrays import BLOCK_BYTES
 from clipsyn.store.given import Made, Rows, blocks
+from clipsyn.text import foreign
 
 Arrays = Mapping[str, Any]  # arrays of numpy's, or Made
 _LARGE = BLOCK_BYTES  # from which on an array is not read at once
@@ -45,23 +49,22 @@ def load(path: Path) -> Arrays:
     """
     with path.open("rb") as file:  # numpy leaves a damaged archive open
         loaded = np.load(file, allow_pickle=False)
-        members = {name: loaded.zip.NameToInfo.get(f"{name}.npy") for name in loaded.files}
-        large = {name for name, it in members.items() if it and _is_large(it)}
-        return {
-            name: Member(path, f"{name}.npy").rows if name in large else loaded[name]
-            for name in loaded.files
-        }
+        return {name: _array(path, loaded, name) for name in loaded.files}
 
 
-def _is_large(member: zipfile.ZipInfo) -> bool:
-    return member.file_size >= _LARGE and member.compress_type == zipfile.ZIP_STORED
+def _array(path: Path, loaded: np.lib.npyio.NpzFile, name: str) -> Rows:
+    member = loaded.zip.NameToInfo.get(f"{name}.npy") if loaded.zip else None
+    if member and member.file_size >= _LARGE and member.compress_type == zipfile.ZIP_STORED:
+        with suppress(ValueError):  # numpy reads it, or says why not
+            return Member(path, member.filename).rows
+    return np.asarray(loaded[name])
 
 
 class Member:
     """An array in the file, which is read from its beginning on, again and again."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._archive, self._name = zipfile.ZipFile(path), name
+        self._path, self._archive, self._name = path, zipfile.ZipFile(path), name
         self._restart()
 
     @property
@@ -86,9 +89,11 @@ class Member:
 
     def _take(self, rows: int) -> bytes:
         """The bytes of the next rows."""
-        size = rows * self._dtype.itemsize * int(np.prod(self._shape[1:]))
-        found = self._file.read(size)
+        size = rows * self._dtype.itemsize * math.prod(self._shape[1:])
+        told = f"{self._path} cannot be read"
+        with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
+            found = self._file.read(size)
         if len(found) < size:
-            raise ValueError(f"{self._name} is cut off")
+            raise DatasetError(f"{told}: {self._name} is cut off")
         self._row += rows
         return found

@@ -30,6 +30,7 @@ class Made:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     make: Callable[[slice], NDArray[Any]]
+    unit: int = 1  # rows that lie together
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -44,7 +45,8 @@ Rows = NDArray[Any] | Made  # of numpy's, mapped or not, or made
 def blocks(values: Rows) -> Iterator[slice]:
     """Slices of all rows, in order, of which one is small beside the memory."""
     row_bytes = max(1, values.dtype.itemsize * math.prod(values.shape[1:]))
-    for rows in spans(len(values), 1, 4 * row_bytes):
+    unit = values.unit if isinstance(values, Made) else 1
+    for rows in spans(len(values), unit, 4 * row_bytes):
         yield slice(rows.start, rows.stop)
 
 

@@ -243,7 +243,7 @@ class Group:
         def read(rows: slice) -> NDArray[Any]:
             return self.read(array, range(rows.start, rows.stop))
 
-        return Made(listed.shape, listed.numpy, read)
+        return Made(listed.shape, listed.numpy, read, listed.rows)
 
     def _altered(self) -> str | None:
         """In words, which attributes were altered; None if none was."""

@@ -1,0 +1,120 @@
+"""No command asks for a whole split at once: what is read at a time does not grow with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn import fit_router, predict_store
+from clipsyn.analyses.accuracy import zeroshot
+from clipsyn.analyses.oracle import oracle
+from clipsyn.errors import DatasetError
+from clipsyn.exchange import ImportSettings, npz
+from clipsyn.exchange.export import export
+from clipsyn.exchange.importing import import_files
+from clipsyn.names import FeatureKey
+from clipsyn.store import arrays, groups
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.given import Made
+from clipsyn.store.samples import SampleTable
+
+ROWS, CLASSES = 100, 6
+KEY = FeatureKey("toy", "test", "clean", "mine")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    """Without logits, in chunks of ten rows, which are the smallest that can be read."""
+    made = FeatureStore.create(tmp_path / "store", chunk_rows=10)
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        labels = np.arange(ROWS) % CLASSES
+        ids = [f"{split}/{row}" for row in range(ROWS)]
+        table = SampleTable.of("toy", split, ids, labels, "abcdef")
+        values = rng.normal(size=(ROWS, 8)) + 2 * np.eye(8)[labels]
+        with made.writer(table, "mine") as cell:
+            cell.classes("simple", np.eye(CLASSES, 8), 10.0)
+            cell.embeddings(values / np.linalg.norm(values, axis=1, keepdims=True))
+    shutil.rmtree(made.path / "logits")
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(npz, "_LARGE", 1)
+    return FeatureStore.open(made.path)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The arrays that are read, and how many rows at once."""
+    found: list[tuple[str, int]] = []
+    read = groups.Tree.read
+
+    def spy(self: Any, path: Path, array: str, rows: range | None, listed: Any) -> Any:
+        found.append((array, listed.shape[0] if rows is None else len(rows)))
+        return read(self, path, array, rows, listed)
+
+    monkeypatch.setattr(groups.Tree, "read", spy)
+    return found
+
+
+def exported(store: FeatureStore, fakes: Any) -> Path:
+    export(store, store.path.parent / "out", [KEY], "npz", fakes.Quiet())
+    return store.path.parent / "out"
+
+
+@pytest.mark.parametrize(
+    ("run", "asks_for_ids"),
+    [
+        (lambda store, *_: zeroshot(store, splits="test"), False),
+        (lambda store, *_: oracle(store, splits="test"), False),
+        (lambda store, router, _: predict_store(router, store, "toy"), True),
+        (lambda store, _, fakes: exported(store, fakes), True),
+    ],
+    ids=["zeroshot", "oracle", "predict", "export"],
+)
+def test_embeddings_and_ids_are_read_some_rows_at_a_time(
+    store: FeatureStore,
+    asked: list[tuple[str, int]],
+    fakes: Any,
+    run: Callable[..., Any],
+    asks_for_ids: bool,
+) -> None:
+    router = fit_router(store, "toy", "log-avg")
+    asked.clear()
+    run(store, router, fakes)
+    sizes = [count for array, count in asked if array == "image_embedding"]
+    assert (sum(sizes), max(sizes)) == (ROWS, 10)
+    assert ("sample_id" in dict(asked)) == asks_for_ids
+
+
+def test_an_import_of_an_export_has_its_bits_whatever_is_read_at_once(
+    store: FeatureStore, asked: list[Any], fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, sizes, make = exported(store, fakes), [], Made.__getitem__
+
+    def spy(self: Made, rows: slice) -> Any:
+        found = make(self, rows)
+        sizes.append(len(found) if self.shape == (ROWS, 8) else 0)
+        return found
+
+    monkeypatch.setattr(Made, "__getitem__", spy)
+    FeatureStore.create(store.path.parent / "new", chunk_rows=10)
+    import_files(store.path.parent / "new", [folder], ImportSettings())
+    assert max(sizes) == 10
+    again = FeatureStore.open(store.path.parent / "new")
+    assert again.cell(KEY).embeddings().tobytes() == store.cell(KEY).embeddings().tobytes()
+    assert again.cell(KEY).logits("simple").tobytes() == store.cell(KEY).logits("simple").tobytes()
+    assert again.samples("toy", "test").ids == store.samples("toy", "test").ids
+
+
+def test_a_damaged_export_is_refused(store: FeatureStore, fakes: Any) -> None:
+    (file,) = exported(store, fakes).glob("toy/**/*.npz")
+    data = bytearray(file.read_bytes())
+    at = data.index(store.cell(KEY).embeddings()[50].tobytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DatasetError, match="cannot be read"):
+        import_files(store.path.parent / "new", [file], ImportSettings())
