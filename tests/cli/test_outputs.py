@@ -6,9 +6,7 @@ import csv
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import polars as pl
@@ -20,7 +18,6 @@ from clipsyn.cli.options import Destination, Source
 from clipsyn.errors import UsageError
 from clipsyn.images.split import split
 from clipsyn.show import frames
-from clipsyn.store.features import FeatureStore
 
 ENDINGS = {
     (name, str(it.name)): it.type.endings or ("",)
@@ -32,7 +29,7 @@ OUTPUTS = [*ENDINGS]
 each = pytest.mark.parametrize(("command", "output"), OUTPUTS, ids=[" ".join(it) for it in OUTPUTS])
 
 
-def words(name: str, **values: object) -> list[str]:
+def words(name, **values):
     """A line that is complete, with these values by the names of options and arguments."""
     command, given = main.commands[name], list[str]()
     for it in command.params:
@@ -43,7 +40,7 @@ def words(name: str, **values: object) -> list[str]:
     return [name, *given]
 
 
-def inputs(name: str) -> Iterator[str]:
+def inputs(name):
     for it in main.commands[name].params:
         if isinstance(it.type, click.Path | Source) and not isinstance(it.type, Destination):
             yield str(it.name)
@@ -54,7 +51,7 @@ def refused(clipsyn, tmp_path, monkeypatch):
     """A line that ends in a sentence, with all files as they were."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, codes: tuple[int, ...] = (2,), **values: object) -> None:
+    def run(name, codes=(2,), **values):
         before = content(tmp_path)
         result = clipsyn(*words(name, **values))
         assert result.exit_code in codes, result.output
@@ -64,12 +61,12 @@ def refused(clipsyn, tmp_path, monkeypatch):
     return run
 
 
-def content(folder: Path) -> dict[Path, bytes]:
+def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @each
-def test_no_input_is_written_over(refused: Any, tmp_path: Path, command: str, output: str) -> None:
+def test_no_input_is_written_over(refused, tmp_path, command, output):
     end = ENDINGS[command, output][0]
     given, hard, soft = (tmp_path / f"{name}{end}" for name in ("given", "hard", "soft"))
     given.write_text("id,prediction\n")
@@ -92,7 +89,7 @@ def test_nothing_is_written_into_a_store_or_router(refused, tmp_path, command, o
 
 
 @each
-def test_two_outputs_are_two_files(refused: Any, tmp_path: Path, command: str, output: str) -> None:
+def test_two_outputs_are_two_files(refused, tmp_path, command, output):
     (tmp_path / "link").symlink_to(tmp_path)
     for name in (other for of, other in OUTPUTS if of == command and other != output):
         for end in {*ENDINGS[command, output]} & {*ENDINGS[command, name]}:
@@ -100,7 +97,7 @@ def test_two_outputs_are_two_files(refused: Any, tmp_path: Path, command: str, o
 
 
 @each
-def test_another_ending_is_refused(refused: Any, command: str, output: str) -> None:
+def test_another_ending_is_refused(refused, command, output):
     if ENDINGS[command, output] != ("",):
         refused(command, **{output: "new.xls"})
         refused(command, **{output: "new"})
@@ -113,19 +110,19 @@ def test_a_place_that_cannot_be_written_to(refused, tmp_path, command, output):
     refused(command, codes=(2, 3, 4), **{output: file})  # or there is no such store
 
 
-def test_files_in_a_folder_that_is_imported_are_inputs(refused: Any, tmp_path: Path) -> None:
+def test_files_in_a_folder_that_is_imported_are_inputs(refused, tmp_path):
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "a.csv").write_text("id,prediction\n")
     refused("import", files="given", output="given/a.csv")
 
 
-def test_a_device_takes_everything(clipsyn: Any, tiny_store: FeatureStore) -> None:
+def test_a_device_takes_everything(clipsyn, tiny_store):
     null = tiny_store.path.parent / "null.csv"
     null.symlink_to(os.devnull)
     assert clipsyn("zeroshot", tiny_store.path, "-o", null, "-o", null).exit_code == 0
 
 
-def _full(_: Path, path: Path) -> None:
+def _full(_, path):
     """What a full disk does: Python says it one way, polars another."""
     if path.suffix == ".csv":
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -154,7 +151,7 @@ def test_a_full_disk_leaves_the_former_file(clipsyn, tiny_store, tmp_path, monke
     assert Path(given[-1]).read_bytes() == before
 
 
-def test_functions_and_recipes_refuse_the_same(tmp_path: Path) -> None:
+def test_functions_and_recipes_refuse_the_same(tmp_path):
     (tmp_path / "r.parquet").touch()
     file = tmp_path / "r.parquet"
     with pytest.raises(UsageError):
@@ -192,7 +189,7 @@ def run(clipsyn, tiny_store, fakes, tmp_path):
     places = {STORE: tiny_store.path, RESULTS: results, REFERENCE: reference}
     predictions = places[PREDICTIONS] = tmp_path / "methods.parquet"
 
-    def call(name: str, *options: object) -> str:
+    def call(name, *options):
         if PREDICTIONS in COMMANDS[name] and not predictions.exists():
             clipsyn("evaluate", tiny_store.path, *QUICK, "-o", predictions)
         words = [places.get(word, word) for word in COMMANDS[name]]
@@ -204,7 +201,7 @@ def run(clipsyn, tiny_store, fakes, tmp_path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_with_tables_writes_what_the_ending_says(run, tmp_path: Path, name: str):
+def test_every_command_with_tables_writes_what_the_ending_says(run, tmp_path, name):
     files = {end: tmp_path / f"out.{end}" for end in ("csv", "parquet", "json", "md", "tex")}
     text = run(name, *(word for file in files.values() for word in ("-o", file)))
     assert "─" in text

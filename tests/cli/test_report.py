@@ -6,31 +6,24 @@ import sys
 
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
 import clipsyn as package
-from clipsyn.cli import main
 from clipsyn.report import FIGURES
 
 # `clipsyn report`: the page is written, and what it says
 
 
-def write(*arguments):
-    return CliRunner().invoke(main, ["report", *map(str, arguments)])
-
-
-def test_it_says_where_the_page_is(tiny_store, tmp_path):
+def test_it_says_where_the_page_is(clipsyn, tiny_store, tmp_path):
     page = tmp_path / "page.html"
-    done = write(tiny_store.path, "-o", page, "--title", "mine")
+    done = clipsyn("report", tiny_store.path, "-o", page, "--title", "mine")
     assert done.exit_code == 0, done.output
     assert f"{page}: " in done.output
     assert "<title>mine</title>" in page.read_text("utf-8")
 
 
-def test_a_file_without_a_name_is_refused(tiny_store, tmp_path):
-    done = write(tiny_store.path, "-o", tmp_path / "page.html", "--measured", "oracle.parquet")
-    assert done.exit_code == 2
-    assert "ANALYSIS=FILE" in done.output
+def test_a_file_without_a_name_is_refused(fails, tiny_store, tmp_path):
+    line = ("report", tiny_store.path, "-o", tmp_path / "page.html", "--measured", "oracle.parquet")
+    assert "ANALYSIS=FILE" in fails(2, *line)
 
 
 # `clipsyn plot`
@@ -44,15 +37,6 @@ def run(clipsyn, tiny_store, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    ("output", "begins"),
-    [("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.png", b"\x89PNG"), ("b.c.PNG", b"\x89PNG")],
-)
-def test_a_file_of_each_format(run, tmp_path, output, begins):
-    assert run(output=output).exit_code == 0
-    assert (tmp_path / output).read_bytes().startswith(begins)
-
-
 def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
     result = run("-p", "clean")
     numbers = pl.read_csv(tmp_path / "figure.svg.csv")
@@ -61,20 +45,9 @@ def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
     )
     assert numbers["value"].to_list() == expected["value"].to_list()
     assert result.stdout == ""
-    assert (
-        f"{tmp_path / 'figure.svg'}: Zero-shot top-1 accuracy in percent; the best backbone of"
-        in (result.stderr)
-    )
     text = (tmp_path / "figure.svg.txt").read_text("utf-8")
     assert text.startswith("Zero-shot top-1 accuracy in percent; the best")
-    assert f"2 rows written to {tmp_path / 'figure.svg.csv'}" in result.stderr
-
-
-def test_of_a_file_as_of_the_store(run, clipsyn, tmp_path, tiny_store):
-    clipsyn("zeroshot", tiny_store.path, "-o", tmp_path / "numbers.parquet")
-    run(output="a.svg")
-    run(source=tmp_path / "numbers.parquet", output="b.svg")
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert f"{tmp_path / 'figure.svg'}: {text[:50]}" in result.stderr
 
 
 def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):

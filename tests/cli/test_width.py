@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
-
 import click
 import pytest
-from click.testing import Result
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.store.features import FeatureStore
@@ -31,7 +25,7 @@ CLASSES = ("a class that has quite a long name of its own, with a comma", "dog",
 
 
 @pytest.fixture(scope="module")
-def store(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(fakes, tmp_path_factory):
     path = tmp_path_factory.mktemp("wide") / "store"
     encoders = [
         fakes.Encoder(name, size=4 + place, embed_dim=8) for place, name in enumerate(BACKBONES)
@@ -48,12 +42,12 @@ def store(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def shown(clipsyn: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def shown(clipsyn, monkeypatch):
     """Run a command with a terminal for its output; what it shows, without colours."""
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*arguments: object) -> str:
+    def run(*arguments):
         result = clipsyn("-q", *arguments)
         assert result.exit_code == 0, result.output
         text = click.unstyle(result.stdout)
@@ -87,22 +81,6 @@ def test_no_line_is_longer_than_the_terminal(shown, store, command):
 @pytest.mark.parametrize("command", ["backbones", "datasets", "perturbations"])
 def test_the_catalogues_fit(shown, command):
     assert "─" in shown("catalog", command)
-
-
-def test_predictions_and_imports_fit(clipsyn, shown, store, tmp_path):
-    router = tmp_path / "router"
-    clipsyn("fit", store, "-d", LONG, "--ensemble", "super-learner", "-o", router)
-    predictions = tmp_path / "predictions.csv"
-    shown("predict", router, store, "-o", predictions)
-    with predictions.open() as file:
-        rows = list(csv.DictReader(file))
-    files = []
-    for name in BACKBONES:
-        file = tmp_path / f"{name.replace('/', ' at ')}.csv"
-        files.append(file)
-        lines = [f'{row["id"]},"{row["class"]}"' for row in rows]
-        file.write_text("\n".join(["sample_id,prediction", *lines]))
-    shown("import", store, *files, "-d", LONG)
 
 
 def test_into_a_pipe_tables_are_whole(clipsyn, store, monkeypatch):
