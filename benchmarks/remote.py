@@ -1,4 +1,5 @@
-"""A cell and a list of 5,000 cells over loopback HTTP, against curl; the cache against the store.
+"""A cell and a list of 5,000 cells over loopback HTTP, against curl; the cache against the store;
+500 small cells behind a latency, against plain obstore and against a pull and the same here.
 
     python benchmarks/remote.py
 
@@ -8,6 +9,7 @@ group at once, clipsyn what it needs of them, whose SHA-256 it computes; then it
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -15,25 +17,34 @@ import statistics
 import subprocess
 import sys
 import time
+from asyncio import StreamReader as Reader
+from asyncio import StreamWriter as Writer
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import click
 import numpy as np
 from common import Measured, fresh_python, interleaved, ratio, report, spread, start, workplace
+from obstore.store import HTTPStore
 
+from clipsyn import zeroshot
 from clipsyn.names import FeatureKey
-from clipsyn.remote.index import INDEX, Index
+from clipsyn.remote.index import INDEX, MANIFEST, Index
 from clipsyn.remote.published import FILES, cache_folder
 from clipsyn.remote.push import Push
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import damage
+from clipsyn.store.merge import plan_merge
 from clipsyn.store.samples import SampleTable
 
 ROWS, WIDTH, CELLS = 50_000, 768, 5_000
+SMALL, LATENCY = 500, 0.02  # cells; seconds
 KEY = FeatureKey("random", "test", "clean", "random")
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
@@ -185,6 +196,116 @@ def listing(folder: Path, rounds: int) -> list[Measured]:
     ]
 
 
+@contextmanager
+def far_away(url: str, seconds: float) -> Iterator[str]:
+    """The server at a URL, so far away: what is said to it arrives later."""
+    port = int(url.rpartition(":")[2])
+
+    async def carry(reader: Reader, writer: Writer, wait: float) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(1 << 18):
+            loop.call_later(wait, writer.write, data)
+        loop.call_later(wait, writer.close)
+
+    async def meet(reader: Reader, writer: Writer) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(carry(reader, back, seconds), carry(there, writer, 0))
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(meet, "127.0.0.1", 0))
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def publish_small(folder: Path) -> Path:
+    """Cells of 100 images with class embeddings, ten backbones a dataset."""
+    store, rng = FeatureStore.create(folder / "small-store"), np.random.default_rng(0)
+    texts = np.eye(10, 64, dtype=np.float32)
+    for number in range(SMALL):
+        samples = SampleTable.of(
+            f"set-{number // 10}",
+            "test",
+            [f"{row}" for row in range(100)],
+            np.arange(100) % 10,
+            [f"class {label}" for label in range(10)],
+        )
+        images = rng.standard_normal((100, 64), dtype=np.float32)
+        images /= np.linalg.norm(images, axis=1, keepdims=True)
+        with store.writer(samples, f"backbone-{number % 10}") as cell:
+            cell.classes("simple", texts, scale=100.0)
+            cell.embeddings(images.astype(np.float16))
+    push = Push.plan(store, (folder / "small").as_uri(), {}, replace=False)
+    with progress("groups") as counters:
+        push.carry_out(counters)
+    return folder / "small"
+
+
+def distant(folder: Path, rounds: int) -> list[Measured]:
+    published = publish_small(folder)
+    paths = [str(it.relative_to(published)) for it in published.rglob("*") if it.is_file()]
+    index = Index.parse((published / INDEX).read_bytes(), "the benchmark")
+    manifests = [f"{entry.folder}/{MANIFEST}" for entry in index.entries.values()]
+    with serving(published, folder / "nginx-small") as near, far_away(near, LATENCY) as url:
+        client = HTTPStore.from_url(url, client_options={"allow_http": True})
+
+        def place() -> Path:
+            os.environ["CLIPSYN_CACHE"] = str(folder / "far" / f"{time.monotonic_ns()}")
+            return folder / "far" / f"{time.monotonic_ns()}"
+
+        def fetch(names: list[str]) -> None:
+            target = place()
+
+            def one(number: int, name: str) -> None:
+                (target / str(number)).write_bytes(client.get(name.replace("%", "%25")).bytes())
+
+            target.mkdir(parents=True)
+            with ThreadPoolExecutor(FILES) as threads:
+                list(threads.map(one, range(len(names)), names))
+
+        def pull() -> FeatureStore:
+            plan = plan_merge(target := place(), [url])
+            with progress("groups") as counters:
+                plan.carry_out(counters)
+            return FeatureStore.open(target)
+
+        def verify(store: FeatureStore) -> None:
+            store.tree.expect(store.at(*group) for group in store.places())
+            with ThreadPoolExecutor(store.tree.groups) as threads:
+                assert not any(threads.map(partial(damage, store), store.places()))
+
+        def opened() -> FeatureStore:
+            place()
+            return FeatureStore.open(url)
+
+        sides: dict[str, Callable[[], object]] = {
+            "pull": pull,
+            "objects": lambda: fetch(paths),
+            "manifests": lambda: fetch(manifests),
+            "zeroshot": lambda: zeroshot(opened()),
+            "pull and zeroshot": lambda: zeroshot(pull()),
+            "verify": lambda: verify(opened()),
+            "pull and verify": lambda: verify(pull()),
+        }
+        times = interleaved(sides, rounds)
+    shutil.rmtree(folder / "far")
+    what = f"{SMALL} cells of 100 x 64, {1000 * LATENCY:.0f} ms away"
+
+    def measured(ours: str, other: str, ceiling: float | None = None) -> Measured:
+        said = f"{statistics.median(times[ours]):.2f} s; " + spread(times[ours], times[other])
+        name = f"{what}: time of {ours} over that of {other}"
+        return Measured(name, ratio(times[ours], times[other]), said, ceiling=ceiling)
+
+    return [
+        measured("pull", "objects", 1.3),
+        measured("pull", "manifests"),
+        measured("zeroshot", "pull and zeroshot", 1.2),
+        measured("verify", "pull and verify", 1.5),
+    ]
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Kept; else a temporary one.")
@@ -195,6 +316,7 @@ def main(rounds: int, folder: Path | None) -> None:
     start("A store at a URL")
     with workplace(folder) as place:
         results = reading(Path(place), rounds) + listing(Path(place), rounds)
+        results += distant(Path(place), rounds)
         cache = cache_folder()
         report(results)
         shutil.rmtree(cache, ignore_errors=True)

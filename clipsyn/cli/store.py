@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,10 +166,12 @@ def verify(store: Path, deep: bool) -> None:
     opened = FeatureStore.open(store)
     groups = opened.places()
     problems = list(debris(opened, groups))
-    with progress("groups") as counters:
+    opened.tree.expect(opened.at(*group) for group in groups)
+    look = partial(damage, opened, deep=deep)
+    with progress("groups") as counters, ThreadPoolExecutor(opened.tree.groups) as threads:
         counter = counters.add("verifying", len(groups))
-        for group in groups:
-            problems += damage(opened, group, deep=deep)
+        for found in threads.map(look, groups):
+            problems += found
             counters.advance(counter, 1)
     problems = list(dict.fromkeys(problems))
     for problem in problems:

@@ -41,11 +41,14 @@ _DIGITS = 12  # of a digest, enough to tell two apart
 
 def made(store: FeatureStore, keys: Iterable[FeatureKey] | None = None) -> list[Made]:
     """Where cells come from, all of the store if `keys` is None; by severity within a split."""
-    there = store.keys() if keys is None else keys
-    ordered = sorted(there, key=lambda key: (key.dataset, key.split, by_severity(key.perturbation)))
-    splits = dict.fromkeys((key.dataset, key.split) for key in ordered)
-    images = {split: _images(store, *split) for split in splits}
+    ordered = _ordered(store.keys() if keys is None else keys)
+    images = _images(store, ordered)
+    store.tree.expect(store.cell(key).path for key in ordered)
     return [_made(store, key, images[key.dataset, key.split]) for key in ordered]
+
+
+def _ordered(keys: Iterable[FeatureKey]) -> list[FeatureKey]:
+    return sorted(keys, key=lambda key: (key.dataset, key.split, by_severity(key.perturbation)))
 
 
 def _made(store: FeatureStore, key: FeatureKey, images: Mapping[str, Any]) -> Made:
@@ -98,9 +101,15 @@ def _weights(backbone: str, group: Group, imported: str | None) -> dict[str, Any
     }
 
 
-def _images(store: FeatureStore, dataset: str, split: str) -> dict[str, Any]:
-    """Of a split; its sample table is not read."""
-    group, info = store.group(store.at("samples", dataset, split)), find_dataset(dataset)
+def _images(store: FeatureStore, keys: Iterable[FeatureKey]) -> dict[tuple[str, str], Any]:
+    """By split; sample tables are not read."""
+    paths = {key.names[:2]: store.at("samples", *key.names[:2]) for key in keys}
+    store.tree.expect(paths.values())
+    return {split: _images_of(split[0], store.group(path)) for split, path in paths.items()}
+
+
+def _images_of(dataset: str, group: Group) -> dict[str, Any]:
+    info = find_dataset(dataset)
     return {
         "count": group.sizes["sample"],
         "samples": str(group["identity"]["samples"]),
@@ -232,8 +241,21 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def card(store: FeatureStore, where: str = "STORE") -> str:
-    """The card of all cells; `where` is the URL at which they will be read."""
-    cells, where = made(store), printable(where)
+    """The card of all cells; `where` is the URL at which they will be read.
+
+    A backbone has the same weights in all cells of a dataset, or readers refuse them, so one of
+    these is looked at.
+    """
+    ordered, where = _ordered(store.keys()), printable(where)
+    first: dict[tuple[str, ...], FeatureKey] = {}
+    for key in ordered:
+        first.setdefault(_weights_in(store, key), key)
+    told = dict(zip(first, made(store, first.values()), strict=True))
+    images = _images(store, ordered)
+    cells = [
+        {**told[_weights_in(store, key)], **vars(key), "images": images[key.dataset, key.split]}
+        for key in ordered
+    ]
     read = [
         "## Read it",
         f"```sh\npip install 'clipsyn[remote]'\nclipsyn ls {where}\nclipsyn zeroshot {where}\n```",
@@ -241,6 +263,11 @@ def card(store: FeatureStore, where: str = "STORE") -> str:
         "Each folder of arrays is a Zarr v3 group with named dimensions, which xarray opens.",
     ]
     return page(cells, read, {})
+
+
+def _weights_in(store: FeatureStore, key: FeatureKey) -> tuple[str, ...]:
+    """The same for cells of the same weights; of an import nothing is known before it is read."""
+    return key.names if store.cell(key).imported_as else (key.dataset, key.backbone)
 
 
 def page(cells: Sequence[Made], read: Sequence[str], more: Mapping[str, Any]) -> str:

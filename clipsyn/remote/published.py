@@ -1,8 +1,9 @@
 """A published store as readers see it: listed by its index, its groups brought into the cache.
 
-Only what is read travels: the manifest and the metadata of a group when it is first looked at, and
-of its arrays the chunks that hold the rows asked for, many at a time. A file is kept when its size
-and SHA-256 are those of the manifest, whose own SHA-256 the index has. The cache is a plain folder:
+Only what is read travels: the manifest of a group when it is first looked at, with metadata and
+small arrays in it, and of other arrays the chunks that hold the rows asked for, many at a time. A
+file is kept when its size and SHA-256 are those of the manifest, whose own SHA-256 the index has.
+The cache is a plain folder:
 
     groups/<SHA-256 of the manifest>/   files of one group, as they are published
     indexes/<SHA-256 of the URL>        the index that was read last, and its ETag
@@ -20,9 +21,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -31,7 +33,16 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
-from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index, Manifest, stamp_of
+from clipsyn.remote.index import (
+    COLUMN,
+    INDEX,
+    MANIFEST,
+    MOST_INDEX,
+    Entry,
+    Index,
+    Manifest,
+    stamp_of,
+)
 from clipsyn.remote.transport import MissingObject, Remote
 from clipsyn.store import arrays
 from clipsyn.store.arrays import Layout
@@ -39,8 +50,10 @@ from clipsyn.store.files import METADATA
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 from clipsyn.text import advised
 
-FILES = 16  # at a time
+FILES = 64  # at a time
+_MOST_KNOWN = 512  # manifests in memory: each has 256 KB at most
 _Result = TypeVar("_Result")
+_Save = Callable[[str, bytes], object]  # a file of a group, by its name there
 _Names = dict[str, Any]  # name of a folder -> those in it
 
 
@@ -54,6 +67,7 @@ class Published(Tree):
     """The tree of a store at a URL (`clipsyn.store.groups`), as it was when it was opened."""
 
     lanes = FILES
+    groups = 16
 
     def __init__(self, location: Location) -> None:
         self._location = location
@@ -64,6 +78,7 @@ class Published(Tree):
         self._manifests: dict[str, Manifest] = {}
         self._lock = Lock()  # of what is forgotten
         self._threads = ThreadPoolExecutor(FILES)
+        self._sent: set[str] = set()  # groups whose manifest was sent to this process
         self._checked: set[str] = set()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -93,7 +108,7 @@ class Published(Tree):
             return Index.parse(data, shown)
         index = Index.parse(new, shown)
         if now:
-            self._keep(file, now.encode() + b"\n" + new)
+            self._keep(file.parent, file.name, now.encode() + b"\n" + new)
         return index
 
     # What there is
@@ -143,13 +158,22 @@ class Published(Tree):
 
     # Groups
 
-    def expect(self, paths: Iterable[Path]) -> None:
+    def expect(self, paths: Iterable[Path], *, columns: bool = False) -> None:
         """Bring the metadata of all groups at these folders and below them, many at a time."""
         wanted = {entry.name: entry for path in paths for entry in self._entries_below(path)}
         new = [entry for entry in wanted.values() if entry.name not in self._manifests]
-        if len(new) > 1:
-            with ThreadPoolExecutor(FILES) as threads:
-                list(threads.map(self._metadata, new))
+        for _ in self._threads.map(self._metadata, new):
+            pass  # they are not kept, for memory may not hold all
+        if columns:
+            spans = [span for entry in new for span in self._columns(entry)]
+            wait([self._threads.submit(self._take, *it) for it in spans])  # a reader sees errors
+
+    def _columns(self, entry: Entry) -> Iterator[tuple[Entry, list[str], _Save]]:
+        """What the cache lacks of the arrays with one number or text a row."""
+        manifest, folder = self._metadata(entry), self._folder(entry)
+        names = [name for name in manifest.files if COLUMN.fullmatch(name)]
+        for span in manifest.spans(name for name in names if not (folder / name).exists()):
+            yield entry, span, partial(self._keep, folder)
 
     def _entries_below(self, path: Path) -> Iterable[Entry]:
         if entry := self._entry(path):
@@ -169,30 +193,52 @@ class Published(Tree):
         return self._with_group(path, look)
 
     def copy(self, path: Path, folder: Path, names: Sequence[str]) -> None:
-        def bring(entry: Entry, _: Path) -> None:
-            manifest = self._metadata(entry)
-            fetched = self._threads.map(lambda name: self._fetch(entry, manifest, name), names)
-            for name, data in zip(names, fetched, strict=True):
-                (folder / name).write_bytes(data)
+        def save(name: str, data: bytes) -> None:
+            (folder / name).write_bytes(data)
 
-        self._with_group(path, bring)
+        self._with_group(path, lambda entry, _: self._bring(entry, names, save))
 
     def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
-        """What lies at the URL now is read, once for each group, whatever the cache has of it."""
-        entry = self._entry(path)
-        if entry and entry.name not in self._checked:
-            self._checked.add(entry.name)
-            self._forget(entry, self._manifests.get(entry.name))
+        """What lies at the URL now is read, whatever the cache had when this was opened."""
 
         def look(entry: Entry, folder: Path) -> list[str]:
             self._bring_rows(entry, folder, array, None, listed)
             problems = arrays.damage(folder / array, listed)
             return [problem.replace(str(folder), str(path)) for problem in problems]
 
+        entry = self._entry(path)
         try:
-            return self._with_group(path, look)
+            lying = self._lying(entry) if entry and entry.name not in self._checked else []
+            return lying + self._with_group(path, look)
         except StoreError as error:
             return [str(error)]
+
+    def _lying(self, entry: Entry) -> list[str]:
+        """What is wrong with that at the URL which no reader of the store asks for."""
+        self._checked.add(entry.name)
+        if entry.name not in self._sent:
+            self._forget(entry, self._manifests.get(entry.name))
+        manifest = self._metadata(entry)
+
+        def wrong(path: str) -> str | None:
+            try:
+                self._check_object(entry, manifest, path)
+            except StoreError as error:
+                return str(error)
+            return None
+
+        return [*filter(None, self._threads.map(wrong, manifest.objects))]
+
+    def _check_object(self, entry: Entry, manifest: Manifest, path: str) -> None:
+        """Of one whose files are in the manifest all is read, of a shard else its index."""
+        names = manifest.objects[path]
+        if is_inline := names[0] in manifest.inline:
+            expected = manifest.object_of(path, [manifest.inline[name] for name in names])
+        else:
+            expected = manifest.end_of(path)
+        start = 0 if is_inline else sum(manifest.files[name][0] for name in names)
+        if expected and self._bytes(entry, path, start, len(expected), is_inline) != expected:
+            raise self._altered(entry, path)
 
     def _with_group(self, path: Path, look: Callable[[Entry, Path], _Result]) -> _Result:
         """What `look` finds in the group's folder of the cache; once more where that was damaged.
@@ -217,23 +263,24 @@ class Published(Tree):
             raise DamagedStore(str(error).replace(str(folder), str(path))) from None
 
     def _metadata(self, entry: Entry) -> Manifest:
-        """The manifest of a group, whose metadata lies in the cache when this returns."""
+        """The manifest of a group, whose metadata and small arrays are in the cache thereafter."""
         if manifest := self._manifests.get(entry.name):
             return manifest
         folder = self._folder(entry)
-        kept = folder / MANIFEST
         try:
-            manifest = Manifest.parse(kept.read_bytes(), self._remote.shown, entry)
+            manifest = Manifest.parse((folder / MANIFEST).read_bytes(), self._remote.shown, entry)
         except (FileNotFoundError, DamagedStore):
             with self._there(entry, MANIFEST):
                 data, _ = self._remote.get(f"{entry.folder}/{MANIFEST}")
             manifest = Manifest.parse(data, self._remote.shown, entry)
-            self._keep(kept, data)
-        names = [name for name in manifest.files if name.rpartition("/")[2] == METADATA]
-        for name in names:
+            self._sent.add(entry.name)
+            self._keep(folder, MANIFEST, data)
+        for name, data in manifest.inline.items():
             file = folder / name
-            if not (file.exists() and stamp_of(file.read_bytes()) == manifest.files[name]):
-                self._bring(entry, manifest, name)
+            if not (file.exists() and file.read_bytes() == data):
+                self._keep(folder, name, data)
+        if len(self._manifests) >= _MOST_KNOWN:  # the oldest goes
+            self._manifests.pop(next(iter(self._manifests)), None)
         return self._manifests.setdefault(entry.name, manifest)
 
     # Files
@@ -245,24 +292,52 @@ class Published(Tree):
     def _bring_rows(
         self, entry: Entry, folder: Path, array: str, rows: range | None, listed: Layout
     ) -> None:
-        at, manifest = os.fspath(folder / array), self._metadata(entry)
+        at = os.fspath(folder / array)
         # paths would take a millisecond
         missing = [name for name in listed.files(rows) if not os.access(f"{at}/{name}", os.F_OK)]
-        list(self._threads.map(lambda n: self._bring(entry, manifest, f"{array}/{n}"), missing))
+        names = [f"{array}/{name}" for name in missing]
+        self._bring(entry, names, partial(self._keep, folder))
 
-    def _bring(self, entry: Entry, manifest: Manifest, name: str) -> None:
-        self._keep(self._folder(entry) / name, self._fetch(entry, manifest, name))
+    def _bring(self, entry: Entry, names: Sequence[str], save: _Save) -> None:
+        """Save files of a group, from its manifest or from the URL, as they come."""
+        manifest, away = self._metadata(entry), list[str]()
+        for name in names:
+            if name in manifest.inline:
+                save(name, manifest.inline[name])
+            elif name in manifest.files:
+                away.append(name)
+            else:
+                raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
 
-    def _fetch(self, entry: Entry, manifest: Manifest, name: str) -> bytes:
-        """A file of a group, if it has the size and SHA-256 of the manifest."""
-        if (stamp := manifest.files.get(name)) is None:
-            raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
+        list(self._threads.map(lambda it: self._take(entry, it, save), manifest.spans(away)))
+
+    def _take(self, entry: Entry, span: list[str], save: _Save) -> None:
+        for name, data in zip(span, self._ask(entry, self._metadata(entry), span), strict=True):
+            save(name, data)
+
+    def _ask(self, entry: Entry, manifest: Manifest, span: Sequence[str]) -> list[bytes]:
+        """Files beside one another at the URL, if they have sizes and SHA-256 of the manifest."""
+        path, start = manifest.places[span[0]]
+        stamps = [manifest.files[name] for name in span]
+        ends = [*accumulate(size for size, _ in stamps)]
+        whole = not manifest.end_of(path)
         for _ in range(2):  # what was altered on its way may arrive the second time
-            with self._there(entry, name):
-                data, _etag = self._remote.get(f"{entry.folder}/{name}", most=stamp[0])
-            if stamp_of(data) == stamp:
-                return data
-        raise DamagedStore(f"{self._shown(entry, name)} has other bytes than its manifest lists")
+            data = self._bytes(entry, path, start, ends[-1], whole)
+            parts = [data[end - size : end] for end, (size, _) in zip(ends, stamps, strict=True)]
+            if [*map(stamp_of, parts)] == stamps:
+                return parts
+        raise self._altered(entry, path)
+
+    def _bytes(self, entry: Entry, path: str, start: int, size: int, whole: bool) -> bytes:
+        """An object of a group, or some bytes of it."""
+        with self._there(entry, path):
+            span = None if whole else (start, start + size)
+            data, _ = self._remote.get(f"{entry.folder}/{path}", most=size, span=span)
+        return data
+
+    def _altered(self, entry: Entry, path: str) -> DamagedStore:
+        shown = self._shown(entry, path)
+        return DamagedStore(f"{shown} has other bytes than its manifest lists")
 
     @contextmanager
     def _there(self, entry: Entry, name: str) -> Iterator[None]:
@@ -279,17 +354,17 @@ class Published(Tree):
 
     # The cache, which several processes may use at once
 
-    def _keep(self, file: Path, data: bytes) -> None:
+    def _keep(self, at: Path, name: str, data: bytes) -> None:
         """Without waiting for the disk: what a power cut leaves is found by its checksum."""
-        partial = self._cache / ".wip" / secrets.token_hex(8)
+        file, new = at / name, self._cache / ".wip" / secrets.token_hex(8)
         try:
-            for folder in (file.parent, partial.parent):
+            for folder in (file.parent, new.parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(file)
+            new.write_bytes(data)
+            new.replace(file)
         except OSError as error:
             with suppress(OSError):
-                partial.unlink()
+                new.unlink()
             raise StoreError(
                 f"the cache {self._cache} cannot be written ({error.strerror}): set CLIPSYN_CACHE "
                 "to a folder that can, or remove what is in it"

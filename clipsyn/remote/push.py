@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,11 +47,10 @@ from clipsyn.store.select import Filters, choose
 from clipsyn.text import advised
 
 _TRIES = 50
+_LARGE = 1 << 22  # bytes
+_FEW = 4  # at a time of what takes memory: groups that are looked at, and large objects
 _MOST_PAUSE = 2.0  # seconds
 _DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
-
-
-_File = tuple[Path, str, Stamp]  # its path here, the one there, its size and SHA-256
 
 
 class _Described(NamedTuple):
@@ -60,6 +59,13 @@ class _Described(NamedTuple):
     path: Path
     entry: Entry
     manifest: Manifest
+
+    def size(self, path: str) -> int:
+        """Bytes of an object, about."""
+        return sum(self.manifest.files[name][0] for name in self.manifest.objects[path])
+
+
+_Object = tuple[_Described, str]  # of a group, and its path in the folder of it
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,16 @@ class Push:
 
     def carry_out(self, progress: Progress) -> None:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
-        with ThreadPoolExecutor(FILES) as threads:
+        with ThreadPoolExecutor(_FEW) as threads:
             described = list(threads.map(self._describe, self.groups))
-            missing = [file for some in threads.map(self._missing, described) for file in some]
+        with ThreadPoolExecutor(FILES) as threads:
+            missing = [one for some in threads.map(self._missing, described) for one in some]
             counter = progress.add("sending", len(missing), unit="files")
-            for _ in threads.map(self._put, missing):
-                progress.advance(counter, 1)
+            for large in (False, True):  # of these memory holds few
+                some = [it for it in missing if (it[0].size(it[1]) > _LARGE) == large]
+                with ThreadPoolExecutor(_FEW if large else FILES) as senders:
+                    for _ in senders.map(self._put, some):
+                        progress.advance(counter, 1)
             progress.finish(counter)
             list(threads.map(self._put_manifest, described))
             _check_conditions(self.remote, files.read_file(self.store.path / MARKER))
@@ -129,31 +139,34 @@ class Push:
             add_to_index(self.remote, new, [it.entry for it in described], self.making_way)
             list(threads.map(self._check_there, described))
 
-    def _missing(self, described: _Described) -> Iterator[_File]:
-        """What is to be sent of a group: a file of the same size was sent before."""
-        path, entry, manifest = described
-        there = self.remote.list(entry.folder)
-        for name, stamp in manifest.files.items():
-            to = f"{entry.folder}/{name}"
-            if self.replace or to not in there or there[to][0] != stamp[0]:
-                yield path / name, to, stamp
+    def _missing(self, described: _Described) -> Iterator[_Object]:
+        """What is to be sent of a group, less what was sent before."""
+        there = self.remote.list(described.entry.folder)
+        for path in described.manifest.objects:
+            if self.replace or f"{described.entry.folder}/{path}" not in there:
+                yield described, path
 
-    def _put(self, sent: _File) -> None:
-        """Send a file, if it is still the one of the manifest."""
-        file, to, stamp = sent
+    def _put(self, sent: _Object) -> None:
+        """Send an object, if its files are still those of the manifest."""
+        (folder, entry, manifest), path = sent
+        parts = [self._read(folder / name, manifest.files[name]) for name in manifest.objects[path]]
+        self.remote.put(f"{entry.folder}/{path}", manifest.object_of(path, parts))
+
+    def _read(self, file: Path, stamp: Stamp) -> bytes:
         data = files.read_file(file, stamp[0])
         if stamp_of(data) != stamp:
             raise replaced_meanwhile(self.store.path, str(file.relative_to(self.store.path)))
-        self.remote.put(to, data)
+        return data
 
     def _put_manifest(self, described: _Described) -> None:
         """In any case: it makes the group young, and what is old and has no name `gc` removes."""
-        _, entry, manifest = described
-        self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
+        folder, entry, manifest = described
+        inline = {name: self._read(folder / name, manifest.files[name]) for name in manifest.small}
+        self.remote.put(f"{entry.folder}/{MANIFEST}", replace(manifest, inline=inline).dumps())
 
     def _check_there(self, described: _Described) -> None:
         _, entry, manifest = described
-        if len(self.remote.list(entry.folder)) < len(manifest.files) + 1:
+        if len(self.remote.list(entry.folder)) < len(manifest.objects) + 1:
             raise DamagedStore(
                 f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did `clipsyn "
                 "gc` run?): send them again with replace=True"
@@ -174,12 +187,12 @@ class Push:
         entry = Entry(
             place,
             manifest=manifest.digest,
-            bytes=manifest.bytes,
+            bytes=manifest.size,
             fingerprint=stored["fingerprint"],
             content=stored.content,
             facts=stored.facts,
         )
-        return _Described(path, entry, manifest)
+        return _Described(path, entry, replace(manifest, inline={}))  # else memory holds them all
 
     def is_all(self) -> bool:
         """Whether what is published now is the store, the whole of it."""

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,9 +28,11 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _TRIES = 3  # of an answer that is cut off; obstore tries again what a server refuses for now
-_RETRIES = 6  # of obstore
+_RETRIES = 6  # of obstore, until a first answer shows that there is a server
+_PATIENCE = 120  # seconds, thereafter: a server that restarts or throttles is waited for
 _PAUSE = 0.2  # seconds before the second try
 _SILENCE = 30  # seconds without a byte, after which nobody waits for an answer
+_MOST_OBJECT = 1 << 31  # bytes
 _CLASSES = {
     "http": "HTTPStore",
     "https": "HTTPStore",
@@ -50,6 +51,9 @@ _KEYS = {  # how variables begin with which obstore signs requests
 }
 _GCLOUD = ".config/gcloud/application_default_credentials.json"
 _NO_KEYS = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT", "AZURE_CONFIG_DIR")
+
+
+Span = tuple[int, int]  # of bytes: from, to
 
 
 class MissingObject(StoreError):
@@ -71,25 +75,34 @@ class Remote:
         self._address = Address.parse(url)
         self.shown = self._address.shown
         self._is_folder = self._address.scheme == "file"
+        self._answered = False
+        self._clients: dict[tuple[int, bool], ObjectStore] = {}
 
     def get(
-        self, path: str, known: str | None = None, most: int = files.MOST_METADATA
+        self,
+        path: str,
+        known: str | None = None,
+        most: int = files.MOST_METADATA,
+        span: Span | None = None,
     ) -> tuple[bytes, str | None]:
-        """The bytes of an object and its ETag; no bytes if `known` is its ETag still.
+        """The bytes of an object, or of a span of it, and its ETag; none if that is `known` still.
 
         Raises DamagedStore for an object of more than `most` bytes, before it is read; StoreError
         where nothing comes for half a minute.
         """
         for attempt in range(1, _TRIES):
             with suppress(_Cut):
-                return self._get(path, known, most)
+                return self._get(path, known, most, span)
             time.sleep(_PAUSE * attempt)
-        return self._get(path, known, most)
+        return self._get(path, known, most, span)
 
-    def _get(self, path: str, known: str | None, most: int) -> tuple[bytes, str | None]:
-        from obstore.exceptions import NotModifiedError
+    def _get(
+        self, path: str, known: str | None, most: int, span: Span | None
+    ) -> tuple[bytes, str | None]:
+        from obstore.exceptions import NotModifiedError, NotSupportedError
 
-        options: Any = {"if_none_match": known} if known else None
+        asked = {"if_none_match": known, "range": span}
+        options: Any = {name: value for name, value in asked.items() if value}
         with self._told(path):
             try:
                 result = self._store.get(self._at(path), options=options)
@@ -97,7 +110,12 @@ class Remote:
                 if known is None:
                     raise
                 return b"", known
-        if result.meta["size"] > most:
+            except NotSupportedError:  # a server that sends no parts
+                if span is None:
+                    raise
+                data, etag = self._get(path, None, _MOST_OBJECT, None)
+                return data[slice(*span)], etag
+        if span is None and result.meta["size"] > most:
             raise DamagedStore(f"{self.shown}/{path} has more than {most:,} bytes")
         with self._told(path, kind=_Cut):
             return bytes(result.bytes()), result.meta["e_tag"]
@@ -175,6 +193,7 @@ class Remote:
         what = f"{self.shown}/{path}"
         try:
             yield
+            self._answered = True
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             raise self._changed(path) from None
         except (exceptions.BaseError, OSError) as error:
@@ -191,16 +210,23 @@ class Remote:
                 why = re.sub(r"\w+://\S+", "…", last).strip() or type(error).__name__
             raise kind(f"{what} cannot be {done}: {why}") from None
 
-    @cached_property
+    @property
     def _store(self) -> ObjectStore:
-        return self._connected(_SILENCE)
+        return self._client(_SILENCE)
 
-    @cached_property
+    @property
     def _writer(self) -> ObjectStore:
         """The time in which a server is silent includes that of sending."""
-        return self._connected(10 * _SILENCE)
+        return self._client(10 * _SILENCE)
 
-    def _connected(self, silence: int) -> ObjectStore:
+    def _client(self, silence: int) -> ObjectStore:
+        """Made once, and once again after the first answer: then it is patient."""
+        kind = silence, self._answered
+        if kind not in self._clients:
+            self._clients[kind] = self._connected(*kind)
+        return self._clients[kind]
+
+    def _connected(self, silence: int, patient: bool) -> ObjectStore:
         from obstore import store
 
         address = self._address
@@ -217,8 +243,8 @@ class Remote:
                 "default_headers": http_headers(address),
             },
             retry_config={
-                "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=silence),  # from the first request on
+                "max_retries": 5 * _RETRIES if patient else _RETRIES,
+                "retry_timeout": timedelta(seconds=max(silence, _PATIENCE if patient else 0)),
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
                     "max_backoff": timedelta(seconds=10),

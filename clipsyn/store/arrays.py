@@ -258,7 +258,7 @@ def damage(path: Path, layout: Layout) -> list[str]:
 
     def look(lane: int) -> list[tuple[int, str]]:
         problems, chunk = [], np.empty((layout.rows, *layout.shape[1:]), layout.numpy)
-        for block in range(lane, layout.blocks.count, _READ_THREADS):
+        for block in range(lane, layout.blocks.count, lanes):
             try:  # the same memory again and again: it stays in the cache
                 _read_block(path, layout, block, chunk)
             except StoreError as error:
@@ -274,8 +274,9 @@ def damage(path: Path, layout: Layout) -> list[str]:
             return [f"{path / METADATA} is damaged: it describes another array than is listed"]
     except (StoreError, LookupError, TypeError) as error:
         return [f"{path / METADATA} is damaged: {error}"]
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        problems = sorted(it for lane in pool.map(look, range(_READ_THREADS)) for it in lane)
+    lanes = min(_READ_THREADS, layout.blocks.count)
+    with ThreadPoolExecutor(lanes) as pool:
+        problems = sorted(it for lane in pool.map(look, range(lanes)) for it in lane)
     return [f"block {block} {problem}" for block, problem in problems]
 
 

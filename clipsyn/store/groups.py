@@ -35,9 +35,12 @@ class Tree:
     """
 
     lanes = 4  # how many threads a reader of many chunks does best with
+    groups = 1  # of how many groups at a time all is read
 
-    def expect(self, paths: Iterable[Path]) -> None:
-        """Groups at these folders, and below them, will be looked at."""
+    def expect(self, paths: Iterable[Path], *, columns: bool = False) -> None:
+        """Groups at these folders, and below them, will be looked at, and with `columns` arrays
+        that have one axis be read.
+        """
 
     def marker(self, store: Path) -> dict[str, Any]:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk.

@@ -66,16 +66,22 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
 def describe(store: FeatureStore) -> dict[str, Any]:
     """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
     marker = store.tree.marker(store.path)
-    backbones: dict[str, Any] = {}
+    first: dict[str, Path] = {}
     for (*_, backbone), path in store.groups("features"):
-        if backbone not in backbones and not store.is_imported(path):
-            group = store.group(path)
-            identity, encoder = group["identity"]["backbone"], group.provenance.get("encoder") or {}
-            kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
-            backbones[backbone] = {**encoder, **kept}
+        if backbone not in first and not store.is_imported(path):
+            first[backbone] = path
+    store.tree.expect([*first.values(), *(store.path / kind for kind in ("samples", "captions"))])
+    backbones: dict[str, Any] = {}
+    for backbone, path in first.items():
+        group = store.group(path)
+        identity, encoder = group["identity"]["backbone"], group.provenance.get("encoder") or {}
+        kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
+        backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
-    for cell in map(store.cell, store.keys()):
-        for prompts in (cell.sets or (None,)) if cell.imported_as else ():
+    cells = [cell for cell in map(store.cell, store.keys()) if cell.imported_as]
+    store.tree.expect(path for cell in cells for path in cell.sets.values() or (cell.path,))
+    for cell in cells:
+        for prompts in cell.sets or (None,):
             group = cell.group(prompts)
             entry = imports.setdefault(cell.key.backbone, {"kinds": [], "files": []})
             for field, values in (("kinds", [HELD[group.kind]]), ("files", group["source"])):

@@ -33,7 +33,7 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     names = _names(meant)
     keys = [key for key in every if all(getattr(key, field) in names[field] for field in names)]
     _refuse_gaps(store, every, keys, meant)
-    store.tree.expect(path for key in keys for path in _read_of(store, key))
+    store.tree.expect((path for key in keys for path in _read_of(store, key)), columns=True)
     return keys
 
 

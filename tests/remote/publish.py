@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -23,7 +24,7 @@ def published(store: Path, folder: Path) -> Path:
         for path in sorted(store.glob("[a-z]*/**/zarr.json"))
         if "kind" in json.loads(path.read_text()).get("attributes", {})
     ]
-    write_index(folder, {"format": "1.0", "store": marker, "groups": groups})
+    write_index(folder, {"format": "2.0", "store": marker, "groups": groups})
     return folder
 
 
@@ -33,6 +34,19 @@ def write_index(folder: Path, index: Any) -> None:
 
 def read_index(folder: Path) -> Any:
     return json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))
+
+
+def objects_of(manifest: bytes) -> set[str]:
+    """What lies at the URL of the files that a manifest names."""
+    content = json.loads(manifest)
+    shards, objects = content.get("shards", {}), set[str]()
+    for name in content["files"]:
+        array, slash, file = name.rpartition("/")
+        if array in shards and file != "zarr.json":
+            first, number, *rest = file.split(".")
+            file = ".".join([first, str(int(number) // shards[array]), *rest])
+        objects.add(f"{array}{slash}{file}")
+    return objects
 
 
 def republish(folder: Path, name: str) -> None:
@@ -77,7 +91,12 @@ def _manifest(there: Path) -> tuple[str, int]:
         for path in sorted(there.rglob("*"))
         if path.is_file()
     }
-    manifest = json.dumps({"files": files}).encode()
+    inline = {
+        name: base64.b64encode((there / name).read_bytes()).decode()
+        for name in files
+        if name.endswith("zarr.json")
+    }
+    manifest = json.dumps({"files": files, "inline": inline}).encode()
     (there / "manifest.json").write_bytes(manifest)
     return hashlib.sha256(manifest).hexdigest(), sum(size for size, _ in files.values())
 

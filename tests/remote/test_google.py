@@ -82,7 +82,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     monkeypatch.setattr(
         Remote,
         "_connected",
-        lambda self, _: GCSStore.from_url(self._address.url, client_options=plain),
+        lambda self, *_: GCSStore.from_url(self._address.url, client_options=plain),
     )
     with listening(Told) as url:
         (tmp_path / "account.json").write_text(json.dumps({"gcs_base_url": url, **account}))

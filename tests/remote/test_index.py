@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -34,7 +35,7 @@ def packed(content: bytes) -> bytes:
 
 def document(*groups: dict[str, Any], **changes: Any) -> bytes:
     """An index as another program writes it."""
-    content = {"format": "1.0", "store": MARKER, "groups": groups, **changes}
+    content = {"format": "2.0", "store": MARKER, "groups": groups, **changes}
     return packed(json.dumps(content).encode())
 
 
@@ -77,7 +78,7 @@ def test_no_name_leads_out_of_the_store(name: str) -> None:
     [
         b"",
         b"\xff\xfe",
-        b'{"format": "1.0"}',  # no gzip
+        b'{"format": "2.0"}',  # no gzip
         document()[:-9],
         packed(b"[]"),
         packed(b"[" * 100_000),
@@ -125,7 +126,7 @@ def test_no_index_is_written_that_readers_refuse(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "data", [document(format="2.0"), document(store={**MARKER, "format": "3.1"})]
+    "data", [document(format="3.0"), document(store={**MARKER, "format": "3.1"})]
 )
 def test_another_major_format_is_refused(data: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match="pip install --upgrade clipsyn"):
@@ -158,8 +159,11 @@ def test_manifest_names_every_file_of_a_group(tiny_store: FeatureStore) -> None:
     for place in groups:
         path = tiny_store.at(*place)
         manifest = Manifest.of_folder(path)
-        assert json.loads(manifest.dumps())["files"] == slow_manifest(path)
-        assert manifest.bytes == tiny_store.tree.size(path)
+        written = json.loads(manifest.dumps())
+        assert written["files"] == slow_manifest(path)
+        inline = {name: base64.b64decode(text) for name, text in written["inline"].items()}
+        assert inline == {name: (path / name).read_bytes() for name in written["files"]}
+        assert manifest.size == tiny_store.tree.size(path)
 
 
 @pytest.mark.parametrize("special", ["link to a file", "link to a folder", "dangling", "pipe"])
@@ -179,9 +183,10 @@ def test_nothing_but_regular_files_is_listed(tmp_path: Path, special: str) -> No
         Manifest.of_folder(group)
 
 
-def manifest_of(files: Any) -> tuple[bytes, Entry]:
+def manifest_of(files: Any, **more: Any) -> tuple[bytes, Entry]:
     """A manifest as another program writes it, and an entry that names it."""
-    data = json.dumps({"files": files}).encode()
+    inline = {"inline": {"zarr.json": base64.b64encode(ATTRIBUTES).decode()}, **more}
+    data = json.dumps({"files": files, **inline}).encode()
     try:
         size = sum(stamp[0] for stamp in files.values())
     except (AttributeError, TypeError):
@@ -189,7 +194,8 @@ def manifest_of(files: Any) -> tuple[bytes, Entry]:
     return data, entry(manifest=hashlib.sha256(data).hexdigest(), bytes=size)
 
 
-GOOD = [7, "a" * 64]
+ATTRIBUTES = b"[1, 2]\n"
+GOOD = [7, hashlib.sha256(ATTRIBUTES).hexdigest()]
 
 
 @pytest.mark.parametrize(
@@ -233,6 +239,45 @@ def test_manifest_that_cannot_be_is_refused(files: Any) -> None:
     data, named = manifest_of(files)
     with pytest.raises(DamagedStore):
         Manifest.parse(data, SHOWN, named)
+
+
+@pytest.mark.parametrize("inline", [[], {}, {"zarr.json": 7}, {"zarr.json": "e30="}, {"c.0": ""}])
+def test_content_that_is_not_that_of_the_file_is_refused(inline: Any) -> None:
+    data, named = manifest_of({"zarr.json": GOOD})
+    assert Manifest.parse(data, SHOWN, named).inline == {"zarr.json": ATTRIBUTES}
+    data, named = manifest_of({"zarr.json": GOOD}, inline=inline)
+    with pytest.raises(DamagedStore):
+        Manifest.parse(data, SHOWN, named)
+
+
+@pytest.mark.parametrize("shards", [[], {"a": 0}, {"a": 1.5}, {"a": "2"}, {"a": 1 << 40}])
+def test_shards_that_cannot_be_are_refused(shards: Any) -> None:
+    data, named = manifest_of({"zarr.json": GOOD}, shards=shards)
+    with pytest.raises(DamagedStore):
+        Manifest.parse(data, SHOWN, named)
+
+
+def test_neighbours_in_a_shard_are_asked_for_at_once() -> None:
+    files = {f"a/c.{number}.0": (1 << 20, "") for number in range(12)} | {"b/c.0": (5, "")}
+    manifest = Manifest(files, {}, {"a": 10})
+    assert list(manifest.objects) == ["a/c.0.0", "a/c.1.0", "b/c.0"]
+    assert manifest.places["a/c.9.0"] == ("a/c.0.0", 9 << 20)
+    assert manifest.places["a/c.11.0"] == ("a/c.1.0", 1 << 20)
+    wanted = [f"a/c.{number}.0" for number in (0, 1, 3, 4, 5, 6, 7, 10)]
+    assert [[name.split(".")[1] for name in span] for span in manifest.spans(wanted)] == [
+        ["0", "1"],
+        ["3", "4", "5", "6"],
+        ["7"],
+        ["10"],
+    ]
+
+
+def test_large_arrays_stay_out_of_the_manifest(tmp_path: Path) -> None:
+    for name, size in (("zarr.json", 1 << 17), ("a/c.0", 1 << 15), ("b/c.0", 1 << 15)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / "b" / "c.1").write_bytes(bytes((1 << 15) + 1))  # together too many
+    assert set(Manifest.of_folder(tmp_path).inline) == {"zarr.json", "a/c.0"}
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.exchange.provenance import card
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows
+from clipsyn.store.select import select
 from tests.kills import problems
+from tests.remote.copying import push
 from tests.remote.publish import published, republish
 from tests.remote.server import Server
 
@@ -89,6 +93,78 @@ def test_a_list_of_cells_is_one_request(tiny_store: FeatureStore, server: Server
     for row in (*rows, *ours):
         assert row.pop("bytes") > 0  # those of folders between are not published
     assert rows == ours
+
+
+def test_what_is_small_travels_with_the_manifest(tiny_store, tmp_path, serve):
+    push(tiny_store, tmp_path / "pushed")
+    server = serve(tmp_path / "pushed")
+    pool = FeatureStore.open(server.url).pool("toy", "test")
+    np.testing.assert_array_equal(pool.logits, tiny_store.pool("toy", "test").logits)
+    assert len(set(server.paths())) == len(server.paths())
+    assert {path.rpartition("/")[2] for path in server.paths()} == {
+        "index.json.gz",
+        "manifest.json",
+    }
+
+
+@pytest.fixture
+def sharded(tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to which the store was pushed, of whose arrays each shard has up to two chunks."""
+    monkeypatch.setattr("clipsyn.remote.index._INLINE", 0)
+    monkeypatch.setattr("clipsyn.remote.index._SHARD", 2 * 7 * 12 * 2 + 8)
+    push(tiny_store, tmp_path / "sharded")
+    return tmp_path / "sharded"
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_shards_are_read_by_their_parts(tiny_store, sharded, serve, ranges):
+    server = serve(sharded)
+    server.ranges = ranges
+    store = FeatureStore.open(server.url)
+    key = store.keys(split=["test"], perturbation=["clean"])[0]
+    part = store.cell(key).embeddings(range(8, 12))  # in the second of three chunks
+    np.testing.assert_array_equal(part, tiny_store.cell(key).embeddings(range(8, 12)))
+    asked = [headers.get("range") for headers in server.headers if "range" in headers]
+    assert asked == ["bytes=172-343"]  # 7 x 12 numbers of two bytes, and a checksum
+    ours, theirs = tiny_store.pool("toy", "test"), store.pool("toy", "test")
+    np.testing.assert_array_equal(ours.logits, theirs.logits)
+    assert ours.ids == theirs.ids
+    assert problems(store) == []
+    opened = zarr.open_group(only(sharded, ONE), mode="r")["image_embedding"]
+    np.testing.assert_array_equal(opened[...], tiny_store.cell(key).embeddings())
+    assert opened.shards == (14, 12)
+
+
+def test_columns_of_a_selection_are_asked_for_at_once(tiny_store, sharded, serve):
+    server = serve(sharded)
+    server.fail("404", "fake--two/.*/valid/c.0")  # who reads it asks again
+    store = FeatureStore.open(server.url)
+    keys = select(store, split=["test"])
+    server.requests.clear()
+    for key in keys:
+        ours, theirs = tiny_store.cell(key), store.cell(key)
+        np.testing.assert_array_equal(ours.predictions("simple"), theirs.predictions("simple"))
+        np.testing.assert_array_equal(ours.valid(), theirs.valid())
+    assert {path.rpartition("/")[2] for path in server.paths()} <= {"c.0"}
+    assert len(server.paths()) == 1
+
+
+@pytest.mark.parametrize("name", ["c.0.0", "c.1.0", "zarr.json"])
+@pytest.mark.parametrize("at", [0, -1])
+def test_verify_reads_all_of_a_shard(sharded: Path, name: str, at: int) -> None:
+    """Its index and its metadata, too, which other tools read."""
+    file = only(sharded, ONE) / "image_embedding" / name
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    (found,) = problems(FeatureStore.open(sharded))
+    assert f"image_embedding/{name} has other bytes" in found
+
+
+def test_a_card_looks_at_one_cell_of_a_backbone(tiny_store: FeatureStore, server: Server) -> None:
+    assert card(FeatureStore.open(server.url), "here") == card(tiny_store, "here")
+    assert server.paths()
+    assert not [path for path in server.paths() if "jpeg-3" in path]
 
 
 def test_a_second_run_reads_the_index_alone(server: Server) -> None:
@@ -212,9 +288,12 @@ def test_a_cache_that_is_emptied_meanwhile_is_filled_again(server: Server, cache
 # verify
 
 
-def test_verify_reads_what_lies_at_the_url(server: Server, folder: Path) -> None:
-    store = FeatureStore.open(server.url)
-    assert problems(store) == []
+@pytest.mark.parametrize("make", [published, lambda store, to: push(FeatureStore.open(store), to)])
+def test_verify_reads_what_lies_at_the_url(tiny_store, tmp_path, serve, make):
+    make(tiny_store.path, folder := tmp_path / "made")
+    server = serve(folder)
+    assert problems(FeatureStore.open(server.url)) == []
+    assert len(set(server.paths())) == len(server.paths())
     chunk = only(folder, ONE) / "image_embedding" / "c.0.0"  # which the cache has
     chunk.write_bytes(bytes(chunk.stat().st_size))
     found = problems(FeatureStore.open(server.url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -101,8 +102,10 @@ def test_a_name_stands_for_one_cell(tiny_store, tmp_path, fakes, comes):
     assert (fakes.contents(old.path), fakes.contents(tmp_path / "old")) == before
 
 
-def test_an_altered_file_never_becomes_visible(place, target, serve):
-    server = serve(place)
+def test_an_altered_file_never_becomes_visible(tiny_store, tmp_path, target, serve, monkeypatch):
+    monkeypatch.setattr("clipsyn.remote.index._INLINE", 0)
+    push(tiny_store, tmp_path / "large")
+    server = serve(tmp_path / "large")
     server.fail("altered", "features/.*/image_embedding/c", times=100)
     with pytest.raises(DamagedStore):
         pull(server.url, target)
@@ -124,6 +127,7 @@ def hostile(place: Path, name: str, data: bytes) -> None:
     manifest = json.loads((folder / "manifest.json").read_bytes())
     old = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     manifest["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
+    manifest["inline"][name] = base64.b64encode(data).decode()
     written = json.dumps(manifest, separators=(",", ":")).encode()
     new = hashlib.sha256(written).hexdigest()
     (folder / "manifest.json").write_bytes(written)

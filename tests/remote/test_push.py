@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
 from clipsyn.names import Location
@@ -18,7 +20,7 @@ from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from tests.kills import flip, problems
 from tests.remote.copying import push
-from tests.remote.publish import read_index
+from tests.remote.publish import objects_of, read_index
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 FEATURES = "features/toy/test/clean/fake--one"
@@ -67,9 +69,15 @@ def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
         stored = tiny_store.group(folder)
         assert entry["fingerprint"] == stored["fingerprint"]
         assert entry["facts"] == stored.facts
-        copies = {f"{path}/{entry['manifest'][:16]}/{name}": name for name in sizes}
-        assert all(found[copy] == (folder / name).read_bytes() for copy, name in copies.items())
-        expected |= {manifest, *copies}
+        there = manifest.removesuffix("manifest.json")
+        opened = zarr.open_group(place / there, mode="r")  # one object an array, which is a shard
+        assert dict(opened.attrs) == stored.attributes
+        expected |= {manifest, f"{there}zarr.json"}
+        for name in stored.arrays:
+            values = stored.read(name)
+            np.testing.assert_array_equal(opened[name][...], values)
+            first = ".".join(["c", *"0" * values.ndim])
+            expected |= {f"{there}{name}/zarr.json", f"{there}{name}/{first}"}
     assert set(found) == expected
 
 
@@ -83,7 +91,7 @@ def test_index_and_manifests_come_after_what_they_name(tiny_store, place, monkey
         written.append(path)
         assert not (place / "index.json.gz").exists()
         for manifest in place.rglob("manifest.json"):
-            names = json.loads(manifest.read_bytes())["files"]
+            names = objects_of(manifest.read_bytes())
             assert all((manifest.parent / name).exists() for name in names)
 
     monkeypatch.setattr(pushing.Remote, "put", put)

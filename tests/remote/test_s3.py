@@ -17,6 +17,7 @@ from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from tests.remote.bucket import Bucket
 from tests.remote.copying import pull, push
+from tests.remote.publish import objects_of
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 
@@ -57,8 +58,7 @@ def check_consistent(bucket: Bucket) -> None:
         prefix = f"/{group['manifest'][:16]}/manifest.json"
         (manifest,) = [key for key in bucket.paths() if key.endswith(prefix)]
         folder = manifest.removesuffix("manifest.json")
-        files = json.loads(bucket.read(manifest))["files"]
-        expected |= {manifest, *(folder + name for name in files)}
+        expected |= {manifest, *(folder + name for name in objects_of(bucket.read(manifest)))}
     assert set(bucket.paths()) == expected
 
 

@@ -127,6 +127,18 @@ def test_a_server_that_sends_nothing_is_left(monkeypatch, first):
     assert time.monotonic() - start < 10  # of the quarter of an hour that a file may take
 
 
+def test_a_server_that_has_answered_is_waited_for(folder, serve, monkeypatch):
+    monkeypatch.setattr(transport, "_RETRIES", 1)
+    server = serve(folder)
+    server.fail("503", "large", times=4)
+    with pytest.raises(StoreError):
+        Remote(server.url).get("large")
+    server.fail("503", "large", times=4)
+    remote = Remote(server.url)
+    remote.get("index.json.gz")
+    assert remote.get("large")[0] == (folder / "large").read_bytes()
+
+
 def test_user_and_query_of_a_url_reach_the_server(folder: Path, serve: Serve) -> None:
     server = serve(folder)
     Remote(server.url.replace("//", "//me:secret@")).get("index.json.gz")
