@@ -12,7 +12,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ TEXT = "string"
 _TYPES = {TEXT, *(spec.dtype for group in GROUPS.values() for spec in group)}
 _LONGEST = 1 << 48  # rows, or elements of a row
 _LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
+_WIDEST = 4  # bytes of an element of an array of several columns
 BLOCK_BYTES = 1 << 26  # of what is worked on at once
 _PREFIX, _CHECKSUM_BYTES = struct.Struct("<I"), 4  # before a text, after a chunk
 LONGEST_TEXT = 4096  # bytes; names of files are shorter
@@ -90,6 +91,12 @@ class Layout:
         shape = tuple(sizes[dim] for dim in spec.dims)
         cut = spec.dims[0] in ("sample", "caption")
         return cls(shape, spec.dtype, Blocks(shape[0], chunk_rows).rows if cut else shape[0])
+
+    @staticmethod
+    def fitting(specs: Iterable[ArraySpec], sizes: Mapping[str, int], chunk_rows: int) -> int:
+        """Rows of a chunk of every array of a group, so that readers take the largest."""
+        widths = [math.prod(sizes[dim] for dim in spec.dims[1:]) for spec in specs]
+        return max(1, min(chunk_rows, _LARGEST // (_WIDEST * max(widths))))
 
     @classmethod
     def parse(cls, value: Any) -> Layout:

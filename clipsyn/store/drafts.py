@@ -63,6 +63,8 @@ class Draft:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fingerprint", fingerprint(self.identity))
+        rows = Layout.fitting(arrays_of(self.kind, self.identity), self.sizes, self.chunk_rows)
+        object.__setattr__(self, "chunk_rows", rows)
 
     @property
     def blocks(self) -> Blocks:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
 from clipsyn.names import FeatureKey
+from clipsyn.store import arrays
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over
@@ -109,6 +110,15 @@ def test_what_is_read_predictions_with_confidences_of_a_prompt_set(store: Featur
             cell.predictions(PREDICTED, SURE if prompts == "one" else 1 - SURE)
     np.testing.assert_array_equal(store.cell(KEY).predictions("two"), PREDICTED)
     np.testing.assert_allclose(store.cell(KEY).confidences("two"), 1 - SURE, atol=1e-7)
+
+
+def test_what_is_read_logits_of_more_classes_than_a_chunk_of_so_many_rows_holds(store, monkeypatch):
+    monkeypatch.setattr(arrays, "_LARGEST", 5 * len(CLASSES) * 4)  # bytes of five rows of eight
+    write(store, lambda cell: cell.logits(LOGITS))
+    cell = FeatureStore.open(store.path).cell(KEY)
+    assert {layout.rows for layout in cell.group().arrays.values()} == {5}
+    np.testing.assert_array_equal(cell.logits("any"), LOGITS.astype(np.float32))
+    assert problems(store) == []
 
 
 @pytest.mark.parametrize("kind", WRITE)
