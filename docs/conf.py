@@ -49,6 +49,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     "Reproduce the paper": ["docs/reproducing", "pipelines/paper/README"],
     "Results": [
         "docs/results",
+        "docs/rivals",
         "docs/real",
         "docs/notebooks/zoo",
         "docs/notebooks/real",

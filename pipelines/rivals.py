@@ -23,7 +23,7 @@ from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.paired import LEVEL, Draws, Sides, difference, read_right
 from clipsyn.evaluation.results.files import collect
 from clipsyn.evaluation.results.frame import in_order
-from clipsyn.methods.ensembles import CHOSEN, ORACLE, PLAIN
+from clipsyn.methods.ensembles import CHOSEN, ORACLE, PLAIN, is_transductive
 from clipsyn.settings import SINGLE, UNFITTED
 from clipsyn.stats.differences import holm
 from clipsyn.stats.images import Images
@@ -49,11 +49,11 @@ class Column(NamedTuple):
     images: Mapping[str, Images]
     seconds: Mapping[str, float]
 
-    @property
-    def rows(self) -> list[str]:
-        """Those that every set has."""
+    def rows(self, *, transductive: bool = False) -> list[str]:
+        """Those that every set has, either inductive or transductive."""
         first, *others = self.right.values()
-        return [name for name in first if all(name in it for it in others)]
+        shared = [name for name in first if all(name in it for it in others)]
+        return [name for name in shared if is_transductive(name) == transductive]
 
     def against(self, row: str, other: str, sets: list[str] | None = None) -> dict[str, Any]:
         """As `clipsyn.evaluation.paired.difference`."""
@@ -105,9 +105,9 @@ def _column(
     return Column(shots, label, right, images_of, seconds)
 
 
-def compared(column: Column, other: str) -> dict[str, dict[str, Any]]:
+def compared(column: Column, rows: list[str], other: str) -> dict[str, dict[str, Any]]:
     """Each row minus another, with `mark`, and on how many sets it won and lost."""
-    found = {row: column.against(row, other) for row in column.rows if row != other}
+    found = {row: column.against(row, other) for row in rows if row != other}
     adjusted = holm(np.array([it["p"] for it in found.values()]))
     for (row, it), p_value in zip(found.items(), adjusted, strict=True):
         it["mark"] = "" if not p_value < LEVEL else "+" if it["difference"] > 0 else "-"
@@ -129,24 +129,27 @@ def text_of(row: Mapping[str, Any]) -> str:
 
 
 def rows_table(column: Column) -> Iterator[str]:
-    """A line a row, the most accurate first."""
+    """A line a row, the most accurate first; those that are transductive below, by themselves."""
     yield (
         "| row | top-1 in % | minus chosen, points | won / lost | minus log-avg, points "
         "| won / lost | seconds of a fit |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    found = {other: compared(column, other) for other in REFERENCES}
-    means = {row: it["first_acc1"] for other in REFERENCES for row, it in found[other].items()}
+    for transductive in (False, True):
+        rows = column.rows(transductive=transductive)
+        yield from _lines(column, {other: compared(column, rows, other) for other in REFERENCES})
+
+
+def _lines(column: Column, found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    means = {row: it["first_acc1"] for of in found.values() for row, it in of.items()}
     for row in sorted(means, key=means.__getitem__, reverse=True):
         cells = [f"{100 * means[row]:.1f}"]
-        for other in REFERENCES:
-            it = found[other].get(row)
-            cells += (
-                [f"{text_of(it)} {it['mark']}".strip(), f"{it['won']} / {it['lost']}"]
-                if it
-                else ["", ""]
-            )
-        yield f"| {row} | {' | '.join(cells)} | {column.seconds.get(row, 0.0):.2f} |"
+        for of in found.values():
+            it = of.get(row)
+            counts = f"{it['won']} / {it['lost']}" if it else ""
+            cells += [f"{text_of(it)} {it['mark']}".strip() if it else "", counts]
+        name = f"{row} (transductive)" if is_transductive(row) else row
+        yield f"| {name} | {' | '.join(cells)} | {column.seconds.get(row, 0.0):.2f} |"
 
 
 def regret_table(of_pool: list[Column]) -> Iterator[str]:
@@ -158,7 +161,7 @@ def regret_table(of_pool: list[Column]) -> Iterator[str]:
     yield "| images a class | on | sets | best row | over chosen, points | best row of each set |"
     yield "| --- | --- | ---: | --- | ---: | ---: |"
     for column in of_pool:
-        rows = [it for it in column.rows if it != CHOSEN]
+        rows = [it for it in column.rows() if it != CHOSEN]
         found = {row: column.against(row, CHOSEN) for row in rows}
         best = max(rows, key=lambda row: float(found[row]["difference"]))
         each = [

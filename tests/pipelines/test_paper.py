@@ -23,6 +23,7 @@ from clipsyn.catalog.backbones import cost, known_backbones
 from clipsyn.catalog.datasets import collections, find_dataset
 from clipsyn.cli import main
 from clipsyn.extract import Cost
+from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.run.recipe import find_recipe, read_recipe
 from clipsyn.run.stages import Made, plan_recipe, run_recipe
@@ -238,7 +239,7 @@ def test_on_the_zoo_ensembles_have_an_accuracy_on_every_head_and_prompt_set(zoo:
     assert len(measured("perturbed", "perturbation")) == 1 + 15 + 13
     rivals = pl.read_parquet(zoo / "rivals.parquet").filter(metric="acc1")
     assert {*HEADS, "chosen"} == {*rivals["head"]}
-    assert {"chosen", "nlc", "swig", "mll", "precision-switch"} <= {*rivals["ensemble"]}
+    assert {*ENSEMBLES, "chosen", "single", "oracle"} == {*rivals["ensemble"]}
 
 
 def test_on_the_zoo_a_second_run_computes_nothing(zoo: Path, monkeypatch: Any) -> None:
