@@ -124,20 +124,26 @@ class Push:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
         with ThreadPoolExecutor(_FEW) as threads:
             described = list(threads.map(self._describe, self.groups))
+        new = Index(self.store.tree.marker(self.store.path))
+        entries = [it.entry for it in described]
+        index, _ = read_index(self.remote)
+        (index or new).with_entries(entries).dumps()  # that it is too large is said before
         with ThreadPoolExecutor(FILES) as threads:
             missing = [one for some in threads.map(self._missing, described) for one in some]
-            counter = progress.add("sending", len(missing), unit="files")
-            for large in (False, True):  # of these memory holds few
-                some = [it for it in missing if (it[0].size(it[1]) > _LARGE) == large]
-                with ThreadPoolExecutor(_FEW if large else FILES) as senders:
-                    for _ in senders.map(self._put, some):
-                        progress.advance(counter, 1)
-            progress.finish(counter)
+            self._send(missing, progress)
             list(threads.map(self._put_manifest, described))
             _check_conditions(self.remote, files.read_file(self.store.path / MARKER))
-            new = Index(self.store.tree.marker(self.store.path))
-            add_to_index(self.remote, new, [it.entry for it in described], self.making_way)
+            add_to_index(self.remote, new, entries, self.making_way)
             list(threads.map(self._check_there, described))
+
+    def _send(self, missing: Sequence[_Object], progress: Progress) -> None:
+        counter = progress.add("sending", len(missing), unit="files")
+        for large in (False, True):
+            some = [it for it in missing if (it[0].size(it[1]) > _LARGE) == large]
+            with ThreadPoolExecutor(_FEW if large else FILES) as threads:
+                for _ in threads.map(self._put, some):
+                    progress.advance(counter, 1)
+        progress.finish(counter)
 
     def _missing(self, described: _Described) -> Iterator[_Object]:
         """What is to be sent of a group, less what was sent before."""

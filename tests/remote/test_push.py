@@ -149,6 +149,15 @@ def test_replaced_content_makes_way(tiny_store, other, place):
     assert theirs["fingerprint"] == other.group(other.path / FEATURES)["fingerprint"]
 
 
+def test_an_index_that_nobody_would_read_is_refused_before_anything_is_sent(
+    tiny_store, place, monkeypatch
+):
+    monkeypatch.setattr("clipsyn.remote.index.MOST_INDEX", 500)
+    with pytest.raises(StoreError):
+        push(tiny_store, place)
+    assert not place.exists()
+
+
 # What is damaged
 
 
