@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
-from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import save_file
 
-from clipsyn.cli import main
+from clipsyn.extract.encoder import load_encoder
+from clipsyn.names import Backbone
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {
@@ -66,11 +65,11 @@ class SavedModel:
     folder: Path
 
     @property
-    def by_file(self) -> str:
+    def by_file(self):
         return f"{self.architecture}@{self.pt}"
 
     @property
-    def by_folder(self) -> str:
+    def by_folder(self):
         return f"local-dir:{self.folder}"
 
 
@@ -84,8 +83,23 @@ def save_folder(folder, config, state, **preprocess):
     return folder
 
 
+def pictures():
+    rng = np.random.default_rng(0)
+    sizes = (64, 64), (200, 97), (33, 120)
+    return [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+
+
+def embed(encoder, images=None):
+    pixels = np.stack([encoder.preprocess(picture) for picture in images or pictures()])
+    return encoder.to_host([encoder.encode_images(pixels)])
+
+
+def load(source, **options):
+    return load_encoder(Backbone.parse(source), device="cpu", **options)
+
+
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def saved(tmp_path_factory):
     """Function from the name of a test architecture to its SavedModel, made once."""
     root = tmp_path_factory.mktemp("models")
     configs = root / "configs"
@@ -95,7 +109,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
     open_clip.add_model_config(configs)
     made: dict[str, SavedModel] = {}
 
-    def make(architecture: str) -> SavedModel:
+    def make(architecture):
         if architecture not in made:
             torch.manual_seed(len(architecture))
             model = open_clip.create_model(architecture).eval()
@@ -110,26 +124,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def write_folder(tmp_path: Path) -> Any:
+def write_folder(tmp_path):
     """Function (name, config, state dict, **preprocess) -> backbone source of the new folder."""
 
-    def write(name: str, *content: Any, **preprocess: Any) -> str:
+    def write(name, *content, **preprocess):
         return f"local-dir:{save_folder(tmp_path / name, *content, **preprocess)}"
 
     return write
-
-
-@pytest.fixture
-def clipsyn() -> Iterator[Callable[..., Any]]:
-    """Function (*arguments) -> result of that command, which must be no traceback."""
-    before, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("clipsyn")
-
-    def run(*arguments: str | Path) -> Any:
-        logger.handlers.clear()  # they hold the standard error of the command before
-        result = CliRunner().invoke(main, list(map(str, arguments)))
-        assert result.exception is None or isinstance(result.exception, SystemExit), result
-        return result
-
-    yield run
-    logger.handlers.clear()
-    signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ from tests.daemons import until
 COUNT = 160  # images, of which twenty blocks are made
 
 
-def numbers(work: Any, shard: tuple[int, int] = (0, 1)) -> list[int]:
+def numbers(work, shard=(0, 1)):
     return [block.number for block in blocks(work, shard)]
 
 
@@ -34,13 +33,13 @@ def test_each_worker_begins_at_its_own_place_and_none_leaves_any_out(tmp_path, f
 
 
 @pytest.mark.parametrize("workers", [2, 5])
-def test_workers_at_once_make_each_block_once(workers: int, tmp_path: Path, fakes: Any) -> None:
+def test_workers_at_once_make_each_block_once(workers, tmp_path, fakes):
     """Of which some are slow: whoever is free takes the next."""
     whole = fakes.fill(tmp_path / "whole", sources=[fakes.Source(count=COUNT)])
     context = multiprocessing.get_context("fork")
     made = context.Queue()
 
-    def work(number: int) -> None:
+    def work(number):
         encoder = fakes.Encoder()
         encoder.seconds = 0.01 * (1 + 4 * number)
         fakes.fill(tmp_path / "s", [encoder], [fakes.Source(count=COUNT)], shard=(number, workers))
@@ -58,18 +57,18 @@ def test_workers_at_once_make_each_block_once(workers: int, tmp_path: Path, fake
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def waits(monkeypatch):
     """What is called, in order, each time that a worker waits for others."""
     calls: list[Any] = []
     monkeypatch.setattr(run_module, "time", SimpleNamespace(sleep=lambda _: calls.pop(0)()))
     return calls
 
 
-def claims_of(store: Path) -> dict[str, Path]:
+def claims_of(store):
     return {path.name: path for path in store.glob(".wip/*/claims/*")}
 
 
-def of_another(store: Path, block: int) -> Path:
+def of_another(store, block):
     """The claim of a process that is alive."""
     claim = next(store.glob(".wip/*/done")).with_name("claims") / str(block)
     claim.write_text(f"{platform.node()} {os.getppid()}")

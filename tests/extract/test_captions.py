@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, MissingCell, StaleCell
 from clipsyn.store.features import FeatureStore
-from tests.extract.test_texts import Stop, Stopping
 from tests.kills import problems
 
 CAPTIONS = [
@@ -20,18 +16,13 @@ TEXTS = [text for texts in CAPTIONS for text in texts]
 PLACE = ("toy", "test", "fake/one")
 
 
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipsyn.extract.encoder.TEXT_PART", 4)
-
-
 @pytest.fixture
-def source(fakes: Any) -> Any:
+def source(fakes):
     """No class names: the texts that are encoded are captions."""
     return fakes.Source(class_names=(), captions=CAPTIONS, count=10)
 
 
-def assert_whole(store: FeatureStore, encoder: Any) -> None:
+def assert_whole(store, encoder):
     assert list(store.captions("toy", "test").texts) == TEXTS
     embeddings, scale = store.text_embeddings(*PLACE)
     np.testing.assert_array_equal(embeddings, encoder.encode_text(TEXTS).astype(np.float16))
@@ -51,7 +42,7 @@ def test_each_text_is_encoded_once_for_all_perturbations(fakes, source, tmp_path
     assert store.text_embeddings("toy", "test", "fake/two")[0].shape == (len(TEXTS), 12)
 
 
-def test_classes_and_captions_stand_side_by_side(fakes: Any, tmp_path: Path) -> None:
+def test_classes_and_captions_stand_side_by_side(fakes, tmp_path):
     encoder = fakes.Encoder()
     source = fakes.Source(captions=CAPTIONS, count=10)
     store = fakes.fill(tmp_path / "s", [encoder], [source])
@@ -71,29 +62,7 @@ def test_captions_join_a_split_that_was_extracted_without(fakes, source, tmp_pat
     assert_whole(fakes.fill(tmp_path / "s", sources=[bare]), encoder)
 
 
-@pytest.mark.parametrize("parts", [0, 2])
-def test_an_interruption_loses_no_more_than_a_part(fakes, source, tmp_path, parts):
-    first, second = fakes.Encoder(), fakes.Encoder()
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path / "s", [Stopping(first, parts)], [source])
-    store = fakes.fill(tmp_path / "s", [second], [source], shard=(0, 1))
-    assert (len(first.texts), len(second.texts)) == (4 * parts, len({*TEXTS}) - 4 * parts)
-    assert_whole(store, second)
-    assert fakes.draft_folders(tmp_path / "s") == []
-
-
-def test_workers_share_the_texts(fakes: Any, source: Any, tmp_path: Path) -> None:
-    encoders = [fakes.Encoder() for _ in range(2)]
-    with pytest.raises(Stop):
-        fakes.fill(tmp_path, [Stopping(encoders[0], 1)], [source], shard=(0, 2))
-    store = fakes.fill(tmp_path, [encoders[1]], [source], shard=(1, 2))
-    assert len(encoders[0].texts) == 4
-    assert sorted(encoders[0].texts + encoders[1].texts) == sorted({*TEXTS})
-    fakes.fill(tmp_path, [encoders[0]], [source], shard=(0, 2))
-    assert_whole(store, encoders[1])
-
-
-def test_other_texts_need_replace(fakes: Any, source: Any, tmp_path: Path) -> None:
+def test_other_texts_need_replace(fakes, source, tmp_path):
     store = fakes.fill(tmp_path / "s", sources=[source])
     other = fakes.Source(class_names=(), count=10, captions=[*CAPTIONS[:9], ["another"]])
     with pytest.raises(StaleCell) as caught:
@@ -107,8 +76,8 @@ def test_other_texts_need_replace(fakes: Any, source: Any, tmp_path: Path) -> No
 
 
 def test_other_weights_need_replace_and_never_stand_beside_images_of_old_ones(
-    fakes: Any, source: Any, tmp_path: Path
-) -> None:
+    fakes, source, tmp_path
+):
     fakes.fill(tmp_path / "s", [fakes.Encoder()], [source], ["clean", "jpeg:3"])
     newer = fakes.Encoder(weights="newer")
     with pytest.raises(StaleCell):
@@ -129,7 +98,7 @@ def test_a_backbone_without_a_text_tower_has_none_and_is_named(fakes, source, tm
         store.text_embeddings(*PLACE)
 
 
-def test_an_empty_caption_is_refused_before_any_work(fakes: Any, tmp_path: Path) -> None:
+def test_an_empty_caption_is_refused_before_any_work(fakes, tmp_path):
     with pytest.raises(DatasetError):
         fakes.fill(tmp_path / "s", sources=[fakes.Source(count=2, captions=[["x"], [" "]])])
     assert FeatureStore.open(tmp_path / "s").places() == []

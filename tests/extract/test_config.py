@@ -22,13 +22,13 @@ CONFIG = "open_clip_config.json"
 MODEL, IMAGES, TEXTS, PIXELS = "model_cfg", "vision_cfg", "text_cfg", "preprocess_cfg"
 
 
-def written(folder: Path, model: dict[str, Any], **preprocess: Any) -> Path:
+def written(folder, model, **preprocess):
     path = folder / CONFIG
     path.write_text(json.dumps({MODEL: model, PIXELS: preprocess}))
     return path
 
 
-def test_what_open_clip_ships_may_be_said(tmp_path: Path) -> None:
+def test_what_open_clip_ships_may_be_said(tmp_path):
     for name in open_clip.list_models():
         model = open_clip.get_model_config(name)
         assert read_config(written(tmp_path, model)) == model, name
@@ -57,7 +57,7 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize(("part", "key", "value"), FORBIDDEN)
-def test_what_may_not_be_said(tmp_path: Path, part: str, key: str, value: Any) -> None:
+def test_what_may_not_be_said(tmp_path, part, key, value):
     content = json.loads(json.dumps({MODEL: VIT, PIXELS: {}}))
     {**content, **content[MODEL]}[part][key] = value
     (tmp_path / CONFIG).write_text(json.dumps(content))
@@ -79,7 +79,7 @@ def test_preprocessing_that_cannot_be(saved, write_folder, key, value):
     state = saved("clipsyn-vit").model.state_dict()
     source = write_folder("odd", VIT, state, **{key: value})
 
-    def encode() -> None:
+    def encode():
         encoder = load_encoder(Backbone.parse(source), device="cpu")
         encoder.to_host([encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))])
 
@@ -91,7 +91,7 @@ class AutoTokenizer:
     """As that of transformers: it runs the folder's program where it is told to trust it."""
 
     @staticmethod
-    def from_pretrained(folder: Path, trust_remote_code: bool | None = None, **_: Any) -> None:
+    def from_pretrained(folder, trust_remote_code=None, **_):
         library = sys.modules["transformers"]
         if trust_remote_code or (
             trust_remote_code is None and library.dynamic_module_utils.TIME_OUT_REMOTE_CODE

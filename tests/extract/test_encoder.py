@@ -8,20 +8,18 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract.device import resolve_device
-from clipsyn.extract.encoder import RowTexts, load_encoder
+from clipsyn.extract.encoder import RowTexts
 from clipsyn.images.source import UndecodableImage
-from clipsyn.names import Backbone
+from tests.extract.conftest import embed, load
 
 SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]
 
 
-def images(*sizes: tuple[int, int], seed: int = 0) -> list[Image.Image]:
+def images(*sizes, seed=0):
     """Smooth and noisy colour images of the given (height, width)."""
     rng = np.random.default_rng(seed)
     made = []
@@ -32,19 +30,14 @@ def images(*sizes: tuple[int, int], seed: int = 0) -> list[Image.Image]:
     return made
 
 
-def plain_open_clip(model: Any, transform: Any, pictures: list[Image.Image]) -> NDArray[np.float32]:
+def plain_open_clip(model, transform, pictures):
     """The usual loop: (n, embed) float32, unit norm."""
     with torch.no_grad():
         rows = [model.encode_image(transform(p)[None], normalize=True)[0] for p in pictures]
     return torch.stack(rows).numpy()
 
 
-def embed(encoder: Any, pictures: list[Image.Image]) -> NDArray[np.float16]:
-    pixels = np.stack([encoder.preprocess(picture) for picture in pictures])
-    return encoder.to_host([encoder.encode_images(pixels)])
-
-
-def assert_equal_to_float16(got: NDArray[np.float16], want: NDArray[np.float32]) -> None:
+def assert_equal_to_float16(got, want):
     """Half a unit in the last place of float16, and what batching moves in float32."""
     assert got.dtype == np.float16
     np.testing.assert_allclose(got.astype(np.float32), want, rtol=2**-11, atol=2e-6)
@@ -52,38 +45,14 @@ def assert_equal_to_float16(got: NDArray[np.float16], want: NDArray[np.float32])
 
 @pytest.mark.parametrize("name", ["clipsyn-vit", "clipsyn-rn", "clipsyn-timm"])
 @pytest.mark.parametrize("form", ["by_file", "by_folder"])
-def test_image_embeddings_equal_open_clip(saved: Any, name: str, form: str) -> None:
+def test_image_embeddings_equal_open_clip(saved, name, form):
     checkpoint = saved(name)
-    encoder = load_encoder(Backbone.parse(getattr(checkpoint, form)), device="cpu")
+    encoder = load(getattr(checkpoint, form))
     model, _, transform = open_clip.create_model_and_transforms(checkpoint.by_folder)
     pictures = images(*SIZES)
     got = embed(encoder, pictures)
     assert got.shape == (len(SIZES), encoder.embed_dim)
     assert_equal_to_float16(got, plain_open_clip(model.eval(), transform, pictures))
-
-
-def zoo() -> list[Backbone]:
-    try:
-        return resolve_backbones(["zoo"])
-    except UsageError:
-        return []
-
-
-@pytest.mark.parametrize("backbone", zoo(), ids=lambda backbone: backbone.name)
-def test_zoo_equals_open_clip(backbone: Backbone) -> None:
-    encoder = load_encoder(backbone, device="cpu")
-    model, _, transform = open_clip.create_model_and_transforms(backbone.source)
-    pictures = images((64, 64), (72, 128), (33, 20))
-    assert_equal_to_float16(
-        embed(encoder, pictures), plain_open_clip(model.eval(), transform, pictures)
-    )
-    texts = ["a photo of a cat.", "an emoji of a red apple", ""]
-    tokens = open_clip.get_tokenizer(backbone.source)(texts)
-    with torch.no_grad():
-        want = model.encode_text(tokens, normalize=True).numpy()
-    np.testing.assert_allclose(encoder.encode_text(texts), want, atol=1e-6)
-    assert encoder.gflops is not None
-    assert encoder.gflops > 0
 
 
 PREPROCESSING: list[dict[str, Any]] = [
@@ -106,7 +75,7 @@ def test_pixels_and_normalisation_are_bit_equal_to_open_clip(saved, write_folder
     else:
         state = checkpoint.model.state_dict()
     source = write_folder("model", config, state, **preprocess)
-    encoder = load_encoder(Backbone.parse(source), device="cpu")
+    encoder = load(source)
     *_, transform = open_clip.create_model_and_transforms(source)
     narrow = preprocess.get("resize_mode") == "longest"  # where PIL has no pixel left
     for picture in images(*(s for s in SIZES if not (narrow and max(s) > 32 * min(s)))):
@@ -115,38 +84,38 @@ def test_pixels_and_normalisation_are_bit_equal_to_open_clip(saved, write_folder
         assert torch.equal(encoder.normalised(pixels[None])[0], transform(picture))
 
 
-def test_an_image_too_narrow_to_resize_is_a_bad_image(saved: Any, write_folder: Any) -> None:
+def test_an_image_too_narrow_to_resize_is_a_bad_image(saved, write_folder):
     checkpoint = saved("clipsyn-vit")
     state = checkpoint.model.state_dict()
     source = write_folder("longest", checkpoint.config, state, resize_mode="longest")
-    encoder = load_encoder(Backbone.parse(source), device="cpu")
+    encoder = load(source)
     with pytest.raises(UndecodableImage, match="9 x 900 pixels cannot be resized"):
         encoder.preprocess(Image.new("RGB", (9, 900)))
 
 
-def test_encoders_share_pixels_unless_the_geometry_differs(saved: Any, write_folder: Any) -> None:
+def test_encoders_share_pixels_unless_the_geometry_differs(saved, write_folder):
     checkpoint = saved("clipsyn-vit")
     state = checkpoint.model.state_dict()
 
-    def key(name: str, **preprocess: Any) -> str:
+    def key(name, **preprocess):
         source = write_folder(name, checkpoint.config, state, **preprocess)
-        return load_encoder(Backbone.parse(source), device="cpu").preprocess_key
+        return load(source).preprocess_key
 
-    plain = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu").preprocess_key
+    plain = load(checkpoint.by_file).preprocess_key
     assert key("other-mean", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]) == plain
     assert key("squashed", resize_mode="squash") != plain
     assert key("bilinear", interpolation="bilinear") != plain
 
 
-def test_identity_names_what_differs(saved: Any, write_folder: Any) -> None:
+def test_identity_names_what_differs(saved, write_folder):
     checkpoint = saved("clipsyn-vit")
-    base = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu").identity
+    base = load(checkpoint.by_folder).identity
     state = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
     state["visual.proj"][0, 0] += 1e-3
     source = write_folder("changed", checkpoint.config, state)
-    changed = load_encoder(Backbone.parse(source), device="cpu").identity
+    changed = load(source).identity
     assert [field for field in base if base[field] != changed[field]] == ["weights"]
-    low = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu", precision="bf16")
+    low = load(checkpoint.by_folder, precision="bf16")
     assert [field for field in base if base[field] != low.identity[field]] == ["precision"]
 
 
@@ -161,9 +130,7 @@ def test_identity_names_what_differs(saved: Any, write_folder: Any) -> None:
 )
 def test_a_precision_says_what_is_cast(saved, precision, given, weights, computed):
     """Autocast leaves pixels and weights as they are and computes layers in the type asked for."""
-    encoder = load_encoder(
-        Backbone.parse(saved("clipsyn-vit").by_file), device="cpu", precision=precision
-    )
+    encoder = load(saved("clipsyn-vit").by_file, precision=precision)
     tower = encoder._visual
     seen = {}
     first = next(module for module in tower.modules() if isinstance(module, torch.nn.Conv2d))
@@ -174,8 +141,8 @@ def test_a_precision_says_what_is_cast(saved, precision, given, weights, compute
     assert {parameter.dtype for parameter in tower.parameters()} == {weights}
 
 
-def test_embeddings_that_are_not_finite_name_the_backbone(saved: Any) -> None:
-    encoder = load_encoder(Backbone.parse(f"mine={saved('clipsyn-vit').by_file}"), device="cpu")
+def test_embeddings_that_are_not_finite_name_the_backbone(saved):
+    encoder = load(f"mine={saved('clipsyn-vit').by_file}")
     good = torch.zeros(3, 32, dtype=torch.float16)
     bad = good.clone()
     bad[1, 5] = float("inf")
@@ -200,8 +167,8 @@ def test_weights_that_give_no_embedding_or_no_logits(saved, write_folder, tensor
     state[tensor].fill_(value)
     source = write_folder("spoilt", checkpoint.config, state)
 
-    def encode() -> None:
-        encoder = load_encoder(Backbone.parse(source), device="cpu")
+    def encode():
+        encoder = load(source)
         encoder.to_host([encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))])
         RowTexts(encoder, [("a cat",), ("a dog",)]).embeddings(encoder.encode_text)
 
@@ -210,6 +177,6 @@ def test_weights_that_give_no_embedding_or_no_logits(saved, write_folder, tensor
 
 
 @pytest.mark.parametrize("name", ["tpu9000", "meta", "cuda:99", ""])
-def test_devices_that_are_not_there(name: str) -> None:
+def test_devices_that_are_not_there(name):
     with pytest.raises(UsageError, match="device"):
         resolve_device(name)

@@ -3,66 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 import transformers
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.encoder import load_encoder, source_of
 from clipsyn.names import Backbone
+from tests.extract.conftest import embed as embed_pictures
+from tests.extract.conftest import load as load_source
+from tests.extract.conftest import pictures
 
-TEXTS = [
-    "a photo of a cat.",
-    "émigrés !!! after",
-    "",
-    "A Photo of\nit's",
-    "long " * 50,
-    "two words",
-]
+TEXTS = ["a photo of a cat.", "émigrés !!!", "", "A Photo of\nit's", "long " * 50, "two words"]
 TOWER = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "hidden_act": "gelu"}
 IMAGES = {**TOWER, "num_attention_heads": 1, "image_size": 32, "patch_size": 8}
 WORDS = ("</s>", "<unk>", "a", "photo", "of", "cat", "cat.", "it", "s", "its", "it's", "A", "two")
 
 
-def load(place: Path | str) -> Any:
-    return load_encoder(Backbone.parse(f"hf:{place}"), device="cpu")
+def load(place):
+    return load_source(f"hf:{place}")
 
 
-def pictures() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    sizes = (64, 64), (200, 97), (33, 120)
-    return [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
-
-
-def pixels(encoder: Any) -> np.ndarray:
+def pixels(encoder):
     return np.stack([encoder.preprocess(picture) for picture in pictures()])
 
 
-def embed(encoder: Any) -> np.ndarray:
-    return encoder.to_host([encoder.encode_images(pixels(encoder))]).astype(np.float32)
+def embed(encoder):
+    return embed_pictures(encoder).astype(np.float32)
 
 
-def unit(rows: Any) -> np.ndarray:
+def unit(rows):
     return torch.nn.functional.normalize(rows.detach(), dim=-1).numpy()
 
 
-def save_processor(folder: Path, size: int = 32) -> None:
+def save_processor(folder, size=32):
     processor = transformers.CLIPImageProcessor(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}
     )
     processor.save_pretrained(folder)
 
 
-def save_bpe(folder: Path) -> None:
+def save_bpe(folder):
     """open_clip's own vocabulary, under the names that transformers gives its ends."""
     ours = SimpleTokenizer()
     ends = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
@@ -94,7 +79,7 @@ PARTS = {
 }
 
 
-def converted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def converted(state):
     """open_clip's weights under transformers' names."""
     there = {"visual_projection.weight": state["visual.proj"].T.contiguous()}
     there["text_projection.weight"] = state["text_projection"].T.contiguous()
@@ -114,7 +99,7 @@ def converted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def clip(saved: Any, tmp_path: Path) -> Path:
+def clip(saved, tmp_path):
     """The test suite's small ViT of open_clip as a folder of transformers."""
     text = {**TOWER, "hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 2}
     ends = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
@@ -145,16 +130,8 @@ def test_clip_equals_open_clip_with_the_same_weights(saved, clip):
     assert (found.width, found.is_here) == (32, True)
 
 
-def test_tokens_of_clip_are_open_clips(clip):
-    rows, lengths = load(clip)._texts.read(TEXTS)
-    want = open_clip.get_tokenizer("ViT-B-32", context_length=16)(TEXTS)
-    for row, length, expected in zip(rows, lengths, want, strict=True):
-        assert row.tolist() == expected[:length].tolist()
-        assert not expected[length:].any()
-
-
 @pytest.fixture
-def siglip(tmp_path: Path) -> Path:
+def siglip(tmp_path):
     """A small SigLIP with a tokenizer of few words, which knows punctuation and capitals."""
     words = Tokenizer(models.WordLevel({word: at for at, word in enumerate(WORDS)}, "<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -188,10 +165,10 @@ class GemmaTokenizer:
 
     pad_token_id = 0
 
-    def get_vocab(self) -> dict[str, int]:
+    def get_vocab(self):
         return {"a": 97}
 
-    def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
+    def __call__(self, texts, **_):
         return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
 
 
@@ -207,7 +184,7 @@ def test_siglip_2_keeps_punctuation(siglip, monkeypatch):
     assert changed == {"clean", "vocabulary"}
 
 
-def of_images(kind: str, **more: Any) -> Any:
+def of_images(kind, **more):
     """A model of random weights; skips where this transformers does not have the kind."""
     config = getattr(transformers, f"{kind}Config", None)
     if config is None:
@@ -236,32 +213,17 @@ def test_models_without_text(tmp_path, kind, more, pool):
     assert (encoder.tells_classes, encoder.identity["text"]) == (False, None)
 
 
-def spoil_config(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
+def change(folder, name, new):
+    """Another text, other values of some names, or none of it."""
+    if new is None:
+        (folder / name).unlink()
+    else:
+        text = new if isinstance(new, str) else json.dumps(read(folder, name) | new)
+        (folder / name).write_text(text)
 
 
-def spoil_weights(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"x" * 99)
-
-
-def drop_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
-def drop_processor(folder: Path) -> None:
-    (folder / "preprocessor_config.json").unlink()
-
-
-def drop_config(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def edit(name: str, **changes: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(content | changes))
-
-    return change
+def read(folder, name="config.json"):
+    return json.loads((folder / name).read_text())
 
 
 CODE = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
@@ -269,32 +231,28 @@ CODE = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
 
 def test_identity_has_what_weights_do_not_say(clip):
     base = load(clip).identity
-    edit("config.json", transformers_version="9.9")(clip)
+    change(clip, "config.json", {"transformers_version": "9.9"})
     assert load(clip).identity == base
-    towers = json.loads((clip / "config.json").read_text())["vision_config"]
-    edit("config.json", vision_config={**towers, "hidden_act": "quick_gelu"})(clip)
+    towers = read(clip)["vision_config"] | {"hidden_act": "quick_gelu"}
+    change(clip, "config.json", {"vision_config": towers})
     changed = load(clip).identity
     assert [name for name, it in base.items() if it != changed[name]] == ["model"]
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("name", "new"),
     [
-        spoil_config,
-        spoil_weights,
-        drop_config,
-        drop_weights,
-        drop_processor,
-        edit("config.json", model_type="bert"),
-        edit("config.json", model_type="evil", auto_map=CODE),
-        edit("config.json", projection_dim=7),
-        edit("preprocessor_config.json", rescale_factor=0.5),
+        *(("config.json", new) for new in ("{", None, {"model_type": "bert"})),
+        ("config.json", {"model_type": "evil", "auto_map": CODE}),
+        ("config.json", {"projection_dim": 7}),
+        *(("model.safetensors", new) for new in ("x" * 99, None)),
+        *(("preprocessor_config.json", new) for new in (None, {"rescale_factor": 0.5})),
     ],
 )
-def test_folders_that_are_no_model_of_ours(clip, tmp_path, spoil):
+def test_folders_that_are_no_model_of_ours(clip, tmp_path, name, new):
     trace = tmp_path / "code-ran"
     (clip / "evil.py").write_text(f"open({str(trace)!r}, 'w')")
-    spoil(clip)
+    change(clip, name, new)
     with pytest.raises(CheckpointError):
         load(clip)
     assert not trace.exists()

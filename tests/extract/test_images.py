@@ -12,26 +12,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsyn.extract.images import Batch, batches
+from clipsyn.extract.images import batches
 from clipsyn.images.perturb import apply, resolve
 
 
-def halved(image: Image.Image) -> np.ndarray:
+def halved(image):
     return np.asarray(image.resize((4, 4)))
 
 
-def whole(image: Image.Image) -> np.ndarray:
+def whole(image):
     return np.asarray(image.resize((16, 16)))
 
 
-def block(source: Any, start: int, stop: int, *perturbations: str) -> Any:
+def block(source, start, stop, *perturbations):
     kinds = {"half": halved, "whole": whole}
     asked = [resolve(text) for text in perturbations or ("clean",)]
     views = {(one, name): kind for one in asked for name, kind in kinds.items()}
     return (start, stop), source, range(start, stop), views
 
 
-def collected(blocks: list[Any], size: int, workers: int = 3) -> list[tuple[Any, Batch]]:
+def collected(blocks, size, workers=3):
     with ThreadPoolExecutor(workers) as pool:
         return list(batches(blocks, size, pool))
 
@@ -56,11 +56,11 @@ def test_batches_are_the_rows_in_order_each_decoded_once(fakes, size, workers):
         assert not any(batch.errors.values())
 
 
-def test_decoding_runs_a_few_batches_ahead_and_no_further(fakes: Any) -> None:
+def test_decoding_runs_a_few_batches_ahead_and_no_further(fakes):
     source = fakes.Source(count=100)
     decoded, lock, image = [], threading.Lock(), source.image
 
-    def counting(row: int) -> Image.Image:
+    def counting(row):
         with lock:
             decoded.append(row)
         return image(row)
@@ -75,10 +75,10 @@ def test_decoding_runs_a_few_batches_ahead_and_no_further(fakes: Any) -> None:
         stream.close()
 
 
-def test_any_other_failure_is_not_taken_for_a_bad_image(fakes: Any) -> None:
+def test_any_other_failure_is_not_taken_for_a_bad_image(fakes):
     source = fakes.Source()
 
-    def broken(row: int) -> Image.Image:
+    def broken(row):
         raise ZeroDivisionError
 
     source.image = broken

@@ -8,15 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over
-from tests.forker import Forker
 from tests.kills import assert_sound, killed_again_and_again, number_of_kills, unfinished
 
 KILLS = number_of_kills(6)
@@ -25,7 +22,7 @@ SLOW = {"names": BOTH, "seconds": 0.002}
 
 
 @pytest.fixture(scope="module")
-def whole(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(forker, tmp_path_factory):
     """What an extraction makes that nothing interrupts."""
     path = tmp_path_factory.mktemp("whole") / "store"
     assert forker.run("extract", path=path, names=BOTH) == (0, "")
@@ -33,7 +30,7 @@ def whole(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(forker, whole, tmp_path, fakes):
-    def strike(path: Path, after: float) -> bool:
+    def strike(path, after):
         return forker.kill("extract", after, path=path, **SLOW)
 
     begin = time.monotonic()
@@ -59,7 +56,7 @@ def test_killed_while_replacing_it_keeps_the_old_or_has_the_new(forker, whole, t
     assert fakes.unlike(new, path) == []
 
 
-def all_end_well(forker: Forker, each: list[dict[str, Any]]) -> bool:
+def all_end_well(forker, each):
     """Whether extractions, side by side, do all that they should."""
     processes = [forker.start("extract", names=BOTH, **options) for options in each]
     return [(forker.wait(one), forker.said(one)) for one in processes] == [(0, "")] * len(each)
@@ -81,13 +78,13 @@ def line(saved, write_images, request):
     images = write_images(count=getattr(request, "param", 200) // 2)
     backbone = f"tiny={saved('clipsyn-vit').by_folder}"
 
-    def line(store: Path, *options: str) -> list[str]:
+    def line(store, *options):
         return ["extract", str(store), "-b", backbone, "-d", f"pets={images}", *options]
 
     return line
 
 
-def sentence(stderr: str) -> str:
+def sentence(stderr):
     """The last line, having checked that it is an error of ours and no traceback."""
     assert "Traceback" not in stderr
     line = stderr.strip().splitlines()[-1]
@@ -96,7 +93,7 @@ def sentence(stderr: str) -> str:
 
 
 @pytest.fixture
-def blocks_of_eight(tmp_path: Path) -> Path:
+def blocks_of_eight(tmp_path):
     """An empty store with small blocks."""
     return FeatureStore.create(tmp_path / "store", 8).path
 
@@ -121,7 +118,7 @@ def test_a_signal_stops_the_command_line_and_it_resumes(forker, line, clipsyn, b
     assert_sound(blocks_of_eight)
 
 
-def feature_drafts(path: Path) -> list[Any]:
+def feature_drafts(path):
     return [draft for draft in unfinished(path) if draft.target.startswith("features")]
 
 
@@ -129,11 +126,11 @@ def feature_drafts(path: Path) -> list[Any]:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def mount(tmp_path):
     """Function (options) -> a small file system in memory; skips where mounting is not allowed."""
     mounted: list[Path] = []
 
-    def mount(options: str) -> Path:
+    def mount(options):
         path = tmp_path / f"mount{len(mounted)}"
         path.mkdir()
         if shutil.which("mount") is None:

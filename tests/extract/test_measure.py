@@ -10,7 +10,7 @@ import torch
 from clipsyn.extract.device import measure_gflops, timed
 
 
-def test_one_linear_layer_by_hand() -> None:
+def test_one_linear_layer_by_hand():
     tower = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 10 * 20, 50))
     before = torch.backends.mha.get_fastpath_enabled()
     assert measure_gflops(tower, (10, 20)) == pytest.approx(2 * 600 * 50 / 1e9, abs=1e-4)
@@ -18,15 +18,15 @@ def test_one_linear_layer_by_hand() -> None:
     assert tower[1].weight.device.type == "cpu"
 
 
-def test_a_tower_that_looks_at_its_values_has_no_count() -> None:
+def test_a_tower_that_looks_at_its_values_has_no_count():
     class Peeking(torch.nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
+        def forward(self, image):
             return image * float(image.sum())
 
     assert measure_gflops(Peeking(), 4) is None
 
 
-def test_seconds() -> None:
+def test_seconds():
     start = time.perf_counter()
     result, seconds = timed(lambda: time.sleep(0.02) or 7, "cpu")
     assert result == 7

@@ -7,7 +7,6 @@ import logging
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import open_clip.pretrained
@@ -15,17 +14,13 @@ import pytest
 from open_clip.factory import _find_checkpoint_in_dir
 
 from clipsyn.errors import CheckpointError, UnknownName
-from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import locate, quiet_open_clip
 from clipsyn.names import Backbone
-
-
-def load(source: str) -> Any:
-    return load_encoder(Backbone.parse(source), device="cpu")
+from tests.extract.conftest import load
 
 
 @pytest.fixture
-def tags(monkeypatch: pytest.MonkeyPatch, saved: Any) -> None:
+def tags(monkeypatch, saved):
     """open_clip's table of pretrained weights, with local files for a test architecture."""
     file = {"file": str(saved("clipsyn-vit").pt), "mean": (0.5, 0.5, 0.5)}
     plain = {
@@ -38,7 +33,7 @@ def tags(monkeypatch: pytest.MonkeyPatch, saved: Any) -> None:
 
 
 @pytest.mark.usefixtures("tags")
-def test_a_tag_is_named_in_the_identity_and_decides_the_preprocessing() -> None:
+def test_a_tag_is_named_in_the_identity_and_decides_the_preprocessing():
     identity = load("clipsyn-vit/plain").identity
     assert (identity["architecture"], identity["pretrained"]) == ("clipsyn-vit", "plain")
     assert identity["preprocess"]["mean"] == [0.5, 0.5, 0.5]
@@ -46,7 +41,7 @@ def test_a_tag_is_named_in_the_identity_and_decides_the_preprocessing() -> None:
 
 
 @pytest.mark.usefixtures("tags")
-def test_a_quickgelu_mismatch_is_an_error_both_ways() -> None:
+def test_a_quickgelu_mismatch_is_an_error_both_ways():
     with pytest.raises(CheckpointError, match=r"with QuickGELU.*use clipsyn-vit-quickgelu/quick"):
         load("clipsyn-vit/quick")
     with pytest.raises(CheckpointError, match=r"without QuickGELU.*use clipsyn-vit/plain"):
@@ -54,7 +49,7 @@ def test_a_quickgelu_mismatch_is_an_error_both_ways() -> None:
     assert load("clipsyn-vit-quickgelu/quick").identity["model"]["quick_gelu"] is True
 
 
-def test_every_mismatch_that_open_clip_would_warn_of_is_found() -> None:
+def test_every_mismatch_that_open_clip_would_warn_of_is_found():
     """Against open_clip's whole table, without loading anything."""
     refused = 0
     for architecture, tag in open_clip.list_pretrained():
@@ -68,7 +63,7 @@ def test_every_mismatch_that_open_clip_would_warn_of_is_found() -> None:
 
 
 @pytest.mark.usefixtures("tags")
-def test_openai_weights_get_quickgelu_whatever_the_architecture_is_called(saved: Any) -> None:
+def test_openai_weights_get_quickgelu_whatever_the_architecture_is_called(saved):
     encoder = load("clipsyn-vit/openai")
     assert encoder.identity["model"]["quick_gelu"] is True
     assert encoder.identity == load("clipsyn-vit-quickgelu/openai").identity
@@ -79,7 +74,7 @@ def test_openai_weights_get_quickgelu_whatever_the_architecture_is_called(saved:
     assert (encoder.encode_text(texts) != plain).any()
 
 
-def test_unknown_architecture_and_tag_offer_near_matches() -> None:
+def test_unknown_architecture_and_tag_offer_near_matches():
     with pytest.raises(UnknownName, match=r"unknown architecture 'ViT-B-23'.*ViT-B-32"):
         load("ViT-B-23/openai")
     with pytest.raises(UnknownName, match=r"unknown architecture 'VitB32'"):
@@ -89,14 +84,14 @@ def test_unknown_architecture_and_tag_offer_near_matches() -> None:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def no_network(monkeypatch, tmp_path):
     """An empty cache, and no name that can be looked up: the names that were asked for.
 
     Two at most: the hub's client looks up something of its own, once a process.
     """
     asked: list[str] = []
 
-    def getaddrinfo(host: str, *_: Any, **__: Any) -> None:
+    def getaddrinfo(host, *_, **__):
         asked.append(host)
         if len(asked) > 2:
             pytest.fail(f"asked again for {host}")
@@ -118,7 +113,7 @@ def test_without_a_network_the_hub_is_asked_once(no_network, source, repository)
     assert no_network
 
 
-def found(source: str) -> tuple[Any, Any]:
+def found(source):
     """The weights and the embedding width, as far as they are known without a download."""
     there = locate(Backbone.parse(source), download=False)
     return there.checkpoint, there.config.get("embed_dim")
@@ -152,7 +147,7 @@ def test_weights_are_looked_for_without_a_network(monkeypatch, no_network, tmp_p
 def test_a_hub_repository_loads_like_the_folder_it_is(monkeypatch, saved):
     folder = saved("clipsyn-vit").folder
 
-    def downloaded(repo_id: str, filename: str, **_: Any) -> str:
+    def downloaded(repo_id, filename, **_):
         assert repo_id == "lab/tiny"
         names = {"open_clip_config.json": "open_clip_config.json"}
         return str(folder / names.get(filename, "open_clip_model.safetensors"))
@@ -164,7 +159,7 @@ def test_a_hub_repository_loads_like_the_folder_it_is(monkeypatch, saved):
     assert encoder.identity == load(saved("clipsyn-vit").by_folder).identity
 
 
-def test_folders_that_are_no_checkpoint(saved: Any, tmp_path: Path) -> None:
+def test_folders_that_are_no_checkpoint(saved, tmp_path):
     with pytest.raises(CheckpointError, match="there is no folder"):
         load(f"local-dir:{tmp_path / 'gone'}")
     folder = tmp_path / "model"

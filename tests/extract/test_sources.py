@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,10 +17,11 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 
 from clipsyn.errors import CheckpointError, UnknownName, UsageError
-from clipsyn.extract.encoder import RowTexts, load_encoder, source_of
+from clipsyn.extract.encoder import RowTexts, source_of
 from clipsyn.methods.numerics.logits import zero_shot_logits
-from clipsyn.names import Backbone, fingerprint
+from clipsyn.names import fingerprint
 from clipsyn.store.features import FeatureStore
+from tests.extract.conftest import embed, load, pictures
 
 OWN = """
 import numpy as np
@@ -60,13 +59,13 @@ def towers(device):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def own(tmp_path, monkeypatch):
     """Function (program, **words) -> the module `mine` in the working folder, from now on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def write(program: str = OWN, **words: Any) -> None:
+    def write(program=OWN, **words):
         sys.modules.pop("mine", None)
         Path("mine.py").write_text(program.replace("{seed}", str(words.get("seed", 0))))
 
@@ -76,16 +75,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, Path]]:
+def network(tmp_path_factory):
     """Function (name, classes, suffix) -> a network of random weights, and the file with them."""
     folder = tmp_path_factory.mktemp("networks")
 
-    def make(name: str, classes: int = 7, suffix: str = ".safetensors") -> tuple[Any, Path]:
+    def make(name, classes=7, suffix=".safetensors"):
         torch.manual_seed(len(name) + classes)
-        model, path = (
-            timm.create_model(name, num_classes=classes).eval(),
-            folder / f"{name}{suffix}",
-        )
+        model = timm.create_model(name, num_classes=classes).eval()
+        path = folder / f"{name}{suffix}"
         if suffix == ".safetensors":
             save_file(model.state_dict(), path)
         else:
@@ -95,22 +92,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any
     return make
 
 
-def load(source: str, **options: Any) -> Any:
-    return load_encoder(Backbone.parse(source), device="cpu", **options)
-
-
-def pictures() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    sizes = (64, 64), (200, 97), (33, 120)
-    return [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
-
-
-def embed(encoder: Any) -> np.ndarray:
-    pixels = np.stack([encoder.preprocess(picture) for picture in pictures()])
-    return encoder.to_host([encoder.encode_images(pixels)]).astype(np.float32)
-
-
-def plain(model: Any, call: Callable[[Any], torch.Tensor], shown: Any = None) -> np.ndarray:
+def plain(model, call, shown=None):
     """timm's usual loop, an image at a time."""
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     with torch.no_grad():
@@ -139,7 +121,7 @@ def test_features_of_timm_are_those_before_the_head(network, name, suffix):
 def test_logits_of_timm_come_back_from_the_store(network):
     model, path = network("test_vit", 3)
     encoder = load(f"sup=timm:test_vit:logits@{path}")
-    images = embed(encoder)
+    images = embed(encoder).astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-3)
     got = zero_shot_logits(images, encoder.classes, encoder.logit_scale)
     np.testing.assert_allclose(got, plain(model, model), rtol=1e-3, atol=1e-4)
@@ -199,7 +181,8 @@ def test_own_model_is_called_as_it_says(own, monkeypatch):
 def test_identity_of_an_own_model_is_of_its_weights_and_its_file(own):
     base = load("py:mine:make").identity
     own(seed=1)
-    assert {name for name, it in load("py:mine:make").identity.items() if it != base[name]} == {
+    other = load("py:mine:make").identity
+    assert {name for name in base if base[name] != other[name]} == {
         "model",
         "preprocess",
         "weights",
@@ -260,7 +243,7 @@ def test_own_models_that_do_not_keep_to_the_protocol(own, change):
     assert change[0] in OWN
     own(OWN.replace(*change))
 
-    def use() -> None:
+    def use():
         encoder = load("py:mine:towers")
         embed(encoder)
         encoder.encode_text(["a", "b"])
@@ -308,13 +291,13 @@ def test_three_kinds_in_one_pool(own, network, clipsyn, write_images):
     assert "mine" not in sys.modules
 
 
-def run(clipsyn: Callable[..., Any], *words: Any) -> Any:
+def run(clipsyn, *words):
     result = clipsyn(*map(str, words))
     assert result.exit_code == 0, result.output
     return result
 
 
-def write_source(router: str, source: str) -> None:
+def write_source(router, source):
     """Give the last backbone of a router another source."""
     content = json.loads(Path(router, "router.json").read_text())
     content.pop("fingerprint")

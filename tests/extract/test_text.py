@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import open_clip
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.extract import encoder as seam
-from clipsyn.extract.encoder import RowTexts, load_encoder
-from clipsyn.names import Backbone, PromptSet
+from clipsyn.extract.encoder import RowTexts
+from clipsyn.names import PromptSet
+from tests.extract.conftest import load
 
 TEXTS = [
     "a",
@@ -33,7 +30,7 @@ TOWERS = ["vit", "custom-text", "eos", "bidirectional"]
 def test_texts_equal_open_clip_at_full_context(saved, monkeypatch, tower):
     monkeypatch.setattr(seam, "TEXT_BATCH", 3)
     checkpoint = saved(f"clipsyn-{tower}")
-    encoder = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu")
+    encoder = load(checkpoint.by_file)
     tokens = open_clip.get_tokenizer(checkpoint.architecture)(TEXTS)
     with torch.no_grad():
         want = checkpoint.model.encode_text(tokens, normalize=True).numpy()
@@ -44,7 +41,7 @@ def test_texts_equal_open_clip_at_full_context(saved, monkeypatch, tower):
 
 @pytest.mark.parametrize(("tower", "width"), [("vit", 4), ("eos", 4), ("bidirectional", 16)])
 def test_causal_towers_see_no_more_positions_than_needed(saved, monkeypatch, tower, width):
-    encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
+    encoder = load(saved(f"clipsyn-{tower}").by_file)
     seen: list[int] = []
     model = encoder._texts.model
     embedding = getattr(model, "text", model).token_embedding
@@ -58,13 +55,13 @@ class CountingEncoder:
 
     embed_dim = 3
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.asked: list[str] = []
 
-    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+    def text_lengths(self, texts):
         return np.array([len(text) for text in texts])
 
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_text(self, texts):
         self.asked += texts
         rows = np.array([[text.count(c) for c in "abc"] for text in texts], np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -75,7 +72,7 @@ def class_embeddings(encoder, class_names, prompts):
     return RowTexts(encoder, rows).embeddings(encoder.encode_text)
 
 
-def test_class_embeddings_by_hand() -> None:
+def test_class_embeddings_by_hand():
     encoder = CountingEncoder()
     got = class_embeddings(encoder, ["b", "c", "b"], PromptSet("p", ("{c}", "a {c}", "{c}")))
     # "b" -> (0, 1, 0), "a b" -> (1, 1, 0) / sqrt 2; the first counts twice
@@ -87,7 +84,7 @@ def test_class_embeddings_by_hand() -> None:
     assert sorted(encoder.asked) == ["a b", "a c", "b", "c"]
 
 
-def test_prompts_of_each_class() -> None:
+def test_prompts_of_each_class():
     prompts = PromptSet("cupl", per_class={"x": ("a", "ab"), "y": ("c",), "z": ()})
     got = class_embeddings(CountingEncoder(), ["y", "x"], prompts)
     np.testing.assert_allclose(got[0], [0, 0, 1])
@@ -98,8 +95,11 @@ def test_prompts_of_each_class() -> None:
         class_embeddings(CountingEncoder(), ["w"], prompts)
 
 
+@pytest.mark.parametrize("parts", [(2, 3), (100, 100)], ids=["in parts", "at once"])
 @pytest.mark.parametrize("tower", TOWERS)
-def test_class_embeddings_equal_the_zero_shot_classifier(saved: Any, tower: str) -> None:
+def test_class_embeddings_equal_the_zero_shot_classifier(saved, monkeypatch, tower, parts):
+    monkeypatch.setattr(seam, "TEXT_BATCH", parts[0])
+    monkeypatch.setattr(seam, "TEXT_PART", parts[1])
     checkpoint = saved(f"clipsyn-{tower}")
     names = ["missile", "sunglasses", "missile", "a rather long class name, with a comma"]
     templates = ("a photo of a {c}.", "{c}", "many drawings of the {c}, in a book")
@@ -109,42 +109,7 @@ def test_class_embeddings_equal_the_zero_shot_classifier(saved: Any, tower: str)
         names,
         [template.replace("{c}", "{}") for template in templates],
     )
-    encoder = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu")
+    encoder = load(checkpoint.by_folder)
     got = class_embeddings(encoder, names, PromptSet("p", templates))
     np.testing.assert_allclose(got, want.T.numpy(), atol=1e-6)
     assert np.array_equal(got[0], got[2])
-
-
-# Parts
-
-
-NAMES = [f"thing {number} of {'very ' * (number % 5)}many" for number in range(40)]
-PROMPTS = PromptSet("p", ("a photo of a {c}.", "{c}", "many drawings of the {c}, in a book"))
-
-
-def at_once(encoder: Any, names: Sequence[str], prompts: PromptSet) -> NDArray[np.float32]:
-    """Class embeddings as they were made before texts had parts: all texts in one call."""
-    per_class = [prompts.prompts(name) for name in names]
-    row = {text: i for i, text in enumerate(dict.fromkeys(t for ts in per_class for t in ts))}
-    embedded = encoder.encode_text(list(row))
-    mean = np.zeros((len(per_class), embedded.shape[1]))
-    for i, texts in enumerate(per_class):
-        mean[i] = embedded[[row[text] for text in texts]].mean(axis=0, dtype=np.float64)
-    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    return mean.astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    ("tower", "batches"), [("vit", 1), ("vit", 5), ("bidirectional", 2), ("eos", 100)]
-)
-def test_parts_change_no_bit(saved, monkeypatch, tower, batches):
-    monkeypatch.setattr(seam, "TEXT_BATCH", 7)
-    monkeypatch.setattr(seam, "TEXT_PART", 7 * batches)
-    encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
-    names = [*NAMES, NAMES[3]]
-    texts = RowTexts(encoder, [PROMPTS.prompts(name) for name in names])
-    assert len(texts) == 3 * len(NAMES)
-    assert [len(part) for part in texts.parts[:-1]] == [7 * batches] * (len(texts.parts) - 1)
-    got = texts.embeddings(encoder.encode_text)
-    assert got.tobytes() == at_once(encoder, names, PROMPTS).tobytes()
-    assert got[3].tobytes() == got[-1].tobytes()

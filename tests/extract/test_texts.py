@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore
 from clipsyn.extract import encoder as seam
-from clipsyn.store.features import FeatureStore
 
 CLASSES = tuple(f"bird {number} {'x' * (number % 7)}" for number in range(30))
 TEMPLATES = tuple(f"{number} of {{c}}" for number in range(4))
 TEXTS = len(CLASSES) * len(TEMPLATES)
+CAPTIONS = [[f"{at} of {row} {'x' * (at % 7)}" for at in range(TEXTS // 10)] for row in range(10)]
 
 
 class Stop(Exception):
@@ -24,13 +20,13 @@ class Stop(Exception):
 class Stopping:
     """An encoder that is stopped when it begins with its n-th part of the texts."""
 
-    def __init__(self, encoder: Any, parts: int) -> None:
+    def __init__(self, encoder, parts):
         self.encoder, self.left = encoder, parts
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(self.encoder, name)
 
-    def encode_text(self, texts: Any) -> np.ndarray:
+    def encode_text(self, texts):
         if not self.left:
             raise Stop
         self.left -= 1
@@ -38,22 +34,25 @@ class Stopping:
 
 
 @pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_parts(monkeypatch):
     monkeypatch.setattr(seam, "TEXT_PART", 16)
 
 
-@pytest.fixture
-def source(fakes: Any) -> Any:
+@pytest.fixture(params=["classes", "captions"])
+def source(fakes, request):
+    if request.param == "captions":
+        return fakes.Source(class_names=(), captions=CAPTIONS, count=10)
     return fakes.Source(class_names=CLASSES, templates=TEMPLATES, count=10)
 
 
-def embedding(store: FeatureStore) -> bytes:
-    (prompts,) = {names[1] for names, _ in store.groups("classes")}
-    return store.class_embeddings("toy", prompts, "fake/one")[0].tobytes()
+def embedding(store):
+    for names, _ in store.groups("classes"):
+        return store.class_embeddings(*names)[0].tobytes()
+    return store.text_embeddings("toy", "test", "fake/one")[0].tobytes()
 
 
 @pytest.fixture
-def whole(fakes: Any, source: Any, tmp_path: Path) -> bytes:
+def whole(fakes, source, tmp_path):
     return embedding(fakes.fill(tmp_path / "whole", sources=[source]))
 
 
@@ -73,7 +72,7 @@ def test_an_interruption_loses_no_more_than_a_part(fakes, source, whole, tmp_pat
     assert quiet.counters[at][1] == quiet.counts[at] == TEXTS
 
 
-def test_a_damaged_part_is_named(fakes: Any, source: Any, tmp_path: Path) -> None:
+def test_a_damaged_part_is_named(fakes, source, tmp_path):
     with pytest.raises(Stop):
         fakes.fill(tmp_path, [Stopping(fakes.Encoder(), 2)], [source])
     kept = next(tmp_path.glob(".wip/*/kept/*"))
@@ -87,7 +86,7 @@ def test_another_worker_may_finish_at_any_moment(fakes, source, whole, tmp_path)
     slow = fakes.Encoder()
     encode = slow.encode_text
 
-    def encode_text(texts: Any) -> np.ndarray:
+    def encode_text(texts):
         if len(slow.texts) == 32:
             fakes.fill(tmp_path / "s", sources=[source])
         return encode(texts)
@@ -99,7 +98,7 @@ def test_another_worker_may_finish_at_any_moment(fakes, source, whole, tmp_path)
     assert fakes.draft_folders(tmp_path / "s") == []
 
 
-def test_workers_begin_at_different_texts(fakes: Any, source: Any, tmp_path: Path) -> None:
+def test_workers_begin_at_different_texts(fakes, source, tmp_path):
     encoders = [fakes.Encoder() for _ in range(3)]
     for number, encoder in enumerate(encoders):
         with pytest.raises(Stop):

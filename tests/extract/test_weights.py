@@ -6,30 +6,23 @@ import hashlib
 import os
 import pickle
 import warnings
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import weights_digest
-from clipsyn.names import Backbone
-
-
-def load(source: str) -> Any:
-    return load_encoder(Backbone.parse(source), device="cpu")
+from tests.extract.conftest import load
 
 
 class RunsCode:
     """Unpickling this makes a folder."""
 
-    def __init__(self, trace: Path) -> None:
+    def __init__(self, trace):
         self.trace = trace
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return (os.mkdir, (str(self.trace),))
 
 
@@ -57,7 +50,7 @@ def test_a_pickle_that_runs_code_is_refused_unread(saved, tmp_path, writer, form
     assert trace.exists()
 
 
-def test_a_program_is_no_checkpoint(saved: Any, tmp_path: Path) -> None:
+def test_a_program_is_no_checkpoint(saved, tmp_path):
     saved("clipsyn-vit")
     path = tmp_path / "script.pt"
     with warnings.catch_warnings():
@@ -70,7 +63,7 @@ def test_a_program_is_no_checkpoint(saved: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("keep", [0, 5, 0.99])
-def test_cut_files(saved: Any, tmp_path: Path, suffix: str, keep: float) -> None:
+def test_cut_files(saved, tmp_path, suffix, keep):
     checkpoint = saved("clipsyn-vit")
     whole = checkpoint.pt
     if suffix == ".safetensors":
@@ -83,7 +76,7 @@ def test_cut_files(saved: Any, tmp_path: Path, suffix: str, keep: float) -> None
 
 
 @pytest.mark.parametrize("content", [{}, [torch.zeros(2)], {"state_dict": None}])
-def test_a_file_without_a_state_dict(saved: Any, tmp_path: Path, content: Any) -> None:
+def test_a_file_without_a_state_dict(saved, tmp_path, content):
     saved("clipsyn-vit")
     torch.save(content, tmp_path / "other.pt")
     for path in (tmp_path / "other.pt", tmp_path / "gone.pt", tmp_path):
@@ -91,7 +84,7 @@ def test_a_file_without_a_state_dict(saved: Any, tmp_path: Path, content: Any) -
             load(f"clipsyn-vit@{path}")
 
 
-def test_weights_are_the_same_from_every_container(saved: Any, tmp_path: Path) -> None:
+def test_weights_are_the_same_from_every_container(saved, tmp_path):
     checkpoint = saved("clipsyn-vit")
     state = checkpoint.model.state_dict()
     want = load(checkpoint.by_file).identity
@@ -126,7 +119,7 @@ def test_weights_of_another_architecture_name_the_tensor(saved, architecture, we
     assert tensor in str(error.value)
 
 
-def test_digest_by_the_definition() -> None:
+def test_digest_by_the_definition():
     model = torch.nn.BatchNorm1d(3)
     torch.nn.init.uniform_(model.weight)
     content = b""
@@ -137,8 +130,8 @@ def test_digest_by_the_definition() -> None:
     assert weights_digest(model) == hashlib.sha256(content).hexdigest()
 
 
-def test_digest_of_any_type_and_layout_in_memory() -> None:
-    def digest(**tensors: torch.Tensor) -> str:
+def test_digest_of_any_type_and_layout_in_memory():
+    def digest(**tensors):
         module = torch.nn.Module()
         for name, tensor in tensors.items():
             module.register_buffer(name, tensor)

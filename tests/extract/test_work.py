@@ -53,7 +53,7 @@ def test_unlabelled_images_are_noted(tmp_path, fakes):
 # What has changed since: a miss that names the field
 
 
-def changed_precision(fakes: Any) -> dict[str, Any]:
+def changed_precision(fakes):
     encoder = fakes.Encoder()
     encoder.identity["precision"] = "bf16"
     return {"encoders": [encoder]}
@@ -74,7 +74,7 @@ CHANGES: dict[str, Callable[[Any], dict[str, Any]]] = {  # by the field that is 
 def test_what_has_changed_is_named_and_replaced_on_demand(tmp_path, fakes, field):
     change = CHANGES[field]
 
-    def wanted(more: dict[str, Any]) -> dict[str, Any]:
+    def wanted(more):
         for source in more.get("sources", ()):
             source.templates = source.templates or ("a photo of a {c}.",)
         return {"sources": [fakes.Source(templates=("a photo of a {c}.",))], **more}

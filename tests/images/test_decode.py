@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from clipsyn.images.source import UndecodableImage, decode, look_of
 PIXELS = np.random.default_rng(7).integers(0, 256, (20, 31, 3), dtype=np.uint8)
 
 
-def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -29,7 +27,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     + [("PNG", mode) for mode in ("L", "RGBA", "LA", "P", "1")]
     + [("JPEG", "CMYK"), ("GIF", "P"), ("WEBP", "RGBA")],
 )
-def test_pixels_are_those_of_torchvisions_loader(kind: str, mode: str, tmp_path: Path) -> None:
+def test_pixels_are_those_of_torchvisions_loader(kind, mode, tmp_path):
     data = encode(Image.fromarray(PIXELS).convert(mode), kind)
     file = tmp_path / "image"
     file.write_bytes(data)
@@ -38,7 +36,7 @@ def test_pixels_are_those_of_torchvisions_loader(kind: str, mode: str, tmp_path:
     np.testing.assert_array_equal(np.asarray(decoded), np.asarray(pil_loader(str(file))))
 
 
-def test_a_palette_with_transparency_decodes_without_a_warning() -> None:
+def test_a_palette_with_transparency_decodes_without_a_warning():
     palette = Image.fromarray(PIXELS).convert("P")
     for transparency in (3, bytes(range(256))):
         decoded = decode(encode(palette, "PNG", transparency=transparency))
@@ -46,7 +44,7 @@ def test_a_palette_with_transparency_decodes_without_a_warning() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-def test_sixteen_bits_keep_the_upper_eight(kind: str) -> None:
+def test_sixteen_bits_keep_the_upper_eight(kind):
     samples = np.array([[0, 255, 256, 4096], [32768, 65279, 65280, 65535]], dtype=np.uint16)
     expected = np.repeat((samples >> 8).astype(np.uint8)[..., None], 3, axis=2)
     decoded = decode(encode(Image.fromarray(samples), kind))
@@ -54,7 +52,7 @@ def test_sixteen_bits_keep_the_upper_eight(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_an_animation_gives_its_first_frame(kind: str) -> None:
+def test_an_animation_gives_its_first_frame(kind):
     first = Image.new("RGB", (16, 16), (200, 10, 10))
     second = Image.new("RGB", (16, 16), (10, 200, 10))
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -62,7 +60,7 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
     np.testing.assert_array_equal(np.asarray(decode(data)), np.asarray(first))
 
 
-def test_exif_does_not_rotate() -> None:
+def test_exif_does_not_rotate():
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     assert decode(encode(Image.fromarray(PIXELS), "JPEG", exif=exif)).size == (31, 20)
@@ -70,7 +68,7 @@ def test_exif_does_not_rotate() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # PIL warns of damaged metadata and reads on
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
-def test_no_flipped_byte_escapes_as_another_error(kind: str) -> None:
+def test_no_flipped_byte_escapes_as_another_error(kind):
     """Every byte of the header region, then a sample of the rest: an image or UndecodableImage."""
     data = encode(Image.fromarray(PIXELS), kind)
     positions = [*range(min(64, len(data))), *range(64, len(data), 37)]
@@ -86,7 +84,7 @@ def test_no_flipped_byte_escapes_as_another_error(kind: str) -> None:
     assert "undecodable" in outcomes
 
 
-def picture(seed: int) -> Image.Image:
+def picture(seed):
     """Shapes on white."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (128, 96), "white")
@@ -97,17 +95,17 @@ def picture(seed: int) -> Image.Image:
     return image
 
 
-def encoded(image: Image.Image, size: tuple[int, int], quality: int) -> Image.Image:
+def encoded(image, size, quality):
     file = io.BytesIO()
     image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=quality)
     return Image.open(file)
 
 
-def distance(one: Image.Image, other: Image.Image) -> int:
+def distance(one, other):
     return (look_of(one) ^ look_of(other)).bit_count()
 
 
-def test_bits_say_where_a_row_of_means_gets_brighter() -> None:
+def test_bits_say_where_a_row_of_means_gets_brighter():
     grey = np.random.default_rng(0).integers(0, 256, (8, 9), np.uint8)
     image = Image.fromarray(grey.repeat(5, axis=0).repeat(4, axis=1))
     expected = 0
@@ -118,13 +116,13 @@ def test_bits_say_where_a_row_of_means_gets_brighter() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_another_size_or_encoding_changes_few_bits(seed: int) -> None:
+def test_another_size_or_encoding_changes_few_bits(seed):
     image = picture(seed)
     for size, quality in (((128, 96), 70), ((80, 60), 90), ((256, 192), 80)):
         assert distance(image, encoded(image, size, quality)) <= 4
 
 
-def test_images_with_next_to_nothing_on_them_look_like_nothing() -> None:
+def test_images_with_next_to_nothing_on_them_look_like_nothing():
     noise = np.random.default_rng(0).integers(126, 129, (60, 60, 3), np.uint8)
     dot = Image.new("RGB", (90, 80), "white")
     ImageDraw.Draw(dot).ellipse((40, 40, 44, 44), "black")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -13,14 +12,12 @@ from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.extract.images import open_source
 from clipsyn.images.split import split
 
-Write = Callable[..., Path]
-
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
+def write(tmp_path):
     """Files by path (or of other content where given) below a new folder; each its own content."""
 
-    def write(*names: str, root: str = "photos", other: Mapping[str, bytes] | None = None) -> Path:
+    def write(*names, root="photos", other=None):
         folder = tmp_path / root
         for name, content in ({name: name.encode() for name in names} | dict(other or {})).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,11 +27,11 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def many(*classes: str, count: int = 6) -> list[str]:
+def many(*classes, count=6):
     return [f"{label}/{row}.png" for label in classes for row in range(count)]
 
 
-def sides_of(path: Path) -> dict[str, str]:
+def sides_of(path):
     """The split of each id."""
     frame = pl.read_csv(path, infer_schema=False)
     return dict(zip(frame["id"], frame["split"], strict=True))
@@ -59,7 +56,7 @@ def test_extraction_finds_the_images_labels_and_classes_of_the_folder(write, tmp
     assert (kept.ids, kept.labels.tolist()) == (("loose.png",), [-1])
 
 
-def test_the_same_bytes_twice_and_others_with_another_seed(write: Write, tmp_path: Path) -> None:
+def test_the_same_bytes_twice_and_others_with_another_seed(write, tmp_path):
     folder = write(*many("a", "b"))
     written = []
     for name, seed in (("one.csv", 0), ("two.csv", 0), ("other.csv", 1)):
@@ -68,7 +65,7 @@ def test_the_same_bytes_twice_and_others_with_another_seed(write: Write, tmp_pat
     assert written[0] == written[1] != written[2]
 
 
-def test_copies_are_left_out_and_counted(write: Write, tmp_path: Path) -> None:
+def test_copies_are_left_out_and_counted(write, tmp_path):
     """The sides are those of the images without them."""
     folder = write(*many("cat", "dog", count=12))
     split(folder, tmp_path / "without.csv")
@@ -79,12 +76,10 @@ def test_copies_are_left_out_and_counted(write: Write, tmp_path: Path) -> None:
     assert side == sides_of(tmp_path / "without.csv") | dict.fromkeys(
         ["again.png", "alone.png"], "unlabelled"
     )
-    assert next(division.notes()) == (
-        "copies of other images, left out: 9 (cat/0copy.png, cat/1copy.png, cat/2copy.png, …)"
-    )
+    assert "9 (cat/0copy.png, cat/1copy.png, cat/2copy.png, …)" in next(division.notes())
 
 
-def test_copies_that_are_kept_are_on_one_side(write: Write, tmp_path: Path) -> None:
+def test_copies_that_are_kept_are_on_one_side(write, tmp_path):
     copies = {f"cat/copy{row}.png": f"cat/{row % 4}.png".encode() for row in range(8)}
     for seed in range(5):
         folder = write(*many("cat", "dog", count=12), other=copies)
@@ -93,7 +88,7 @@ def test_copies_that_are_kept_are_on_one_side(write: Write, tmp_path: Path) -> N
         assert all(side[name] == side[origin.decode()] for name, origin in copies.items())
 
 
-def test_what_is_odd_is_kept_apart_and_said(write: Write, tmp_path: Path) -> None:
+def test_what_is_odd_is_kept_apart_and_said(write, tmp_path):
     odd = {
         "cat/both.png": b"cat and dog",
         "dog/both.png": b"cat and dog",
@@ -111,16 +106,11 @@ def test_what_is_odd_is_kept_apart_and_said(write: Write, tmp_path: Path) -> Non
     assert [name for name in side if side[name] == "unlabelled"] == ["again.png"]
     assert side["fox/1.png"] == "train"
     assert {side["cat/empty.png"], side["dog/empty.png"]} <= {"train", "test"}
-    assert tuple(division.notes()) == (
-        f"photos: 1 file without an image suffix in '{tmp_path / 'photos'}' left out",
-        "copies with different labels, kept apart as conflicting: 2 (cat/both.png, dog/both.png)",
-        "files that are empty or cannot be read: 2 (cat/empty.png, dog/empty.png)",
-        "classes with one image, or copies of one, which is in train, so nothing tests them: 1 "
-        "(fox)",
-    )
+    named = ("suffix", "cat/both.png, dog/both.png", "cat/empty.png, dog/empty.png", "(fox)")
+    assert all(it in note for it, note in zip(named, division.notes(), strict=True))
 
 
-def test_a_class_may_stand_for_no_label(write: Write, tmp_path: Path) -> None:
+def test_a_class_may_stand_for_no_label(write, tmp_path):
     folder = write(*many("cat", "dog", "unsorted"))
     split(folder, tmp_path / "s.csv", unlabelled="unsorted")
     side = sides_of(tmp_path / "s.csv")
@@ -134,17 +124,10 @@ def test_a_class_may_stand_for_no_label(write: Write, tmp_path: Path) -> None:
 # --- manifests ---
 
 
-def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> None:
+def test_a_manifest_keeps_ids_paths_and_labels(write, tmp_path):
     folder = write("1.png", "2.png", "3.png", "4.png", "5.png")
-    lines = [
-        "id,path,label",
-        "a,1.png,dog",
-        "b,2.png,dog",
-        "c,3.png,cat",
-        "d,4.png,cat",
-        "e,5.png,",
-    ]
-    (folder / "labels.csv").write_text("\n".join(lines))
+    lines = "id,path,label a,1.png,dog b,2.png,dog c,3.png,cat d,4.png,cat e,5.png,"
+    (folder / "labels.csv").write_text("\n".join(lines.split()))
     (tmp_path / "elsewhere").mkdir()
     division = split(folder / "labels.csv", tmp_path / "elsewhere" / "s.parquet")
     frame = pl.read_parquet(tmp_path / "elsewhere" / "s.parquet")
@@ -155,9 +138,8 @@ def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> 
     assert frame["split"].to_list().count("test") == 2
     assert frame["split"][4] == "unlabelled"
     written = str(tmp_path / "elsewhere" / "s.parquet")
-    assert (
-        len(open_source(written, "train", root=division.root_beyond(tmp_path / "elsewhere"))) == 2
-    )
+    root = division.root_beyond(tmp_path / "elsewhere")
+    assert len(open_source(written, "train", root=root)) == 2
     with pytest.raises(DatasetError):  # a manifest leads out of its folder only where it may
         split(Path(written), tmp_path / "elsewhere" / "t.csv")
 
@@ -194,7 +176,7 @@ def test_folders_that_cannot_be_divided(names, message, write, tmp_path):
     assert not list(tmp_path.glob("s.csv*"))
 
 
-def test_manifests_and_names_that_cannot_be_divided(write: Write, tmp_path: Path) -> None:
+def test_manifests_and_names_that_cannot_be_divided(write, tmp_path):
     folder = write("1.png")
     (folder / "s.csv").write_text("path,label,split\n1.png,a,train\n")
     refused = {
@@ -221,7 +203,7 @@ def test_places_that_cannot_be_written(output, message, write, tmp_path):
     assert (tmp_path / "there.csv").read_text() == "mine"
 
 
-def test_what_is_read_is_never_replaced(write: Write, tmp_path: Path) -> None:
+def test_what_is_read_is_never_replaced(write, tmp_path):
     folder = write("1.png", "2.png")
     manifest = folder / "labels.csv"
     manifest.write_text("path,label\n1.png,a\n2.png,a\n")

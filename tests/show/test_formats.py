@@ -67,6 +67,12 @@ def test_too_many_columns_become_several_tables_that_name_their_rows():
 
 
 @pytest.mark.usefixtures("_eighty")
+def test_a_table_that_is_a_column_too_wide_is_made_narrower():
+    for letters in range(72, 84):
+        lines_of(pl.DataFrame({"name": ["x" * letters], "n": [1]}))  # which looks at their length
+
+
+@pytest.mark.usefixtures("_eighty")
 def test_a_wide_character_takes_two_columns():
     frame = pl.DataFrame({"class": ["日本語の長い名前のクラス" * 5], "images": [3]})
     text = show(frame, terminal=True).split("\n")

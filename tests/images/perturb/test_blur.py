@@ -32,16 +32,16 @@ SERIES = [
 LEVEL = range(1, 6)
 
 
-def noise(height: int = 61, width: int = 47, seed: int = 0) -> np.ndarray:
+def noise(height=61, width=47, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def on_planes(function, image: np.ndarray) -> np.ndarray:
+def on_planes(function, image):
     return np.stack([function(image[..., c].astype(float)) for c in range(3)], axis=2)
 
 
-def window(radius: int, sigma: float) -> np.ndarray:
+def window(radius, sigma):
     """A two-dimensional Gaussian, cut, with sum one."""
     steps = np.arange(-radius, radius + 1)
     taps = np.exp(-(steps**2) / (2 * sigma**2))
@@ -71,7 +71,7 @@ def test_defocus_blur_is_a_correlation_with_a_smoothed_disc(severity):
     assert np.abs(found - expected).max() < 0.51
 
 
-def glass_by_loop(pixels: np.ndarray, offsets: np.ndarray, reach: int) -> None:
+def glass_by_loop(pixels, offsets, reach):
     """One round as published, in place: the swap of two views copies."""
     height, width = pixels.shape[:2]
     for row in range(height - reach, reach, -1):
@@ -94,7 +94,7 @@ def test_glass_blur_is_the_published_loop(severity, size):
     assert np.abs(found - expected).max() < 0.51
 
 
-def dragged_by_loop(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
+def dragged_by_loop(image, radius, sigma, angle):
     height, width = image.shape[:2]
     taps = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(2 * radius + 1)]
     total = np.zeros(image.shape)
@@ -125,7 +125,7 @@ def test_motion_blur_drags_by_at_most_45_degrees(severity):
         assert np.abs(found - expected).max() < 0.51
 
 
-def enlarged(image: np.ndarray, factor: float) -> np.ndarray:
+def enlarged(image, factor):
     """Bilinear sampling about the centre, pixel by pixel coordinates."""
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width]

@@ -20,7 +20,7 @@ NAMES = sorted(perturb.INFO)
 CASES = [(name, severity) for name in NAMES for severity in (1, 5)]
 
 
-def photo(height: int = 64, width: int = 80, seed: int = 0) -> np.ndarray:
+def photo(height=64, width=80, seed=0):
     """Smooth shapes with a little texture: something that blur, noise and JPEG all damage."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 16
@@ -28,16 +28,6 @@ def photo(height: int = 64, width: int = 80, seed: int = 0) -> np.ndarray:
     waves = [np.sin(x * p[0] + p[1]) * np.cos(y * p[2]) for p in phase]
     image = 128 + 90 * np.stack(waves, axis=2) + rng.normal(0, 4, (height, width, 3))
     return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def damage(name: str, severity: int, count: int = 24) -> float:
-    """Mean absolute change of a grey level, over many images for those that draw a place."""
-    images = [photo(seed=seed) for seed in range(count)]
-    spec = perturb.resolve(f"{name}:{severity}")
-    changed = [perturb.apply(spec, image, str(i)) for i, image in enumerate(images)]
-    return float(
-        np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(changed, images, strict=True)])
-    )
 
 
 @pytest.mark.parametrize(("name", "severity"), CASES)
@@ -65,29 +55,6 @@ def test_the_sample_decides_the_bytes_and_order_does_not(name, severity):
         np.testing.assert_array_equal(result, backward[key])
 
 
-# Where grey levels do not move more at every step, the steps at which they do. saturate makes paler
-# (1, 2) and then stronger; elastic_transform bends (1, 2) and then ripples; frost's fourth severity
-# hides less than its third and shows less of the image; glass_blur's even ones have fewer rounds;
-# snow whitens as much at 3 as at 2, under larger and fewer flakes;
-# patch_shuffle leaves few pixels in their place at any. As published, but for the last.
-GROWS = {
-    "saturate": [(1, 2), (3, 4), (4, 5)],
-    "elastic_transform": [(1, 2), (3, 4), (4, 5)],
-    "frost": [(1, 2), (2, 3), (4, 5)],
-    "glass_blur": [(1, 3), (2, 4), (4, 5)],
-    "snow": [(1, 2), (1, 3), (3, 4), (4, 5)],
-    "patch_shuffle": [(1, 2), (2, 3), (3, 5)],
-}
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if perturb.INFO[name].graded])
-def test_damage_grows_with_severity(name):
-    curve = {severity: damage(name, severity) for severity in perturb.SEVERITIES}
-    assert min(curve.values()) > 0.05
-    for milder, stronger in GROWS.get(name, [(1, 2), (2, 3), (3, 4), (4, 5)]):
-        assert curve[stronger] > curve[milder]
-
-
 @pytest.mark.parametrize("name", [name for name in NAMES if not perturb.INFO[name].graded])
 def test_what_has_one_strength_is_the_same_at_every_severity(name):
     image = photo()
@@ -98,7 +65,7 @@ def test_what_has_one_strength_is_the_same_at_every_severity(name):
         np.testing.assert_array_equal(result, results[0])
 
 
-def function_of(name: str):
+def function_of(name):
     module, function = perturb.INFO[name].target.split(":")
     return getattr(import_module(module), function)
 
@@ -130,17 +97,6 @@ def test_flat_images_stay_flat_where_nothing_is_drawn_on_them(name, severity, le
     assert result.dtype == np.uint8
     if name in FIXED or name in {"glass_blur", "motion_blur", "elastic_transform", "hue", "crop"}:
         assert (result == result[0, 0]).all()
-
-
-def test_the_random_state_depends_on_every_part_of_the_identity():
-    def draw(sample_id: str = "a", **changes) -> float:
-        spec = Perturbation(**{"name": "gaussian_noise", "severity": 1, **changes})
-        return perturb.random_state(spec, sample_id).standard_normal()
-
-    draws = [draw(), draw("b"), draw(seed=1), draw(severity=2), draw(name="jpeg")]
-    assert len(set(draws)) == len(draws)
-    assert draw(canvas=64) == draw()  # resolution is no part of the draw
-    assert draw("ä/猫 1.png") == draw("ä/猫 1.png")
 
 
 def test_the_random_state_is_the_documented_one():
@@ -199,42 +155,23 @@ IMAGENET_C = [
 ]  # fmt: skip
 
 
-def labels(*texts: str) -> list[str]:
+def labels(*texts):
     return [perturbation.label for perturbation in perturb.expand(texts)]
 
 
 def test_a_group_is_every_member_at_every_severity():
     assert labels("imagenet-c") == [f"{n}-{s}" for n in IMAGENET_C for s in range(1, 6)]
     assert labels("imagenet-c:3") == [f"{name}-3" for name in IMAGENET_C]
-    extra = labels("imagenet-c-extra:5")
-    assert extra == ["speckle_noise-5", "gaussian_blur-5", "spatter-5", "saturate-5"]
-
-
-def test_what_has_one_strength_is_in_a_group_once():
-    assert [label for label in labels("geometric") if "flip" in label] == [
-        "horizontal_flip-1",
-        "vertical_flip-1",
-    ]
-    assert {"horizontal_flip-4", "rotation-4"} < set(labels("geometric:4"))
-    assert labels("photometric").count("grayscale-1") == 1
-
-
-def test_options_go_with_a_group():
-    assert labels("occlusion:2:seed=1:canvas=64") == [
-        "random_erase-2-seed1-canvas64",
-        "patch_shuffle-2-seed1-canvas64",
-    ]
+    assert [label for label in labels("geometric") if "vertical" in label] == ["vertical_flip-1"]
+    seeded = ["random_erase-2-seed1-canvas64", "patch_shuffle-2-seed1-canvas64"]
+    assert labels("occlusion:2:seed=1:canvas=64") == seeded
     assert len(labels("occlusion:seed=1")) == 10
-    assert all(label.endswith("-seed1") for label in labels("occlusion:seed=1"))
 
 
 def test_everything_comes_once_and_in_order():
-    assert labels("jpeg:3", "clean", "imagenet-c:3", "jpeg-3")[:3] == [
-        "jpeg-3",
-        "clean",
-        "gaussian_noise-3",
-    ]
-    assert len(labels("jpeg:3", "clean", "imagenet-c:3", "jpeg-3")) == 16
+    several = labels("jpeg:3", "clean", "imagenet-c:3", "jpeg-3")
+    assert several[:3] == ["jpeg-3", "clean", "gaussian_noise-3"]
+    assert len(several) == 16
     assert perturb.expand([]) == []
 
 

@@ -36,7 +36,7 @@ SPECKLE = [0.15, 0.2, 0.35, 0.45, 0.6]
 LEVEL = range(1, 6)
 
 
-def image_and_draws(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def image_and_draws(seed):
     """Random bytes, and the normal draws of a generator with that seed."""
     image = np.random.default_rng(99).integers(0, 256, (31, 45, 3), dtype=np.uint8)
     return image, np.random.default_rng(seed).standard_normal(image.shape, np.float32)
@@ -116,7 +116,7 @@ def test_pixels_are_means_of_boxes_at_imagenet_cs_sizes(severity, share):
     assert np.abs(np.moveaxis(found, 2, 0) - expected).max() < 2  # Pillow rounds four times
 
 
-def boxes(old: int, new: int) -> np.ndarray:
+def boxes(old, new):
     """Weights (new, old): the mean of those cells whose centre is in the box, else the nearest."""
     centre = (np.arange(new)[:, None] + 0.5) * old / new
     away = (np.arange(old) + 0.5 - centre) / max(1, old / new)
@@ -132,7 +132,7 @@ SATURATE = [(0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)]
 NONE = np.random.default_rng(0)  # what draws nothing may have
 
 
-def palette(seed: int = 0) -> np.ndarray:
+def palette(seed=0):
     """Random colours, greys, black, white, and pure ones."""
     image = np.random.default_rng(seed).integers(0, 256, (18, 23, 3), dtype=np.uint8)
     image[0] = np.arange(23)[:, None] * 11  # greys from black
@@ -141,7 +141,7 @@ def palette(seed: int = 0) -> np.ndarray:
     return image
 
 
-def in_hsv(image: np.ndarray, change) -> np.ndarray:
+def in_hsv(image, change):
     """Pixel by pixel: h, s, v of 0..1 through `change`, s and v clipped, and back."""
     result = np.empty(image.shape)
     for place in np.ndindex(image.shape[:2]):
@@ -151,17 +151,14 @@ def in_hsv(image: np.ndarray, change) -> np.ndarray:
 
 
 @pytest.mark.parametrize("severity", LEVEL)
-def test_brightness_adds_to_the_value_of_hsv(severity):
-    amount = BRIGHTNESS[severity - 1]
-    expected = in_hsv(palette(), lambda h, s, v: (h, s, v + amount))
-    assert np.abs(brightness(palette(), severity, NONE) - expected).max() < 0.501
-
-
-@pytest.mark.parametrize("severity", LEVEL)
-def test_saturate_scales_the_saturation_of_hsv(severity):
-    factor, addend = SATURATE[severity - 1]
-    expected = in_hsv(palette(), lambda h, s, v: (h, s * factor + addend, v))
-    assert np.abs(saturate(palette(), severity, NONE) - expected).max() < 0.501
+def test_brightness_and_saturate_change_value_and_saturation_of_hsv(severity):
+    amount, (factor, addend) = BRIGHTNESS[severity - 1], SATURATE[severity - 1]
+    for function, change in (
+        (brightness, lambda h, s, v: (h, s, v + amount)),
+        (saturate, lambda h, s, v: (h, s * factor + addend, v)),
+    ):
+        found = function(palette(), severity, NONE)
+        assert np.abs(found - in_hsv(palette(), change)).max() < 0.501
 
 
 @pytest.mark.parametrize("severity", LEVEL)

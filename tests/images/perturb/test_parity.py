@@ -2,12 +2,11 @@
 
 corrupt-tta, and imagecorruptions-imaug where corrupt-tta left the published code: its motion_blur
 is a box, its fog has one decay, its spatter and the swap of its glass_blur are its own.
-To print what docs/extracting.md sums up: ``python tests/images/perturb/test_parity.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -96,7 +95,7 @@ def test_damage_is_theirs(name, severity):
     assert found["spread"] == pytest.approx(1, abs=how.spread)
 
 
-def measured(name: str, severity: int) -> dict[str, float]:
+def measured(name, severity):
     """Differences (`off`, `level`: grey levels) and ratios (`damage`, `spread`), ours to theirs."""
     images = photos()
     pairs = []
@@ -119,12 +118,12 @@ def measured(name: str, severity: int) -> dict[str, float]:
 
 
 @cache
-def photos() -> list[np.ndarray]:
+def photos():
     shown = [getattr(photographs, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")]
     return [square(image) for image in shown]
 
 
-def square(image: np.ndarray) -> np.ndarray:
+def square(image):
     """The middle, 224 x 224."""
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
@@ -132,7 +131,7 @@ def square(image: np.ndarray) -> np.ndarray:
     return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-def ours(name: str, severity: int, image: np.ndarray, seed: int) -> np.ndarray:
+def ours(name, severity, image, seed):
     module, function = perturb.INFO[name].target.split(":")
     # corrupt-tta takes elastic_transform's lengths from 224 pixels, ImageNet-C from 244
     with mock.patch.object(geometry, "_ELASTIC_SIZE", 1):
@@ -140,7 +139,7 @@ def ours(name: str, severity: int, image: np.ndarray, seed: int) -> np.ndarray:
         return run(image, severity, np.random.default_rng(seed))
 
 
-def theirs(name: str, severity: int, image: np.ndarray) -> np.ndarray:
+def theirs(name, severity, image):
     other = {"jpeg": "jpeg_compression"}.get(name, name)
     if COMPARED[name].reference == TTA:
         return np.asarray(corrupt_tta.corrupt(image, severity, other), float)
@@ -149,16 +148,16 @@ def theirs(name: str, severity: int, image: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def same_draws(seed: int) -> Iterator[None]:
+def same_draws(seed):
     """numpy's global functions draw what ours draw from a generator of `seed`."""
     rng = np.random.default_rng(seed)
 
-    def normal(loc: float = 0.0, scale: float = 1.0, size: Any = None) -> Any:
+    def normal(loc=0.0, scale=1.0, size=None):
         if loc:
             return rng.normal(loc, scale, size)
         return scale * rng.standard_normal(size, np.float32)
 
-    def uniform(low: float = 0.0, high: float = 1.0, size: Any = None) -> Any:
+    def uniform(low=0.0, high=1.0, size=None):
         if size is None or size == (3, 2):  # an angle, or the corners of an affine map
             return rng.uniform(low, high, size)
         return low + (high - low) * rng.random(size, np.float32)
@@ -168,11 +167,11 @@ def same_draws(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def five_panes(_: int) -> Iterator[None]:
+def five_panes(_):
     """corrupt-tta draws from six photographs of frost, ImageNet-C's code from the first five."""
     integers: Callable[..., Any] = np.random.randint
 
-    def randint(low: int, high: int, size: Any = None) -> Any:
+    def randint(low, high, size=None):
         return integers(1, 6) if (low, high) == (1, 7) else integers(low, high, size)
 
     with mock.patch.object(corrupt_tta.corruptions, "np", wraps=np) as module:
@@ -181,27 +180,3 @@ def five_panes(_: int) -> Iterator[None]:
 
 
 SHARED = {Pixels: same_draws, Damage: five_panes}
-
-
-def table() -> str:
-    lines = [
-        "| | against | mean difference of a pixel | damage, theirs = 1 |",
-        "| --- | --- | --- | --- |",
-    ]
-    for name, how in COMPARED.items():
-        found = [measured(name, severity) for severity in perturb.SEVERITIES]
-        off, damage = (spanned([row[key] for row in found]) for key in ("off", "damage"))
-        off = off if isinstance(how, Pixels) else ""
-        lines.append(f"| `{name}` | {how.reference} | {off} | {damage} |")
-    return "\n".join(lines)
-
-
-def spanned(values: list[float]) -> str:
-    low, high = (f"{value:.2f}" for value in (min(values), max(values)))
-    return low if low == high else f"{low}-{high}"
-
-
-if __name__ == "__main__":
-    import click
-
-    click.echo(table())

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-WriteImages = Callable[..., Path]
-WriteTars = Callable[..., Path]
 
-
-def encoded(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (12, 9)) -> bytes:
+def encoded(seed=0, kind="PNG", size=(12, 9)):
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
@@ -23,16 +18,16 @@ def encoded(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (12, 9)) -
 
 
 @pytest.fixture
-def png() -> Callable[..., bytes]:
+def png():
     """An encoded image of random pixels, by seed."""
     return encoded
 
 
 @pytest.fixture
-def write_images(tmp_path: Path) -> WriteImages:
+def write_images(tmp_path):
     """Write an image per relative path (other content where given) below a new folder."""
 
-    def write(*names: str, root: str = "images", other: Mapping[str, bytes] | None = None) -> Path:
+    def write(*names, root="images", other=None):
         folder = tmp_path / root
         folder.mkdir(parents=True, exist_ok=True)
         contents = {name: encoded(i) for i, name in enumerate(names)} | dict(other or {})
@@ -45,7 +40,7 @@ def write_images(tmp_path: Path) -> WriteImages:
 
 
 @pytest.fixture
-def write_tars(tmp_path: Path) -> WriteTars:
+def write_tars(tmp_path):
     """Write shards of (member name, content) for one split; returns the dataset's folder."""
 
     def write(shards, *, split="test", root="wds", classes=(), templates=(), nshards=""):
@@ -65,7 +60,7 @@ def write_tars(tmp_path: Path) -> WriteTars:
     return write
 
 
-def _write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+def _write_tar(path, members):
     with tarfile.open(path, "w") as tar:
         for name, content in members:
             header = tarfile.TarInfo(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +12,15 @@ from clipsyn.images.source import ImageSource, UndecodableImage, sample_table
 
 
 class Broken(ImageSource):
-    def read(self, index: int) -> bytes:
+    def read(self, index):
         raise PermissionError(13, "Permission denied")
 
 
-def table(ids: tuple[str, ...], labels: list[int], classes: tuple[str, ...] = ()) -> ImageSource:
+def table(ids, labels, classes=()):
     return ImageSource("set", "test", ids, np.array(labels, dtype=np.int32), classes)
 
 
-def test_an_unreadable_file_has_the_digest_of_nothing_and_a_reason() -> None:
+def test_an_unreadable_file_has_the_digest_of_nothing_and_a_reason():
     source: ImageSource = Broken("set", "test", ("a",), np.array([-1], dtype=np.int32))
     assert source.digest(0) == hashlib.sha256(b"").digest()
     with pytest.raises(UndecodableImage, match="cannot be read: Permission denied"):
@@ -38,12 +37,12 @@ def test_an_unreadable_file_has_the_digest_of_nothing_and_a_reason() -> None:
         (("caf\udce9",), [0], "is not UTF-8"),
     ],
 )
-def test_tables_that_cannot_be(ids: tuple[str, ...], labels: list[int], message: str) -> None:
+def test_tables_that_cannot_be(ids, labels, message):
     with pytest.raises(DatasetError, match=message):
         table(ids, labels, ("cat", "dog"))
 
 
-def test_the_sample_table_has_every_image_s_hash(fakes: Any) -> None:
+def test_the_sample_table_has_every_image_s_hash(fakes):
     source, quiet = fakes.Source(count=300), fakes.Quiet()
     table = sample_table(source, quiet)
     assert table.ids == source.ids

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
 from clipsyn.images import SplitSettings
-from clipsyn.images.source import ImageSource
 from clipsyn.images.split import divide
 
 COCO = {
@@ -41,10 +37,10 @@ LISTS = {"path": ["1.png", "2.png"], "caption": [["a cat", "a tom"], []]}
 
 
 @pytest.fixture
-def opened(write_images: Callable[..., Path]) -> Callable[..., ImageSource]:
+def opened(write_images):
     """The split of a file of that name, which lies beside images."""
 
-    def write(file: str, content: Any, split: str = "test", **options: Any) -> ImageSource:
+    def write(file, content, split="test", **options):
         path = write_images("1.png", "2.png", "sub/4.png") / file
         if file.endswith(".parquet"):
             pl.DataFrame(content).write_parquet(path)
@@ -66,7 +62,7 @@ def opened(write_images: Callable[..., Path]) -> Callable[..., ImageSource]:
         ("l.parquet", LISTS, {"1.png": ["a cat", "a tom"], "2.png": []}),
     ],
 )
-def test_captions_of_each_image(opened: Any, file: str, content: Any, expected: Any) -> None:
+def test_captions_of_each_image(opened, file, content, expected):
     source = opened(file, content)
     assert dict(zip(source.ids, map(list, source.captions), strict=True)) == expected
     assert source.image(0).size == (12, 9)
@@ -74,7 +70,7 @@ def test_captions_of_each_image(opened: Any, file: str, content: Any, expected: 
     assert sum("no caption" in note for note in source.notes) == len(bare)
 
 
-def test_images_of_json_may_lie_elsewhere(opened: Any, write_images: Any) -> None:
+def test_images_of_json_may_lie_elsewhere(opened, write_images):
     elsewhere = write_images("1.png", "2.png", root="val2017")
     source = opened("annotations.json", COCO, root=elsewhere)
     assert source.place(0)[0] == elsewhere / "1.png"
@@ -97,7 +93,7 @@ def test_images_of_json_may_lie_elsewhere(opened: Any, write_images: Any) -> Non
         ("gone.csv", "path,caption\n1.png,x\n9.png,y\n"),
     ],
 )
-def test_what_cannot_be(opened: Any, file: str, content: Any) -> None:
+def test_what_cannot_be(opened, file, content):
     with pytest.raises(DatasetError):
         opened(file, content)
 
@@ -113,7 +109,7 @@ def test_what_cannot_be(opened: Any, file: str, content: Any) -> None:
         ([("a.json", b"[5]")], None),
     ],
 )
-def test_captions_of_a_webdataset(write_tars: Any, png: Any, beside: Any, expected: Any) -> None:
+def test_captions_of_a_webdataset(write_tars, png, beside, expected):
     members = [("a.png", png()), *beside, ("b.png", png(1)), ("b.txt", b"more\n")]
     source = open_source(str(write_tars([members])), "test")
     assert [*map(list, source.captions)] == [expected or [], ["more"]]
@@ -124,11 +120,11 @@ def test_captions_of_a_webdataset(write_tars: Any, png: Any, beside: Any, expect
 @pytest.mark.parametrize(
     "member", [("b.txt", b"x"), ("a.txt", b"\xff"), ("a.json", b"{"), ("a.txt", b"x" * (1 << 21))]
 )
-def test_texts_that_do_not_fit_a_webdataset(write_tars: Any, png: Any, member: Any) -> None:
+def test_texts_that_do_not_fit_a_webdataset(write_tars, png, member):
     with pytest.raises(DatasetError):
         open_source(str(write_tars([[("a.png", png()), member]])), "test")
 
 
-def test_a_division_says_that_it_leaves_captions_out(opened: Any) -> None:
+def test_a_division_says_that_it_leaves_captions_out(opened):
     path = opened("c.csv", COLUMNS.replace("dog", "cat")).place(0)[0].parent / "c.csv"
     assert any("captions" in note for note in divide(path, SplitSettings()).notes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,16 @@ from torchvision.datasets import ImageFolder
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images.source import ImageSource, UndecodableImage
+from clipsyn.images.source import UndecodableImage
 
-WriteImages = Callable[..., Path]
 ZOO = ("cat/2.png", "cat/10.png", "dog/a.JPG", "dog/B.png", "a-b/x.png", "a/x.png", "Zebra/1.png")
 
 
-def open_images(folder: Path, split: str = "test") -> ImageSource:
+def open_images(folder, split="test"):
     return open_source(f"pics={folder}", split)
 
 
-def test_order_labels_and_pixels_are_those_of_imagefolder(write_images: WriteImages) -> None:
+def test_order_labels_and_pixels_are_those_of_imagefolder(write_images):
     folder = write_images(*ZOO)
     source, reference = open_images(folder), ImageFolder(str(folder))
     paths = [Path(path).relative_to(folder).as_posix() for path, _ in reference.samples]
@@ -35,14 +33,14 @@ def test_order_labels_and_pixels_are_those_of_imagefolder(write_images: WriteIma
         np.testing.assert_array_equal(np.asarray(source.image(i)), np.asarray(image))
 
 
-def test_digest_is_sha256_of_the_file(write_images: WriteImages) -> None:
+def test_digest_is_sha256_of_the_file(write_images):
     folder = write_images("x/1.png", "y/2.png")
     source = open_images(folder)
     for i, sample_id in enumerate(source.ids):
         assert source.digest(i) == hashlib.sha256((folder / sample_id).read_bytes()).digest()
 
 
-def test_images_without_sub_folders_are_unlabelled(write_images: WriteImages) -> None:
+def test_images_without_sub_folders_are_unlabelled(write_images):
     source = open_images(write_images("b.png", "a.webp", "c.bmp"))
     assert source.ids == ("a.webp", "b.png", "c.bmp")
     assert source.labels.tolist() == [-1, -1, -1]
@@ -52,13 +50,13 @@ def test_images_without_sub_folders_are_unlabelled(write_images: WriteImages) ->
 # --- splits ---
 
 
-def test_a_split_folder_is_used_and_ids_start_below_it(write_images: WriteImages) -> None:
+def test_a_split_folder_is_used_and_ids_start_below_it(write_images):
     folder = write_images("train/x/1.png", "train/y/1.png", "test/x/2.png", "test/y/3.png")
     assert open_images(folder, "test").ids == ("x/2.png", "y/3.png")
     assert open_images(folder, "train").ids == ("x/1.png", "y/1.png")
 
 
-def test_a_class_missing_in_one_split_shifts_no_label(write_images: WriteImages) -> None:
+def test_a_class_missing_in_one_split_shifts_no_label(write_images):
     folder = write_images("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png")
     test, train = open_images(folder, "test"), open_images(folder, "train")
     assert test.class_names == train.class_names == ("a", "b", "c")
@@ -68,7 +66,7 @@ def test_a_class_missing_in_one_split_shifts_no_label(write_images: WriteImages)
 # --- what is skipped, and what is not ---
 
 
-def test_hidden_and_other_files_are_skipped_and_counted(write_images: WriteImages) -> None:
+def test_hidden_and_other_files_are_skipped_and_counted(write_images):
     other = {"x/.hidden.png": b"", ".git/1.png": b"", "x/notes.txt": b"", "README.md": b""}
     source = open_images(write_images("x/1.png", "y/1.png", other=other))
     assert source.ids == ("x/1.png", "y/1.png")
@@ -76,7 +74,7 @@ def test_hidden_and_other_files_are_skipped_and_counted(write_images: WriteImage
     assert "2 file" in source.notes[0]
 
 
-def test_a_file_that_vanished_or_cannot_be_read_keeps_its_row(write_images: WriteImages) -> None:
+def test_a_file_that_vanished_or_cannot_be_read_keeps_its_row(write_images):
     folder = write_images("x/1.png", "x/2.png")
     (folder / "x" / "0.png").symlink_to("nowhere.png")
     source = open_images(folder)
@@ -90,7 +88,7 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_row(write_images: Writ
             source.image(row)
 
 
-def test_links_are_followed_but_not_in_circles(write_images: WriteImages) -> None:
+def test_links_are_followed_but_not_in_circles(write_images):
     folder = write_images("x/1.png", root="images")
     elsewhere = write_images("2.png", "sub/3.png", root="elsewhere")
     (folder / "y").symlink_to(elsewhere)
@@ -113,7 +111,7 @@ def test_class_names_from_a_text_file(write_images):
     assert source.notes == ()
 
 
-def test_class_names_used_twice_are_told_and_stay_apart(write_images: WriteImages) -> None:
+def test_class_names_used_twice_are_told_and_stay_apart(write_images):
     other = {"classnames.txt": b"missile\nmissile\nsunglasses"}
     source = open_images(write_images("a/1.png", "b/1.png", "c/1.png", other=other))
     assert source.class_names == ("missile", "missile", "sunglasses")
@@ -135,7 +133,7 @@ def test_class_names_that_do_not_fit(file, content, message, write_images):
         open_images(folder)
 
 
-def test_folders_of_imagenet_get_open_clips_names(write_images: WriteImages) -> None:
+def test_folders_of_imagenet_get_open_clips_names(write_images):
     folder = write_images("n01440764/1.png", "n15075141/1.png")
     for i in range(998):  # the ids between do not matter, their number does
         (folder / f"n02{i:06d}").mkdir()
@@ -147,7 +145,7 @@ def test_folders_of_imagenet_get_open_clips_names(write_images: WriteImages) -> 
 # --- nothing to read ---
 
 
-def test_a_folder_of_other_files_is_an_error(write_images: WriteImages) -> None:
+def test_a_folder_of_other_files_is_an_error(write_images):
     folder = write_images(other={"a/readme.txt": b"", "b/table.csv": b""})
     with pytest.raises(DatasetError, match=r"no image .*2 other files.*\.png"):
         open_images(folder)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import polars as pl
 import pytest
 
 from clipsyn.catalog.datasets import collections
 from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.extract.images import open_source
-
-Write = Callable[..., Path]
 
 
 def test_paths_by_what_lies_there(write_images, write_tars, png):
@@ -25,7 +20,7 @@ def test_paths_by_what_lies_there(write_images, write_tars, png):
     assert open_source(str(tars / "test" / "0.tar"), "test").ids == ("a",)
 
 
-def test_names(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names(write_images, monkeypatch):
     folder = write_images("a/1.png", "b/1.png", root="my=pictures")
     assert open_source(str(folder), "test").name == "my=pictures"
     assert open_source(f"pics={folder}", "test").name == "pics"
@@ -79,7 +74,7 @@ def test_a_shipped_dataset(write_tars, png, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("name", collections()["shipped"])
-def test_what_ships_is_what_the_catalogue_says(name: str, split: str) -> None:
+def test_what_ships_is_what_the_catalogue_says(name, split):
     source = open_source(name, split)
     assert source.notes == ()  # would tell of other counts of images or classes
     assert source.templates
@@ -87,7 +82,7 @@ def test_what_ships_is_what_the_catalogue_says(name: str, split: str) -> None:
     assert source.image(len(source) - 1).mode == "RGB"
 
 
-def test_unknown_names_are_answered_with_near_matches() -> None:
+def test_unknown_names_are_answered_with_near_matches():
     with pytest.raises(UnknownName, match=r"'eurosta'.*did you mean.*eurosat.*no folder or file"):
         open_source("eurosta", "test")
     with pytest.raises(UnknownName, match=r"'vtab/dtdd'.*vtab/dtd"):
@@ -95,13 +90,13 @@ def test_unknown_names_are_answered_with_near_matches() -> None:
 
 
 @pytest.mark.parametrize("text", ["x=nowhere", "./nowhere", "/no/where", "table.csv"])
-def test_a_missing_path(text: str) -> None:
+def test_a_missing_path(text):
     with pytest.raises(DatasetError, match="there is no folder or file"):
         open_source(text, "test")
 
 
 @pytest.mark.parametrize("text", ["=path", "name="])
-def test_half_a_name(text: str) -> None:
+def test_half_a_name(text):
     with pytest.raises(UsageError, match="write NAME=PATH"):
         open_source(text, "test")
 

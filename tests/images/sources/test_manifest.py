@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images.source import ImageSource
-
-WriteImages = Callable[..., Path]
-Write = Callable[..., ImageSource]
 
 
 @pytest.fixture
-def manifest(write_images: WriteImages, tmp_path: Path) -> Write:
+def manifest(write_images, tmp_path):
     """Open a CSV of the given lines, beside images 1.png to 4.png."""
 
     def write(*lines, split="test", names="", names_file="table.csv.classnames.txt"):
@@ -32,7 +25,7 @@ def manifest(write_images: WriteImages, tmp_path: Path) -> Write:
     return write
 
 
-def test_named_labels(manifest: Write, tmp_path: Path) -> None:
+def test_named_labels(manifest, tmp_path):
     source = manifest("path,label", "3.png,dog", "sub/4.png,cat", "1.png,dog")
     assert source.name == "table"
     assert source.ids == ("3.png", "sub/4.png", "1.png")  # the manifest's own order
@@ -43,33 +36,33 @@ def test_named_labels(manifest: Write, tmp_path: Path) -> None:
     assert source.image(1).size == (12, 9)
 
 
-def test_named_labels_follow_the_order_of_the_class_names(manifest: Write) -> None:
+def test_named_labels_follow_the_order_of_the_class_names(manifest):
     source = manifest("path,label", "1.png,cat", "2.png,dog", names="dog\ncat\nbird")
     assert source.class_names == ("dog", "cat", "bird")
     assert source.labels.tolist() == [1, 0]
 
 
-def test_numbered_labels(manifest: Write) -> None:
+def test_numbered_labels(manifest):
     source = manifest("path,label", "1.png,2", "2.png,0", names="a\nb\nc")
     assert source.class_names == ("a", "b", "c")
     assert source.labels.tolist() == [2, 0]
     assert source.notes == ()
 
 
-def test_numbered_labels_without_names_are_called_by_number_and_told(manifest: Write) -> None:
+def test_numbered_labels_without_names_are_called_by_number_and_told(manifest):
     source = manifest("path,label", "1.png,2", "2.png,0")
     assert source.class_names == ("0", "1", "2")
     assert "no class names given" in source.notes[0]
 
 
-def test_no_label_column_and_empty_labels(manifest: Write) -> None:
+def test_no_label_column_and_empty_labels(manifest):
     assert manifest("path", "1.png").labels.tolist() == [-1]
     assert manifest("path,label", "1.png,", "2.png,").class_names == ()
     mixed = manifest("path,label", "1.png,cat", "2.png,")
     assert mixed.labels.tolist() == [0, -1]
 
 
-def test_splits_share_their_classes(manifest: Write) -> None:
+def test_splits_share_their_classes(manifest):
     lines = ("path,label,split", "1.png,b,test", "2.png,a,train", "3.png,c,train")
     assert manifest(*lines).labels.tolist() == [1]
     train = manifest(*lines, split="train")
@@ -97,7 +90,7 @@ def test_paths_lie_in_the_manifests_folder_or_the_root(manifest, write_images, t
 
 
 @pytest.mark.parametrize("labels", [[1, 0], [1.0, 0.0], ["b", "a"]])
-def test_parquet(labels: list[Any], write_images: WriteImages) -> None:
+def test_parquet(labels, write_images):
     folder = write_images("1.png", "2.png")
     frame = pl.DataFrame({"path": ["1.png", "2.png"], "label": labels, "id": [10, 20]})
     frame.write_parquet(folder / "table.parquet")
@@ -126,17 +119,17 @@ def test_parquet(labels: list[Any], write_images: WriteImages) -> None:
         (("path,label", "1.png,0"), "\n".join(map(str, range(65_535)))),
     ],
 )
-def test_bad_manifests(lines: tuple[str, ...], names: str, manifest: Write) -> None:
+def test_bad_manifests(lines, names, manifest):
     with pytest.raises(DatasetError):
         manifest(*lines, names=names)
 
 
-def test_as_many_classes_as_predictions_tell_apart(manifest: Write) -> None:
+def test_as_many_classes_as_predictions_tell_apart(manifest):
     assert len(manifest("path,label", "1.png,0", "2.png,65533").class_names) == 65_534
 
 
 @pytest.mark.parametrize("column", ["path", "label", "split", "id"])
-def test_columns_of_lists(column: str, write_images: WriteImages) -> None:
+def test_columns_of_lists(column, write_images):
     folder = write_images("1.png")
     table = pl.DataFrame({"path": ["1.png"], column: [["1.png"]]})
     table.write_parquet(folder / "table.parquet")
@@ -144,7 +137,7 @@ def test_columns_of_lists(column: str, write_images: WriteImages) -> None:
         open_source(str(folder / "table.parquet"), "test")
 
 
-def test_a_manifest_that_is_no_table(tmp_path: Path) -> None:
+def test_a_manifest_that_is_no_table(tmp_path):
     for name, content in (("a.csv", b""), ("b.parquet", b"not parquet"), ("c.csv", b"path\n\xff")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DatasetError, match=r"cannot be read|do not exist|is damaged"):

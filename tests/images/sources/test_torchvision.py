@@ -7,8 +7,6 @@ import inspect
 import json
 import socket
 import struct
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -19,25 +17,23 @@ from torchvision import datasets
 from clipsyn.catalog.datasets import catalogue, find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images.source import ImageSource, UndecodableImage
-
-WriteImages = Callable[..., Path]
+from clipsyn.images.source import UndecodableImage
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+def no_network(monkeypatch):
+    def refuse(*_, **__):
         raise AssertionError("a source opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr("clipsyn.catalog.datasets._benchmark_json", lambda file: {})
 
 
-def open_in(root: Path, name: str, split: str = "test") -> ImageSource:
+def open_in(root, name, split="test"):
     return open_source(name, split, root=root)
 
 
-def write_mnist(root: Path, pixels: np.ndarray, labels: list[int]) -> None:
+def write_mnist(root, pixels, labels):
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
@@ -47,7 +43,7 @@ def write_mnist(root: Path, pixels: np.ndarray, labels: list[int]) -> None:
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(packed)
 
 
-def test_an_array_dataset(tmp_path: Path) -> None:
+def test_an_array_dataset(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     write_mnist(tmp_path, pixels, [7, 0, 9])
     source = open_in(tmp_path, "MNIST")
@@ -62,7 +58,7 @@ def test_an_array_dataset(tmp_path: Path) -> None:
     assert any("3 images where its test split usually has 10,000" in note for note in source.notes)
 
 
-def test_clevr_counts_start_at_three(tmp_path: Path, png: Callable[..., bytes]) -> None:
+def test_clevr_counts_start_at_three(tmp_path, png):
     base = tmp_path / "clevr" / "CLEVR_v1.0"
     (base / "images" / "val").mkdir(parents=True)
     (base / "scenes").mkdir()
@@ -76,7 +72,7 @@ def test_clevr_counts_start_at_three(tmp_path: Path, png: Callable[..., bytes]) 
     assert sorted(source.class_names[i] for i in source.labels) == ["ten", "three"]
 
 
-def test_imagenet_names_are_open_clips(write_images: WriteImages) -> None:
+def test_imagenet_names_are_open_clips(write_images):
     root = write_images("imagenet/val/n01/a.JPEG", "imagenet/val/n02/b.JPEG")
     meta = ({"n01": ("tench", "Tinca tinca"), "n02": ("goldfish",)}, ["n01", "n02"])
     torch.save(meta, root / "imagenet" / "meta.bin")
@@ -87,7 +83,7 @@ def test_imagenet_names_are_open_clips(write_images: WriteImages) -> None:
     assert any("'missile'" in note and "'sunglasses'" in note for note in source.notes)
 
 
-def test_caltech_has_categories_instead_of_classes(write_images: WriteImages) -> None:
+def test_caltech_has_categories_instead_of_classes(write_images):
     base = "caltech101/101_ObjectCategories"
     root = write_images(f"{base}/Faces_easy/image_0001.jpg", f"{base}/ant/image_0001.jpg")
     (root / "caltech101" / "Annotations").mkdir()
@@ -97,7 +93,7 @@ def test_caltech_has_categories_instead_of_classes(write_images: WriteImages) ->
     assert source.labels.tolist() == [0, 1]
 
 
-def test_a_bad_image_keeps_its_row(write_images: WriteImages) -> None:
+def test_a_bad_image_keeps_its_row(write_images):
     base = "eurosat/2750/Forest"
     root = write_images(f"{base}/1.jpg", other={f"{base}/0.jpg": b"text"})
     source = open_in(root, "eurosat", "all")
@@ -111,13 +107,13 @@ def test_a_bad_image_keeps_its_row(write_images: WriteImages) -> None:
 
 
 @pytest.mark.parametrize("name", ["eurosat", "sun397", "caltech101"])
-def test_no_split_is_made_up(name: str, tmp_path: Path) -> None:
+def test_no_split_is_made_up(name, tmp_path):
     with pytest.raises(DatasetError, match=r"has no split 'test' in torchvision; it has all"):
         open_in(tmp_path, name, "test")
 
 
 @pytest.mark.parametrize("name", ["cub", "resisc45"])
-def test_what_torchvision_does_not_have(name: str, tmp_path: Path) -> None:
+def test_what_torchvision_does_not_have(name, tmp_path):
     with pytest.raises(
         DatasetError, match=f"in torchvision; it has none.*wds_.*{find_dataset(name).get[:9]}"
     ):
@@ -131,7 +127,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("name", "split"), REQUESTS)
-def test_every_request_is_one_that_torchvision_takes(name: str, split: str, tmp_path: Path) -> None:
+def test_every_request_is_one_that_torchvision_takes(name, split, tmp_path):
     """Against an empty root each ends in 'not found' and the way to get it, nothing else."""
     info = find_dataset(name)
     offered = inspect.signature(getattr(datasets, info.torchvision)).parameters
@@ -143,7 +139,7 @@ def test_every_request_is_one_that_torchvision_takes(name: str, split: str, tmp_
     assert list(tmp_path.rglob("*.*")) == []
 
 
-def test_images_that_torchvision_opens_are_rasters(write_images: WriteImages) -> None:
+def test_images_that_torchvision_opens_are_rasters(write_images):
     """It asks PIL for any format, and one of them is a program."""
     root = write_images(*(f"eurosat/2750/{name}/1.jpg" for name in ("A", "B")), root="data")
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"

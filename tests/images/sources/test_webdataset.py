@@ -5,26 +5,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images.source import ImageSource, UndecodableImage
-
-WriteTars = Callable[..., Path]
-Png = Callable[..., bytes]
-Members = list[tuple[str, bytes]]
+from clipsyn.images.source import UndecodableImage
 
 
-def open_tars(folder: Path, split: str = "test") -> ImageSource:
+def open_tars(folder, split="test"):
     return open_source(f"tars={folder}", split)
 
 
 @pytest.fixture
-def shards(png: Png) -> list[Members]:
+def shards(png):
     first = [
         ("s1.png", png(1)),
         ("s1.cls", b"1"),
@@ -35,7 +29,7 @@ def shards(png: Png) -> list[Members]:
     return [first, second]
 
 
-def test_order_is_by_shard_then_position(shards: list[Members], write_tars: WriteTars) -> None:
+def test_order_is_by_shard_then_position(shards, write_tars):
     folder = write_tars(shards, classes=("cat", "dog"), templates=("a {c}.", "the {c}."))
     source = open_tars(folder)
     assert source.ids == ("s1", "s0", "s2")
@@ -57,7 +51,7 @@ def test_digests_are_those_of_what_tarfile_extracts(shards, write_tars):
     assert [source.digest(i) for i in range(len(source))] == expected
 
 
-def test_keys_with_folders_dots_and_long_names(png: Png, write_tars: WriteTars) -> None:
+def test_keys_with_folders_dots_and_long_names(png, write_tars):
     long = "d/" + "n" * 150
     members = [
         (f"{long}.png", png(1)),
@@ -70,7 +64,7 @@ def test_keys_with_folders_dots_and_long_names(png: Png, write_tars: WriteTars) 
     assert source.image(0).size == (12, 9)
 
 
-def test_tars_may_lie_in_the_folder_itself(shards: list[Members], write_tars: WriteTars) -> None:
+def test_tars_may_lie_in_the_folder_itself(shards, write_tars):
     folder = write_tars(shards, classes=("cat", "dog"), nshards=None)
     assert len(open_tars(folder / "test")) == 3
 
@@ -79,12 +73,12 @@ def test_tars_may_lie_in_the_folder_itself(shards: list[Members], write_tars: Wr
 
 
 @pytest.mark.parametrize("nshards", ["3", "two", "-2", "2.0", "9" * 5000, "2e9", "2\n2"])
-def test_wrong_nshards(nshards: str, shards: list[Members], write_tars: WriteTars) -> None:
+def test_wrong_nshards(nshards, shards, write_tars):
     with pytest.raises(DatasetError):
         open_tars(write_tars(shards, nshards=nshards))
 
 
-def test_a_tar_cut_anywhere_is_an_error(png: Png, write_tars: WriteTars) -> None:
+def test_a_tar_cut_anywhere_is_an_error(png, write_tars):
     members = [(f"{i}.{kind}", data) for i in range(2) for kind, data in
                (("png", png(i)), ("cls", b"0"))]  # fmt: skip
     folder = write_tars([members], classes=("x",))
@@ -100,7 +94,7 @@ def test_a_tar_cut_anywhere_is_an_error(png: Png, write_tars: WriteTars) -> None
     assert len(open_tars(folder)) == 2
 
 
-def test_a_tar_cut_after_it_was_indexed(shards: list[Members], write_tars: WriteTars) -> None:
+def test_a_tar_cut_after_it_was_indexed(shards, write_tars):
     folder = write_tars(shards, classes=("cat", "dog"))
     source = open_tars(folder)
     tar = folder / "test" / "0.tar"
@@ -128,7 +122,7 @@ def test_a_tar_cut_after_it_was_indexed(shards: list[Members], write_tars: Write
         ([("a.txt", b"1")], "no image"),
     ],
 )
-def test_members_that_do_not_fit(members: Members, message: str, write_tars: WriteTars) -> None:
+def test_members_that_do_not_fit(members, message, write_tars):
     with pytest.raises(DatasetError, match=message):
         open_tars(write_tars([members], classes=("cat", "dog")))
 
@@ -146,7 +140,7 @@ def member(name, content=b"", size=None, form=1, **fields):
     return header.tobuf(form) + content + bytes(blocks)
 
 
-def negative(data: bytes) -> bytes:
+def negative(data):
     """The size of a header as a negative number."""
     data = data[:124] + b"\xff" * 10 + b"\xfc\x00" + data[136:]
     total = sum(data[:148]) + 8 * 32 + sum(data[156:512])
