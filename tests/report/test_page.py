@@ -285,6 +285,10 @@ class TestFiles:
         words = write(noisy, measured={"robustness": str(file)}).words
         assert "Under perturbation" in words
 
+    def test_clean_images_are_the_main_ones_where_there_are_any(self, noisy):
+        settings = ReportSettings(output="x.html")
+        assert gather(noisy, settings).main_settings.perturbations == ("clean",)
+
     def test_settings_choose_of_files_too(self, tiny_store, results, write):
         with pytest.raises(UnknownName, match="fake/none"):
             write(tiny_store, results=results, backbones=["fake/none"])
