@@ -55,8 +55,6 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
     clipsyn extract store -b openai -d paper -s test --jobs 16 --slurm gpus=1
     """
     from clipsyn.extract.plan import plan_job
-    from clipsyn.extract.work import load_job, run_job
-    from clipsyn.show.progress import progress
 
     by_jobs, job = pop_jobs(values), ExtractSettings(**values)
     if dry_run:
@@ -64,20 +62,9 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
         _say_plan(plan)
         say_lines(plan.summary())
         return
-    if by_jobs:
-        if not jobs.extracted(store, job, by_jobs):
-            say("all cells are there, told by names alone: without --jobs images are compared, too")
-        return
     stop_on_sigterm()
-    with progress() as counters:
-        work = load_job(store, job, counters)
-    say_notes(work.notes)
-    _LOG.info(work.summary())
-    if not work.is_needed:
-        return
-    with progress() as counters:
-        run_job(work, counters)
-    _LOG.info(f"done: next, `{advised('ls', store, '--status')}`")
+    made, did = jobs.extracted(store, job, by_jobs, lambda note: say_notes([note]))
+    _LOG.info(f"done: next, `{advised('ls', store, '--status')}`" if made else did)
 
 
 def _say_plan(plan: Plan) -> None:
@@ -271,8 +258,10 @@ def _by_jobs(store: Path, settings: Settings, most: float, executor: jobs.Execut
     name = "extract" if isinstance(settings, ExtractSettings) else "evaluate"
     if getattr(settings, "shard", None):
         raise UsageError("jobs get their shares themselves: leave shard=… out")
-    tasks = jobs.shares([name, str(store), *words_of(settings)], int(min(executor.jobs or 1, most)))
     folder, ended = jobs.LOGS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", list[jobs.Ended]()
+    if name == "extract":
+        settings = settings.replaced(hashes=folder.absolute() / "hashes")
+    tasks = jobs.shares([name, str(store), *words_of(settings)], int(min(executor.jobs or 1, most)))
 
     def on_end(task: jobs.Ended) -> None:
         ended.append(task)

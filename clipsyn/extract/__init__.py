@@ -95,6 +95,13 @@ class ExtractSettings(Settings):
     shard: str | None = setting(
         None, TEXT, SHARD_HELP.format("store"), instead_of_none="all of the work"
     )
+    hashes: Path | None = setting(
+        None,
+        PATH,
+        "A folder, new for each run, where workers share the hashes of images, so that each image "
+        "is read for them once.",
+        instead_of_none="each worker reads all images",
+    )
     max_bad: float = setting(
         0.001,
         NUMBER,

@@ -172,7 +172,7 @@ def load_work(
     splits: list[Split] = []
     notes: list[str] = []
     for source in sources:
-        table = sample_table(source, progress)
+        table = sample_table(source, progress, job.hashes)
         others = [split.table for split in splits if split.table.dataset == table.dataset]
         check_fits(others, table, store.path)
         kept = "embeddings of images and captions" if any(source.captions) else "image embeddings"

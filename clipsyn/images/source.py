@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.logits import NO_CLASS
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.show.progress import Progress
+from clipsyn.store.files import folder_name, read_file, write_file
 from clipsyn.store.samples import SampleTable, check_samples
 from clipsyn.text import few, one_line
 
@@ -43,6 +45,7 @@ MOST_SCANS = 64  # of a JPEG: each is a pass over all pixels, and encoders make 
 MOST_NARROW = 200  # times as long as wide: the shorter side is what is resized
 
 NOTHING = hashlib.sha256(b"").digest()  # of an empty file, and of one that cannot be read
+_DIGEST = hashlib.sha256().digest_size
 _HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
 
 Place = tuple[Path, int, int | None]  # a file, from which byte, and how many; None for all
@@ -196,27 +199,43 @@ class ImageSource:
         return decode(data)
 
 
-def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
-    """The source's sample table, every image read and hashed."""
+def sample_table(
+    source: ImageSource, progress: Progress, shared: Path | None = None
+) -> SampleTable:
+    """The source's sample table, every image read and hashed.
+
+    shared: a folder to which workers that do this at the same time add their hashes, and take those
+    of others from. They begin at different images.
+    """
     counter = progress.add(f"{source.name}/{source.split}: reading", len(source))
+    folder = shared and shared / folder_name(source.name) / folder_name(source.split)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
 
     def digests(part: range) -> bytes:
-        content = b"".join(map(source.digest, part))
+        file = folder / str(part.start) if folder else None
+        content = read_file(file) if file and file.exists() else b""
+        if len(content) != _DIGEST * len(part):
+            content = b"".join(map(source.digest, part))
+            if file:
+                write_file(file, content)
         progress.advance(counter, len(part))
         return content
 
     rows = range(len(source))
     parts = [rows[start : start + _HASHED_TOGETHER] for start in rows[::_HASHED_TOGETHER]]
+    turns = random.sample(parts, len(parts)) if folder else parts
     with ThreadPoolExecutor(usable_cores()) as pool:
-        content = b"".join(pool.map(digests, parts))
+        made = dict(zip(turns, pool.map(digests, turns), strict=True))
     progress.finish(counter)
+    content = b"".join(made[part] for part in parts)
     info = source.info
     return SampleTable(
         dataset=source.name,
         split=source.split,
         ids=source.ids,
         labels=source.labels,
-        content=np.frombuffer(content, np.uint8).reshape(-1, 32),
+        content=np.frombuffer(content, np.uint8).reshape(-1, _DIGEST),
         class_names=source.class_names,
         metric=info.metric if info else "acc1",
         licence=info.licence if info else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipsyn.errors import ClusterError, UsageError
 from clipsyn.settings import PAIRS, WHOLE, Settings, setting
+from clipsyn.show.progress import progress
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from clipsyn.extract import ExtractSettings
     from clipsyn.store.features import FeatureStore
 
+_LOG = logging.getLogger("clipsyn")
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
 LOGS = Path("clipsyn-logs")  # in the folder that the command is run in; every node must see it
 COMMAND = (sys.executable, "-m", "clipsyn")
@@ -36,6 +40,7 @@ _MINUTES = 240  # that a job may run
 _REQUEUES = 1000  # times that a job may reach its time limit
 _SHORTEST, _LONGEST = 1.0, 15.0  # seconds between two looks at the queue
 _LATE = 10.0  # seconds after which the result of a job, written on its node, can be seen here
+_ASKED = "JobArrayID:99,State:99,RestartCnt:99,Reason:999"
 _LOST = "cancelled, killed or out of memory: SLURM ended it"
 _RAISED = re.compile(r"^(?:\w+\.)+\w+: (.+)$", re.M)
 _STATUS = re.compile(r"exit status (\d+)$")
@@ -122,17 +127,38 @@ OnTaskEnd = Callable[[Ended], None]
 Jobs = Callable[[Path, Settings, float], None]  # does what settings ask for, by so many at most
 
 
-def extracted(store: Path, settings: ExtractSettings, jobs: Jobs) -> bool:
-    """Extract by jobs, which load the weights; False where all is there, told by names alone."""
+def extracted(
+    store: Path, settings: ExtractSettings, jobs: Jobs | None, on_note: Callable[[str], None]
+) -> tuple[bool, str]:
+    """Extract, by jobs or in this process; whether something was to do, and what was."""
+    from clipsyn.extract.work import load_job, run_job
+
+    if jobs:
+        return _extracted_by(jobs, store, settings)
+    with progress() as counters:
+        work = load_job(store, settings, counters)
+    for note in work.notes:
+        on_note(note)
+    if not work.is_needed:
+        return False, work.summary()
+    _LOG.info(work.summary())
+    needed = [cell.is_needed for cell in work.cells]
+    with progress() as counters:
+        run_job(work, counters)
+    made = f"{sum(needed):,} of {len(needed):,} cells made"
+    return True, made if any(needed) else "labels or class names corrected"
+
+
+def _extracted_by(jobs: Jobs, store: Path, settings: ExtractSettings) -> tuple[bool, str]:
     from clipsyn.extract.plan import count_parts
     from clipsyn.store.drafts import new_folder
 
     if not (parts := count_parts(store, settings)):
-        return False
+        return False, "all cells are there, told by names alone; only without jobs images are read"
     store.mkdir(parents=True, exist_ok=True)
     new_folder(store).rmdir()  # raises where nobody could write what the jobs make
     jobs(store, settings, parts)
-    return True
+    return True, "by jobs"
 
 
 def evaluated(
@@ -140,7 +166,6 @@ def evaluated(
 ) -> DataFrame:
     """The results of an evaluation, by jobs or by this process."""
     from clipsyn.evaluation.loop import count_left, evaluate, gather
-    from clipsyn.show.progress import progress
 
     if jobs:
         if left := count_left(store, settings):
@@ -198,14 +223,10 @@ def run_local(tasks: Sequence[Task], folder: Path, on_end: OnTaskEnd) -> None:
 def _started(task: Task, log: Path) -> subprocess.Popen[bytes]:
     # the clipsyn that runs here, wherever it was imported from
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
-    environment = os.environ | _gpu(task) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    env = os.environ | _gpu(task) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [*COMMAND, *task.words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env=environment,
+            [*COMMAND, *task.words], stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env
         )
     if hasattr(os, "sched_setaffinity"):  # before Python has started any thread
         os.sched_setaffinity(process.pid, cores_of(task))
@@ -296,9 +317,11 @@ def wait(submitted: Mapping[str, tuple[Job[Any], Ended]], on_end: OnTaskEnd) -> 
     """Return when all jobs have ended, however often SLURM queues one again meanwhile."""
     running = dict(submitted)
     gone: dict[str, float] = {}  # since when a job without a result is not in the queue
-    pause = _SHORTEST
+    pause, told = _SHORTEST, ""
     while running:
         queued = queued_of(running)
+        if queued and told != (told := in_words(queued)):
+            _LOG.info(f"SLURM: {told}")
         now = time.monotonic()
         for name, (job, it) in list(running.items()):
             ended = _result(job, it)
@@ -322,17 +345,24 @@ def _result(job: Job[Any], it: Ended) -> Ended | None:
     error = job.exception()
     if error is None:
         return it
-    said = _RAISED.findall(str(error))
-    why = said[-1] if said else "it raised an error"
+    why: str = ("it raised an error", *_RAISED.findall(str(error)))[-1]
     status = _STATUS.search(why)
     return replace(it, failure=why, status=int(status[1]) if status else 1)
 
 
-def queued_of(names: Collection[str]) -> set[str] | None:
-    """Which of the jobs are waiting or running; None where SLURM does not answer now."""
+def queued_of(names: Collection[str]) -> dict[str, list[str]] | None:
+    """State, times queued again and reason of the jobs in the queue; None without an answer."""
     arrays = ",".join(sorted({name.partition("_")[0] for name in names}))
-    command = ["squeue", "--noheader", "--array", "--jobs", arrays, "--format", "%i"]
+    command = ["squeue", "--noheader", "--array", "--jobs", arrays, "--Format", _ASKED]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     if asked.returncode == 0:
-        return set(asked.stdout.split())
-    return set() if "Invalid job id" in asked.stderr else None
+        return {name: rest for name, *rest in map(str.split, asked.stdout.splitlines())}
+    return {} if "Invalid job id" in asked.stderr else None
+
+
+def in_words(queued: Mapping[str, Sequence[str]]) -> str:
+    """How many jobs wait, and for what, and how often jobs were queued again."""
+    waiting = Counter(why for state, _, why, *_ in queued.values() if state == "PENDING")
+    again = sum(int(times) for _, times, *_ in queued.values())
+    said = [f"{count} of {len(queued)} wait ({why})" for why, count in waiting.items()]
+    return ", ".join(said or ["none waits"]) + (f"; queued again: {again}" if again else "")

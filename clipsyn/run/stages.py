@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,10 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
 from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.extract.plan import plan_job, unanswered
-from clipsyn.extract.work import load_job, run_job
 from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.run.jobs import Jobs, evaluated, extracted
 from clipsyn.run.recipe import Recipe, Stage
 from clipsyn.settings import PATH, declared
-from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import file_at
 
@@ -73,8 +72,7 @@ def _plan_extraction(store: Path, settings: ExtractSettings, made: Made) -> Outc
         made.setdefault(key, set()).add(settings.prompts)
     what = plan.summary()
     if answered:
-        size = f"{answers.megabytes:,.1f} MB to store"
-        what += f"; {len(answered):,} get answers of these prompts: {size}"
+        what += f"; {len(answered):,} get answers of these prompts: {answers.megabytes:,.1f} MB"
     is_there = every <= {*plan.done} and not answered
     return Outcome("extract", is_there, what, plan=plan, cost=Cost.sum([plan.cost(), answers]))
 
@@ -100,24 +98,8 @@ def run_recipe(
 
 
 def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
-    settings = stage.settings()
-    if jobs:  # which load the weights
-        if extracted(store, settings, jobs):
-            return Outcome("extract", False, "by jobs")
-        return Outcome("extract", True, "all cells are there, told by names alone")
-    with progress() as counters:
-        work = load_job(store, settings, counters)
-    for note in work.notes:
-        _LOG.info("note: %s", note)
-    _LOG.info(work.summary())
-    if not work.is_needed:
-        return Outcome("extract", True, work.summary())
-    cells = list(work.cells)
-    made = sum(cell.is_needed for cell in cells)
-    with progress() as counters:
-        run_job(work, counters)
-    did = f"{made:,} of {len(cells):,} cells made" if made else "labels or class names corrected"
-    return Outcome("extract", False, did)
+    made, did = extracted(store, stage.settings(), jobs, partial(_LOG.info, "note: %s"))
+    return Outcome("extract", not made, did)
 
 
 def _import(stage: Stage, store: Path, _jobs: Jobs | None) -> Outcome:

@@ -51,3 +51,22 @@ def test_the_sample_table_has_every_image_s_hash(fakes):
     assert (table.class_names, table.metric, table.licence) == (fakes.classes, "acc1", "CC0")
     assert quiet.counters[0] == ("toy/test: reading", 300)
     assert quiet.counts[0] == 300
+
+
+def test_workers_share_hashes_and_trust_none_that_are_cut_short(fakes, tmp_path):
+    sources = [fakes.Source(count=300) for _ in range(3)]
+    read: list[list[int]] = [[] for _ in sources]
+    for source, rows in zip(sources, read, strict=True):
+        digest = source.digest
+        source.digest = lambda row, rows=rows, digest=digest: rows.append(row) or digest(row)
+    first, second = (sample_table(it, fakes.Quiet(), tmp_path) for it in sources[:2])
+    assert sorted(read[0]) == [*range(300)] != read[0]  # workers begin at different images
+    assert read[1] == []
+    (part, *_) = sorted(tmp_path.glob("*/*/*"))
+    part.write_bytes(part.read_bytes()[:-1])
+    third = sample_table(sources[2], fakes.Quiet(), tmp_path)
+    assert 0 < len(read[2]) < 300
+    assert first.digest == second.digest == third.digest
+    other = fakes.Source(split="train", count=300)
+    other._pixels = lambda row: sources[0]._pixels(row + 1)
+    assert sample_table(other, fakes.Quiet(), tmp_path).digest != first.digest
