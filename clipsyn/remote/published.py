@@ -10,8 +10,8 @@ The cache is a plain folder:
     .wip/                               what is being written
 
 A group's folder is called after its content, so it is the same for every store that has the group,
-and never old. What is there of its metadata is compared with the manifest again; of chunks the
-metadata have the checksums. Who removes the folder, or a part of it, only lets it travel again.
+and never old. The manifest is compared with the index again; of chunks the metadata in it have the
+checksums. Who removes the folder, or a part of it, only lets it travel again.
 """
 
 from __future__ import annotations
@@ -169,10 +169,11 @@ class Published(Tree):
             wait([self._threads.submit(self._take, *it) for it in spans])  # a reader sees errors
 
     def _columns(self, entry: Entry) -> Iterator[tuple[Entry, list[str], _Save]]:
-        """What the cache lacks of the arrays with one number or text a row."""
+        """What the cache and the manifest lack of the arrays with one number or text a row."""
         manifest, folder = self._metadata(entry), self._folder(entry)
-        names = [name for name in manifest.files if COLUMN.fullmatch(name)]
-        for span in manifest.spans(name for name in names if not (folder / name).exists()):
+        names = manifest.files.keys() - manifest.inline.keys()
+        away = [it for it in names if COLUMN.fullmatch(it) and not (folder / it).exists()]
+        for span in manifest.spans(away):
             yield entry, span, partial(self._keep, folder)
 
     def _entries_below(self, path: Path) -> Iterable[Entry]:
@@ -183,7 +184,10 @@ class Published(Tree):
             yield from self._entries_below(path / name)
 
     def attributes(self, path: Path) -> Mapping[str, Any]:
-        return self._with_group(path, lambda entry, folder: arrays.read_attributes(folder))
+        return self._with_group(
+            path,
+            lambda entry, _: arrays.attributes_in(self._metadata(entry).inline[METADATA], path),
+        )
 
     def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
         def look(entry: Entry, folder: Path) -> NDArray[Any]:
@@ -202,6 +206,7 @@ class Published(Tree):
         """What lies at the URL now is read, whatever the cache had when this was opened."""
 
         def look(entry: Entry, folder: Path) -> list[str]:
+            self._bring(entry, [f"{array}/{METADATA}"], partial(self._keep, folder))
             self._bring_rows(entry, folder, array, None, listed)
             problems = arrays.damage(folder / array, listed)
             return [problem.replace(str(folder), str(path)) for problem in problems]
@@ -263,7 +268,7 @@ class Published(Tree):
             raise DamagedStore(str(error).replace(str(folder), str(path))) from None
 
     def _metadata(self, entry: Entry) -> Manifest:
-        """The manifest of a group, whose metadata and small arrays are in the cache thereafter."""
+        """The manifest of a group, from the cache or from the URL."""
         if manifest := self._manifests.get(entry.name):
             return manifest
         folder = self._folder(entry)
@@ -275,10 +280,6 @@ class Published(Tree):
             manifest = Manifest.parse(data, self._remote.shown, entry)
             self._sent.add(entry.name)
             self._keep(folder, MANIFEST, data)
-        for name, data in manifest.inline.items():
-            file = folder / name
-            if not (file.exists() and file.read_bytes() == data):
-                self._keep(folder, name, data)
         if len(self._manifests) >= _MOST_KNOWN:  # the oldest goes
             self._manifests.pop(next(iter(self._manifests)), None)
         return self._manifests.setdefault(entry.name, manifest)

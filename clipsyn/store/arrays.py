@@ -174,7 +174,16 @@ def create_group(
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """Of a group; `clipsyn.store.groups` says whether they are what was published."""
-    attributes = _metadata(path).get("attributes", {})
+    return _attributes(_metadata(path), path)
+
+
+def attributes_in(content: bytes, path: Path) -> dict[str, Any]:
+    """The same, of the content of the metadata of the group at `path`."""
+    return _attributes(_parsed(content, path / METADATA), path)
+
+
+def _attributes(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    attributes = metadata.get("attributes", {})
     if not isinstance(attributes, dict):
         raise DamagedStore(f"{path / METADATA} is damaged: its attributes are no mapping")
     return attributes
@@ -191,9 +200,14 @@ def write_attributes(
 def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     try:
-        metadata: dict[str, Any] = parse_json(files.read_file(file))
+        return _parsed(files.read_file(file), file)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedStore(f"{file} is missing") from None
+
+
+def _parsed(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        metadata: dict[str, Any] = parse_json(content)
     except ValueError as error:
         raise DamagedStore(f"{file} is damaged: {error}") from error
     if not isinstance(metadata, dict):
