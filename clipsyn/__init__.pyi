@@ -234,6 +234,16 @@ def search(
     images: str | PathLike[str] | None = None,
     output: str | PathLike[str] | None = None,
 ) -> pl.DataFrame: ...
+def selection(
+    store: FeatureStore | Path | str,
+    *,
+    datasets: str | Collection[str] | None = None,
+    splits: str | Collection[str] | None = ("test",),
+    perturbations: str | Collection[str] | None = None,
+    backbones: str | Collection[str] | None = None,
+    prompts: str | Collection[str] | None = None,
+    reference: str = "openai-zeroshot",
+) -> DataFrame: ...
 def selective(
     store: FeatureStore | Path | str,
     *,

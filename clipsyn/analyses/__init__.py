@@ -98,6 +98,7 @@ ANALYSES = Registry(
         "robustness": "clipsyn.analyses.robustness:robustness",
         "cascade": "clipsyn.analyses.cascade:cascade",
         "selective": "clipsyn.analyses.selective:selective",
+        "selection": "clipsyn.analyses.selection:selection",
         "retrieval": "clipsyn.analyses.retrieval:retrieval",
     },
 )

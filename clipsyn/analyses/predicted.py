@@ -198,22 +198,26 @@ class Pooled(Predicted):
 
 
 def predicted(
-    store: FeatureStore, selection: Selection, *, pooled: bool = False
+    store: FeatureStore,
+    selection: Selection,
+    *,
+    pooled: bool = False,
+    unlabelled: bool = False,
 ) -> Iterator[Predicted]:
     """Every group of cells that passes the filters, clean images first.
 
     pooled: all perturbations of a dataset, split and prompt set are one group, see `Pooled`.
-    Unlabelled datasets are left out unless they are asked for by name. Raises MissingCell with the
+    Unlabelled datasets are left out, unless `unlabelled`. Raises MissingCell with the
     extract line that helps, UnknownName with near matches, DatasetError where nothing has labels,
     and UsageError for what cannot be pooled.
     """
     keys = selection.keys(store)
-    unlabelled, any_labels = [], False
+    bare, any_labels = [], False
     noted: set[str] = set()
     for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
         samples = store.samples(dataset, split)
-        if not (samples.labels >= 0).any():
-            unlabelled.append((dataset, split))
+        if not unlabelled and not (samples.labels >= 0).any():
+            bare.append((dataset, split))
             continue
         any_labels = True
         conditions = [
@@ -226,8 +230,8 @@ def predicted(
         for first, *_ in by_prompts.values():
             _note_alike(first, noted)
         yield from map(Pooled.of, by_prompts.values()) if pooled else conditions
-    if unlabelled and (selection.datasets is not None or not any_labels):
-        raise store.no_labels(*unlabelled)
+    if bare and (selection.datasets is not None or not any_labels):
+        raise store.no_labels(*bare)
 
 
 def _note_alike(group: Predicted, noted: set[str]) -> None:
