@@ -25,6 +25,7 @@ _GAP = 2  # spaces between columns
 _LEAST = 40  # characters of the narrowest terminal that tables are fitted to
 _LONG = 20  # characters; longer texts may take several lines
 _NARROW = 9  # characters of a head that stays on one line
+_WORD = 20  # letters of a word in a head that stay together, or numbers would have no room
 
 
 def written(shown: Mapping[str, Tables], format: str) -> str:
@@ -98,7 +99,7 @@ def _total(widths: Iterable[int]) -> int:
 
 def _narrow_head(column: Column) -> str:
     body = max((cells(cell.text) for cell in column.cells), default=0)
-    lines = column.head.split("\n")
+    lines = re.sub(rf"([^-_/\s]{{{_WORD}}})(?=[^-_/\s])", r"\1\n", column.head).split("\n")
     return "\n".join(wrapped(line, max(_NARROW, body), "-_/ ") for line in lines)
 
 

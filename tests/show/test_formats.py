@@ -67,9 +67,11 @@ def test_too_many_columns_become_several_tables_that_name_their_rows():
 
 
 @pytest.mark.usefixtures("_eighty")
-def test_a_table_that_is_a_column_too_wide_is_made_narrower():
-    for letters in range(72, 84):
-        lines_of(pl.DataFrame({"name": ["x" * letters], "n": [1]}))  # which looks at their length
+@pytest.mark.parametrize("letters", [69, 70, 71, 200])
+def test_numbers_under_a_long_word_keep_all_digits(letters):
+    text = "\n".join(lines_of(pl.DataFrame({"a": [1234567], "x" * letters: [7654321]})))
+    assert text.split()[-2:] == ["1,234,567", "7,654,321"]
+    assert text.count("x") == letters
 
 
 @pytest.mark.usefixtures("_eighty")
