@@ -52,7 +52,7 @@ def pool_of(images: int, backbones: int, classes: int) -> Pool:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 # what a user of torch would write: f (image, embed), logits (image, class)

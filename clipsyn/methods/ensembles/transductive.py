@@ -25,7 +25,7 @@ from clipsyn.methods.estimator import as_pool, learned, parameter
 from clipsyn.methods.numerics import Array, Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.gaussians import Gaussians
-from clipsyn.methods.numerics.logits import log_softmax, mixture, softmax, sums
+from clipsyn.methods.numerics.logits import mixture, softmax, sums
 from clipsyn.methods.numerics.neighbours import largest, nearest
 from clipsyn.methods.numerics.transport import balance
 from clipsyn.methods.pool import Pool
@@ -133,10 +133,11 @@ class TransCLIP(Transductive):
         return z[:count]
 
     def _held(self, seen: _Seen, gaussians: Gaussians, rows: slice) -> Floats:
-        """What steps of z leave as it is: log p and densities."""
+        """What steps of z leave as it is: log p, less a number for each sample, and densities."""
         held: Floats = gaussians.log_densities(seen.features[rows])
         held /= _SOFTNESS
-        held += self._power * log_softmax(seen.logits[rows])
+        logits = seen.logits[rows]
+        held += self._power * (logits - logits.max(axis=1, keepdims=True))
         return held
 
     def _known(self, seen: _Seen) -> tuple[Array, Labels, float]:
