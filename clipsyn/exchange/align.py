@@ -301,6 +301,8 @@ def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
         norm[~((norm > 0) & (norm < np.inf))] = np.nan
         rounded: NDArray[np.float16] = values.astype(np.float16)
         kept = (abs(norm - 1) < _ROUNDED) & (rounded == values).all(axis=1, keepdims=True)
+        if kept.all():  # as of every export
+            return rounded
         unit = np.empty(values.shape, np.float32)
         np.divide(values, np.where(kept, 1, norm), out=unit, casting="same_kind")
     unit[~np.isfinite(unit).all(axis=1)] = np.nan

@@ -23,9 +23,11 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from clipsyn.store.groups import Group, sealed
 from clipsyn.text import parse_json
 
 _NEW, _TRASH = "new-", "trash-"
+_WRITERS = 4  # threads: files are synced side by side
 _PUBLISH_LOOKS = 20  # of 50 ms
 _EMPTY_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
@@ -202,9 +205,10 @@ class Draft:
 
     def write_all(self, values: Mapping[str, Rows]) -> None:
         """Write the blocks of whole arrays that are left."""
-        for block in self.pending():
-            part = {name: self.arrays[name][1].part(rows, block) for name, rows in values.items()}
-            self.write(block, part, {})
+        layouts = {name: self.arrays[name][1] for name in values}
+        self._write_each(
+            lambda block: {name: layouts[name].part(rows, block) for name, rows in values.items()}
+        )
 
     def write_answers(
         self, images: Callable[[range], NDArray[Any]], texts: NDArray[Any], scale: float
@@ -213,11 +217,24 @@ class Draft:
 
         images: rows of embeddings. texts: class embeddings.
         """
-        for block in self.pending():
+
+        def made(block: int) -> Mapping[str, NDArray[Any]]:
             rows = self.blocks.range(block)
             logits = zero_shot_logits(images(rows), texts, scale, rows=len(rows))
-            made: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
-            self.write(block, {name: made[name] for name in self.arrays}, {})
+            answers: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
+            return {name: answers[name] for name in self.arrays}
+
+        self._write_each(made)
+
+    def _write_each(self, made: Callable[[int], Mapping[str, NDArray[Any]]]) -> None:
+        """Write the blocks that are left, made one after the other, some side by side: most of the
+        time a disk is waited for.
+        """
+        pending = self.pending()
+        with ThreadPoolExecutor(_WRITERS) as threads:
+            for at in range(0, len(pending), _WRITERS):
+                some = pending[at : at + _WRITERS]
+                list(threads.map(self.write, some, map(made, some), repeat({})))
 
     @contextmanager
     def _unless_published(self) -> Iterator[None]:

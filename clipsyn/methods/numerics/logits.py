@@ -301,6 +301,8 @@ def _found(logits: Floats, first: int) -> tuple[Rows, Rows]:
 def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
     """(row,) whether all of a row is finite, and not so large that sums of it are not."""
     columns = tuple(range(1, values.ndim))
+    if values.dtype == np.float16:  # what is finite is not so large; bits are compared faster
+        return np.asarray((values.view(np.uint16) & 0x7FFF).max(axis=columns) < 0x7C00)
     high, low = (limit(axis=columns).astype(np.float64) for limit in (values.max, values.min))
     finite: NDArray[np.bool_] = (low >= -LARGEST_LOGIT) & (high <= LARGEST_LOGIT)
     return finite
