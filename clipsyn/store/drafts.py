@@ -137,6 +137,9 @@ class Draft:
             with self._unless_published():
                 self._open()
                 ours = claims.take(self._claim(block))
+        if ours and self.is_published():  # by another worker, just now
+            self.drop()
+            ours = False
         return ours
 
     def renew(self, block: int) -> None:

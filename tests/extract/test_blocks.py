@@ -14,6 +14,7 @@ from clipsyn.errors import BadImages
 from clipsyn.extract import blocks as blocks_module
 from clipsyn.extract import run as run_module
 from clipsyn.extract.blocks import Claims, blocks
+from clipsyn.store import claims as claims_module
 from tests.daemons import until
 
 COUNT = 160  # images, of which twenty blocks are made
@@ -94,6 +95,21 @@ def test_what_another_makes_meanwhile_is_not_made_again(tmp_path, fakes, waits):
     waits += [lambda: (claim.unlink(), fakes.fill(tmp_path))]
     assert fakes.fill(tmp_path, [encoder]).keys() == [fakes.key]
     assert encoder.encoded == [6]
+
+
+def test_what_is_published_while_it_is_claimed_leaves_nothing(tmp_path, fakes, monkeypatch):
+    (cell,) = fakes.planned(fakes.fill_some(tmp_path, 1)).splits[0].cells
+    take = claims_module.take
+
+    def late(claim):
+        monkeypatch.setattr(claims_module, "take", take)
+        fakes.fill(tmp_path)
+        claim.parent.parent.mkdir()  # which this worker has seen
+        return take(claim)
+
+    monkeypatch.setattr(claims_module, "take", late)
+    assert not cell.draft.claim(1)
+    assert fakes.draft_folders(tmp_path) == []
 
 
 def test_a_worker_that_fails_leaves_its_blocks_to_others_at_once(tmp_path, fakes):
