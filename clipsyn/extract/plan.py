@@ -24,7 +24,7 @@ from clipsyn.images.perturb import expand
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.names import FeatureKey, Perturbation, listed
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import is_vacant
+from clipsyn.store.files import ANSWERS, is_vacant
 
 if TYPE_CHECKING:
     from clipsyn.images.source import ImageSource
@@ -71,7 +71,10 @@ def unanswered(path: Path, plan: Plan, prompts: str) -> set[FeatureKey]:
         return set()
     store, name = FeatureStore.open(path), prompts if prompts in NAMED else Path(prompts).stem
     stored = [cell for cell in (store.cell(it.key) for it in cells) if not cell.is_textless]
-    sets = {cell.key: cell.prompt_sets() for cell in stored}
+    sets = {  # of what is written: from class embeddings alone readers could derive the rest
+        it.key: [name for kind in ANSWERS for name in store.names_in(store.at(kind, *it.key.names))]
+        for it in stored
+    }
     return {key for key, has in sets.items() if not (has if prompts == "auto" else name in has)}
 
 

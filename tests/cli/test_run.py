@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from clipsyn.cli.make import Call, stop_on_sigterm
 from clipsyn.cli.options import words_of
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import ProtocolSettings
+from clipsyn.names import FeatureKey
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over
@@ -271,6 +273,9 @@ def test_there_are_no_more_jobs_than_parts_and_torch_is_not_needed(submits, tmp_
 def test_what_is_there_is_not_queued_again(submits, clipsyn, asked, tmp_path):
     assert clipsyn("extract", tmp_path / "s", *asked).exit_code == 0
     assert submits(tmp_path / "s", *asked)[0] == 0
+    key = FeatureKey("photos", "test", "jpeg-3", "tiny")  # as a kill between two groups leaves it
+    shutil.rmtree(FeatureStore.open(tmp_path / "s").at("predictions", *key.names))
+    assert submits(tmp_path / "s", *asked)[0] == 1
     for more in (["--replace"], ["--prompts", "simple"], ["-p", "fog:1"]):
         assert submits(tmp_path / "s", *asked, *more)[0] == 1
 
