@@ -29,7 +29,7 @@ from clipsyn.evaluation.results.frame import (
     frame,
     gain,
 )
-from clipsyn.methods.numerics import Doubles
+from clipsyn.methods.numerics import Array, Doubles
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import correctness
 from clipsyn.names import fingerprint
@@ -76,18 +76,23 @@ def _rows(
 
 def _judged(group: Predicted, scores: Doubles) -> Iterator[tuple[Measured, tuple[str, ...]]]:
     """The scores, and how well they rank; each with the backbones that it is about."""
-    from scipy.stats import kendalltau  # 0.3 s
-
     for name, score in zip(group.backbones, scores.tolist(), strict=True):
         yield estimate("score", score, group.predictions.shape[1]), (name,)
     if np.isnan(scores).any():
         return
     right = correctness(group.predictions, group.labels)
-    tau = kendalltau(scores, right.sum(axis=1)).statistic if len(group.images) else math.nan
-    yield estimate("kendall_tau", float(tau), len(scores)), group.backbones
+    tau = _kendall_tau(scores, right.sum(axis=1))
+    yield estimate("kendall_tau", tau, len(scores)), group.backbones
     best = int(scores.argmax())
     gained = gain(OVER_BEST_ON_TEST, right[best], right, group.images)
     yield gained, (group.backbones[best],)
+
+
+def _kendall_tau(one: Array, other: Array) -> float:
+    """tau-b over all pairs of (n,) values; NaN where one of the two is constant."""
+    signs = [np.sign(values[:, None] - values).ravel() for values in (one, other)]
+    sizes = [np.count_nonzero(of) for of in signs]
+    return float(signs[0] @ signs[1] / math.sqrt(math.prod(sizes))) if all(sizes) else math.nan
 
 
 def _published(group: Predicted, published: Sequence[Published]) -> Doubles:
