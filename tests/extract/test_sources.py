@@ -270,7 +270,7 @@ def test_three_kinds_in_one_pool(own, network, clipsyn, write_images):
     of_lda = pl.read_parquet("few.parquet").filter(pl.col("ensemble") == "single")
     assert {name for held in of_lda["backbones"] for name in held} == {*names}
     assert all(name in Path("page.html").read_text() for name in names)
-    assert "all 6 cells are there" in run(clipsyn, "run", "all.yaml").stderr
+    assert "all 6 cells are there" in run(clipsyn, "run", "all.yaml").stdout
     run(clipsyn, "verify", "store", "--deep")
 
     photos, fit = write_images(), ("fit", "store", "--head", "lda", "--ensemble", "nlc")

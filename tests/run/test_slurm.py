@@ -117,7 +117,6 @@ def test_a_job_that_is_queued_again_goes_on(launch, plain, tmp_path, fakes):
     assert not unfinished(tmp_path / "s")
     for number in (1, 2):
         assert launched.log(number).count("Starting with JobEnvironment") == 2
-    assert re.search(r"SLURM: none waits\n", said)
     assert re.search(r"SLURM: \d of \d wait \(\w+\); queued again: [12]\n", said)
 
 

@@ -271,7 +271,7 @@ class SOTA(Transductive):
 
     >>> from clipsyn import SOTA, Pool
     >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]
-    >>> logits = [[[3, 0]], [[3, 0]], [[2, 0]], [[1, 0]]]  # all of class 0, two not so surely
+    >>> logits = [[[3, 0]], [[3, 0]], [[1, 0]], [[1, 0]]]  # all of class 0, two not so surely
     >>> SOTA().predict(Pool.of(logits, embeddings=[kinds]))
     array([0, 0, 1, 1], dtype=uint16)
     """
