@@ -54,7 +54,8 @@ def _lines(part: pl.DataFrame, names: ShortNames, shared: list[str]) -> Iterator
         scores = rows.filter(metric="score")
         if not scores["value"].is_nan().any():
             taken = scores["backbones"][int(scores["value"].arg_max() or 0)][0]
-            yield about | {"score": by, "takes": names.cell(taken)}, numbers(rows)
+            told = {"score": by, "backbones": len(scores), "takes": names.cell(taken)}
+            yield about | told, numbers(rows)
 
 
 def notes(frame: pl.DataFrame, settings: SelectionSettings) -> Iterator[str]:
