@@ -199,15 +199,16 @@ def test_bins_of_confidence_equal_plain_loops(store, results, suffix):
 
 
 def test_images_without_a_label_count_for_similarities_alone(small, fakes):
-    store = small(fakes.Source(count=20))
-    table = store.samples("toy", "test")
-    labels = table.labels.copy()
-    labels[:5] = -1
-    store.annotate(replace(table, labels=labels))
+    store = small(fakes.Source(count=20), fakes.Source(split="train", count=20))
+    for split in ("test", "train"):
+        table = store.samples("toy", split)
+        labels = table.labels.copy()
+        labels[:5] = -1
+        store.annotate(replace(table, labels=labels))
     frame = representation(store)
     assert set(frame.filter(pl.col("metric").is_in(OF_PAIRS))["n"]) == {20}
-    assert set(frame.filter(metric="nll")["n"]) == {15}
-    assert frame.filter(metric="temperature").is_empty()  # no train split
+    assert set(frame.filter(pl.col("metric").is_in(["nll", "temperature"]))["n"]) == {15}
+    assert representation(store, splits="train").filter(metric="temperature").is_empty()
 
 
 def test_a_sample_of_the_images_is_the_same_for_all(store):
