@@ -193,9 +193,9 @@ def _about_weights(cell: Made) -> str | None:
 # Tables, and the card
 
 
-def weights_table(cells: Sequence[Made]) -> Table:
+def weights_table(cells: Sequence[Made], title: str = "") -> Table:
     """A line a backbone: where its weights come from, their digest, licence and works to cite."""
-    return _table(
+    rows = (
         {
             "backbone": cell["backbone"],
             "weights from": _source(cell["weights"]),
@@ -206,6 +206,7 @@ def weights_table(cells: Sequence[Made]) -> Table:
         }
         for cell in cells
     )
+    return _table(rows, title)
 
 
 def images_table(cells: Sequence[Made]) -> Table:
@@ -230,13 +231,14 @@ def _source(weights: Mapping[str, Any]) -> str:
     return f"imported: {', '.join(files[:3])}{more}" if files else "imported"
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> Table:
+def _table(rows: Iterable[Mapping[str, Any]], title: str = "") -> Table:
     """Each row once."""
     return table_of(
         [
             {name: printable(it) if isinstance(it, str) else it for name, it in row}
             for row in dict.fromkeys(tuple(row.items()) for row in rows)
-        ]
+        ],
+        title=title,
     )
 
 

@@ -16,6 +16,7 @@ import polars as pl
 from clipsyn import __version__
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import WHERE
+from clipsyn.exchange.provenance import made, weights_table
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report import FIGURES, ReportSettings, tables
@@ -68,7 +69,8 @@ def sections(evidence: Evidence) -> dict[str, dict[str, Any]]:
     if evidence.settings.images:
         every["images"] = {"gallery": tables.gallery(evidence)}
     every["caveats"] = {"points": rendered("caveats.html", **caveats(evidence)).strip()}
-    every["provenance"] = {"tables": [tables.weights_table(evidence), tables.image_table(evidence)]}
+    weights = weights_table(made(evidence.store, evidence.keys), "Backbones and their weights")
+    every["provenance"] = {"tables": [weights, tables.image_table(evidence)]}
     nothing: dict[str, Any] = {"tables": [], "drawings": [], "gallery": None, "points": ""}
     return {name: nothing | it for name, it in every.items() if any(it.values())}
 

@@ -23,7 +23,6 @@ from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.evaluation.results.frame import WHERE, Row, best_single, singles
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, flagged
-from clipsyn.exchange.provenance import portable
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ORACLE, is_transductive
 from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import scored
@@ -41,7 +40,6 @@ from clipsyn.show.table import (
 )
 from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import common, title, where
-from clipsyn.store.inventory import describe
 
 if TYPE_CHECKING:
     from clipsyn.images.source import ImageSource
@@ -49,7 +47,6 @@ if TYPE_CHECKING:
 _MOST_ROWS = 150  # of the numbers below a figure
 _EXAMPLES = 160  # pictures
 _SIDE, _QUALITY = 112, 75  # pixels of a thumbnail; of its WebP, 40 % of a JPEG's bytes
-_DIGITS = 12  # of a digest, enough to tell two apart
 
 
 def share_of(head: str, ends: Sequence[Any] | None, *, signed: bool = False) -> dict[str, Cell]:
@@ -203,26 +200,6 @@ def image_table(evidence: Evidence) -> Table:
         "row and do not count."
     )
     return table_of(lines, title="Datasets", notes=note)
-
-
-def weights_table(evidence: Evidence) -> Table:
-    """A line for each backbone: where its weights come from, and what they are."""
-    about, lines = describe(evidence.store), []
-    for name in dict.fromkeys(key.backbone for key in evidence.keys):
-        known = about["backbones"].get(name, {})
-        kinds = about["imports"].get(name, {}).get("kinds", [])
-        source = portable(str(known.get("source", ""))) or f"imported {', '.join(kinds)}"
-        lines.append(
-            {
-                "backbone": name,
-                "weights from": source,
-                "SHA-256 of the weights": str(known.get("weights", ""))[:_DIGITS] or None,
-                "precision": known.get("precision"),
-                "GFLOPs": evidence.gflops.get(name),
-                "run on": known.get("device"),
-            }
-        )
-    return table_of(lines, title="Backbones and their weights", digits={"GFLOPs": 2})
 
 
 # images that a backbone gets wrong

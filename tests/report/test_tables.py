@@ -11,7 +11,7 @@ import pytest
 from clipsyn.report import ReportSettings
 from clipsyn.report.evidence import gather
 from clipsyn.report.page import sorted_by
-from clipsyn.report.tables import image_table, numbers_of, share_of, weights_table
+from clipsyn.report.tables import image_table, numbers_of, share_of
 from clipsyn.show.table import NOTHING, Cell, Mean
 from clipsyn.show.tables import table_of
 
@@ -76,18 +76,3 @@ class TestProvenance:
             "backbones": "2",
             "masked": "1",
         }
-
-    def test_weights_of_extracted_backbones(self, tiny_store, fakes, lines):
-        evidence = gather(tiny_store, ReportSettings(output="x.html"))
-        line = lines(weights_table(evidence))[0]
-        assert line["backbone"] == "fake/one"
-        encoder = fakes.Encoder()
-        assert encoder.backbone.source == "local-dir:checkpoints/fake/one"
-        assert line["weights from"] == "local-dir:one"
-        assert encoder.identity["weights"].startswith(line["SHA-256 of the weights"])
-        assert len(line["SHA-256 of the weights"]) == 12
-        assert (line["precision"], line["GFLOPs"]) == ("fp32", "0.50")
-
-    def test_imported_backbones_have_none(self, answered, lines):
-        evidence = gather(answered({"a": [0, 1]}, [0, 1]), ReportSettings(output="x.html"))
-        assert lines(weights_table(evidence))[0]["weights from"] == "imported predictions"
