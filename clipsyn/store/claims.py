@@ -36,7 +36,10 @@ def _owner() -> str:
 
 
 def _is_held(claim: Path) -> bool:
-    owner, written = claim.read_text(), claim.stat().st_mtime
+    try:
+        owner, written = claim.read_text(), claim.stat().st_mtime
+    except FileNotFoundError:  # its owner has released it just now
+        return False
     host, _, process = owner.rpartition(" ")
     if owner == _owner() or time.time() - written > EXPIRES:
         return False

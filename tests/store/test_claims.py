@@ -45,3 +45,19 @@ def test_a_claim_is_that_of_a_worker_who_is_alive(owner, age, ours, tmp_path: Pa
     assert claims.take(claim) == ours
     assert (claim.read_text() == f"{HERE} {os.getpid()}") == ours
     assert (time.time() - claim.stat().st_mtime < 30) == (ours or not age)
+
+
+def test_a_claim_that_is_released_while_it_is_read_is_free(tmp_path: Path, monkeypatch) -> None:
+    claim = tmp_path / "claims" / "3"
+    assert claims.take(claim)
+    claim.write_text(f"far.{HERE} 1")
+    read = Path.read_text
+
+    def late(path: Path) -> str:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", late)
+    assert claims.take(claim)
+    monkeypatch.undo()
+    assert claim.read_text() == f"{HERE} {os.getpid()}"
