@@ -220,8 +220,8 @@ def _means(columns: Mapping[str, pl.DataFrame], title: str) -> Table:
 
 
 def _table(rows: Mapping[str, Numbers], columns: Sequence[Measure], title: str) -> Table:
-    """The reference first, then the order of the registry; apart from these, which the best are
-    of, what is transductive, and last what knows the test labels.
+    """The reference first, then methods in the order of the registry; below them transductive ones,
+    and last what knows the test labels. The best are marked among the first two.
     """
 
     def place(method: str) -> tuple[int, int, str]:

@@ -61,7 +61,9 @@ class Blocks:
 
 
 def spans(rows: int, unit: int, row_bytes: int) -> list[range]:
-    """All rows, in order: so many times `unit` at once as are small beside the memory."""
+    """Ranges of rows that cover all of them in order: multiples of `unit`, of `BLOCK_BYTES` at most
+    where one unit is not larger.
+    """
     step = unit * max(1, BLOCK_BYTES // (unit * row_bytes))
     return [range(start, min(start + step, rows)) for start in range(0, rows, step)]
 

@@ -27,7 +27,7 @@ from clipsyn.store.groups import Group
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
 
-# is shown rows, and their logits and predictions
+# is called with a range of rows, their logits and their predictions
 Look = Callable[[range, NDArray[np.float32], NDArray[np.uint16]], None]
 
 
@@ -243,7 +243,9 @@ class Cell:
         return self._derived_logits(prompts, rows)
 
     def blocks(self) -> list[range]:
-        """All rows, some whole chunks after the others, whose embeddings and logits are small."""
+        """Ranges that cover all rows in order: whole chunks, embeddings and logits a small part of
+        memory.
+        """
         layout = next(iter(self.holding("valid").arrays.values()))
         row_bytes = max(layout.row_bytes, 4 * len(self._samples["class_names"]))
         return spans(layout.shape[0], layout.rows, row_bytes)

@@ -230,8 +230,8 @@ class Draft:
         self._write_each(made)
 
     def _write_each(self, made: Callable[[int], Mapping[str, NDArray[Any]]]) -> None:
-        """Write the blocks that are left, made one after the other, some side by side: most of the
-        time a disk is waited for.
+        """Make the blocks that are left one after the other, and write a few at a time in threads:
+        most of the time goes to waiting for the disk.
         """
         pending = self.pending()
         with ThreadPoolExecutor(_WRITERS) as threads:

@@ -43,7 +43,7 @@ Rows = NDArray[Any] | Made  # of numpy's, mapped or not, or made
 
 
 def blocks(values: Rows) -> Iterator[slice]:
-    """Slices of all rows, in order, of which one is small beside the memory."""
+    """Slices that cover all rows in order, each a small part of memory."""
     row_bytes = max(1, values.dtype.itemsize * math.prod(values.shape[1:]))
     unit = values.unit if isinstance(values, Made) else 1
     for rows in spans(len(values), unit, 4 * row_bytes):
