@@ -2,6 +2,8 @@
 
     python benchmarks/fits.py STORE NAME            what it took, as JSON
     python benchmarks/fits.py STORE NAME --profile  where the time went
+    python benchmarks/fits.py STORE NAME --backbones RN50/openai --only-fit
+                                                    one backbone, no logits for a combiner
 
 `paper_scale.py` runs this once for each, in a process of its own, so that peaks are its own.
 """
@@ -90,13 +92,15 @@ def counted(counts: Counts) -> Iterator[None]:
         yield
 
 
-def measure(store: FeatureStore, dataset: str, name: str) -> dict[str, Any]:
+def measure(
+    store: FeatureStore, dataset: str, name: str, *, backbones: str = "*", only_fit: bool = False
+) -> dict[str, Any]:
     """Seconds to read, fit and apply; the shape, what was counted, the accuracy."""
     reading, fitting, applying, counts = Clock(), Clock(), Clock(), Counts()
     with reading:
-        support = PoolReader(store, dataset, "train").read()
+        support = PoolReader(store, dataset, "train", backbones=backbones).read()
     with counted(counts), fitting:
-        estimator = fitted(name, support)
+        estimator = fitted(name, support, only_fit=only_fit)
     counts.searched = int(getattr(estimator, "evaluations_", 0))
     if counts.searched:
         counts.contenders = sum(group.classes.size for group in contenders(support.logits))
@@ -105,7 +109,7 @@ def measure(store: FeatureStore, dataset: str, name: str) -> dict[str, Any]:
     classes = support.n_classes
     del support  # the blocks of the test split take its place
     images = right = 0
-    blocks = PoolReader(store, dataset, "test").blocks()
+    blocks = PoolReader(store, dataset, "test", backbones=backbones).blocks()
     while True:
         with reading:
             block = next(blocks, None)
@@ -126,12 +130,15 @@ def measure(store: FeatureStore, dataset: str, name: str) -> dict[str, Any]:
     }
 
 
-def fitted(name: str, support: Pool) -> Any:
-    """An ensemble on zero-shot logits, or a head with what it gives the ensembles."""
+def fitted(name: str, support: Pool, *, only_fit: bool) -> Any:
+    """An ensemble on zero-shot logits, or a head, with what it gives the ensembles if asked."""
     if name in ENSEMBLES:
         return from_text(ENSEMBLES, name).fit(support)
     head = from_text(HEADS, name)
-    head.fit_transform(support)
+    if only_fit:
+        head.fit(support)
+    else:
+        head.fit_transform(support)
     return head
 
 
@@ -146,17 +153,19 @@ def apply(estimator: Any, block: Pool) -> NDArray[np.float32]:
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @click.argument("name")
 @click.option("--dataset", help="The only one of the store, if it is not given.")
+@click.option("--backbones", default="*", help="Only these: a name or a pattern.")
+@click.option("--only-fit", is_flag=True, help="Of a head, no logits for a combiner.")
 @click.option("--profile", is_flag=True, help="Print the functions that took most.")
-def main(path: Path, name: str, dataset: str | None, profile: bool) -> None:
+def main(path: Path, name: str, *, dataset: str | None, profile: bool, **only: Any) -> None:
     """What the fit of one ensemble or head, and its scores, take on a store."""
     store = FeatureStore.open(path)
     chosen = dataset or store.keys()[0].dataset
     if profile:
         with Sampled() as sampled:
-            measure(store, chosen, name)
+            measure(store, chosen, name, **only)
         click.echo(sampled)
     else:
-        click.echo(json.dumps(measure(store, chosen, name)))
+        click.echo(json.dumps(measure(store, chosen, name, **only)))
 
 
 if __name__ == "__main__":

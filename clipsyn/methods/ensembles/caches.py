@@ -81,8 +81,9 @@ class CacheFusion(Ensemble):
 
     def _sums(self, pool: Pool, betas: Sequence[float], own: Rows | None = None) -> Floats:
         """(backbone, beta, sample, class)"""
+        features = pool.features()
         ends = np.cumsum([pool.embeddings[name].shape[1] for name in pool.backbones])[:-1]
-        images, keys = (np.split(it, ends, axis=1) for it in (pool.features(), self.keys_))
+        images, keys = (np.split(it, ends, axis=1) for it in (features, self.keys_))
         sums = [
             cache_sums(image, key, self.sizes_, betas, own=own)
             for image, key in zip(images, keys, strict=True)

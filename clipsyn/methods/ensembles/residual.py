@@ -154,7 +154,7 @@ def statistics(logits: Array, temperature: float) -> Doubles:
         out[rows, :, 1] = np.log(np.sqrt(variance.clip(min=0)) + 1e-6)
         out[rows, :, 2] = _divergence(z)
         np.put_along_axis(z, best, -np.inf, axis=2)
-        out[rows, :, 0] = -z.max(axis=2)
+        out[rows, :, 0] = 0 if z.shape[2] == 1 else -z.max(axis=2)  # one class has no other
 
     in_blocks(block, (*logits.shape, _SMALLER))
     return out

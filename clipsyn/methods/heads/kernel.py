@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings
-from clipsyn.methods.numerics import Doubles, Floats, Labels
+from clipsyn.methods.numerics import Array, Doubles, Floats, Labels
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER
 
@@ -72,22 +72,21 @@ class ProKeR(Head):
                 f"the kernel of {len(pool):,} images has {8e-9 * len(pool) ** 2:,.0f} GB: give "
                 "ProKeR fewer, with shots=…"
             )
-        from scipy.linalg import solve  # 0.1 s
+        from scipy.linalg import cho_factor, cho_solve  # 0.1 s
 
         self.beta_, ridge = self._settings(pool)
         self.support_, self.coef_ = {}, {}
         changes = vars(self).get(_CHANGES)
         for name in pool.backbones:
             features, scale = image_embeddings(pool, name), pool.logit_scales.get(name, _SCALE)
-            matrix, missing = _kernel(features, features, self.beta_), _missing(pool, name)
-            matrix /= ridge
-            matrix.flat[:: len(features) + 1] += 1
-            if changes is None:
-                found = solve(matrix, missing, assume_a="pos", overwrite_a=True)
-            else:
-                inverse = _inverse(matrix)
-                found = inverse @ missing
-                changes[name] = scale * ridge * left_out(inverse, missing, pool.labels)
+            missing = _missing(pool, name)
+            system = _kernel((features @ features.T).astype(np.float64), self.beta_)
+            system /= ridge
+            system.flat[:: len(features) + 1] += 1
+            factor, _ = cho_factor(system.T, lower=True, overwrite_a=True)
+            found = cho_solve((factor, True), missing)
+            if changes is not None:
+                changes[name] = scale * ridge * left_out(factor, found, missing, pool.labels)
             self.support_[name] = features
             self.coef_[name] = np.asarray(scale * found, np.float32)
 
@@ -105,8 +104,7 @@ class ProKeR(Head):
         rows = max(1, _BLOCK_VALUES // len(support))
         for start in range(0, len(features), rows):
             block = slice(start, start + rows)
-            kernel = _kernel(features[block], support, self.beta_).astype(np.float32)
-            logits[block] += kernel @ self.coef_[backbone]
+            logits[block] += _kernel(features[block] @ support.T, self.beta_) @ self.coef_[backbone]
         return logits
 
     def _combiner_pool(self, support: Pool) -> Pool:
@@ -124,41 +122,39 @@ class ProKeR(Head):
         )
 
 
-def left_out(inverse: Doubles, targets: Doubles, labels: Labels) -> Floats:
+def left_out(factor: Doubles, found: Doubles, targets: Doubles, labels: Labels) -> Floats:
     """(n, class) ``k_i (K + ridge I)^-1 targets`` without sample i, in closed form.
 
-    inverse: M = (K + ridge I)^-1 of all samples, or a multiple of it, whose diagonal is lost. With
-    it that is ``- sum over j != i of M_ij t_j / M_ii``. For the own class of i, the labels of the
-    k - 1 others count k / (k - 1). Zero for a sample that is alone in its class.
+    factor: lower, Cholesky's of K + ridge I, or of a multiple of it; it is lost. found: M targets
+    for the inverse M of the same. With these it is ``- sum over j != i of M_ij t_j / M_ii``. For
+    the own class of i, the labels of the k - 1 others count k / (k - 1). Zero for a sample that is
+    alone in its class.
+
+    M is never formed: it is R R^T for R, the transpose of the factor's inverse, and what is asked
+    of it are its diagonal and its sums over the samples of a class.
     """
-    rows, sizes = np.arange(len(labels)), np.bincount(labels)[labels]
-    own = np.diag(inverse).copy()
-    inverse[rows, rows] = 0
-    sums = inverse @ targets
-    mates = np.array([inverse[i, labels == labels[i]].sum() for i in rows])
-    sums[rows, labels] += mates / np.maximum(sizes - 1, 1)
-    sums /= -own[:, None]
-    sums[sizes == 1] = 0
-    return sums.astype(np.float32)
+    from scipy.linalg import lapack
+    from scipy.sparse import csr_array
+
+    count, sizes = len(labels), np.bincount(labels)[labels]
+    root = lapack.dtrtri(factor, lower=1, overwrite_c=1)[0].T
+    for row in range(count):
+        root[row, :row] = 0  # what was there before the factor
+    sums = csr_array((np.ones(count), (labels, np.arange(count)))) @ root  # (class, sample)
+    own = np.einsum("ij,ij->i", root, root)
+    mates = np.array([root[i] @ sums[labels[i]] for i in range(count)])
+    changes = found - own[:, None] * targets
+    changes[np.arange(count), labels] += (mates - own) / np.maximum(sizes - 1, 1)
+    changes /= -own[:, None]
+    changes[sizes == 1] = 0
+    return np.asarray(changes, np.float32)
 
 
-def _inverse(matrix: Doubles) -> Doubles:
-    """Of a symmetric, positive definite matrix, in its memory: half the work of any other."""
-    from scipy.linalg import cho_factor, lapack  # 0.1 s
-
-    factor, _ = cho_factor(matrix.T, lower=True, overwrite_a=True)
-    found, _ = lapack.dpotri(factor, lower=1, overwrite_c=True)  # the lower triangle of it
-    for row in range(len(found)):
-        found[row, row + 1 :] = found[row + 1 :, row]
-    return np.asarray(found)
-
-
-def _kernel(one: Floats, other: Floats, beta: float) -> Doubles:
-    """(one, other)"""
-    cosines: Doubles = (one @ other.T).astype(np.float64)
+def _kernel(cosines: Array, beta: float) -> Array:
+    """Of embeddings with these cosines, in their memory."""
     cosines -= 1
     cosines *= beta
-    return np.asarray(np.exp(cosines, out=cosines))
+    return np.exp(cosines, out=cosines)
 
 
 def _missing(pool: Pool, backbone: str) -> Doubles:

@@ -193,16 +193,20 @@ class LPPlusPlus(TrainedHead):
         np.add.at(coef, lesson.labels, x)
         intercept = np.zeros(len(coef), np.float32)
         alpha = np.full(len(coef), _ALPHA_SCALE * (own @ lesson.shares), np.float32)
-        rate = 4 * n / float(np.linalg.norm(x, 2)) ** 2
+        rate = 4 * n / float(np.linalg.eigvalsh(x.T @ x)[-1])
         alpha_rate = n / (4 * float(np.square(cosines).sum(axis=0).max()))
         moved, shifted, summed = np.zeros_like(coef), np.zeros_like(intercept), np.zeros_like(alpha)
+        logits = np.empty_like(cosines)
         for epoch in range(_EPOCHS):
-            slope = lesson.slope(x @ coef.T + intercept + alpha * cosines)
+            np.matmul(x, (coef + alpha[:, None] * lesson.text).T, out=logits)
+            logits += intercept
+            slope = lesson.slope(logits)
+            gradient = slope.T @ x
             moved *= _MOMENTUM
-            moved += slope.T @ x
+            moved += gradient
             shifted *= _MOMENTUM
             shifted += slope.sum(axis=0)
-            summed += (slope * cosines).sum(axis=0)
+            summed += np.einsum("cd,cd->c", gradient, lesson.text)
             coef -= rate * moved
             intercept -= rate * shifted
             if (epoch + 1) % _ALPHA_EVERY == 0:

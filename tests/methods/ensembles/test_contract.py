@@ -332,8 +332,24 @@ def has_finite_scores_whatever_it_is_fitted_on(make):
             assert scores.shape == (60, 4), case
             assert np.isfinite(scores).all(), case
             assert np.isfinite(ensemble.predict_proba(other)).all(), case
-    two = make().fit(pool_of(classes=2))
-    assert np.isfinite(two.combine(pool_of(classes=2, seed=1))).all()
+    for classes in (1, 2):
+        few = make().fit(pool_of(classes=classes))
+        for n in (1, 60):
+            assert np.isfinite(few.combine(pool_of(n, classes, seed=1))).all(), classes
+
+
+@promise
+def asks_for_text_and_for_embeddings_if_it_needs_them(make):
+    pool = pool_of()
+    lacking = {"no text for a/noise": replace(pool, without_text=frozenset({"a/noise"}))}
+    if make.needs_embeddings:
+        lacking["no embeddings of"] = replace(pool, embeddings={})
+    for what, other in lacking.items():
+        with pytest.raises(InputError, match=what):
+            make().fit(pool).combine(other)
+        if make.learns or "text" in what:
+            with pytest.raises(InputError, match=what):
+                make().fit(other)
 
 
 @promise_of_images_alone

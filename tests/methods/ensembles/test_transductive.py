@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from clipsyn.errors import InputError, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.methods.ensembles import ENSEMBLES, TRANSDUCTIVE
 from clipsyn.methods.ensembles.transductive import SOTA, TransCLIP, TransCLIPFewShot, ZLaP
 from clipsyn.methods.pool import Pool
@@ -243,9 +243,3 @@ def test_little_of_everything(name):
         assert np.isfinite(ensemble.combine(pool)).all()
     same = pool.take(np.zeros(12, int))
     assert np.isfinite(ensemble.combine(same)).all()
-    for lacking, why in (
-        (replace(pool, embeddings={}), "no embeddings"),
-        (replace(pool, without_text=frozenset({"1"})), "no text"),
-    ):
-        with pytest.raises(InputError, match=why):
-            ensemble.combine(lacking)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.errors import InputError
 from clipsyn.methods.heads.cache import APE, TipAdapter
 from clipsyn.methods.numerics.samples import by_class
 from tests.methods.heads.clusters import clusters
@@ -71,8 +70,3 @@ def test_the_combiner_gets_logits_without_each_samples_key():
         # is made up for by 4 / 3 in both
         expected = alone.logits + change * 12 / 11
         np.testing.assert_allclose(found[row], expected[0], rtol=1e-4)
-
-
-def test_without_texts_it_is_refused():
-    with pytest.raises(InputError):
-        APE().fit(clusters((4, 4, 4)))

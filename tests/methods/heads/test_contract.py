@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.errors import LeakError, RouterMismatch, TooFewSamples, UsageError
+from clipsyn.errors import InputError, LeakError, RouterMismatch, TooFewSamples, UsageError
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head
@@ -220,6 +220,7 @@ def degenerate() -> dict[str, Pool]:
         "two samples": support.take(np.arange(2)),
         "one class": one_class,
         "two classes": support.of_classes([1, 4]),
+        "a set of one class": pool(classes=1),
         "absent classes": support.take(np.flatnonzero(support.labels % 2 == 0)),
         "one image a class but for one": support.take(
             np.concatenate([np.flatnonzero(support.labels == c)[: 1 + (c == 3)] for c in range(6)])
@@ -244,3 +245,18 @@ def test_little_or_odd_data_gives_finite_logits(name, case):
     for result in (combiner, found.transform(new)):
         assert np.isfinite(result.logits).all()
     assert len(combiner)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_are_asked_for_where_they_are_needed(name):
+    """Zero-shot logits, and the embeddings of the classes behind them."""
+    support = dataclasses.replace(pool(), class_embeddings={})
+    for lacking, needs in (
+        (dataclasses.replace(support, without_text=frozenset({"b0"})), head(name).needs_text),
+        (support, name in {"ape", "clap", "lp++", "rla"}),
+    ):
+        if needs:
+            with pytest.raises(InputError, match=r"there (is no text for|are no class .* of) b0"):
+                head(name).fit(lacking)
+        else:
+            assert np.isfinite(head(name).fit(lacking).transform(lacking).logits).all()

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from clipsyn.errors import InputError
 from clipsyn.methods.heads import HEADS, trained
 from clipsyn.methods.heads.trained import CLAP, LPPlusPlus, ResidualAdapter
 from clipsyn.methods.pool import Pool
@@ -119,12 +118,6 @@ def test_more_images_of_a_class_do_not_prefer_it(head):
     if head is CLAP:  # its batches and lambda are the same; the two others' constants have the size
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert np.abs(found - expected).max() < 0.3 * np.ptp(expected)
-
-
-@each
-def test_class_embeddings_are_asked_for(head):
-    with pytest.raises(InputError):
-        head().fit(clusters())
 
 
 def test_they_are_registered():
