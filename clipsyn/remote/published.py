@@ -51,7 +51,7 @@ from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 from clipsyn.text import advised
 
 FILES = 64  # at a time
-_MOST_KNOWN = 512  # manifests in memory: each has 256 KB at most
+_MOST_KNOWN = 2048  # manifests in memory: each has 256 KB at most, and most have 10
 _Result = TypeVar("_Result")
 _Save = Callable[[str, bytes], object]  # a file of a group, by its name there
 _Names = dict[str, Any]  # name of a folder -> those in it

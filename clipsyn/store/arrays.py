@@ -298,6 +298,8 @@ def damage(path: Path, layout: Layout) -> list[str]:
     except (StoreError, LookupError, TypeError) as error:
         return [f"{path / METADATA} is damaged: {error}"]
     lanes = min(_READ_THREADS, layout.blocks.count)
+    if lanes == 1:  # a thread takes longer than most
+        return [f"block {block} {problem}" for block, problem in look(0)]
     with ThreadPoolExecutor(lanes) as pool:
         problems = sorted(it for lane in pool.map(look, range(lanes)) for it in lane)
     return [f"block {block} {problem}" for block, problem in problems]

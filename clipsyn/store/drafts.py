@@ -357,12 +357,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:16]}…{text[-8:]}"
 
 
-def make_groups(store: Path, folder: Path) -> None:
+def make_groups(store: Path, folder: Path, *, synced: bool = True) -> None:
     """Make every folder from `store` down to `folder` a Zarr group, so that all can be browsed."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents):
         if not (path / files.METADATA).exists():
-            files.write_file(path / files.METADATA, _EMPTY_GROUP, scratch=scratch(store))
+            file = path / files.METADATA
+            files.write_file(file, _EMPTY_GROUP, scratch=scratch(store), synced=synced)
         if path == store:
             return
 

@@ -207,10 +207,13 @@ def size(path: Path | str) -> int:
     return total
 
 
-def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
+def write_file(
+    path: Path, *buffers: bytes | memoryview, scratch: Path | None = None, synced: bool = True
+) -> None:
     """Write a file so that, after a crash, it is complete or missing.
 
     Until it is complete it lies in `scratch`, a folder of the same file system, or beside `path`.
+    Not `synced`, it survives a power cut after `sync_all` only.
     """
     partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
     try:
@@ -219,13 +222,15 @@ def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = 
                 left = memoryview(buffer)
                 while left.nbytes:
                     left = left[file.write(left) :]
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
     except OSError as error:
         partial.unlink(missing_ok=True)
         error.filename = error.filename or str(path)
         raise
     partial.replace(path)
-    sync(path.parent)
+    if synced:
+        sync(path.parent)
 
 
 @contextmanager
@@ -252,6 +257,24 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Make all that was written to the file system of a folder survive a power cut, in one go.
+
+    A system without syncfs(2) syncs every file system.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if not hasattr(libc, "syncfs"):
+            os.sync()
+        elif libc.syncfs(descriptor):
+            raise OSError(number := ctypes.get_errno(), os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
@@ -28,7 +29,8 @@ from clipsyn.store.groups import Group
 from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.text import advised, counted, few
 
-_THREADS = 8  # they wait for the disk, which takes what several have written in one go
+_THREADS = 8
+_SMALL, _BATCH = 1 << 20, 1 << 28  # bytes: of a batch a kill loses all
 Groups = Mapping[Place, Group]
 Conflict = tuple[str, tuple[str, ...]]  # two things of one name, and the fields that differ
 
@@ -144,33 +146,59 @@ def _made(place: Place, imported: bool) -> Iterator[tuple[Place, str]]:
             yield place[1:], f"imported as {kind}"
 
 
-def copy_group(group: Group, store: Path) -> None:
-    """Copy a group of another store, unless it has come to its place meanwhile.
+def copy_groups(groups: Sequence[Group], store: Path) -> None:
+    """Copy groups of other stores, unless they have come to their places meanwhile.
 
-    Raises DamagedStore where the group is not, or no longer, what it was said to be, and StaleCell
-    where other content has come to the place.
+    All are written before any is synced, since a disk takes many files in one go, and synced before
+    any is seen. Raises DamagedStore where a group is not, or no longer, what it was said to be, and
+    StaleCell where other content has come to the place, when the others are copied.
     """
-    target = store / group.name
-    copy = new_folder(store)
+    work = new_folder(store)
+    copies = [(group, work / f"{number}", store) for number, group in enumerate(groups)]
     try:
-        with files.locked(group.path, shared=True):  # labels may be being corrected
-            for name in group.arrays:
-                (copy / name).mkdir()
-            group.tree.copy(group.path, copy, _files_of(group))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            tasks = [pool.submit(_copy, *copy) for copy in copies]
+        for folder in {(store / group.name).parent for group in groups}:
+            make_groups(store, folder, synced=False)
+        files.sync_all(store)
+        for copy, task in zip(copies, tasks, strict=True):
+            if not task.exception():
+                _publish(*copy)
+        for task in tasks:
+            task.result()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _copy(group: Group, copy: Path, store: Path) -> None:
+    with _told(group, copy, store), files.locked(group.path, shared=True):  # labels may change
+        for name in group.arrays:
+            (copy / name).mkdir(parents=True)
+        group.tree.copy(group.path, copy, _files_of(group))
         damage = [arrays.damage(copy / name, listed) for name, listed in group.arrays.items()]
         if arrays.read_attributes(copy) != group.attributes or any(damage):
             raise _altered(group)
-        _sync(copy)
-        make_groups(store, target.parent)
-        if not files.rename_unless_taken(copy, target):
-            there = arrays.read_attributes(target)["identity"]
-            if changes := list(differences(there, group["identity"])):
-                raise StaleCell(
-                    f"{target} has come from something else meanwhile "
-                    f"({describe_changes(changes)}): run the same command again",
-                    tuple(name for name, _, _ in changes),
-                )
-        files.sync(target.parent)
+
+
+def _publish(group: Group, copy: Path, store: Path) -> None:
+    target = store / group.name
+    with _told(group, copy, store):
+        if files.rename_unless_taken(copy, target):
+            return
+        there = arrays.read_attributes(target)["identity"]
+        if changes := list(differences(there, group["identity"])):
+            raise StaleCell(
+                f"{target} has come from something else meanwhile "
+                f"({describe_changes(changes)}): run the same command again",
+                tuple(name for name, _, _ in changes),
+            )
+
+
+@contextmanager
+def _told(group: Group, copy: Path, store: Path) -> Iterator[None]:
+    """Say which group is lost, and where."""
+    try:
+        yield
     except FileNotFoundError as error:
         if files.exists(copy):
             raise _altered(group) from error
@@ -178,8 +206,6 @@ def copy_group(group: Group, store: Path) -> None:
             f"{group.name} was taken away while it was copied into {store} (did `clipsyn gc` "
             "run?): run the same command again"
         ) from error
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _files_of(group: Group) -> list[str]:
@@ -195,13 +221,6 @@ def _altered(group: Group) -> DamagedStore:
     )
 
 
-def _sync(folder: Path) -> None:
-    """Make a folder and what lies in it survive a power cut."""
-    for entry in files.entries(folder):
-        (_sync if entry.is_dir() else files.sync)(Path(entry))
-    files.sync(folder)
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a merge will do."""
@@ -215,12 +234,20 @@ class Plan:
         store = FeatureStore.create(self.into, self.chunk_rows)
         groups = [group for offer in self.offers for group in offer.take]
         counter = progress.add("merging", len(groups))
-        copy = partial(copy_group, store=store.path)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for kind in ORDER:
-                for _ in pool.map(copy, [group for group in groups if group.kind == kind]):
-                    progress.advance(counter, 1)
+        for some in _batches(groups):
+            copy_groups(some, store.path)
+            progress.advance(counter, len(some))
+        files.sync_all(store.path)
         progress.finish(counter)
+
+
+def _batches(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Groups of one kind that are copied together, sources before what is made from them."""
+    for kind in ORDER:
+        some = [group for group in groups if group.kind == kind]
+        ends = accumulate(max(group.tree.size(group.path), _SMALL) for group in some)
+        for _, batch in groupby(zip(some, ends, strict=True), lambda it: it[1] // _BATCH):
+            yield [group for group, _ in batch]
 
 
 def plan_merge(into: Path, paths: Sequence[Path | str], filters: Filters | None = None) -> Plan:

@@ -18,7 +18,7 @@ from clipsyn.store import merge as merging
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import Group
 from clipsyn.store.inventory import collect, left_over, remove
-from clipsyn.store.merge import Plan, StoreDiff, copy_group, plan_merge
+from clipsyn.store.merge import Plan, StoreDiff, copy_groups, plan_merge
 from clipsyn.store.samples import SampleTable
 from tests.kills import problems
 
@@ -267,7 +267,7 @@ def test_a_chunk_that_is_not_on_the_list_is_refused(group: Group, into: Path, fa
     """Also one with a checksum of its own that fits, as that of another cell has."""
     arrays.write_block(group.path / "valid", group.arrays["valid"], 0, np.zeros(7, bool))
     with pytest.raises(DamagedStore, match=CELL):
-        copy_group(group, into)
+        copy_groups([group], into)
     assert not (into / CELL).exists()
     assert fakes.draft_folders(into) == []
 
@@ -275,10 +275,10 @@ def test_a_chunk_that_is_not_on_the_list_is_refused(group: Group, into: Path, fa
 def test_a_group_that_is_replaced_meanwhile(group: Group, into: Path, fakes: Any) -> None:
     fakes.fill(group.store, [fakes.Encoder(weights="x")], [fakes.Source()], replace=True)
     with pytest.raises(DamagedStore):
-        copy_group(group, into)
+        copy_groups([group], into)
     shutil.rmtree(group.path)
     with pytest.raises(DamagedStore):
-        copy_group(group, into)
+        copy_groups([group], into)
     assert not (into / CELL).exists()
     assert left_over(into) == []
 
@@ -287,15 +287,33 @@ def test_other_content_that_came_meanwhile_stays(group: Group, into: Path, fakes
     fakes.fill(into, [fakes.Encoder(weights="x")], [fakes.Source()])
     before = files_of(into / CELL)
     with pytest.raises(StaleCell) as caught:
-        copy_group(group, into)
+        copy_groups([group], into)
     assert caught.value.fields == ("backbone.weights",)
     assert files_of(into / CELL) == before
 
 
-@pytest.mark.parametrize("name", ["_sync", "make_groups"])
+@pytest.mark.parametrize("name", ["files.sync_all", "make_groups"])
 def test_a_copy_that_is_taken_away_is_never_half_there(group, into, monkeypatch, name):
     """As `gc` does."""
-    monkeypatch.setattr(merging, name, lambda *_, **__: collect(into, left_over(into)))
+    name = f"{merging.__name__}.{name}"
+    monkeypatch.setattr(name, lambda *_, **__: collect(into, left_over(into)))
     with pytest.raises(StoreError):
-        copy_group(group, into)
+        copy_groups([group], into)
     assert not (into / CELL).exists()
+
+
+def test_a_copy_is_on_the_disk_before_it_is_seen(group, into, monkeypatch):
+    """And of two groups the whole one comes, though the other is damaged."""
+    other = group.tree.folders(group.path.parent)[1]
+    whole = FeatureStore.open(group.store).group(group.path.with_name(other))
+    (group.path / "valid" / "c.0").unlink()
+    written: list[dict[str, bytes]] = []
+
+    def look(store: Path) -> None:
+        assert not (store / whole.name).exists()
+        written.append(files_of(store / ".wip"))
+
+    monkeypatch.setattr("clipsyn.store.files.sync_all", look)
+    with pytest.raises(DamagedStore, match=CELL):
+        copy_groups([group, whole], into)
+    assert set(files_of(into / whole.name).values()) <= set(written[0].values())
