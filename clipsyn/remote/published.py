@@ -373,6 +373,7 @@ class Published(Tree):
 
     def _forget(self, entry: Entry, manifest: Manifest | None) -> None:
         """Remove the group from the cache, in one step, unless a thread has since `manifest`."""
+        self._remote.check_online(f"{entry.folder}/{MANIFEST}")
         trash = self._cache / ".wip" / secrets.token_hex(8)
         with self._lock:
             if self._manifests.get(entry.name) is manifest:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clipsyn.errors import StoreError
 from clipsyn.remote.published import cache_folder
 from clipsyn.store.features import FeatureStore
+from tests.kills import problems
 from tests.remote.publish import published
 
 
@@ -14,6 +16,22 @@ def test_what_cannot_be_written_is_an_error(tiny_store, tmp_path, cache):
     cache.touch()
     with pytest.raises(StoreError):
         FeatureStore.open(published(tiny_store.path, tmp_path / "published"))
+
+
+def test_offline_what_was_read_is_read_again(tiny_store, tmp_path, serve, monkeypatch):
+    server = serve(published(tiny_store.path, tmp_path / "published"))
+    expected = FeatureStore.open(server.url).pool("toy", "test").logits
+    monkeypatch.setenv("CLIPSYN_OFFLINE", "1")
+    server.requests.clear()
+    store = FeatureStore.open(server.url)
+    assert store.keys() == tiny_store.keys()
+    with pytest.raises(StoreError, match=f"{server.url}/.*/train/.* is not in the cache"):
+        store.pool("toy", "train")
+    assert problems(store)  # what lies there was not looked at, and the cache stays as it is
+    np.testing.assert_array_equal(store.pool("toy", "test").logits, expected)
+    with pytest.raises(StoreError):
+        FeatureStore.open(f"{server.url}/another")
+    assert server.requests == []
 
 
 def test_no_secret_of_a_url_is_in_the_cache(tiny_store, tmp_path, cache, serve):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ import pytest
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote import transport
 from clipsyn.remote.transport import Changed, MissingObject, Remote
-from tests.remote.server import Server
+from tests.remote.server import Server, serving
 
 Serve = Callable[[Path], Server]
 NAME = "features/pets--x/ViT-B%2D32--open ai@=+,~/zarr.json"  # as folders of a store are called
@@ -49,6 +50,33 @@ def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
     data, second = remote.get("index.json.gz", known=first)
     assert data == b"another"
     assert second != first
+
+
+def test_a_proxy_of_the_environment_is_asked(folder, serve, monkeypatch):
+    proxy = serve(folder)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    assert Remote("http://there.invalid").get(NAME)[0] == b"{}"
+    assert proxy.headers[0]["host"] == "there.invalid"
+    proxy.requests.clear()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    direct = serve(folder)
+    Remote(direct.url).get(NAME)
+    assert (proxy.paths(), direct.paths()) == ([], [NAME])
+
+
+def test_the_environment_names_a_certificate_to_trust(folder, tmp_path, monkeypatch):
+    made = tmp_path / "made.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -keyout {made} -out {tmp_path}/trusted.pem -days 1"
+    words += " -subj /CN=lab -addext subjectAltName=IP:127.0.0.1"
+    words += " -addext basicConstraints=critical,CA:FALSE"
+    subprocess.run(["openssl", *words.split()], check=True, capture_output=True)
+    made.write_bytes(made.read_bytes() + (tmp_path / "trusted.pem").read_bytes())
+    monkeypatch.setattr(transport, "_RETRIES", 0)
+    with serving(folder, made) as server:
+        with pytest.raises(StoreError, match="SSL_CERT_FILE"):
+            Remote(server.url).get(NAME)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+        assert Remote(server.url).get(NAME)[0] == b"{}"
 
 
 def test_what_is_missing_is_told_apart(remote: Remote) -> None:
