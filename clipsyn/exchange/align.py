@@ -21,7 +21,7 @@ from clipsyn.exchange.parts import (
     class_indices,
     predicted_indices,
 )
-from clipsyn.methods.numerics.logits import finite_rows
+from clipsyn.methods.numerics.logits import finite_rows, squares
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
@@ -296,14 +296,16 @@ def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
     A row that is of unit norm in float16 already keeps its bits.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        squares: Array = np.einsum("ij,ij->i", values, values, dtype=np.float64)
-        norm = np.sqrt(squares).reshape(-1, 1)
-        norm[~((norm > 0) & (norm < np.inf))] = np.nan
-        rounded: NDArray[np.float16] = values.astype(np.float16)
-        kept = (abs(norm - 1) < _ROUNDED) & (rounded == values).all(axis=1, keepdims=True)
+        kept = abs(np.sqrt(squares(values)) - 1) < _ROUNDED
+        if values.dtype != np.float16:
+            near = np.flatnonzero(kept)
+            near = near[values[near, 0].astype(np.float16) == values[near, 0]]  # most are not
+            kept[near] = (values[near].astype(np.float16) == values[near]).all(axis=1)
         if kept.all():  # as of every export
-            return rounded
+            return values.astype(np.float16)
+        norm = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64)).reshape(-1, 1)
+        norm[~((norm > 0) & (norm < np.inf))] = np.nan
         unit = np.empty(values.shape, np.float32)
-        np.divide(values, np.where(kept, 1, norm), out=unit, casting="same_kind")
+        np.divide(values, np.where(kept[:, None], 1, norm), out=unit, casting="same_kind")
     unit[~np.isfinite(unit).all(axis=1)] = np.nan
     return unit.astype(np.float16)

@@ -31,10 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import ImportSettings
+from clipsyn.exchange import ImportSettings, npz
+from clipsyn.exchange.npz import Arrays
 from clipsyn.exchange.parts import Part, Texts, as_logits
 from clipsyn.names import parse_perturbation
 from clipsyn.store.files import PROMPTS
+from clipsyn.store.given import Made, Rows, made_of
 from clipsyn.text import check_pickle, few, foreign
 
 TORCH = (".pt", ".pth")
@@ -47,9 +49,7 @@ _SCALE = np.array(100.0)
 _UNUSED = ("split", "kind", "columns", "intersect")
 
 
-def part_of(
-    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings, known: Sequence[str]
-) -> Part:
+def part_of(path: Path, arrays: Arrays, wanted: ImportSettings, known: Sequence[str]) -> Part:
     """The part that arrays are, as an npz calls them; `known` are class names, if there are any."""
     kind, values = _find(path, arrays, wanted)
     ids, labels = (
@@ -81,12 +81,12 @@ def part_of(
     )
 
 
-def class_texts(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) -> Texts:
+def class_texts(path: Path, arrays: Arrays, prompts: str) -> Texts:
     """The class embeddings of an npz, with their logit scale; none where it has none."""
     if "class_embeddings" not in arrays:
         return {}
-    _, values = checked(path, "embeddings", arrays["class_embeddings"], ())
-    norms = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+    _, values = checked(path, "embeddings", np.asarray(arrays["class_embeddings"]), ())
+    norms = np.linalg.norm(np.asarray(values, np.float64), axis=1, keepdims=True)
     scale = arrays.get("logit_scale", np.array(()))
     if (
         scale.size != 1
@@ -97,35 +97,22 @@ def class_texts(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: str) ->
             f"{path}: class embeddings are finite, of norm above 0, and have one logit_scale, the "
             "factor of the logits: 100 for OpenAI's models"
         )
-    unit = values if (abs(norms - 1) < _ROUNDED).all() else values / norms
+    unit = np.asarray(values) / (1 if (abs(norms - 1) < _ROUNDED).all() else norms)
     return {prompts: (unit.astype(np.float32), float(scale.reshape(-1)[0]))}
 
 
-def array_of(path: Path) -> NDArray[Any]:
-    """The one array of an npy or pt; that of an npy is mapped, so that it takes no memory."""
+def array_of(path: Path) -> Rows:
+    """The one array of an npy or pt."""
     (values,) = load(path).values()
     return values
 
 
-def load(path: Path) -> dict[str, NDArray[Any]]:
+def load(path: Path) -> dict[str, Rows]:
     """The arrays of a file by name; nothing pickled is ever run."""
-    if path.suffix in TORCH:
-        return {path.name: read_tensor(path)}
-    told = (
-        f"{path} cannot be read as plain numpy arrays (%s): pickled objects are never opened; save "
-        "numbers and texts with np.save(…, allow_pickle=False)"
-    )
-    with foreign(lambda reason: DatasetError(told.replace("%s", reason))):
-        if path.suffix == ".npy":  # mapped: a header that declares too much takes no memory
-            return {path.name: np.load(path, mmap_mode="r", allow_pickle=False)}
-        with path.open("rb") as file:  # numpy leaves a damaged archive open
-            loaded = np.load(file, allow_pickle=False)
-            return {name: loaded[name] for name in loaded.files}
+    return {path.name: read_tensor(path)} if path.suffix in TORCH else npz.load(path)
 
 
-def _find(
-    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings
-) -> tuple[str, NDArray[Any]]:
+def _find(path: Path, arrays: Arrays, wanted: ImportSettings) -> tuple[str, Rows]:
     """The array that is to be imported, and its kind where it is known."""
     if len(arrays) == 1:
         (values,) = arrays.values()
@@ -140,35 +127,32 @@ def _find(
     return there[0], arrays[there[0]]
 
 
-def checked(
-    path: Path, kind: str, values: NDArray[Any], known: Sequence[str]
-) -> tuple[str, NDArray[Any]]:
+def checked(path: Path, kind: str, values: Rows, known: Sequence[str]) -> tuple[str, Rows]:
     """Kind and values of a shape and type that go together; DatasetError if none does."""
     if kind == "auto":
         kind = _kind_of(path, values, known)
     if kind == "predictions":
         return kind, np.array(_texts(path, kind, values), object)
-    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
+    shape = values.shape
+    if len(shape) != 2 or values.dtype.kind not in "fiu" or not math.prod(shape):
         raise DatasetError(
             f"{path}: {kind} are numbers (row, {'embed' if kind == 'embeddings' else 'class'}), "
-            f"not {values.dtype} {values.shape}"
+            f"not {values.dtype} {shape}"
         )
     if kind == "embeddings":
         return kind, values
-    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and counted so
-        matrix = values.astype(np.float32)
-    if known and matrix.shape[1] != len(known):
+    if known and shape[1] != len(known):
         raise DatasetError(
-            f"{path}: {kind} of {len(known)} classes are (row, {len(known)}), not {values.shape}"
+            f"{path}: {kind} of {len(known)} classes are (row, {len(known)}), not {shape}"
         )
-    return "logits", as_logits(matrix, kind, str(path))
+    return "logits", as_logits(values, kind, str(path))
 
 
-def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
+def _kind_of(path: Path, values: Rows, known: Sequence[str]) -> str:
     """What an array must be by its shape: (row, class) may only be told where classes are known."""
-    if values.ndim == 1:
+    if len(values.shape) == 1:
         return "predictions"
-    if values.ndim == 2 and values.shape[1] == len(known):
+    if len(values.shape) == 2 and values.shape[1] == len(known):
         return "auto"
     raise DatasetError(
         f"{path}: {values.shape} could be logits or embeddings: say kind=logits, "
@@ -176,8 +160,9 @@ def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     )
 
 
-def _texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
+def _texts(path: Path, what: str, rows: Rows) -> tuple[str, ...]:
     """Numbers and texts as texts: 3, 3.0 and "3" are the same class."""
+    values = np.asarray(rows)
     if values.ndim != 1 or values.dtype.kind not in "biufSU":
         raise DatasetError(f"{path}: {what} are (row,), not {values.dtype} {values.shape}")
     if values.dtype.kind == "f":
@@ -208,7 +193,7 @@ _STORAGES = {
 }
 
 
-def read_tensor(path: Path) -> NDArray[Any]:
+def read_tensor(path: Path) -> Rows:
     """The tensor as an array of its own type (bfloat16 as float32).
 
     Raises DatasetError for anything but one dense tensor in torch's zip format.
@@ -218,8 +203,8 @@ def read_tensor(path: Path) -> NDArray[Any]:
         _check_sizes(path, file)
         pickled = file.read(record)
         check_pickle(pickled)
-        tensor = _Tensors(BytesIO(pickled), file, record.removesuffix("data.pkl")).load()
-    if not isinstance(tensor, np.ndarray):
+        tensor = _Tensors(path, pickled, file, record.removesuffix("data.pkl")).load()
+    if not isinstance(tensor, np.ndarray | Made):
         raise _no_tensor(path, f"it holds a {type(tensor).__name__}")
     return tensor
 
@@ -240,13 +225,29 @@ def _check_sizes(path: Path, file: zipfile.ZipFile) -> None:
             raise ValueError(f"{member.filename} would be {member.file_size:,} bytes, compressed")
 
 
+class _Storage(NamedTuple):
+    """The numbers of a tensor, one after another."""
+
+    lying: npz.Lying
+    length: int
+    dtype: np.dtype[Any]
+    is_bfloat16: bool
+
+    def rows(self, offset: int, shape: Sequence[int]) -> Rows:
+        """They are read when they are asked for if they are many."""
+        rows = self.lying.rows(offset * self.dtype.itemsize, shape, self.dtype)
+        if self.is_bfloat16:
+            return made_of(rows, "f4", lambda part: (part.astype("u4") << 16).view("f4"))
+        native = self.dtype.newbyteorder("=")
+        return made_of(rows, native, lambda part: part.astype(native, copy=False))
+
+
 class _Tensors(pickle.Unpickler):
-    def __init__(self, stream: Any, file: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(stream)
-        self._file = file
-        self._folder = folder
-        self._values: NDArray[Any] | None = None  # of the one tensor, taken once: a pickle of a
-        # hundred bytes may ask for them a million times
+    def __init__(self, path: Path, pickled: bytes, file: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(BytesIO(pickled))
+        self._path, self._file, self._folder = path, file, folder
+        self._values: _Storage | None = None  # of the one tensor, taken once: a pickle of a hundred
+        # bytes may ask for them a million times
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
@@ -258,36 +259,35 @@ class _Tensors(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no tensor")
         return known[module, name]
 
-    def persistent_load(self, pid: Any) -> NDArray[Any]:
+    def persistent_load(self, pid: Any) -> _Storage:
         if self._values is not None:
             raise pickle.UnpicklingError("it holds several tensors")
         _, storage, key, *_ = pid
         order = f"{self._folder}byteorder"
         is_big = order in self._file.namelist() and self._file.read(order) == b"big"
         dtype = np.dtype(_STORAGES[storage]).newbyteorder(">" if is_big else "<")
-        values = np.frombuffer(self._file.read(f"{self._folder}data/{key}"), dtype)
-        self._values = values.astype(dtype.newbyteorder("="), copy=False)
-        if storage == "BFloat16Storage":
-            self._values = (values.astype(np.uint32) << 16).view(np.float32)
+        member = self._file.getinfo(f"{self._folder}data/{key}")
+        lying = npz.unpacked(self._path, self._file, member)
+        is_half = storage == "BFloat16Storage"
+        self._values = _Storage(lying, member.file_size // dtype.itemsize, dtype, is_half)
         return self._values
 
     def _tensor(
-        self,
-        storage: NDArray[Any],
-        offset: int,
-        size: Sequence[int],
-        stride: Sequence[int],
-        *_: Any,
-    ) -> NDArray[Any]:
+        self, storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
+    ) -> Rows:
         if storage is not self._values:
             raise pickle.UnpicklingError("it holds several tensors")
-        self._values = storage[:0]
+        self._values = storage._replace(length=0)
         last = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         count = math.prod(size)
-        if min((offset, *size, *stride)) < 0 or max(count, offset + last + 1) > len(storage):
+        if min((offset, *size, *stride)) < 0 or max(count, offset + last + 1) > storage.length:
             raise ValueError("its shape does not fit its numbers")
-        steps = [step * storage.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+        steps = tuple(math.prod(size[at + 1 :]) for at in range(len(size)))
+        if size and count and tuple(stride) == steps:
+            return storage.rows(offset, size)
+        values = np.asarray(storage.rows(0, (storage.length,)))
+        taken = [step * values.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(values[offset:], size, taken).copy()
 
 
 class _Layout(NamedTuple):
@@ -371,16 +371,16 @@ def _part(found: _Found, wanted: ImportSettings) -> Part | None:
     if not found.labels.exists():
         _LOG.warning(f"{found.path} is left out: there is no {found.labels.name}")
         return None
-    values, labels = array_of(found.path), array_of(found.labels)
+    values, labels = array_of(found.path), np.asarray(array_of(found.labels))
     if found.layout.is_cache:
-        values, labels = values.T, _of_one_hot(found.labels, labels)
+        values, labels = np.asarray(values).T, _of_one_hot(found.labels, labels)
     if labels.ndim == 2:
         _LOG.warning(f"{found.path} is left out: its images have several labels each")
         return None
     arrays, files = {"embeddings": values, "labels": labels}, [found.path, found.labels]
     texts = found.path.parent / found.layout.texts.format(**found.names)
     if texts.is_file():
-        arrays |= {"class_embeddings": array_of(texts).T, "logit_scale": _SCALE}
+        arrays |= {"class_embeddings": np.asarray(array_of(texts)).T, "logit_scale": _SCALE}
         files.append(texts)
     else:
         _LOG.info(f"{found.path}: no class embeddings, so no zero-shot predictions")

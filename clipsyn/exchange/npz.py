@@ -1,12 +1,21 @@
-"""npz files of numpy's, written and read some rows at a time: they may be larger than memory."""
+"""Files of arrays, numpy's and what is laid out like them: they may be larger than memory.
+
+Nothing pickled is ever run. Rows of a large array are read where they lie, whenever they are asked
+for; what is compressed is unpacked into a temporary file first.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import struct
+import weakref
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +29,8 @@ from clipsyn.text import foreign
 
 Arrays = Mapping[str, Any]  # arrays of numpy's, or Made
 _LARGE = BLOCK_BYTES  # from which on an array is not read at once
+_MOST_HEADER = 1 << 14  # bytes; numpy refuses longer ones
+_LENGTHS, _HEADER = struct.Struct("<HH"), 30  # of name and more, which end the header of a member
 
 
 def save(path: Path, arrays: Arrays) -> None:
@@ -38,62 +49,87 @@ def _write(file: IO[bytes], values: Rows) -> None:
     about = {"descr": npy.dtype_to_descr(values.dtype), "fortran_order": False}
     npy.write_array_header_1_0(file, about | {"shape": values.shape})
     for rows in blocks(values):
-        file.write(values[rows].tobytes())
+        file.write(np.ascontiguousarray(values[rows]).view(np.uint8).data)
 
 
-def load(path: Path) -> Arrays:
-    """The arrays of a file by name; nothing pickled is ever run.
+def load(path: Path) -> dict[str, Rows]:
+    """The arrays of an npy or npz by name; raises DatasetError for what cannot be read."""
+    told = (
+        f"{path} cannot be read as plain numpy arrays (%s): pickled objects are never opened; save "
+        "numbers and texts with np.save(…, allow_pickle=False)"
+    )
+    with foreign(lambda reason: DatasetError(told.replace("%s", reason))):
+        if path.suffix == ".npy":
+            return {path.name: _array(Lying(path))}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
+            return {name: _member(path, loaded, name) for name in loaded.files}
 
-    Of large ones rows are read when they are asked for, best in order, and then their checksums are
-    compared, as numpy does it.
-    """
-    with path.open("rb") as file:  # numpy leaves a damaged archive open
-        loaded = np.load(file, allow_pickle=False)
-        return {name: _array(path, loaded, name) for name in loaded.files}
 
-
-def _array(path: Path, loaded: np.lib.npyio.NpzFile, name: str) -> Rows:
+def _member(path: Path, loaded: np.lib.npyio.NpzFile, name: str) -> Rows:
     member = loaded.zip.NameToInfo.get(f"{name}.npy") if loaded.zip else None
-    if member and member.file_size >= _LARGE and member.compress_type == zipfile.ZIP_STORED:
-        with suppress(ValueError):  # numpy reads it, or says why not
-            return Member(path, member.filename).rows
-    return np.asarray(loaded[name])
+    if loaded.zip is None or member is None or member.file_size < _LARGE:
+        return np.asarray(loaded[name])
+    return _array(unpacked(path, loaded.zip, member))
 
 
-class Member:
-    """An array in the file, which is read from its beginning on, again and again."""
+class Lying:
+    """The bytes of a file from `start` on, open for as long as somebody may read them."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._archive, self._name = path, zipfile.ZipFile(path), name
-        self._restart()
+    def __init__(self, path: Path, start: int = 0) -> None:
+        self._start, self._file = start, os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
-    @property
-    def rows(self) -> Made:
-        return Made(self._shape, self._dtype, self._read)
+    def rows(self, start: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Rows:
+        """An array that lies there row by row; a small one is read at once."""
+        width = math.prod(shape[1:]) * dtype.itemsize
+        start, size = start + self._start, math.prod(shape) * dtype.itemsize
+        if os.fstat(self._file).st_size < start + size:
+            raise ValueError(f"an array of {size:,} bytes is cut off")
 
-    def _restart(self) -> None:
-        self._file, self._row = self._archive.open(self._name), 0
-        major, _ = npy.read_magic(self._file)
-        read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
-        self._shape, turned, self._dtype = read(self._file)
-        if turned or self._dtype.hasobject or not self._shape:
-            raise ValueError(f"{self._name} is not written row by row")
+        def read(rows: slice) -> NDArray[Any]:
+            out = np.empty((rows.stop - rows.start, *shape[1:]), dtype)
+            self.read(start - self._start + rows.start * width, out.reshape(-1).view(np.uint8).data)
+            return out
 
-    def _read(self, rows: slice) -> NDArray[Any]:
-        if rows.start < self._row:
-            self._file.close()
-            self._restart()
-        self._take(rows.start - self._row)
-        found = self._take(rows.stop - rows.start)
-        return np.frombuffer(found, self._dtype).reshape(-1, *self._shape[1:])
+        made = Made(tuple(shape), dtype, read)
+        return made if size >= _LARGE else made[:]
 
-    def _take(self, rows: int) -> bytes:
-        """The bytes of the next rows."""
-        size = rows * self._dtype.itemsize * math.prod(self._shape[1:])
-        told = f"{self._path} cannot be read"
-        with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-            found = self._file.read(size)
-        if len(found) < size:
-            raise DatasetError(f"{told}: {self._name} is cut off")
-        self._row += rows
-        return found
+    def read(self, start: int, out: memoryview) -> None:
+        start += self._start
+        while out.nbytes and (count := os.preadv(self._file, [out], start)):
+            out, start = out[count:], start + count
+
+
+def unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Lying:
+    """The content of a member, whose checksum is right; raises ValueError where it is not."""
+    with archive.open(member) as content:
+        if member.compress_type == zipfile.ZIP_STORED:
+            while content.read(1 << 20):
+                pass
+            lying = Lying(path, member.header_offset + _HEADER)
+            lengths = bytearray(_LENGTHS.size)
+            lying.read(-len(lengths), memoryview(lengths))
+            return Lying(path, member.header_offset + _HEADER + sum(_LENGTHS.unpack(lengths)))
+        with NamedTemporaryFile(prefix="clipsyn-") as file:
+            if member.file_size > shutil.disk_usage(file.name).free:
+                raise ValueError(f"{file.name} has no room for {member.file_size:,} bytes")
+            shutil.copyfileobj(content, file, 1 << 20)
+            file.flush()
+            return Lying(Path(file.name))
+
+
+def _array(file: Lying) -> Rows:
+    """What an npy holds."""
+    header = np.empty(_MOST_HEADER, np.uint8)
+    file.read(0, header.data)
+    stream = BytesIO(header.tobytes())
+    major, _ = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+    shape, turned, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if turned:
+        return file.rows(stream.tell(), shape[::-1], dtype)[:].T
+    if not shape:
+        return file.rows(stream.tell(), (1,), dtype)[:].reshape(())
+    return file.rows(stream.tell(), shape, dtype)

@@ -18,7 +18,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.methods.numerics.logits import MOST_CLASSES, NO_CLASS, NONE_OF_THEM
 from clipsyn.names import CLEAN, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.store.given import Rows
+from clipsyn.store.given import Rows, blocks, made_of
 from clipsyn.text import few
 
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
@@ -90,23 +90,32 @@ def severity_label(name: str, severity: str, where: Path, *, of_row: bool) -> st
     return parse_perturbation(f"{name}:{level}").label
 
 
-def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.float32]:
+def as_logits(given: Rows, kind: str, where: str) -> Rows:
     """(row, class) logits of logits or probabilities; of these the logarithm, at least -87.3.
 
     `auto` takes rows that are all in 0 to 1 and sum to 1 for probabilities. Raises DatasetError for
     probabilities that do not sum to 1, and under `auto` for values that only look like them.
     """
-    rows = values[np.isfinite(values).all(axis=1)]
-    in_range = len(rows) == 0 or bool(rows.min() >= 0 and rows.max() <= 1)
-    if kind == "logits" or (kind == "auto" and not (in_range and len(rows))):
+    values, seen, in_range, sums = made_of(given, np.float32, _single), 0, True, True
+    for some in blocks(values) if kind != "logits" else ():
+        rows = values[some]
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        seen += len(rows)
+        in_range &= bool(((rows >= 0) & (rows <= 1)).all())
+        sums &= bool((abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM).all())
+    if kind == "logits" or (kind == "auto" and not (in_range and seen)):
         return values
-    if not in_range or (abs(rows.sum(axis=1, dtype=np.float64) - 1) > _SUM).any():
+    if not (in_range and sums):
         raise DatasetError(
             f"{where}: probabilities lie in 0 to 1 and sum to 1 in each row, and these do not: "
             "give those of all classes, or say kind=logits if they are none"
         )
-    logits: NDArray[np.float32] = np.log(np.maximum(values, _LEAST))
-    return logits
+    return made_of(values, np.float32, lambda part: np.log(np.maximum(part, _LEAST)))
+
+
+def _single(values: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and counted so
+        return values.astype(np.float32, copy=False)
 
 
 # Classes

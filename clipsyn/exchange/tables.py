@@ -207,7 +207,7 @@ class Table:
         if kind == "embeddings":
             return "embeddings", (), self._matrix(order or named)
         classes = self._class_columns(named, order)
-        values = as_logits(self._matrix(classes), kind, str(self.path))
+        values = as_logits(self._matrix(classes), kind, str(self.path))[:]
         return "logits", () if classes is order or self.known else tuple(classes), values
 
     @cached_property

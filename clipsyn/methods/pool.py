@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from clipsyn.errors import InputError
 from clipsyn.methods.numerics import Array, Floats, Labels, Mask
-from clipsyn.methods.numerics.logits import MOST_CLASSES
+from clipsyn.methods.numerics.logits import MOST_CLASSES, squares
 from clipsyn.methods.numerics.samples import stratified
 from clipsyn.registry import unknown_name
 
@@ -344,9 +344,7 @@ def on_disk(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def check_unit_norm(name: str, embeddings: Array) -> None:
     """Raise InputError for embeddings (row, embed) of `name` that are not of unit norm, nor NaN."""
-    # ten times as fast as np.linalg.norm where they are float16
-    exact = np.result_type(embeddings, np.float32)
-    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings, dtype=exact))
+    norms = np.sqrt(squares(embeddings))
     if wrong := norms[np.abs(norms - 1) > _NORM_TOLERANCE].tolist():
         raise InputError(
             f"{len(wrong):,} of {len(norms):,} embeddings of {name} are not of unit norm, one has "

@@ -35,6 +35,7 @@ _TYPES = {TEXT, *(spec.dtype for group in GROUPS.values() for spec in group)}
 _LONGEST = 1 << 48  # rows, or elements of a row
 _LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
 _WIDEST = 4  # bytes of an element of an array of several columns
+_WRITTEN = 1 << 24  # of a chunk where one process writes all rows: a file takes 10 ms to sync
 BLOCK_BYTES = 1 << 26  # of what is worked on at once
 _PREFIX, _CHECKSUM_BYTES = struct.Struct("<I"), 4  # before a text, after a chunk
 LONGEST_TEXT = 4096  # bytes; names of files are shorter
@@ -43,18 +44,39 @@ _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 
 @dataclass(frozen=True)
 class Blocks:
-    """`samples` rows cut into equal blocks of at most `chunk_rows`: no chunk is mostly padding."""
+    """`samples` rows cut into blocks of at most `chunk_rows`, as equal as multiples of `unit` can
+    be: no chunk is mostly padding.
+    """
 
     samples: int
     chunk_rows: int
+    unit: int = 1
+
+    @classmethod
+    def of(
+        cls, specs: Iterable[ArraySpec], sizes: Mapping[str, int], chunk_rows: int, most: int
+    ) -> Blocks:
+        """Of a group: so that readers take the largest chunk of every array.
+
+        A block is so many rows that matrix products take at once, at most `chunk_rows`; where one
+        process writes all, some of these, at most `most` rows.
+        """
+        rows = sizes.get("sample", sizes.get("caption", 1))  # other groups are one block
+        width = _WIDEST * max(math.prod(sizes[dim] for dim in spec.dims[1:]) for spec in specs)
+        unit = cls(rows, max(1, min(chunk_rows, _LARGEST // width))).rows
+        return cls(rows, max(unit, min(most, _WRITTEN // width)), unit)
+
+    @property
+    def _units(self) -> int:
+        return math.ceil(self.samples / self.unit)
 
     @property
     def count(self) -> int:
-        return math.ceil(self.samples / self.chunk_rows)
+        return math.ceil(self._units / (self.chunk_rows // self.unit))
 
     @property
     def rows(self) -> int:
-        return math.ceil(self.samples / self.count)
+        return self.unit * math.ceil(self._units / self.count)
 
     def range(self, block: int) -> range:
         return range(block * self.rows, min((block + 1) * self.rows, self.samples))
@@ -88,17 +110,11 @@ class Layout:
             raise ValueError(f"a chunk of {self.rows:,} rows of {self.row_bytes:,} bytes")
 
     @classmethod
-    def of(cls, spec: ArraySpec, sizes: Mapping[str, int], chunk_rows: int) -> Layout:
+    def of(cls, spec: ArraySpec, sizes: Mapping[str, int], rows: int) -> Layout:
         """Of a new array, its shape looked up from the named dimensions `sizes`."""
         shape = tuple(sizes[dim] for dim in spec.dims)
         cut = spec.dims[0] in ("sample", "caption")
-        return cls(shape, spec.dtype, Blocks(shape[0], chunk_rows).rows if cut else shape[0])
-
-    @staticmethod
-    def fitting(specs: Iterable[ArraySpec], sizes: Mapping[str, int], chunk_rows: int) -> int:
-        """Rows of a chunk of every array of a group, so that readers take the largest."""
-        widths = [math.prod(sizes[dim] for dim in spec.dims[1:]) for spec in specs]
-        return max(1, min(chunk_rows, _LARGEST // (_WIDEST * max(widths))))
+        return cls(shape, spec.dtype, rows if cut else shape[0])
 
     @classmethod
     def parse(cls, value: Any) -> Layout:
@@ -132,7 +148,7 @@ class Layout:
 
     @property
     def blocks(self) -> Blocks:
-        return Blocks(self.shape[0], self.rows)
+        return Blocks(self.shape[0], self.rows, self.rows)
 
     def files(self, rows: range | None = None) -> list[str]:
         """Names of the files in which rows lie, or all."""

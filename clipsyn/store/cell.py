@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, Identity, differences
-from clipsyn.store.arrays import spans
+from clipsyn.store.arrays import Blocks, Layout, spans
 from clipsyn.store.files import ANSWERS, HELD, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
 
@@ -293,8 +293,13 @@ class Cell:
             features.read("image_embedding", rows),
             classes.read("class_embedding"),
             classes["logit_scale"],
-            rows=features.arrays["image_embedding"].rows,
+            rows=self._unit(features.arrays["image_embedding"]),
         )
+
+    def _unit(self, layout: Layout) -> int:
+        """Rows of one matrix product: a chunk that one process wrote is some of these."""
+        unit = Blocks(layout.shape[0], self.store.chunk_rows).rows
+        return layout.rows if layout.rows % unit else unit
 
     # What cannot be
 

@@ -62,23 +62,22 @@ class Draft:
     identity: Identity
     sizes: Mapping[str, int]
     chunk_rows: int
+    most_rows: int = 0  # of a chunk where one process writes all of them
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fingerprint", fingerprint(self.identity))
-        rows = Layout.fitting(arrays_of(self.kind, self.identity), self.sizes, self.chunk_rows)
-        object.__setattr__(self, "chunk_rows", rows)
 
-    @property
+    @cached_property
     def blocks(self) -> Blocks:
-        rows = self.sizes.get("sample", self.sizes.get("caption", 1))  # other groups are one block
-        return Blocks(rows, self.chunk_rows)
+        specs = arrays_of(self.kind, self.identity)
+        return Blocks.of(specs, self.sizes, self.chunk_rows, self.most_rows)
 
     @cached_property
     def arrays(self) -> dict[str, tuple[ArraySpec, Layout]]:
         """What its arrays will be, by name."""
         specs = arrays_of(self.kind, self.identity)
-        return {spec.name: (spec, Layout.of(spec, self.sizes, self.chunk_rows)) for spec in specs}
+        return {spec.name: (spec, Layout.of(spec, self.sizes, self.blocks.rows)) for spec in specs}
 
     @property
     def _group(self) -> Path:
@@ -86,8 +85,10 @@ class Draft:
 
     @property
     def _folder(self) -> Path:
-        place = str(self.target.relative_to(self.store))
-        return self.store / WIP / fingerprint({"of": self.fingerprint, "at": place})[:20]
+        of = {"of": self.fingerprint, "at": str(self.target.relative_to(self.store))}
+        if self.blocks.rows != self.blocks.unit:  # an older clipsyn's has other blocks
+            of["rows"] = str(self.blocks.rows)
+        return self.store / WIP / fingerprint(of)[:20]
 
     @property
     def _kept(self) -> Path:
@@ -206,6 +207,11 @@ class Draft:
             _delete(self._folder)
         return True
 
+    def read(self, name: str, rows: range) -> NDArray[Any]:
+        """Rows of an array that were written."""
+        group = self.target if self.is_published() else self._group
+        return arrays.read(group / name, self.arrays[name][1], rows)
+
     def write_all(self, values: Mapping[str, Rows]) -> None:
         """Write the blocks of whole arrays that are left."""
         layouts = {name: self.arrays[name][1] for name in values}
@@ -223,7 +229,7 @@ class Draft:
 
         def made(block: int) -> Mapping[str, NDArray[Any]]:
             rows = self.blocks.range(block)
-            logits = zero_shot_logits(images(rows), texts, scale, rows=len(rows))
+            logits = zero_shot_logits(images(rows), texts, scale, rows=self.blocks.unit)
             answers: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
             return {name: answers[name] for name in self.arrays}
 

@@ -330,10 +330,12 @@ class FeatureStore:
         key = FeatureKey(samples.dataset, samples.split, label, backbone)
         return CellWriter(self, samples, key, prompts=prompts, made_by=made_by, replace=replace)
 
-    def draft(self, target: Path, kind: str, identity: Identity, sizes: dict[str, int]) -> Draft:
+    def draft(
+        self, target: Path, kind: str, identity: Identity, sizes: dict[str, int], most_rows: int = 0
+    ) -> Draft:
         """What will be published at `target`, or is there already; see `Draft`."""
         self.check_writable()
-        return Draft(self.path, target, kind, identity, sizes, self.chunk_rows)
+        return Draft(self.path, target, kind, identity, sizes, self.chunk_rows, most_rows)
 
     def answers_draft(
         self, kind: str, key: FeatureKey, prompts: str, features: Draft, classes: Draft
@@ -346,17 +348,20 @@ class FeatureStore:
             "prompts": prompts,
         }
         sizes = {"sample": features.sizes["sample"], "class": classes.sizes["class"]}
-        return self.draft(self.at(kind, *key.names, prompts), kind, identity, sizes)
+        path = self.at(kind, *key.names, prompts)
+        return self.draft(path, kind, identity, sizes, features.blocks.rows)
 
     def samples_draft(self, table: SampleTable) -> Draft:
         """The draft of a sample table."""
         target = self.at("samples", table.dataset, table.split)
-        return self.draft(target, "samples", table.identity(), {"sample": len(table), "byte": 32})
+        sizes = {"sample": len(table), "byte": 32}
+        return self.draft(target, "samples", table.identity(), sizes, files.MOST_CHUNK_ROWS)
 
     def captions_draft(self, captions: CaptionTable, samples: SampleTable) -> Draft:
         """The draft of a table of captions, of these samples."""
         target, count = self.at("captions", captions.dataset, captions.split), len(captions)
-        return self.draft(target, "captions", captions.identity(samples), {"caption": count})
+        identity, sizes = captions.identity(samples), {"caption": count}
+        return self.draft(target, "captions", identity, sizes, files.MOST_CHUNK_ROWS)
 
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""

@@ -31,6 +31,7 @@ class Made:
     dtype: np.dtype[Any]
     make: Callable[[slice], NDArray[Any]]
     unit: int = 1  # rows that lie together
+    digest: str = ""  # of its bytes, where they were looked at already
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -38,8 +39,18 @@ class Made:
     def __getitem__(self, rows: slice, /) -> NDArray[Any]:
         return self.make(slice(*rows.indices(len(self))))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
 
 Rows = NDArray[Any] | Made  # of numpy's, mapped or not, or made
+
+
+def made_of(rows: Rows, dtype: Any, make: Callable[[NDArray[Any]], NDArray[Any]]) -> Rows:
+    """Rows that are made of others: of an array of numpy's at once."""
+    if isinstance(rows, Made):
+        return Made(rows.shape, np.dtype(dtype), lambda some: make(rows[some]), rows.unit)
+    return make(rows)
 
 
 def blocks(values: Rows) -> Iterator[slice]:
@@ -54,34 +65,56 @@ def content_digest(values: Mapping[str, Rows]) -> str:
     """Of names, types, shapes and bytes of the arrays of a cell."""
     parts = {}
     for name, array in values.items():
-        hasher, little = hashlib.sha256(), array.dtype.newbyteorder("<")
-        for rows in blocks(array):
-            part = array[rows].astype(little, order="C", copy=False)
-            hasher.update(part.reshape(-1).view("u1").data)
-        parts[name] = [array.dtype.name, *array.shape, hasher.hexdigest()]
+        digest = array.digest if isinstance(array, Made) else ""
+        if not digest:
+            hasher = hashlib.sha256()
+            for rows in blocks(array):
+                hasher.update(_bytes_of(array[rows]))
+            digest = hasher.hexdigest()
+        parts[name] = [array.dtype.name, *array.shape, digest]
     return fingerprint(parts)
 
 
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    little = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
+    return little.reshape(-1).view("u1").data
+
+
 def matrix(
-    what: str, rows: ArrayLike | Made, valid: ArrayLike | None, dtype: _Type
+    what: str,
+    rows: ArrayLike | Made,
+    valid: ArrayLike | None,
+    dtype: _Type,
+    look: Callable[[NDArray[Any]], object],
 ) -> tuple[Made, NDArray[np.bool_]]:
     """(row, width) with NaN in rows that have no value, and (row,) which have one.
 
-    The first is made of the rows that are given whenever it is asked for.
+    The first is made of the rows that are given whenever it is asked for. `look` is shown all of
+    them, in order, some at a time.
     """
     given = rows if isinstance(rows, Made) else np.asarray(rows)
     if len(given.shape) != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
         raise InputError(f"{what} are numbers (row, width), not {_described(given)}")
-    finite = [finite_rows(_floating(given[some])) for some in blocks(given)]
-    known = known_rows(what, np.concatenate([*finite, np.zeros(0, np.bool_)]), valid)
+    known = known_rows(what, np.ones(len(given), np.bool_), valid)
 
     def make(some: slice) -> NDArray[Any]:
-        with np.errstate(over="ignore"):
-            stored = np.array(_floating(given[some]), dtype)
-        stored[~known[some]] = np.nan
-        return stored
+        return stored(_floating(given[some]), known[some])
 
-    return Made(given.shape, np.dtype(dtype), make), known
+    def stored(values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            out = np.array(values, dtype)
+        out[~known] = np.nan
+        return out
+
+    finite, hasher = np.zeros(len(given), np.bool_), hashlib.sha256()
+    for some in blocks(given):
+        values = _floating(given[some])
+        finite[some] = finite_rows(values)
+        if (finite[some] | ~known[some]).all():  # else it is refused below
+            hasher.update(_bytes_of(part := stored(values, known[some])))
+            look(part)
+    known_rows(what, finite, valid)
+    return Made(given.shape, np.dtype(dtype), make, digest=hasher.hexdigest()), known
 
 
 def _floating(values: NDArray[Any]) -> NDArray[Any]:
@@ -91,8 +124,7 @@ def _floating(values: NDArray[Any]) -> NDArray[Any]:
 
 def texts(what: str, rows: ArrayLike, scale: float, dtype: _Type) -> NDArray[Any]:
     """(row, width) of unit norm, which have a logit scale."""
-    values = matrix(what, rows, None, dtype)[0][:]
-    check_unit_norm(what, values)
+    values = matrix(what, rows, None, dtype, lambda part: check_unit_norm(what, part))[0][:]
     if not is_scale(scale):
         raise InputError(f"{what}: the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
     return values

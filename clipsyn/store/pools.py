@@ -256,7 +256,7 @@ class PoolReader:
         def read(rows: range) -> Pool:
             return self.read(np.arange(rows.start, rows.stop), embeddings=embeddings)
 
-        yield from read_ahead(read, spans(len(self), self._chunks.rows, self.bytes_a_sample))
+        yield from read_ahead(read, spans(len(self), self._unit, self.bytes_a_sample))
 
     @property
     def bytes_a_sample(self) -> int:
@@ -265,9 +265,17 @@ class PoolReader:
         embeddings = sum(one.nbytes for room in rooms for one in room.values())
         return _LOGIT_BYTES * len(self.keys) * self._n_classes + embeddings
 
-    @property
-    def _chunks(self) -> Blocks:
-        return Blocks(len(self), self.store.chunk_rows)
+    @cached_property
+    def _unit(self) -> int:
+        """Rows of one matrix product."""
+        return Blocks(len(self), self.store.chunk_rows).rows
+
+    @cached_property
+    def _chunk(self) -> int:
+        """Rows of the largest chunk: some units, where one process wrote it."""
+        groups = [self.store.cell(key).holding("valid", self.prompts) for key in self.keys]
+        largest = max(it.rows for group in groups for it in group.arrays.values())
+        return self._unit * max(1, largest // self._unit)
 
     def _only_prompts(self, cells: Sequence[Cell]) -> str:
         """The prompt set that all backbones with text have, if there is just one."""
@@ -303,13 +311,12 @@ class PoolReader:
         return len(self.samples.class_names)
 
     def _parts(self, rows: NDArray[Any]) -> Iterator[_Part]:
-        """`rows`, a chunk of the store at a time."""
-        blocks = self._chunks
-        number = rows // blocks.rows
-        edges = np.flatnonzero(np.diff(number, prepend=-1, append=blocks.count))
+        """`rows`, a chunk of the store at a time: of it whole units alone are read."""
+        edges = np.flatnonzero(np.diff(rows // self._chunk, prepend=-1, append=len(self)))
         for first, last in pairwise(edges.tolist()):
-            span = blocks.range(int(number[first]))
-            at = rows[first:last] - span.start
+            start, stop = (int(rows[row]) // self._unit * self._unit for row in (first, last - 1))
+            span = range(start, min(stop + self._unit, len(self)))
+            at = rows[first:last] - start
             whole = at[-1] - at[0] == len(at) - 1
             yield span, slice(at[0], at[-1] + 1) if whole else at, slice(first, last)
 

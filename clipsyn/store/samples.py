@@ -149,8 +149,15 @@ class SampleTable:
     def digest(self) -> str:
         """SHA-256 over ids and contents, not labels: a corrected label re-runs no backbone."""
         hasher = hashlib.sha256()
-        for name, content in zip(self.ids, self.content, strict=True):
-            hasher.update(f"{len(name)}:{name}".encode() + content.tobytes())
+        width = self.content.shape[1]
+        for start in range(0, len(self), _IDS):
+            some = slice(start, start + _IDS)
+            content = self.content[some].tobytes()
+            parts = (
+                f"{len(name)}:{name}".encode() + content[at * width : (at + 1) * width]
+                for at, name in enumerate(self.ids[some])
+            )
+            hasher.update(b"".join(parts))
         return hasher.hexdigest()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,17 +91,21 @@ class CellWriter:
 
         An array that `np.load(…, mmap_mode="r")` has mapped may be larger than memory.
         """
-        values, known = given.matrix(f"{self.key}: embeddings", rows, valid, np.float16)
-        for some in given.blocks(values):
-            check_unit_norm(str(self.key), values[some])
+        what, check = f"{self.key}: embeddings", partial(check_unit_norm, str(self.key))
+        values, known = given.matrix(what, rows, valid, np.float16, check)
         self._write("features", {"image_embedding": values, "valid": known})
 
     def logits(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
         """Logits of any scale, (row, class), and the predictions that follow from them."""
-        values, known = given.matrix(f"{self.key}: logits", rows, valid, np.float32)
+        found: list[NDArray[np.uint16]] = []
+
+        def look(part: NDArray[Any]) -> None:
+            found.append(predictions(part))
+
+        values, known = given.matrix(f"{self.key}: logits", rows, valid, np.float32, look)
         self._check_classes("logits", values.shape[1])
-        found = np.concatenate([predictions(values[some]) for some in given.blocks(values)])
-        answers: dict[str, Rows] = {"logit": values, "valid": known, "prediction": found}
+        predicted = np.concatenate(found)
+        answers: dict[str, Rows] = {"logit": values, "valid": known, "prediction": predicted}
         self._write("logits", answers)
 
     def predictions(
@@ -250,8 +255,8 @@ class CellWriter:
         )
         draft = self.store.answers_draft("logits", self.key, prompts, self._draft, classes.draft)
         self._drafts.append(draft)
-        rows, scale = self._values["image_embedding"], classes.about["logit_scale"]
-        draft.write_answers(lambda part: rows[part.start : part.stop], texts, scale)
+        images = partial(self._draft.read, "image_embedding")
+        draft.write_answers(images, texts, classes.about["logit_scale"])
         return draft
 
     def _others(self, draft: Draft) -> list[Path]:
@@ -298,7 +303,7 @@ class CellWriter:
         }
         sizes = dict(zip(spec.dims, values.shape, strict=True))
         path = self.store.at(kind, *names, self.key.backbone)
-        draft = self.store.draft(path, kind, identity, sizes)
+        draft = self.store.draft(path, kind, identity, sizes, files.MOST_CHUNK_ROWS)
         about = {"logit_scale": scale, "provenance": self._provenance}
         self._beside[draft.target] = _Beside(draft, {spec.name: values}, about)
 
@@ -320,7 +325,8 @@ class CellWriter:
             if array in values:
                 sizes[dim] = values[array].shape[1]
         self._values = values
-        self._draft = self.store.draft(path, kind, self._identity(kind, values), sizes)
+        identity = self._identity(kind, values)
+        self._draft = self.store.draft(path, kind, identity, sizes, files.MOST_CHUNK_ROWS)
         self._drafts.append(self._draft)
         self._draft.write_all(values)
 

@@ -48,7 +48,7 @@ def write(path: Path, values: np.ndarray, dtype: str, chunk_rows: int = 8) -> Wr
     """A group at `path` with one array; returns the array's folder, and its list entry."""
     names = ("embed", "byte")[: values.ndim - 1]
     sizes = dict(zip(("sample", *names), values.shape, strict=True))
-    layout = Layout.of(spec(dtype, *names), sizes, chunk_rows)
+    layout = Layout.of(spec(dtype, *names), sizes, Blocks(len(values), chunk_rows).rows)
     arrays.create_group(path, [(spec(dtype, *names), layout)], {"made": "here"})
     for block in range(layout.blocks.count):
         arrays.write_block(path / "values", layout, block, layout.part(values, block))

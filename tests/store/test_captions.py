@@ -52,7 +52,7 @@ def write(store: FeatureStore, backbone: str = "mine", texts: Any = TEXTS, **opt
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    """Captions by two backbones, in chunks of at most three rows."""
+    """Captions by two backbones."""
     made = FeatureStore.create(tmp_path / "store", chunk_rows=3)
     for backbone in ("mine", "other"):
         write(made, backbone)
@@ -148,7 +148,7 @@ def test_what_is_not_there_is_missing(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "lost", ["captions/toy/test", "captions/toy/test/text/c.1", "texts/toy/test/mine/zarr.json"]
+    "lost", ["captions/toy/test", "captions/toy/test/text/c.0", "texts/toy/test/mine/zarr.json"]
 )
 def test_what_is_lost_is_found(store: FeatureStore, lost: str) -> None:
     path = store.path / lost
@@ -159,7 +159,7 @@ def test_what_is_lost_is_found(store: FeatureStore, lost: str) -> None:
 
 
 def test_what_was_altered_is_found(store: FeatureStore) -> None:
-    chunk = store.at("texts", *PLACE) / "text_embedding" / "c.1.0"
+    chunk = store.at("texts", *PLACE) / "text_embedding" / "c.0.0"
     chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
     (problem,) = problems(store)
     assert problem.startswith("texts/toy/test/mine")

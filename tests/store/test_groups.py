@@ -132,7 +132,6 @@ CHUNKS = {
         "logits/toy/test/clean/fake--one/simple/logit/c.1.0",
         "logits/toy/test/clean/fake--two/simple/logit/c.1.0",
     ),
-    "of labels": ("samples/toy/test/label/c.0", "samples/toy/test/label/c.1"),
 }
 
 

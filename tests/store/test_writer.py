@@ -52,8 +52,9 @@ def samples(**changes: Any) -> SampleTable:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    """Empty, with blocks of at most eight rows."""
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    """Empty, with products of eight rows, and embeddings in chunks of two of these."""
+    monkeypatch.setattr(arrays, "_WRITTEN", 2 * 8 * 4 * WIDTH)
     return FeatureStore.create(tmp_path / "store", chunk_rows=8)
 
 
@@ -114,6 +115,7 @@ def test_what_is_read_predictions_with_confidences_of_a_prompt_set(store: Featur
 
 def test_what_is_read_logits_of_more_classes_than_a_chunk_of_so_many_rows_holds(store, monkeypatch):
     monkeypatch.setattr(arrays, "_LARGEST", 5 * len(CLASSES) * 4)  # bytes of five rows of eight
+    monkeypatch.setattr(arrays, "_WRITTEN", 0)
     write(store, lambda cell: cell.logits(LOGITS))
     cell = FeatureStore.open(store.path).cell(KEY)
     assert {layout.rows for layout in cell.group().arrays.values()} == {5}
@@ -168,7 +170,7 @@ def test_whole_or_not_at_all_a_writer_that_is_killed_leaves_no_cell(store: Featu
     assert done.returncode == -signal.SIGKILL
     assert (store.keys(), store.places()) == ([], [])
     (draft,) = unfinished(store.path)
-    assert (draft.target, draft.done) == ("features/toy/test/clean/mine", 3)
+    assert (draft.target, draft.done) == ("features/toy/test/clean/mine", 1)
     written(store, "embeddings with classes")
     assert store.keys() == [KEY]
 

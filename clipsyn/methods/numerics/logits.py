@@ -19,6 +19,7 @@ NO_CLASS = 65534  # an imported answer that is none of the classes: it counts as
 NONE_OF_THEM = "none of the classes"  # how tables write it
 MOST_CLASSES = NO_CLASS  # so many indices lie below it
 LARGEST_LOGIT = 1e10  # of what others give: sums of squares stay within float32
+_UP, _NO_HALF = np.float32(2.0**112), np.float32(2.0**16)  # from which on a half is not finite
 _SIGN_AND_NUMBER = np.int32(-0x70000001)  # the bits 31 and 27 to 0
 _LARGE = 1e30  # a sum of powers that single precision has numbers beyond
 _SMALL = 1e-30  # a probability beside which one that is 0 in single precision matters no more
@@ -47,7 +48,7 @@ def zero_shot_logits(
     weights = np.ascontiguousarray(distinct.T)
     logits = np.empty((len(image_embedding), len(class_embedding)), np.float32)
     for start in range(0, len(image_embedding), rows):
-        block = image_embedding[start : start + rows].astype(np.float32)
+        block = single(image_embedding[start : start + rows])
         out = logits[start : start + rows]
         with np.errstate(invalid="ignore"):  # who reads the logits says what is wrong
             if len(distinct) == len(position):
@@ -66,15 +67,41 @@ def cosines(embedding: NDArray[np.float16], query: Floats) -> Floats:
     numpy converts half precision at 1.7 ns a number. Its bits, moved to where single precision has
     them, are the same number times 2^-112 (of subnormal ones, too), which takes a tenth of that.
     """
-    bits, scaled = embedding.view(np.int16), query * np.float32(2.0**112)
-    found = np.empty(len(bits), np.float32)
-    for rows in in_cache(slice(0, len(bits)), len(query)):
-        moved = bits[rows].astype(np.int32)
-        moved <<= 13
-        moved &= _SIGN_AND_NUMBER
-        np.matmul(moved.view(np.float32), scaled, out=found[rows])
+    scaled = query * _UP
+    found = np.empty(len(embedding), np.float32)
+    for rows in in_cache(slice(0, len(embedding)), len(query)):
+        np.matmul(_moved(embedding[rows]), scaled, out=found[rows])
     found[np.isnan(embedding[:, 0])] = np.nan
     return found
+
+
+def _moved(half: NDArray[np.float16]) -> Floats:
+    moved = half.view(np.int16).astype(np.int32)
+    moved <<= 13
+    moved &= _SIGN_AND_NUMBER
+    return moved.view(np.float32)
+
+
+def single(values: Array) -> Floats:
+    """The same numbers in single precision, of half precision as `cosines` converts it."""
+    if values.dtype != np.float16 or not values.size:
+        return values.astype(np.float32)
+    found = _moved(values)
+    found *= _UP
+    if found.max() >= _NO_HALF or found.min() <= -_NO_HALF:
+        strange = ~np.isfinite(values)
+        found[strange] = values[strange]
+    return found
+
+
+def squares(values: Array) -> Floats:
+    """(row,) sum of the squares of a row, in single precision."""
+    out = np.empty(len(values), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # who reads the sums says what is wrong
+        for rows in in_cache(slice(0, len(values)), values.shape[1]):
+            part = single(values[rows])
+            np.einsum("ij,ij->i", part, part, out=out[rows])
+    return out
 
 
 def predictions(logits: Floats) -> NDArray[np.uint16]:

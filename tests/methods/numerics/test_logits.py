@@ -20,7 +20,9 @@ from clipsyn.methods.numerics.logits import (
     log_softmax,
     mixture,
     predictions,
+    single,
     softmax,
+    squares,
     weighted_cross_entropy,
     weighted_sum,
     zero_shot_logits,
@@ -53,6 +55,15 @@ def test_cosines_of_half_precision_are_exact_to_the_smallest_number():
         np.testing.assert_allclose(cosines(images, query), expected, rtol=1e-6, atol=1e-7)
     ones = every[:, :1].copy()
     np.testing.assert_array_equal(cosines(ones, np.ones(1, np.float32)), ones[:, 0])
+
+
+def test_half_precision_becomes_single_as_numpy_does_it():
+    for halves in (np.arange(1 << 16, dtype=np.uint16), np.arange(0x7C00, dtype=np.uint16)):
+        values = halves.view(np.float16).reshape(-1, 4)
+        found, expected = single(values), values.astype(np.float32)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+    np.testing.assert_allclose(squares(values), (expected**2).sum(axis=1), rtol=1e-6)
 
 
 def test_cosines_are_not_known_where_an_embedding_is_not():
