@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import ImportSettings
+from clipsyn.exchange import ImportSettings, npz
 from clipsyn.exchange.arrays import load, part_of
 
 NAMES = ("cat", "dog", "bee")
@@ -116,6 +116,22 @@ def test_archives_ids_and_labels_inside(tmp_path):
     part = read(path, row_order=False)
     assert (part.kind, part.ids, part.labels) == ("logits", ("a", "b"), ("0", "2"))
     np.testing.assert_array_equal(part.values, LOGITS)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_archives_are_read_in_blocks_once_their_checksums_are_right(save, tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "_LARGE", 1)
+    path, ids = tmp_path / "mine.npz", [f"im{row}" for row in range(100)]
+    values = np.random.default_rng(0).random((100, 5))
+    save(path, ids=ids, embeddings=values, logits=np.asfortranarray(values))
+    for kind in ("embeddings", "logits"):
+        found = read(path, (), row_order=False, kind=kind).values
+        np.testing.assert_array_equal(found[7:90], values.astype(found.dtype)[7:90])
+    content = bytearray(path.read_bytes())
+    content[content.find(b"embeddings.npy") + 300] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"mine\.npz cannot be read"):
+        read(path, (), row_order=False, kind="embeddings")
 
 
 def test_archives_several_kinds_are_chosen_from(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
+from clipsyn.exchange import npz
 from clipsyn.exchange.arrays import read_tensor
 
 torch = pytest.importorskip("torch")
@@ -25,11 +26,14 @@ TYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16",
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_every_type_of_number(name, tmp_path):
+@pytest.mark.parametrize("least", [1, npz._LARGE], ids=["in blocks", "whole"])
+def test_every_type_of_number(name, least, tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "_LARGE", least)
     tensor = (torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) * 9).to(
         getattr(torch, name)
     )
     found = read_tensor(saved(tmp_path, tensor))
+    assert isinstance(found, np.ndarray) == (least > 1)
     assert found.dtype == ("float32" if name == "bfloat16" else name)
     np.testing.assert_array_equal(found, tensor.to(torch.float64).numpy())
 
