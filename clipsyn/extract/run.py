@@ -36,7 +36,7 @@ from clipsyn.extract.encoder import RowTexts
 from clipsyn.extract.images import Batch, View, batches
 from clipsyn.extract.work import Cell, Split, Texts, Work
 from clipsyn.methods.numerics.blocks import usable_cores
-from clipsyn.names import canonical_json, fingerprint, parse_shard
+from clipsyn.names import CLEAN, canonical_json, fingerprint, parse_shard
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
@@ -159,7 +159,7 @@ class _Run:
                 errors[cell] |= batch.errors[_view(cell)]
                 self.progress.advance(self._counter(cell), len(batch.rows))
         for cell in block.cells:
-            note = {"errors": errors[cell], "looks": looks}
+            note = {"errors": errors[cell], "looks": looks if cell.perturbation == CLEAN else []}
             self.writer.submit(self._finish, block, cell, parts[cell], note)
         for cell in block.cells:  # early; `_publish` checks those of earlier runs, too
             seen = self.bad.setdefault(cell, {})

@@ -237,7 +237,8 @@ def test_what_clean_images_look_like_is_kept_with_the_samples(tmp_path, fakes):
     """By the run that has the last block; perturbed images say nothing, nor do broken ones."""
     from clipsyn.images.source import look_of
 
-    source = fakes.Source(bad={3: "truncated"})
+    source, both = fakes.Source(bad={3: "truncated"}), {"perturbations": ["clean", "jpeg:2"]}
+    fakes.fill_some(tmp_path, 2, sources=[source], max_bad=0.1, **both)  # the first block of both
     store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:2"], max_bad=0.1)
     assert not store.samples("toy", "test").looks.any()
     fakes.fill_some(tmp_path, 1, sources=[source], batch_size=8, max_bad=0.1)
