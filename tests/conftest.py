@@ -1,7 +1,6 @@
 """Fakes that need no torch, and a store filled with them by the real extraction."""
 
-from __future__ import annotations
-
+import gc
 import hashlib
 import json
 import os
@@ -56,6 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take a minute come first: at the end one worker would wait for the other."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests need stays: nobody looks through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class FakeEncoder:
@@ -163,6 +168,11 @@ class FakeSource:
         return np.random.default_rng(seed).integers(0, 256, (16, 20, 3), dtype=np.uint8)
 
 
+def two() -> list[FakeEncoder]:
+    """Those that made the tiny store."""
+    return [FakeEncoder(), FakeEncoder("fake/two", size=12, embed_dim=16)]
+
+
 class Quiet:
     """A `clipsyn.show.progress.Progress` that says nothing and remembers everything."""
 
@@ -193,7 +203,7 @@ def fill(
     logits: str = "clean",
     replace: bool = False,
     chunk_rows: int = CHUNK_ROWS,
-    progress: Any = None,
+    progress=None,
     **settings: Any,
 ) -> FeatureStore:
     """Plan and run an extraction into the store at `path`, as `clipsyn.extract.job` does."""
@@ -221,13 +231,19 @@ def fill_some(path: Path, blocks: int, encoder: Any = None, **asked: Any) -> Fea
     return FeatureStore.open(path)
 
 
+def copy(store: FeatureStore | Path, path: Path) -> FeatureStore:
+    """A copy of a store; the times of its files stay behind, which take most of a copy's time."""
+    shutil.copytree(getattr(store, "path", store), path, copy_function=shutil.copyfile)
+    return FeatureStore.open(path)
+
+
 def planned(
     store: FeatureStore,
     encoders: Sequence[Any] = (),
     sources: Sequence[Any] = (),
     perturbations: Sequence[str] = ("clean",),
     *,
-    progress: Any = None,
+    progress=None,
     **asked: Any,
 ) -> Any:
     """The work of an extraction, of settings that may be asked for."""
@@ -378,6 +394,8 @@ def fakes() -> SimpleNamespace:
         fill=fill,
         fill_some=fill_some,
         caption=caption,
+        copy=copy,
+        two=two,
         planned=planned,
         contents=contents,
         unlike=unlike,
@@ -407,18 +425,26 @@ def _read_table() -> Callable[..., ShownTable]:
 @pytest.fixture(scope="session")
 def _filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "store"
-    encoders = [FakeEncoder(), FakeEncoder("fake/two", size=12, embed_dim=16)]
     sources = [FakeSource(split="test"), FakeSource(split="train", count=11)]
-    fill(path, encoders, sources, ("clean", "jpeg:3"))
+    fill(path, two(), sources, ("clean", "jpeg:3"))
     return path
 
 
 @pytest.fixture
 def tiny_store(_filled: Path, tmp_path: Path) -> FeatureStore:
     """Two backbones, two splits (20 and 11 images), clean and jpeg-3; blocks of up to 8 rows."""
-    path = tmp_path / "tiny"
-    shutil.copytree(_filled, path)
-    return FeatureStore.open(path)
+    return copy(_filled, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def _captioned(_filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return caption(copy(_filled, tmp_path_factory.mktemp("captioned") / "store")).path
+
+
+@pytest.fixture
+def captioned(_captioned: Path, tmp_path: Path) -> FeatureStore:
+    """The tiny store, each of whose images has two captions."""
+    return copy(_captioned, tmp_path / "tiny")
 
 
 @pytest.fixture(scope="module")

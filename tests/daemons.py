@@ -1,7 +1,5 @@
 """Servers that tests start: they listen on loopback only, and end with the tests."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import time

@@ -5,8 +5,6 @@ user, who may not be allowed to read the modules, imports nothing. Not polars: i
 survive a fork.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import fcntl
 import importlib.util

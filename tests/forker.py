@@ -1,7 +1,5 @@
 """Work on stores in processes of their own, as any user."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -3,8 +3,6 @@
 The environment variable CLIPSYN_TEST_KILLS says how many, where a test does not insist.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Debian has it: ``apt-get install slurmctld slurmd slurm-client munge``. It is st
 folder of its own. Where CLIPSYN_TEST_SERVERS is set it must work: then nothing is skipped.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

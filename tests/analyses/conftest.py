@@ -1,10 +1,6 @@
 """A store of extracted birds, and stores of answers that a test gives."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +13,18 @@ from clipsyn.store.samples import SampleTable
 
 
 @pytest.fixture(scope="session")
-def varied(fakes: Any) -> type:
+def varied(fakes):
     """Encoders of which each takes an image for another class."""
 
     class Varied(fakes.Encoder):  # type: ignore[misc]
-        def encode_images(self, pixels: Any) -> Any:
+        def encode_images(self, pixels):
             return super().encode_images(pixels.astype(int) - 127)
 
     return Varied
 
 
 @pytest.fixture(scope="session")
-def birds(fakes: Any, varied: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def birds(fakes, varied, tmp_path_factory):
     """Three backbones of different weights, two undecodable birds, clean and jpeg-3; flags."""
     path = tmp_path_factory.mktemp("birds") / "store"
     encoders = [varied(name) for name in ("vit/a", "rn/b", "cnx/c")]
@@ -44,16 +40,16 @@ class Stub:
 
     chunk_rows = 3
 
-    def __init__(self, logits: np.ndarray, names: tuple[str, ...]) -> None:
+    def __init__(self, logits, names):
         self.logits_of = dict(zip(names, logits.astype(np.float32), strict=True))
         self.read: list[range] = []
 
-    def cell(self, key: FeatureKey) -> SimpleNamespace:
+    def cell(self, key):
         logits = self.logits_of[key.backbone]
         missing = np.isnan(logits).any(axis=1)
         predicted = np.where(missing, NO_PREDICTION, np.nan_to_num(logits).argmax(1))
 
-        def read(prompts: str, rows: range) -> np.ndarray:
+        def read(prompts, rows):
             self.read.append(rows)
             return logits[rows.start : rows.stop]
 
@@ -65,13 +61,13 @@ class Stub:
 
 
 @pytest.fixture
-def give(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stub]:
+def give(monkeypatch):
     """Function (module, logits, labels): its store has this one group of images; returns that."""
 
-    def given(module: object, logits: Any, labels: Any) -> Stub:
+    def given(module, logits, labels):
         array, truth = np.asarray(logits, float), np.asarray(labels, np.int32)
         names = tuple("abcde"[: len(array)])
-        store: Any = Stub(array, names)
+        store = Stub(array, names)
         ids = tuple(f"im{row}" for row in range(len(truth)))
         classes = tuple(f"class {c}" for c in range(array.shape[2]))
         content = np.zeros((len(truth), 32), np.uint8)
@@ -86,10 +82,10 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stub]:
 
 
 @pytest.fixture(scope="session")
-def one_hot() -> Callable[..., np.ndarray]:
+def one_hot():
     """Function (predictions, classes): logits (backbone, sample, class); NaN for None."""
 
-    def made(predictions: Any, classes: int = 3) -> np.ndarray:
+    def made(predictions, classes=3):
         every = [[[p == c for c in range(classes)] for p in row] for row in predictions]
         missing = [[p is None for p in row] for row in predictions]
         return np.where(np.array(missing)[:, :, None], np.nan, np.array(every, float))

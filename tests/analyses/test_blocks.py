@@ -1,11 +1,6 @@
 """No command asks for a whole split at once: what is read at a time does not grow with it."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +23,7 @@ KEY = FeatureKey("toy", "test", "clean", "mine")
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+def store(tmp_path, monkeypatch):
     """Without logits, in chunks of ten rows, which are the smallest that can be read."""
     made = FeatureStore.create(tmp_path / "store", chunk_rows=10)
     rng = np.random.default_rng(0)
@@ -47,12 +42,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def asked(monkeypatch):
     """The arrays that are read, and how many rows at once."""
     found: list[tuple[str, int]] = []
     read = groups.Tree.read
 
-    def spy(self: Any, path: Path, array: str, rows: range | None, listed: Any) -> Any:
+    def spy(self, path, array, rows, listed):
         found.append((array, listed.shape[0] if rows is None else len(rows)))
         return read(self, path, array, rows, listed)
 
@@ -60,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return found
 
 
-def exported(store: FeatureStore, fakes: Any) -> Path:
+def exported(store, fakes):
     export(store, store.path.parent / "out", [KEY], "npz", fakes.Quiet())
     return store.path.parent / "out"
 
@@ -75,13 +70,7 @@ def exported(store: FeatureStore, fakes: Any) -> Path:
     ],
     ids=["zeroshot", "oracle", "predict", "export"],
 )
-def test_embeddings_and_ids_are_read_some_rows_at_a_time(
-    store: FeatureStore,
-    asked: list[tuple[str, int]],
-    fakes: Any,
-    run: Callable[..., Any],
-    asks_for_ids: bool,
-) -> None:
+def test_embeddings_and_ids_are_read_some_rows_at_a_time(store, asked, fakes, run, asks_for_ids):
     router = fit_router(store, "toy", "log-avg")
     asked.clear()
     run(store, router, fakes)
@@ -91,11 +80,11 @@ def test_embeddings_and_ids_are_read_some_rows_at_a_time(
 
 
 def test_an_import_of_an_export_has_its_bits_whatever_is_read_at_once(
-    store: FeatureStore, asked: list[Any], fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    store, asked, fakes, monkeypatch
+):
     folder, sizes, make = exported(store, fakes), [], Made.__getitem__
 
-    def spy(self: Made, rows: slice) -> Any:
+    def spy(self, rows):
         found = make(self, rows)
         sizes.append(len(found) if self.shape == (ROWS, 8) else 0)
         return found
@@ -110,7 +99,7 @@ def test_an_import_of_an_export_has_its_bits_whatever_is_read_at_once(
     assert again.samples("toy", "test").ids == store.samples("toy", "test").ids
 
 
-def test_a_damaged_export_is_refused(store: FeatureStore, fakes: Any) -> None:
+def test_a_damaged_export_is_refused(store, fakes):
     (file,) = exported(store, fakes).glob("toy/**/*.npz")
     data = bytearray(file.read_bytes())
     at = data.index(store.cell(KEY).embeddings()[50].tobytes())

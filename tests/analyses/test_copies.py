@@ -1,7 +1,5 @@
 """Where every image of a set stands in it twice, all intervals and tests are those of once."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest
@@ -18,11 +16,11 @@ def stores(fakes, tmp_path_factory):
     """The same 90 images once, and each of them twice."""
 
     class Twice(fakes.Source):
-        def __post_init__(self) -> None:
+        def __post_init__(self):
             super().__post_init__()
             self.labels = np.repeat(self.labels[: self.count // 2], 2)
 
-        def _pixels(self, index: int) -> np.ndarray:
+        def _pixels(self, index):
             return super()._pixels(index // 2)
 
     encoders = [fakes.Encoder(name) for name in ("rn/a", "rn/b", "vit/c")]
@@ -34,7 +32,7 @@ def stores(fakes, tmp_path_factory):
     ]
 
 
-def evaluate(store) -> pl.DataFrame:
+def evaluate(store):
     return clipsyn.evaluate(store, heads=["zero-shot", "lda"], ensembles=["log-avg"], shots=[4])
 
 

@@ -1,11 +1,6 @@
 """Which images count where backbones lack different ones, in every analysis of predictions."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -18,18 +13,17 @@ from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.evaluation import Selection
-from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
+from tests.results import bring
 
 COUNT = 40
 MISSING = {"fake/one": {3, 7}, "fake/two": {7, 20}}  # rows without a prediction
 
 
 @pytest.fixture(scope="module")
-def store(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def store(fakes, tmp_path_factory):
     """Two backbones on the same forty images, of which each could not read two."""
     path = tmp_path_factory.mktemp("predicted") / "store"
     for name, rows in MISSING.items():
@@ -38,7 +32,7 @@ def store(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> F
     return FeatureStore.open(path)
 
 
-def test_backbones_share_rows_whatever_they_lack(store: FeatureStore) -> None:
+def test_backbones_share_rows_whatever_they_lack(store):
     for group in predicted(store, Selection()):
         assert group.backbones == tuple(MISSING)
         assert group.predictions.shape == (2, COUNT)
@@ -47,19 +41,15 @@ def test_backbones_share_rows_whatever_they_lack(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize("analysis", [oracle, diversity, robustness])
-def test_images_count_that_all_backbones_predict(
-    store: FeatureStore, analysis: Callable[..., pl.DataFrame]
-) -> None:
+def test_images_count_that_all_backbones_predict(store, analysis):
     assert set(analysis(store)["n"]) == {COUNT - 3}
 
 
-def test_what_is_replaced_while_it_is_read_is_not_mixed(
-    fakes: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_replaced_while_it_is_read_is_not_mixed(fakes, tmp_path, monkeypatch):
     store = fakes.fill(tmp_path / "store", [fakes.Encoder(), fakes.Encoder("fake/two")])
     read = Cell.predictions
 
-    def read_and_replace(self: Cell, *which: Any) -> Any:
+    def read_and_replace(self, *which):
         found = read(self, *which)
         monkeypatch.undo()
         fakes.fill(self.store.path, [fakes.Encoder(weights="others")], replace=True)
@@ -71,11 +61,9 @@ def test_what_is_replaced_while_it_is_read_is_not_mixed(
     assert zeroshot(store).equals(zeroshot(FeatureStore.open(store.path)))
 
 
-def test_other_images_under_the_same_name_are_refused(
-    store: FeatureStore, fakes: SimpleNamespace
-) -> None:
+def test_other_images_under_the_same_name_are_refused(store, fakes):
     """So that the cells of a dataset and split always have the same rows."""
-    other: Any = fakes.Source(count=COUNT - 1)
+    other = fakes.Source(count=COUNT - 1)
     with pytest.raises(StaleCell, match="toy/test"):
         fakes.fill(store.path, [fakes.Encoder("fake/three")], [other])
 
@@ -87,20 +75,16 @@ class TestPooled:
     TRUTH = "xxxxxxyyyy"
 
     @pytest.fixture
-    def shown(self, tmp_path: Path) -> FeatureStore:
+    def shown(self, tmp_path):
         rows = [
             {"id": f"{row}", "model": name, "pred": answer.strip("-"), "label": self.TRUTH[row]}
             | {"severity": 0 if row < 6 else 2}
             for name, answers in self.ANSWERS.items()
             for row, answer in enumerate(answers)
         ]
-        pl.DataFrame(rows).write_csv(tmp_path / "long.csv")
-        import_files(
-            tmp_path / "s", [tmp_path / "long.csv"], ImportSettings("toy", perturbation="fog")
-        )
-        return FeatureStore.open(tmp_path / "s")
+        return bring(tmp_path / "s", rows, perturbation="fog")
 
-    def test_accuracies_are_of_all_conditions_together(self, shown: FeatureStore) -> None:
+    def test_accuracies_are_of_all_conditions_together(self, shown):
         frame = zeroshot(shown, pooled=True).filter(pl.col("metric") == "acc1")
         found = {
             tuple(row["backbones"]): (row["perturbation"], row["severity"], row["value"], row["n"])
@@ -117,15 +101,13 @@ class TestPooled:
         }
 
     @pytest.mark.parametrize("analysis", [oracle, diversity])
-    def test_every_analysis_is_over_what_all_predict(
-        self, shown: FeatureStore, analysis: Callable[..., pl.DataFrame]
-    ) -> None:
+    def test_every_analysis_is_over_what_all_predict(self, shown, analysis):
         assert set(analysis(shown, pooled=True)["n"]) == {9}
 
-    def test_the_same_images_twice_cannot_be(self, store: FeatureStore) -> None:
+    def test_the_same_images_twice_cannot_be(self, store):
         with pytest.raises(UsageError, match="the same images under several perturbations"):
             zeroshot(store, pooled=True)
 
-    def test_weights_need_logits(self, shown: FeatureStore) -> None:
+    def test_weights_need_logits(self, shown):
         with pytest.raises(UsageError, match="logits are not pooled"):
             oracle(shown, pooled=True, weights=True)

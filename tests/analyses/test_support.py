@@ -1,7 +1,5 @@
 """What analyses fit and choose on: drawn like everywhere else, and never what they measure on."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,9 +1,5 @@
 """Files of results and predictions in which it is known who is right where."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,19 +15,10 @@ from tests.results import row, tidy
 class Answers:
     """Adds to files: each method is right where it is said to be."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def add(
-        self,
-        right: Mapping[tuple[str, int | None], Any],
-        dataset: str = "birds",
-        *,
-        images: Any = None,
-        rows: Any = None,
-        label: int = 1,
-        **about: Any,
-    ) -> Path:
+    def add(self, right, dataset="birds", *, images=None, rows=None, label=1, **about):
         """right: by method and seed, (sample,). images: equal numbers above 0 are equal images."""
         n = len(next(iter(right.values()))) if rows is None else max(rows) + 1
         content = np.zeros((n, 32), np.uint8)
@@ -52,7 +39,7 @@ class Answers:
         return self.path
 
 
-def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, Any]:
+def _about(name, seed, about):
     usual: dict[str, Any] = {"backbones": ["a/x", "b/x"], "ensemble": name}
     if "/" in name:
         usual = {"backbones": [name]}
@@ -62,17 +49,17 @@ def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, A
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> Answers:
+def answers(tmp_path):
     return Answers(tmp_path / "r.parquet")
 
 
 @pytest.fixture
-def drawn() -> Callable[..., dict[tuple[str, int | None], np.ndarray]]:
+def drawn():
     """Function (n): who is right, at random: two that learn from three draws, one that does not,
     two backbones.
     """
 
-    def make(n: int, seed: int = 0) -> dict[tuple[str, int | None], np.ndarray]:
+    def make(n, seed=0):
         rng = np.random.default_rng(seed)
         hard = rng.random(n)
         accuracies = {"nlc": 0.8, "moe": 0.7, "log-avg": 0.7, "a/x": 0.5, "b/x": 0.55}

@@ -1,7 +1,5 @@
 """CLIP_benchmark's columns: what goes out comes back, to the last bit."""
 
-from __future__ import annotations
-
 import csv
 import io
 
@@ -17,19 +15,19 @@ from tests.results import row as made
 from tests.results import tidy
 
 
-def row(backbone: str, metric: str, value: float, **more) -> dict:
+def row(backbone, metric, value, **more):
     return made(metric, value, [backbone], off=None, **{"dataset": "vtab/pets", "n": 3000} | more)
 
 
-def benchmark_csv(numbers: pl.DataFrame) -> str:
+def benchmark_csv(numbers):
     return guarded(benchmark_columns(numbers)).write_csv()
 
 
-def read(text: str) -> list[dict[str, str]]:
+def read(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def backbone_of(found: dict[str, str]) -> str:
+def backbone_of(found):
     """As a reader of CLIP_benchmark's CSV would make a name of it."""
     assert found["model_fullname"] == f"{found['model']} {found['pretrained']}"
     return f"{found['model']}/{found['pretrained']}" if found["pretrained"] else found["model"]
@@ -88,8 +86,7 @@ def test_what_clip_benchmark_does_not_measure_has_no_row():
 
 
 @given(
-    st.text(st.characters(exclude_categories=["C"]), min_size=1).filter(str.strip),
-    st.floats(0, 1),
+    st.text(st.characters(exclude_categories=["C"]), min_size=1).filter(str.strip), st.floats(0, 1)
 )
 @example('a"b,c/d', 0.1)
 @example("hf-hub:a/b", 5e-324)

@@ -1,7 +1,5 @@
 """The rows of what the support chooses are those of the head and the ensemble by name."""
 
-from __future__ import annotations
-
 import polars as pl
 import pytest
 
@@ -11,7 +9,7 @@ from clipsyn.evaluation.tables import tables
 METHODS = {"heads": ["zero-shot", "lda"], "ensembles": ["log-avg", "super-learner", "chosen"]}
 
 
-def value(frame: pl.DataFrame, metric: str, **where) -> float:
+def value(frame, metric, **where):
     return frame.filter(metric=metric, **where)["value"].item()
 
 

@@ -1,7 +1,5 @@
 """Draws that others made: found by the paths of their images, and never run."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import re
@@ -24,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "evaluating.md"
 
 
 @pytest.fixture
-def samples() -> SampleTable:
+def samples():
     labels = np.array([0, 0, 1, 1], np.int32)
     return SampleTable("pets", "train", IDS, labels, np.zeros((4, 32), np.uint8), ("cat", "dog"))
 

@@ -1,9 +1,6 @@
 """The loop on a small store: what is fitted on what, what is skipped, what is refused."""
 
-from __future__ import annotations
-
 import logging
-import shutil
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +31,7 @@ from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
+from tests.results import bring, untimed
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -45,7 +43,6 @@ def _notes(caplog):
 
 @pytest.fixture(scope="session")
 def _store(tmp_path_factory, fakes):
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [
         fakes.Source(split="test", count=40, class_names=CLASSES),
         fakes.Source(split="train", count=30, class_names=CLASSES),
@@ -54,16 +51,15 @@ def _store(tmp_path_factory, fakes):
     ]
     sources[-1].labels[:] = -1
     path = tmp_path_factory.mktemp("loop") / "store"
-    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    return fakes.fill(path, fakes.two(), sources, ("clean", "jpeg:3"))
 
 
 @pytest.fixture
-def store(_store, tmp_path) -> FeatureStore:
-    shutil.copytree(_store.path, tmp_path / "store")
-    return FeatureStore.open(tmp_path / "store")
+def store(_store, fakes, tmp_path):
+    return fakes.copy(_store, tmp_path / "store")
 
 
-def run(store, **changes) -> pl.DataFrame:
+def run(store, **changes):
     settings = {
         "datasets": "toy",
         "heads": ["zero-shot"],
@@ -74,11 +70,7 @@ def run(store, **changes) -> pl.DataFrame:
     return evaluate(store, **settings | changes)
 
 
-def timeless(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.filter(~pl.col("metric").str.ends_with("seconds"))
-
-
-def accuracy(frame: pl.DataFrame, **names) -> float:
+def accuracy(frame, **names):
     """names: by column; backbone is one on its own."""
     if backbone := names.pop("backbone", None):
         frame = singles(frame).filter(backbone=backbone)
@@ -92,22 +84,10 @@ def test_one_row_a_number(store):
     names = ["ensemble", "backbones", "shots", "seed", "metric"]
     assert not frame.select(names).is_duplicated().any()
     assert set(frame["metric"]) == {
-        "acc1",
-        "acc1_independent",
-        "mean_per_class_recall",
-        "nll",
-        "brier",
-        "ece",
-        "ece_floor",
-        "gain_over_best_on_test",
-        "relative_gain_over_best_on_test",
-        "gain",
-        "correlation_if_alike",
-        "disagreement",
-        "error_inconsistency",
-        "fit_seconds",
-        "predict_seconds",
-    }
+        "acc1", "acc1_independent", "mean_per_class_recall", "nll", "brier", "ece", "ece_floor",
+        "gain_over_best_on_test", "relative_gain_over_best_on_test", "gain", "correlation_if_alike",
+        "disagreement", "error_inconsistency", "fit_seconds", "predict_seconds",
+    }  # fmt: skip
     drawn = frame.filter(pl.col("ensemble") == "super-learner").select("shots", "seed").unique()
     # nothing in it is random: with the whole support every seed gives the same
     assert set(drawn.rows()) == {("1", 0), ("1", 1), ("4", 0), ("4", 1), ("full", None)}
@@ -139,11 +119,10 @@ INDUCTIVE = [name for name in ENSEMBLES if not is_transductive(name)]
 
 
 @pytest.fixture
-def alone(fakes, tmp_path) -> FeatureStore:
+def alone(fakes, tmp_path):
     """The same test split, and no other."""
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     source = fakes.Source(split="test", count=40, class_names=CLASSES)
-    return fakes.fill(tmp_path / "alone", encoders, [source])
+    return fakes.fill(tmp_path / "alone", fakes.two(), [source])
 
 
 def test_what_learns_nothing_needs_no_support(store, alone, tmp_path):
@@ -151,12 +130,12 @@ def test_what_learns_nothing_needs_no_support(store, alone, tmp_path):
     output = tmp_path / "results.parquet"
     found = run(alone, ensembles=STATIC, output=output)
     assert set(found["ensemble"]) == {"single", "oracle", *STATIC}
-    assert_frame_equal(timeless(found), timeless(run(store, ensembles=STATIC)))
+    assert_frame_equal(untimed(found), untimed(run(store, ensembles=STATIC)))
     again = run(store, ensembles=[*STATIC, "super-learner"], output=output)
     assert found["fingerprint"].is_in(again["fingerprint"].implode()).all()
 
 
-def test_all_is_what_learns_nothing_where_nothing_can_be_learned_from(alone, caplog):
+def test_all_ensembles_without_labels_are_those_that_learn_nothing(alone, caplog):
     found = run(alone, ensembles="all", heads=["all"])
     assert set(found["head"]) == {"zero-shot"}
     assert set(found["ensemble"]) == {"single", "oracle", *STATIC}
@@ -181,16 +160,14 @@ class TestPredictionsAlone:
     LABELS = ("cat", "dog", "cat", "bee", "ant")
 
     @pytest.fixture
-    def answers(self, tmp_path) -> FeatureStore:
+    def answers(self, tmp_path):
         """Three backbones' answers to five images, of which two are ties of three classes."""
         rows = [
             {"id": f"{row}", "model": name, "prediction": answer, "label": label}
             for row, (votes, label) in enumerate(zip(self.VOTES, self.LABELS, strict=True))
             for name, answer in zip("xyz", votes.split(), strict=True)
         ]
-        pl.DataFrame(rows).write_csv(tmp_path / "answers.csv")
-        import_files(tmp_path / "answers", [tmp_path / "answers.csv"], ImportSettings("quiz"))
-        return FeatureStore.open(tmp_path / "answers")
+        return bring(tmp_path / "answers", rows, "quiz")
 
     def test_are_combined_by_votes(self, answers, caplog):
         found = run(answers, datasets="quiz", ensembles=["log-avg", "vote-1"])
@@ -211,9 +188,7 @@ class TestPredictionsAlone:
             )
             for name, said, p in zip("xyz", votes.split(), sure, strict=True)
         ]
-        pl.DataFrame(rows).write_csv(tmp_path / "sure.csv")
-        import_files(tmp_path / "sure", [tmp_path / "sure.csv"], ImportSettings("quiz"))
-        found = run(FeatureStore.open(tmp_path / "sure"), datasets="quiz", ensembles="all")
+        found = run(bring(tmp_path / "sure", rows, "quiz"), datasets="quiz", ensembles="all")
         assert accuracy(found, ensemble="vote-1") == 1 / 2
         assert accuracy(found, ensemble="conf") == 1
         assert not set(found["metric"]) & {"nll", "brier", "ece"}
@@ -235,9 +210,7 @@ class TestPredictionsAlone:
         """A vote like any other, and ties go by the probabilities of those that have some."""
         table, test = store.samples("toy", "test"), store.pool("toy", "test")
         said = [CLASSES[row % 3] for row in range(len(table))]
-        frame = pl.DataFrame({"id": list(table.ids), "prediction": said})
-        frame.write_csv(tmp_path / "z.csv")
-        import_files(store.path, [tmp_path / "z.csv"], ImportSettings("toy"))
+        bring(store.path, {"id": list(table.ids), "prediction": said}, name="z")
         found = run(store, ensembles=["vote-1"])
         sure = np.zeros((len(table), 1, 4), np.float32)
         sure[np.arange(len(table)), 0, [CLASSES.index(name) for name in said]] = 1e3
@@ -266,7 +239,7 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
     monkeypatch.setattr(fitting, "fit_head", spy_on_head)
     monkeypatch.setattr(fitting, "fit_ensemble", spy_on_ensemble)
 
-    def fit_all() -> None:
+    def fit_all():
         for heads, ensembles in (("all", "log-avg"), ("zero-shot", "all")):
             run(store, heads=[heads], ensembles=[ensembles], shots=(4,), seeds=1)
 
@@ -305,8 +278,8 @@ def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path
     assert output.stat().st_mtime_ns == stamp
     more = run(store, shots=(1, 4), output=output)
     assert len(more) > len(first)
-    fresh = timeless(run(store, shots=(1, 4)))
-    assert_frame_equal(timeless(more).sort(pl.all()), fresh.sort(pl.all()))
+    fresh = untimed(run(store, shots=(1, 4)))
+    assert_frame_equal(untimed(more).sort(pl.all()), fresh.sort(pl.all()))
 
 
 def test_changed_inputs_do_not_mix(store, tmp_path):
@@ -320,16 +293,15 @@ def test_changed_inputs_do_not_mix(store, tmp_path):
 
 
 @pytest.fixture
-def splits(store, fakes) -> FeatureStore:
+def splits(store, fakes):
     """With two more splits of toy, of which the second has no labels, and a dataset without."""
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [
         fakes.Source(split="test-2", count=12, class_names=CLASSES),
         fakes.Source(split="test-3", count=8, class_names=CLASSES),
         fakes.Source("photos", "test", count=8, class_names=()),
     ]
     sources[1].labels[:] = -1
-    return fakes.fill(store.path, encoders, sources)
+    return fakes.fill(store.path, fakes.two(), sources)
 
 
 def test_splits_without_labels_are_left_out_and_said(splits, caplog):
@@ -344,7 +316,7 @@ def test_splits_without_labels_are_left_out_and_said(splits, caplog):
 
 
 @pytest.fixture
-def three(store, fakes) -> FeatureStore:
+def three(store, fakes):
     """A third backbone beside the two."""
     third = fakes.Encoder("fake/three", size=10, embed_dim=12)
     sources = [
@@ -364,12 +336,12 @@ def test_sets_of_backbones_share_a_file(three, tmp_path, head):
     together = RowsFile(output).frame
     assert together.head(len(before)).equals(before)
     names = [name for name in RESULT if name != "fingerprint"]
-    assert not timeless(together).select(names).is_duplicated().any()
+    assert not untimed(together).select(names).is_duplicated().any()
     alone = singles(together)
     assert set(alone["backbone"]) == {"fake/one", "fake/two", "fake/three"}
     assert len(alone) == 3 * 6  # each metric once
     run_alone = run(three, **settings | {"output": None})
-    assert_frame_equal(timeless(all_three).sort(pl.all()), timeless(run_alone).sort(pl.all()))
+    assert_frame_equal(untimed(all_three).sort(pl.all()), untimed(run_alone).sort(pl.all()))
     again = run(three, backbones=["fake/one", "fake/two"], **settings)
     assert again.sort(pl.all()).equals(two.sort(pl.all()))
 
@@ -389,8 +361,8 @@ def test_backbones_of_other_images_share_no_file(logits, tmp_path):
 
 
 def test_workers_change_nothing(store):
-    alone = timeless(run(store, shots=(4,)))
-    together = timeless(run(store, shots=(4,), workers=2))
+    alone = untimed(run(store, shots=(4,)))
+    together = untimed(run(store, shots=(4,), workers=2))
     assert_frame_equal(together, alone)  # products by one thread are rounded in another way
 
 
@@ -408,8 +380,7 @@ def test_prompt_transfer_fits_on_other_prompts(store, fakes):
         fakes.Source(split=split, count=count, class_names=CLASSES, templates=("art of {c}",))
         for split, count in (("test", 40), ("train", 30))
     ]
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    fakes.fill(store.path, encoders, sources, prompts="own")
+    fakes.fill(store.path, fakes.two(), sources, prompts="own")
     frame = run(store, prompts="own", support_prompts="simple", shots=("full",))
     assert set(frame["prompts"]) == {"own"}
     fitted = frame.select("support", "support_prompts").drop_nulls()
@@ -430,7 +401,7 @@ def test_base_to_new_fits_on_half_of_the_classes(store):
     assert set(frame["n"].unique()) >= {20}
 
 
-def test_all_is_what_can_be_used_for_new_classes(store, caplog):
+def test_all_ensembles_for_new_classes_are_those_that_learn_no_classes(store, caplog):
     settings = {"base_to_new": True, "shots": (4,), "seeds": 1}
     frame = run(store, heads=["all"], ensembles=["log-avg", "all"], **settings)
     assert set(frame["head"]) == {"zero-shot"}
@@ -442,7 +413,7 @@ def test_all_is_what_can_be_used_for_new_classes(store, caplog):
 
 
 @pytest.fixture
-def logits(tmp_path) -> FeatureStore:
+def logits(tmp_path):
     """Two backbones of which there are imported logits, and so no embeddings."""
     classes = tmp_path / "classes.txt"
     classes.write_text("cat\ndog\n")
@@ -461,7 +432,7 @@ def logits(tmp_path) -> FeatureStore:
 OF_EMBEDDINGS = {name for name in ENSEMBLES if ENSEMBLES.load(name).needs_embeddings}
 
 
-def test_all_is_what_can_be_used_without_embeddings(logits, caplog):
+def test_all_ensembles_without_embeddings_are_those_that_need_none(logits, caplog):
     frame = run(logits, heads=["all"], ensembles="all", shots=(4,), seeds=1)
     assert set(frame["head"]) == {"zero-shot"}
     assert set(frame["ensemble"]) == {*INDUCTIVE, "single", "oracle"} - OF_EMBEDDINGS
@@ -483,7 +454,7 @@ def test_shots_that_are_the_same_images_are_fitted_once(store, shots, kept, monk
 
 
 @pytest.fixture
-def fits(monkeypatch) -> list[tuple[str, int | None]]:
+def fits(monkeypatch):
     """What is fitted, with its seed: heads, and ensembles that learn."""
     made: list[tuple[str, int | None]] = []
     head, ensemble = fitting.fit_head, fitting.fit_ensemble
@@ -511,7 +482,7 @@ def test_seeds_that_draw_the_same_images_share_what_is_not_random(store, fits):
     assert sorted(fits, key=str) == sorted(
         [*once, *(("nlc:steps=5", s) for s in range(3))], key=str
     )
-    learned = timeless(frame.filter(ensemble="super-learner")).sort("seed", "metric")
+    learned = untimed(frame.filter(ensemble="super-learner")).sort("seed", "metric")
     assert set(learned["seed"]) == {0, 1, 2}
     assert learned["fingerprint"].n_unique() == 3
     first = learned.filter(seed=0).drop("seed", "fingerprint")
@@ -519,7 +490,7 @@ def test_seeds_that_draw_the_same_images_share_what_is_not_random(store, fits):
         assert learned.filter(seed=seed).drop("seed", "fingerprint").equals(first)
     alone = run(store, ensembles=["super-learner"], **settings | {"seeds": 1})
     assert (
-        timeless(alone.filter(ensemble="super-learner"))
+        untimed(alone.filter(ensemble="super-learner"))
         .sort("metric")
         .equals(learned.filter(seed=0))
     )
@@ -570,7 +541,7 @@ class TestBudget:
     @pytest.mark.parametrize(
         "changes", [{"ensembles": ["all", "super-learner"]}, {"ensembles": "all", "budget": 13}]
     )
-    def test_by_name_or_within_it_all_are_fitted(self, store, caplog, changes):
+    def test_ensembles_by_name_or_within_the_budget_are_all_fitted(self, store, caplog, changes):
         frame = run(store, **self.SETTINGS | changes)
         assert self._shots(frame, ensemble="super-learner") == {"1", "4", "full"}
         assert "left out" not in caplog.text
@@ -634,8 +605,7 @@ def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
     store = fakes.fill(tmp_path / "s", encoders, sources, max_bad=0.5)
     frame = run(store)
-    measured = frame.filter(~pl.col("metric").str.ends_with("seconds"))
-    assert set(measured["n"]) == {39}
+    assert set(untimed(frame)["n"]) == {39}
     fitted = frame.filter(metric="fit_seconds", shots="full")
     assert set(fitted["n"]) == {29}
 

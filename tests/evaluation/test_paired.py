@@ -1,7 +1,5 @@
 """Methods of a file compared: against a second implementation, and against `evaluate`."""
 
-from __future__ import annotations
-
 import shutil
 from itertools import combinations
 
@@ -125,7 +123,7 @@ def test_images_of_several_datasets_are_resampled_together(answers, drawn):
     answers.add(right, "others", images=numbers + 400)
     answers.add(right, "unseen")
 
-    def width(*datasets: str, kind: str = "ci") -> float:
+    def width(*datasets, kind="ci"):
         frame = compare_methods(path, "log-avg", "a/x", datasets=datasets)
         row = frame.row(-1, named=True)
         return row[f"{kind}_high"] - row[f"{kind}_low"]

@@ -1,7 +1,5 @@
 """What the tables say, cell by cell."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -12,12 +10,12 @@ from clipsyn.show.table import NOTHING
 from tests.results import texts
 
 
-def shown(path, *names: str, **settings) -> dict[str, str]:
+def shown(path, *names, **settings):
     return texts(tables(printable_frame(compare_methods(path, *names, **settings))))
 
 
 @pytest.fixture
-def sure(answers) -> object:
+def sure(answers):
     """Of 40 images nlc gets 36 right, log-avg 20 of the same, a/x none but two others."""
     place = np.arange(40)
     right = {

@@ -1,7 +1,5 @@
 """What `evaluate` keeps of every method's predictions is what its results are of."""
 
-from __future__ import annotations
-
 import shutil
 
 import polars as pl
@@ -11,10 +9,8 @@ from polars.testing import assert_frame_equal
 from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.samples import few_shot
-from clipsyn.store.features import FeatureStore
+from tests.results import bring, untimed
 
 CLASSES = ("ant", "bee", "cat", "dog")
 SETTINGS = {
@@ -22,34 +18,31 @@ SETTINGS = {
     "shots": (1, 4, "full"),
     "seeds": 2,
 }
-UNTIMED = ~pl.col("metric").str.ends_with("seconds")
 
 
 @pytest.fixture(scope="session")
 def _store(tmp_path_factory, fakes):
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [
         fakes.Source(split="test", count=40, class_names=CLASSES, bad={3: "cut"}),
         fakes.Source(split="train", count=30, class_names=CLASSES),
     ]
     sources[0].labels[7] = -1
     path = tmp_path_factory.mktemp("predictions") / "store"
-    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3"), max_bad=1.0)
+    return fakes.fill(path, fakes.two(), sources, ("clean", "jpeg:3"), max_bad=1.0)
 
 
 @pytest.fixture
-def store(_store, tmp_path) -> FeatureStore:
-    shutil.copytree(_store.path, tmp_path / "store")
-    return FeatureStore.open(tmp_path / "store")
+def store(_store, fakes, tmp_path):
+    return fakes.copy(_store, tmp_path / "store")
 
 
-def accuracies(path) -> pl.DataFrame:
+def accuracies(path):
     """By fingerprint, from the predictions alone."""
     right = (pl.col("label") == pl.col("prediction")).mean()
     return pl.read_parquet(path).group_by("fingerprint").agg(value=right, n=pl.len().cast(pl.Int64))
 
 
-def answers_of(path, frame: pl.DataFrame, **about) -> pl.DataFrame:
+def answers_of(path, frame, **about):
     names = about.pop("backbones", None)
     rows = frame.filter(metric="acc1", **about)
     if names:
@@ -58,7 +51,7 @@ def answers_of(path, frame: pl.DataFrame, **about) -> pl.DataFrame:
     return pl.read_parquet(path).filter(fingerprint=fingerprint)
 
 
-def check(frame: pl.DataFrame, path) -> None:
+def check(frame, path):
     """Every accuracy of a backbone or an ensemble is that of its predictions."""
     results = frame.filter(pl.col("ensemble") != "oracle", metric="acc1")
     columns = ["fingerprint", "value", "n"]
@@ -78,8 +71,8 @@ def test_results_follow_from_predictions(store, tmp_path, heads):
     assert set(there["ensemble"]) == names
     assert set(there["perturbation"]) == {"clean", "jpeg-3"}
     assert_frame_equal(
-        frame.filter(UNTIMED),
-        evaluate(store, heads=heads, perturbations="*", **SETTINGS).filter(UNTIMED),
+        untimed(frame),
+        untimed(evaluate(store, heads=heads, perturbations="*", **SETTINGS)),
     )
 
 
@@ -124,12 +117,10 @@ def test_predictions_without_probabilities_have_no_confidence(tmp_path):
         for row, said in enumerate(("cat", "dog", "cat"))
     ]
     for name in ("sure", "mute"):
-        part = [row for row in rows if row["model"] == name]
-        pl.DataFrame(part).write_csv(tmp_path / f"{name}.csv")
-        import_files(tmp_path / "quiz", [tmp_path / f"{name}.csv"], ImportSettings("quiz"))
+        store = bring(tmp_path / "quiz", [it for it in rows if it["model"] == name], "quiz")
     output = tmp_path / "r.parquet"
     path = predictions_of(output)
-    frame = evaluate(FeatureStore.open(tmp_path / "quiz"), output=output, ensembles=["vote-1"])
+    frame = evaluate(store, output=output, ensembles=["vote-1"])
     check(frame, path)
     mute, sure = (
         answers_of(path, frame, ensemble="single", backbones=[name]) for name in ("mute", "sure")
@@ -142,7 +133,7 @@ def test_predictions_without_probabilities_have_no_confidence(tmp_path):
 class Fits:
     """Counts the ensembles that are fitted; raises at one of them."""
 
-    def __init__(self, monkeypatch, stop: int = -1) -> None:
+    def __init__(self, monkeypatch, stop=-1):
         self.count, self._stop, self._fit = 0, stop, fitting.fit_ensemble
         monkeypatch.setattr(fitting, "fit_ensemble", self)
 
@@ -166,7 +157,7 @@ def test_a_run_that_was_stopped_goes_on_from_there(store, tmp_path, monkeypatch)
         rest = Fits(patch)
         frame = evaluate(store, output=output, **SETTINGS)
     assert first.count + rest.count == of_whole.count
-    assert_frame_equal(frame.filter(UNTIMED), expected.filter(UNTIMED))
+    assert_frame_equal(untimed(frame), untimed(expected))
     same = pl.read_parquet(predictions_of(output))
     assert_frame_equal(same, pl.read_parquet(predictions_of(whole)))
     with monkeypatch.context() as patch:
@@ -192,5 +183,5 @@ def test_predictions_that_are_there_do_not_stand_for_results(store, tmp_path):
     before = sorted(predictions_of(output).iterdir())
     shutil.rmtree(output)
     again = evaluate(store, output=output, **SETTINGS)
-    assert_frame_equal(again.filter(UNTIMED), first.filter(UNTIMED))
+    assert_frame_equal(untimed(again), untimed(first))
     assert sorted(predictions_of(output).iterdir()) == before

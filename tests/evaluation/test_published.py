@@ -1,10 +1,5 @@
 """Ours minus what is published: which numbers are compared, and which are not."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import polars as pl
 import pytest
 
@@ -18,17 +13,17 @@ from tests.results import row, tidy
 HEAD = "dataset,backbone,accuracy,source,metric,prompts,head,shots\n"
 
 
-def ours(**changes: Any) -> dict[str, Any]:
+def ours(**changes):
     """A row of `clipsyn zeroshot`: 62.0 % (60.0 to 64.0) on Food-101."""
     about = {"dataset": "food101", "n": 25_250, "fingerprint": str(changes), "off": (0.02, 0.02)}
     return row(**{"metric": "acc1", "value": 0.62, "backbones": ["RN50/openai"]} | about | changes)
 
 
 @pytest.fixture
-def compare(tmp_path: Path):
+def compare(tmp_path):
     """Function from rows of ours, and lines of a reference, to the rows that are compared."""
 
-    def run(rows: list[dict[str, Any]], theirs: str, **settings: Any) -> list[dict[str, Any]]:
+    def run(rows, theirs, **settings):
         path = tmp_path / "theirs.csv"
         path.write_text(HEAD + theirs, "utf-8")
         found = clipsyn.compare(tidy(*rows), reference=str(path), **settings)
@@ -38,7 +33,7 @@ def compare(tmp_path: Path):
     return run
 
 
-def test_difference_and_interval_are_ours_minus_the_published_number(compare) -> None:
+def test_difference_and_interval_are_ours_minus_the_published_number(compare):
     (row,) = compare([ours()], "food101,RN50/openai,0.613,A table,,,,\n")
     assert row["difference"] == pytest.approx(0.007)
     assert row["difference_low"] == pytest.approx(-0.013)
@@ -52,9 +47,7 @@ def test_difference_and_interval_are_ours_minus_the_published_number(compare) ->
     ("published", "tolerance", "beyond"),
     [(0.615, 0.5, False), (0.6149, 0.5, True), (0.6251, 0.5, True), (0.7, 8.0, False)],
 )
-def test_beyond_the_tolerance_in_points_either_way(
-    compare, published: float, tolerance: float, beyond: bool
-) -> None:
+def test_beyond_the_tolerance_in_points_either_way(compare, published, tolerance, beyond):
     (row,) = compare([ours()], f"food101,RN50/openai,{published},A,,,,\n", tolerance=tolerance)
     assert row["beyond"] is beyond
 
@@ -77,7 +70,7 @@ def test_beyond_the_tolerance_in_points_either_way(
     ],
     ids=str,
 )
-def test_what_is_not_published_is_not_compared(compare, changes: dict[str, Any]) -> None:
+def test_what_is_not_published_is_not_compared(compare, changes):
     theirs = "food101,RN50/openai,0.6,A,,,,\n"
     rows = compare([ours(), ours(**changes)], theirs)
     assert [row["value"] for row in rows] == [0.62]
@@ -85,7 +78,7 @@ def test_what_is_not_published_is_not_compared(compare, changes: dict[str, Any])
         compare([ours(**changes)], theirs)
 
 
-def test_heads_are_compared_by_shots_over_their_draws(compare) -> None:
+def test_heads_are_compared_by_shots_over_their_draws(compare):
     fitted = {"head": "lda", "ensemble": "single", "support": "train"}
     rows = [
         ours(**fitted, shots=shots, seed=seed, value=value)
@@ -98,7 +91,7 @@ def test_heads_are_compared_by_shots_over_their_draws(compare) -> None:
     assert (zero["head"], zero["value"]) == ("zero-shot", 0.62)
 
 
-def test_other_names_of_the_same_thing(compare) -> None:
+def test_other_names_of_the_same_thing(compare):
     theirs = "pets,RN50-quickgelu/openai,0.8,A,,\nimagenet,RN50/openai,0.6,A,,,,\n"
     per_class = ours(dataset="oxford_pets", metric="mean_per_class_recall", value=0.81)
     rows = compare(
@@ -111,7 +104,7 @@ def test_other_names_of_the_same_thing(compare) -> None:
     assert [row["usual_n"] for row in rows] == [3_669, 50_000]
 
 
-def test_prompts_that_a_reference_names(compare) -> None:
+def test_prompts_that_a_reference_names(compare):
     rows = [ours(), ours(prompts="simple", value=0.5)]
     theirs = "food101,RN50/openai,0.6,A,,own openai,,\n"
     assert [row["prompts"] for row in compare(rows, theirs)] == ["own"]
@@ -120,7 +113,7 @@ def test_prompts_that_a_reference_names(compare) -> None:
         compare(rows[1:], theirs)
 
 
-def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:
+def test_files_and_settings_that_cannot_be(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         clipsyn.compare(tmp_path / "gone.parquet")
     with pytest.raises(UsageError, match="tolerance=… is a number"):
@@ -133,7 +126,7 @@ def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:
 # tables
 
 
-def compared(backbone: str, difference: float, **changes: Any) -> dict[str, Any]:
+def compared(backbone, difference, **changes):
     about = {
         "dataset": "food101",
         "split": "test",
@@ -157,18 +150,18 @@ def compared(backbone: str, difference: float, **changes: Any) -> dict[str, Any]
     return about | changes
 
 
-def shown(*rows: dict[str, Any], **settings: Any) -> dict[str, str]:
+def shown(*rows, **settings):
     frame = pl.DataFrame(list(rows), schema=COMPARED)
     found = tables(frame, settings.get("tolerance", 0.5))
     return {name: text_of(those, terminal=False) for name, those in found.items()}
 
 
-def line_of(text: str, start: str) -> list[str]:
+def line_of(text, start):
     (line,) = (line for line in text.splitlines() if line.startswith(start))
     return line.split()
 
 
-def test_those_beyond_are_listed_with_both_numbers_and_intervals() -> None:
+def test_those_beyond_are_listed_with_both_numbers_and_intervals():
     rows = [compared("RN50", 0.001), compared("ViT", 0.02, metric="mean_per_class_recall")]
     text = shown(*rows)["numbers"]
     assert "RN50" not in text

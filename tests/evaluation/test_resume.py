@@ -1,7 +1,5 @@
 """What is left of a run that was killed, and what the same command then fits."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -17,7 +15,7 @@ from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation import predictions_of
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile
-from clipsyn.store.features import FeatureStore
+from tests.results import untimed
 
 SETTINGS = {
     "ensembles": ["super-learner", "greedy"],
@@ -50,13 +48,13 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def start(tiny_store: FeatureStore, tmp_path: Path):
+def start(tiny_store, tmp_path):
     """Start `evaluate` in another process."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     started: list[subprocess.Popen[str]] = []
 
-    def call(workers: int) -> subprocess.Popen[str]:
+    def call(workers):
         process = subprocess.Popen(
             [sys.executable, script, tiny_store.path, tmp_path / "r.parquet", str(workers)],
             cwd=Path(__file__).parents[2],
@@ -73,14 +71,14 @@ def start(tiny_store: FeatureStore, tmp_path: Path):
         process.communicate()
 
 
-def kept(output: Path) -> int:
+def kept(output):
     """Fits whose numbers and predictions are there: a kill may come between the two."""
     fitted = RowsFile(output).frame.filter(metric="fit_seconds")
     predicted = RowsFile(predictions_of(output), PREDICTIONS).known
     return len(fitted.filter(pl.col("fingerprint").is_in([*predicted])))
 
 
-def check_the_rest(store: FeatureStore, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_the_rest(store, output, monkeypatch):
     """The same command fits what is left, and gives what a run that was never killed does."""
     left, fitted = FITS - kept(output), []
     fit = fitting.fit_ensemble
@@ -90,9 +88,7 @@ def check_the_rest(store: FeatureStore, output: Path, monkeypatch: pytest.Monkey
         )
         resumed = evaluate(store, output=output, **SETTINGS)
     assert len(fitted) == left
-    whole = evaluate(store, **SETTINGS)
-    untimed = ~pl.col("metric").str.ends_with("seconds")
-    assert_frame_equal(resumed.filter(untimed), whole.filter(untimed))
+    assert_frame_equal(untimed(resumed), untimed(evaluate(store, **SETTINGS)))
 
 
 def test_a_kill_loses_the_fit_in_flight(start, tiny_store, tmp_path, monkeypatch):
@@ -139,7 +135,7 @@ def test_ctrl_c_ends_all_and_keeps_what_is_finished(start, tiny_store, tmp_path)
     wait_for_the_end_of(workers)
 
 
-def wait_for_the_end_of(processes: set[int]) -> None:
+def wait_for_the_end_of(processes):
     end = time.monotonic() + 60
     while any(Path(f"/proc/{process}").exists() for process in processes):
         assert time.monotonic() < end, "a worker goes on"

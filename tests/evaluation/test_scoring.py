@@ -1,7 +1,5 @@
 """Metrics of methods over the same samples, against plain loops and a second bootstrap."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -18,7 +16,7 @@ LABELS = RNG.integers(0, CLASSES, N).astype(np.int32)
 ALONE = Images.of(np.arange(N))
 
 
-def scores(quality: float, seed: int) -> np.ndarray:
+def scores(quality, seed):
     noise = np.random.default_rng(seed).normal(size=(N, CLASSES))
     return (noise + quality * np.eye(CLASSES)[LABELS]).astype(np.float32)
 
@@ -26,16 +24,16 @@ def scores(quality: float, seed: int) -> np.ndarray:
 GOOD, FAIR, BOTH = scores(1.5, 1), scores(1.0, 2), scores(1.5, 1) + scores(1.0, 2)
 
 
-def make(labels=LABELS, good=GOOD) -> Scorer:
+def make(labels=LABELS, good=GOOD):
     singles = {"good": judge(good, labels), "fair": judge(FAIR, labels)}
     return Scorer(labels, singles, CLASSES, ALONE)
 
 
-def every(scorer, judged, chosen=None) -> dict:
+def every(scorer, judged, chosen=None):
     return by_name(scorer.ensemble(judged, chosen))
 
 
-def by_name(measured) -> dict:
+def by_name(measured):
     return {m.metric: m for m in measured}
 
 
@@ -76,7 +74,7 @@ def test_intervals_are_those_of_a_paired_bootstrap():
         assert interval.low <= found[name].score.value <= interval.high
 
 
-def lead_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def lead_interval(first, second):
     return difference_interval([first.astype(int) - second], [ALONE])
 
 

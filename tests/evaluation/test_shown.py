@@ -1,10 +1,5 @@
 """Targets on a head: the same numbers whether or not they fit into memory, and whose logits."""
 
-from __future__ import annotations
-
-from typing import Any
-
-import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -12,9 +7,8 @@ from clipsyn.evaluation import plan
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import ZeroShot
-from clipsyn.methods.pool import Pool
-from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
+from tests.results import untimed
 
 SETTINGS = {
     "heads": ["zero-shot", "lda", "tip-adapter"],
@@ -25,12 +19,8 @@ SETTINGS = {
 }
 
 
-def untimed(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.filter(~pl.col("metric").str.ends_with("seconds"))
-
-
 @pytest.fixture
-def large(monkeypatch: pytest.MonkeyPatch) -> None:
+def large(monkeypatch):
     """No target fits into memory."""
     monkeypatch.setattr(plan, "ROOM", 0)
 
@@ -46,12 +36,12 @@ def test_large_targets_have_the_same_numbers(tiny_store, request):
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
+def read(monkeypatch):
     """Passes over the store: split, perturbation, and whether embeddings were read."""
     passes: list[tuple[str, str, bool]] = []
     blocks = PoolReader.blocks
 
-    def spy(self: PoolReader, *, embeddings: bool = True):
+    def spy(self, *, embeddings=True):
         passes.append((self.samples.split, self.perturbation, embeddings))
         return blocks(self, embeddings=embeddings)
 
@@ -60,7 +50,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.usefixtures("large")
-def test_large_ones_are_read_for_each_fit_with_embeddings_where_it_needs_them(tiny_store, read):
+def test_large_targets_are_read_once_a_fit_with_embeddings_where_needed(tiny_store, read):
     settings = {"heads": ["zero-shot"], "perturbations": "clean", "shots": ("full",)}
     evaluate(tiny_store, **SETTINGS | settings)
     # the backbones with log-avg; super-learner, ola, nlc, best-single
@@ -78,13 +68,11 @@ def test_what_learns_nothing_is_judged_once_for_all_draws(tiny_store, read):
 
 
 class Turned(ZeroShot):
-    def _transform(self, pool: Pool) -> Any:
+    def _transform(self, pool):
         return -pool.logits
 
 
-def test_a_head_that_learns_nothing_may_change_logits_all_the_same(
-    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_head_that_learns_nothing_may_change_logits_all_the_same(tiny_store, monkeypatch):
     monkeypatch.setattr(HEADS, "_others", {"turned": Turned})
     frame = evaluate(tiny_store, heads=["turned"], ensembles=["log-avg"], shots=(), datasets="toy")
     test = tiny_store.pool("toy", "test")

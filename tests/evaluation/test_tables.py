@@ -1,7 +1,5 @@
 """Tables that compare ensembles."""
 
-from __future__ import annotations
-
 import re
 
 import polars as pl
@@ -24,7 +22,7 @@ def rows(dataset, ensemble, values, metric="acc1", backbones=("a", "b")):
 
 
 @pytest.fixture
-def tidy() -> pl.DataFrame:
+def tidy():
     drawn = {(1, 0): 0.50, (1, 1): 0.60, (4, 0): 0.70, (4, 1): 0.72, ("full", None): 0.80}
     content = []
     for dataset, plus in (("birds", 0.0), ("cars", 0.1)):
@@ -45,7 +43,7 @@ BY_DATASET, BY_SHOTS, BY_PERTURBATION = (
 OVER_BEST = "over best on test"
 
 
-def texts(tidy: pl.DataFrame, *, terminal: bool = False) -> dict[str, str]:
+def texts(tidy, *, terminal=False):
     return texts_of(tables(tidy), terminal=terminal)
 
 
@@ -62,7 +60,7 @@ def test_the_best_single_backbone_is_chosen_for_each_dataset(tidy):
     assert dict(best.select("dataset", "value").iter_rows()) == {"birds": 0.45, "cars": 0.5}
 
 
-def measured(tidy: pl.DataFrame, metric: str, reference: float) -> pl.DataFrame:
+def measured(tidy, metric, reference):
     """Gains of what is not single, with an interval of 2 points to each side."""
     gains = tidy.filter(pl.col("ensemble") != "single", metric="acc1")
     value = pl.col("value") - reference
@@ -72,7 +70,7 @@ def measured(tidy: pl.DataFrame, metric: str, reference: float) -> pl.DataFrame:
 
 
 @pytest.fixture
-def gaining(tidy) -> pl.DataFrame:
+def gaining(tidy):
     over = [("gain", 0.42), ("gain_over_best_on_test", 0.45)]
     return pl.concat([tidy, *(measured(tidy, *it) for it in over)])
 

@@ -1,7 +1,5 @@
 """The accuracy matrix."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

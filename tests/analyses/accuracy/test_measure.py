@@ -1,7 +1,5 @@
 """`zeroshot` against plain loops over what the store holds."""
 
-from __future__ import annotations
-
 import math
 
 import polars as pl
@@ -11,27 +9,18 @@ from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.analyses.oracle import oracle
 from clipsyn.errors import DatasetError
 from clipsyn.names import FeatureKey
-from clipsyn.store import arrays
-from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
+from tests.results import only
 
 BACKBONES = ("vit/a", "rn/b", "cnx/c")
 
 
 @pytest.fixture(scope="module")
-def results(birds) -> pl.DataFrame:
+def results(birds):
     return zeroshot(birds)
 
 
-def number(frame: pl.DataFrame, **where) -> dict:
-    """The one row that has these values; None matches null, a list a list of names."""
-    tests = [pl.col(c).eq_missing(pl.lit(v)) for c, v in where.items()]
-    rows = frame.filter(*tests).to_dicts()
-    assert len(rows) == 1, where
-    return rows[0]
-
-
-def loop_over(store: FeatureStore, key: FeatureKey, prompts: str) -> dict[str, float]:
+def loop_over(store, key, prompts):
     """Top-1, top-5 and mean per class, one sample after the other."""
     logits, labels = store.cell(key).logits(prompts).tolist(), store.samples("birds", "test").labels
     top1, top5, per_class = [], [], {}
@@ -56,14 +45,7 @@ def test_metrics_equal_a_plain_loop(birds, results, backbone, perturbation):
     key = FeatureKey("birds", "test", perturbation, backbone)
     (prompts,) = birds.cell(key).prompt_sets()
     for metric, expected in loop_over(birds, key, prompts).items():
-        row = number(
-            results,
-            dataset="birds",
-            perturbation=perturbation,
-            backbones=[backbone],
-            metric=metric,
-            ensemble="single",
-        )
+        row = only(results, metric, [backbone], dataset="birds", perturbation=perturbation)
         assert row["value"] == pytest.approx(expected, abs=1e-12)
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         assert row["ci_high"] - row["ci_low"] > 0.02
@@ -83,7 +65,7 @@ def test_the_oracle_is_that_of_the_oracle_command(birds, results):
     assert found.equals(expected)
 
 
-def test_chance_is_one_in_so_many_classes(results):
+def test_chance_is_one_over_the_number_of_classes(results):
     chance = results.filter(ensemble="chance")
     assert chance.select("dataset", "perturbation", "value").rows() == [
         ("birds", "clean", 1 / 6),
@@ -124,18 +106,3 @@ def test_a_split_whose_images_are_all_bad_scores_nan(fakes, tmp_path):
     assert set(numbers["n"]) == {0}
     assert numbers["value"].is_nan().all()
     assert numbers["ci_low"].is_nan().all()
-
-
-def test_top5_reads_logits_a_few_blocks_at_a_time(birds, monkeypatch):
-    sizes = []
-    read = Cell.logits
-
-    def counting(cell, prompts, rows=None):
-        sizes.append(len(rows))
-        return read(cell, prompts, rows)
-
-    monkeypatch.setattr(Cell, "logits", counting)
-    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1)
-    zeroshot(birds, datasets="birds", perturbations="clean", backbones="rn/b")
-    assert sum(sizes) == 90
-    assert max(sizes) <= birds.chunk_rows

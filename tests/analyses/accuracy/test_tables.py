@@ -1,21 +1,17 @@
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from functools import partial
 
-import polars as pl
 import pytest
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.accuracy.view import tables
-from tests.results import BOLD, DASH, texts, tidy
+from tests.results import BOLD, DASH, cells, texts, tidy
 from tests.results import row as made
 
 TWO = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
 
 
-def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
+def shown(name, frame, *, terminal=False):
     by_name = tables(frame, ZeroshotSettings(summary=name == "accuracy"))
     assert list(by_name) == [name]
     return texts(by_name, terminal=terminal)[name]
@@ -24,16 +20,12 @@ def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
 summary, by_backbone = partial(shown, "accuracy"), partial(shown, "backbones")
 
 
-def row(
-    backbones: Sequence[str], value: float, metric: str = "acc1", ensemble: str = "single", **where
-) -> dict:
+def row(backbones, value, metric="acc1", ensemble="single", **where):
     where = {"prompts": "simple", "n": 1500} | where
     return made(metric, value, backbones, ensemble, off=(0.02, 0.0209), **where)
 
 
-def block(
-    first: float, second: float, oracle: float, names: Sequence[str] = TWO, **where
-) -> list[dict]:
+def block(first, second, oracle, names=TWO, **where):
     """What zeroshot makes of two backbones."""
     gain = oracle - max(first, second)
     return [
@@ -49,7 +41,7 @@ def block(
 
 
 @pytest.fixture
-def results() -> pl.DataFrame:
+def results():
     return tidy(
         *block(0.5, 0.625, 0.75),
         *block(0.4, 0.25, 0.55, perturbation="jpeg-3"),
@@ -63,18 +55,13 @@ def results() -> pl.DataFrame:
 def test_the_summary_has_a_line_for_each_group(results, read_table):
     text = summary(results)
     table = read_table(text)
-    assert table.row("birds", "clean") == {
-        "dataset": "birds",
-        "perturbation": "clean",
-        "n": "1,500",
-        "chance": "12.5",
-        "RN": "50.0",
-        "ViT-8": "62.5",
-        "best": "ViT-8",
-        "oracle": "75.0",
-        "indep.": "80.0",
-        "lead": "12.5",
-    }
+    assert (
+        table.row("birds", "clean")
+        == cells("""
+    dataset | perturbation | n     | chance | RN   | ViT-8 | best  | oracle | indep. | lead
+    birds   | clean        | 1,500 | 12.5   | 50.0 | 62.5  | ViT-8 | 75.0   | 80.0   | 12.5
+    """)[0]
+    )
     assert table.column("RN") == ["50.0", "40.0", "30.0"]
     assert table.column("best") == ["ViT-8", "RN", "RN"]  # the first of equals
     assert table.column("n") == ["1,500", "1,500", "90"]
@@ -110,22 +97,20 @@ def test_every_group_has_a_table_of_its_backbones(results, read_table):
     first, second, third = text.split("\n\n")
     assert first.split("\n")[0] == "birds/test · clean · prompts simple · chance 12.5 %"
     table = read_table(first)
-    assert table.row("tiny-RN/zoo") == {
-        "backbone": "tiny-RN/zoo",
-        "top-1": "50.0",
-        "95 % interval": f"48.0{DASH}52.1",
-        "top-5": "70.0",
-        "mean per class": "49.0",
-        "n": "1,500",
-    }
-    assert table.row("oracle") == {
-        "backbone": "oracle",
-        "top-1": "75.0",
-        "95 % interval": f"73.0{DASH}77.1",
-        "top-5": DASH,
-        "mean per class": DASH,
-        "n": "1,500",
-    }
+    assert (
+        table.row("tiny-RN/zoo")
+        == cells(f"""
+    backbone    | top-1 | 95 % interval  | top-5 | mean per class | n
+    tiny-RN/zoo | 50.0  | 48.0{DASH}52.1 | 70.0  | 49.0           | 1,500
+    """)[0]
+    )
+    assert (
+        table.row("oracle")
+        == cells(f"""
+    backbone | top-1 | 95 % interval  | top-5  | mean per class | n
+    oracle   | 75.0  | 73.0{DASH}77.1 | {DASH} | {DASH}         | 1,500
+    """)[0]
+    )
     gain, mark = first.split("\n")[-2:]
     assert gain == (
         f"oracle: +12.5 points (10.5{DASH}14.6) over the best single backbone here, tiny-ViT-8/zoo;"

@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -9,13 +5,13 @@ from clipsyn.methods.pool import Pool
 
 
 @pytest.fixture
-def pool() -> Callable[[dict[str, list[int]]], Pool]:
+def pool():
     """Function (answers by backbone) -> a support of images of class 1.
 
     Backbones answer 1 or 0, each twice as sure as the one before.
     """
 
-    def make(answers: dict[str, list[int]]) -> Pool:
+    def make(answers):
         columns = [
             [[0, 2.0**place] if answer else [2.0**place, 0] for answer in row]
             for place, row in enumerate(answers.values())

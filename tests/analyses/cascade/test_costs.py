@@ -1,7 +1,5 @@
 """What a backbone costs: what is given, recorded or published."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -14,7 +12,7 @@ from clipsyn.errors import UsageError
 def recorded(tiny_store, fakes):
     """Function (provenance) -> what the fake backbone of a cell with that provenance costs."""
 
-    def cost(provenance: object, given: dict[str, float] | None = None) -> CellCost:
+    def cost(provenance, given=None):
         path = tiny_store.at("features", *fakes.key.names)
         fakes.rewrite(path, provenance=provenance)
         return cell_cost(tiny_store, fakes.key, given or {})

@@ -1,8 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-import polars as pl
 import pytest
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN
@@ -14,14 +9,7 @@ from tests.results import row
 BOTH = ("big/m", "small/m")  # sorted; a cascade runs the small one first
 
 
-def candidate(
-    ensemble: str,
-    backbones: Sequence[str],
-    numbers: tuple[float, float, float, float],
-    threshold: float | None = None,
-    rule: str | None = None,
-    **about,
-) -> list[dict]:
+def candidate(ensemble, backbones, numbers, threshold=None, rule=None, **about):
     """numbers: accuracy and cost, then both on the support."""
     about |= {"threshold": threshold, "rule": rule}
     accuracy, *others = zip(
@@ -33,7 +21,7 @@ def candidate(
     ]
 
 
-def rows(by: float = 0.0, **about) -> list[dict]:
+def rows(by=0.0, **about):
     """Two backbones, their ensemble, and a cascade with two thresholds and one that is chosen."""
     run = BOTH[::-1]
     return [
@@ -46,7 +34,7 @@ def rows(by: float = 0.0, **about) -> list[dict]:
     ]
 
 
-def data(*given: dict) -> pl.DataFrame:
+def data(*given):
     return pareto.data(frame(given, CASCADE))
 
 
@@ -74,13 +62,9 @@ def test_the_drawing_has_a_layer_for_each_kind():
     ax = pareto(data(*rows()))
     texts = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert texts == [
-        "ensembles",
-        "cascade of log-avg",
-        "big",
-        "small",
-        "chosen threshold",
+        "ensembles", "cascade of log-avg", "big", "small", "chosen threshold",
         "front on the support",
-    ]
+    ]  # fmt: skip
     points = [line.get_xydata().round(9).tolist() for line in ax.lines]
     cascades, chosen, front = [[3, 55], [8, 65]], [[7, 62]], [[1, 50], [11, 70], [8, 65], [7, 62]]
     assert points == [[[11, 70]], cascades, [[10, 60]], [[1, 50]], chosen, front]

@@ -1,26 +1,16 @@
 """What is fitted for a cascade, against plain loops."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from clipsyn.analyses.cascade import CascadeSettings
+from clipsyn.analyses.cascade import stages as module
 from clipsyn.analyses.cascade.measure import backbone_order
-from clipsyn.analyses.cascade.stages import (
-    along,
-    averages,
-    candidates,
-    said_of,
-    stages,
-    tiers,
-    votes,
-)
 from clipsyn.analyses.fitted import FOLDS, Candidate, fit_candidates
 from clipsyn.errors import LeakError, TooFewSamples
-from clipsyn.methods.ensembles.base import Ensemble, LogAverage
+from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.methods.ensembles.nlc import NLC
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.samples import stratified_folds
@@ -30,7 +20,7 @@ ABC, ORDER = ("a", "b", "c"), ("b", "c", "a")
 FIRST, TWO, ALL = (ORDER[:count] for count in (1, 2, 3))
 
 
-def made(samples: int = 60, seed: int = 0, split: str = "train") -> Pool:
+def made(samples=60, seed=0, split="train"):
     """Three backbones that know something of four classes, and as many numbers as embeddings."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, samples)
@@ -42,7 +32,7 @@ def made(samples: int = 60, seed: int = 0, split: str = "train") -> Pool:
     return Pool.of(logits, labels, embeddings, backbones=("a", "b", "c"), split=split)
 
 
-def scores_on(pool: Pool, candidate: Candidate, seed: int = 0) -> tuple[Ensemble, np.ndarray]:
+def scores_on(pool, candidate, seed=0):
     """The ensemble, and its scores on samples of the support that it has not seen."""
     return fit_candidates([candidate], pool, seed, lambda scores, _: scores)[candidate]
 
@@ -51,11 +41,11 @@ def test_confidences_of_four_images_by_hand():
     """Probabilities of two backbones; support with the temperature left at 1."""
     likely = np.array([[[0.8, 0.2], [0.6, 0.4]], [[0.5, 0.5], [0.1, 0.9]]])
     pool = Pool.of(np.log(likely), [0, 0], backbones=("a", "b"), split="test")
-    said = said_of(LogAverage().combine(pool), pool, 1.0)
+    said = module.said_of(LogAverage().combine(pool), pool, 1.0)
     # geometric means: sqrt(.8 * .6) : sqrt(.2 * .4), and sqrt(.5 * .1) : sqrt(.5 * .9)
     assert said["confidence"] == pytest.approx([0.71010, 0.75], abs=1e-5)
     assert said["correct"].tolist() == [True, False]
-    cooler = said_of(LogAverage().combine(pool), pool, 0.5)  # squares: .48 : .08
+    cooler = module.said_of(LogAverage().combine(pool), pool, 0.5)  # squares: .48 : .08
     assert cooler["confidence"] == pytest.approx([0.85714, 0.9], abs=1e-5)
 
 
@@ -103,7 +93,7 @@ def test_one_sample_is_too_few_to_hold_one_out():
 
 
 def test_backbones_and_the_stages_of_each_cascade():
-    assert candidates(ABC, ["conf", "nlc"]) == [
+    assert module.candidates(ABC, ["conf", "nlc"]) == [
         *(Candidate(None, (name,)) for name in ABC),
         Candidate("conf", ("a", "b")),
         Candidate("conf", ABC),
@@ -115,15 +105,15 @@ def test_backbones_and_the_stages_of_each_cascade():
 def test_subsets_end_at_nine_backbones(pool):
     nine, ten = ([f"m{place}" for place in range(count)] for count in (9, 10))
     answers = {name: [1] for name in ten}
-    assert averages(pool(answers), ten) == {}
+    assert module.averages(pool(answers), ten) == {}
     answers.pop("m9")
-    whole = candidates(nine, ["log-avg"])  # its other subsets are all made at once
-    assert len([*whole, *averages(pool(answers), nine)]) == 511
+    whole = module.candidates(nine, ["log-avg"])  # its other subsets are all made at once
+    assert len([*whole, *module.averages(pool(answers), nine)]) == 511
 
 
 def test_averages_of_all_subsets_but_the_stages(pool):
     answers = pool({"a": [1, 1, 0, 0], "b": [1, 1, 1, 0], "c": [0, 1, 1, 1]})  # c is the surest
-    correct = averages(answers, ("b", "a", "c"))
+    correct = module.averages(answers, ("b", "a", "c"))
     assert {candidate: said["correct"].tolist() for candidate, said in correct.items()} == {
         Candidate("log-avg", ("b", "c")): [False, True, True, True],
         Candidate("log-avg", ("a", "c")): [False, True, True, True],
@@ -131,28 +121,28 @@ def test_averages_of_all_subsets_but_the_stages(pool):
 
 
 def test_a_cascade_begins_with_a_backbone_on_its_own():
-    assert stages("nlc", ABC) == [
+    assert module.stages("nlc", ABC) == [
         Candidate(None, ("a",)),
         Candidate("nlc", ("a", "b")),
         Candidate("nlc", ABC),
     ]
     said = {
         candidate: {"confidence": np.full(2, place), "correct": np.array([place == 1, True])}
-        for place, candidate in enumerate(stages("nlc", ABC))
+        for place, candidate in enumerate(module.stages("nlc", ABC))
     }
-    confidence, correct = along(said, stages("nlc", ABC))
+    confidence, correct = module.along(said, module.stages("nlc", ABC))
     assert confidence.tolist() == [[0, 0], [1, 1], [2, 2]]
     assert correct.tolist() == [[False, True], [True, True], [False, True]]
 
 
 def test_a_tier_says_what_most_of_it_say_and_how_many(pool):
     """The fixture's images are of class 1, and each backbone is twice as sure as the one before."""
-    said = votes(
+    said = module.votes(
         pool({"a": [1, 1, 0, 0], "b": [1, 0, 1, 0], "c": [1, 1, 0, 0], "d": [1, 0, 0, 1]}),
         "abcd",
         3,
     )
-    first, last = tiers("abcd", 3)
+    first, last = module.tiers("abcd", 3)
     assert (first.backbones, last.backbones) == (("a", "b", "c"), ("d",))
     assert said[first]["correct"].tolist() == [True, True, False, False]
     assert said[first]["confidence"].tolist() == [1, 0.67, 0.67, 1]

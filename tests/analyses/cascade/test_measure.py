@@ -1,9 +1,6 @@
 """`cascade` against plain loops over the samples of a store; what the labels of test may decide."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +13,7 @@ from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.weighted import fit_temperatures
-from clipsyn.store.features import FeatureStore
+from tests.results import only
 
 GFLOPS = {"cnx/c": 4.0, "rn/b": 1.0, "vit/a": 2.0}
 ORDER = ("rn/b", "vit/a", "cnx/c")
@@ -62,7 +59,7 @@ def source(fakes):
             noise = rng.integers(0, 20, (16, 20, 3))
             return (brightness + noise).clip(0, 255).astype(np.uint8)
 
-    def make(split: str = "test", **options):
+    def make(split="test", **options):
         count = 60 if split == "test" else 40
         birds = Birds("birds", split, **{"count": count, "class_names": CLASSES} | options)
         birds.templates = ("{c}.",)
@@ -72,41 +69,25 @@ def source(fakes):
 
 
 @pytest.fixture(scope="module")
-def birds(fakes, encoders, source, tmp_path_factory) -> FeatureStore:
+def birds(fakes, encoders, source, tmp_path_factory):
     path = tmp_path_factory.mktemp("cascade") / "store"
     sources = [source(bad=BAD), source("train")]
     return fakes.fill(path, encoders, sources, ("clean", "jpeg:3"), max_bad=0.1)
 
 
 @pytest.fixture(scope="module")
-def results(birds) -> pl.DataFrame:
+def results(birds):
     return cascade(birds, ensembles=["super-learner"], thresholds=[0.3, 0.5])
 
 
-def value(
-    frame: pl.DataFrame,
-    metric: str,
-    ensemble: str | None = "log-avg",
-    backbones: Sequence[str] = ORDER,
-    *,
-    at: float | str | None = None,
-    stage: int | None = None,
-) -> float:
+def value(frame, metric, ensemble="log-avg", backbones=ORDER, *, at=None, stage=None):
     """The only number of that kind; at: the threshold of a cascade, or "within"."""
-    rule = at if at in (None, WITHIN) else GIVEN
-    rows = [
-        row
-        for row in frame.iter_rows(named=True)
-        if (row["metric"], row["ensemble"], row["rule"], row["stage"])
-        == (metric, ensemble or "single", rule, stage)
-        and row["backbones"] == list(backbones)
-        and (rule != GIVEN or row["threshold"] == at)
-    ]
-    assert len(rows) == 1, (metric, ensemble, backbones, at, stage)
-    return float(rows[0]["value"])
+    where = {"rule": at if at in (None, WITHIN) else GIVEN, "stage": stage}
+    where |= {"threshold": at} if where["rule"] == GIVEN else {}
+    return only(frame, metric, backbones, ensemble, **where)["value"]
 
 
-def of_cascade(frame: pl.DataFrame, threshold: float) -> pl.DataFrame:
+def of_cascade(frame, threshold):
     """Rows of the cascade of log-avg with a given threshold."""
     return frame.filter(ensemble="log-avg", rule=GIVEN, threshold=threshold)
 
@@ -114,7 +95,7 @@ def of_cascade(frame: pl.DataFrame, threshold: float) -> pl.DataFrame:
 class Loop:
     """Log-avg cascades of a store, one sample after the other."""
 
-    def __init__(self, store: FeatureStore, order=ORDER, split: str = "test") -> None:
+    def __init__(self, store, order=ORDER, split="test"):
         self.order = order
         support = store.pool("birds", "train").labelled()
         temperatures = [
@@ -128,11 +109,11 @@ class Loop:
             for count, temperature in enumerate(temperatures, 1)
         ]
 
-    def scores(self, pool, count: int) -> np.ndarray:
+    def scores(self, pool, count):
         columns = [pool.backbones.index(name) for name in self.order[:count]]
         return pool.logits[:, columns].astype(float).mean(axis=1)
 
-    def at(self, threshold: float) -> tuple[float, float, list[float]]:
+    def at(self, threshold):
         """Accuracy, mean cost and shares that leave."""
         right, cost, leaves = 0, 0.0, [0] * len(self.order)
         for sample, label in enumerate(self.labels):
@@ -182,7 +163,7 @@ def test_tiers_that_vote_against_a_loop_over_samples(birds, tier):
     assert (0 < leaves[1] < n) == (tier == 2)
 
 
-def best(frame: pl.DataFrame) -> str:
+def best(frame):
     """The backbone that is best on the support, the cheapest of equals."""
     return max(ORDER, key=lambda name: value(frame, "support_acc1", None, [name]))
 
@@ -268,7 +249,7 @@ def test_fingerprints_are_of_what_decides(birds, results):
     fewer = cascade(birds, ensembles=["super-learner"], thresholds=[0.3, 0.5], shots=5)
     dearer = cascade(birds, thresholds=[0.3], costs={"rn/b": 1.5})
 
-    def single(frame: pl.DataFrame, name: str) -> set[str]:
+    def single(frame, name):
         alone = frame.filter(ensemble="single", metric="acc1")
         return set(alone.filter(pl.col("backbones").list.contains(name))["fingerprint"])
 
@@ -283,7 +264,7 @@ def test_fingerprints_are_of_what_decides(birds, results):
 
 @pytest.mark.parametrize("ensemble", ["nlc", "nlc:steps=2"])
 def test_fingerprints_know_the_version_of_another_package(birds, monkeypatch, ensemble):
-    def fingerprints() -> set[str]:
+    def fingerprints():
         frame = cascade(birds, ensembles=[ensemble], backbones=["rn/b", "vit/a"], thresholds=[0.5])
         return set(frame.filter(ensemble=ensemble)["fingerprint"])
 
@@ -294,10 +275,7 @@ def test_fingerprints_know_the_version_of_another_package(birds, monkeypatch, en
 
 def test_without_a_readable_image_all_is_nan(fakes, source, encoders, tmp_path):
     bad = dict.fromkeys(range(10), "truncated")
-    sources = [
-        source(count=10, bad=bad),
-        source("train"),
-    ]
+    sources = [source(count=10, bad=bad), source("train")]
     frame = cascade(fakes.fill(tmp_path, encoders, sources, max_bad=1.0), thresholds=[0.5])
     assert set(frame["n"]) == {0}
     for metric, stage in (

@@ -1,13 +1,7 @@
-from __future__ import annotations
-
-from typing import Any
-
-import polars as pl
-
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade import view as module
 from clipsyn.analyses.cascade.measure import CASCADE
-from tests.results import DASH, row, texts, tidy
+from tests.results import DASH, cells, row, texts, tidy
 
 RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")  # in order of the cascade
@@ -15,23 +9,15 @@ GFLOPS = (1.0, 2.0, 5.0)
 EXITS = (0.5, 0.125, 0.375)
 
 
-def rows(ensemble: str | None, backbones: tuple[str, ...], about: dict, **values: float) -> list:
+def rows(ensemble, backbones, about, **values):
     return [row(metric, value, backbones, ensemble, **about) for metric, value in values.items()]
 
 
-def chosen(accuracy: float, gflops: float, front: bool) -> dict[str, float]:
+def chosen(accuracy, gflops, front):
     return {"support_acc1": accuracy, "support_mean_gflops": gflops, "front": float(front)}
 
 
-def cascade_rows(
-    rule: str,
-    accuracy: float,
-    gflops: float,
-    where: dict,
-    *,
-    names: tuple[str, ...] = NAMES,
-    exits: tuple[float, ...] = EXITS,
-) -> list[dict]:
+def cascade_rows(rule, accuracy, gflops, where, *, names=NAMES, exits=EXITS):
     about = where | {"rule": rule, "threshold": 0.5 if rule == GIVEN else 0.45}
     measured = rows(
         "log-avg",
@@ -48,7 +34,7 @@ def cascade_rows(
     return measured
 
 
-def group(*, plus: float = 0.0, **where) -> list[dict]:
+def group(*, plus=0.0, **where):
     """What `cascade` makes of three backbones on forty images."""
     made = []
     for place in (1, 0, 2):  # costs are in order of the store
@@ -68,11 +54,11 @@ def group(*, plus: float = 0.0, **where) -> list[dict]:
     return made + cascade_rows(WITHIN, 0.7, 4.0, where)
 
 
-def frame(*made: dict) -> pl.DataFrame:
+def frame(*made):
     return tidy(*made, columns=CASCADE)
 
 
-def tables(shown: pl.DataFrame, **settings: Any) -> dict[str, str]:
+def tables(shown, **settings):
     return texts(module.tables(shown, CascadeSettings(**settings)))
 
 
@@ -87,20 +73,16 @@ def test_costs_and_their_sum(read_table):
 
 def test_accuracy_against_cost_by_threshold(read_table):
     text = tables(frame(*group()))["curve"]
-    assert read_table(text).row("log-avg", "0.5") == {
-        "ensemble": "log-avg",
-        "θ": "0.5",
-        "GFLOPs": "2.5",
-        "%": "31.2",
-        "top-1": "62.5",
-        "95 % of top-1": f"61.5{DASH}64.5",
-        "vs all": "-7.5",
-        "vs best": "2.5",
-        "95 % of vs best": f"1.5{DASH}4.5",
-        "1": "50",
-        "2": "12",
-        "3": "38",
-    }
+    assert (
+        read_table(text).row("log-avg", "0.5")
+        == cells(f"""
+    ensemble | θ | GFLOPs | % | top-1 | 95 % of top-1 | vs all | vs best | 95 % of vs best | 1
+    log-avg | 0.5 | 2.5 | 31.2 | 62.5 | 61.5{DASH}64.5 | -7.5 | 2.5 | 1.5{DASH}4.5 | 50
+
+    2  | 3
+    12 | 38
+    """)[0]
+    )
     within = read_table(text).row("log-avg", "within-1")
     assert [within[name] for name in ("GFLOPs", "%", "top-1")] == ["4.0", "50.0", "70.0"]
     assert "leave at stage, %" in text
@@ -123,19 +105,16 @@ def test_several_groups_are_means_and_a_line_each(read_table):
     assert read_table(texts["front"]).column("top-1")[0] == "45.0"
     assert not [name for name in read_table(texts["curve"]).columns if name.startswith("95 %")]
     birds, flags = (read_table(texts["chosen"]).row(name) for name in ("birds", "flags"))
-    assert birds == {
-        "dataset": "birds",
-        "ensemble": "log-avg",
-        "θ": "0.45",
-        "GFLOPs": "4",
-        "%": "50.0",
-        "top-1": "70.0",
-        "vs all": "0.0",
-        "95 % of vs all": "-1.0 to 2.0",
-        "vs best": "10.0",
-        "95 % of vs best": f"9.0{DASH}12.0",
-        "best": "ViT-16",
-    }
+    assert (
+        birds
+        == cells(f"""
+    dataset | ensemble | θ    | GFLOPs | %    | top-1 | vs all | 95 % of vs all | vs best
+    birds   | log-avg  | 0.45 | 4      | 50.0 | 70.0  | 0.0    | -1.0 to 2.0    | 10.0
+
+    95 % of vs best | best
+    9.0{DASH}12.0   | ViT-16
+    """)[0]
+    )
     assert flags == birds | {"dataset": "flags"}
 
 

@@ -1,10 +1,5 @@
 """`correlations` against scipy on made-up measures, and results that do not fit."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -25,7 +20,7 @@ COMMON = row("gain", 0.0, ALL, off=None)
 
 
 @pytest.fixture
-def means() -> pl.DataFrame:
+def means():
     """Two measures of three backbones on four datasets."""
     rng = np.random.default_rng(6)
     rows = [
@@ -37,10 +32,10 @@ def means() -> pl.DataFrame:
 
 
 @pytest.fixture
-def write(tmp_path) -> Callable[..., Path]:
+def write(tmp_path):
     """Function (changes of columns) -> a file of gains of two ensembles on the four datasets."""
 
-    def make(**changes) -> Path:
+    def make(**changes):
         rng, rows = np.random.default_rng(0), []
         for dataset in DATASETS:
             row = COMMON | {"dataset": dataset}
@@ -57,18 +52,18 @@ def write(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def correlated(monkeypatch, means) -> Callable[..., pl.DataFrame]:
+def correlated(monkeypatch, means):
     """Function (measures or None, file of gains, settings): the correlations of the two."""
     monkeypatch.setattr(module, "check_data", lambda *_: None)  # there is no store
 
-    def correlate(other: pl.DataFrame | None, path: Path, **options) -> pl.DataFrame:
+    def correlate(other, path, **options):
         settings = DiversitySettings(results=path, **options)
         return tidy(module.correlations(None, means if other is None else other, settings, path))
 
     return correlate
 
 
-def gains_of(path: Path, ensemble: str, shots: str) -> list[float]:
+def gains_of(path, ensemble, shots):
     """Mean over seeds, dataset by dataset."""
     rows = pl.read_parquet(path).filter(shots=shots, ensemble=ensemble)
     return [rows.filter(dataset=name)["value"].mean() for name in DATASETS]

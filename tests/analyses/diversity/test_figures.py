@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import pytest
 
 from clipsyn.analyses.diversity.view import error_consistency
@@ -12,7 +8,7 @@ from tests.results import tidy
 THREE = ("a/m", "b/m", "c/m")
 
 
-def row(metric: str, value: float, backbones: Sequence[str] = THREE, **about) -> dict:
+def row(metric, value, backbones=THREE, **about):
     return made(metric, value, backbones, off=(0.02, 0.04), **about)
 
 

@@ -1,9 +1,6 @@
 """`diversity` against plain loops, scikit-learn and scipy, on stores and on four images by hand."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +15,7 @@ from clipsyn.analyses.diversity.measure import PAIRWISE
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.store.features import FeatureStore
+from tests.results import only
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 
@@ -29,19 +26,12 @@ def given(give, one_hot):
     return lambda predictions, labels: diversity(give(module, one_hot(predictions, 6), labels))
 
 
-def one(frame: pl.DataFrame, metric: str, backbones: Sequence[str], **where) -> dict:
-    """The only row of a metric about these backbones; "ab" are the backbones a and b."""
-    rows = frame.filter(metric=metric, **where).to_dicts()
-    (row,) = (row for row in rows if row["backbones"] == list(backbones))
-    return row
-
-
 @pytest.fixture(scope="module")
-def results(birds) -> pl.DataFrame:
+def results(birds):
     return diversity(birds)
 
 
-def counted(store: FeatureStore, dataset: str, perturbation: str) -> np.ndarray:
+def counted(store, dataset, perturbation):
     """(backbone and label, sample) of the samples that have all predictions."""
     keys = store.keys(dataset=[dataset], split=["test"], perturbation=[perturbation])
     labels = store.samples(dataset, "test").labels
@@ -65,19 +55,19 @@ def test_four_images_by_hand(given):
         "mcnemar_p": (1, 0.625, 0.5),  # 1:1, 3:1, 2:0
         "mcnemar_p_holm": (1, 1, 1),
     }.items():
-        found = [one(frame, metric, pair)["value"] for pair in ("ab", "ac", "bc")]
+        found = [only(frame, metric, pair)["value"] for pair in ("ab", "ac", "bc")]
         assert found == pytest.approx(pairs), metric
         if metric in PAIRWISE:
-            assert one(frame, f"mean_{metric}", "abc")["value"] == pytest.approx(sum(pairs) / 3)
-    assert [one(frame, "unique_correct", name)["value"] for name in "abc"] == [1 / 4, 0, 0]
+            assert only(frame, f"mean_{metric}", "abc")["value"] == pytest.approx(sum(pairs) / 3)
+    assert [only(frame, "unique_correct", name)["value"] for name in "abc"] == [1 / 4, 0, 0]
     # b and c miss one of the four images together, the other pairs none; six classes
-    floors = [one(frame, "unique_correct_floor", name)["value"] for name in "abc"]
+    floors = [only(frame, "unique_correct_floor", name)["value"] for name in "abc"]
     assert floors == pytest.approx([1 / 4 / 6, 0, 0])
     # mean accuracy 7/12, mean inconsistency 2/3; two of three votes alike on every image
     fleiss = 1 - (2 / 3) / (2 * 7 / 12 * 5 / 12)
-    assert one(frame, "fleiss_kappa", "abc")["value"] == pytest.approx(fleiss)
+    assert only(frame, "fleiss_kappa", "abc")["value"] == pytest.approx(fleiss)
     entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
-    assert one(frame, "vote_entropy", "abc")["value"] == pytest.approx(entropy)
+    assert only(frame, "vote_entropy", "abc")["value"] == pytest.approx(entropy)
 
 
 @pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
@@ -98,7 +88,7 @@ def test_pairs_of_a_store_equal_loops_scikit_learn_and_scipy(birds, results, per
             "error_consistency": cohen_kappa_score(first, second),
             "mcnemar_p": binomtest(int(b), int(b + c)).pvalue,
         }.items():
-            row = one(frame, metric, [BACKBONES[i], BACKBONES[j]])
+            row = only(frame, metric, [BACKBONES[i], BACKBONES[j]])
             assert row["value"] == pytest.approx(expected), metric
             if metric != "mcnemar_p":
                 assert row["ci_low"] < expected < row["ci_high"], metric
@@ -112,17 +102,17 @@ def test_all_together_equal_dumb_versions(birds, results):
         ("fleiss_kappa", fleiss_of_the_table(right)),
         ("vote_entropy", np.mean([entropy(votes) for votes in zip(*predictions, strict=True)])),
     ):
-        row = one(frame, metric, BACKBONES)
+        row = only(frame, metric, BACKBONES)
         assert row["value"] == pytest.approx(expected), metric
         assert metric == "fleiss_kappa" or row["ci_low"] < expected < row["ci_high"]
     for b, name in enumerate(BACKBONES):
         alone = np.mean([bool(column[b]) and column.sum() == 1 for column in right.T])
-        row = one(frame, "unique_correct", [name])
+        row = only(frame, "unique_correct", [name])
         assert row["value"] == pytest.approx(alone)
         assert row["ci_low"] <= alone <= row["ci_high"]
 
 
-def fleiss_of_the_table(right: np.ndarray) -> float:
+def fleiss_of_the_table(right):
     """As Fleiss (1971) has it: counts of the votes for right and wrong, sample by sample."""
     raters = len(right)
     table = np.stack([right.sum(axis=0), raters - right.sum(axis=0)], axis=1)
@@ -131,20 +121,19 @@ def fleiss_of_the_table(right: np.ndarray) -> float:
     return float((agreement.mean() - expected) / (1 - expected))
 
 
-def entropy(votes: tuple[int, ...]) -> float:
+def entropy(votes):
     shares = [votes.count(vote) / len(votes) for vote in set(votes)]
     return -sum(share * math.log(share) for share in shares) / math.log(len(votes))
 
 
 def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     path = tmp_path / "results.parquet"
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [
         fakes.Source(f"set{number}", split, count=20 + 7 * number, class_names=tuple("abcd"))
         for number in range(3)
         for split in ("train", "test")
     ]
-    store = fakes.fill(tmp_path / "store", encoders, sources)
+    store = fakes.fill(tmp_path / "store", fakes.two(), sources)
     gains = evaluate(
         store, ensembles=["log-avg", "super-learner"], shots=(1, 2), seeds=1, output=path
     )
@@ -160,7 +149,7 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
         .to_list()
     )
     names = ("fake/one", "fake/two")
-    row = one(found, "pearson_error_inconsistency", names, ensemble="oracle")
+    row = only(found, "pearson_error_inconsistency", names, ensemble="oracle")
     assert row["value"] == pytest.approx(pearsonr(values, oracle)[0])
     assert math.isnan(row["ci_low"])  # three datasets are too few for one
 

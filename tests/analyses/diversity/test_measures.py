@@ -1,9 +1,6 @@
 """Measures of diversity against hand-counted samples, loops, and scikit-learn."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,12 +19,12 @@ from clipsyn.methods.numerics.logits import NO_PREDICTION
 every_measure = pytest.mark.parametrize("name", PAIRWISE)
 
 
-def measure(name: str) -> Callable[..., np.ndarray]:
+def measure(name):
     return lambda *given: PAIRWISE[name](pair_counts(*given))
 
 
 @pytest.fixture
-def many() -> tuple[np.ndarray, np.ndarray]:
+def many():
     """Four backbones of different accuracy that share what is hard; some rows do not count."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, 300).astype(np.int32)

@@ -1,11 +1,8 @@
-from __future__ import annotations
-
-from collections.abc import Sequence
 from itertools import combinations
 
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity.view import tables
-from tests.results import DASH, texts, tidy
+from tests.results import DASH, cells, texts, tidy
 from tests.results import row as made
 
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
@@ -14,11 +11,11 @@ OF_PAIRS = ("error_inconsistency", "disagreement", "double_fault", "yules_q", "e
 MEASURES = (*OF_PAIRS, "fleiss_kappa", "vote_entropy")
 
 
-def row(metric: str, value: float, backbones: Sequence[str] = NAMES, **where) -> dict:
+def row(metric, value, backbones=NAMES, **where):
     return made(metric, value, backbones, off=(0.125, 0.25), **where)
 
 
-def group(names=NAMES, *, kappa: float = 0.5, p: float = 0.02, **where) -> list[dict]:
+def group(names=NAMES, *, kappa=0.5, p=0.02, **where):
     """What `diversity` makes of some backbones: pairs differ more and more."""
     rows = []
     for number, pair in enumerate(combinations(names, 2)):
@@ -35,7 +32,7 @@ def group(names=NAMES, *, kappa: float = 0.5, p: float = 0.02, **where) -> list[
     return rows
 
 
-def correlations(*, ensemble: str = "log-avg", value: float = 0.5, **where) -> list[dict]:
+def correlations(*, ensemble="log-avg", value=0.5, **where):
     where = {"dataset": None, "ensemble": ensemble, "n": 17} | where
     return [
         row(f"{kind}_{metric}", value - number / 4, **where)
@@ -44,7 +41,7 @@ def correlations(*, ensemble: str = "log-avg", value: float = 0.5, **where) -> l
     ]
 
 
-def shown(*rows: dict) -> dict[str, str]:
+def shown(*rows):
     return texts(tables(tidy(*rows), DiversitySettings()))
 
 
@@ -52,20 +49,13 @@ def test_one_group_has_means_and_pairs(read_table):
     said = shown(*group())
     assert list(said) == ["means", "pairs"]
     assert said["means"].startswith("diversity of the backbones · test · clean · prompts own\n")
-    assert read_table(said["means"]).rows == [
-        {
-            "dataset": "birds",
-            "n": "40",
-            "incons.": "25.0",
-            "95 % of incons.": f"12.5{DASH}50.0",
-            "disagree": "30.0",
-            "double fault": "35.0",
-            "Q": "0.40",
-            "kappa": "0.45",
-            "Fleiss": "0.50",
-            "entropy": "0.55",
-        }
-    ]
+    assert read_table(said["means"]).rows == cells(f"""
+    dataset | n  | incons. | 95 % of incons. | disagree | double fault | Q    | kappa | Fleiss
+    birds   | 40 | 25.0    | 12.5{DASH}50.0  | 30.0     | 35.0         | 0.40 | 0.45  | 0.50
+
+    entropy
+    0.55
+    """)
     title = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
     assert said["pairs"].split("\n")[0] == title
 
@@ -75,18 +65,16 @@ def test_pairs_that_differ_most_come_first(read_table):
     assert table.column("backbone") == ["ViT-16", "RN", "RN"]
     assert table.column("and") == ["ViT-8", "ViT-8", "ViT-16"]
     assert table.column("incons.") == ["40.0", "30.0", "20.0"]
-    assert table.row("ViT-16", "ViT-8") == {
-        "backbone": "ViT-16",
-        "and": "ViT-8",
-        "incons.": "40.0",
-        "95 % of incons.": f"27.5{DASH}65.0",
-        "disagree": "40.0",
-        "double fault": "30.0",
-        "Q": "0.80",
-        "kappa": "0.30",
-        "95 % of kappa": "0.17 to 0.55",
-        "p": "0.020",
-    }
+    assert (
+        table.row("ViT-16", "ViT-8")
+        == cells(f"""
+    backbone | and   | incons. | 95 % of incons. | disagree | double fault | Q    | kappa
+    ViT-16   | ViT-8 | 40.0    | 27.5{DASH}65.0  | 40.0     | 30.0         | 0.80 | 0.30
+
+    95 % of kappa | p
+    0.17 to 0.55  | 0.020
+    """)[0]
+    )
 
 
 def test_several_groups_have_a_line_each_and_matrices(read_table):
@@ -128,17 +116,16 @@ def test_correlations_have_a_line_an_ensemble_in_order(read_table):
     )
     table = read_table(said["pearson"])
     assert table.column("ensemble") == ["oracle", "nlc"]
-    assert table.row("nlc") == {
-        "ensemble": "nlc",
-        "incons.": "+0.50*",  # the interval leaves 0 out
-        "95 % of incons.": "0.38 to 0.75",
-        "disagree": "+0.25*",
-        "double fault": "+0.00",
-        "Q": "-0.25",
-        "kappa": "-0.50*",
-        "Fleiss": "-0.75*",
-        "entropy": "-1.00*",
-    }
+    assert (
+        table.row("nlc")
+        == cells("""
+    ensemble | incons. | 95 % of incons. | disagree | double fault | Q     | kappa  | Fleiss
+    nlc      | +0.50*  | 0.38 to 0.75    | +0.25*   | +0.00        | -0.25 | -0.50* | -0.75*
+
+    entropy
+    -1.00*
+    """)[0]
+    )
     oracle = table.row("oracle")
     assert oracle["incons."] == "+0.12"
     assert oracle["95 % of incons."] == "0.00 to 0.38"  # 0 is its end

@@ -1,10 +1,7 @@
 """`oracle` and its tables against plain loops, on a store and on four images by hand."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
-from collections.abc import Iterable
 from functools import partial
 from itertools import compress
 
@@ -17,7 +14,7 @@ from clipsyn.analyses.oracle import measure as module
 from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.evaluation.results.frame import NAMES
 from clipsyn.methods.numerics.logits import NO_PREDICTION
-from clipsyn.store.features import FeatureStore
+from tests.results import only
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 SIX = tuple(f"class {c}" for c in range(6))
@@ -28,22 +25,12 @@ def given(give):
     return partial(give, module)
 
 
-def value(frame: pl.DataFrame, metric: str, backbones: Iterable[str], ensemble: str | None) -> dict:
-    rows = frame.filter(
-        pl.col("metric") == metric,
-        pl.col("backbones") == pl.lit(list(backbones), pl.List(pl.String)),
-        pl.col("ensemble") == (ensemble or "single"),
-    ).to_dicts()
-    assert len(rows) == 1, (metric, backbones, ensemble)
-    return rows[0]
-
-
 @pytest.fixture(scope="module")
-def results(birds) -> pl.DataFrame:
+def results(birds):
     return oracle(birds, weights=True)
 
 
-def right_of(store: FeatureStore, dataset: str, perturbation: str) -> list[tuple[bool, ...]]:
+def right_of(store, dataset, perturbation):
     """For each sample that counts, which backbones are right."""
     keys = store.keys(dataset=[dataset], split=["test"], perturbation=[perturbation])
     labels = store.samples(dataset, "test").labels.tolist()
@@ -72,7 +59,7 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
             ("shapley", credit),
             ("unique_correct", alone),
         ):
-            number = value(frame, metric, [name], None)
+            number = only(frame, metric, [name])
             assert number["value"] == pytest.approx(expected, abs=1e-12)
             assert number["ci_low"] <= expected <= number["ci_high"]
             assert number["ci_high"] - number["ci_low"] > 0.02
@@ -84,7 +71,7 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
         ("none_correct", sum(not any(row) for row in rows) / 88),
         ("all_correct", sum(map(all, rows)) / 88),
     ):
-        number = value(frame, metric, BACKBONES, "oracle")
+        number = only(frame, metric, BACKBONES, "oracle")
         assert number["value"] == pytest.approx(expected, abs=1e-12)
         assert 0 <= number["ci_low"] <= expected <= number["ci_high"]
 
@@ -105,24 +92,24 @@ def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
         rates = [sum(column) / len(members) for column in zip(*members, strict=True)]
         lost += len(members) * math.prod(1 - rate for rate in rates)
         hits += len(members) * max(rates)
-    mark = value(frame, "acc1_independent", BACKBONES, "oracle")
+    mark = only(frame, "acc1_independent", BACKBONES, "oracle")
     assert mark["value"] == pytest.approx(1 - lost / 88, abs=1e-12)
     best = max(map(sum, zip(*rows, strict=True))) / 88
     for end, expected in (("", hits / 88), ("_left_out", left_out_by_loops(rows, labels))):
-        accuracy = value(frame, f"acc1{end}", BACKBONES, "class-oracle")
-        gain = value(frame, f"gain_over_best_on_test{end}", BACKBONES, "class-oracle")
+        accuracy = only(frame, f"acc1{end}", BACKBONES, "class-oracle")
+        gain = only(frame, f"gain_over_best_on_test{end}", BACKBONES, "class-oracle")
         assert accuracy["value"] == pytest.approx(expected, abs=1e-12)
         assert gain["value"] == pytest.approx(expected - best, abs=1e-12)
         assert accuracy["ci_low"] is gain["ci_low"] is None
     for b, name in enumerate(BACKBONES):
         others = sum(any(right for o, right in enumerate(row) if o != b) for row in rows) / 88
-        floor = value(frame, "unique_correct_floor", [name], None)
+        floor = only(frame, "unique_correct_floor", [name])
         assert floor["value"] == pytest.approx((1 - others) / len(SIX))
         shared = sum(1 / (1 + sum(row) - row[b]) for row in rows) / 88 / len(SIX)
-        assert value(frame, "shapley_floor", [name], None)["value"] == pytest.approx(shared)
+        assert only(frame, "shapley_floor", [name])["value"] == pytest.approx(shared)
 
 
-def left_out_by_loops(rows: list[tuple[bool, ...]], labels: list[int]) -> float:
+def left_out_by_loops(rows, labels):
     hits = 0
     for image, row in enumerate(rows):
         rest = [i for i in range(len(rows)) if i != image]
@@ -150,8 +137,8 @@ def test_samples_without_a_label_or_a_prediction_do_not_count(given, one_hot):
     given(one_hot([[0, 1, 0, None, 2], [0, 0, 0, 0, 1]]), [0, 1, -1, 0, 2])
     frame = oracle(None)
     assert set(frame["n"]) == {3}
-    assert value(frame, "acc1", "a", None)["value"] == 1
-    assert value(frame, "acc1", "b", None)["value"] == pytest.approx(1 / 3)
+    assert only(frame, "acc1", "a")["value"] == 1
+    assert only(frame, "acc1", "b")["value"] == pytest.approx(1 / 3)
 
 
 def test_the_best_pair_may_lack_the_best_backbone(given, one_hot):
@@ -161,21 +148,21 @@ def test_the_best_pair_may_lack_the_best_backbone(given, one_hot):
         one_hot([[0 if image in right else 1 for image in range(12)] for right in sets]), [0] * 12
     )
     frame = oracle(None)
-    assert value(frame, "acc1", "bc", "oracle")["value"] == pytest.approx(8 / 12)
-    gain = value(frame, "gain_over_best_on_test", "bc", "oracle")
+    assert only(frame, "acc1", "bc", "oracle")["value"] == pytest.approx(8 / 12)
+    gain = only(frame, "gain_over_best_on_test", "bc", "oracle")
     assert gain["value"] == pytest.approx(3 / 12)
     assert gain["ci_low"] < 0  # on other images a may be better
-    assert value(frame, "relative_gain_over_best_on_test", "bc", "oracle")[
-        "value"
-    ] == pytest.approx(3 / 5)
+    assert only(frame, "relative_gain_over_best_on_test", "bc", "oracle")["value"] == pytest.approx(
+        3 / 5
+    )
 
 
 def test_one_backbone_one_class_one_image(given):
     given(np.zeros((1, 1, 1)), [0])
     frame = oracle(None, weights=True)
-    assert value(frame, "shapley", "a", None)["value"] == 1
-    assert value(frame, "gain_over_best_on_test", "a", "oracle")["value"] == 0
-    assert value(frame, "acc1", "a", "weight-oracle")["value"] == 1
+    assert only(frame, "shapley", "a")["value"] == 1
+    assert only(frame, "gain_over_best_on_test", "a", "oracle")["value"] == 0
+    assert only(frame, "acc1", "a", "weight-oracle")["value"] == 1
     assert frame.select(NAMES).is_duplicated().sum() == 0
 
 
@@ -194,9 +181,9 @@ def test_the_weight_oracle_mixes_logits(given):
     other = [[0, 1, 2], [2, 0, 3], [2, 3, 0], [2, 0, 3], [2, 0, 3], [2, 0, 3], [2, 0, 3]]
     store = given([first, other], [0, 0, 0, -1, 0, 0, 0])
     frame = oracle(None, weights=True)
-    assert value(frame, "acc1", "ab", "oracle")["value"] == pytest.approx(1 / 5)
-    assert value(frame, "acc1", "ab", "weight-oracle")["value"] == pytest.approx(4 / 5)
-    gain = value(frame, "gain_over_best_on_test", "ab", "weight-oracle")
+    assert only(frame, "acc1", "ab", "oracle")["value"] == pytest.approx(1 / 5)
+    assert only(frame, "acc1", "ab", "weight-oracle")["value"] == pytest.approx(4 / 5)
+    gain = only(frame, "gain_over_best_on_test", "ab", "weight-oracle")
     assert gain["value"] == pytest.approx(3 / 5)
     assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"] <= 1
     assert max(len(rows) for rows in store.read) == 3
@@ -206,9 +193,9 @@ def test_the_weight_oracle_mixes_logits(given):
 
 
 def test_what_depends_on_all_backbones_has_the_fingerprint_of_all(birds):
-    def prints(metric: str, **filters) -> set[str]:
+    def prints(metric, **filters):
         frame = oracle(birds, datasets="flags", **filters)
-        return {value(frame, metric, ["rn/b"], None)["fingerprint"]}
+        return {only(frame, metric, ["rn/b"])["fingerprint"]}
 
     pair = ["rn/b", "vit/a"]
     for metric in ("acc1", "shapley", "unique_correct"):

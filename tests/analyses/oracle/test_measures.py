@@ -1,7 +1,5 @@
 """The oracle of every subset and Shapley values against brute force; four images by hand."""
 
-from __future__ import annotations
-
 from itertools import combinations, permutations
 
 import numpy as np
@@ -19,18 +17,18 @@ from clipsyn.analyses.oracle.measures import (
 BY_HAND = np.array([[1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
 
 
-def random_right(backbones: int, n: int, seed: int = 0) -> np.ndarray:
+def random_right(backbones, n, seed=0):
     """Backbones of different accuracy that are right together more often than by chance."""
     rng = np.random.default_rng(seed)
     easy = rng.normal(size=n)
     return easy + rng.normal(size=(backbones, n)) > rng.normal(size=(backbones, 1)) / 2
 
 
-def oracle_of(right: np.ndarray, subset: tuple[int, ...]) -> int:
+def oracle_of(right, subset):
     return sum(any(right[b, i] for b in subset) for i in range(right.shape[1]))
 
 
-def shapley_by_orders(right: np.ndarray) -> np.ndarray:
+def shapley_by_orders(right):
     """The mean over all orders of what each backbone adds when it joins."""
     count, n = right.shape
     orders = list(permutations(range(count)))

@@ -1,7 +1,5 @@
 """`reachable` against scipy's linear programming, by hand, and on bad input."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.optimize import linprog
@@ -9,7 +7,7 @@ from scipy.optimize import linprog
 from clipsyn.analyses.oracle.measures import reachable
 
 
-def by_linprog(logits: np.ndarray, label: int) -> bool:
+def by_linprog(logits, label):
     """Whether some mixture of logits (backbone, class) ranks the label first."""
     backbones, classes = logits.shape
     margins = logits[:, [label]] - np.delete(logits, label, axis=1)
@@ -25,9 +23,7 @@ def by_linprog(logits: np.ndarray, label: int) -> bool:
     return -solution.fun > 1e-9
 
 
-def random_logits(
-    rng: np.random.Generator, shape: tuple[int, int, int], lead: float
-) -> tuple[np.ndarray, np.ndarray]:
+def random_logits(rng, shape, lead):
     """Backbones that agree in part, and the true class ahead by up to `lead`."""
     backbones, n, classes = shape
     labels = rng.integers(0, classes, n)

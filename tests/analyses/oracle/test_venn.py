@@ -1,7 +1,5 @@
 """The Venn diagram of three backbones."""
 
-from __future__ import annotations
-
 import polars as pl
 import pytest
 

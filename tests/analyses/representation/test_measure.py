@@ -1,7 +1,5 @@
 """`representation` against explicit kernels, plain loops and a generic solver, on small stores."""
 
-from __future__ import annotations
-
 import logging
 import math
 from dataclasses import replace
@@ -21,6 +19,7 @@ from clipsyn.exchange.importing import import_files
 from clipsyn.methods.numerics.metrics import calibration_floor
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
+from tests.results import bring
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 PAIRS = (("cnx/c", "rn/b"), ("cnx/c", "vit/a"), ("rn/b", "vit/a"))
@@ -66,12 +65,12 @@ def path(fakes, encoders, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def store(path) -> FeatureStore:
+def store(path):
     return FeatureStore.open(path)
 
 
 @pytest.fixture(scope="module")
-def results(store) -> pl.DataFrame:
+def results(store):
     return representation(store, neighbours=NEIGHBOURS)
 
 
@@ -79,27 +78,27 @@ def results(store) -> pl.DataFrame:
 def small(fakes, encoders, tmp_path):
     """Function (source, …) -> a store of its own, of three backbones."""
 
-    def make(*sources, backbones: int = 3) -> FeatureStore:
+    def make(*sources, backbones=3):
         return fakes.fill(tmp_path / "small", encoders[:backbones], sources)
 
     return make
 
 
-def about(frame: pl.DataFrame, *backbones: str) -> pl.DataFrame:
+def about(frame, *backbones):
     """The rows about these backbones, in this order."""
     return frame.filter(pl.col("backbones").list.join(" ") == " ".join(backbones))
 
 
-def value(frame: pl.DataFrame, metric: str, *backbones: str) -> dict:
+def value(frame, metric, *backbones):
     (row,) = about(frame, *backbones).filter(metric=metric).to_dicts()
     return row
 
 
-def key_of(backbone: str, split: str = "test", dataset: str = "birds") -> FeatureKey:
+def key_of(backbone, split="test", dataset="birds"):
     return FeatureKey(dataset, split, "clean", backbone)
 
 
-def read(store: FeatureStore, backbone: str, split: str = "test"):
+def read(store, backbone, split="test"):
     """Embeddings, logits and labels of the images that all could read, as plain arrays."""
     key = key_of(backbone, split)
     kept = store.cell(key).valid()
@@ -109,16 +108,16 @@ def read(store: FeatureStore, backbone: str, split: str = "test"):
     return *(array[kept].astype(float) for array in arrays), labels[kept]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits):
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+def cross_entropy(logits, labels):
     return float(-np.log(softmax(logits)[np.arange(len(labels)), labels]).mean())
 
 
-def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+def calibration_error(logits, labels):
     """Bins of 1/15, closed on the right."""
     bins: dict[int, list[float]] = {}
     for row, label in zip(softmax(logits), labels, strict=True):
@@ -238,7 +237,7 @@ def test_the_support_itself_and_perturbed_images(store):
 
 
 def test_fingerprints_depend_on_what_decides(store, results):
-    def prints(**options) -> dict[str, str]:
+    def prints(**options):
         frame = representation(store, datasets="birds", **options)
         rows = pl.concat([about(frame, "cnx/c", "rn/b"), about(frame, "rn/b")])
         return dict(rows.select("metric", "fingerprint").iter_rows())
@@ -277,7 +276,7 @@ class TestImported:
         """Function (kind, values) of a cell called after its kind; the store is of one backbone."""
         store = small(fakes.Source(count=20), fakes.Source(split="train", count=9), backbones=1)
 
-        def write(kind: str, values: np.ndarray, split: str = "test") -> FeatureStore:
+        def write(kind, values, split="test"):
             file = tmp_path / f"{kind}.npz"
             np.savez(file, **{kind: values})
             import_files(
@@ -325,16 +324,11 @@ class TestConfidences:
         for prompts in ("long", "short"):
             said = [label if rng.random() < 0.6 else SIX[0] for label in labels]
             sure = rng.uniform(0.2, 1, 40).astype(np.float32)
-            rows = zip(map(str, range(40)), said, labels, sure.tolist(), strict=True)
-            frame = pl.DataFrame(
-                list(rows), ["id", "prediction", "label", "confidence"], orient="row"
-            )
-            frame.write_csv(tmp_path / "net.csv")
-            import_files(
-                tmp_path / "s", [tmp_path / "net.csv"], ImportSettings("birds", prompts=prompts)
-            )
+            table = {"id": [*map(str, range(40))], "prediction": said}
+            table |= {"label": labels, "confidence": sure}
+            store = bring(tmp_path / "s", table, "birds", name="net", prompts=prompts)
             found[prompts] = np.array(said) == np.array(labels), sure
-        return FeatureStore.open(tmp_path / "s"), found
+        return store, found
 
     def test_are_what_plain_bins_find(self, judged):
         store, found = judged
@@ -342,14 +336,9 @@ class TestConfidences:
         for prompts, (right, sure) in found.items():
             values = dict(frame.filter(prompts=prompts).select("metric", "value").iter_rows())
             assert set(values) == {
-                "acc1",
-                "confidence_right",
-                "confidence_wrong",
-                "ece",
-                "ece_floor",
-                "bin_accuracy",
+                "acc1", "confidence_right", "confidence_wrong", "ece", "ece_floor", "bin_accuracy",
                 "bin_confidence",
-            }
+            }  # fmt: skip
             assert values["ece_floor"] == calibration_floor(sure).value
             assert values["acc1"] == pytest.approx(right.mean())
             assert values["confidence_right"] == pytest.approx(sure[right].mean(), rel=1e-6)

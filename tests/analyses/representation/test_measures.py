@@ -1,7 +1,5 @@
 """CKA against explicit kernels, Procrustes against scipy, neighbours against brute force."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -12,11 +10,11 @@ from scipy.stats import ortho_group
 from clipsyn.analyses.representation.measures import mutual_neighbours, similarities
 
 
-def rng(seed: int = 0) -> np.random.Generator:
+def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def normal(n: int, *widths: int, seed: int = 0, shared: float = 1.0) -> list[np.ndarray]:
+def normal(n, *widths, seed=0, shared=1.0):
     """Embeddings of the same samples that have something in common, and are off centre."""
     draw = rng(seed)
     common = shared * draw.normal(size=(n, 4))
@@ -26,7 +24,7 @@ def normal(n: int, *widths: int, seed: int = 0, shared: float = 1.0) -> list[np.
     ]
 
 
-def explicit_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
+def explicit_hsic(k, l):  # noqa: E741
     """Song et al. 2012, equation 5, with n x n matrices."""
     n = len(k)
     k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
@@ -37,12 +35,12 @@ def explicit_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
     return (first + second - third) / (n * (n - 3))
 
 
-def explicit_cka(x: np.ndarray, y: np.ndarray) -> float:
+def explicit_cka(x, y):
     k, l = x @ x.T, y @ y.T  # noqa: E741
     return explicit_hsic(k, l) / np.sqrt(explicit_hsic(k, k) * explicit_hsic(l, l))
 
 
-def explicit_distance(x: np.ndarray, y: np.ndarray) -> float:
+def explicit_distance(x, y):
     width = max(x.shape[1], y.shape[1])
     x, y = (np.pad(z - z.mean(axis=0), ((0, 0), (0, width - z.shape[1]))) for z in (x, y))
     x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
@@ -52,7 +50,7 @@ def explicit_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("n", [4, 5, 23, 150])
 @pytest.mark.parametrize("scale", [1, 100])
-def test_cka_is_that_of_explicit_kernels(n: int, scale: float) -> None:
+def test_cka_is_that_of_explicit_kernels(n, scale):
     arrays = [scale * x for x in normal(n, 6, 17, 3)]
     found = similarities(arrays)["cka"][0]
     for i, j in combinations(range(3), 2):
@@ -61,7 +59,7 @@ def test_cka_is_that_of_explicit_kernels(n: int, scale: float) -> None:
     assert np.diag(found) == pytest.approx(1)
 
 
-def test_hsic_is_that_of_another_package() -> None:
+def test_hsic_is_that_of_another_package():
     """Not of repsim 0.1.5, whose estimator "song" is another number."""
     peer = pytest.importorskip("ckatorch.hsic", exc_type=ImportError)
     import torch
@@ -71,7 +69,7 @@ def test_hsic_is_that_of_another_package() -> None:
     assert explicit_hsic(k[0].numpy(), l[0].numpy()) == pytest.approx(float(peer.hsic1(k, l)))
 
 
-def test_rotation_scale_and_shift_change_nothing() -> None:
+def test_rotation_scale_and_shift_change_nothing():
     x, y = normal(80, 7, 7)
     moved = 3.0 * x @ ortho_group.rvs(7, random_state=0) + 5.0
     before, after, same = (similarities(both) for both in ([x, y], [moved, y], [x, moved]))
@@ -82,7 +80,7 @@ def test_rotation_scale_and_shift_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("widths", [(5, 5), (4, 9), (9, 4)])
-def test_procrustes_is_that_of_scipy(widths: tuple[int, int]) -> None:
+def test_procrustes_is_that_of_scipy(widths):
     x, y = normal(40, *widths)
     found = similarities([x, y])["procrustes"][0]
     assert found[0, 1] == pytest.approx(explicit_distance(x, y), abs=1e-5)
@@ -90,7 +88,7 @@ def test_procrustes_is_that_of_scipy(widths: tuple[int, int]) -> None:
     assert np.diag(found) == pytest.approx(0, abs=1e-7)
 
 
-def exact_jackknife(x: np.ndarray, y: np.ndarray, measure) -> tuple[float, float]:
+def exact_jackknife(x, y, measure):
     """Value and standard error, each sample left out in turn."""
     n = len(x)
     left_out = np.array([measure(np.delete(x, i, 0), np.delete(y, i, 0)) for i in range(n)])
@@ -101,7 +99,7 @@ def exact_jackknife(x: np.ndarray, y: np.ndarray, measure) -> tuple[float, float
     ("name", "measure", "tolerance"),
     [("cka", explicit_cka, 1e-3), ("procrustes", explicit_distance, 0.1)],
 )
-def test_intervals_are_those_of_leaving_out_samples(name, measure, tolerance) -> None:
+def test_intervals_are_those_of_leaving_out_samples(name, measure, tolerance):
     """Procrustes leaves them out to first order only."""
     x, y = normal(60, 5, 8)
     value, error = exact_jackknife(x, y, measure)
@@ -111,7 +109,7 @@ def test_intervals_are_those_of_leaving_out_samples(name, measure, tolerance) ->
     assert high == pytest.approx(value + t * error, abs=tolerance * t * error)
 
 
-def test_intervals_of_cka_cover_the_truth() -> None:
+def test_intervals_of_cka_cover_the_truth():
     """||S_xy||^2 / (||S_xx|| ||S_yy||) of the covariances; 95 % give or take two errors of 300."""
     draw = rng(1)
     a, b = draw.normal(size=(3, 5)), draw.normal(size=(3, 6))
@@ -129,7 +127,7 @@ def test_intervals_of_cka_cover_the_truth() -> None:
     assert 0.91 <= covered / 300 <= 0.98
 
 
-def test_samples_that_come_class_by_class_are_mixed() -> None:
+def test_samples_that_come_class_by_class_are_mixed():
     """Groups of one class each would differ far more than random ones do."""
     draw = rng(0)
     centres = draw.normal(size=(20, 5)).repeat(10, axis=0) * 3
@@ -141,7 +139,7 @@ def test_samples_that_come_class_by_class_are_mixed() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
-def test_too_few_samples_are_nan(n: int) -> None:
+def test_too_few_samples_are_nan(n):
     arrays = [x[:n] for x in normal(5, 4, 6)]
     found = similarities(arrays)
     assert np.isnan(found["cka"]).all()
@@ -149,7 +147,7 @@ def test_too_few_samples_are_nan(n: int) -> None:
     assert np.isnan(mutual_neighbours(arrays, 2)).all()
 
 
-def brute_neighbours(x: np.ndarray, k: int) -> list[set[int]]:
+def brute_neighbours(x, k):
     similar = x @ x.T
     return [
         set(sorted((j for j in range(len(x)) if j != i), key=lambda j: (-similar[i, j], j))[:k])
@@ -159,7 +157,7 @@ def brute_neighbours(x: np.ndarray, k: int) -> list[set[int]]:
 
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("at_once", [40, 10_000])
-def test_mutual_neighbours_are_those_of_brute_force(k: int, at_once: int, monkeypatch) -> None:
+def test_mutual_neighbours_are_those_of_brute_force(k, at_once, monkeypatch):
     monkeypatch.setattr("clipsyn.analyses.representation.measures._SIMILARITIES_AT_ONCE", at_once)
     arrays = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in normal(33, 5, 8, 6)]
     sets = [brute_neighbours(x, k) for x in arrays]
@@ -171,7 +169,7 @@ def test_mutual_neighbours_are_those_of_brute_force(k: int, at_once: int, monkey
     assert (found[0, 0] == 1).all()
 
 
-def test_equally_near_samples_count_from_the_lowest_row() -> None:
+def test_equally_near_samples_count_from_the_lowest_row():
     x = np.eye(4)[[0, 0, 0, 0, 1, 1]]  # the first four are one, and so are the last two
     y = np.eye(4)[[0, 1, 0, 1, 0, 1]]
     found = mutual_neighbours([x, y], 2)

@@ -1,7 +1,5 @@
 """Reliability diagrams."""
 
-from __future__ import annotations
-
 import polars as pl
 import pytest
 

@@ -1,11 +1,8 @@
-from __future__ import annotations
-
-from collections.abc import Sequence
 from itertools import combinations
 
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.view import tables
-from tests.results import DASH, texts, tidy
+from tests.results import DASH, cells, texts, tidy
 from tests.results import row as made
 
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
@@ -27,11 +24,11 @@ VALUES = {
 }
 
 
-def row(metric: str, value: float, backbones: Sequence[str], **where) -> dict:
+def row(metric, value, backbones, **where):
     return made(metric, value, backbones, **{"prompts": None} | where)
 
 
-def pairs(names=NAMES, cka=CKA, **where) -> list[dict]:
+def pairs(names=NAMES, cka=CKA, **where):
     """Procrustes is 1 - CKA, and neighbours half of it."""
     return [
         row(metric, value, pair, **where)
@@ -40,7 +37,7 @@ def pairs(names=NAMES, cka=CKA, **where) -> list[dict]:
     ]
 
 
-def logits(names=NAMES, *, without: tuple[str, ...] = (), **where) -> list[dict]:
+def logits(names=NAMES, *, without=(), **where):
     """Each backbone a tenth better than the one before."""
     where = {"prompts": "own", "n": 35} | where
     return [
@@ -51,7 +48,7 @@ def logits(names=NAMES, *, without: tuple[str, ...] = (), **where) -> list[dict]
     ]
 
 
-def shown(*rows: dict) -> dict[str, str]:
+def shown(*rows):
     return texts(tables(tidy(*rows), RepresentationSettings()))
 
 
@@ -70,12 +67,13 @@ def test_the_matrix_has_cka_above_and_neighbours_below_the_diagonal(read_table):
     matrix = read_table(shown(*pairs())["similarity"])
     assert matrix.row("RN")["ViT-16"] == "0.50"
     assert matrix.row("RN")["ViT-8"] == "0.25"
-    assert matrix.row("ViT-16") == {
-        "backbone": "ViT-16",
-        "RN": "25.0",
-        "ViT-16": "",
-        "ViT-8": "0.75",
-    }
+    assert (
+        matrix.row("ViT-16")
+        == cells("""
+    backbone | RN   | ViT-16 | ViT-8
+    ViT-16   | 25.0 |        | 0.75
+    """)[0]
+    )
     assert matrix.row("ViT-8")["RN"] == "12.5"
     assert matrix.row("ViT-8")["ViT-16"] == "37.5"
 
@@ -85,37 +83,30 @@ def test_pairs_have_intervals_the_most_alike_first(read_table):
     assert table.column("backbone") == ["ViT-16", "RN", "RN"]
     assert table.column("and") == ["ViT-8", "ViT-16", "ViT-8"]
     assert table.column("CKA") == ["0.75", "0.50", "0.25"]
-    assert table.row("ViT-16", "ViT-8") == {
-        "backbone": "ViT-16",
-        "and": "ViT-8",
-        "CKA": "0.75",
-        "95 % of CKA": "0.74 to 0.77",
-        "Procrustes": "0.25",
-        "95 % of Procrustes": "0.24 to 0.27",
-        "neighbours": "37.5",
-        "95 % of neighbours": f"36.5{DASH}39.5",
-    }
+    assert (
+        table.row("ViT-16", "ViT-8")
+        == cells(f"""
+    backbone | and   | CKA  | 95 % of CKA  | Procrustes | 95 % of Procrustes | neighbours
+    ViT-16   | ViT-8 | 0.75 | 0.74 to 0.77 | 0.25       | 0.24 to 0.27       | 37.5
+
+    95 % of neighbours
+    36.5{DASH}39.5
+    """)[0]
+    )
 
 
 def test_a_line_a_backbone(read_table):
     text = shown(*logits())["logits"]
-    assert read_table(text).row("ViT-16") == {
-        "backbone": "ViT-16",
-        "top-1": "50.0",
-        "95 % of top-1": f"49.0{DASH}52.0",
-        "scale": "15",
-        "sure: right": "70.0",
-        "sure: wrong": "50.0",
-        "NLL": "1.5",
-        "NLL after": "1.4",
-        "ECE": "20.0",
-        "95 % of ECE": f"19.0{DASH}22.0",
-        "by chance": "5.0",
-        "ECE after": "10.0",
-        "95 % of ECE after": f"9.0{DASH}12.0",
-        "by chance of 95 % of ECE after": "4.0",
-        "T": "1.25",
-    }
+    assert (
+        read_table(text).row("ViT-16")
+        == cells(f"""
+    backbone | top-1 | 95 % of top-1  | scale | sure: right | sure: wrong | NLL | NLL after | ECE
+    ViT-16   | 50.0  | 49.0{DASH}52.0 | 15    | 70.0        | 50.0        | 1.5 | 1.4       | 20.0
+
+    95 % of ECE | by chance | ECE after | 95 % of ECE after | by chance of 95 % of ECE after | T
+    19.0{DASH}22.0 | 5.0 | 10.0 | 9.0{DASH}12.0 | 4.0 | 1.25
+    """)[0]
+    )
 
 
 def test_several_groups_have_a_mean_matrix(read_table):
@@ -124,12 +115,13 @@ def test_several_groups_have_a_mean_matrix(read_table):
     assert list(said) == ["similarity, test, clean"]
     matrix = said["similarity, test, clean"]
     assert matrix.startswith("test · clean · mean over 2 datasets · backbones tiny-*/zoo\n")
-    assert read_table(matrix).row("RN") == {
-        "backbone": "RN",
-        "RN": "",
-        "ViT-16": "0.60",
-        "ViT-8": "0.35",
-    }
+    assert (
+        read_table(matrix).row("RN")
+        == cells("""
+    backbone | RN | ViT-16 | ViT-8
+    RN       |    | 0.60   | 0.35
+    """)[0]
+    )
 
 
 def test_a_pair_that_a_dataset_lacks_is_said():
@@ -147,20 +139,16 @@ def test_logits_are_means_over_datasets(read_table):
     ]
     text = shown(*rows)["logits"]
     assert text.startswith("test · clean · prompts own · mean over 3 datasets · backbones")
-    assert read_table(text).row("ViT-16") == {
-        "backbone": "ViT-16",
-        "top-1": "50.0",
-        "scale": "15",
-        "sure: right": "70.0",
-        "sure: wrong": "50.0",
-        "NLL": "1.5",
-        "NLL after": "1.4",
-        "ECE": "20.0",
-        "by chance": "5.0",
-        "ECE after": "10.0",
-        "by chance of ECE after": "4.0",
-        "T": "1.5",
-    }
+    assert (
+        read_table(text).row("ViT-16")
+        == cells("""
+    backbone | top-1 | scale | sure: right | sure: wrong | NLL | NLL after | ECE  | by chance
+    ViT-16   | 50.0  | 15    | 70.0        | 50.0        | 1.5 | 1.4       | 20.0 | 5.0
+
+    ECE after | by chance of ECE after | T
+    10.0      | 4.0                    | 1.5
+    """)[0]
+    )
     assert "Only" not in text
 
 

@@ -1,14 +1,8 @@
 """Retrieval of a store: its numbers from plain arrays, what is learned from which split, notes."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
 
 import clipsyn
 from clipsyn.analyses.retrieval import DIRECTIONS, TRANSDUCTIVE
@@ -24,23 +18,20 @@ from tests.results import DASH
 SCALES = {"a/x": 100.0, "b/x": 40.0, "c/x": 60.0}
 WIDTHS = {"a/x": 6, "b/x": 8, "c/x": 5}
 HUBS = ("inverted-softmax", "qb-norm", "nnn", "csls")
-Arrays = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]  # images and texts of each
 
 
-def unit(values: NDArray[Any]) -> NDArray[np.float32]:
+def unit(values):
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
 
 
-def counts_of(split: str, n: int) -> NDArray[np.intp]:
+def counts_of(split, n):
     """Captions of each image: the second has none."""
     counts = 1 + np.arange(n) % 3
     counts[1] = 0
     return counts
 
 
-def written(
-    path: Path, sizes: dict[str, int], names: Any = tuple(SCALES), **about: Any
-) -> tuple[FeatureStore, dict[str, Arrays]]:
+def written(path, sizes, names=tuple(SCALES), **about):
     """A store of pictures, and its embeddings by split; about: of a perturbation, or what is bare.
 
     bare: backbones that embed no captions. The third image of a split cannot be read by b/x.
@@ -66,11 +57,11 @@ def written(
 
 
 @pytest.fixture(name="pictures")
-def _pictures(tmp_path: Path) -> tuple[FeatureStore, dict[str, Arrays]]:
+def _pictures(tmp_path):
     return written(tmp_path / "store", {"test": 30, "train": 24, "val": 9})
 
 
-def searched(arrays: Arrays, direction: str, n: int, split: str) -> Any:
+def searched(arrays, direction, n, split):
     """Scaled similarities (backbone, query, item), and which item belongs to which query."""
     image = np.repeat(np.arange(n), counts_of(split, n))
     images = np.flatnonzero(np.arange(n) != 2)  # that all can read
@@ -88,13 +79,13 @@ def searched(arrays: Arrays, direction: str, n: int, split: str) -> Any:
     return scaled.transpose(0, 2, 1)[:, asked], belongs.T[asked]
 
 
-def best(scores: NDArray[Any], belongs: NDArray[np.bool_]) -> NDArray[np.intp]:
+def best(scores, belongs):
     """(query,) the place of the first item that belongs to each."""
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(belongs, order, axis=1).argmax(axis=1) + 1
 
 
-def value(frame: pl.DataFrame, metric: str, direction: str, **about: Any) -> Any:
+def value(frame, metric, direction, **about):
     rows = frame.filter(metric=metric, direction=direction)
     if names := about.pop("names", None):
         rows = rows.filter(pl.col("backbones") == pl.Series([names], dtype=pl.List(pl.String)))

@@ -1,38 +1,23 @@
 """Ranks, fusions and corrections of hubs, against plain loops; recall against CLIP_benchmark."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from clipsyn.analyses.retrieval import measures
-from clipsyn.analyses.retrieval.measures import (
-    FUSIONS,
-    Bank,
-    Block,
-    Search,
-    alone,
-    average_precision,
-    best_ranks,
-    first,
-    ranks,
-    weighted,
-)
 
 SCALES = (100.0, 50.0)
 
 
-def unit(rng: np.random.Generator, rows: int, width: int) -> NDArray[np.float32]:
+def unit(rng, rows, width):
     values = rng.standard_normal((rows, width))
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(name="search", params=["text-to-image", "image-to-text"])
-def _search(request: pytest.FixtureRequest) -> Search:
+def _search(request):
     """30 images with 1 to 4 texts each; the last two texts are equal in both backbones."""
     rng = np.random.default_rng(3)
     image = np.repeat(np.arange(30), rng.integers(1, 5, 30))
@@ -42,12 +27,12 @@ def _search(request: pytest.FixtureRequest) -> Search:
     for of in texts:
         of[-1] = of[-2]
     if request.param == "text-to-image":
-        return Search(texts, images, SCALES, np.arange(len(image)), image)
-    return Search(images, texts, SCALES, image, np.arange(len(image)))
+        return measures.Search(texts, images, SCALES, np.arange(len(image)), image)
+    return measures.Search(images, texts, SCALES, image, np.arange(len(image)))
 
 
 @pytest.fixture(name="cosines")
-def _cosines(search: Search) -> NDArray[np.float64]:
+def _cosines(search):
     """(query, backbone, item) times the share of the scale, one by one."""
     out = np.empty(search.shape)
     for q, b, g in np.ndindex(*search.shape):
@@ -56,16 +41,16 @@ def _cosines(search: Search) -> NDArray[np.float64]:
     return out
 
 
-def order(scores: Any) -> list[int]:
+def order(scores):
     return sorted(range(len(scores)), key=lambda item: (-round(float(scores[item]), 6), item))
 
 
-def expected(search: Search, scores: Any) -> list[int]:
+def expected(search, scores):
     """The place of each item that is to be found: scores (query, item)."""
     return [order(scores[q]).index(g) + 1 for q, g in zip(search.query, search.item, strict=True)]
 
 
-def fused(cosines: NDArray[np.float64], points: Any) -> NDArray[np.float64]:
+def fused(cosines, points):
     """As mteb's functions have it: sums over lists, nothing for what is in no list."""
     out = np.zeros((len(cosines), cosines.shape[2]))
     for q, of_backbones in enumerate(cosines):
@@ -86,14 +71,14 @@ POINTS: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch):
     """Several blocks, lists that leave items out, and fewer neighbours than queries of a bank."""
     for name, value in {"_BLOCK": 900, "LISTED": 7, "NNN_NEAREST": 5, "CSLS_NEAREST": 3}.items():
         monkeypatch.setattr(measures, name, value)
 
 
 def test_places_are_those_of_a_sorted_list_and_an_earlier_item_wins(search, cosines):
-    found = ranks(search, [alone(0), alone(1), FUSIONS["mean"]])
+    found = measures.ranks(search, [measures.alone(0), measures.alone(1), measures.FUSIONS["mean"]])
     for of, scores in zip(found, (cosines[:, 0], cosines[:, 1], cosines.sum(axis=1)), strict=True):
         assert of.tolist() == expected(search, scores)
     assert len(search.blocks()) > 1
@@ -101,19 +86,21 @@ def test_places_are_those_of_a_sorted_list_and_an_earlier_item_wins(search, cosi
 
 @pytest.mark.parametrize("name", POINTS)
 def test_fusions_are_those_of_mteb(search, cosines, name):
-    scores = FUSIONS[name](Block(slice(0, len(cosines)), cosines.astype(np.float32)))
+    scores = measures.FUSIONS[name](
+        measures.Block(slice(0, len(cosines)), cosines.astype(np.float32))
+    )
     np.testing.assert_allclose(scores, fused(cosines, POINTS[name]), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["dbsf", "rsf"])
 def test_a_list_of_equal_similarities_gives_a_half_to_each(name):
-    block = Block(slice(0, 1), np.full((1, 2, 4), 0.25, np.float32))
-    assert FUSIONS[name](block).tolist() == [[1.0] * 4]
+    block = measures.Block(slice(0, 1), np.full((1, 2, 4), 0.25, np.float32))
+    assert measures.FUSIONS[name](block).tolist() == [[1.0] * 4]
 
 
 def test_weights_of_each_query_are_those_of_a_sum(search, cosines):
     weights = np.random.default_rng(0).random((len(cosines), 2), np.float32)
-    found = ranks(search, [weighted(weights)])[0]
+    found = measures.ranks(search, [measures.weighted(weights)])[0]
     assert found.tolist() == expected(search, np.einsum("qb,qbg->qg", weights, cosines))
 
 
@@ -130,7 +117,7 @@ def test_what_is_done_about_hubs_is_its_formula(search, cosines):
         "nnn": scores - 0.75 * largest[:5].mean(axis=0),
         "csls": 2 * scores - largest[:3].mean(axis=0),
     }
-    found = ranks(search, [*Bank.of(search, search.queries).scorers.values()])
+    found = measures.ranks(search, [*measures.Bank.of(search, search.queries).scorers.values()])
     for places, (name, of) in zip(found, by_name.items(), strict=True):
         assert places.tolist() == expected(search, 1e3 * of), name
 
@@ -139,10 +126,12 @@ def test_qb_norm_leaves_a_query_whose_first_item_is_no_hub():
     """The bank is at item 0: by cosines 1, 0.6 and 0 to the items. Biases are these but for one."""
     items = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
     queries = np.array([[0.8, 0.6], [0.96, 0.28]], np.float32)  # cosines .8 .96 .6, and .96 .8 .28
-    asked = Search([queries], [items], [1.0], np.arange(2), np.array([1, 2]))
-    bank = Bank.of(asked, [items[:1]])
+    asked = measures.Search([queries], [items], [1.0], np.arange(2), np.array([1, 2]))
+    bank = measures.Bank.of(asked, [items[:1]])
     assert bank.hubs.tolist() == [True, False, False]
-    raw, normed, softmax = ranks(asked, [alone(0), bank.qb_norm, bank.scorers["inverted-softmax"]])
+    raw, normed, softmax = measures.ranks(
+        asked, [measures.alone(0), bank.qb_norm, bank.scorers["inverted-softmax"]]
+    )
     assert raw.tolist() == [1, 3]
     assert normed.tolist() == [1, 1]
     assert softmax.tolist() == [2, 1]
@@ -151,16 +140,16 @@ def test_qb_norm_leaves_a_query_whose_first_item_is_no_hub():
 @pytest.mark.parametrize("count", [1, 3, 40, 41, 90])
 def test_the_first_items_are_those_of_a_stable_sort(count):
     scores = np.random.default_rng(1).integers(0, 9, (20, 41)).astype(np.float32)
-    found = first(scores, count)
+    found = measures.first(scores, count)
     assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :count].tolist()
 
 
 def test_average_precision_is_scikit_learns(search, cosines):
     from sklearn.metrics import average_precision_score
 
-    places = ranks(search, [FUSIONS["mean"]])[0]
+    places = measures.ranks(search, [measures.FUSIONS["mean"]])[0]
     scores, total = cosines.sum(axis=1), np.arange(search.shape[2])
-    for q, found in enumerate(average_precision(search, places)):
+    for q, found in enumerate(measures.average_precision(search, places)):
         wanted = np.isin(total, search.item[search.query == q])
         by_place = np.empty(len(total))
         by_place[order(scores[q])] = -total  # equal scores one after the other
@@ -190,9 +179,9 @@ def test_recall_is_that_of_clip_benchmark():
     )
     pairs = np.arange(len(image))
     for name, search in {
-        "image": Search([texts], [images], [1.0], pairs, image),
-        "text": Search([images], [texts], [1.0], image, pairs),
+        "image": measures.Search([texts], [images], [1.0], pairs, image),
+        "text": measures.Search([images], [texts], [1.0], image, pairs),
     }.items():
-        best = best_ranks(search, ranks(search, [alone(0)])[0])
+        best = measures.best_ranks(search, measures.ranks(search, [measures.alone(0)])[0])
         for k in (1, 5, 10):
             assert (best <= k).mean() == pytest.approx(found[f"{name}_retrieval_recall@{k}"])

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest
@@ -15,12 +13,12 @@ LOST = {"a/m": 0.1, "b/m": 0.02}  # with each severity
 SEVERITIES = {"fog": (1, 3), "jpeg": (2,)}
 
 
-def row(value: float, backbones, perturbation="clean", severity=0, metric="acc1", **about) -> dict:
+def row(value, backbones, perturbation="clean", severity=0, metric="acc1", **about):
     about |= {"perturbation": perturbation, "severity": severity, "n": 50}
     return made(metric, value, backbones, off=(0.05, 0.05), **about)
 
 
-def accuracies(name: str) -> dict[tuple[str, int | None], float]:
+def accuracies(name):
     """By perturbation and severity: each, the means over severities, and the mean of those."""
     known = {("clean", 0): CLEAN[name]}
     means = []
@@ -34,7 +32,7 @@ def accuracies(name: str) -> dict[tuple[str, int | None], float]:
     return known | {("all", None): sum(means) / len(means)}
 
 
-def frame(*more: dict, oracle: float | None = 0.9, **about) -> pl.DataFrame:
+def frame(*more, oracle=0.9, **about):
     rows = []
     for name in NAMES:
         for where, value in accuracies(name).items():

@@ -1,9 +1,6 @@
 """`robustness` against numbers by hand and plain loops, on stores of imported predictions."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -14,40 +11,38 @@ from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.frame import NAMES
-from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.importing import import_files
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import mean_share_interval, wilson_interval
-from clipsyn.store.features import FeatureStore
+from tests.results import about, bring, only
 
 
 @pytest.fixture
 def give(tmp_path):
     """Function (answers, dataset): a store of what is right, "1", wrong, "0", or missing, "."."""
 
-    def write(answers: dict[tuple[str, str], str], dataset: str = "toy") -> FeatureStore:
+    def write(answers, dataset="toy"):
         for (backbone, label), text in answers.items():
             truth = ["cat" if row % 2 else "dog" for row in range(len(text))]
             other = {"cat": "dog", "dog": "cat"}
-            lines = [
-                f"im{row},{true if text[row] == '1' else other[true]},{true}"
-                for row, true in enumerate(truth)
-                if text[row] != "."
+            rows = [
+                {
+                    "id": f"im{row}",
+                    "prediction": true if mark == "1" else other[true],
+                    "label": true,
+                }
+                for row, (mark, true) in enumerate(zip(text, truth, strict=True))
+                if mark != "."
             ]
-            file = tmp_path / "answers.csv"
-            file.write_text("\n".join(["id,prediction,label", *lines]))
-            wanted = ImportSettings(
-                dataset=dataset, backbone=backbone, perturbation=label, intersect="." in text
-            )
-            import_files(tmp_path / "given", [file], wanted)
-        return FeatureStore.open(tmp_path / "given")
+            about = {"backbone": backbone, "perturbation": label, "intersect": "." in text}
+            store = bring(tmp_path / "given", rows, dataset, **about)
+        return store
 
     return write
 
 
 @pytest.fixture
-def eight(give) -> FeatureStore:
+def eight(give):
     """Two backbones, eight images: a falls from 6/8 to 4, 2, 0; b from 5/8 to 4, 4, 5."""
     return give(
         {
@@ -63,30 +58,11 @@ def eight(give) -> FeatureStore:
     )
 
 
-def about(backbones: str | Sequence[str], ensemble: str | None = None) -> pl.Expr:
-    """Which rows are about a backbone, or an ensemble of several."""
-    names = [backbones] if isinstance(backbones, str) else list(backbones)
-    same = pl.col("backbones") == pl.lit(names, pl.List(pl.String))
-    alone = "single" if len(names) == 1 else None
-    return same & pl.col("ensemble").eq_missing(pl.lit(ensemble or alone, pl.String))
+def value(frame, metric, perturbation, *about):
+    return only(frame, metric, *about, perturbation=perturbation)
 
 
-def value(
-    frame: pl.DataFrame,
-    metric: str,
-    perturbation: str,
-    backbones: str | Sequence[str],
-    ensemble: str | None = None,
-) -> dict:
-    where = about(backbones, ensemble)
-    rows = frame.filter(where, metric=metric, perturbation=perturbation).to_dicts()
-    assert len(rows) == 1, (metric, perturbation, backbones, ensemble)
-    return rows[0]
-
-
-def numbers(
-    frame: pl.DataFrame, metric: str, backbones: str | Sequence[str], ensemble: str | None = None
-) -> dict[str, float]:
+def numbers(frame, metric, backbones, ensemble=None):
     rows = frame.filter(about(backbones, ensemble), metric=metric)
     return dict(rows.select("perturbation", "value").iter_rows())
 
@@ -107,7 +83,7 @@ def test_which_backbone_is_best_and_by_how_much(eight):
 
 
 @pytest.fixture(scope="module")
-def birds(fakes, varied, tmp_path_factory) -> FeatureStore:
+def birds(fakes, varied, tmp_path_factory):
     """Four backbones of different weights, clean and perturbed, two undecodable birds; flags."""
     path = tmp_path_factory.mktemp("robustness") / "store"
     encoders = [varied(name) for name in ("cnx/d", "rn/b", "rn/c", "vit/a")]
@@ -122,7 +98,7 @@ def birds(fakes, varied, tmp_path_factory) -> FeatureStore:
     return fakes.fill(path, encoders, [fakes.Source("birds", "train", count=30, class_names=six)])
 
 
-def right_of(store: FeatureStore, dataset: str) -> dict[str, np.ndarray]:
+def right_of(store, dataset):
     """(backbone, counted sample) of each perturbation."""
     samples = store.samples(dataset, "test")
     predictions: dict[str, list[np.ndarray]] = {}
@@ -134,7 +110,7 @@ def right_of(store: FeatureStore, dataset: str) -> dict[str, np.ndarray]:
     return {label: array[:, keep] for label, array in right.items()}
 
 
-def independent(right: np.ndarray, labels: np.ndarray) -> float:
+def independent(right, labels):
     """An oracle whose backbones have nothing in common but the class of an image."""
     missed = 0.0
     for c in set(labels.tolist()):
@@ -260,15 +236,12 @@ def test_a_study_that_shows_each_image_once(tmp_path):
     """As in model-vs-human each condition has its own images, and the mean is over all of them."""
     shown = {"0": "110", "30": "1000", "5": "110"}
     answers = [(severity, right) for severity, text in shown.items() for right in text]
-    lines = [
-        f"im{row},{'cat' if right == '1' else 'dog'},cat,{severity}"
+    rows = [
+        {"id": f"im{row}", "prediction": "cat" if right == "1" else "dog"}
+        | {"label": "cat", "severity": severity}
         for row, (severity, right) in enumerate(answers)
     ]
-    file = tmp_path / "a.csv"
-    file.write_text("\n".join(["id,prediction,label,severity", *lines]))
-    wanted = ImportSettings(dataset="toy", perturbation="contrast")
-    import_files(tmp_path / "s", [file], wanted)
-    frame = robustness(FeatureStore.open(tmp_path / "s"))
+    frame = robustness(bring(tmp_path / "s", rows, name="a", perturbation="contrast"))
     assert numbers(frame, "acc1", "a") == pytest.approx(
         {"clean": 2 / 3, "contrast-5": 2 / 3, "contrast-30": 1 / 4, "contrast": 11 / 24}
         | {"all": 11 / 24}

@@ -1,12 +1,6 @@
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-import polars as pl
-
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness import view as module
-from tests.results import DASH, row, texts, tidy
+from tests.results import DASH, cells, row, texts, tidy
 
 NAMES = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
 NAN = float("nan")
@@ -23,17 +17,17 @@ ACCURACY = {
 MEANS = ("fog", "jpeg", "all")
 
 
-def setting(label: str) -> dict:
+def setting(label):
     number = label.rpartition("-")[2]
     severity = 0 if label == "clean" else int(number) if number.isdigit() else None
     return {"perturbation": label, "severity": severity}
 
 
-def methods(names: Sequence[str]) -> list[tuple[Sequence[str], str | None]]:
+def methods(names):
     return [([name], None) for name in names] + ([(names, "oracle")] if len(names) > 1 else [])
 
 
-def group(names: Sequence[str] = NAMES, **where) -> list[dict]:
+def group(names=NAMES, **where):
     """What `robustness` makes of two backbones on forty images, fog at one severity, jpeg at two.
 
     The reference is the first; the corruption error of the second is 75 % under fog.
@@ -64,9 +58,7 @@ def group(names: Sequence[str] = NAMES, **where) -> list[dict]:
     return rows
 
 
-def ensemble(
-    name: str, seeds: tuple[int | None, ...] = (None,), names: Sequence[str] = NAMES, **where
-) -> list[dict]:
+def ensemble(name, seeds=(None,), names=NAMES, **where):
     """An ensemble ten points above the first backbone, eleven with seed 1."""
     rows = []
     for label, accuracy in ACCURACY.items():
@@ -84,25 +76,23 @@ def ensemble(
     return rows
 
 
-def tables(frame: pl.DataFrame, **settings) -> dict[str, str]:
+def tables(frame, **settings):
     return texts(module.tables(frame, RobustnessSettings(**settings)))
 
 
 def test_the_summary_has_a_line_a_method(read_table):
     text = tables(tidy(*group()))["summary"]
     table = read_table(text)
-    assert table.row("ViT-8") == {
-        "method": "ViT-8",
-        "clean": "60.0",
-        "95 % of clean": f"59.0{DASH}62.0",
-        "perturbed": "42.5",
-        "95 % of perturbed": f"41.5{DASH}44.5",
-        "drop": "17.5",
-        "95 % of drop": f"16.5{DASH}19.5",
-        "relative": "70.8",
-        "mCE": "95.8",
-        "95 % of mCE": f"94.8{DASH}97.8",
-    }
+    assert (
+        table.row("ViT-8")
+        == cells(f"""
+    method | clean | 95 % of clean  | perturbed | 95 % of perturbed | drop | 95 % of drop
+    ViT-8  | 60.0  | 59.0{DASH}62.0 | 42.5      | 41.5{DASH}44.5    | 17.5 | 16.5{DASH}19.5
+
+    relative | mCE  | 95 % of mCE
+    70.8     | 95.8 | 94.8{DASH}97.8
+    """)[0]
+    )
     assert table.row("RN")["mCE"] == "100.0"
     assert table.row("oracle")["clean"] == "90.0"
     assert "in % of those of RN (Hendrycks & Dietterich 2019)" in text
@@ -145,19 +135,16 @@ def test_several_datasets_are_shown_by_their_mean(read_table):
     assert len(shown) == 5
     title = "mean over 2 datasets · split test · prompts own · n 80 · backbones tiny-*/zoo"
     assert shown["gains"].startswith(f"{title}\n")
-    assert read_table(shown["datasets"]).row("flags") == {
-        "dataset": "flags",
-        "n": "40",
-        "clean": "RN",
-        "top-1": "80.0",
-        "drop": "40.0",
-        "95 % of drop": f"39.0{DASH}42.0",
-        "perturbed": "ViT-8",
-        "top-1 of perturbed": "42.5",
-        "gain clean": "10.0",
-        "gain perturbed": "20.0",
-        "tau": "-1.00",
-    }
+    assert (
+        read_table(shown["datasets"]).row("flags")
+        == cells(f"""
+    dataset | n  | clean | top-1 | drop | 95 % of drop   | perturbed | top-1 of perturbed
+    flags   | 40 | RN    | 80.0  | 40.0 | 39.0{DASH}42.0 | ViT-8     | 42.5
+
+    gain clean | gain perturbed | tau
+    10.0       | 20.0           | -1.00
+    """)[0]
+    )
 
 
 def test_what_is_in_no_mean_stands_beside_it(read_table):

@@ -1,7 +1,5 @@
 """Measures of accuracies under perturbation: by hand, and Kendall's tau against scipy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import kendalltau

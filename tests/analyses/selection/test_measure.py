@@ -1,7 +1,5 @@
 """Choices without labels against plain loops over a store."""
 
-from __future__ import annotations
-
 import math
 from itertools import combinations
 
@@ -32,7 +30,7 @@ def make(fakes, tmp_path_factory):
             rows = [np.random.default_rng(seed).normal(size=self.embed_dim) for seed in seeds]
             return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
-    def filled(*, labelled: bool = True, names=NAMES):
+    def filled(*, labelled=True, names=NAMES):
         sources = [fakes.Source(name, "test", count=count) for name, count in SETS.items()]
         if not labelled:
             sources[1].labels = np.full(SETS["birds"], -1)

@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-import polars as pl
 import pytest
 
 from clipsyn.analyses.selective.measure import COLUMNS
@@ -18,11 +15,11 @@ SCORES = ("max-softmax", "margin")
 COVERAGES = (0.25, 0.5, 1.0)
 
 
-def row(value: float, method: tuple[str, tuple[str, ...]], metric: str = "acc1", **about) -> dict:
+def row(value, method, metric="acc1", **about):
     return made(metric, value, method[1], method[0], off=(0.1, 0.1), **about)
 
 
-def rows(by: float = 0.0, **about) -> list[dict]:
+def rows(by=0.0, **about):
     """Accuracy rises by 0.1 at half of the coverage, and by 0.2 at a quarter."""
     made = []
     for method, accuracy in METHODS.items():
@@ -40,7 +37,7 @@ def rows(by: float = 0.0, **about) -> list[dict]:
     return made
 
 
-def data(*given: dict) -> pl.DataFrame:
+def data(*given):
     return coverage.data(frame(given, COLUMNS))
 
 

@@ -1,9 +1,6 @@
 """`selective` against plain loops over a store; what the labels of test may decide."""
 
-from __future__ import annotations
-
 import math
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,35 +11,20 @@ from sklearn.metrics import roc_auc_score
 from clipsyn.analyses.selective import SCORES, SelectiveSettings, measures, selective
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
-from clipsyn.errors import (
-    ClipsynError,
-    LeakError,
-    MissingCell,
-    StaleCell,
-    UnknownName,
-    UsageError,
-)
-from clipsyn.exchange import ImportSettings
-from clipsyn.exchange.importing import import_files
+from clipsyn.errors import ClipsynError, LeakError, MissingCell, StaleCell, UnknownName, UsageError
 from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.methods.numerics.logits import softmax, zero_shot_logits
 from clipsyn.store.features import FeatureStore
+from tests.results import bring, only
 
 ONE, TWO, BOTH = ("fake/one",), ("fake/two",), ("fake/one", "fake/two")
 
 
-def found(frame: pl.DataFrame, metric: str, backbones=BOTH, ensemble=None, **about) -> dict:
+def found(frame, metric, backbones=BOTH, ensemble=None, **about):
     """The one row about that; what is not named is null."""
-    wanted = dict.fromkeys(COLUMNS) | {"ensemble": ensemble or "single", "metric": metric} | about
-    wanted.pop("threshold")
-    rows = [
-        row
-        for row in frame.iter_rows(named=True)
-        if tuple(row["backbones"]) == tuple(backbones)
-        and all(row[name] == value for name, value in wanted.items())
-    ]
-    assert len(rows) == 1, (wanted, len(rows))
-    return rows[0]
+    where = dict.fromkeys(COLUMNS) | about
+    where.pop("threshold")
+    return only(frame, metric, backbones, ensemble, **where)
 
 
 def by_hand(scores, labels):
@@ -82,9 +64,8 @@ def filled(fakes, seeing, tmp_path_factory):
 
 
 @pytest.fixture
-def store(filled, tmp_path) -> FeatureStore:
-    shutil.copytree(filled, tmp_path / "store")
-    return FeatureStore.open(tmp_path / "store")
+def store(filled, fakes, tmp_path):
+    return fakes.copy(filled, tmp_path / "store")
 
 
 class TestOfAStore:
@@ -241,10 +222,9 @@ class TestOutOfDistribution:
         fakes.fill(store.path, [seeing()], [fakes.Source("boats")])
         with pytest.raises(MissingCell, match=r"extract .*fake/two.* --dataset boats --split test"):
             selective(store, datasets="toy", ood="boats")
-        (tmp_path / "mine.csv").write_text("id,label,prediction\n1,a,b\n2,a,b")
         for name in BOTH:
-            settings = ImportSettings("mine", backbone=name)
-            import_files(store.path, [tmp_path / "mine.csv"], settings)
+            said = {"id": [1, 2], "label": "a", "prediction": "b"}
+            bring(store.path, said, "mine", backbone=name)
         with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
             selective(store, datasets="toy", ood="mine")
 
@@ -258,9 +238,7 @@ class TestOutOfDistribution:
 def test_answers_without_logits_are_refused(store, tmp_path):
     for split in ("train", "test"):
         table = store.samples("toy", split)
-        lines = [f"{name},{table.class_names[0]}" for name in table.ids]
-        (tmp_path / "mine.csv").write_text("\n".join(["id,prediction", *lines]))
-        settings = ImportSettings("toy", split, backbone="mine")
-        import_files(store.path, [tmp_path / "mine.csv"], settings)
+        said = {"id": list(table.ids), "prediction": table.class_names[0]}
+        bring(store.path, said, split=split, name="mine")
     with pytest.raises(ClipsynError, match=r"mine.*logits"):
         selective(store, datasets=["toy"])

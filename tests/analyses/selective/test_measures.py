@@ -1,7 +1,5 @@
 """Measures of withheld answers against scikit-learn's curves, plain loops and cases by hand."""
 
-from __future__ import annotations
-
 import math
 from itertools import permutations
 
@@ -188,7 +186,7 @@ class TestConfidences:
         for of in confidences(scores).values():
             assert of[0] < of[1] < of[2] < 1
 
-    def test_extremes(self):
+    def test_confidences_of_equal_and_of_certain_scores(self):
         even = confidences(np.zeros((1, 4), np.float32))
         assert [of[0] for of in even.values()] == pytest.approx([0.25, 0, 0])
         sure = confidences(np.array([[np.finfo(np.float32).min, 0]], np.float32))

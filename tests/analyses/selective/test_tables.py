@@ -1,7 +1,5 @@
 """Tables of selective prediction, their cells read by the names of rows and columns."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest
@@ -21,7 +19,7 @@ SCORES = ("max-softmax", "margin", "entropy", "agreement")
 row = partial(made, off=(0.1, 0.1))
 
 
-def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), ood=(), **where) -> list[dict]:
+def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), ood=(), **where):
     """Three methods, the last the best; the later the score, the worse."""
     rows = []
     for ensemble, backbones, error in METHODS:
@@ -52,7 +50,7 @@ def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), ood=(), **where) -
     return rows
 
 
-def shown(*groups: list[dict], **settings) -> dict[str, str]:
+def shown(*groups, **settings):
     rows = [one for rows in groups for one in rows]
     return texts(tables(frame(rows, COLUMNS), SelectiveSettings(**settings)))
 

@@ -1,9 +1,5 @@
 """Results files: added to, never mixed."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import polars as pl
 import pytest
 
@@ -13,13 +9,13 @@ from clipsyn.evaluation.results.frame import NAMES, RESULT
 from tests.results import row as made
 
 
-def added(path: Path | None, *rows: dict) -> RowsFile:
+def added(path, *rows):
     file = RowsFile(path)
     file.add(pl.DataFrame(rows, schema=RESULT))
     return file
 
 
-def row(**changes) -> dict:
+def row(**changes):
     about = {"support": "train", "support_prompts": "own", "shots": "full", "seed": 0}
     content = made("acc1", 0.5, ["a", "b"], "nlc", **about, choice=None, data=None)
     assert set(content) == set(RESULT)

@@ -1,10 +1,7 @@
 """Rows that several processes add to one file, without a lock: none is lost, whatever happens."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,11 +24,11 @@ class Killed(BaseException):
 
 
 @contextmanager
-def at_step(number: int, happens: Callable[[], None], *, for_good: bool = False) -> Iterator[None]:
+def at_step(number, happens, *, for_good=False):
     """Before a step of what is done here on the disk, something happens; for good: before each."""
     steps, patch = iter(range(1_000_000)), pytest.MonkeyPatch()
 
-    def before(there: Callable) -> Callable:
+    def before(there):
         def call(*arguments, **options):
             step = next(steps)
             if step == number or (for_good and step > number):
@@ -48,40 +45,40 @@ def at_step(number: int, happens: Callable[[], None], *, for_good: bool = False)
         patch.undo()
 
 
-def killed() -> None:
+def killed():
     raise Killed
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch) -> None:
+def _at_once(monkeypatch):
     monkeypatch.setattr(files, "_LONGEST", 0.0)
     monkeypatch.setattr(files, "sync", lambda path: path.stat())
 
 
-def fit(name: str, **changes) -> pl.DataFrame:
+def fit(name, **changes):
     about = {"head": name, "fingerprint": name} | changes
     return pl.DataFrame([row(**about, metric=metric) for metric in ("acc1", "nll")], schema=RESULT)
 
 
-def run(path: Path, *names: str) -> None:
+def run(path, *names):
     """What `evaluate` does."""
     with RowsFile(path) as results:
         for name in names:
             results.add(fit(name))
 
 
-def expected(*names: str) -> pl.DataFrame:
+def expected(*names):
     return pl.concat([pl.DataFrame(schema=RESULT), *map(fit, names)])
 
 
-def there(path: Path) -> list[str]:
+def there(path):
     frame = collect(path).sort("head", "metric")
     names = sorted({*frame["head"]})
     assert frame.equals(expected(*names))  # each once, with all of its rows
     return names
 
 
-def steps_of(work: Callable[[], None]) -> int:
+def steps_of(work):
     count = []
     with at_step(-1, lambda: count.append(1), for_good=True):
         work()
@@ -112,7 +109,7 @@ def test_runs_that_overtake_each_other_at_any_step_lose_nothing(tmp_path):
         for of_second in (None, (steps // 3, steps // 2, steps - 3)[of_first % 3]):
             path = tmp_path / f"{of_first}-{of_second}.parquet"
 
-            def overtakes(path: Path = path, at: int | None = of_second) -> None:
+            def overtakes(path=path, at=of_second):
                 with suppress(Killed):
                     if at is None:
                         run(path, "three")
@@ -190,7 +187,7 @@ except UsageError as error:
 
 
 @pytest.fixture
-def left(tmp_path) -> Path:
+def left(tmp_path):
     """A file of two fits, of which the second was added by a run that was killed."""
     path = tmp_path / "r.parquet"
     run(path, "one")

@@ -1,7 +1,5 @@
 """Files of predictions: what is added is there, whatever is killed meanwhile."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest
@@ -14,14 +12,14 @@ LABELS = np.array([0, 1, 1, -1, 2], np.int32)
 
 
 @pytest.fixture
-def samples() -> SampleTable:
+def samples():
     content = np.zeros((5, 32), np.uint8)
     content[:4] = np.arange(1, 5)[:, None]
     ids = ("a.png", "b.png", "ç=1", "d.png", "e.png")
     return SampleTable("birds", "test", ids, LABELS, content, ("x", "y", "z"))
 
 
-def rows(fingerprint: str, samples: SampleTable, *, sure: bool = True) -> pl.DataFrame:
+def rows(fingerprint, samples, *, sure=True):
     confidence = np.array([0.5, 0.75, 1, 0.25], np.float32) if sure else None
     at, said = np.array([0, 1, 2, 4]), np.array([0, 1, 2, 2])
     return predicted(fingerprint, samples, at, said, confidence)

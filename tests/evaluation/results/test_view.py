@@ -1,19 +1,12 @@
-from __future__ import annotations
-
 import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import (
-    RESULT,
-    best_single,
-    over_datasets,
-    refuse_several,
-)
+from clipsyn.evaluation.results.frame import RESULT, best_single, over_datasets, refuse_several
 
 
 def test_the_best_single_backbone_is_the_first_of_equals_and_never_nan():
-    def best(*accuracies: float) -> list[str]:
+    def best(*accuracies):
         rows = [
             {"backbones": [name], "ensemble": "single", "metric": "acc1", "value": value}
             for name, value in zip("abc", accuracies, strict=True)
@@ -44,7 +37,7 @@ def test_several_of_a_kind_are_refused(column, setting, kinds):
 
 
 def test_means_over_datasets_are_of_known_values():
-    def row(dataset: str, metric: str, value: float) -> dict:
+    def row(dataset, metric, value):
         numbers = {"value": value, "ci_low": value - 1, "ci_high": value + 1, "n": 10}
         return {"dataset": dataset, "metric": metric, **numbers}
 
