@@ -1,8 +1,5 @@
 """The documentation is true: generated where it can be, checked where it cannot."""
 
-from __future__ import annotations
-
-import io
 import os
 import re
 import shlex
@@ -10,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from clipsyn.cli import main
+from tests.shipped import members, save_few
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 ROOT = Path(__file__).parents[1]
@@ -33,12 +29,12 @@ FILES = sorted(ROOT.glob("docs/**/*.md"))
 PAGES = [ROOT / "README.md", *(file for file in FILES if file.name not in MADE)]
 
 
-def blocks(page: Path, language: str) -> Iterator[str]:
+def blocks(page, language):
     for found in re.finditer(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
         yield found[1]
 
 
-def commands(text: str) -> Iterator[list[str]]:
+def commands(text):
     """Words after ``clipsyn`` of every command in a shell block."""
     joined = text.replace("\\\n", " ")
     for line in joined.splitlines():
@@ -54,7 +50,7 @@ SHELL = [
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(tmp_path_factory):
     """The folder of the pages that are made from the code.
 
     Made in a process of its own: click keeps for ever how a command was asked for its help first.
@@ -66,7 +62,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", main.commands)
-def test_every_command_explains_itself(name: str, reference: Path) -> None:
+def test_every_command_explains_itself(name, reference):
     command = main.commands[name]
     assert command.help
     assert not command.get_short_help_str(limit=60).endswith("...")
@@ -78,14 +74,14 @@ def test_every_command_explains_itself(name: str, reference: Path) -> None:
 
 
 @pytest.mark.parametrize("name", main.commands)
-def test_examples_in_help_can_be_run(name: str) -> None:
+def test_examples_in_help_can_be_run(name):
     help_text = main.commands[name].help or ""
     examples = [line for line in help_text.splitlines() if line.startswith("clipsyn ")]
     for example in examples:
         check(re.split(r"   +", example)[0].split()[1:])
 
 
-def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> None:
+def test_the_help_names_every_group_of_perturbations_and_the_list_of_names():
     from clipsyn.images.perturb import GROUPS
 
     (option,) = (p for p in main.commands["extract"].params if p.name == "perturbations")
@@ -94,7 +90,7 @@ def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> 
     assert "`clipsyn catalog perturbations`" in text
 
 
-def test_every_perturbation_is_in_the_documentation() -> None:
+def test_every_perturbation_is_in_the_documentation():
     from clipsyn.images.perturb import GROUPS, INFO
 
     text = (ROOT / "docs" / "extracting.md").read_text("utf-8")
@@ -102,18 +98,18 @@ def test_every_perturbation_is_in_the_documentation() -> None:
     assert missing == []
 
 
-def test_there_are_commands_to_check() -> None:
+def test_there_are_commands_to_check():
     assert {page.name for page, _ in SHELL} >= {"README.md", "extracting.md", "recipes.md"}
 
 
 @pytest.mark.parametrize(
     ("page", "words"), SHELL, ids=[f"{page.name}-{' '.join(words)}" for page, words in SHELL]
 )
-def test_commands_in_the_documentation_exist(page: Path, words: list[str]) -> None:
+def test_commands_in_the_documentation_exist(page, words):
     check(words)
 
 
-def check(words: list[str]) -> None:
+def check(words):
     """Parse a command without running it; click raises for what is not there."""
     words = [word for word in words if word not in ("-q", "…")]
     if words[0].startswith("-"):
@@ -125,14 +121,14 @@ def check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_recipes_in_the_documentation_are_recipes(page: Path) -> None:
+def test_recipes_in_the_documentation_are_recipes(page):
     from clipsyn.run.recipe import Recipe
 
     for block in blocks(page, "yaml"):
         Recipe(**yaml.safe_load(block))
 
 
-def test_every_field_of_a_recipe_is_documented(reference: Path) -> None:
+def test_every_field_of_a_recipe_is_documented(reference):
     from clipsyn.run.recipe import STAGES, Recipe
     from clipsyn.settings import declared
 
@@ -155,7 +151,7 @@ class Block(NamedTuple):
     text: str
     comment: str
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.page.name}:{self.line}"
 
 
@@ -187,7 +183,7 @@ NOT_RUN = {  # blocks of each page that need what a test cannot have; each says 
 }
 
 
-def test_blocks_that_are_not_run_are_few_and_say_why() -> None:
+def test_blocks_that_are_not_run_are_few_and_say_why():
     commented = (block for block in TO_RUN if block.comment)
     left_out = [block for block in commented if not block.comment.startswith("file: ")]
     for block in left_out:
@@ -196,7 +192,7 @@ def test_blocks_that_are_not_run_are_few_and_say_why() -> None:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def given(tmp_path_factory):
     """A folder with what the documentation is about: a store, images, and what others predicted.
 
     The store is one that the quickstart makes, of five classes.
@@ -204,7 +200,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     shipped = ROOT / "data" / "eval"
     for name in ("emoji-food", "emoji-animals"):
-        _webdataset(shipped / name, folder / name)
+        save_few(shipped / name, folder / name, 5, EACH)
     shutil.copytree(folder / "emoji-food", folder / "wds_pets")
     _shipped(folder / "shipped")
     _photos(shipped / "emoji-food", folder)
@@ -220,9 +216,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _shipped(folder: Path) -> None:
+def _shipped(folder):
     """The data that ships: fewer backbones, and fewer clothes, which pages take for photographs."""
-    _webdataset(ROOT / "data" / "eval" / "fashion-mnist", folder / "eval" / "fashion-mnist", 6)
+    clothes = Path("eval", "fashion-mnist")
+    save_few(ROOT / "data" / clothes, folder / clothes, 6, EACH)
     (folder / "zoo").mkdir()
     for path in (*map((ROOT / "data" / "zoo").joinpath, ZOO), *(ROOT / "data" / "eval").iterdir()):
         link = folder / path.relative_to(ROOT / "data")
@@ -230,36 +227,11 @@ def _shipped(folder: Path) -> None:
             link.symlink_to(path)
 
 
-def _members(source: Path, split: str, classes: int = 5) -> Iterator[tuple[str, bytes, int]]:
-    """Name, content and label of members of a shipped webdataset, of its first classes."""
-    with tarfile.open(source / split / "0.tar") as tar:
-        content = {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
-    seen: Counter[int] = Counter()
-    for name, data in content.items():
-        label = int(content[f"{Path(name).stem}.cls"])
-        seen[label] += 1
-        if label < classes and seen[label] <= 2 * EACH:  # an image and its label
-            yield name, data, label
-
-
-def _webdataset(source: Path, target: Path, classes: int = 5) -> None:
-    names = (source / "classnames.txt").read_text("utf-8").splitlines()[:classes]
-    for split in ("train", "test"):
-        (target / split).mkdir(parents=True)
-        with tarfile.open(target / split / "0.tar", "w") as tar:
-            for name, data, _ in _members(source, split, classes):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    (target / "classnames.txt").write_text("\n".join(names), "utf-8")
-    shutil.copy(source / "zeroshot_classification_templates.txt", target)
-
-
-def _photos(source: Path, folder: Path) -> None:
+def _photos(source, folder):
     """Images as a folder for each split and class, and as a manifest."""
     lines = ["path,label,split"]
     for split in ("train", "test"):
-        for name, data, label in _members(source, split):
+        for name, data, label in members(source, split, 5, EACH):
             if name.endswith(".webp"):
                 path = folder / "photos" / split / f"class {label}" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +242,7 @@ def _photos(source: Path, folder: Path) -> None:
     shutil.copy(next((folder / "photos" / "test").rglob("*.webp")), folder / "products")
 
 
-def _predictions(folder: Path) -> None:
+def _predictions(folder):
     """What the pages import: tables, arrays, and a cache of others'."""
     import torch
 
@@ -312,9 +284,7 @@ def _predictions(folder: Path) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.name not in SERVED], ids=lambda page: page.name
 )
-def test_the_blocks_of_a_page_run_in_their_order(
-    page: Path, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_blocks_of_a_page_run_in_their_order(page, given, tmp_path, monkeypatch):
     shutil.copytree(given, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # a page may write modules, too
@@ -339,7 +309,7 @@ def test_the_blocks_of_a_page_run_in_their_order(
                 run_command(words, f"{block}: {line}")
 
 
-def run_command(words: Sequence[str], what: str = "") -> None:
+def run_command(words, what=""):
     """Run a command in this process; what it asks is answered with yes.
 
     An evaluation draws the labelled images once, where the page does not say how often.

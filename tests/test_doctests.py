@@ -1,24 +1,18 @@
 """Every public name has an example in its docstring, and the examples do what they show."""
 
-from __future__ import annotations
-
 import doctest
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 import clipsyn
 from clipsyn.analyses import Analysis
-from clipsyn.store.features import FeatureStore
 
 NAMES = [name for name in clipsyn.__all__ if name != "__version__"]
 
 
-def examples(name: str) -> Iterator[doctest.DocTest]:
+def examples(name):
     """Those of a class and its methods, of a function or of an analysis."""
-    thing: Any = getattr(clipsyn, name)
+    thing = getattr(clipsyn, name)
     if isinstance(thing, Analysis):
         yield doctest.DocTestParser().get_doctest(thing.__doc__ or "", {}, name, None, None)
     else:
@@ -26,13 +20,10 @@ def examples(name: str) -> Iterator[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_public_name_has_an_example_that_runs(
-    name: str, tiny_store: FeatureStore, fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_public_name_has_an_example_that_runs(name, captioned, monkeypatch):
     """Those that need a store find the tiny one in the folder ``store``."""
-    folder = Path(fakes.caption(tiny_store).path).parent
-    Path(tiny_store.path).rename(folder / "store")
-    monkeypatch.chdir(folder)
+    captioned.path.rename(captioned.path.with_name("store"))
+    monkeypatch.chdir(captioned.path.parent)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     report: list[str] = []
     for example in examples(name):

@@ -1,7 +1,5 @@
 """`import clipsyn`: instant, every public name leads somewhere, and shows itself."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import subprocess
@@ -21,7 +19,6 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.router.fit import fit_router
-from clipsyn.store.features import FeatureStore
 
 # `import clipsyn`: instant, and every public name leads somewhere
 
@@ -30,7 +27,7 @@ STUB = Path(clipsyn.__file__).with_suffix(".pyi")
 HEAVY = {"numpy", "zarr", "polars", "scipy", "sklearn", "torch", "safetensors", "pydantic", "click"}
 
 
-def imported(code: str) -> set[str]:
+def imported(code):
     """Top-level modules there are after `code`, in an interpreter of its own."""
     script = f"import sys; {code}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run(
@@ -43,18 +40,18 @@ def imported(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_importing_clipsyn_imports_nothing() -> None:
+def test_importing_clipsyn_imports_nothing():
     assert imported("import clipsyn; clipsyn.__version__; dir(clipsyn)") & HEAVY == set()
 
 
-def test_a_name_imports_what_it_needs() -> None:
+def test_a_name_imports_what_it_needs():
     found = imported("import clipsyn; clipsyn.NLC; clipsyn.load_router; clipsyn.FeatureStore")
     assert "numpy" in found
     assert found & {"zarr", "polars", "sklearn", "torch"} == set()
 
 
 @pytest.mark.parametrize("name", clipsyn.__all__)
-def test_every_public_name_leads_somewhere(name: str) -> None:
+def test_every_public_name_leads_somewhere(name):
     thing = getattr(clipsyn, name)
     if name != "__version__":
         assert thing.__name__ == name
@@ -77,12 +74,9 @@ OF_A_STORE: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("name", OF_A_STORE)
-def test_functions_of_a_store_take_its_path_too(
-    name: str, tiny_store: FeatureStore, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_functions_of_a_store_take_its_path_too(name, captioned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fakes.caption(tiny_store)
-    of_open, of_path = (OF_A_STORE[name](store) for store in (tiny_store, str(tiny_store.path)))
+    of_open, of_path = (OF_A_STORE[name](store) for store in (captioned, str(captioned.path)))
     if isinstance(of_open, pl.DataFrame) and isinstance(of_path, pl.DataFrame):
         columns = [column for column in ("dataset", "metric", "id") if column in of_open.columns]
         assert of_open.select(columns).equals(of_path.select(columns))
@@ -90,21 +84,21 @@ def test_functions_of_a_store_take_its_path_too(
         assert repr(of_open) == repr(of_path)
 
 
-def statements(text: str) -> set[str]:
+def statements(text):
     body = ast.parse(text).body
     imports = [it for it in body if isinstance(it, ast.ImportFrom)]
     names = {(it.module or "", name.name, name.asname or "") for it in imports for name in it.names}
     return {ast.unparse(it) for it in body if it not in imports} | {*map(str, names)}
 
 
-def test_type_checkers_know_the_same_names_and_settings() -> None:
+def test_type_checkers_know_the_same_names_and_settings():
     """They read the stub, which `python docs/stub.py` makes; what it lacks is unknown."""
     made = run_path(str(Path(__file__).parents[1] / "docs" / "stub.py"))["stub"]()
     assert statements(STUB.read_text("utf-8")) == statements(made)
     assert STUB.with_name("py.typed").is_file()
 
 
-def test_functions_tell_of_their_settings() -> None:
+def test_functions_tell_of_their_settings():
     told = inspect.signature(clipsyn.cascade).parameters
     assert told["order"].default == "cost"
     assert told["order"].annotation == "Literal['cost', 'given']"
@@ -122,13 +116,13 @@ def test_functions_tell_of_their_settings() -> None:
 
 
 @pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=lambda registry: registry.kind)
-def test_every_ensemble_and_head_is_public(registry) -> None:
+def test_every_ensemble_and_head_is_public(registry):
     for name in registry:
         thing = registry.load(name)
         assert getattr(clipsyn, thing.__name__) is thing
 
 
-def test_there_is_nothing_else() -> None:
+def test_a_name_that_is_not_public_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'clipsyn' has no attribute 'nlc'"):
         _ = clipsyn.nlc
     assert imported("from clipsyn import *") >= {"numpy"}
@@ -137,7 +131,7 @@ def test_there_is_nothing_else() -> None:
 # What an interpreter and a notebook show of a store, a pool, a router, tables and figures
 
 
-def test_a_store(tiny_store: FeatureStore):
+def test_the_repr_of_a_store_is_its_path(tiny_store):
     assert repr(tiny_store) == f"FeatureStore('{tiny_store.path}')"
 
 
@@ -147,14 +141,14 @@ def test_a_pool_is_shown_by_its_shape_and_not_its_numbers():
     assert repr(pool) == "<Pool test · clean: 2 samples, 2 backbones, 2 classes>"
 
 
-def test_a_router(tiny_store: FeatureStore):
+def test_the_repr_of_a_router_says_what_it_was_fitted_on(tiny_store):
     router = fit_router(tiny_store, "toy", "log-avg")
     assert repr(router) == (
         "<FittedRouter log-avg: 2 backbones, 3 classes, fitted on 11 images of toy/train>"
     )
 
 
-def test_tables_and_figures(tiny_store: FeatureStore):
+def test_tables_and_figures_show_themselves_in_notebooks(tiny_store):
     settings = clipsyn.zeroshot.settings()
     tables = clipsyn.zeroshot.tables(clipsyn.zeroshot(tiny_store), settings)
     assert "| fake/one |" in tables._repr_markdown_()

@@ -1,7 +1,5 @@
 """The command line, in this process and in its own; a tiny checkpoint for it to load."""
 
-from __future__ import annotations
-
 import shutil
 
 import polars as pl

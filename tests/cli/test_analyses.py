@@ -1,7 +1,5 @@
 """The commands of analyses: the numbers of Python, tables of what was asked for, or a sentence."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -18,14 +16,9 @@ ODD_NAMES = ["a+b", "best", "n", "oracle", "x,y"]
 
 
 @pytest.fixture
-def run(clipsyn, tiny_store, fakes):
+def run(clipsyn, captioned):
     """Run an analysis on the tiny store, which has captions; returns click's result."""
-    fakes.caption(tiny_store)
-
-    def call(name, *arguments, store=tiny_store.path):
-        return clipsyn(name, store, *arguments)
-
-    return call
+    return lambda name, *words, store=captioned.path: clipsyn(name, store, *words)
 
 
 ASKED = {  # options, and the same as arguments of Python
@@ -45,12 +38,12 @@ ASKED = {  # options, and the same as arguments of Python
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_the_numbers_are_those_of_python(run, tiny_store, tmp_path, read_results, name):
+def test_the_numbers_are_those_of_python(run, captioned, tmp_path, read_results, name):
     options, settings = ASKED.get(name, ((), {}))
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
     result = run(name, *options, "-o", "-", "-o", csv, "-o", parquet)
     assert result.exit_code == 0, result.stderr
-    expected = ANALYSES.load(name)(tiny_store, **settings)
+    expected = ANALYSES.load(name)(captioned, **settings)
     rows = json.loads(result.stdout)
     assert list(rows[0]) == expected.columns
     assert [row["value"] for row in rows] == expected["value"].fill_nan(None).to_list()
@@ -61,7 +54,7 @@ def test_the_numbers_are_those_of_python(run, tiny_store, tmp_path, read_results
         assert read_results(csv).equals(expected.drop("data"))
 
 
-def test_filters(run):
+def test_filters_choose_cells_by_name_and_pattern(run):
     def cells(*arguments):
         rows = json.loads(run("zeroshot", "-o", "-", *arguments).stdout)
         singles = [row for row in rows if row["ensemble"] == "single"]
@@ -74,9 +67,9 @@ def test_filters(run):
     assert len(cells("-d", "toy", "-d", "t*")) == 4
 
 
-def test_the_table_of_samples_is_a_file(run, tmp_path, tiny_store):
+def test_the_table_of_samples_is_a_file(run, tmp_path, captioned):
     csv = tmp_path / "table.csv"
-    expected = sample_table(tiny_store, OracleSettings(perturbations="clean"))
+    expected = sample_table(captioned, OracleSettings(perturbations="clean"))
     said = run("oracle", "--samples", csv, "-p", "clean").stderr
     assert f"{len(expected)} rows written to {csv}" in said
     assert pl.read_csv(csv, schema=expected.schema).equals(expected)
@@ -85,9 +78,8 @@ def test_the_table_of_samples_is_a_file(run, tmp_path, tiny_store):
 # what is left out, and what cannot work
 
 
-def test_what_is_left_out_is_named(fakes, tiny_store, run):
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    fakes.fill(tiny_store.path, encoders, [fakes.Source("still", class_names=())])
+def test_what_is_left_out_is_named(fakes, captioned, run):
+    fakes.fill(captioned.path, fakes.two(), [fakes.Source("still", class_names=())])
     for name in ("zeroshot", "diversity", "robustness"):
         result = run(name)
         assert "still" not in result.stdout
@@ -167,11 +159,10 @@ QUICK = "--heads zero-shot --ensembles log-avg --shots 1 --seeds 1 -p clean"
 def shared(fakes, tmp_path_factory):
     """Birds are in more, too; cars are not."""
     path = tmp_path_factory.mktemp("shared") / "store"
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [fakes.Source("birds"), fakes.Source("more", count=24)]
     sources += [fakes.Source("cars", changed=set(range(20)))]
     sources += [fakes.Source(test.name, "train", changed=test.changed) for test in sources]
-    fakes.caption(fakes.fill(path, encoders, sources, ("clean", "jpeg:3")))
+    fakes.caption(fakes.fill(path, fakes.two(), sources, ("clean", "jpeg:3")))
     return path
 
 
@@ -180,6 +171,9 @@ def test_images_in_several_datasets_are_said_where_means_are_over_them(run, shar
     words = [name, *(QUICK.split() if name == "evaluate" else [])]
     is_over = name == "evaluate" or ANALYSES.load(name).over_datasets
     assert (NOTE in run(*words, store=shared).stderr) is is_over
-    apart = run(*words, "-d", "birds,cars", store=shared)
+
+
+def test_of_sets_that_share_no_image_nothing_is_said(run, shared):
+    apart = run("zeroshot", "-d", "birds,cars", store=shared)
     assert apart.exit_code == 0
     assert "several of these sets" not in apart.stderr

@@ -1,10 +1,6 @@
 """`clipsyn fit` and `predict`: what they say, what they write, what they refuse."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,9 +9,6 @@ import pytest
 from clipsyn.router.artefact import load_router
 
 # `clipsyn fit`: what it says, what it writes, what it refuses
-
-
-Run = Callable[..., Any]
 
 
 @pytest.fixture

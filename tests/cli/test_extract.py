@@ -1,7 +1,5 @@
 """`clipsyn extract` and `split`, with a tiny checkpoint and real image files."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import socket

@@ -1,7 +1,5 @@
 """`clipsyn import` and `export`, and every command on a store of imports alone."""
 
-from __future__ import annotations
-
 import csv
 import json
 

@@ -1,7 +1,5 @@
 """What each command imports, in a fresh interpreter: start-up is fast, and torch is optional."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -16,7 +14,6 @@ from clipsyn.cli import main
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.methods.ensembles.base import LogAverage
 from clipsyn.router.artefact import save_router
-from clipsyn.store.features import FeatureStore
 from tests.remote import copying
 
 TORCH = {"torch", "torchvision", "open_clip", "timm"}
@@ -25,17 +22,8 @@ READING = (
     TORCH | SCIENCE | {"safetensors", "jinja2", "obstore"}
 )  # what no command that only reads a store needs
 HELP = {
-    "obstore",
-    "numpy",
-    "polars",
-    "zarr",
-    "torch",
-    "rich",
-    "pydantic",
-    "yaml",
-    "PIL",
-    "safetensors",
-}
+    "obstore", "numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "safetensors",
+}  # fmt: skip
 
 LIGHT = set(ANALYSES) - {"cascade", "oracle", "representation", "retrieval"}
 
@@ -114,11 +102,11 @@ def imported(lines, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def prepared(_filled, fakes, tmp_path_factory):
+def prepared(_filled, _captioned, fakes, tmp_path_factory):
     """A folder with all that the commands read, each thing under the name that stands for it."""
     folder = tmp_path_factory.mktemp("prepared")
-    store = fakes.caption(FeatureStore.open(shutil.copytree(_filled, folder / "STORE")))
-    shutil.copytree(_filled, folder / "OTHER")
+    store = fakes.copy(_captioned, folder / "STORE")
+    fakes.copy(_filled, folder / "OTHER")
     (folder / "recipe.yaml").write_text(
         "store: STORE\nstages: [{stage: zeroshot, output: table}]\n"
     )
@@ -133,7 +121,7 @@ def prepared(_filled, fakes, tmp_path_factory):
 
 @pytest.fixture
 def place(prepared, tmp_path, write_images):
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
     write_images("PHOTOS")
     return tmp_path
 

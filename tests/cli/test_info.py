@@ -1,7 +1,5 @@
 """`clipsyn info` and `catalog`."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -16,7 +14,7 @@ from clipsyn.text import recorded
 def made(fakes, tmp_path):
     """Two backbones under two conditions, the second by another command."""
     store = tmp_path / "store"
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    encoders = fakes.two()
     with recorded(["extract", "store", "-b", "fakes"]):
         fakes.fill(store, encoders)
     with recorded(["extract", "store", "-p", "jpeg:3"]):

@@ -1,7 +1,5 @@
 """The command `clipsyn`: help, version, how errors look, and which names they have for things."""
 
-from __future__ import annotations
-
 import errno
 import subprocess
 import sys

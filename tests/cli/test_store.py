@@ -1,7 +1,5 @@
 """`clipsyn ls`, `verify`, `rm` and `gc`, and how any command meets what is no store."""
 
-from __future__ import annotations
-
 import json
 import time
 from typing import Any
@@ -77,7 +75,7 @@ class TestLs:
         files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]
         assert sum(row["bytes"] for row in rows) == sum(file.stat().st_size for file in files)
 
-    def test_copies(self, clipsyn, tmp_path, fakes):
+    def test_copies_are_listed_exact_and_near(self, clipsyn, tmp_path, fakes):
         class Copies(fakes.Source):
             def _pixels(self, index):
                 if index == 11:  # of the sixth image, a little brighter here and there

@@ -1,7 +1,5 @@
 """On a terminal of 80 columns no line of a table is longer, of nine backbones with long names."""
 
-from __future__ import annotations
-
 import click
 import pytest
 
@@ -11,16 +9,11 @@ from clipsyn.text import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"
 BACKBONES = (
-    "RN50/openai",
-    "ViT-B-32/openai",
-    "EVA02-E-14-plus/laion2b_s9b_b144k",
-    "ViT-bigG-14-CLIPA-336/datacomp1b",
-    "convnext_xxlarge/laion2b_s34b_b82k_augreg_soup",
-    "coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k",
-    "nllb-clip-large-siglip/mrl",
-    "xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k",
-    "MobileCLIP-S2-OpenCLIP/datacompdr",
-)
+    "RN50/openai", "ViT-B-32/openai", "EVA02-E-14-plus/laion2b_s9b_b144k",
+    "ViT-bigG-14-CLIPA-336/datacomp1b", "convnext_xxlarge/laion2b_s34b_b82k_augreg_soup",
+    "coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k", "nllb-clip-large-siglip/mrl",
+    "xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k", "MobileCLIP-S2-OpenCLIP/datacompdr",
+)  # fmt: skip
 CLASSES = ("a class that has quite a long name of its own, with a comma", "dog", "日本語の長い名前")
 
 

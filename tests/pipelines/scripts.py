@@ -3,19 +3,18 @@
 import csv
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 
 
-def script(name: str) -> Any:
+def script(name):
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def write(path: Path, header: Any, *rows: Any) -> None:
+def write(path, header, *rows):
     """A CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -1,7 +1,6 @@
 """The scripts that make tables of what others have published, and the import of these."""
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,6 @@ from clipsyn.names import parse_perturbation
 from clipsyn.store.features import FeatureStore
 from tests.pipelines.scripts import script, write
 
-ROOT = Path(__file__).parents[2] / "pipelines"
 RESPONSES = ("subj", "Session", "trial", "rt", "object_response", "Category", "condition")
 PREDICTIONS = ("image", "response", "pred_label", "pred_conf")
 

@@ -3,17 +3,10 @@
 ``python tests/pipelines/test_paper.py`` writes the cost table of the README anew.
 """
 
-from __future__ import annotations
-
-import io
 import re
 import shlex
-import shutil
-import tarfile
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -27,6 +20,7 @@ from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.run.recipe import find_recipe, read_recipe
 from clipsyn.run.stages import Made, plan_recipe, run_recipe
+from tests.shipped import save_few
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 ROOT = Path(__file__).parents[2]
@@ -36,8 +30,7 @@ ORDER = (
     "zero-shot", "linear-probe", "few-shot", "robustness", "diversity", "cascade", "rivals",
     "prompts"
 )  # fmt: skip
-TEMPLATES = "zeroshot_classification_templates.txt"
-CLASSES = 4  # of each dataset on the zoo
+CLASSES, EACH = 4, 6  # of each dataset on the zoo, and images of each class of a split
 FEWER = [
     ("seeds: 3", "seeds: 1"),
     ("shots: [1, 2, 4, 8, 16]", "shots: [1, 2]"),
@@ -48,7 +41,7 @@ _TABLE = re.compile("(<!-- cost -->\n\n).*?(\n\n<!-- cost end -->)", re.S)
 NINE = [backbone.name for backbone in known_backbones()["openai"]]
 
 
-def costs() -> Iterator[tuple[str, float, float, float]]:
+def costs():
     """Recipe, images through a backbone, GFLOPs and megabytes, beyond what those before it make."""
     made: Made = {}
     for name in ORDER:
@@ -57,7 +50,7 @@ def costs() -> Iterator[tuple[str, float, float, float]]:
         yield name, cost.passes, cost.gflops, cost.megabytes
 
 
-def cost_table() -> str:
+def cost_table():
     lines = [
         "| recipe | images through a backbone, millions | EFLOPs | GPU-hours | disk, GB |",
         "| --- | --- | --- | --- | --- |",
@@ -69,12 +62,12 @@ def cost_table() -> str:
     return "\n".join([*lines, _line("all", *sums)])
 
 
-def _line(name: str, passes: float, gflops: float, size: float) -> str:
+def _line(name, passes, gflops, size):
     hours = gflops / RATE / 3600
     return f"| {name} | {passes / 1e6:.1f} | {gflops / 1e9:.2f} | {hours:.1f} | {size / 1e3:.1f} |"
 
 
-def readme() -> str:
+def readme():
     text, times = _TABLE.subn(
         lambda found: f"{found[1]}{cost_table()}{found[2]}", README.read_text("utf-8")
     )
@@ -82,7 +75,7 @@ def readme() -> str:
     return text
 
 
-def on_the_zoo(name: str) -> tuple[str, list[str]]:
+def on_the_zoo(name):
     """A recipe with the two other lines of the README's sed command, and these lines."""
     (command,) = re.findall(
         r"^sed (.*) pipelines/paper/NAME\.yaml", README.read_text("utf-8"), re.M
@@ -98,10 +91,10 @@ def on_the_zoo(name: str) -> tuple[str, list[str]]:
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def offline(monkeypatch, tmp_path):
     """A machine without network, weights or images, in a folder of its own."""
 
-    def refused(host: str, *_: Any, **__: Any) -> None:
+    def refused(host, *_, **__):
         pytest.fail(f"the network was asked for {host}")
 
     monkeypatch.setattr("socket.getaddrinfo", refused)
@@ -112,7 +105,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("offline")
 class TestPlans:
     @pytest.mark.parametrize("name", ORDER)
-    def test_a_dry_run_needs_nothing_and_writes_nothing(self, name: str, tmp_path: Path) -> None:
+    def test_a_dry_run_needs_nothing_and_writes_nothing(self, name, tmp_path):
         done = CliRunner().invoke(main, ["run", f"paper/{name}", "--dry-run"])
         assert done.exit_code == 0, done.output
         for backbone in NINE:
@@ -121,7 +114,7 @@ class TestPlans:
         assert "an unknown number" not in done.stdout
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_the_zero_shot_recipe_costs_by_hand(self) -> None:
+    def test_what_the_zero_shot_recipe_costs_by_hand(self):
         """Images of the catalogue times costs of the catalogue, without a plan."""
         _, passes, gflops, size = next(iter(costs()))
         expected = [0.0, 0.0, 0.0]
@@ -136,7 +129,7 @@ class TestPlans:
                 expected[2] += n * (2 * facts.embed_dim + 1 + logits + 2) / 1e6
         assert [passes, gflops, size] == pytest.approx(expected)
 
-    def test_other_prompts_cost_no_pass_over_the_images(self) -> None:
+    def test_other_prompts_cost_no_pass_over_the_images(self):
         by_name = {name: numbers for name, *numbers in costs()}
         passes, gflops, size = by_name["prompts"]
         assert (passes, gflops) == (0, 0)
@@ -149,14 +142,14 @@ class TestPlans:
         assert [by_name[name][0] for name in ("few-shot", "cascade", "rivals")] == [0, 0, 0]
 
 
-def test_recipes_there_is_no_other() -> None:
+def test_the_folder_has_the_recipes_that_its_readme_lists():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == set(ORDER)
     listed = re.findall(r"^\d+\. `([\w-]+)\.yaml`", README.read_text("utf-8"), re.M)
     assert listed == [*ORDER]
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_recipes_they_share_a_store_and_each_extracts_what_it_reads(name: str) -> None:
+def test_recipes_share_a_store_and_extract_what_they_read(name):
     recipe = read_recipe(FOLDER / f"{name}.yaml")
     assert recipe.store == Path("runs/paper/store")
     extractions = [stage for stage in recipe.stages if stage.stage == "extract"]
@@ -165,34 +158,14 @@ def test_recipes_they_share_a_store_and_each_extracts_what_it_reads(name: str) -
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_recipes_two_lines_make_a_recipe_of_the_zoo(name: str) -> None:
+def test_two_changed_lines_run_a_recipe_on_the_zoo(name):
     _, changed = on_the_zoo(name)
     assert len(changed) == 2
     assert "    backbones: &backbones [tiny-RN/zoo, tiny-ViT-16/zoo]" in changed
 
 
-def save_few(shipped: Path, folder: Path) -> None:
-    """The images of a shipped dataset's first classes, as a webdataset of their own."""
-    folder.mkdir(parents=True)
-    names = (shipped / "classnames.txt").read_text("utf-8").splitlines()[:CLASSES]
-    (folder / "classnames.txt").write_text("\n".join(names), "utf-8")
-    shutil.copy(shipped / TEMPLATES, folder)
-    for split in ("train", "test"):
-        (folder / split).mkdir()
-        with tarfile.open(shipped / split / "0.tar") as tar:
-            files = {member.name: tar.extractfile(member).read() for member in tar}
-        labels = {name for name in files if name.endswith(".cls")}
-        few = {Path(name).stem for name in labels if int(files[name]) < CLASSES}
-        with tarfile.open(folder / split / "0.tar", "w") as tar:
-            for name, data in files.items():
-                if Path(name).stem in few:
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-
-
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zoo(tmp_path_factory):
     """A folder in which every recipe ran, one after the other, with two other lines.
 
     Its datasets have few classes, and their images fewer draws and perturbations than the recipes.
@@ -200,7 +173,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zoo")
     for name in ("emoji-faces", "emoji-food", "emoji-animals"):
         data = folder / "runs" / "paper" / "data" / f"wds_{name}"
-        save_few(find_dataset(name).shipped_path, data)
+        save_few(find_dataset(name).shipped_path, data, CLASSES, EACH)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in ORDER:
@@ -221,14 +194,14 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "zeroshot-simple",
     ],
 )  # fmt: skip
-def test_on_the_zoo_each_analysis_has_numbers(zoo: Path, output: str) -> None:
+def test_on_the_zoo_each_analysis_has_numbers(zoo, output):
     frame = pl.read_parquet(zoo / f"{output}.parquet")
     assert frame["value"].drop_nans().len() > 0
     assert (zoo / f"{output}.csv").is_file()
 
 
-def test_on_the_zoo_ensembles_have_an_accuracy_on_every_head_and_prompt_set(zoo: Path) -> None:
-    def measured(output: str, column: str) -> set[Any]:
+def test_on_the_zoo_ensembles_have_an_accuracy_on_every_head_and_prompt_set(zoo):
+    def measured(output, column):
         frame = pl.read_parquet(zoo / f"{output}.parquet")
         return {*frame.filter(metric="acc1", ensemble="nlc")[column]}
 
@@ -242,18 +215,18 @@ def test_on_the_zoo_ensembles_have_an_accuracy_on_every_head_and_prompt_set(zoo:
     assert {*ENSEMBLES, "chosen", "single", "oracle"} == {*rivals["ensemble"]}
 
 
-def test_on_the_zoo_a_second_run_computes_nothing(zoo: Path, monkeypatch: Any) -> None:
+def test_on_the_zoo_a_second_run_computes_nothing(zoo, monkeypatch):
     monkeypatch.chdir(zoo.parents[1])
     recipe = read_recipe(Path(f"{ORDER[-1]}.yaml"))  # after which nothing changed the store
     assert all(s.skipped for s in plan_recipe(recipe) if s.stage == "extract")
     assert all(outcome.skipped for outcome in run_recipe(recipe, lambda *_: None))
 
 
-def test_readme_costs_are_those_of_the_plans() -> None:
+def test_costs_in_the_readme_are_those_of_the_plans():
     assert README.read_text("utf-8") == readme(), "run: python tests/pipelines/test_paper.py"
 
 
-def test_readme_every_dataset_is_in_the_table_with_its_sizes() -> None:
+def test_the_table_of_the_readme_has_every_dataset_with_its_sizes():
     text = README.read_text("utf-8")
     for name in collections()["paper"]:
         info = find_dataset(name)
@@ -261,7 +234,7 @@ def test_readme_every_dataset_is_in_the_table_with_its_sizes() -> None:
         assert f"| {info.splits['train'].n:,} / {info.splits['test'].n:,} |" in row, name
 
 
-def test_readme_its_commands_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_readme_exist(tmp_path, monkeypatch):
     (tmp_path / "runs" / "paper").mkdir(parents=True)  # as the recipe leaves it
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)

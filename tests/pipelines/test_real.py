@@ -40,15 +40,8 @@ def make_up(folder):
     people.mkdir(parents=True)
     shapes.mkdir()
     header = [
-        "subj",
-        "session",
-        "trial",
-        "rt",
-        "object_response",
-        "category",
-        "condition",
-        "imagename",
-    ]
+        "subj", "session", "trial", "rt", "object_response", "category", "condition", "imagename",
+    ]  # fmt: skip
 
     def answer(truth):
         return truth if generator.random() < 0.6 else generator.choice(PEOPLE.CLASSES)

@@ -1,7 +1,5 @@
 """docs/results.md says no number that its tables do not have."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -11,23 +9,23 @@ _NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.\d+(?![\w.]*\d)")
 DIFFERENCES = {"4.6"}  # of two numbers of a table
 
 
-def prose(page: str) -> str:
+def prose(page):
     return re.sub(r"<!--.*?-->", "", _BLOCK.sub("", page))
 
 
-def known(page: str) -> set[str]:
+def known(page):
     return {number for block in _BLOCK.findall(page) for number in _NUMBER.findall(block)}
 
 
-def unfounded(page: str) -> list[str]:
+def unfounded(page):
     there = known(page) | DIFFERENCES
     return [number for number in _NUMBER.findall(prose(page)) if number not in there]
 
 
-def test_every_decimal_of_a_sentence_stands_in_a_table() -> None:
+def test_every_decimal_of_a_sentence_stands_in_a_table():
     assert unfounded(PAGE) == []
 
 
-def test_a_number_that_no_table_has_is_found() -> None:
+def test_a_number_that_no_table_has_is_found():
     page = "```text\nlog-avg  30.1  28.5\n```\n\nIt has 30.2 against 28.5 (paper, section 4.2)."
     assert unfounded(page) == ["30.2", "4.2"]

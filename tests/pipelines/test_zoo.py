@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors import safe_open
 
 from clipsyn.catalog.backbones import cost, known_backbones
-from clipsyn.names import Backbone
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"
@@ -204,7 +203,7 @@ def test_all_configs_share_one_shape_of_text_tower():
 
 
 @pytest.mark.parametrize("name", ["RN50/openai", "ViT-B-32/openai", "ViT-L-14-336/openai"])
-def test_the_catalogue_agrees_with_open_clips_models(name: str) -> None:
+def test_the_catalogue_agrees_with_open_clips_models(name):
     architecture = name.partition("/")[0]
     with torch.device("meta"):
         model = open_clip.create_model(architecture, device="meta", load_weights=False)
@@ -221,7 +220,7 @@ def test_the_catalogue_agrees_with_open_clips_models(name: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", known_backbones()["zoo"], ids=lambda backbone: backbone.name)
-def test_the_shipped_zoo_says_what_it_costs(backbone: Backbone) -> None:
+def test_the_shipped_zoo_says_what_it_costs(backbone):
     model, _, _ = open_clip.create_model_and_transforms(backbone.source)
     facts = cost(backbone.name)
     assert facts is not None

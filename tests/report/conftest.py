@@ -1,7 +1,5 @@
 """Stores of answers that tests choose, and frames of results made by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

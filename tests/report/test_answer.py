@@ -1,7 +1,5 @@
 """What the answer says, of results made by hand; means over datasets against numbers by hand."""
 
-from __future__ import annotations
-
 import math
 import re
 from types import SimpleNamespace
@@ -11,14 +9,7 @@ import pytest
 
 from clipsyn.evaluation.results.frame import gain_metric
 from clipsyn.report.page import rendered
-from clipsyn.report.standings import (
-    answer,
-    backbones,
-    leading,
-    main_part,
-    methods,
-    oracle,
-)
+from clipsyn.report.standings import answer, backbones, leading, main_part, methods, oracle
 from clipsyn.report.tables import dataset_table, method_table
 from clipsyn.show.table import mean_of
 
@@ -175,10 +166,10 @@ class TestLeading:
     def test_what_the_support_chose_comes_first(self, results):
         assert leading(methods(results((-0.1, -0.1), 0.01))).name == "chosen"
 
-    def test_else_what_needs_no_label_however_far_another_is_before_it(self, results):
+    def test_without_a_choice_the_best_that_needs_no_labels_comes_first(self, results):
         assert leading(methods(results((0.4, 0.4), 0.01, (None, None)))).name == "log-avg"
 
-    def test_never_what_knows_the_labels(self, zeroshot):
+    def test_an_oracle_never_leads(self, zeroshot):
         assert leading(methods(zeroshot)) is None
 
 

@@ -1,7 +1,5 @@
 """Images to look at, against plain loops; the right pictures, and nothing but their pixels."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil

@@ -1,7 +1,5 @@
 """The page as a whole: what a browser may do with it, and what a reader finds in it."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from base64 import b64decode, b64encode
@@ -90,9 +88,8 @@ def write(tmp_path):
 def tiny_page(fakes, tmp_path_factory):
     """The page of a store with two backbones, two splits, clean and jpeg-3."""
     folder = tmp_path_factory.mktemp("tiny-page")
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [fakes.Source(split="test"), fakes.Source(split="train", count=11)]
-    store = fakes.fill(folder / "store", encoders, sources, ("clean", "jpeg:3"))
+    store = fakes.fill(folder / "store", fakes.two(), sources, ("clean", "jpeg:3"))
     return Page(write_report(store, output=folder / "page.html").read_text("utf-8"))
 
 
@@ -168,7 +165,7 @@ class TestPolicy:
         assert str(tmp_path) not in page.text
         assert "clipsyn import STORE FILE" in page.words  # of what clean images alone cannot show
 
-    def test_nor_in_what_it_advises(self, pets):
+    def test_no_folder_is_told_in_commands_that_are_advised(self, pets):
         text = f"`clipsyn import {pets.path} /home/me/a.npz -b x=local-dir:/data/x` https://a.b/c/d"
         told = without_folders(text, pets)
         assert told == "`clipsyn import STORE …/a.npz -b x=local-dir:…/x` https://a.b/c/d"

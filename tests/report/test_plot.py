@@ -1,7 +1,5 @@
 """The contract of every figure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 from xml.etree import ElementTree
@@ -88,24 +86,35 @@ def _one_kind_if_needed(figure, frame):
     return frame
 
 
-@pytest.fixture(params=FIGURES)
+@pytest.fixture(params=FIGURES, scope="module")
 def name(request):
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def figure(name):
     return FIGURES.load(name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frame(name, frames):
     return frames(name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data(figure, frame):
     return figure.data(frame)
+
+
+@pytest.fixture(scope="module")
+def drawn(figure, data):
+    """The axes, for all tests that only look at them."""
+    return figure(data)
+
+
+@pytest.fixture(scope="module")
+def svg(drawn):
+    return svg_of(drawn)
 
 
 def svg_of(ax):
@@ -121,37 +130,36 @@ def parts(ax):
 # the contract
 
 
-def test_it_draws_on_axes_of_its_own_of_the_width_of_a_page_at_most(figure, data):
-    canvas = figure(data).figure
+def test_it_draws_on_axes_of_its_own_of_the_width_of_a_page_at_most(drawn):
+    canvas = drawn.figure
     width, height = canvas.get_size_inches()
     assert 3 <= width <= 7
     assert 1 <= height <= 9
     assert any(part.has_data() for part in parts(canvas.axes[0]))
 
 
-def test_it_has_the_same_bytes_each_time(name, figure, frame, tmp_path):
+def test_it_has_the_same_bytes_each_time(name, figure, frame, drawn, tmp_path):
     formats = FORMATS if name == next(iter(FIGURES)) else ["svg"]
-    for number, format in product(range(2), formats):
-        save(figure(figure.data(frame)).figure, tmp_path / f"{number}.{format}")
+    for (number, ax), format in product(enumerate([drawn, figure(figure.data(frame))]), formats):
+        save(ax.figure, tmp_path / f"{number}.{format}")
     for format in formats:
         assert (tmp_path / f"0.{format}").read_bytes() == (tmp_path / f"1.{format}").read_bytes()
 
 
-def test_it_is_drawn_with_lines_and_bounded(figure, data):
-    text = svg_of(figure(data))
-    assert "<image" not in text
-    assert len(text) < 200_000
+def test_it_is_drawn_with_lines_and_bounded(svg):
+    assert "<image" not in svg
+    assert len(svg) < 200_000
 
 
-def test_other_numbers_are_another_figure(figure, data):
+def test_other_numbers_are_another_figure(figure, data, svg):
     """What is in the CSV is what is drawn: no number comes from anywhere else."""
     numbers = data.select(pl.selectors.float()).columns or ["images"]
     changed = data.with_columns(pl.col(numbers) * 0.5)
-    assert svg_of(figure(data)) != svg_of(figure(changed))
+    assert svg != svg_of(figure(changed))
 
 
-def test_series_can_be_told_apart_without_colour(figure, data):
-    for legend in figure(data).figure.legends:
+def test_series_can_be_told_apart_without_colour(drawn):
+    for legend in drawn.figure.legends:
         kinds = [
             (line.get_marker(), str(line.get_linestyle()), line._unscaled_dash_pattern)
             for line in legend.get_lines()
@@ -165,13 +173,11 @@ def _grey(colour):
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def test_no_legend_lies_over_data(figure, data):
-    ax = figure(data)
-    canvas = ax.figure
-    canvas.draw_without_rendering()
-    for legend in canvas.legends:
+def test_no_legend_lies_over_data(drawn):
+    drawn.figure.draw_without_rendering()
+    for legend in drawn.figure.legends:
         box = legend.get_window_extent()
-        for other in parts(ax):
+        for other in parts(drawn):
             if other.has_data():
                 assert not _overlap(box, other.get_window_extent())
 
@@ -182,8 +188,8 @@ def _overlap(one, other):
     return bool(wide > 1 and high > 1)  # pixels
 
 
-def test_no_text_is_cut_off(figure, data):
-    assert _beyond(figure(data).figure) == []
+def test_no_text_is_cut_off(drawn):
+    assert _beyond(drawn.figure) == []
 
 
 def test_no_wide_name_is_cut_off(figure, frame):
@@ -198,13 +204,13 @@ def _beyond(canvas):
     return [inches for inches in over if inches > 0.02]
 
 
-def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data):
+def test_a_heading_stands_above_only_where_it_is_asked_for(figure, data, drawn):
     ax, about = figure(data, heading=True), " ".join(figure.about(data).split())
     texts = [" ".join(text.get_text().split()) for text in ax.figure.findobj(Text)]
     assert not about or about in texts
     assert _beyond(ax.figure) == []
     if about:
-        assert about not in " ".join(it.get_text() for it in figure(data).figure.findobj(Text))
+        assert about not in " ".join(it.get_text() for it in drawn.figure.findobj(Text))
 
 
 def test_it_is_drawn_on_axes_that_are_given_or_refused(name, figure, data):

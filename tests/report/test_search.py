@@ -1,7 +1,5 @@
 """`clipsyn.search` against cosines in double precision, sorted one by one."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Of what a figure is drawn: stores, frames, files, several of them, and parts of these."""
 
-from __future__ import annotations
-
 import pytest
 
 import clipsyn
@@ -49,10 +47,7 @@ def test_a_frame_and_a_file_of_it_are_the_same(figure, tmp_path):
 def test_of_several_sources_the_rows_of_all(figure, tiny_store):
     more = FRAME.with_columns(extra=1.0)
     frame = frame_of(figure, [more, tiny_store])
-    assert frame["value"].to_list() == [
-        *FRAME["value"],
-        *clipsyn.zeroshot(tiny_store)["value"],
-    ]
+    assert frame["value"].to_list() == [*FRAME["value"], *clipsyn.zeroshot(tiny_store)["value"]]
     assert frame["extra"].null_count() == len(frame) - len(FRAME)
 
 

@@ -1,7 +1,5 @@
 """Tables of the page: as frames have them, and the same numbers as commands print."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -14,6 +12,7 @@ from clipsyn.report.page import sorted_by
 from clipsyn.report.tables import image_table, numbers_of, share_of
 from clipsyn.show.table import NOTHING, Cell, Mean
 from clipsyn.show.tables import table_of
+from tests.results import cells
 
 FRAME = pl.DataFrame(
     {
@@ -67,12 +66,10 @@ class TestProvenance:
         store = answered({"a": [0, 1, 2]}, [0, -1, 1], perturbation="fog-1")
         evidence = gather(store, ReportSettings(output="x.html"))
         (line,) = lines(image_table(evidence))
-        assert line == {
-            "dataset": "pets/test",
-            "images": "3",
-            "labelled": "2",
-            "classes": "3",
-            "conditions": "2",
-            "backbones": "2",
-            "masked": "1",
-        }
+        assert (
+            line
+            == cells("""
+    dataset   | images | labelled | classes | conditions | backbones | masked
+    pets/test | 3      | 2        | 3       | 2          | 2         | 1
+    """)[0]
+        )
