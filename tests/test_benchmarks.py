@@ -1,11 +1,8 @@
 """The benchmark at the paper's size, at a tiny one: what it makes, and how it measures."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ MODULES = ("shapes", "synthetic", "stores", "bounds", "processes", "estimates", 
 
 
 @pytest.fixture(scope="module")
-def bench() -> Any:
+def bench():
     """The modules of the benchmark, by name; nothing else sees them afterwards."""
     pytest.importorskip("resource", reason="processes are measured on Unix")
     sys.path.insert(0, str(BENCHMARKS))
@@ -31,37 +28,37 @@ def bench() -> Any:
 
 
 @pytest.fixture(scope="module")
-def tiny(bench: Any) -> Any:
+def tiny(bench):
     """Twenty classes, 320 train and 3,000 test images, embeddings of 32 to 64 numbers."""
     return bench.shapes.Set("tiny", 20, 3_000, 0.5, 0.8, narrower=16)
 
 
 @pytest.fixture(scope="module")
-def store(bench: Any, tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def store(bench, tiny, tmp_path_factory):
     made: FeatureStore = bench.stores.make_store(tmp_path_factory.mktemp("made") / "store", [tiny])
     return made
 
 
-def right(store: FeatureStore) -> dict[str, Any]:
+def right(store):
     pool = PoolReader(store, "tiny", "test").read()
     hits = pool.logits.argmax(axis=2) == pool.labels[:, None]
     return dict(zip(pool.backbones, hits.T, strict=True))
 
 
-def kappa(one: Any, other: Any) -> float:
+def kappa(one, other):
     """Cohen's, of two arrays of right and wrong, by the counts of the four cases."""
     both, neither = np.mean(one & other), np.mean(~one & ~other)
     chance = one.mean() * other.mean() + (1 - one.mean()) * (1 - other.mean())
     return float((both + neither - chance) / (1 - chance))
 
 
-def test_backbones_have_the_accuracy_that_they_were_given(store: FeatureStore, tiny: Any) -> None:
+def test_backbones_have_the_accuracy_that_they_were_given(store, tiny):
     hits = right(store)
     for made in tiny.backbones:
         assert hits[made.name].mean() == pytest.approx(made.accuracy, abs=0.04), made.name
 
 
-def test_backbones_of_a_family_err_on_the_same_images(store: FeatureStore) -> None:
+def test_backbones_of_a_family_err_on_the_same_images(store):
     hits = right(store)
     resnets = [hits[name] for name in hits if name.startswith("RN")]
     transformers = [hits[name] for name in hits if name.startswith("ViT")]
@@ -71,9 +68,7 @@ def test_backbones_of_a_family_err_on_the_same_images(store: FeatureStore) -> No
     assert 0.15 < np.mean(across) < 0.35
 
 
-def test_a_store_that_is_there_is_kept_and_another_is_the_same(
-    bench: Any, tiny: Any, store: FeatureStore, tmp_path: Path
-) -> None:
+def test_a_store_that_is_there_is_kept_and_another_is_the_same(bench, tiny, store, tmp_path):
     again = bench.stores.make_store(tmp_path / "again", [tiny])
     for key in store.keys(split=["test"]):
         assert again.cell(key).fingerprint() == store.cell(key).fingerprint()
@@ -83,9 +78,7 @@ def test_a_store_that_is_there_is_kept_and_another_is_the_same(
     assert {file: file.stat().st_mtime_ns for file in store.path.rglob("c.*")} == before
 
 
-def test_perturbed_images_are_recognised_less_often(
-    bench: Any, tiny: Any, store: FeatureStore
-) -> None:
+def test_perturbed_images_are_recognised_less_often(bench, tiny, store):
     [first, *_] = bench.stores.encoded(tiny)
     images = bench.stores.Split(tiny, "test").images
     accuracies = [
@@ -96,9 +89,7 @@ def test_perturbed_images_are_recognised_less_often(
     assert 1 / tiny.classes < accuracies[-1] < accuracies[0] - 0.1
 
 
-def test_plain_answers_are_those_of_the_store(
-    bench: Any, tiny: Any, store: FeatureStore, tmp_path: Path
-) -> None:
+def test_plain_answers_are_those_of_the_store(bench, tiny, store, tmp_path):
     bench.stores.save_plain(store, tiny, tmp_path / "plain")
     hits = right(store)
     rows = bench.plain.zeroshot(tmp_path / "plain")
@@ -113,7 +104,7 @@ def test_plain_answers_are_those_of_the_store(
 
 
 @pytest.mark.parametrize("classes", [2, 7, 10, 43, 211])
-def test_confused_classes_are_others_of_the_group(bench: Any, classes: int) -> None:
+def test_confused_classes_are_others_of_the_group(bench, classes):
     images = bench.synthetic.Images.draw(500, classes, [1])
     for confused in images.confused.values():
         assert (confused != images.labels[:, None]).all()
@@ -122,7 +113,7 @@ def test_confused_classes_are_others_of_the_group(bench: Any, classes: int) -> N
         assert all(len(set(row)) == len(row) for row in confused.tolist())
 
 
-def test_the_bound_of_a_probe_counts_its_evaluations(bench: Any) -> None:
+def test_the_bound_of_a_probe_counts_its_evaluations(bench):
     shape = bench.bounds.Shape(support=10, test=100, classes=4, widths=(3, 5))
     counts = bench.bounds.Counts(evaluations=2, parameters=2 * 12)
     assert bench.bounds.fitting("linear-probe", shape, counts).operations == 4 * 10 * 24
@@ -133,7 +124,7 @@ def test_the_bound_of_a_probe_counts_its_evaluations(bench: Any) -> None:
     assert bench.bounds.applying("vote-1", shape).memory == 4 * 100 * 2 * 4
 
 
-def test_a_process_is_measured_alone(bench: Any) -> None:
+def test_a_process_is_measured_alone(bench):
     ballast = np.ones(40_000_000)  # 320 MB, which are this process's
     code = "import time; x = bytearray(10**8); print('done'); time.sleep(1)"
     ran = bench.processes.run([sys.executable, "-c", code], 60)
@@ -143,13 +134,13 @@ def test_a_process_is_measured_alone(bench: Any) -> None:
     assert ran.cpu > 0
 
 
-def test_a_process_that_fails_says_why(bench: Any) -> None:
+def test_a_process_that_fails_says_why(bench):
     ran = bench.processes.run([sys.executable, "-c", "raise SystemExit('no such store')"], 60)
     assert not ran.worked
     assert ran.error == "no such store"
 
 
-def test_estimates_are_compared_with_what_a_run_took(bench: Any) -> None:
+def test_estimates_are_compared_with_what_a_run_took(bench):
     said = (
         (30.0, "note: gac left out"),
         (50.0, "fits: 3/14, 1,010 s left"),
@@ -162,7 +153,7 @@ def test_estimates_are_compared_with_what_a_run_took(bench: Any) -> None:
     assert bench.estimates.over_truth(ran) == "10.60, then 1.00-2.00"
 
 
-def test_what_a_fit_does_is_counted(bench: Any, store: FeatureStore) -> None:
+def test_what_a_fit_does_is_counted(bench, store):
     took = bench.fits.measure(store, "tiny", "stacking")
     assert took["counts"]["evaluations"] > 3
     assert took["counts"]["products"] + took["counts"]["parameters"] > 0
@@ -173,9 +164,7 @@ def test_what_a_fit_does_is_counted(bench: Any, store: FeatureStore) -> None:
     assert bench.fits.measure(store, "tiny", "linear-probe")["counts"]["products"] > 0
 
 
-def test_an_older_checkout_is_what_runs(
-    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_checkout_is_what_runs(bench, tmp_path, monkeypatch):
     """Whatever clipsyn the current folder holds: that of this repository, for one."""
     (tmp_path / "clipsyn").mkdir()
     (tmp_path / "clipsyn" / "__init__.py").touch()

@@ -5,13 +5,10 @@ There the cells run again, as Jupyter would run them; to write what they show an
 docs: ``CLIPSYN_RUNS=FOLDER python tests/test_notebooks.py``.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,18 +20,18 @@ TOLERANCE = 0.03  # another processor rounds otherwise, and a few images change 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def code_cells(path: Path) -> list[dict[str, Any]]:
+def code_cells(path):
     cells = json.loads(path.read_text("utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def store_of(path: Path) -> str:
+def store_of(path):
     found = re.search(r'open\("(.*?)"\)', "".join(code_cells(path)[0]["source"]))
     assert found
     return found[1]
 
 
-def text_of(cell: dict[str, Any]) -> str:
+def text_of(cell):
     """What a cell shows as text."""
     parts = [
         output.get("text") or output.get("data", {}).get("text/plain", [])
@@ -43,12 +40,12 @@ def text_of(cell: dict[str, Any]) -> str:
     return "".join("".join(part) for part in parts)
 
 
-def test_there_are_notebooks() -> None:
+def test_there_are_notebooks():
     assert {path.stem for path in NOTEBOOKS} >= {"zoo", "real"}
 
 
 @each_notebook
-def test_all_cells_were_run_in_their_order(path: Path) -> None:
+def test_all_cells_were_run_in_their_order(path):
     cells = code_cells(path)
     assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
     outputs = [output for cell in cells for output in cell["outputs"]]
@@ -57,16 +54,14 @@ def test_all_cells_were_run_in_their_order(path: Path) -> None:
 
 
 @each_notebook
-def test_a_notebook_is_small_and_names_no_folder_of_its_machine(path: Path) -> None:
+def test_a_notebook_is_small_and_names_no_folder_of_its_machine(path):
     text = path.read_text("utf-8")
     assert len(text) < 1_500_000
     assert re.findall(r'["( ](/(?:home|root|tmp|usr|work)/\S*)', text) == []
 
 
 @each_notebook
-def test_what_a_notebook_shows_comes_out_again(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_notebook_shows_comes_out_again(path, tmp_path, monkeypatch):
     if RUNS is None or not (Path(RUNS) / store_of(path)).is_dir():
         pytest.skip(f"CLIPSYN_RUNS names no folder that holds {store_of(path)}")
     (tmp_path / "runs").symlink_to(Path(RUNS, "runs").absolute())
@@ -76,7 +71,7 @@ def test_what_a_notebook_shows_comes_out_again(
         assert like(text_of(new)) == like(text_of(old)), "".join(old["source"])
 
 
-def executed(path: Path, folder: Path) -> Path:
+def executed(path, folder):
     """A copy of a notebook in `folder`, where its cells were run by Jupyter."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
@@ -91,13 +86,13 @@ def executed(path: Path, folder: Path) -> Path:
 class About(float):
     """A number that equals others nearby."""
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other):
         return isinstance(other, float) and abs(float(self) - float(other)) <= TOLERANCE
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def like(text: str) -> tuple[list[str], list[About]]:
+def like(text):
     """Words and numbers of a text, each sorted: rows of about equal numbers may change places."""
     words = re.findall(r"[^\s│┌┐└┘─═╞╡┬┴┆┼(){}\[\],:]+", re.sub(r"<Figure[^>]*>", "figure", text))
     numbers = [word for word in words if re.fullmatch(r"-?\d+(\.\d+)?", word)]
@@ -105,7 +100,7 @@ def like(text: str) -> tuple[list[str], list[About]]:
     return others, [About(number) for number in sorted(map(float, numbers))]
 
 
-def test_texts_are_alike_where_their_numbers_are_near() -> None:
+def test_texts_are_alike_where_their_numbers_are_near():
     assert like("│ a ┆ 0.51 │\n│ b ┆ 0.50 │") == like("│ b ┆ 0.51 │\n│ a ┆ 0.52 │")
     assert like("│ a ┆ 0.51 │") != like("│ a ┆ 0.56 │")
     assert like("│ a ┆ 0.51 │") != like("│ b ┆ 0.51 │")

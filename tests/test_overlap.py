@@ -1,7 +1,5 @@
 """Whatever fits leaves out images that are measured on, as if they had no label."""
 
-from __future__ import annotations
-
 import json
 import logging
 from functools import partial
@@ -47,8 +45,7 @@ def make(fakes, tmp_path_factory):
         test.shared = shared
         train = fakes.Source(split="train", count=TRAIN, class_names=CLASSES)
         train.labels[: 0 if known else shared] = -1
-        encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-        return fakes.fill(tmp_path_factory.mktemp("overlap"), encoders, [test, train])
+        return fakes.fill(tmp_path_factory.mktemp("overlap"), fakes.two(), [test, train])
 
     return make
 

@@ -1,11 +1,7 @@
 """What parameters of heads and ensembles may be: one table on each class, and what `fit` says."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +23,14 @@ OF_ANOTHER_KIND = {
 }
 
 
-def support() -> Pool:
+def support():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(2, 24, 5))
     embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
     return Pool.of(rng.normal(size=(24, 2, 3)), np.arange(24) % 3, embeddings, split="train")
 
 
-def invalid(constraint: Constraint) -> Iterator[Any]:
+def invalid(constraint):
     """Values that are of another kind, and the nearest beyond each bound."""
     yield from OF_ANOTHER_KIND[constraint.kind]
     if not constraint.instead_of_none:
@@ -49,7 +45,7 @@ def invalid(constraint: Constraint) -> Iterator[Any]:
         yield constraint.above
 
 
-def beyond(constraint: Constraint, bound: float, towards: float) -> float:
+def beyond(constraint, bound, towards):
     if constraint.kind is WHOLE:
         return int(bound + math.copysign(1, towards))
     return math.nextafter(bound, towards)
@@ -123,7 +119,7 @@ class Undeclared(Base):
 
 
 class Plain(Base):
-    def __init__(self, size: int = 7, random_state: int = 0, free: str = "") -> None:
+    def __init__(self, size=7, random_state=0, free=""):
         self.size = size
         self.random_state = random_state
         self.free = free

@@ -1,10 +1,6 @@
 """Entry points of other packages: loaded for a name that a user wrote, never for one in a file."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +18,7 @@ from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.router.artefact import load_router, save_router
-from clipsyn.store.features import FeatureStore
 
-Offer = Callable[[str, str, dict[str, dict[str, str]]], None]
 CODE = """
 from clipsyn.catalog.datasets import DatasetInfo
 from clipsyn.images.perturb import PerturbationInfo
@@ -63,7 +57,7 @@ OFFERED = {
 
 
 @pytest.fixture
-def birds(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+def birds(offer, monkeypatch):
     offer("birds", CODE, OFFERED)
     monkeypatch.setattr(perturb, "INFO", dict(perturb.INFO))
     monkeypatch.setattr(ENSEMBLES, "_others", {})
@@ -74,7 +68,7 @@ def birds(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("birds")
-def test_methods_are_measured_beside_ours(tiny_store: FeatureStore) -> None:
+def test_methods_are_measured_beside_ours(tiny_store):
     assert from_text(ENSEMBLES, "sharp:power=3").power == 3
     assert type(from_text(HEADS, "plain")).__name__ == "Plain"
     assert "sharp" not in [*ENSEMBLES]
@@ -87,9 +81,7 @@ def test_methods_are_measured_beside_ours(tiny_store: FeatureStore) -> None:
 
 
 @pytest.mark.usefixtures("birds")
-def test_a_router_does_not_load_what_nobody_asked_for(
-    tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_router_does_not_load_what_nobody_asked_for(tiny_store, tmp_path, monkeypatch):
     pool = tiny_store.pool("toy", "train")
     fitted = from_text(ENSEMBLES, "sharp").fit(pool)
     save_router(tmp_path / "r", fitted, pool)
@@ -103,7 +95,7 @@ def test_a_router_does_not_load_what_nobody_asked_for(
 
 
 @pytest.mark.usefixtures("birds")
-def test_images_and_what_is_done_to_them(write_images: Callable[..., Path]) -> None:
+def test_images_and_what_is_done_to_them(write_images):
     folder = write_images()
     assert len(open_source("garden", "test", root=folder.parent)) == 8
     assert perturb.resolve("dark:2").version == 3
@@ -112,9 +104,7 @@ def test_images_and_what_is_done_to_them(write_images: Callable[..., Path]) -> N
 
 
 @pytest.mark.parametrize("command", ["ls", "zeroshot", "verify", "evaluate", "catalog"])
-def test_what_does_not_ask_for_a_broken_one_goes_on(
-    offer: Offer, tiny_store: FeatureStore, command: str
-) -> None:
+def test_what_does_not_ask_for_a_broken_one_goes_on(offer, tiny_store, command):
     offer("broken", "raise RuntimeError('no luck')", {group: {"broken": "X"} for group in OFFERED})
     words = {"evaluate": ["--ensembles", "all", "--shots", "1", "--seeds", "1"]}
     where = "datasets" if command == "catalog" else str(tiny_store.path)

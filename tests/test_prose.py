@@ -4,10 +4,7 @@ Prose wraps at 120 characters. Links and anchors lead somewhere. Every file of t
 every ``clipsyn.module.name`` in backquotes is there.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -28,7 +25,7 @@ _PATH = re.compile(rf"(?<![\w./-])(?:(?:{_FOLDERS})/[\w.*/-]*[\w*/]|[\w-]+(?:/[\
 _NAME = re.compile(r"\bclipsyn(?:\.[A-Za-z_]\w*)+")
 
 
-def each(pages: list[Path]) -> pytest.MarkDecorator:
+def each(pages):
     return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -37,34 +34,34 @@ each_page = each(PAGES)
 each_page_of_today = each([page for page in PAGES if page.name != "decisions.md"])
 
 
-def prose(text: str) -> str:
+def prose(text):
     """A page without code, formulas that stand alone, tables, comments, headings and pictures."""
     lines = _FORMULA.sub("", _BLOCK.sub("", text)).splitlines()
     return "\n".join(x for x in lines if not x.lstrip().startswith(("|", "<!--", "#", "![")))
 
 
-def spans(text: str) -> list[str]:
+def spans(text):
     """What stands between backquotes in the lines of a page."""
     return re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
 
 
-def paths(text: str) -> Iterator[str]:
+def paths(text):
     """Files and folders of the repository that a page names in backquotes."""
     for span in spans(text):
         yield from (match[0] for match in _PATH.finditer(span))
 
 
-def is_there(path: str) -> bool:
+def is_there(path):
     return any(ROOT.glob(path.rstrip("/")))
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     """As GitHub makes them of headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def resolve(name: str) -> object:
+def resolve(name):
     """The module, class or function of a dotted name; raises ImportError or AttributeError."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
@@ -79,13 +76,13 @@ def resolve(name: str) -> object:
 
 
 @each_page_of_today
-def test_prose_is_wrapped(page: Path) -> None:
+def test_prose_is_wrapped(page):
     lines = prose(page.read_text("utf-8")).splitlines()
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     text = _BLOCK.sub("", page.read_text("utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
@@ -97,11 +94,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @each_page_of_today
-def test_files_that_a_page_names_exist(page: Path) -> None:
+def test_files_that_a_page_names_exist(page):
     assert [path for path in paths(page.read_text("utf-8")) if not is_there(path)] == []
 
 
-def test_the_walks_through_the_code_name_files_that_exist() -> None:
+def test_the_walks_through_the_code_name_files_that_exist():
     blocks = _BLOCK.findall((ROOT / "docs/dev/overview.md").read_text("utf-8"))
     named = [path for block in blocks for path in re.findall(r"[\w/]+/(?:\w+\.py)?", block)]
     assert len(named) > 30
@@ -109,7 +106,7 @@ def test_the_walks_through_the_code_name_files_that_exist() -> None:
 
 
 @each_page_of_today
-def test_names_that_a_page_names_can_be_imported(page: Path) -> None:
+def test_names_that_a_page_names_can_be_imported(page):
     ours = [name for span in spans(page.read_text("utf-8")) for name in _NAME.findall(span)]
     endings = ("json", "heads", "ensembles", "perturbations", "datasets")  # files, entry points
     for name in ours:
@@ -117,7 +114,7 @@ def test_names_that_a_page_names_can_be_imported(page: Path) -> None:
             resolve(name)
 
 
-def test_what_is_wrong_is_noticed() -> None:
+def test_what_is_wrong_is_noticed():
     page = "`clipsyn/nowhere.py`, `heads/gone.py`, `a/b`\n\n```\n`docs/x.md`\n```\n"
     assert [*paths(page)] == ["clipsyn/nowhere.py", "heads/gone.py"]
     assert is_there("tests/test_prose.py")

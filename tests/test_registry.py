@@ -1,7 +1,5 @@
 """`clipsyn.registry`: names that are imported when used, near matches for those that are not."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -11,7 +9,7 @@ from clipsyn.errors import UnknownName
 from clipsyn.registry import Registry
 
 
-def test_a_name_is_imported_on_first_use() -> None:
+def test_a_name_is_imported_on_first_use():
     registry = Registry("shape", {"sqrt": "math:sqrt", "broken": "no_such_module:x"})
     assert registry.load("sqrt")(9) == 3
     assert "sqrt" in registry
@@ -22,7 +20,7 @@ def test_a_name_is_imported_on_first_use() -> None:
         registry.load("broken")
 
 
-def test_registering_imports_nothing() -> None:
+def test_registering_imports_nothing():
     code = (
         "import sys; from clipsyn.registry import Registry;"
         "Registry('x', {'a': 'wave:open'}); sys.exit('wave' in sys.modules)"
@@ -30,7 +28,7 @@ def test_registering_imports_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_name_of_a_class_is_found_without_importing_the_others() -> None:
+def test_the_name_of_a_class_is_found_without_importing_the_others():
     registry = Registry("shape", {"broken": "no_such_module:x", "mine": f"{__name__}:Mine"})
     assert registry.name_of(Mine) == "mine"
     with pytest.raises(UnknownName, match="int is not registered as shape"):
@@ -41,7 +39,7 @@ class Mine:
     pass
 
 
-def test_an_unknown_name_is_answered_with_near_ones() -> None:
+def test_an_unknown_name_is_answered_with_near_ones():
     registry = Registry("shape", {"circle": "a:b", "square": "a:b"})
     with pytest.raises(UnknownName, match=r"unknown shape 'Circel': did you mean circle\?"):
         registry.load("Circel")

@@ -1,7 +1,5 @@
 """Settings: declared once, checked when they are made."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import dataclass
 
@@ -61,10 +59,7 @@ def test_settings_go_to_other_processes():
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [
-        ({}, "energy=… is missing"),
-        ({"energi": 3}, "unknown setting 'energi': did you mean energy"),
-    ],
+    [({}, "energy=… is missing"), ({"energi": 3}, "unknown setting 'energi': did you mean energy")],
 )
 def test_a_name_that_is_missing_or_unknown(values, said):
     with pytest.raises(UsageError, match=said):

@@ -1,7 +1,5 @@
 """The site of the documentation holds every page and every public name; `.ci/run` builds it."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path
@@ -18,11 +16,11 @@ PAGES = [page for pages in CONF["CONTENTS"].values() for page in pages]
 API = (ROOT / "docs" / "api.rst").read_text("utf-8")
 
 
-def documented(kind: str) -> list[str]:
+def documented(kind):
     return re.findall(rf"^\.\. auto{kind}:: clipsyn\.([\w.]+)$", API, re.M)
 
 
-def test_every_page_is_in_the_menu_once() -> None:
+def test_every_page_is_in_the_menu_once():
     files = {
         str(path.relative_to(ROOT).with_suffix(""))
         for pattern in ("docs/**/*.md", "docs/**/*.rst", "docs/**/*.ipynb", "*/README.md", "*.md")
@@ -35,12 +33,12 @@ def test_every_page_is_in_the_menu_once() -> None:
     assert {page for page in PAGES if not any(ROOT.glob(f"{page}.*"))} <= made <= {*PAGES}
 
 
-def test_every_public_name_is_documented_once() -> None:
+def test_every_public_name_is_documented_once():
     names = [name for name in documented("(?:class|function)") if "." not in name]
     assert sorted(names) == sorted({*clipsyn.__all__} - {"__version__"})
 
 
-def test_every_error_is_documented_once() -> None:
+def test_every_error_is_documented_once():
     ours = [name for name, it in vars(errors).items() if isinstance(it, type)]
     assert sorted(documented("exception")) == sorted(f"errors.{name}" for name in ours)
 
@@ -59,9 +57,7 @@ def test_every_error_is_documented_once() -> None:
         ),
     ],
 )
-def test_formulas_in_docstrings_are_shown_as_they_stand(
-    before: list[str], after: list[str]
-) -> None:
+def test_formulas_in_docstrings_are_shown_as_they_stand(before, after):
     lines: list[Any] = [*before]
     CONF["_keep_formulas"](None, "class", "clipsyn.NLC", None, None, lines)
     assert lines == after

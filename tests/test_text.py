@@ -1,7 +1,5 @@
 """`clipsyn.text`: command lines as cells record them, names and documents of others."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shlex
@@ -13,25 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipsyn import text as texts
 from clipsyn.cli import _narrating
 from clipsyn.errors import ClipsynError, DatasetError, UsageError
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import choose, select
-from clipsyn.text import (
-    advised,
-    counted,
-    foreign,
-    line_of,
-    parse_json,
-    parse_yaml,
-    printable,
-    printable_lines,
-    read_text,
-    recorded,
-    running,
-    scrubbed,
-)
 
 # The command line as cells record it: exact, but for secrets
 
@@ -56,41 +41,43 @@ from clipsyn.text import (
     ],
 )
 def test_the_line_is_what_was_typed_without_secrets(words, line):
-    assert line_of(words) == line
+    assert texts.line_of(words) == line
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), max_size=5))
 def test_a_shell_reads_the_same_words_again(words):
-    assert shlex.split(line_of(words)) == ["clipsyn", *words]
+    assert shlex.split(texts.line_of(words)) == ["clipsyn", *words]
 
 
 def test_bytes_that_are_no_text_can_be_stored():
-    assert line_of(["extract", "caf\udce9"]) == "clipsyn extract 'caf\\udce9'"
-    line_of(["extract", "caf\udce9"]).encode()
+    assert texts.line_of(["extract", "caf\udce9"]) == "clipsyn extract 'caf\\udce9'"
+    texts.line_of(["extract", "caf\udce9"]).encode()
 
 
 def test_it_is_seen_by_threads_and_gone_afterwards():
-    assert running() is None
+    assert texts.running() is None
     seen: list[str | None] = []
-    with recorded(["ls", "store"]):
-        thread = threading.Thread(target=lambda: seen.append(running()))
+    with texts.recorded(["ls", "store"]):
+        thread = threading.Thread(target=lambda: seen.append(texts.running()))
         thread.start()
         thread.join()
-        with recorded(["inner"]):
-            assert running() == "clipsyn inner"
+        with texts.recorded(["inner"]):
+            assert texts.running() == "clipsyn inner"
     assert seen == ["clipsyn ls store"]
-    assert running() is None
+    assert texts.running() is None
 
 
-def test_a_line_for_people_has_no_secrets() -> None:
-    line = scrubbed("hf-hub:org/repo?token=h1dden&revision=2, https://me:s3cret@host/x?sig=h1dden")
+def test_a_line_for_people_has_no_secrets():
+    line = texts.scrubbed(
+        "hf-hub:org/repo?token=h1dden&revision=2, https://me:s3cret@host/x?sig=h1dden"
+    )
     assert "h1dden" not in line
     assert "s3cret" not in line
     assert "hf-hub:org/repo?token=" in line
     assert "&revision=2" in line
 
 
-def test_what_is_logged_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_logged_has_no_secrets(capsys):
     with _narrating(logging.INFO):
         logging.getLogger("clipsyn").warning("note: %s is old", "hf-hub:org/repo?token=h1dden")
     said = capsys.readouterr().err
@@ -99,12 +86,15 @@ def test_what_is_logged_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @given(st.lists(st.text(min_size=1), max_size=5))
-def test_a_shell_reads_the_words_that_are_advised(words: list[str]) -> None:
-    assert shlex.split(advised(*words)) == ["clipsyn", *words]
+def test_a_shell_reads_the_words_that_are_advised(words):
+    assert shlex.split(texts.advised(*words)) == ["clipsyn", *words]
 
 
-def test_what_a_reader_fills_in_is_not_quoted() -> None:
-    assert advised("import", Path("a b"), "FILE…", "-d", "…") == "clipsyn import 'a b' FILE… -d …"
+def test_what_a_reader_fills_in_is_not_quoted():
+    assert (
+        texts.advised("import", Path("a b"), "FILE…", "-d", "…")
+        == "clipsyn import 'a b' FILE… -d …"
+    )
 
 
 HOSTILE = "b'; touch X #`$(touch Y)"
@@ -130,12 +120,12 @@ _READS: dict[str, tuple[Callable[[FeatureStore], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", _READS)
-def test_messages_quote_names_for_a_shell(name: str, tmp_path: Path) -> None:
+def test_messages_quote_names_for_a_shell(name, tmp_path):
     read, words = _READS[name]
     store = FeatureStore.create(tmp_path / "my; store")
     with pytest.raises(ClipsynError) as error:
         read(store)
-    assert advised(*(word.format(store.path) for word in words)) in str(error.value)
+    assert texts.advised(*(word.format(store.path) for word in words)) in str(error.value)
 
 
 # What reaches a terminal from names that others chose
@@ -148,74 +138,74 @@ UNSAFE = [
 ]
 
 
-def test_an_unsafe_character_is_written_out() -> None:
+def test_an_unsafe_character_is_written_out():
     for character in UNSAFE:
-        assert printable(f"a{character}b") == f"a\\u{ord(character):04x}b"
+        assert texts.printable(f"a{character}b") == f"a\\u{ord(character):04x}b"
 
 
 @pytest.mark.parametrize("text", ["", "crème brûlée", "犬", "👩\u200d🚀", "[red]", "a\\nb", "كلب"])
-def test_other_text_stays_as_it_is(text: str) -> None:
-    assert printable(text) == printable_lines(text) == text
+def test_other_text_stays_as_it_is(text):
+    assert texts.printable(text) == texts.printable_lines(text) == text
 
 
-def test_lines_keep_breaks_tabs_and_colours_and_nothing_else() -> None:
+def test_lines_keep_breaks_tabs_and_colours_and_nothing_else():
     ours = "\x1b[1mbest\x1b[0m\n\tn"
-    assert printable_lines(ours) == ours
-    assert printable_lines("\x1b]0;title\x07\r\x1b[2J") == (
+    assert texts.printable_lines(ours) == ours
+    assert texts.printable_lines("\x1b]0;title\x07\r\x1b[2J") == (
         "\\u001b]0;title\\u0007\\u000d\\u001b[2J"
     )
 
 
-def test_a_number_with_what_it_is_of() -> None:
-    said = [counted(count, "group") for count in (0, 1, 2, 1200)]
+def test_a_number_with_what_it_is_of():
+    said = [texts.counted(count, "group") for count in (0, 1, 2, 1200)]
     assert said == ["0 groups", "1 group", "2 groups", "1,200 groups"]
-    assert [counted(count, "is", "are") for count in (1, 3)] == ["1 is", "3 are"]
+    assert [texts.counted(count, "is", "are") for count in (1, 3)] == ["1 is", "3 are"]
 
 
-def test_json_stays_json_of_the_same() -> None:
+def test_json_stays_json_of_the_same():
     value = {"name": "".join(UNSAFE)}
-    shown = printable_lines(json.dumps(value, ensure_ascii=False))
+    shown = texts.printable_lines(json.dumps(value, ensure_ascii=False))
     assert json.loads(shown) == value
-    assert printable(shown) == shown
+    assert texts.printable(shown) == shown
 
 
 # JSON and YAML from others
 
 
-@pytest.mark.parametrize("parse", [parse_json, parse_yaml])
+@pytest.mark.parametrize("parse", [texts.parse_json, texts.parse_yaml])
 @pytest.mark.parametrize("text", ["[" * 99_000, '{"a":' * 50_000, "[" * 99_000 + "]" * 99_000])
-def test_nesting_ends_in_a_sentence(parse: object, text: str) -> None:
+def test_nesting_ends_in_a_sentence(parse, text):
     with pytest.raises(ValueError, match="nested too deeply"):
         parse(text)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "{a: 1, 'a': 1}", "x: [{1: a, 1: b}]"])
-def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+def test_a_key_that_stands_twice_is_refused(text):
     with pytest.raises(ValueError, match=r"the key '.' stands twice.* line "):
-        parse_yaml(text)
+        texts.parse_yaml(text)
 
 
 @pytest.mark.parametrize(
     "text",
     ["a: [", "!!python/object:os.system {}", "2024-13-45", "!!bool x", "!!int ''", "9" * 5000],
 )
-def test_what_is_no_yaml_is_a_value_error_on_one_line(text: str) -> None:
+def test_what_is_no_yaml_is_a_value_error_on_one_line(text):
     with pytest.raises(ValueError) as caught:
-        parse_yaml(text)
+        texts.parse_yaml(text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_device_that_never_ends_is_no_text() -> None:
+def test_a_device_that_never_ends_is_no_text():
     with pytest.raises(ValueError):
-        read_text(Path("/dev/zero"))
+        texts.read_text(Path("/dev/zero"))
 
 
-def test_what_a_foreign_parser_raises_is_one_error_on_one_line() -> None:
-    with pytest.raises(DatasetError, match=r"^mine: it is\.$"), foreign(told):
+def test_what_a_foreign_parser_raises_is_one_error_on_one_line():
+    with pytest.raises(DatasetError, match=r"^mine: it is\.$"), texts.foreign(told):
         raise Unlisted("it is.\nand more")
-    with pytest.raises(DatasetError, match="mine: EOFError"), foreign(told):
+    with pytest.raises(DatasetError, match="mine: EOFError"), texts.foreign(told):
         raise EOFError
-    with pytest.raises(UsageError, match="ours"), foreign(told):
+    with pytest.raises(UsageError, match="ours"), texts.foreign(told):
         raise UsageError("ours")
 
 
@@ -223,5 +213,5 @@ class Unlisted(Exception):
     """Of no kind that anybody would list."""
 
 
-def told(reason: str) -> DatasetError:
+def told(reason):
     return DatasetError(f"mine: {reason}")

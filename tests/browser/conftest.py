@@ -4,19 +4,13 @@ CLIPSYN_TEST_CHROMIUM is the browser to start, else one that is on the PATH. CLI
 axe-core's ``axe.min.js``. What is set there must work: then nothing is skipped.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Request
 
 CHROMIUM, AXE = "CLIPSYN_TEST_CHROMIUM", "CLIPSYN_TEST_AXE"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -24,7 +18,7 @@ QUIET = ("--disable-gpu", "--disable-quic", "--disable-sync")  # beside what Pla
 DESK = {"width": 1440, "height": 900}
 
 
-def chromium() -> str:
+def chromium():
     given = os.environ.get(CHROMIUM)
     path = given or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
@@ -35,7 +29,7 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser():
     path = chromium()
     from playwright.sync_api import sync_playwright
 
@@ -46,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def axe() -> str:
+def axe():
     """The source of axe-core."""
     if AXE not in os.environ:
         pytest.skip(f"no axe-core: `npm install axe-core`, and set {AXE} to its axe.min.js")
@@ -57,30 +51,30 @@ def axe() -> str:
 class Opened:
     """A page as it is shown, and what went wrong meanwhile."""
 
-    page: Page
+    page: Any  # of playwright
     errors: list[str] = field(default_factory=list)  # of the console, scripts and dialogs
     requests: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         self.page.on("console", lambda said: self.errors.append(f"{said.type}: {said.text}"))
         self.page.on("pageerror", lambda error: self.errors.append(f"error: {error}"))
         self.page.on("dialog", self._dismiss)
         self.page.on("request", self._note)
 
-    def _dismiss(self, dialog: Any) -> None:
+    def _dismiss(self, dialog):
         self.errors.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def _note(self, request: Request) -> None:
+    def _note(self, request):
         self.requests.append(request.url)
 
 
 @pytest.fixture
-def shown(browser: Browser) -> Iterator[Callable[..., Opened]]:
+def shown(browser):
     """Function (file, size of the window, options of the context) -> the page, opened."""
     contexts = []
 
-    def show(file: Path, size: dict[str, int] = DESK, **options: Any) -> Opened:
+    def show(file, size=DESK, **options):
         context = browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
         contexts.append(context)
         opened = Opened(context.new_page())

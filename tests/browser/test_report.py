@@ -1,12 +1,8 @@
 """The page of `clipsyn report` in a real Chromium: what its readers see, hear and type."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +22,7 @@ Show = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+def report(tmp_path_factory, fakes):
     """The page of a store whose names are HTML, script and bidi text, with all that it can show."""
     folder = tmp_path_factory.mktemp("report")
     encoders = [fakes.Encoder(name) for name in (f"fake/{SCRIPT}", f"fake/{BIDI}", f"fake/{LONG}")]
@@ -48,7 +44,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> 
     return folder / "report.html"
 
 
-def run(*arguments: object) -> None:
+def run(*arguments):
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
 
@@ -57,9 +53,7 @@ def run(*arguments: object) -> None:
 
 
 @WINDOWS
-def test_nothing_is_said_on_the_console_and_nothing_is_fetched(
-    report: Path, shown: Show, size: dict[str, int], scheme: str
-) -> None:
+def test_nothing_is_said_on_the_console_and_nothing_is_fetched(report, shown, size, scheme):
     opened = shown(report, size, color_scheme=scheme)
     opened.page.evaluate(OPEN_DETAILS)
     assert opened.page.evaluate(BEYOND) == []  # nothing is wider than the window
@@ -85,15 +79,13 @@ BEYOND = """(inside) => [...document.body.querySelectorAll("*")]
 
 
 @WINDOWS
-def test_axe_finds_nothing_serious(
-    report: Path, shown: Show, axe: str, size: dict[str, int], scheme: str
-) -> None:
+def test_axe_finds_nothing_serious(report, shown, axe, size, scheme):
     page = shown(report, size, color_scheme=scheme).page
     page.evaluate(OPEN_DETAILS)
     assert serious(page, axe) == []
 
 
-def serious(page: Any, axe: str) -> list[str]:
+def serious(page, axe):
     """What axe-core calls serious or critical, each with the first element that has it."""
     page.evaluate(axe)
     found = page.evaluate("() => axe.run()")
@@ -108,7 +100,7 @@ def serious(page: Any, axe: str) -> list[str]:
 # --- names of strangers ---
 
 
-def test_names_are_shown_as_text(report: Path, shown: Show) -> None:
+def test_names_are_shown_as_text(report, shown):
     opened = shown(report)
     page = opened.page
     assert page.evaluate("window.hacked") is None
@@ -121,7 +113,7 @@ def test_names_are_shown_as_text(report: Path, shown: Show) -> None:
     assert "\u202e" not in page.content()
 
 
-def test_a_script_that_got_in_would_not_run(report: Path, shown: Show, tmp_path: Path) -> None:
+def test_a_script_that_got_in_would_not_run(report, shown, tmp_path):
     """The page's policy stands even where escaping failed."""
     text = report.read_text("utf-8")
     bad = tmp_path / "bad.html"
@@ -152,7 +144,7 @@ SORTED = """() => [...document.querySelectorAll("table.sortable")].flatMap((tabl
 })"""
 
 
-def test_tables_are_sorted_by_their_heads(report: Path, shown: Show) -> None:
+def test_tables_are_sorted_by_their_heads(report, shown):
     """By a click on each head of each table, and by another click the other way."""
     columns = shown(report).page.evaluate(SORTED)
     numeric = 0
@@ -173,7 +165,7 @@ def test_tables_are_sorted_by_their_heads(report: Path, shown: Show) -> None:
 # --- reading it in other ways ---
 
 
-def test_the_keyboard_reaches_and_works_everything(report: Path, shown: Show) -> None:
+def test_the_keyboard_reaches_and_works_everything(report, shown):
     page = shown(report).page
     page.evaluate(OPEN_DETAILS)
     expected = page.locator("a[href], button, summary, .scroll[tabindex='0']").count()
@@ -204,7 +196,7 @@ FOCUSED = """() => {
 }"""
 
 
-def test_the_colour_scheme_of_the_reader_is_followed(report: Path, shown: Show) -> None:
+def test_the_colour_scheme_of_the_reader_is_followed(report, shown):
     seen = {}
     for scheme in ("light", "dark"):
         page = shown(report, color_scheme=scheme).page
@@ -223,9 +215,7 @@ LIGHTNESS = """() => {
 }"""
 
 
-def test_a_screen_reader_gets_an_outline_and_words_for_every_figure(
-    report: Path, shown: Show
-) -> None:
+def test_a_screen_reader_gets_an_outline_and_words_for_every_figure(report, shown):
     page = shown(report).page
     levels = page.evaluate(
         "() => [...document.querySelectorAll('h1,h2,h3,h4')].map((it) => +it.tagName[1])"
@@ -240,14 +230,14 @@ def test_a_screen_reader_gets_an_outline_and_words_for_every_figure(
         assert (figure.get_attribute("alt") or "").strip()
 
 
-def test_without_scripts_everything_is_there(report: Path, shown: Show) -> None:
+def test_without_scripts_everything_is_there(report, shown):
     page = shown(report, java_script_enabled=False).page
     assert page.locator("table tbody tr").count() > 0
     assert page.locator("th button").count() == 0  # a button that does nothing is worse than none
     assert page.locator("figure.drawing img").first.is_visible()
 
 
-def test_it_prints_all_that_it_has(report: Path, shown: Show) -> None:
+def test_it_prints_all_that_it_has(report, shown):
     opened = shown(report, {"width": 794, "height": 1123}, color_scheme="dark")
     opened.page.emulate_media(media="print")
     assert opened.page.evaluate(LIGHTNESS)["ground"] > 0.9
@@ -259,9 +249,7 @@ def test_it_prints_all_that_it_has(report: Path, shown: Show) -> None:
 # --- images ---
 
 
-def test_images_are_chosen_by_who_is_right_and_saved(
-    shown: Show, fakes: SimpleNamespace, write_images: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_images_are_chosen_by_who_is_right_and_saved(shown, fakes, write_images, tmp_path):
     from clipsyn.extract.images import open_source
 
     folder = write_images(count=12)

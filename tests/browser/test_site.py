@@ -4,12 +4,8 @@ CLIPSYN_TEST_SITE is the folder of the site, as `sphinx-build` has written it; w
 tested here. `.ci/run` builds the site and sets it.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,11 +14,10 @@ from tests.browser.test_report import LIGHTNESS, serious
 SITE = "CLIPSYN_TEST_SITE"
 # a text with links, tables, formulas, code with its output, and signatures
 PAGES = ("README", "docs/tables", "docs/methods", "docs/notebooks/zoo", "docs/api")
-Show = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def site() -> Path:
+def site():
     if SITE not in os.environ:
         pytest.skip(f"no site: `sphinx-build -b html -c docs . runs/site`, and set {SITE} to it")
     return Path(os.environ[SITE])
@@ -32,7 +27,7 @@ def site() -> Path:
     ("words", "page"),
     [("CLIP_benchmark columns", "docs/tables.html"), ("FeatureStore", "docs/api.html")],
 )
-def test_the_search_finds_the_page(site: Path, shown: Show, words: str, page: str) -> None:
+def test_the_search_finds_the_page(site, shown, words, page):
     shown_page = shown(site / "docs" / "faq.html").page
     shown_page.locator("input[name=q]").fill(words)
     shown_page.keyboard.press("Enter")
@@ -40,7 +35,7 @@ def test_the_search_finds_the_page(site: Path, shown: Show, words: str, page: st
     shown_page.locator(f"#search-results a[href*='{page}']").first.wait_for()
 
 
-def test_the_search_says_that_nothing_is_found(site: Path, shown: Show) -> None:
+def test_the_search_says_that_nothing_is_found(site, shown):
     page = shown(site / "docs" / "faq.html").page
     page.locator("input[name=q]").fill("qqzzqx")
     page.keyboard.press("Enter")
@@ -49,7 +44,7 @@ def test_the_search_says_that_nothing_is_found(site: Path, shown: Show) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_each_scheme_has_its_ground(site: Path, shown: Show, scheme: str) -> None:
+def test_each_scheme_has_its_ground(site, shown, scheme):
     page = shown(site / "README.html", color_scheme=scheme).page
     lightness = page.evaluate(LIGHTNESS)
     light, dark = sorted(lightness.values(), reverse=True)
@@ -59,6 +54,6 @@ def test_each_scheme_has_its_ground(site: Path, shown: Show, scheme: str) -> Non
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast_is_enough(site: Path, shown: Show, axe: str, page: str, scheme: str) -> None:
+def test_contrast_is_enough(site, shown, axe, page, scheme):
     opened = shown(site / f"{page}.html", color_scheme=scheme)
     assert [it for it in serious(opened.page, axe) if it.startswith("color-contrast")] == []

@@ -1,17 +1,11 @@
 """Reading what a command was given for --backbones, and the catalogue's facts."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
 
 from clipsyn import catalog
-from clipsyn.catalog.backbones import (
-    BackboneCost,
-    cost,
-    resolve_backbones,
-)
+from clipsyn.catalog.backbones import BackboneCost, cost, resolve_backbones
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.names import Backbone
 

@@ -1,7 +1,5 @@
 """What is cited for weights and datasets: whole, well formed, and nothing by guessing."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,15 +1,8 @@
 """The dataset catalogue: complete, unambiguous, and agreeing with what ships."""
 
-from __future__ import annotations
-
 import pytest
 
-from clipsyn.catalog.datasets import (
-    catalogue,
-    collections,
-    find_dataset,
-    resolve_datasets,
-)
+from clipsyn.catalog.datasets import catalogue, collections, find_dataset, resolve_datasets
 
 # Classes and test images of VTAB's and OpenAI's splits, as in DataComp's tasklist.yml.
 TEST_SIZES = {
@@ -54,7 +47,7 @@ def test_spellings_of_one_name(name):
     assert find_dataset(name).name == "vtab/dtd"
 
 
-def test_collections():
+def test_collections_are_resolved_to_their_datasets():
     assert len(collections()["paper"]) == 21
     emoji = ["emoji-category", "emoji-animals", "emoji-food"]
     emoji += ["emoji-objects", "emoji-travel", "emoji-faces"]

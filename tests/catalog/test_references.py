@@ -1,7 +1,5 @@
 """Published numbers: those that ship, and what is refused in a CSV file of others."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

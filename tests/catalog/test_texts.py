@@ -1,22 +1,11 @@
 """Class names in files, and which prompts a dataset gets."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import open_clip
 import pytest
 
 from clipsyn.catalog import datasets as texts
-from clipsyn.catalog.datasets import (
-    benchmark_class_names,
-    benchmark_templates,
-    imagenet_names,
-    read_class_names,
-    read_lines,
-    resolve_prompts,
-)
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.names import PromptSet
 
@@ -51,7 +40,7 @@ def clip_benchmark(tmp_path, monkeypatch):
 
 
 def resolve(spec="auto", dataset="dtd", own=()):
-    return resolve_prompts(spec, dataset, CLASSES, own)
+    return texts.resolve_prompts(spec, dataset, CLASSES, own)
 
 
 @pytest.mark.parametrize("spec", ["auto", "own"])
@@ -64,12 +53,12 @@ def test_own_templates_come_first(spec, clip_benchmark):
 
 @pytest.mark.parametrize("dataset", ["dtd", "vtab/dtd", "wds/vtab/dtd"])
 @pytest.mark.parametrize("spec", ["auto", "clip-benchmark"])
-def test_then_clip_benchmarks(spec, dataset, clip_benchmark):
+def test_clip_benchmarks_templates_come_second(spec, dataset, clip_benchmark):
     expected = PromptSet("clip-benchmark", ("a {c} texture.", "{c}."))
     assert resolve(spec, dataset) == (expected, "")
 
 
-def test_else_one_simple_prompt_and_a_note(clip_benchmark):
+def test_other_datasets_get_one_simple_prompt_and_a_note(clip_benchmark):
     prompt_set, note = resolve("auto", "my-own-images")
     assert prompt_set == PromptSet("simple", ("a photo of a {c}.",))
     assert "my-own-images" in note
@@ -84,10 +73,10 @@ def test_a_set_that_is_not_to_be_had(spec):
 
 
 def test_class_names_only_where_they_fit_torchvisions_order(clip_benchmark):
-    assert benchmark_class_names("vtab/eurosat") == ("crop", "sea")
-    assert benchmark_class_names("pets") == ()  # listed there in another dataset's order
-    assert benchmark_class_names("my-own-images") == ()
-    assert benchmark_templates("my-own-images") == ()
+    assert texts.benchmark_class_names("vtab/eurosat") == ("crop", "sea")
+    assert texts.benchmark_class_names("pets") == ()  # listed there in another dataset's order
+    assert texts.benchmark_class_names("my-own-images") == ()
+    assert texts.benchmark_templates("my-own-images") == ()
 
 
 # --- files ---
@@ -113,7 +102,7 @@ def test_templates_from_a_file(content, file):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_prompts_per_class_from_a_file(wrapped, file):
-    content: Any = {"dog": ["it barks", "a dog"], "cat": ["it purrs"], "cow": ["unused"]}
+    content = {"dog": ["it barks", "a dog"], "cat": ["it purrs"], "cow": ["unused"]}
     file.write_text(json.dumps({"dtd": content} if wrapped else content))
     prompt_set, note = resolve(str(file))
     assert prompt_set.name == "mine"
@@ -147,30 +136,30 @@ def test_bad_files(content, message, file):
 @pytest.mark.parametrize("spec", ["auto", "openai"])
 @pytest.mark.parametrize("name", ["imagenet1k", "imagenet"])
 def test_imagenet_has_openais_eighty(name, spec):
-    prompt_set, note = resolve_prompts(spec, name, ("tench",), ())
+    prompt_set, note = texts.resolve_prompts(spec, name, ("tench",), ())
     assert prompt_set.name == "openai"
     expected = tuple(write("tench") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
     assert prompt_set.prompts("tench") == expected
     assert note == ""
-    assert resolve_prompts("openai", "imagenet-v2", ("tench",), ())[0].name == "openai"
+    assert texts.resolve_prompts("openai", "imagenet-v2", ("tench",), ())[0].name == "openai"
 
 
 def test_imagenets_names_are_open_clips():
-    assert list(imagenet_names()) == list(open_clip.IMAGENET_CLASSNAMES)
+    assert list(texts.imagenet_names()) == list(open_clip.IMAGENET_CLASSNAMES)
 
 
 def test_lines_are_stripped_and_blank_ends_dropped(tmp_path):
     file = tmp_path / "names.txt"
     file.write_bytes("\ufeffcat \r\n  große Katze\r\n\r\n".encode())
-    assert read_lines(file) == ("cat", "große Katze")
+    assert texts.read_lines(file) == ("cat", "große Katze")
     with pytest.raises(DatasetError, match=r"cannot be read: .*No such file"):
-        read_lines(tmp_path / "nowhere.txt")
+        texts.read_lines(tmp_path / "nowhere.txt")
 
 
 @pytest.mark.parametrize("content", ['["cat", " dog"]', '{"b": "dog", "a": "cat"}'])
 def test_json_is_a_list_or_by_folder(content, tmp_path):
     (tmp_path / "names.json").write_text(content)
-    assert read_class_names(tmp_path / "names.json", ["a", "b"]) == ("cat", "dog")
+    assert texts.read_class_names(tmp_path / "names.json", ["a", "b"]) == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -187,4 +176,4 @@ def test_json_is_a_list_or_by_folder(content, tmp_path):
 def test_what_holds_no_names(file, content, message, tmp_path):
     (tmp_path / file).write_text(content)
     with pytest.raises(DatasetError, match=message):
-        read_class_names(tmp_path / file)
+        texts.read_class_names(tmp_path / file)

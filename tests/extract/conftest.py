@@ -1,7 +1,5 @@
 """Tiny CLIPs of every kind of tower, random weights, as the files users would have."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which cells store logits and which predictions alone, and that readers get the same of both."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

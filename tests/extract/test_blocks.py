@@ -1,7 +1,5 @@
 """`clipsyn.extract.blocks`: what each of several workers does."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import platform

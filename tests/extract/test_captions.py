@@ -1,7 +1,5 @@
 """Captions that are extracted: encoded once, gone on with, replaced, refused."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,12 +1,9 @@
 """What a folder of others may say of a model: nothing that is run, fetched or out of range."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -102,7 +99,7 @@ class AutoTokenizer:
 
 @pytest.mark.parametrize("options", [{"trust_remote_code": True}, {}])
 def test_no_program_of_the_folder_is_run(saved, write_folder, monkeypatch, options):
-    library: Any = ModuleType("transformers")
+    library = ModuleType("transformers")
     library.AutoTokenizer = AutoTokenizer
     library.dynamic_module_utils = SimpleNamespace(TIME_OUT_REMOTE_CODE=15)
     monkeypatch.setitem(sys.modules, "transformers", library)

@@ -1,7 +1,5 @@
 """A GPU that is not here: what is copied to it and how, its memory, and cards that are too old."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 from typing import Any
 

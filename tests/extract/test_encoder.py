@@ -1,7 +1,5 @@
 """The encoder against open_clip used the plain way, one image at a time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Models of transformers against open_clip with the same weights, and against themselves."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Images of strangers: each gives RGB pixels or a reason, runs nothing and stays within memory."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import struct

@@ -1,7 +1,5 @@
 """`clipsyn.extract.images`: batches in order, decoded once; blanks for what cannot be decoded."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Iterator

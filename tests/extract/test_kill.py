@@ -1,7 +1,5 @@
 """Extractions that are killed, raced, or run out of disk, in processes of their own."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

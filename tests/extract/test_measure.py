@@ -1,7 +1,5 @@
 """The cost of an image tower, and the time of a batch."""
 
-from __future__ import annotations
-
 import time
 
 import pytest
@@ -26,7 +24,7 @@ def test_a_tower_that_looks_at_its_values_has_no_count():
     assert measure_gflops(Peeking(), 4) is None
 
 
-def test_seconds():
+def test_timed_measures_the_call_alone():
     start = time.perf_counter()
     result, seconds = timed(lambda: time.sleep(0.02) or 7, "cpu")
     assert result == 7

@@ -1,7 +1,5 @@
 """Finding models by every form of source, and one clear sentence when it cannot be done."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil
@@ -104,8 +102,7 @@ def no_network(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "repository"),
-    [("RN50/openai", "timm/resnet50_clip.openai"), ("hf-hub:a/b", "a/b")],
+    ("source", "repository"), [("RN50/openai", "timm/resnet50_clip.openai"), ("hf-hub:a/b", "a/b")]
 )
 def test_without_a_network_the_hub_is_asked_once(no_network, source, repository):
     with pytest.raises(CheckpointError, match=f"weights of {source} .*hf download {repository}`"):

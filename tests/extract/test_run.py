@@ -1,7 +1,5 @@
 """`clipsyn.extract.run`: rows in their places, work done once, runs that are resumed."""
 
-from __future__ import annotations
-
 import time
 import tracemalloc
 from collections import Counter

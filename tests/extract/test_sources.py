@@ -1,7 +1,5 @@
 """Encoders that are not open_clip's: timm's networks and programs of the user, beside a CLIP."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Texts and class embeddings against open_clip's own, and by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import open_clip
 import pytest

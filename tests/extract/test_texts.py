@@ -1,7 +1,5 @@
 """Class embeddings in a store: parts of the texts are kept, whatever ends a run."""
 
-from __future__ import annotations
-
 import pytest
 
 from clipsyn.errors import DamagedStore

@@ -1,7 +1,5 @@
 """Checkpoint files of every bad kind, and the digest."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle

@@ -1,7 +1,5 @@
 """`clipsyn.extract.work`: what is asked for against what is there; a changed field is named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

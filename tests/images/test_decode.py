@@ -1,7 +1,5 @@
 """Decoding: pixels against PIL's as torchvision converts them; what images look like."""
 
-from __future__ import annotations
-
 import io
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Manifests with train and test: what extraction reads of them, and what is refused."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A pool like those of a store, and routers fitted on it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Routers on disk: complete, the same to the bit, refused when they are not what was written."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle
@@ -9,12 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from clipsyn.errors import (
-    DamagedStore,
-    UnknownName,
-    UnsupportedFormat,
-    UsageError,
-)
+from clipsyn.errors import DamagedStore, UnknownName, UnsupportedFormat, UsageError
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import LogAverage, Router
 from clipsyn.methods.heads import HEADS

@@ -1,7 +1,5 @@
 """Weights of a router."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest

@@ -1,7 +1,5 @@
 """`fit_router`: from a store and names to a fitted router."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 
@@ -41,10 +39,7 @@ def test_it_is_what_is_evaluated(tiny_store, ensemble, shots):
     combiner = fit_head(pool, head, 7)
     evaluated = fit_ensemble(combiner, ensemble, 7)
     router = fit_router(tiny_store, "toy", ensemble, head=head, shots=shots, seed=7)
-    for mine, other in (
-        (router.head, combiner.head),
-        (router.ensemble, evaluated.ensemble),
-    ):
+    for mine, other in ((router.head, combiner.head), (router.ensemble, evaluated.ensemble)):
         assert mine.get_params() == other.get_params()
         np.testing.assert_equal(mine.learned(), other.learned())
     assert router.head.get_params()["random_state"] == 7
@@ -68,11 +63,7 @@ def test_it_knows_where_it_is_from(tiny_store):
     classes, scale = tiny_store.class_embeddings("toy", "simple", "fake/one")
     np.testing.assert_array_equal(backbone.class_embedding, classes)
     assert backbone.logit_scale == scale
-    assert router.prompts == {
-        "name": "simple",
-        "templates": ["a photo of a {c}."],
-        "per_class": {},
-    }
+    assert router.prompts == {"name": "simple", "templates": ["a photo of a {c}."], "per_class": {}}
 
 
 def test_test_images_cannot_be_learned_from(tiny_store):
@@ -104,13 +95,7 @@ def test_a_support_larger_than_memory_is_fitted_on_in_files(large, ensemble, cap
 @pytest.mark.parametrize(
     ("ensemble", "head"), [("stacking", "zero-shot"), ("super-learner", "lda"), ("ola", "lda")]
 )
-def test_what_needs_memory_keeps_how_many_images_it_took(
-    large,
-    tmp_path,
-    ensemble,
-    head,
-    caplog,
-):
+def test_what_needs_memory_keeps_how_many_images_it_took(large, tmp_path, ensemble, head, caplog):
     with caplog.at_level(logging.INFO, "clipsyn"):
         router = fit_router(large, "toy", ensemble, head=head)
     assert router.sampled == 6

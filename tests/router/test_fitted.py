@@ -1,8 +1,5 @@
 """A fitted router applies to pools of what it was fitted on, and names what differs elsewhere."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -98,9 +95,6 @@ def test_what_the_support_was(support):
     assert found.accuracy == right.mean()
 
 
-Change = Callable[[Pool], Pool]
-
-
 def with_identity(pool, name, **fields):
     identities = dict(pool.provenance["backbones"])
     identities[name] = identities[name] | fields
@@ -112,7 +106,7 @@ def with_prompts(pool, **fields):
     return replace(pool, provenance={**pool.provenance, "prompts": prompts})
 
 
-REFUSALS: dict[str, Change] = {
+REFUSALS = {
     "backbones": lambda pool: pool.of_backbones(pool.backbones[:2]),
     "number of classes": lambda pool: pool.of_classes([0, 1, 2]),
     "class names (of class 1)": lambda pool: replace(

@@ -1,7 +1,5 @@
 """Routers of strangers: hostile files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """`predict_store`: a row for each image, and refusals that name what differs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
@@ -27,7 +25,7 @@ def other(fakes, tmp_path):
     """Function (source, change of an encoder) -> another store of the same two backbones."""
 
     def make(source=None, change=lambda encoder: None, **settings):
-        encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+        encoders = fakes.two()
         change(encoders[1])
         return fakes.fill(tmp_path / "other", encoders, [source or fakes.Source()], **settings)
 
@@ -122,7 +120,7 @@ def test_another_backbone_of_that_name(router, other, field, value):
 def test_other_texts_in_the_store_change_nothing(other, fakes, tmp_path):
     """The router brings its own, under the same name too."""
     train = fakes.Source(split="train", templates=("a {c}.",))
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    encoders = fakes.two()
     router = fit_router(fakes.fill(tmp_path / "fit", encoders, [train]), "toy", "log-avg")
     found = predict_store(router, other(fakes.Source(templates=("the {c}.",))), "toy")
     expected = predict_store(

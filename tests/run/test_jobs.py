@@ -1,7 +1,5 @@
 """Work that several jobs share: where it runs, tasks as processes, and what is said of them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """`clipsyn extract --jobs`, of which a process, the launcher or all are killed, any time."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import random

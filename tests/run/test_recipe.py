@@ -1,7 +1,5 @@
 """Recipes: what is refused, what is planned, what is skipped, what is done again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -40,14 +38,14 @@ def complaint(path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_reading_ours(path):
+def test_every_recipe_of_this_repository_can_be_read(path):
     recipe = read_recipe(path)
     assert recipe.description
     assert not recipe.store.is_absolute()
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_reading_ours_by_name_write_below_runs_alone(name):
+def test_a_recipe_found_by_name_writes_below_runs_alone(name):
     """Whoever installed a wheel has no docs/ whose tables could be renewed."""
     recipe, of_file = find_recipe(name), read_recipe(ROOT / "pipelines" / f"{name}.yaml")
     written = [recipe.store, *(s.output for s in recipe.stages if hasattr(s, "output"))]
@@ -70,18 +68,18 @@ def test_reading_ours_by_name_write_below_runs_alone(name):
         *((wrong, "stages is a list of at least one stage") for wrong in ([], "extract", None)),
     ],
 )
-def test_reading_a_wrong_stage_is_named(write, stages, said):
+def test_an_error_names_the_stage_that_is_wrong(write, stages, said):
     assert complaint(write({"store": "s", "stages": stages})).startswith(said)
 
 
-def test_reading_a_wrong_field_of_the_recipe(write):
+def test_an_error_names_the_field_of_the_recipe_that_is_wrong(write):
     assert complaint(write({"store": "s"})) == "stages is missing"
     assert complaint(write({"stages": [ZEROSHOT]})) == "store is missing"
     said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
     assert said == "unknown setting 'descripton': did you mean description?"
 
 
-def test_reading_not_yaml(write):
+def test_a_recipe_that_is_not_yaml_is_refused(write):
     said = complaint(write("store: s\nstages: [\n"))
     assert "is not YAML" in said
     assert "line 3" in said
@@ -114,7 +112,7 @@ def run(recipe):
     return run_recipe(recipe, lambda _number, _name: None)
 
 
-def test_running_the_second_time_all_is_there(recipe, tmp_path):
+def test_a_second_run_skips_every_stage(recipe, tmp_path):
     announced: list[tuple[int, str]] = []
     first = run_recipe(recipe, lambda number, name: announced.append((number, name)))
     assert announced == [(1, "extract"), (2, "zeroshot")]
@@ -127,7 +125,7 @@ def test_running_the_second_time_all_is_there(recipe, tmp_path):
     assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == files
 
 
-def test_running_what_was_removed_or_is_not_trusted_is_made_again(recipe, tmp_path):
+def test_outputs_that_were_removed_or_changed_are_made_again(recipe, tmp_path):
     run(recipe)
     for suffix in (".csv", ".parquet", ".made-from"):
         (tmp_path / "tables" / f"zero.shot{suffix}").unlink()
@@ -143,11 +141,7 @@ def test_running_what_was_removed_or_is_not_trusted_is_made_again(recipe, tmp_pa
 # What a recipe would do: later stages know what earlier ones make
 
 
-TWO = {
-    "stage": "extract",
-    "backbones": ["RN50/openai", "ViT-B-32/openai"],
-    "datasets": ["food101"],
-}
+TWO = {"stage": "extract", "backbones": ["RN50/openai", "ViT-B-32/openai"], "datasets": ["food101"]}
 N, CLASSES = 25_250, 101  # test images of Food-101
 
 
@@ -161,7 +155,7 @@ def plan(*stages, made=None):
     return list(plan_recipe(recipe, made))
 
 
-def test_a_cell_is_made_once():
+def test_a_plan_counts_a_cell_of_two_stages_once():
     first, second = plan(TWO, {**TWO, "perturbations": ["clean", "jpeg:3"]})
     assert first.cost.passes == second.cost.passes == 2 * N
     assert not second.skipped
@@ -173,7 +167,7 @@ def test_a_cell_is_made_once():
     assert sum(again.cost) == 0
 
 
-def test_other_prompts_add_answers_and_no_pass():
+def test_other_prompts_cost_logits_and_no_images():
     _, second, third = plan(TWO, {**TWO, "prompts": "simple"}, {**TWO, "prompts": "simple"})
     assert (second.cost.passes, second.cost.gflops) == (0, 0)
     assert second.cost.embeddings == 0
@@ -183,7 +177,7 @@ def test_other_prompts_add_answers_and_no_pass():
     assert sum(third.cost) == 0
 
 
-def test_files_that_are_read_and_written():
+def test_a_plan_names_the_files_that_are_read_and_written():
     stage = {"stage": "diversity", "output": "runs/d", "results": "runs/r.parquet"}
     (one,) = plan(stage)
     assert one.did == ("reads runs/r.parquet, writes runs/d.csv, writes runs/d.parquet")

@@ -1,7 +1,5 @@
 """Jobs on a real SLURM: shared, queued again, cancelled, with a node that goes down."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

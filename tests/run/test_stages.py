@@ -1,7 +1,5 @@
 """Stages that measure a store or write a page: what each writes, and when it is skipped."""
 
-from __future__ import annotations
-
 import re
 
 import polars as pl
@@ -22,9 +20,8 @@ NAMES = sorted(ANALYSES)
 def store(tmp_path_factory, fakes):
     """Two backbones, both splits, clean and perturbed, with captions."""
     path = tmp_path_factory.mktemp("analysed") / "store"
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [fakes.Source("toy", split, count=24) for split in ("train", "test")]
-    fakes.caption(fakes.fill(path, encoders, sources, ("clean", "jpeg:3")))
+    fakes.caption(fakes.fill(path, fakes.two(), sources, ("clean", "jpeg:3")))
     return path
 
 

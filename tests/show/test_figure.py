@@ -1,7 +1,5 @@
 """Figures: what one is, how it looks, its key and panels, and the files that it becomes."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 
@@ -11,23 +9,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.show.figure import (
-    COLUMN,
-    PAGE,
-    Figure,
-    accuracies,
-    canvas,
-    format_of,
-    heat_map,
-    key,
-    marks,
-    methods,
-    needed,
-    pair_map,
-    panels,
-    panels_size,
-    save,
-)
+from clipsyn.show import figure as module
 
 
 def draw(data, ax):
@@ -35,7 +17,7 @@ def draw(data, ax):
     ax.set_xticks([0, 1], data["dataset"])
 
 
-FIGURE = Figure(
+FIGURE = module.Figure(
     name="line",
     short="A line.",
     caption="A line.",
@@ -66,9 +48,9 @@ def test_names_cannot_do_anything():
 
 
 def test_needed_gives_the_frame_or_a_sentence():
-    assert needed(DATA, "line", "get one") is DATA
+    assert module.needed(DATA, "line", "get one") is DATA
     with pytest.raises(UsageError, match="there is no line to draw: get one"):
-        needed(DATA.clear(), "line", "get one")
+        module.needed(DATA.clear(), "line", "get one")
 
 
 # style and files
@@ -77,14 +59,14 @@ def test_needed_gives_the_frame_or_a_sentence():
 @pytest.mark.parametrize("name", ["figure", "figure.jpg", "svg", "figure.svg.gz", ".svg"])
 def test_another_ending_is_refused(name):
     with pytest.raises(UsageError, match=r"end its name in one of \.svg, \.pdf, \.png"):
-        format_of(Path(name))
+        module.format_of(Path(name))
 
 
 def test_the_settings_of_the_user_neither_matter_nor_change(tmp_path):
     def drawn():
-        with canvas() as ax:
+        with module.canvas() as ax:
             ax.plot([1, 2])
-        save(ax.figure, tmp_path / "a.svg")
+        module.save(ax.figure, tmp_path / "a.svg")
         return (tmp_path / "a.svg").read_bytes()
 
     expected = drawn()
@@ -102,8 +84,10 @@ def shown(ax):
 
 
 def test_a_heat_map_has_its_numbers_and_an_empty_cell():
-    with canvas() as ax:
-        heat_map(ax, ["a", "b"], ["x", "y"], {(0, 0): 1.25, (1, 1): 99.0}, decimals=1, label="%")
+    with module.canvas() as ax:
+        module.heat_map(
+            ax, ["a", "b"], ["x", "y"], {(0, 0): 1.25, (1, 1): 99.0}, decimals=1, label="%"
+        )
     mesh = ax.collections[0].get_array()
     assert mesh.mask.tolist() == [[False, True], [True, False]]
     assert {text: it.get_position() for text, it in shown(ax).items()} == {
@@ -121,8 +105,8 @@ def test_a_heat_map_has_its_numbers_and_an_empty_cell():
 def test_numbers_can_be_read_on_every_colour(cmap):
     """WCAG's contrast of at least 4.5, which black or white always has."""
     values = {(0, at): float(at) for at in range(21)}
-    with canvas() as ax:
-        heat_map(ax, ["a"], [*map(str, range(21))], values, decimals=0, label="", cmap=cmap)
+    with module.canvas() as ax:
+        module.heat_map(ax, ["a"], [*map(str, range(21))], values, decimals=0, label="", cmap=cmap)
         mesh = ax.collections[0]
     for value in values.values():
         ink, back = shown(ax)[f"{value:.0f}"].get_color(), mesh.cmap(mesh.norm(value))
@@ -147,7 +131,7 @@ def laid_out(ax):
 def test_methods_are_backbones_without_what_they_share_and_ensembles():
     rows = [("tiny-b/zoo", None), ("tiny-a/zoo", None), (None, "nlc"), ("tiny-b/zoo", None)]
     data = pl.DataFrame(rows, schema=["backbone", "ensemble"], orient="row")
-    texts, shared = methods(data)
+    texts, shared = module.methods(data)
     assert list(texts.items()) == [("tiny-b/zoo", "b"), ("tiny-a/zoo", "a"), ("nlc", "nlc")]
     assert shared == "backbones tiny-*/zoo"
 
@@ -157,11 +141,11 @@ def test_panels_keep_apart_and_inside(count):
     titles = [f"panel {number}\nsecond line" for number in range(count)]
 
     def draw(_, ax):
-        for part in panels(ax, titles, "across", "up"):
+        for part in module.panels(ax, titles, "across", "up"):
             part.plot([0, 5], [0.1, 99.9])
-        key(ax, marks(["one", "other"]))
+        module.key(ax, module.marks(["one", "other"]))
 
-    ax = keyed(draw, *panels_size(count, titled=2))
+    ax = keyed(draw, *module.panels_size(count, titled=2))
     renderer, figure = laid_out(ax), ax.figure
     _, *parts = figure.axes
     boxes = [part.get_tightbbox(renderer) for part in parts]
@@ -181,14 +165,14 @@ def test_panels_keep_apart_and_inside(count):
 
 def keyed(draw, width, height):
     about = {"name": "keyed", "short": "", "caption": "", "source": "", "data": lambda it: it}
-    return Figure(**about, draw=draw, size=lambda _: (width, height))(pl.DataFrame())
+    return module.Figure(**about, draw=draw, size=lambda _: (width, height))(pl.DataFrame())
 
 
 @pytest.mark.parametrize("count", [1, 8, 40])
-@pytest.mark.parametrize("width", [COLUMN, PAGE])
+@pytest.mark.parametrize("width", [module.COLUMN, module.PAGE])
 def test_a_key_is_above_the_axes_and_inside_and_makes_the_figure_higher(count, width):
     names = [f"ViT-L-{number}" for number in range(count)]
-    ax = keyed(lambda _, ax: key(ax, marks(names)), width, 2.4)
+    ax = keyed(lambda _, ax: module.key(ax, module.marks(names)), width, 2.4)
     renderer, (legend,) = laid_out(ax), ax.figure.legends
     box, dots = legend.get_window_extent(renderer), ax.figure.dpi
     assert box.y0 >= ax.get_window_extent(renderer).y1
@@ -200,16 +184,16 @@ def test_a_key_is_above_the_axes_and_inside_and_makes_the_figure_higher(count, w
 
 def test_a_key_says_every_name_as_it_is():
     names = ["_hidden", "$x$", "<b>", "a" * 60, ""]
-    ax = keyed(lambda _, ax: key(ax, marks(names)), COLUMN, 2)
+    ax = keyed(lambda _, ax: module.key(ax, module.marks(names)), module.COLUMN, 2)
     laid_out(ax)
     texts = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert texts == [*names[:3], "a" * 12 + "…" + "a" * 13, ""]
-    assert len({str(look) for look in marks([str(n) for n in range(40)]).values()}) == 40
+    assert len({str(look) for look in module.marks([str(n) for n in range(40)]).values()}) == 40
 
 
 def test_the_best_cells_are_marked_below_their_numbers():
-    with canvas(3, 2) as ax:
-        accuracies(ax, ["a", "b"], ["x", "y"], {(0, 1): 0.5, (1, 0): 0.25}, [(1, 0)])
+    with module.canvas(3, 2) as ax:
+        module.accuracies(ax, ["a", "b"], ["x", "y"], {(0, 1): 0.5, (1, 0): 0.25}, [(1, 0)])
     (line,) = ax.collections[1].get_segments()
     assert line[:, 1].tolist() == [1.38, 1.38]
     assert line[:, 0].tolist() == [-0.3, 0.3]
@@ -228,8 +212,8 @@ def of_pairs(values):
 
 
 def mapped(values):
-    with canvas(4, 4) as ax:
-        pair_map(of_pairs(values), ax, "linear CKA")
+    with module.canvas(4, 4) as ax:
+        module.pair_map(of_pairs(values), ax, "linear CKA")
     return ax
 
 

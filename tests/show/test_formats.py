@@ -1,7 +1,5 @@
 """Tables as text that fits a terminal, as Markdown and LaTeX, read again, and in documents."""
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 
@@ -203,7 +201,7 @@ TEXT = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=20)
         ("ab\N{NO-BREAK SPACE}c [1] *", "ab~c {[}1{]} {*}"),
     ],
 )  # fmt: skip
-def test_signs(text, tex):
+def test_special_characters_in_latex(text, tex):
     assert in_tex(text) == tex
 
 

@@ -1,7 +1,5 @@
 """Frames as files: complete or not at all."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """`clipsyn.show.progress`: bars on a terminal, a line now and then elsewhere."""
 
-from __future__ import annotations
-
 import io
 import logging
 import sys

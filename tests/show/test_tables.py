@@ -1,7 +1,5 @@
 """Tables: numbers as text, frames and rows as tables, and what these are about."""
 
-from __future__ import annotations
-
 import math
 import re
 
@@ -9,13 +7,7 @@ import polars as pl
 import pytest
 
 from clipsyn.show.formats import text_of
-from clipsyn.show.table import (
-    Cell,
-    interval_text,
-    number_cell,
-    p_value,
-    percent_cell,
-)
+from clipsyn.show.table import Cell, interval_text, number_cell, p_value, percent_cell
 from clipsyn.show.tables import (
     Measure,
     Side,
@@ -25,13 +17,7 @@ from clipsyn.show.tables import (
     show,
     table_of,
 )
-from clipsyn.show.titles import (
-    mean_over,
-    shortened,
-    subject,
-    typical_interval,
-    where,
-)
+from clipsyn.show.titles import mean_over, shortened, subject, typical_interval, where
 
 DASH = "\N{EN DASH}"
 NAN = math.nan
@@ -43,7 +29,7 @@ def test_a_tiny_p_value_is_not_written_as_zero():
     assert p_value(None) == p_value(NAN) == DASH
 
 
-def test_intervals():
+def test_intervals_as_text():
     assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
     assert interval_text(-0.02, 0.031) == "-2.0 to 3.1"
     assert interval_text(-0.02, -0.01) == "-2.0 to -1.0"

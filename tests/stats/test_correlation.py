@@ -1,7 +1,5 @@
 """Correlations and their intervals against scipy, by hand, and coverage."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

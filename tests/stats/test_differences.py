@@ -1,7 +1,5 @@
 """Differences against an analysis of variance by loops, published intervals, and simulations."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

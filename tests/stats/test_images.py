@@ -1,7 +1,5 @@
 """Copies of an image are one piece of evidence, against loops and against images without copies."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Exact tests against scipy, against all sign patterns, and by hand."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,19 +1,10 @@
-from __future__ import annotations
-
 import math
 
 import numpy as np
 import pytest
 from scipy.ndimage import convolve, correlate, gaussian_filter, map_coordinates
 
-from clipsyn.images.perturb.optics import (
-    defocus_blur,
-    drag,
-    gaussian_blur,
-    glass_blur,
-    motion_blur,
-    zoom_blur,
-)
+from clipsyn.images.perturb import optics
 
 # as published with ImageNet-C
 SIGMA = [1, 2, 3, 4, 6]
@@ -53,7 +44,7 @@ def test_gaussian_blur_is_a_convolution(severity):
     sigma, image = SIGMA[severity - 1], noise()
     kernel = window(4 * sigma, sigma)
     expected = on_planes(lambda plane: convolve(plane, kernel, mode="nearest"), image)
-    found = gaussian_blur(image, severity, np.random.default_rng(0))
+    found = optics.gaussian_blur(image, severity, np.random.default_rng(0))
     assert np.abs(found - expected).max() < 0.51
 
 
@@ -67,7 +58,7 @@ def test_defocus_blur_is_a_correlation_with_a_smoothed_disc(severity):
     disc /= disc.sum()
     kernel = convolve(disc, window(1 if radius <= 8 else 2, sigma), mode="constant")
     expected = on_planes(lambda plane: correlate(plane, kernel, mode="mirror"), image)
-    found = defocus_blur(image, severity, np.random.default_rng(0))
+    found = optics.defocus_blur(image, severity, np.random.default_rng(0))
     assert np.abs(found - expected).max() < 0.51
 
 
@@ -90,7 +81,7 @@ def test_glass_blur_is_the_published_loop(severity, size):
     for _ in range(rounds):
         glass_by_loop(pixels, rng.integers(-reach, reach, (2, *size), dtype=np.int8), reach)
     expected = gaussian_filter(pixels, (sigma, sigma, 0), mode="nearest")
-    found = glass_blur(image, severity, np.random.default_rng(severity))
+    found = optics.glass_blur(image, severity, np.random.default_rng(severity))
     assert np.abs(found - expected).max() < 0.51
 
 
@@ -109,10 +100,10 @@ def dragged_by_loop(image, radius, sigma, angle):
 
 @pytest.mark.parametrize("severity", LEVEL)
 @pytest.mark.parametrize("angle", [-45, -17.3, 0, 30, 45, -135, -90])
-def test_dragging_is_imagemagick_s_motion_blur(severity, angle):
+def test_drag_is_the_motion_blur_of_imagemagick(severity, angle):
     image = noise(52, 33)
     expected = dragged_by_loop(image, *MOTION[severity - 1], angle)
-    assert np.abs(drag(image, *MOTION[severity - 1], angle) - expected).max() < 0.01
+    assert np.abs(optics.drag(image, *MOTION[severity - 1], angle) - expected).max() < 0.01
 
 
 @pytest.mark.parametrize("severity", LEVEL)
@@ -121,7 +112,7 @@ def test_motion_blur_drags_by_at_most_45_degrees(severity):
     for seed in range(10):
         angle = np.random.default_rng(seed).uniform(-45, 45)
         expected = dragged_by_loop(image, *MOTION[severity - 1], angle)
-        found = motion_blur(image, severity, np.random.default_rng(seed))
+        found = optics.motion_blur(image, severity, np.random.default_rng(seed))
         assert np.abs(found - expected).max() < 0.51
 
 
@@ -141,11 +132,11 @@ def enlarged(image, factor):
 
 @pytest.mark.parametrize("severity", range(1, 6))
 @pytest.mark.parametrize("size", [(40, 56), (33, 17)])
-def test_it_is_the_mean_over_imagenet_cs_factors(severity, size):
+def test_zoom_blur_is_the_mean_over_the_factors_of_imagenet_c(severity, size):
     rng = np.random.default_rng(severity)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     views = [enlarged(image.astype(float), factor) for factor in SERIES[severity - 1]]
     expected = (image + np.sum(views, axis=0)) / (len(views) + 1)
-    found = zoom_blur(image, severity, rng)
+    found = optics.zoom_blur(image, severity, rng)
     assert np.abs(found - expected).max() < 2  # each view is rounded to a byte
     assert np.abs(found - expected).mean() < 0.5

@@ -1,24 +1,9 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from clipsyn.images import perturb
-from clipsyn.images.perturb.geometry import (
-    CROP_SCALE,
-    augment,
-    crop,
-    elastic_transform,
-    horizontal_flip,
-    patch_shuffle,
-    perspective,
-    projection,
-    random_erase,
-    rotation,
-    translation,
-    vertical_flip,
-)
+from clipsyn.images.perturb import geometry
 
 LEVEL = range(1, 6)
 
@@ -43,19 +28,22 @@ def window(view):
 def windows(severity, count=300):
     image = coordinates()
     return np.array(
-        [window(augment(image, severity, np.random.default_rng(seed))) for seed in range(count)]
+        [
+            window(geometry.augment(image, severity, np.random.default_rng(seed)))
+            for seed in range(count)
+        ]
     )
 
 
 @pytest.mark.parametrize("severity", perturb.SEVERITIES)
-def test_crops_are_as_large_and_as_oblong_as_they_say(severity):
+def test_augment_crops_areas_and_aspects_in_its_range(severity):
     left, right, top, bottom, mirrored = windows(severity).T
     across, down = right - left, bottom - top
     tolerance = 0.02  # bytes, and the rim that resampling softens
     assert min(left.min(), top.min()) > -tolerance
     assert max(right.max(), bottom.max()) < 1 + tolerance
     area, aspect = across * down, across / down
-    smallest = CROP_SCALE[severity - 1]
+    smallest = geometry.CROP_SCALE[severity - 1]
     # where a side would be longer than the image's it is cut, which takes at most a quarter
     assert area.min() > 0.75 * smallest - tolerance
     assert area.min() < smallest + 0.1 * (1 - smallest)
@@ -86,8 +74,8 @@ def sampled(image, down, right, mode):
 def test_flips_mirror():
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     rng = np.random.default_rng(0)
-    assert horizontal_flip(image, 1, rng)[0, :, 0].tolist() == [6, 3, 0]
-    assert vertical_flip(image, 1, rng)[:, 0, 0].tolist() == [9, 0]
+    assert geometry.horizontal_flip(image, 1, rng)[0, :, 0].tolist() == [6, 3, 0]
+    assert geometry.vertical_flip(image, 1, rng)[:, 0, 0].tolist() == [9, 0]
 
 
 @pytest.mark.parametrize(("severity", "degrees"), list(enumerate([5, 10, 20, 30, 45], 1)))
@@ -96,7 +84,7 @@ def test_rotation_turns_to_either_side(severity, degrees):
     y, x = np.mgrid[:60, :80] + 0.5 - np.array([30, 40])[:, None, None]
     taken = set()
     for seed in range(12):
-        found = rotation(image, severity, np.random.default_rng(seed)).astype(float)
+        found = geometry.rotation(image, severity, np.random.default_rng(seed)).astype(float)
         off = {}
         for sign in (-1, 1):
             turn = np.radians(sign * degrees)
@@ -117,7 +105,7 @@ def test_translation_shifts_along_every_diagonal(severity, share):
     image = noise()
     taken = set()
     for seed in range(30):
-        found = translation(image, severity, np.random.default_rng(seed))
+        found = geometry.translation(image, severity, np.random.default_rng(seed))
         for down, right in [(a * 60 * share, b * 80 * share) for a in (-1, 1) for b in (-1, 1)]:
             shift = (round(down), round(right))
             expected = np.roll(image, shift, (0, 1))
@@ -133,11 +121,11 @@ def test_translation_shifts_along_every_diagonal(severity, share):
 
 
 @pytest.mark.parametrize(("severity", "side"), list(enumerate([0.9, 0.8, 0.7, 0.6, 0.5], 1)))
-def test_a_crop_has_the_shape_of_the_image(severity, side):
+def test_crop_keeps_the_aspect_of_the_image(severity, side):
     starts = []
     for seed in range(60):
         left, right, top, bottom, mirrored = window(
-            crop(coordinates(), severity, np.random.default_rng(seed))
+            geometry.crop(coordinates(), severity, np.random.default_rng(seed))
         )
         assert right - left == pytest.approx(side, abs=0.02)
         assert bottom - top == pytest.approx(side, abs=0.02)
@@ -151,7 +139,7 @@ def test_a_crop_has_the_shape_of_the_image(severity, side):
 def test_a_projection_maps_its_points():
     rng = np.random.default_rng(0)
     points, images = rng.uniform(0, 9, (2, 4, 2))
-    a, b, c, d, e, f, g, h = projection(points, images)
+    a, b, c, d, e, f, g, h = geometry.projection(points, images)
     for (x, y), image in zip(points, images, strict=True):
         below = g * x + h * y + 1
         assert [(a * x + b * y + c) / below, (d * x + e * y + f) / below] == pytest.approx(image)
@@ -161,7 +149,7 @@ def test_a_projection_maps_its_points():
 def test_perspective_moves_corners_inwards(severity, reach):
     image = np.full((100, 140, 3), 255, np.uint8)
     for seed in range(20):
-        found = perspective(image, severity, np.random.default_rng(seed))[..., 0] > 127
+        found = geometry.perspective(image, severity, np.random.default_rng(seed))[..., 0] > 127
         assert found[50, 70]
         moves = np.random.default_rng(seed).uniform(0, reach, (4, 2)) * [70, 50]
         width, height = 140, 100
@@ -201,20 +189,20 @@ def test_elastic_transform_is_an_affine_map_and_smooth_displacements(severity, s
         draws = 2 * rng.random(size, np.float32).astype(float) - 1
         displaced.append(amplitude * gaussian_filter(draws, smoothness, truncate=3))
     expected = sampled(mapped, y + displaced[1], x + displaced[0], "mirror")
-    found = elastic_transform(image, severity, np.random.default_rng(severity))
+    found = geometry.elastic_transform(image, severity, np.random.default_rng(severity))
     assert np.abs(found - expected).max() < 0.6
 
 
 def erased(severity, seed, height=90, width=120):
     """Where a black image is grey afterwards."""
     image = np.zeros((height, width, 3), np.uint8)
-    found = random_erase(image, severity, np.random.default_rng(seed))
+    found = geometry.random_erase(image, severity, np.random.default_rng(seed))
     assert set(np.unique(found)) == {0, 127}
     return (found == 127).all(axis=2)
 
 
 @pytest.mark.parametrize(("severity", "share"), list(enumerate([0.1, 0.2, 0.3, 0.4, 0.5], 1)))
-def test_a_rectangle_of_that_share_is_grey(severity, share):
+def test_random_erase_makes_a_rectangle_of_its_share_grey(severity, share):
     for seed in range(50):
         grey = erased(severity, seed)
         rows, columns = grey.any(axis=1), grey.any(axis=0)
@@ -226,11 +214,11 @@ def test_a_rectangle_of_that_share_is_grey(severity, share):
 
 
 @pytest.mark.parametrize(("severity", "tiles"), list(enumerate([2, 3, 4, 6, 8], 1)))
-def test_tiles_are_permuted_and_whole(severity, tiles):
+def test_patch_shuffle_permutes_whole_tiles(severity, tiles):
     size = 6
     y, x = np.mgrid[: tiles * size, : tiles * size]
     image = np.stack([y // size * tiles + x // size, y % size, x % size], axis=2).astype(np.uint8)
-    found = patch_shuffle(image, severity, np.random.default_rng(2))
+    found = geometry.patch_shuffle(image, severity, np.random.default_rng(2))
     np.testing.assert_array_equal(found[..., 1:], image[..., 1:])
     grid = found[..., 0].reshape(tiles, size, tiles, size).swapaxes(1, 2).reshape(tiles**2, -1)
     assert (grid == grid[:, :1]).all()
@@ -238,9 +226,9 @@ def test_tiles_are_permuted_and_whole(severity, tiles):
     assert grid[:, 0].tolist() != list(range(tiles**2))
 
 
-def test_what_the_division_leaves_over_stays_at_the_edges():
+def test_patch_shuffle_leaves_edges_that_are_no_whole_tile():
     image = np.random.default_rng(0).integers(0, 256, (26, 35, 3), dtype=np.uint8)
-    found = patch_shuffle(image, 5, np.random.default_rng(0))  # tiles of 3 x 4
+    found = geometry.patch_shuffle(image, 5, np.random.default_rng(0))  # tiles of 3 x 4
     np.testing.assert_array_equal(found[[0, -1]], image[[0, -1]])
     np.testing.assert_array_equal(found[:, [0, -1, -2]], image[:, [0, -1, -2]])
     assert (found[1:-1, 1:-2] != image[1:-1, 1:-2]).mean() > 0.8

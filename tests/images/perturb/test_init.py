@@ -1,7 +1,5 @@
 """The contract that every registered perturbation keeps, and the registry around it."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 import threading

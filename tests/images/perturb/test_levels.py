@@ -1,7 +1,5 @@
 """Noise, JPEG, coarse pixels and colours."""
 
-from __future__ import annotations
-
 import colorsys
 from io import BytesIO
 
@@ -10,22 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 from scipy.stats import binom, chisquare, poisson
 
-from clipsyn.images.perturb.levels import (
-    brightness,
-    contrast,
-    gaussian_noise,
-    grayscale,
-    hue,
-    impulse_noise,
-    jpeg,
-    pixelate,
-    posterise,
-    saturate,
-    saturation,
-    shot_noise,
-    solarise,
-    speckle_noise,
-)
+from clipsyn.images.perturb import levels
 
 # as published with ImageNet-C
 SIGMA = [0.08, 0.12, 0.18, 0.26, 0.38]
@@ -46,8 +29,8 @@ def image_and_draws(seed):
 def test_gaussian_and_speckle_noise_are_the_published_formulas_rounded(severity):
     image, draws = image_and_draws(severity)
     for noisy, added in (
-        (gaussian_noise, SIGMA[severity - 1] * draws),
-        (speckle_noise, image / 255 * SPECKLE[severity - 1] * draws),
+        (levels.gaussian_noise, SIGMA[severity - 1] * draws),
+        (levels.speckle_noise, image / 255 * SPECKLE[severity - 1] * draws),
     ):
         expected = np.clip(image / 255 + added, 0, 1) * 255
         found = noisy(image, severity, np.random.default_rng(severity))
@@ -59,7 +42,7 @@ def test_gaussian_and_speckle_noise_are_the_published_formulas_rounded(severity)
 def test_shot_noise_has_poisson_s_frequencies(severity, value):
     photons = PHOTONS[severity - 1]
     flat = np.full((200, 200, 3), value, np.uint8)
-    found = shot_noise(flat, severity, np.random.default_rng(value))
+    found = levels.shot_noise(flat, severity, np.random.default_rng(value))
     counts = np.arange(photons + 1)
     observed = np.array([(found == round(255 * k / photons)).sum() for k in counts])
     assert observed.sum() == flat.size  # no other level occurs
@@ -78,15 +61,18 @@ def test_shot_noise_has_poisson_s_frequencies(severity, value):
 @pytest.mark.parametrize("severity", LEVEL)
 def test_impulse_noise_is_as_much_salt_as_pepper(severity):
     grey = np.full((300, 300, 3), 127, np.uint8)
-    found = impulse_noise(grey, severity, np.random.default_rng(severity))
+    found = levels.impulse_noise(grey, severity, np.random.default_rng(severity))
     assert set(np.unique(found)) == {0, 127, 255}
     spread = binom(grey.size, SHARE[severity - 1] / 2).interval(1 - 1e-6)
     for level in (0, 255):
         assert spread[0] <= (found == level).sum() <= spread[1]
 
 
-@pytest.mark.parametrize("function", [gaussian_noise, speckle_noise, shot_noise, impulse_noise])
-def test_channels_and_pixels_get_noise_of_their_own(function):
+@pytest.mark.parametrize(
+    "function",
+    [levels.gaussian_noise, levels.speckle_noise, levels.shot_noise, levels.impulse_noise],
+)
+def test_noise_is_independent_between_channels_and_pixels(function):
     grey = np.full((200, 200, 3), 127, np.uint8)
     noise = function(grey, 1, np.random.default_rng(0)).astype(float) - 127
     columns = noise.reshape(-1, 3).T
@@ -95,24 +81,24 @@ def test_channels_and_pixels_get_noise_of_their_own(function):
 
 
 @pytest.mark.parametrize(("severity", "quality"), [(1, 25), (2, 18), (3, 15), (4, 10), (5, 7)])
-def test_it_is_a_round_trip_at_imagenet_cs_quality(severity, quality):
+def test_jpeg_compresses_with_the_quality_of_imagenet_c(severity, quality):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (37, 50, 3), dtype=np.uint8)
     file = BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     expected = np.asarray(Image.open(file).convert("RGB"))
-    np.testing.assert_array_equal(jpeg(image, severity, rng), expected)
+    np.testing.assert_array_equal(levels.jpeg(image, severity, rng), expected)
 
 
 @pytest.mark.parametrize(("severity", "share"), [(1, 0.6), (2, 0.5), (3, 0.4), (4, 0.3), (5, 0.25)])
-def test_pixels_are_means_of_boxes_at_imagenet_cs_sizes(severity, share):
+def test_pixelate_averages_boxes_of_the_sizes_of_imagenet_c(severity, share):
     rng = np.random.default_rng(0)
     # sizes of which all shares are odd: then no pixel's centre lies on the rim of a box
     image = rng.integers(0, 256, (79, 119, 3), dtype=np.uint8)
     height, width = int(79 * share), int(119 * share)
     small = boxes(79, height) @ np.moveaxis(image, 2, 0) @ boxes(119, width).T
     expected = boxes(height, 79) @ small @ boxes(width, 119).T
-    found = pixelate(image, severity, rng)
+    found = levels.pixelate(image, severity, rng)
     assert np.abs(np.moveaxis(found, 2, 0) - expected).max() < 2  # Pillow rounds four times
 
 
@@ -154,8 +140,8 @@ def in_hsv(image, change):
 def test_brightness_and_saturate_change_value_and_saturation_of_hsv(severity):
     amount, (factor, addend) = BRIGHTNESS[severity - 1], SATURATE[severity - 1]
     for function, change in (
-        (brightness, lambda h, s, v: (h, s, v + amount)),
-        (saturate, lambda h, s, v: (h, s * factor + addend, v)),
+        (levels.brightness, lambda h, s, v: (h, s, v + amount)),
+        (levels.saturate, lambda h, s, v: (h, s * factor + addend, v)),
     ):
         found = function(palette(), severity, NONE)
         assert np.abs(found - in_hsv(palette(), change)).max() < 0.501
@@ -166,7 +152,7 @@ def test_contrast_is_a_distance_from_the_channel_s_mean(severity):
     image = palette()
     mean = image.mean(axis=(0, 1))
     expected = (image - mean) * CONTRAST[severity - 1] + mean
-    assert np.abs(contrast(image, severity, NONE) - expected).max() < 0.501
+    assert np.abs(levels.contrast(image, severity, NONE) - expected).max() < 0.501
 
 
 @pytest.mark.parametrize(("severity", "share"), list(enumerate([0.05, 0.1, 0.2, 0.3, 0.5], 1)))
@@ -178,7 +164,7 @@ def test_hue_turns_to_either_side(severity, share):
     }
     taken = set()
     for seed in range(12):
-        found = hue(image, severity, np.random.default_rng(seed))
+        found = levels.hue(image, severity, np.random.default_rng(seed))
         off = {sign: np.abs(found - expected).mean() for sign, expected in sides.items()}
         nearest = min(off, key=off.get)
         assert off[nearest] < 3  # Pillow's hue and saturation are bytes
@@ -191,14 +177,14 @@ def test_saturation_exaggerates_the_distance_from_luma(severity, factor):
     image = palette()
     luma = np.rint(image @ [0.299, 0.587, 0.114])[..., None]
     expected = np.clip(luma + factor * (image - luma), 0, 255)
-    off = np.abs(saturation(image, severity, NONE) - expected)
+    off = np.abs(levels.saturation(image, severity, NONE) - expected)
     assert off.max() <= factor + 1  # luma may be rounded the other way
     assert off.mean() < 1
 
 
 def test_grayscale_is_luma_in_all_channels():
     image = palette()
-    found = grayscale(image, 3, NONE)
+    found = levels.grayscale(image, 3, NONE)
     assert (np.ptp(found, axis=2) == 0).all()
     assert np.abs(found[..., 0] - image @ [0.299, 0.587, 0.114]).max() < 1
 
@@ -206,11 +192,11 @@ def test_grayscale_is_luma_in_all_channels():
 @pytest.mark.parametrize(
     ("ours", "theirs", "amounts"),
     [
-        (posterise, ImageOps.posterize, [5, 4, 3, 2, 1]),
-        (solarise, ImageOps.solarize, [224, 192, 160, 128, 96]),
+        (levels.posterise, ImageOps.posterize, [5, 4, 3, 2, 1]),
+        (levels.solarise, ImageOps.solarize, [224, 192, 160, 128, 96]),
     ],
 )
-def test_highest_bits_are_kept_and_what_is_bright_is_inverted(ours, theirs, amounts):
+def test_posterise_and_solarise_are_those_of_pillow(ours, theirs, amounts):
     image = palette()
     for severity, amount in enumerate(amounts, 1):
         expected = np.asarray(theirs(Image.fromarray(image), amount))

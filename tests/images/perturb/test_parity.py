@@ -4,8 +4,6 @@ corrupt-tta, and imagecorruptions-imaug where corrupt-tta left the published cod
 is a box, its fog has one decay, its spatter and the swap of its glass_blur are its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass

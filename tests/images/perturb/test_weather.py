@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -113,7 +111,7 @@ def test_ice_has_the_colour_and_contrast_of_a_pane():
 
 
 @pytest.mark.parametrize("severity", [1, 2, 3])
-def test_drops_shine_in_the_colour_of_water(severity):
+def test_spatter_of_low_severity_has_the_colour_of_water(severity):
     mean, sigma, smooth, threshold = SPATTER[severity - 1]
     before = flat(0, 120, 100)
     found = spatter(before, severity, np.random.default_rng(2))
@@ -129,7 +127,7 @@ def test_drops_shine_in_the_colour_of_water(severity):
 
 
 @pytest.mark.parametrize("severity", [4, 5])
-def test_mud_covers_what_the_published_formula_says(severity):
+def test_spatter_of_high_severity_is_mud_by_the_published_formula(severity):
     mean, sigma, smooth, threshold, spread = SPATTERED_MUD[severity]
     before = image(80, 100)
     noise = np.random.default_rng(2).normal(mean, sigma, (80, 100))

@@ -1,7 +1,5 @@
 """Small image files, and webdatasets packed by hand as CLIP_benchmark's exporter does."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 

@@ -1,7 +1,5 @@
 """Checks that every source makes."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Captions of images in each form that they come in, by hand-made cases."""
 
-from __future__ import annotations
-
 import json
 
 import polars as pl

@@ -1,7 +1,5 @@
 """Folders of images, against torchvision's ImageFolder and by hand."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Image sets as the library `datasets` leaves them on disk, and its own files if it is there."""
 
-from __future__ import annotations
-
 import json
 import socket
 

@@ -1,7 +1,5 @@
 """Which source a text stands for."""
 
-from __future__ import annotations
-
 import polars as pl
 import pytest
 
@@ -20,7 +18,7 @@ def test_paths_by_what_lies_there(write_images, write_tars, png):
     assert open_source(str(tars / "test" / "0.tar"), "test").ids == ("a",)
 
 
-def test_names(write_images, monkeypatch):
+def test_a_source_is_called_after_its_folder_or_as_it_is_given(write_images, monkeypatch):
     folder = write_images("a/1.png", "b/1.png", root="my=pictures")
     assert open_source(str(folder), "test").name == "my=pictures"
     assert open_source(f"pics={folder}", "test").name == "pics"
@@ -96,7 +94,7 @@ def test_a_missing_path(text):
 
 
 @pytest.mark.parametrize("text", ["=path", "name="])
-def test_half_a_name(text):
+def test_a_name_without_a_path_or_a_path_without_a_name_is_refused(text):
     with pytest.raises(UsageError, match="write NAME=PATH"):
         open_source(text, "test")
 

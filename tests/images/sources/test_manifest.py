@@ -1,7 +1,5 @@
 """Manifests, by hand-computed cases."""
 
-from __future__ import annotations
-
 import hashlib
 
 import polars as pl

@@ -1,7 +1,5 @@
 """Catalogue datasets through torchvision, on miniature copies of their layouts on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

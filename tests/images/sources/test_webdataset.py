@@ -1,7 +1,5 @@
 """Webdatasets, by hand-packed tars; contents against what tarfile itself extracts."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import tarfile
@@ -19,12 +17,7 @@ def open_tars(folder, split="test"):
 
 @pytest.fixture
 def shards(png):
-    first = [
-        ("s1.png", png(1)),
-        ("s1.cls", b"1"),
-        ("s0.webp", png(2, "WEBP")),
-        ("s0.cls", b"0\n"),
-    ]
+    first = [("s1.png", png(1)), ("s1.cls", b"1"), ("s0.webp", png(2, "WEBP")), ("s0.cls", b"0\n")]
     second = [("s2.cls", b"1"), ("s2.JPG", png(3, "JPEG")), ("s2.json", b"{}")]
     return [first, second]
 
