@@ -118,7 +118,9 @@ class TransCLIP(Transductive):
         count, classes = seen.logits.shape
         support, labels, weight = self._known(seen)
         known = np.eye(classes, dtype=np.float32)[labels]
-        z = np.concatenate([_rowwise(lambda rows: softmax(seen.logits[rows]), seen.logits), known])
+        z = np.concatenate([np.empty_like(seen.logits), known])
+        _rowwise(lambda rows: softmax(seen.logits[rows]), z[:count])
+        held, after = np.empty_like(seen.logits), z.copy()
         features = np.concatenate([seen.features, support])
         start = Gaussians.around(seen.features, z[:count])
         gaussians = start._replace(means=start.fitted(support, known).means)
@@ -127,9 +129,10 @@ class TransCLIP(Transductive):
         for step in range(_STEPS + 1):
             if step:
                 gaussians = gaussians.fitted(features, z, weights)
-            held = _rowwise(partial(self._held, seen, gaussians), seen.logits)
+            _rowwise(partial(self._held, seen, gaussians), held)
             for _ in range(_INNER_STEPS):
-                z[:count] = _rowwise(partial(_smoothed, held, links, z), seen.logits)
+                _rowwise(partial(_smoothed, held, links, z), after[:count])
+                z, after = after, z
         return z[:count]
 
     def _held(self, seen: _Seen, gaussians: Gaussians, rows: slice) -> Floats:
@@ -150,7 +153,8 @@ def _mutual(features: Array, count: int) -> Any:
     links = _links(features, features[:count], _NEIGHBOURS)
     own = links[:count].copy()
     own.resize((count, len(features)))
-    return (links.T + own).tocsr() / (2 * _NEIGHBOURS)
+    # a quotient would be in double precision, and each product would copy z to it
+    return (links.T + own).tocsr() * np.float32(1 / (2 * _NEIGHBOURS))
 
 
 def _smoothed(held: Floats, links: Any, z: Floats, rows: slice) -> Array:
@@ -233,11 +237,12 @@ class ZLaP(Transductive):
         degrees = np.asarray(graph.sum(axis=1)).ravel()
         root = sparse.diags_array(np.where(degrees > 0, degrees, 1) ** -0.5)
         graph = (self.alpha * (root @ graph @ root)).astype(np.float32).tocsr()
-        found = np.zeros((graph.shape[0], classes), np.float32)
+        found, after = np.zeros((2, graph.shape[0], classes), np.float32)
         for _ in range(math.ceil(math.log(_ROUNDING) / math.log(self.alpha)) + 1):
-            found = _rowwise(partial(_spread, graph, found), found)
-            found[np.diag_indices(classes)] += 1
-        scores = found[classes:]
+            _rowwise(partial(_spread, graph, found), after)
+            after[np.diag_indices(classes)] += 1
+            found, after = after, found
+        scores: Floats = found[classes:]
         scores /= np.maximum(sums(scores), _TINY)[:, None]
         return scores
 
@@ -279,7 +284,8 @@ class SOTA(Transductive):
     def _shares(self, pool: Pool) -> Floats:
         features = [pool.embeddings[name] for name in pool.backbones]
         equal = np.full(len(features), 1 / len(features), np.float32)
-        z = _rowwise(lambda rows: mixture(pool.logits[rows], equal), pool.logits[:, 0])
+        z = np.empty((len(pool), pool.n_classes), np.float32)
+        _rowwise(lambda rows: mixture(pool.logits[rows], equal), z)
         gaussians = [Gaussians.around(one, z) for one in features]
         predicted, weights = pool.logits.argmax(axis=2), (equal, equal)
         for step in range(_STEPS):
@@ -331,15 +337,13 @@ def _sparse(columns: Array, values: Array, width: int) -> Any:
     return sparse.csr_array(parts, shape=(count, width))
 
 
-def _rowwise(compute: Callable[[slice], Array], like: Array) -> Floats:
-    """(sample, class) what is computed of blocks of rows, on all cores."""
-    out = np.empty(like.shape, np.float32)
+def _rowwise(compute: Callable[[slice], Array], out: Floats) -> None:
+    """Set out (sample, class) to what is computed of blocks of rows, on all cores."""
 
     def block(rows: slice) -> None:
         out[rows] = compute(rows)
 
-    in_blocks(block, like.shape)
-    return out
+    in_blocks(block, out.shape)
 
 
 def _embedded(pool: Pool) -> Mask:

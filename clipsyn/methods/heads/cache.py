@@ -315,8 +315,9 @@ def cache_sums(
         rows = slice(start, start + step)
         closeness = embeddings[rows] @ keys.T
         closeness -= 1
+        affinities = closeness if len(betas) == 1 else np.empty_like(closeness)
         for sums, beta in zip(out[:, rows], betas, strict=True):
-            affinities = beta * closeness
+            np.multiply(closeness, beta, out=affinities)
             np.exp(affinities, out=affinities)
             if trust is not None:
                 affinities *= trust

@@ -24,7 +24,8 @@ PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16
 _SCALE = 100.0  # of logits that come without their scale: that of OpenAI's models
 _CHANGES = "_changes"  # by backbone, of leave-one-out logits: while `fit_transform` runs
 _MOST = 20_000  # images of a support, whose kernel then has 3.2 GB
-_BLOCK_VALUES = 4_000_000  # affinities or kernel values at once: 16 MB, of doubles 32 MB
+_ROWS = 1024  # of it that are made at once
+_BLOCK_VALUES = 4_000_000  # kernel values of other images at once: 16 MB
 
 
 @dataclass(eq=False, repr=False)
@@ -80,7 +81,10 @@ class ProKeR(Head):
         for name in pool.backbones:
             features, scale = image_embeddings(pool, name), pool.logit_scales.get(name, _SCALE)
             missing = _missing(pool, name)
-            system = _kernel((features @ features.T).astype(np.float64), self.beta_)
+            system = np.empty((len(features), len(features)))
+            for start in range(0, len(features), _ROWS):  # no more of it in single precision
+                system[start : start + _ROWS] = features[start : start + _ROWS] @ features.T
+            _kernel(system, self.beta_)
             system /= ridge
             system.flat[:: len(features) + 1] += 1
             factor, _ = cho_factor(system.T, lower=True, overwrite_a=True)
