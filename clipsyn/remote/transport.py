@@ -103,7 +103,7 @@ class Remote:
     def _get(
         self, path: str, known: str | None, most: int, span: Span | None
     ) -> tuple[bytes, str | None]:
-        from obstore.exceptions import NotModifiedError, NotSupportedError
+        from obstore.exceptions import GenericError, NotModifiedError, NotSupportedError
 
         asked = {"if_none_match": known, "range": span}
         options: Any = {name: value for name, value in asked.items() if value}
@@ -114,8 +114,8 @@ class Remote:
                 if known is None:
                     raise
                 return b"", known
-            except NotSupportedError:  # a server that sends no parts
-                if span is None:
+            except (NotSupportedError, GenericError) as error:  # a server that sends no parts
+                if span is None or "range request" not in str(error).lower():
                     raise
                 data, etag = self._get(path, None, _MOST_OBJECT, None)
                 return data[slice(*span)], etag

@@ -32,6 +32,12 @@ def test_no_bucket_is_a_sentence_without_secrets(filled, monkeypatch):
     assert "s3cret" not in str(error.value)
 
 
+def test_a_bucket_that_sends_no_parts_sends_all(filled: Bucket) -> None:
+    filled.ignored = {"range"}
+    whole, _ = Remote(filled.url).get("index.json.gz")
+    assert Remote(filled.url).get("index.json.gz", span=(10, 30))[0] == whole[10:30]
+
+
 def test_rights_that_lack_are_told_from_what_is_not_there(filled: Bucket) -> None:
     for code in ("AccessDenied", "InvalidAccessKeyId", "ExpiredToken"):
         filled.fault = lambda method, path, code=code: f"403 {code}"
