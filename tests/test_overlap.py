@@ -2,7 +2,7 @@
 
 import json
 import logging
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from polars.testing import assert_frame_equal
@@ -40,6 +40,7 @@ def make(fakes, tmp_path_factory):
             twin = fakes.Source(split="train") if index < self.shared else super()
             return twin._pixels(index)
 
+    @cache
     def make(shared, known=True):
         test = Source(split="test", count=TEST, class_names=CLASSES)
         test.shared = shared

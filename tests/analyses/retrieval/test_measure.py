@@ -56,9 +56,10 @@ def written(path, sizes, names=tuple(SCALES), **about):
     return store, made
 
 
-@pytest.fixture(name="pictures")
-def _pictures(tmp_path):
-    return written(tmp_path / "store", {"test": 30, "train": 24, "val": 9})
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "store"
+    return written(path, {"test": 30, "train": 24, "val": 9})
 
 
 def searched(arrays, direction, n, split):
@@ -247,8 +248,8 @@ def test_one_backbone_has_no_fusion_and_hubs_are_told_of_it(pictures):
     ],
     ids=str,
 )
-def test_what_cannot_be_asked(pictures, settings, error):
-    store, _ = pictures
+def test_what_cannot_be_asked(pictures, fakes, tmp_path, settings, error):
+    store = fakes.copy(pictures[0], tmp_path / "store")
     written(store.path, {"few": 2})  # of its two images one has captions
     with store.writer(SampleTable.of("bare", "test", ["a", "b"]), "a/x") as cell:
         cell.embeddings(unit(np.eye(2, 6)))
