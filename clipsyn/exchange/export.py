@@ -13,33 +13,34 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from polars.io.plugins import register_io_source
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import LAYOUTS, ImportSettings, npz
 from clipsyn.exchange.arrays import checked
 from clipsyn.exchange.parts import Captions, Part
 from clipsyn.exchange.provenance import made, page
-from clipsyn.exchange.tables import rows_of
+from clipsyn.exchange.tables import read_frame
 from clipsyn.methods.pool import as_labels
 from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.settings import declared
 from clipsyn.show.files import folder_whole
-from clipsyn.show.frames import read_parquet
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import KINDS, check_format, exists, folder_name
-from clipsyn.store.given import Made, Rows, blocks, class_indices
+from clipsyn.store.given import Made, Rows, blocks, class_indices, made_of
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json
 
 _ABOUT = "clipsyn"
 _FORMAT = "2.0"
+_GROUP = 1 << 13  # rows of a row group, which is read at once
 _ARRAYS = {  # in the store, by what a cell holds; not every prediction has a confidence
     "embeddings": ("image_embedding",),
     "logits": ("logit",),
@@ -119,18 +120,32 @@ def write_huggingface(folder: Path, cell: Held) -> str:
     names = (cell.key.dataset, cell.key.perturbation, cell.key.backbone, cell.prompts)
     folders = [folder_name(name) for name in names if name is not None]
     name = "/".join(("data", *folders, f"{folder_name(cell.key.split)}.parquet"))
-    table, classes = cell.samples, cell.samples.class_names
-    captions = [classes[label] if label >= 0 else None for label in table.labels]
-    columns = {
-        "sample_id": pl.Series(list(table.ids), dtype=pl.String),
-        "label": pl.Series(table.labels),
-        "class_name": pl.Series(captions, dtype=pl.String),
-        "valid": pl.Series(cell.valid),
-        **{array: _column(values[:], cell.valid) for array, values in cell.arrays.items()},
-    }
-    with _new(folder / name) as file:
-        pl.DataFrame(columns).write_parquet(file, metadata={_ABOUT: cell.about})
+    largest = max(cell.arrays.values(), key=lambda values: len(values.shape))
+
+    def made(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
+        for rows in blocks(largest):
+            frame = _frame(cell, rows)
+            yield frame if columns is None else frame.select(columns)
+
+    frame = register_io_source(made, schema=_frame(cell, slice(0, 1)).schema)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("wb") as file:
+        frame.sink_parquet(file, metadata={_ABOUT: cell.about}, row_group_size=_GROUP)
     return name
+
+
+def _frame(cell: Held, rows: slice) -> pl.DataFrame:
+    table, valid = cell.samples, cell.valid[rows]
+    names, labels = table.class_names, table.labels[rows]
+    captions = [names[label] if label >= 0 else None for label in labels]
+    columns = {
+        "sample_id": pl.Series(list(table.ids[rows]), dtype=pl.String),
+        "label": pl.Series(labels),
+        "class_name": pl.Series(captions, dtype=pl.String),
+        "valid": pl.Series(valid),
+        **{array: _column(values[rows], valid) for array, values in cell.arrays.items()},
+    }
+    return pl.DataFrame(columns)
 
 
 def _column(values: NDArray[Any], valid: NDArray[np.bool_]) -> pl.Series:
@@ -173,11 +188,6 @@ def _save_texts(
     name = "/".join((kind, *map(folder_name, place))) + ".npz"
     told = {_ABOUT: np.array(json.dumps(about)), "logit_scale": np.array(scale)}
     npz.save(folder / name, told | {**arrays})
-
-
-def _new(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb")
 
 
 def export(
@@ -311,18 +321,13 @@ def _arrays(path: Path) -> npz.Arrays:
     """Of a table its columns, as the arrays of an npz."""
     if path.suffix == ".npz":
         return npz.load(path)
-    frame = read_parquet(path)
-    columns = {name: frame[name] for name in _NAMES if name in frame.columns}
-    arrays = {
-        _NAMES[name]: rows_of(path, column)
-        if column.dtype.is_nested()
-        else column.fill_null(0).to_numpy()
-        for name, column in columns.items()
-    }
-    if "embeddings" in arrays:
-        arrays["embeddings"] = arrays["embeddings"].astype(np.float16)
-    names = {"ids": "sample_id", "labels": "label", "valid": "valid"}
-    return arrays | {name: frame[column].to_numpy() for name, column in names.items()}
+    frame, lists = read_frame(path)
+    arrays: dict[str, Rows] = {_NAMES[name]: rows for name, rows in lists.items()}
+    if (rows := arrays.get("embeddings")) is not None:
+        arrays["embeddings"] = made_of(rows, np.float16, lambda part: part.astype(np.float16))
+    there = {_NAMES[name]: frame[name].fill_null(0) for name in _NAMES if name in frame.columns}
+    there |= {"ids": frame["sample_id"], "labels": frame["label"], "valid": frame["valid"]}
+    return arrays | {name: column.to_numpy() for name, column in there.items()}
 
 
 def _part(path: Path, about: Mapping[str, Any], arrays: npz.Arrays) -> tuple[Split, Part]:

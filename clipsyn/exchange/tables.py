@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from polars import selectors as cs
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.parts import INDEX, NOTHING, Part, as_logits, severity_label
 from clipsyn.show.frames import read_parquet, unguarded
+from clipsyn.store.given import Made, Rows
 from clipsyn.text import few, foreign
 
 SUFFIXES = (".csv", ".parquet")
@@ -35,7 +38,7 @@ _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     """The parts of one file; `known` are class names, where there are any."""
-    return Table(path, wanted, known, _frame(path)).parts()
+    return Table(path, wanted, known, *read_frame(path)).parts()
 
 
 def is_clip_retrieval(path: Path) -> bool:
@@ -48,14 +51,14 @@ def read_clip_retrieval(path: Path, wanted: ImportSettings, known: Sequence[str]
     """
     told = f"{path} cannot be read as embeddings of clip-retrieval"
     with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-        tables = [read_parquet(file) for file in _numbered_files(path / "metadata", "parquet")]
+        frame = pl.concat(map(read_parquet, _numbered_files(path / "metadata", "parquet")))
         files = tuple(_numbered_files(path / "img_emb", "npy"))
-        embeddings = np.concatenate([np.load(file) for file in files]).astype(np.float32)
-        column = pl.Series("img_emb", embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1]))
-        frame = pl.concat(tables).hstack([column])
+        embeddings = np.concatenate([np.load(file) for file in files])
+        if embeddings.ndim != 2 or len(embeddings) != len(frame):
+            raise ValueError(f"{len(frame):,} rows have embeddings {embeddings.shape}")
     kind = "embeddings" if wanted.kind == "auto" else wanted.kind
-    backbone = wanted.backbone or path.resolve().name
-    return Table(path, wanted.replaced(kind=kind, backbone=backbone), known, frame, files).parts()
+    wanted = wanted.replaced(kind=kind, backbone=wanted.backbone or path.resolve().name)
+    return Table(path, wanted, known, frame, {"img_emb": embeddings}, files).parts()
 
 
 def _numbered_files(folder: Path, ending: str) -> list[Path]:
@@ -71,6 +74,7 @@ class Table:
     wanted: ImportSettings
     known: Sequence[str]
     frame: pl.DataFrame
+    lists: Mapping[str, Rows]  # columns of embeddings
     files: tuple[Path, ...] = ()  # if it is not the one at `path`
 
     def parts(self) -> list[Part]:
@@ -87,7 +91,7 @@ class Table:
                 perturbation,
                 kind,
                 tuple(ids[row] for row in rows) if ids else None,
-                values[rows],
+                values if len(groups) == 1 else np.asarray(values)[rows],
                 tuple(labels[row] for row in rows) if labels else None,
                 columns,
                 self.files or (self.path,),
@@ -183,21 +187,17 @@ class Table:
         }
         return [labels[row] for row in rows]
 
-    def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
+    def _values(self) -> tuple[str, tuple[str, ...], Rows]:
         """Kind, names of the columns where they are classes, and a value or row for each row."""
         kind = self.wanted.kind
         if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
             texts = self.texts(self.required("prediction"))
             return "predictions", (), np.array(texts, object)
-        lists = [  # an embedding in each cell
-            name
-            for name, dtype in self.frame.schema.items()
-            if isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_numeric()
-        ]
-        if kind in ("auto", "embeddings") and lists:
-            if len(lists) > 1:
+        if kind in ("auto", "embeddings") and self.lists:
+            if len(self.lists) > 1:
                 raise DatasetError(f"{self.path} has several columns of lists: keep one")
-            return "embeddings", (), rows_of(self.path, self.frame[lists[0]])
+            (values,) = self.lists.values()
+            return "embeddings", (), values
         if not (named := list(self._numbers)):
             raise DatasetError(
                 f"{self.path} has neither a column of predictions ({few(ROLES['prediction'])}) "
@@ -267,30 +267,48 @@ class Table:
         return numbers.fill_null(float("nan"))
 
 
-def _frame(path: Path) -> pl.DataFrame:
-    with foreign(lambda reason: DatasetError(f"{path} cannot be read as a table: {reason}")):
-        if path.suffix == ".parquet":
-            frame = read_parquet(path)
-        else:  # every cell as it is written: 007 keeps its zeros
+def read_frame(path: Path) -> tuple[pl.DataFrame, dict[str, Rows]]:
+    """A table without its columns of lists of numbers, and these, (row, embed) by name.
+
+    Rows of lists are read when they are asked for.
+    """
+    with _readable(path):
+        if path.suffix == ".csv":  # every cell as it is written: 007 keeps its zeros
             frame = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
+            names = []
+        else:
+            lists = cs.list(cs.numeric()) | cs.array(cs.numeric())
+            names = read_parquet(path, lists, rows=slice(0, 0)).columns
+            frame = read_parquet(path, pl.exclude(names), pl.int_range(pl.len()).alias(""))
     if frame.is_empty():
         raise DatasetError(f"{path} has no rows")
     for again in filter(None, map(_TWICE.fullmatch, frame.columns)):
         if again[1] in frame.columns:
             raise DatasetError(f"{path} has two columns called '{again[1]}'")
-    return frame
+    return frame, {name: _lists(path, name, len(frame)) for name in names}
 
 
-def rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:
+def _readable(path: Path) -> AbstractContextManager[None]:
+    return foreign(lambda reason: DatasetError(f"{path} cannot be read as a table: {reason}"))
+
+
+def _lists(path: Path, name: str, count: int) -> Made:
     """(row, embed) of a column of lists, NaN where there is none; they are of one length."""
-    lists = column.cast(pl.List(pl.Float32))
-    widths = lists.list.len().drop_nulls().unique()
-    if len(widths) != 1 or not widths[0]:
-        raise DatasetError(f"{path}: the lists of column {column.name} are not of one length")
-    rows = np.full((len(lists), widths[0]), np.nan, np.float32)
-    values = lists.drop_nulls().explode().fill_null(float("nan")).to_numpy()
-    rows[~lists.is_null().to_numpy()] = values.reshape(-1, widths[0])
-    return rows
+    column = pl.col(name).cast(pl.List(pl.Float32))
+    with _readable(path):
+        lengths = read_parquet(path, column.list.len().drop_nulls().unique())
+    if len(lengths) != 1 or not (width := lengths.item()):
+        raise DatasetError(f"{path}: the lists of column {name} are not of one length")
+
+    def read(rows: slice) -> NDArray[np.float32]:
+        with _readable(path):
+            lists = read_parquet(path, column, rows=rows)[name]
+        out = np.full((len(lists), width), np.nan, np.float32)
+        values = lists.drop_nulls().explode().fill_null(float("nan")).to_numpy()
+        out[~lists.is_null().to_numpy()] = values.reshape(-1, width)
+        return out
+
+    return Made((count, width), np.dtype(np.float32), read)
 
 
 def _as_numbers(column: pl.Series) -> pl.Series | None:

@@ -18,13 +18,14 @@ from clipsyn.show.files import written_whole
 from clipsyn.text import printable
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """A table that another may have written.
+def read_parquet(path: Path, *what: pl.Expr, rows: slice | None = None) -> pl.DataFrame:
+    """A table that another may have written, or some columns or rows of it.
 
     Raises OSError or polars' own error for what is none.
     """
+    table = scan_parquet(path).select(what or pl.all())
     try:
-        return scan_parquet(path).collect()
+        return (table.slice(rows.start, rows.stop - rows.start) if rows else table).collect()
     except pl.exceptions.PanicException as error:  # which is no Exception
         raise pl.exceptions.ComputeError(f"it is damaged: {error}") from error
 
