@@ -1,4 +1,4 @@
-"""A cell and a list of 5,000 cells over loopback HTTP, against curl; the cache against the store;
+"""A cell and lists of cells over loopback HTTP, against curl; the cache against the store;
 500 small cells behind a latency, against plain obstore and against a pull and the same here.
 
     python benchmarks/remote.py
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import socket
 import statistics
@@ -19,7 +20,7 @@ import sys
 import time
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,16 +35,18 @@ from obstore.store import HTTPStore
 
 from clipsyn import zeroshot
 from clipsyn.names import FeatureKey
-from clipsyn.remote.index import INDEX, MANIFEST, Index
+from clipsyn.remote.index import Index, Part, part_path
+from clipsyn.remote.manifest import MANIFEST
 from clipsyn.remote.published import FILES, cache_folder
 from clipsyn.remote.push import Push
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import INDEX
 from clipsyn.store.inventory import damage
 from clipsyn.store.merge import plan_merge
 from clipsyn.store.samples import SampleTable
 
-ROWS, WIDTH, CELLS = 50_000, 768, 5_000
+ROWS, WIDTH, CELLS, MANY = 50_000, 768, 5_000, 200_000
 SMALL, LATENCY = 500, 0.02  # cells; seconds
 KEY = FeatureKey("random", "test", "clean", "random")
 NGINX = """
@@ -156,44 +159,60 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
     ]
 
 
-def publish_many(published: Path) -> None:
-    """An index of so many cells, all of them the one that is there."""
+def publish_many(published: Path, cells: int) -> None:
+    """An index of so many cells, all of them the one that is there; 50 datasets, 100 backbones."""
     index = Index.parse((published / INDEX).read_bytes(), "the benchmark")
-    (cell,) = (entry for entry in index.entries.values() if entry.kind == "features")
-    many = [
-        replace(cell, place=("features", f"set-{n // 100}", "test", "clean", f"backbone-{n % 100}"))
-        for n in range(CELLS)
-    ]
-    (published / INDEX).write_bytes(index.with_entries(many).dumps())
+    listed = (published / part_path(KEY.dataset)).read_bytes()
+    part = Part.parse(listed, "the benchmark", KEY.dataset)
+    (cell,) = (entry for entry in part.entries.values() if entry.place[0] == "features")
+    names = [f"set-{number}" for number in range(50)]
+    for name in names:
+        of = [divmod(number, 100) for number in range(cells // len(names))]
+        many = [
+            replace(
+                cell,
+                place=("features", name, "test", f"jpeg-{severity}", f"backbone-{backbone}"),
+                **{digest: secrets.token_hex(32) for digest in ("manifest", "content")},
+                fingerprint=secrets.token_hex(32),
+            )
+            for severity, backbone in of
+        ]
+        (published / part_path(name)).parent.mkdir()
+        (published / part_path(name)).write_bytes(Part(name).with_entries(many).dumps())
+    (published / INDEX).write_bytes(Index(index.store, names).dumps())
 
 
 def listing(folder: Path, rounds: int) -> list[Measured]:
-    published = folder / "many"
-    shutil.copytree(folder / "published", published)
-    publish_many(published)
     os.environ["CLIPSYN_CACHE"] = str(folder / "listed")
-    with serving(published, folder / "nginx-many") as url:
+    results = []
+    for cells, *options in ((CELLS,), (MANY, "-d", "set-7")):
+        published = folder / f"many-{cells}"
+        shutil.copytree(folder / "published", published)
+        publish_many(published, cells)
+        with serving(published, folder / f"nginx-{cells}") as url:
+            program = fresh_python("-m", "clipsyn")
+            ls, plain = (*program, "ls", url, *options), (*program, "--help")
+            memory = peak_of(ls)
 
-        def run(*command: str) -> None:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            def run(*command: str) -> None:
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-        def plain() -> None:
-            run("curl", "--silent", f"{url}/{INDEX}")
-            run(*fresh_python("-m", "clipsyn", "--help"))
-
-        sides: dict[str, Callable[[], object]] = {
-            "ls": lambda: run(*fresh_python("-m", "clipsyn", "ls", url)),
-            "plain": plain,
-        }
-        times = interleaved(sides, rounds)
-    return [
-        Measured(
-            f"`clipsyn ls` of {CELLS:,} cells: time over `curl` and `clipsyn --help`",
-            ratio(times["ls"], times["plain"]),
-            f"{statistics.median(times['ls']):.2f} s; " + spread(times["ls"], times["plain"]),
-            ceiling=2,
+            sides = {"ls": partial(run, *ls), "plain": partial(run, *plain)}
+            times = interleaved(sides, rounds)
+        said = f"{statistics.median(times['ls']):.2f} s, {memory / 1e6:,.0f} MB of memory; "
+        what = f"`clipsyn ls {' '.join(options)}` of {cells:,} cells, warm, over `--help`"
+        results.append(
+            Measured(what, ratio(times["ls"], times["plain"]), said + spread(*times.values()))
         )
-    ]
+    return results
+
+
+def peak_of(command: Sequence[str]) -> int:
+    """The most memory in bytes that a process takes; its first run fills the cache."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert not status
+    return usage.ru_maxrss * 1024
 
 
 @contextmanager
@@ -246,8 +265,7 @@ def publish_small(folder: Path) -> Path:
 def distant(folder: Path, rounds: int) -> list[Measured]:
     published = publish_small(folder)
     paths = [str(it.relative_to(published)) for it in published.rglob("*") if it.is_file()]
-    index = Index.parse((published / INDEX).read_bytes(), "the benchmark")
-    manifests = [f"{entry.folder}/{MANIFEST}" for entry in index.entries.values()]
+    manifests = [path for path in paths if path.endswith(MANIFEST)]
     with serving(published, folder / "nginx-small") as near, far_away(near, LATENCY) as url:
         client = HTTPStore.from_url(url, client_options={"allow_http": True})
 

@@ -189,7 +189,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     if plan.groups and not dry_run:
         with progress("files") as counters:
             plan.carry_out(counters)
-        published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
+        published = plan.store if plan.is_all else FeatureStore.open(address_of(url))
         plan.remote.put("README.md", card(published, where=shown).encode())
         say(f"pushed: `{advised('ls', shown)}` shows what is there")
 

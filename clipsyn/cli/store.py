@@ -33,10 +33,15 @@ _HOUR = 3_600  # seconds
     STORE,
     flag(["--status"], help="What is finished, unfinished or lost."),
     flag(["--copies"], help="Images that equal, or look like, an earlier one."),
+    *cell_filters(),
     output_option(),
 )
-def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
+def ls(
+    store: Path, status: bool, copies: bool, output: Output, **filters: tuple[str, ...] | None
+) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation.
+
+    Filters choose cells. At a URL the lists of the chosen datasets alone are fetched.
 
     With --status: what is finished, what an interrupted command left to do, and what is lost. The
     exit status is 4 if a part of a group is missing; `verify` reads the rest, and says which cells
@@ -53,16 +58,20 @@ def ls(store: Path, status: bool, copies: bool, output: Output) -> None:
     """
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import cell_rows
+    from clipsyn.store.select import chosen_keys
 
-    if status and copies:
-        raise UsageError("give one of --status and --copies")
+    filtered = any(filters.values())
+    if status + copies + filtered > 1:
+        raise UsageError("give one of --status, --copies and filters")
     opened = FeatureStore.open(store)
     if status:
         _show_status(opened, output)
     elif copies:
         output.show(_copies(opened), _copies_tables)
-    elif (rows := cell_rows(opened)) or output.files:
+    elif rows := cell_rows(opened, chosen_keys(opened, **filters) if filtered else None):
         output.show(rows, _cell_tables)
+    elif output.files:
+        output.show([], _cell_tables)
     else:
         say(f"{store} is empty: fill it with `{advised('extract', store, '…')}`")
 

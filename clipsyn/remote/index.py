@@ -1,54 +1,38 @@
-"""What a published store says of itself: the index of its groups, and the manifest of each group.
+"""The index of a published store, a part for each dataset, so that who reads one fetches its part.
 
-    index.json.gz                                   all groups; the only object that ever changes
-    <kind>/<names…>/<16 hex of its manifest>/…      the files of one group, as in a local store, but
-                                                    chunks of an array lie in shards
-    <kind>/<names…>/<16 hex>/manifest.json          size and SHA-256 of each, written after them,
-                                                    with the content of those that are small
+    index.json.gz                       which datasets there are; written when one is new
+    index/<dataset>/groups.json.gz      all groups of it
+    <kind>/<names…>/<16 hex>/…          the files of one group, named by its manifest's SHA-256:
+                                        `clipsyn.remote.manifest`
 
-Both come from strangers. So paths are made from names, never read, and what cannot be is refused
-before anything of it is used.
+Whatever a group needs is of its dataset, so each part is whole by itself, and none has to agree
+with another one. A part is written before the index names it, and is never removed.
+
+All of it comes from strangers. So paths are made from names, never read, and what cannot be is
+refused before anything of it is used.
 """
 
 from __future__ import annotations
 
-import base64
 import gzip
-import hashlib
 import io
 import json
-import re
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Base64Bytes, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
-from clipsyn.remote.shards import shard_index, sharded
-from clipsyn.store import files
-from clipsyn.store.files import KINDS, METADATA, MOST_CHUNK_ROWS, Place, check_format, folder_name
+from clipsyn.store.files import INDEX, KINDS, Place, check_format, check_marker, folder_name
 from clipsyn.text import first_problem, one_line, parse_json
 
-INDEX, MANIFEST = "index.json.gz", "manifest.json"
-MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB
-INDEX_FORMAT = "2.0"
-_INLINE = 1 << 16  # bytes of an array whose files a manifest has in it
-_SHARD = 1 << 26  # bytes, about
-_SPAN = 1 << 22  # bytes that are asked for at once
-_MOST_FILE = 1 << 30  # bytes of one file: chunks have a few millions
+PARTS, _PART = "index", "groups.json.gz"
+FORMAT = "3.0"
+MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups of one dataset
 _FOLDER_DIGITS = 16
-_NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
-_PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
-
-COLUMN = re.compile(r".+/c\.\d+")  # a chunk of an array with one axis
-_CHUNK = re.compile(r"(.+)/c\.(\d{1,15})((?:\.0)*)")  # its array, its number
-
 _MOST_BYTES = 1 << 60  # of a group
 
 
@@ -60,10 +44,19 @@ def _check_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return facts
 
 
+def _check_place(place: Place) -> Place:
+    """Raise ValueError or UsageError for kind and names that no group of a store has."""
+    if not place or not all(place) or len(place) != 1 + len(KINDS.get(place[0], place)):
+        raise ValueError(f"{'/'.join(place)!r} is no place of a group")
+    for name in place:
+        folder_name(name)
+    return place
+
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Place = Annotated[Place, AfterValidator(_check_place)]
 _Size = Annotated[int, Field(strict=True, ge=0, le=_MOST_BYTES)]
-_Chunks = Annotated[int, Field(strict=True, ge=1, le=MOST_CHUNK_ROWS)]
-_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Stamp = tuple[Annotated[int, Field(strict=True, ge=0, le=_MOST_FILE)], _Digest]  # of a file
+_Facts = Annotated[Mapping[str, Any], AfterValidator(_check_facts)]
 
 
 @dataclass(frozen=True)
@@ -76,16 +69,12 @@ class Entry:
     `classes` of samples, and `imported`, what an import holds, and what its class embeddings are.
     """
 
-    place: Place
-    manifest: _Digest
+    place: _Place
+    manifest: Digest
     bytes: _Size
-    fingerprint: _Digest
-    content: _Digest
-    facts: Annotated[Mapping[str, Any], AfterValidator(_check_facts)] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        return self.place[0]
+    fingerprint: Digest
+    content: Digest
+    facts: _Facts = field(default_factory=dict)
 
     @property
     def imported(self) -> bool:
@@ -94,7 +83,8 @@ class Entry:
     @property
     def name(self) -> str:
         """The path that the group has in a local store."""
-        return "/".join([self.kind, *map(folder_name, self.place[1:])])
+        kind, *names = self.place
+        return "/".join([kind, *map(folder_name, names)])
 
     @property
     def folder(self) -> str:
@@ -104,10 +94,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """The groups of a published store, by place, and the content of its `clipsyn.json`."""
+    """The datasets of a published store, and the content of its `clipsyn.json`."""
 
     store: Mapping[str, Any]
-    entries: Mapping[Place, Entry] = field(default_factory=dict)
+    datasets: Collection[str] = ()
 
     @classmethod
     def parse(cls, data: bytes, shown: str) -> Index:
@@ -115,180 +105,53 @@ class Index:
 
         Raises UnsupportedFormat for another major format, DamagedStore for what is no index.
         """
-        with _damage(f"{shown}/{INDEX}"):
-            content = parse_json(_inflated(data))
-            check_format(f"the index of {shown}", str(content["format"]), INDEX_FORMAT)
-            check_format(shown, str(content["store"]["format"]))
-            rows = content["store"]["chunk_rows"]
-            if type(rows) is not int or not 1 <= rows <= MOST_CHUNK_ROWS:
-                raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
-            groups = TypeAdapter(list[Entry]).validate_python(content["groups"])
-            entries = {entry.place: entry for entry in groups}
-            if len(entries) < len(groups):
-                raise ValueError("a group stands twice in it")
-            for place in entries:
-                _check_place(place)
-            return cls(content["store"], entries)
+        with damage(f"{shown}/{INDEX}"):
+            content = _unpacked(data, shown)
+            check_marker(shown, content["store"])
+            datasets = _NAMES.validate_python(content["datasets"])
+            return cls(content["store"], [*map(_check_dataset, datasets)])
 
     def dumps(self) -> bytes:
-        """The same bytes for the same groups; raises StoreError where no reader would take them."""
-        groups = [vars(self.entries[place]) for place in sorted(self.entries)]
-        content = _compact({"format": INDEX_FORMAT, "store": self.store, "groups": groups})
-        if len(content) > MOST_INDEX:
-            raise StoreError(
-                f"the index of {len(groups):,} groups would have {len(content):,} bytes, and "
-                f"readers take {MOST_INDEX:,}: push some of the cells to another place"
-            )
-        return gzip.compress(content, compresslevel=6, mtime=0)
-
-    def with_entries(self, entries: Iterable[Entry]) -> Index:
-        """The index with these entries added, or put in the place of those that are there."""
-        added = {entry.place: entry for entry in entries}
-        return replace(self, entries={**self.entries, **added})
+        return _packed({"store": self.store, "datasets": sorted(self.datasets)})
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """The files of one group: path within its folder -> bytes and SHA-256.
+class Part:
+    """The groups of one dataset, by place."""
 
-    inline: what is in its metadata and small arrays, so that readers need not ask for each.
-    shards: array -> how many of its chunks lie in one object at the URL. Any other file is one.
-    """
-
-    files: Mapping[str, Stamp]
-    inline: Mapping[str, Base64Bytes] = field(default_factory=dict)
-    shards: Mapping[str, _Chunks] = field(default_factory=dict)
+    dataset: str
+    entries: Mapping[Place, Entry] = field(default_factory=dict)
 
     @classmethod
-    def of_folder(cls, path: Path) -> Manifest:
-        """The manifest of the group in a folder.
-
-        Raises StoreError for what cannot be read, is no regular file, or is removed meanwhile.
-        """
-        try:
-            names = sorted(_names_below(path))
-            stamps = {name: stamp_of(files.read_file(path / name, _MOST_FILE)) for name in names}
-            manifest = cls(stamps, shards=_shards(stamps))
-            inline = {name: files.read_file(path / name) for name in manifest.small}
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{error.filename} is gone while it was read: run the same command again"
-            ) from error
-        return replace(manifest, inline=inline)
-
-    @classmethod
-    def parse(cls, data: bytes, shown: str, entry: Entry) -> Manifest:
-        """Parse the manifest of a group in the store at the URL `shown`.
-
-        Raises DamagedStore if it is not the one of the entry, or has names that no group has.
-        """
-        where = f"{shown}/{entry.folder}/{MANIFEST}"
-        with _damage(where):
-            if hashlib.sha256(data).hexdigest() != entry.manifest:
-                raise ValueError("it is not the one that the index names")
-            manifest = _MANIFESTS.validate_python(parse_json(data))
-            _check_names(manifest.files)
-            if METADATA not in manifest.inline:
-                raise ValueError(f"it has no {METADATA} in it")
-            for name, content in manifest.inline.items():
-                if manifest.files.get(name) != stamp_of(content):
-                    raise ValueError(f"the content of {name[:80]!r} is another than it lists")
-            if manifest.size != entry.bytes:
-                raise ValueError(f"its files have {manifest.size} bytes, not {entry.bytes}")
-            return manifest
+    def parse(cls, data: bytes, shown: str, dataset: str) -> Part:
+        """Parse the part of a dataset; raises what `Index.parse` does."""
+        with damage(f"{shown}/{part_path(dataset)}"):
+            groups = _ENTRIES.validate_python(_unpacked(data, shown)["groups"])
+            entries = {entry.place: entry for entry in groups}
+            if len(entries) < len(groups):
+                raise ValueError("a group stands twice in it")
+            if other := next((place for place in entries if place[1] != dataset), None):
+                raise ValueError(f"{'/'.join(other)!r} is of another dataset")
+            return cls(dataset, entries)
 
     def dumps(self) -> bytes:
-        files = {name: self.files[name] for name in sorted(self.files)}
-        inline = {name: base64.b64encode(data).decode() for name, data in self.inline.items()}
-        return _compact({"files": files, "inline": inline, "shards": self.shards})
+        """The same bytes for the same groups; raises StoreError where no reader would take them."""
+        return _packed({"groups": [vars(self.entries[place]) for place in sorted(self.entries)]})
 
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(self.dumps()).hexdigest()
-
-    @property
-    def size(self) -> int:
-        return sum(size for size, _ in self.files.values())
-
-    @property
-    def small(self) -> list[str]:
-        """Metadata, and the files of small arrays, which the manifest has in it when it is sent."""
-        sizes = Counter[str]()
-        for name, (size, _) in self.files.items():
-            sizes[name.rpartition("/")[0]] += size
-        return [
-            name
-            for name in self.files
-            if name.rpartition("/")[2] == METADATA or sizes[name.rpartition("/")[0]] <= _INLINE
-        ]
-
-    @cached_property
-    def places(self) -> Mapping[str, tuple[str, int]]:
-        """Of each file the object at the URL that it lies in, and where it begins there."""
-        places, ends = dict[str, tuple[str, int]](), Counter[str]()
-        for name in sorted(self.files, key=_by_number):
-            path = self._object_of(name)
-            places[name] = path, ends[path]
-            ends[path] += self.files[name][0]
-        return places
-
-    @cached_property
-    def objects(self) -> Mapping[str, list[str]]:
-        """What lies at the URL, and the files in each, one after another."""
-        objects: dict[str, list[str]] = {}
-        for name, (path, _) in self.places.items():
-            objects.setdefault(path, []).append(name)
-        return objects
-
-    def _object_of(self, name: str) -> str:
-        chunk = _CHUNK.fullmatch(name)
-        if not chunk or chunk[1] not in self.shards:
-            return name
-        return f"{chunk[1]}/c.{int(chunk[2]) // self.shards[chunk[1]]}{chunk[3]}"
-
-    def end_of(self, path: str) -> bytes:
-        """What an object has behind its files: of a shard its index."""
-        array, names = path.rpartition("/")[0], self.objects[path]
-        if array not in self.shards or not _CHUNK.fullmatch(path):
-            return b""
-        return shard_index([self.files[name][0] for name in names], self.shards[array])
-
-    def object_of(self, path: str, parts: Iterable[bytes]) -> bytes:
-        """An object, of its files; metadata say to other readers that there are shards."""
-        array, _, name = path.rpartition("/")
-        if name == METADATA and array in self.shards:
-            return sharded(b"".join(parts), self.shards[array])
-        return b"".join([*parts, self.end_of(path)])
-
-    def spans(self, names: Iterable[str]) -> list[list[str]]:
-        """These files by what is asked for at once: neighbours in one object."""
-        spans, size, end = list[list[str]](), 0, ("", 0)
-        for name in sorted(names, key=self.places.__getitem__):
-            (path, start), more = self.places[name], self.files[name][0]
-            size = size + more if (path, start) == end else _SPAN + 1
-            if size > _SPAN:
-                spans.append([])
-                size = more
-            spans[-1].append(name)
-            end = path, start + more
-        return spans
+    def with_entries(self, entries: Iterable[Entry]) -> Part:
+        """The part with these entries added, or put in the place of those that are there."""
+        return Part(self.dataset, {**self.entries, **{entry.place: entry for entry in entries}})
 
 
-_MANIFESTS = TypeAdapter(Manifest)
+_ENTRIES, _NAMES = TypeAdapter(list[Entry]), TypeAdapter(list[str])
 
 
-def _by_number(name: str) -> tuple[str, int]:
-    """Orders chunks of an array by their number, not by its digits."""
-    chunk = _CHUNK.fullmatch(name)
-    return (chunk[1], int(chunk[2])) if chunk else (name, 0)
-
-
-def stamp_of(data: bytes) -> Stamp:
-    return len(data), hashlib.sha256(data).hexdigest()
+def part_path(dataset: str) -> str:
+    return f"{PARTS}/{folder_name(dataset)}/{_PART}"
 
 
 @contextmanager
-def _damage(where: str) -> Iterator[None]:
+def damage(where: str) -> Iterator[None]:
     """Raise DamagedStore, in one sentence, for what cannot be."""
     try:
         yield
@@ -299,53 +162,33 @@ def _damage(where: str) -> Iterator[None]:
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
 
 
-def _inflated(data: bytes) -> bytes:
+def _check_dataset(name: str) -> str:
+    if not name:
+        raise ValueError("a dataset has no name")
+    folder_name(name)
+    return name
+
+
+def _unpacked(data: bytes, shown: str) -> Any:
     """The JSON in a gzip file, which may be a bomb."""
     with gzip.open(io.BytesIO(data)) as file:
         content = file.read(MOST_INDEX + 1)
     if len(content) > MOST_INDEX:
         raise ValueError(f"it has more than {MOST_INDEX:,} bytes")
-    return content
+    document = parse_json(content)
+    check_format(f"the index of {shown}", str(document["format"]), FORMAT)
+    return document
 
 
-def _shards(stamps: Mapping[str, Stamp]) -> dict[str, int]:
-    """Arrays of several chunks that are not large, and how many of these a shard has."""
-    chunks: dict[str, list[int]] = {}
-    for name, (size, _) in stamps.items():
-        if chunk := _CHUNK.fullmatch(name):
-            chunks.setdefault(chunk[1], []).append(size)
-    fit = {array: min(len(sizes), _SHARD // max(sizes)) for array, sizes in chunks.items()}
-    return {array: count for array, count in sorted(fit.items()) if count > 1}
+def _packed(content: Mapping[str, Any]) -> bytes:
+    data = compact({"format": FORMAT, **content})
+    if len(data) > MOST_INDEX:
+        raise StoreError(
+            f"a part of the index would have {len(data):,} bytes, and readers take "
+            f"{MOST_INDEX:,}: push some of the cells to another place"
+        )
+    return gzip.compress(data, compresslevel=6, mtime=0)
 
 
-def _check_place(place: Place) -> None:
-    """Raise ValueError or UsageError for kind and names that no group of a store has."""
-    if not place or not all(place) or len(place) != 1 + len(KINDS.get(place[0], place)):
-        raise ValueError(f"{'/'.join(place)!r} is no place of a group")
-    for name in place:
-        folder_name(name)
-
-
-def _check_names(names: Iterable[str]) -> None:
-    """Raise ValueError for names that would write outside the folder, or over one another."""
-    there = set(names)
-    for name in there:
-        if not _PATH.fullmatch(name) or name == MANIFEST:
-            raise ValueError(f"{name[:80]!r} is no file of a group")
-        if any(name[: slash.start()] in there for slash in re.finditer("/", name)):
-            raise ValueError(f"{name[:80]!r} lies in a file")
-
-
-def _names_below(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Paths of the files of a group; hidden ones are no part of it."""
-    for entry in files.entries(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _names_below(folder / entry.name, f"{prefix}{entry.name}/")
-        else:
-            yield f"{prefix}{entry.name}"
-
-
-def _compact(value: Any) -> bytes:
+def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()

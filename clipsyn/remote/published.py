@@ -6,7 +6,7 @@ file is kept when its size and SHA-256 are those of the manifest, whose own SHA-
 The cache is a plain folder:
 
     groups/<SHA-256 of the manifest>/   files of one group, as they are published
-    indexes/<SHA-256 of the URL>        the index that was read last, and its ETag
+    indexes/<SHA-256 of its URL>        the index, or a part, that was read last, and its ETag
     .wip/                               what is being written
 
 A group's folder is called after its content, so it is the same for every store that has the group,
@@ -20,10 +20,10 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -33,20 +33,12 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
-from clipsyn.remote.index import (
-    COLUMN,
-    INDEX,
-    MANIFEST,
-    MOST_INDEX,
-    Entry,
-    Index,
-    Manifest,
-    stamp_of,
-)
+from clipsyn.remote.index import MOST_INDEX, Entry, Index, Part, part_path
+from clipsyn.remote.manifest import COLUMN, MANIFEST, Manifest, stamp_of
 from clipsyn.remote.transport import MissingObject, Remote
 from clipsyn.store import arrays
 from clipsyn.store.arrays import Layout
-from clipsyn.store.files import METADATA
+from clipsyn.store.files import INDEX, KINDS, METADATA, Place, below, folder_name
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 from clipsyn.text import advised
 
@@ -54,7 +46,7 @@ FILES = 64  # at a time
 _MOST_KNOWN = 2048  # manifests in memory: each has 256 KB at most, and most have 10
 _Result = TypeVar("_Result")
 _Save = Callable[[str, bytes], object]  # a file of a group, by its name there
-_Names = dict[str, Any]  # name of a folder -> those in it
+_Folder = dict[str, "_Folder | Entry"]  # name of a folder -> what is in it
 
 
 def cache_folder() -> Path:
@@ -73,8 +65,9 @@ class Published(Tree):
         self._location = location
         self._remote = Remote(location.url)
         self._cache = cache_folder()
-        self._index = self._current()
-        self._entries = {entry.name: entry for entry in self._index.entries.values()}
+        self._index = Index.parse(self._listed(INDEX), self._remote.shown)
+        self._datasets = {folder_name(name): name for name in self._index.datasets}
+        self._parts: dict[str, _Folder] = {}  # by folder of a dataset: kind -> what is in it
         self._manifests: dict[str, Manifest] = {}
         self._lock = Lock()  # of what is forgotten
         self._threads = ThreadPoolExecutor(FILES)
@@ -85,31 +78,31 @@ class Published(Tree):
         """A worker reads the index again; the cache is the same."""
         return Published, (self._location,)
 
-    def _current(self) -> Index:
-        """The index as it is now: the one in the cache, if that is current.
+    def _listed(self, path: str) -> bytes:
+        """The index or a part as it is now: the one in the cache, if that is current.
 
         Raises StoreError where there is none.
         """
-        location, shown = self._location, self._remote.shown
-        file = self._cache / "indexes" / hashlib.sha256(location.url.encode()).hexdigest()
+        location = self._location
+        at = hashlib.sha256(f"{location.url}/{path}".encode()).hexdigest()
+        file = self._cache / "indexes" / at
         try:
             etag, _, data = file.read_bytes().partition(b"\n")
         except OSError:
             etag = data = b""
         known = etag.decode(errors="replace") if data else None
         try:
-            new, now = self._remote.get(INDEX, known, MOST_INDEX)
+            new, now = self._remote.get(path, known, MOST_INDEX)
         except MissingObject:
             raise StoreError(
-                f"{location} is no published store, for it has no {INDEX}: make it one with "
+                f"{location} is no published store, for it has no {path}: make it one with "
                 f"`{advised('push', 'STORE', location)}`"
             ) from None
         if known and now == known:
-            return Index.parse(data, shown)
-        index = Index.parse(new, shown)
+            return data
         if now:
             self._keep(file.parent, file.name, now.encode() + b"\n" + new)
-        return index
+        return new
 
     # What there is
 
@@ -117,13 +110,18 @@ class Published(Tree):
         return dict(self._index.store)
 
     def exists(self, path: Path) -> bool:
-        return self._below(path) is not None
+        return self._at(path) is not None
 
     def folders(self, path: Path) -> list[str]:
-        if entry := self._entry(path):
-            ends, names = f"/{METADATA}", self._metadata(entry).files
-            return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
-        return sorted(self._below(path) or ())
+        """Of a kind all datasets: which of them have groups of it their parts say."""
+        at = self._at(path)
+        if isinstance(at, Entry):
+            end, names = f"/{METADATA}", self._metadata(at).files
+            return sorted(name.removesuffix(end) for name in names if name.endswith(end))
+        return sorted(at or ())
+
+    def look_in(self, paths: Iterable[Path]) -> None:
+        list(self._threads.map(self._part, {path.name for path in paths}))
 
     def size(self, path: Path) -> int:
         return sum(entry.bytes for entry in self._entries_below(path))
@@ -138,23 +136,36 @@ class Published(Tree):
             return None
         return {**entry.facts, "fingerprint": entry.fingerprint, "content": entry.content}
 
-    @cached_property
-    def _names(self) -> _Names:
-        names: _Names = {}
-        for name in self._entries:
-            below = names
-            for part in name.split("/"):
-                below = below.setdefault(part, {})
-        return names
+    def _at(self, path: Path) -> Collection[str] | Entry | None:
+        """The group in a folder, or the names of the folders in it; None where there is none."""
+        kind, *names = below(self._location, path) or ("",)
+        if not names:
+            return self._datasets if kind in KINDS else None if kind else KINDS
+        at: _Folder | Entry | None = self._part(names[0])
+        for name in (kind, *names[1:]):
+            at = at.get(name) if isinstance(at, dict) else None
+        return at
 
-    def _below(self, path: Path) -> _Names | None:
-        below: _Names | None = self._names
-        for part in path.relative_to(self._location).parts:
-            below = below.get(part) if below is not None else None
-        return below
+    def _part(self, folder: str) -> _Folder:
+        """Of a dataset, by its folder: what is in it of each kind."""
+        if folder not in self._parts and folder in self._datasets:
+            part: _Folder = {}
+            for entry in self._entries_of(self._datasets[folder]).values():
+                kind, _, *names = entry.name.split("/")
+                at: Any = part
+                for name in (kind, *names[:-1]):
+                    at = at.setdefault(name, {})
+                at[names[-1]] = entry
+            self._parts[folder] = part
+        return self._parts.get(folder, {})
+
+    def _entries_of(self, dataset: str) -> Mapping[Place, Entry]:
+        listed = self._listed(part_path(dataset))
+        return Part.parse(listed, self._remote.shown, dataset).entries
 
     def _entry(self, path: Path) -> Entry | None:
-        return self._entries.get(path.relative_to(self._location).as_posix())
+        at = self._at(path)
+        return at if isinstance(at, Entry) else None
 
     # Groups
 
@@ -177,10 +188,11 @@ class Published(Tree):
             yield entry, span, partial(self._keep, folder)
 
     def _entries_below(self, path: Path) -> Iterable[Entry]:
-        if entry := self._entry(path):
-            yield entry
+        at = self._at(path)
+        if isinstance(at, Entry):
+            yield at
             return
-        for name in self._below(path) or ():
+        for name in at or ():
             yield from self._entries_below(path / name)
 
     def attributes(self, path: Path) -> Mapping[str, Any]:
@@ -236,12 +248,10 @@ class Published(Tree):
 
     def _check_object(self, entry: Entry, manifest: Manifest, path: str) -> None:
         """Of one whose files are in the manifest all is read, of a shard else its index."""
-        names = manifest.objects[path]
+        names, expected = manifest.objects[path], manifest.end_of(path)
+        start = sum(manifest.files[name][0] for name in names)
         if is_inline := names[0] in manifest.inline:
-            expected = manifest.object_of(path, [manifest.inline[name] for name in names])
-        else:
-            expected = manifest.end_of(path)
-        start = 0 if is_inline else sum(manifest.files[name][0] for name in names)
+            start, expected = 0, b"".join([*map(manifest.inline.__getitem__, names), expected])
         if expected and self._bytes(entry, path, start, len(expected), is_inline) != expected:
             raise self._altered(entry, path)
 
@@ -346,7 +356,7 @@ class Published(Tree):
         try:
             yield
         except MissingObject:
-            if self._current().entries.get(entry.place) != entry:
+            if self._entries_of(entry.place[1]).get(entry.place) != entry:
                 raise replaced_meanwhile(self._location, entry.name) from None
             raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
 

@@ -12,34 +12,29 @@ written: a push writes to every group that it will name, and looks again when it
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from os.path import commonpath
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
-from clipsyn.names import MARKER, Address, Location, is_url
-from clipsyn.remote.index import (
-    INDEX,
-    MANIFEST,
-    MOST_INDEX,
-    Entry,
-    Index,
-    Manifest,
-    Stamp,
-    stamp_of,
-)
+from clipsyn.names import Address, Location, is_url
+from clipsyn.remote.index import MOST_INDEX, PARTS, Entry, Index, Part, part_path
+from clipsyn.remote.manifest import MANIFEST, Manifest, Stamp, stamp_of
 from clipsyn.remote.published import FILES
 from clipsyn.remote.transport import Changed, MissingObject, Remote
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import KINDS, METADATA, Place
+from clipsyn.store.files import INDEX, KINDS, METADATA, Place, name_of_folder
 from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.inventory import Leftover, damage, debris
 from clipsyn.store.merge import made_in_two_ways
@@ -50,6 +45,8 @@ _TRIES = 50
 _LARGE = 1 << 22  # bytes
 _FEW = 4  # at a time of what takes memory: groups that are looked at, and large objects
 _MOST_PAUSE = 2.0  # seconds
+_Listed = TypeVar("_Listed", Part, Index | None)
+_PROBE = f"{PARTS}/probe.json"
 _DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
 
 
@@ -64,6 +61,11 @@ class _Described(NamedTuple):
         """Bytes of an object, about."""
         return sum(self.manifest.files[name][0] for name in self.manifest.objects[path])
 
+    @property
+    def objects(self) -> Iterator[str]:
+        """Their paths at the URL; the manifest comes last."""
+        return (f"{self.entry.folder}/{path}" for path in (*self.manifest.objects, MANIFEST))
+
 
 _Object = tuple[_Described, str]  # of a group, and its path in the folder of it
 
@@ -76,8 +78,9 @@ class Push:
     remote: Remote
     groups: Sequence[Place]  # all that is sent
     there: int  # groups that are published already
-    making_way: Collection[str]  # manifests of what the groups take the place of
+    published: Mapping[Place, Entry]  # of the same datasets
     replace: bool
+    is_all: bool  # whether the store, the whole of it, is what will be published
 
     @classmethod
     def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
@@ -94,17 +97,21 @@ class Push:
                 f"{remote.shown} holds a store that was not published: give another place, or use "
                 "`clipsyn pull` to add to one in a folder"
             )
-        published = index.entries if index else {}
-        sent, there, making_way = [], 0, set()
-        for place in _chosen(store, filters):
+        places = _places(store)
+        chosen = choose(places, filters, str(store.path))
+        datasets = {place[1] for place in chosen}
+        published = {it.place: it for it in _entries(remote, datasets)}
+        named, sent, there = set(index.datasets if index else ()), [], 0
+        for place in chosen:
             entry = published.get(place)
-            if entry is None or replace:
-                sent.append(place)
-                making_way |= {entry.manifest} if entry else set()
-            elif entry.content == (group := store.group(store.at(*place))).content:
-                there += 1
-            else:
-                raise _conflict(remote, group, entry)
+            if entry and not replace:
+                group = store.group(store.at(*place))
+                if entry.content != group.content:
+                    raise _conflict(remote, group, entry)
+                if place[1] in named:  # else a push was killed before it
+                    there += 1
+                    continue
+            sent.append(place)
         theirs = {place: it.imported for place, it in published.items() if place not in sent}
         ours = {place: store.is_imported(store.at(*place)) for place in sent}
         if both := made_in_two_ways(theirs, ours):
@@ -113,7 +120,14 @@ class Push:
                 "another name",
                 ("kind",),
             )
-        return cls(store, remote, sent, there, making_way, replace)
+        is_all = named <= datasets and {*sent, *published} == {*places}
+        return cls(store, remote, sent, there, published, replace, is_all)
+
+    @property
+    def making_way(self) -> set[str]:
+        """Manifests of what the groups take the place of."""
+        replaced = self.groups if self.replace else ()
+        return {self.published[it].manifest for it in replaced if it in self.published}
 
     @property
     def size(self) -> int:
@@ -122,19 +136,26 @@ class Push:
 
     def carry_out(self, progress: Progress) -> None:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
+        _check_conditions(self.remote)  # before anything else
         with ThreadPoolExecutor(_FEW) as threads:
             described = list(threads.map(self._describe, self.groups))
-        new = Index(self.store.tree.marker(self.store.path))
-        entries = [it.entry for it in described]
-        index, _ = read_index(self.remote)
-        (index or new).with_entries(entries).dumps()  # that it is too large is said before
+        added = _by_dataset(it.entry for it in described)
+        for dataset, entries in added.items():  # that one is too large is said before
+            there = {place: it for place, it in self.published.items() if place[1] == dataset}
+            Part(dataset, there).with_entries(entries).dumps()
+        lying = set[str]() if self.replace else self._listed(described)
+        missing = [
+            (it, path)
+            for it in described
+            for path in it.manifest.objects
+            if f"{it.entry.folder}/{path}" not in lying
+        ]
+        self._send(missing, progress)
         with ThreadPoolExecutor(FILES) as threads:
-            missing = [one for some in threads.map(self._missing, described) for one in some]
-            self._send(missing, progress)
             list(threads.map(self._put_manifest, described))
-            _check_conditions(self.remote, files.read_file(self.store.path / MARKER))
-            add_to_index(self.remote, new, entries, self.making_way)
-            list(threads.map(self._check_there, described))
+        marker = self.store.tree.marker(self.store.path)
+        add_to_index(self.remote, marker, added, self.making_way)
+        self._check_there(described)
 
     def _send(self, missing: Sequence[_Object], progress: Progress) -> None:
         counter = progress.add("sending", len(missing), unit="files")
@@ -145,18 +166,19 @@ class Push:
                     progress.advance(counter, 1)
         progress.finish(counter)
 
-    def _missing(self, described: _Described) -> Iterator[_Object]:
-        """What is to be sent of a group, less what was sent before."""
-        there = self.remote.list(described.entry.folder)
-        for path in described.manifest.objects:
-            if self.replace or f"{described.entry.folder}/{path}" not in there:
-                yield described, path
+    def _listed(self, described: Sequence[_Described]) -> set[str]:
+        """What lies in the folders of groups, of one split together: a request lists thousands."""
+        near: dict[str, list[str]] = {}
+        for it in described:
+            near.setdefault("/".join(it.entry.name.split("/")[:3]), []).append(it.entry.folder)
+        with ThreadPoolExecutor(FILES) as threads:
+            return set().union(*threads.map(self.remote.list, map(commonpath, near.values())))
 
     def _put(self, sent: _Object) -> None:
         """Send an object, if its files are still those of the manifest."""
         (folder, entry, manifest), path = sent
         parts = [self._read(folder / name, manifest.files[name]) for name in manifest.objects[path]]
-        self.remote.put(f"{entry.folder}/{path}", manifest.object_of(path, parts))
+        self.remote.put(f"{entry.folder}/{path}", b"".join([*parts, manifest.end_of(path)]))
 
     def _read(self, file: Path, stamp: Stamp) -> bytes:
         data = files.read_file(file, stamp[0])
@@ -170,12 +192,12 @@ class Push:
         inline = {name: self._read(folder / name, manifest.files[name]) for name in manifest.small}
         self.remote.put(f"{entry.folder}/{MANIFEST}", replace(manifest, inline=inline).dumps())
 
-    def _check_there(self, described: _Described) -> None:
-        _, entry, manifest = described
-        if len(self.remote.list(entry.folder)) < len(manifest.objects) + 1:
+    def _check_there(self, described: Sequence[_Described]) -> None:
+        there = self._listed(described)
+        if lost := next((it for it in described if not there.issuperset(it.objects)), None):
             raise DamagedStore(
-                f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did `clipsyn "
-                "gc` run?): send them again with replace=True"
+                f"{self.remote.shown}/{lost.entry.folder} lost files while it was pushed (did "
+                "`clipsyn gc` run?): send them again with replace=True"
             )
 
     def _describe(self, place: Place) -> _Described:
@@ -187,23 +209,18 @@ class Push:
                 "all that is damaged"
             )
         stored = self.store.group(path)
-        manifest = Manifest.of_folder(path)
+        manifest = Manifest.of_group(stored)
         if files.file_at(path / METADATA) != stored.seen:
             raise replaced_meanwhile(self.store.path, stored.name)
         entry = Entry(
             place,
-            manifest=manifest.digest,
+            manifest=hashlib.sha256(manifest.dumps()).hexdigest(),
             bytes=manifest.size,
             fingerprint=stored["fingerprint"],
             content=stored.content,
             facts=stored.facts,
         )
         return _Described(path, entry, replace(manifest, inline={}))  # else memory holds them all
-
-    def is_all(self) -> bool:
-        """Whether what is published now is the store, the whole of it."""
-        index, _ = read_index(self.remote)
-        return index is not None and set(index.entries) == set(self.store.places())
 
 
 def address_of(place: str) -> str:
@@ -222,14 +239,14 @@ def _writable(place: str) -> Remote:
     return Remote(url)
 
 
-def _chosen(store: FeatureStore, filters: Filters) -> list[Place]:
-    """The groups that the filters choose; raises for a store of which a part is lost."""
+def _places(store: FeatureStore) -> list[Place]:
+    """All groups; raises for a store of which a part is lost."""
     places = store.places()
     if problem := next(debris(store, places), None):
         raise DamagedStore(
             f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
         )
-    return choose(places, filters, str(store.path))
+    return places
 
 
 def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
@@ -247,7 +264,7 @@ def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
 
 
 def read_index(remote: Remote) -> tuple[Index | None, str | None]:
-    """The index and its ETag; None where nothing is published yet."""
+    """Which datasets there are, and the ETag of that; None where nothing is published yet."""
     try:
         data, etag = remote.get(INDEX, most=MOST_INDEX)
     except MissingObject:
@@ -255,64 +272,115 @@ def read_index(remote: Remote) -> tuple[Index | None, str | None]:
     return Index.parse(data, remote.shown), etag
 
 
-def add_to_index(
-    remote: Remote, new: Index, entries: Collection[Entry], making_way: Collection[str] = ()
-) -> None:
-    """Write these groups into the index, in one step, and look whether they are in it.
+def read_part(remote: Remote, dataset: str) -> tuple[Part, str | None]:
+    """The groups of a dataset, and the ETag of that; none where none is published yet."""
+    try:
+        data, etag = remote.get(part_path(dataset), most=MOST_INDEX)
+    except MissingObject:
+        return Part(dataset), None
+    return Part.parse(data, remote.shown, dataset), etag
 
-    Where others write at the same time, what they have written stays. Of two that publish the same
-    group the first stays; of two with other content under one name the second raises StaleCell.
-    making_way: manifests of groups that others take the place of. new: the index of a store that
-    is new.
+
+def _entries(remote: Remote, datasets: Iterable[str]) -> Iterator[Entry]:
+    with ThreadPoolExecutor(FILES) as threads:
+        for part, _ in threads.map(partial(read_part, remote), datasets):
+            yield from part.entries.values()
+
+
+def _by_dataset(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    added: dict[str, list[Entry]] = {}
+    for entry in entries:
+        added.setdefault(entry.place[1], []).append(entry)
+    return added
+
+
+def add_to_index(
+    remote: Remote,
+    marker: Mapping[str, Any],
+    added: Mapping[str, Collection[Entry]],
+    making_way: Collection[str] = (),
+) -> None:
+    """Write groups into the parts of their datasets, and look whether they are in them.
+
+    A dataset that is new is named when its part is there. Where others write at the same time,
+    what they have written stays. Of two that publish the same group the first stays; of two with
+    other content under one name the second raises StaleCell. marker: of a store that is new.
+    making_way: manifests of groups that others take the place of.
     """
+
+    def add(dataset: str) -> None:
+        write = partial(_with_added, remote, added[dataset], making_way)
+        _change(remote, part_path(dataset), lambda: read_part(remote, dataset), write)
+
+    def name(index: Index | None) -> Index | None:
+        there = index or Index(marker)
+        if not added.keys() - set(there.datasets):
+            return None
+        return replace(there, datasets={*there.datasets, *_datasets_in(remote)})
+
+    with ThreadPoolExecutor(FILES) as threads:
+        list(threads.map(add, added))
+    _change(remote, INDEX, lambda: read_index(remote), name)
+
+
+def _change(
+    remote: Remote,
+    path: str,
+    read: Callable[[], tuple[_Listed, str | None]],
+    change: Callable[[_Listed], Index | Part | None],
+) -> None:
+    """Write an object as `change` makes it of what is there, until that has nothing to change."""
     written = False
     for attempt in range(_TRIES):
-        index, etag = read_index(remote)
-        there = index or new
-        added = [entry for entry in entries if not _is_there(there, entry, making_way)]
-        if not added:
+        there, etag = read()
+        if (new := change(there)) is None:
             return  # also where it was written, and the answer was lost
         if written:
             raise StoreError(
-                f"{remote.shown}/{INDEX} has lost what was written into it, for another push has "
+                f"{remote.shown}/{path} has lost what was written into it, for another push has "
                 "overwritten it: run the same command again when nobody else pushes"
             )
-        old = [there.entries[entry.place] for entry in added if entry.place in there.entries]
-        if other := next((entry for entry in old if entry.manifest not in making_way), None):
-            raise StaleCell(
-                f"{other.name} in {remote.shown} was published with other content meanwhile: "
-                "run the same command again to see what differs"
-            )
         try:
-            remote.put_if(INDEX, there.with_entries(added).dumps(), etag)
+            remote.put_if(path, new.dumps(), etag)
             written = True
         except Changed:
             time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
     raise StoreError(
-        f"{remote.shown}/{INDEX} was changed by others {_TRIES} times in a row: run the same "
+        f"{remote.shown}/{path} was changed by others {_TRIES} times in a row: run the same "
         "command again, what was sent is kept"
     )
 
 
-def _is_there(index: Index, entry: Entry, making_way: Collection[str]) -> bool:
-    there = index.entries.get(entry.place)
+def _with_added(
+    remote: Remote, entries: Collection[Entry], making_way: Collection[str], there: Part
+) -> Part | None:
+    """The part with the entries that it lacks; None if it lacks none."""
+    added = [entry for entry in entries if not _is_there(there, entry, making_way)]
+    old = [there.entries[entry.place] for entry in added if entry.place in there.entries]
+    if other := next((entry for entry in old if entry.manifest not in making_way), None):
+        raise StaleCell(
+            f"{other.name} in {remote.shown} was published with other content meanwhile: "
+            "run the same command again to see what differs"
+        )
+    return there.with_entries(added) if added else None
+
+
+def _is_there(part: Part, entry: Entry, making_way: Collection[str]) -> bool:
+    there = part.entries.get(entry.place)
     same = there and there.content == entry.content and there.manifest not in making_way
     return there == entry or bool(same)
 
 
-def _check_conditions(remote: Remote, marker: bytes) -> None:
+def _check_conditions(remote: Remote) -> None:
     """Raise StoreError for a place where publishers would overwrite one another's index.
 
-    Once its `clipsyn.json` is there it is asked for two writes of it that it has to refuse.
+    It is asked for two writes that it has to refuse.
     """
-    try:
-        marker, _ = remote.get(MARKER)
-    except MissingObject:
-        with suppress(Changed):  # another publisher was faster
-            remote.put_if(MARKER, marker, None)
+    with suppress(Changed):  # it was tried before
+        remote.put_if(_PROBE, b"{}", None)
     for etag in (None, '"0"'):
         try:
-            remote.put_if(MARKER, marker, etag)
+            remote.put_if(_PROBE, b"{}", etag)
         except Changed:
             continue
         raise StoreError(
@@ -352,14 +420,21 @@ def left_over(location: Location) -> list[Leftover]:
 
 
 def _named(remote: Remote) -> set[str]:
-    """The folders of the groups in the index; raises StoreError where it is lost."""
+    """The folders of the groups in the index; raises StoreError where a part of it is lost."""
     index, _ = read_index(remote)
-    if index is None and remote.exists(MARKER):
+    there = _datasets_in(remote)
+    if there if index is None else set(index.datasets) - there:
         raise StoreError(
-            f"{remote.shown} has no {INDEX}, so what is in use there is not known: put it back, or "
-            f"`{advised('push', 'STORE', remote.shown)}` writes a new one"
+            f"{remote.shown} has lost a part of its index, so what is in use there is not known: "
+            f"put it back, or `{advised('push', 'STORE', remote.shown)}` writes a new one"
         )
-    return {entry.folder for entry in index.entries.values()} if index else set()
+    return {entry.folder for entry in _entries(remote, there)}
+
+
+def _datasets_in(remote: Remote) -> set[str]:
+    """The datasets that have a part of the index, whether it is named yet or not."""
+    folders = (path.split("/")[1] for path in remote.list(PARTS) if path != _PROBE)
+    return set(map(name_of_folder, folders))
 
 
 def collect(location: Location, found: Collection[Leftover]) -> int:

@@ -6,10 +6,10 @@ a large array is a few objects, and other tools read it.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 from crc32c import crc32c
 
@@ -35,18 +35,22 @@ def shard_index(sizes: Sequence[int], chunks: int) -> bytes:
     return index + crc32c(index).to_bytes(4, "little")
 
 
-def sharded(metadata: bytes, chunks: int) -> bytes:
+def for_others(metadata: bytes, chunks: int) -> dict[str, Any]:
     """The metadata of an array in shards of so many chunks, from those of one in plain chunks.
 
-    Raises DamagedStore for metadata of no array.
+    0 chunks: the array is true everywhere, which without an object its fill value says. Raises
+    DamagedStore for metadata of no array.
     """
     try:
         array = parse_json(metadata)
         grid = array["chunk_grid"]["configuration"]
         rows, *width = grid["chunk_shape"]
         about = {"chunk_shape": [rows, *width], "codecs": array["codecs"], **_INDEX_OF_SHARDS}
-        array["codecs"] = [{"name": "sharding_indexed", "configuration": about}]
-        grid["chunk_shape"] = [rows * chunks, *width]
+        if not chunks:
+            return {**array, "fill_value": True}
+        if chunks > 1:
+            array["codecs"] = [{"name": "sharding_indexed", "configuration": about}]
+            grid["chunk_shape"] = [rows * chunks, *width]
     except (ValueError, LookupError, TypeError) as error:
         raise DamagedStore(f"metadata of an array are damaged: {error!r}") from error
-    return json.dumps(array, indent=2).encode()
+    return dict(array)

@@ -104,17 +104,31 @@ class FeatureStore:
 
     # What there is
 
-    def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every folder of a group, or of what is left of one, sorted."""
-        paths = [self.path / kind]
-        for _ in files.KINDS[kind]:
+    def datasets(self) -> list[str]:
+        """Names of the datasets that have a folder, sorted."""
+        return sorted({name for kind in files.KINDS for name in self.names_in(self.path / kind)})
+
+    def groups(
+        self, kind: str, datasets: Collection[str] | None = None
+    ) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Names and path of every folder of a group, or of what is left of one, sorted.
+
+        datasets: those alone.
+        """
+        paths = [
+            self.path / kind / folder
+            for folder in self.tree.folders(self.path / kind)
+            if datasets is None or files.name_of_folder(folder) in datasets
+        ]
+        self.tree.look_in(paths)
+        for _ in files.KINDS[kind][1:]:
             paths = [path / name for path in paths for name in self.tree.folders(path)]
         for path in paths:
             yield tuple(map(files.name_of_folder, files.below(self.path, path)[1:])), path
 
-    def places(self) -> list[Place]:
-        """Kind and names of every group, or of what is left of one, by kind."""
-        return [(kind, *names) for kind in files.KINDS for names, _ in self.groups(kind)]
+    def places(self, datasets: Collection[str] | None = None) -> list[Place]:
+        """Kind and names of every group, or of what is left of one, by kind; or of datasets."""
+        return [(kind, *names) for kind in files.KINDS for names, _ in self.groups(kind, datasets)]
 
     def group(self, path: Path) -> Group:
         """The group in a folder of the store; raises DamagedStore if another one belongs there.
@@ -160,7 +174,8 @@ class FeatureStore:
 
         filters: dataset, split, perturbation or backbone -> names; None is no filter.
         """
-        there = {names[:4] for kind in files.CELLS for names, _ in self.groups(kind)}
+        datasets = filters.get("dataset")
+        there = {names[:4] for kind in files.CELLS for names, _ in self.groups(kind, datasets)}
         keys = (FeatureKey(*names) for names in sorted(there))
         wanted = {field: names for field, names in filters.items() if names is not None}
         return [

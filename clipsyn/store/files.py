@@ -59,6 +59,14 @@ def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
         )
 
 
+def check_marker(what: str, marker: Mapping[str, Any]) -> None:
+    """Raise ValueError for rows that no chunk has, UnsupportedFormat for another major version."""
+    rows = marker["chunk_rows"]
+    if type(rows) is not int or not 1 <= rows <= MOST_CHUNK_ROWS:
+        raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
+    check_format(what, str(marker["format"]))
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     name: str
@@ -153,7 +161,7 @@ def below(store: Path, path: Path) -> tuple[str, ...]:
 
 PARTIAL = ".partial"
 WIP = ".wip"  # the folder of what is being written
-_INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
+INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
 MOST_METADATA = 64 << 20  # bytes; those of 20,000 classes and 100,000 chunks have a few millions
 
 
@@ -318,7 +326,7 @@ def place_of(path: Path | str) -> Path:
         if location.parts[0] != "file:":
             return location
     folder = Address.parse(location.url).folder if location else Path(path)
-    if exists(folder / _INDEX):
+    if exists(folder / INDEX):
         return location or Location.of(folder.resolve().as_uri())
     return folder
 

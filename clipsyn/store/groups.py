@@ -50,12 +50,9 @@ class Tree:
         """
         try:
             marker: dict[str, Any] = json.loads(files.read_file(store / MARKER))
-            version, rows = str(marker["format"]), marker["chunk_rows"]
-            if type(rows) is not int or not 1 <= rows <= files.MOST_CHUNK_ROWS:
-                raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
+            files.check_marker(str(store), marker)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnsupportedFormat(f"{store / MARKER} cannot be read: {error}") from error
-        files.check_format(str(store), version)
         return marker
 
     def exists(self, path: Path) -> bool:
@@ -65,6 +62,9 @@ class Tree:
     def folders(self, path: Path) -> list[str]:
         """Names of the folders in one, sorted; none where there is no folder."""
         return files.folders(path)
+
+    def look_in(self, paths: Iterable[Path]) -> None:
+        """Groups of datasets will be listed, which have these folders."""
 
     def size(self, path: Path) -> int:
         """Bytes of all files under a folder."""
@@ -176,6 +176,12 @@ class Group:
     def arrays(self) -> Mapping[str, Layout]:
         """Its arrays, as it lists them."""
         return {name: Layout.parse(listed) for name, listed in self["arrays"].items()}
+
+    @property
+    def files(self) -> list[str]:
+        """The files that readers need, by their path in it."""
+        listed = {name: (files.METADATA, *it.files()) for name, it in self.arrays.items()}
+        return [files.METADATA, *(f"{name}/{file}" for name in listed for file in listed[name])]
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:

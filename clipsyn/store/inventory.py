@@ -8,7 +8,7 @@ system.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +30,26 @@ from clipsyn.store.groups import Group
 from clipsyn.text import advised, parse_json
 
 
-def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
-    """One row a cell: its names, images, width, bytes with its logits, fingerprint.
+def cell_rows(
+    store: FeatureStore, keys: Iterable[FeatureKey] | None = None
+) -> list[dict[str, Any]]:
+    """One row a cell, of all if `keys` is None: names, images, width, bytes, fingerprint.
 
-    Perturbations come in order of severity. `imported` is what an imported cell holds, None for
-    one that was extracted; `embed` is None where there are no embeddings; `captions` are those of
-    the split that its backbone has encoded. Of a dataset that shows
-    each image under one condition alone, `images` counts those of the cell's. Raises DamagedStore
-    for what is left of a lost cell.
+    Perturbations come in order of severity. `bytes` are with those of the cell's logits. `imported`
+    is what an imported cell holds, None for one that was extracted; `embed` is None where there are
+    no embeddings; `captions` are those of the split that its backbone has encoded. Of a dataset
+    that shows each image under one condition alone, `images` counts those of the cell's. Raises
+    DamagedStore for what is left of a lost cell.
     """
-    rows, keys = list[dict[str, Any]](), store.keys()
+    rows = list[dict[str, Any]]()
+    keys = sorted(
+        store.keys() if keys is None else keys,
+        key=lambda k: (k.dataset, k.split, by_severity(k.perturbation), k.backbone),
+    )
     texts = {
         names: (store.tree.facts(path) or store.group(path).facts).get("captions", 0)
-        for names, path in store.groups("texts")
+        for names, path in store.groups("texts", {key.dataset for key in keys})
     }
-    keys.sort(key=lambda k: (k.dataset, k.split, by_severity(k.perturbation), k.backbone))
     for cell, prompts in with_prompt_sets(map(store.cell, keys)):
         facts = cell.facts
         rows.append(

@@ -26,7 +26,7 @@ from clipsyn.store.drafts import describe_changes, make_groups, new_folder
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, ORDER, PROMPTS, Place, is_store, place_of, written_at
 from clipsyn.store.groups import Group
-from clipsyn.store.select import Filters, names_meant, nothing_matches, with_sources
+from clipsyn.store.select import Filters, datasets_meant, names_meant, nothing_matches, with_sources
 from clipsyn.text import advised, counted, few
 
 _THREADS = 8
@@ -78,7 +78,8 @@ def _compare(store: FeatureStore, groups: Groups, first: dict[Place, Group]) -> 
 
 def _groups(store: FeatureStore, wanted: Collection[Place], first: Groups) -> Groups:
     """The wanted groups of a store; of what a published one has in common, those before it."""
-    paths = {place: store.at(*place) for place in store.places() if place in wanted}
+    places = store.places({place[1] for place in wanted})
+    paths = {place: store.at(*place) for place in places if place in wanted}
     known = {}
     for place in paths.keys() & first.keys():
         facts = store.tree.facts(paths[place])
@@ -174,7 +175,7 @@ def _copy(group: Group, copy: Path, store: Path) -> None:
     with _told(group, copy, store), files.locked(group.path, shared=True):  # labels may change
         for name in group.arrays:
             (copy / name).mkdir(parents=True)
-        group.tree.copy(group.path, copy, _files_of(group))
+        group.tree.copy(group.path, copy, group.files)
         damage = [arrays.damage(copy / name, listed) for name, listed in group.arrays.items()]
         if arrays.read_attributes(copy) != group.attributes or any(damage):
             raise _altered(group)
@@ -206,12 +207,6 @@ def _told(group: Group, copy: Path, store: Path) -> Iterator[None]:
             f"{group.name} was taken away while it was copied into {store} (did `clipsyn gc` "
             "run?): run the same command again"
         ) from error
-
-
-def _files_of(group: Group) -> list[str]:
-    """The files that readers need, by their path in the group."""
-    listed = {name: (files.METADATA, *it.files()) for name, it in group.arrays.items()}
-    return [files.METADATA, *(f"{name}/{file}" for name in listed for file in listed[name])]
 
 
 def _altered(group: Group) -> DamagedStore:
@@ -288,7 +283,7 @@ def plan_merge(into: Path, paths: Sequence[Path | str], filters: Filters | None 
 
 def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[set[Place]]:
     """What comes along of each store. A name that one of them has is known."""
-    places = [set(store.places()) for store in stores]
+    places = [set(store.places(datasets_meant(store, filters))) for store in stores]
     where = str(stores[0].path) if len(stores) == 1 else "STORE"
     meant = names_meant(set().union(*places), filters, where)
     chosen = [with_sources(some, meant) for some in places]

@@ -23,7 +23,14 @@ _LOG = logging.getLogger("clipsyn")
 
 def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     """The store's cells that pass the filters: FeatureKey field -> names, patterns or None."""
-    every = store.keys()
+    keys = chosen_keys(store, **filters)
+    store.tree.expect((path for key in keys for path in _read_of(store, key)), columns=True)
+    return keys
+
+
+def chosen_keys(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
+    """What `select` does, of cells of which nothing will be read."""
+    every = store.keys(dataset=datasets_meant(store, filters)) or store.keys()
     if not every:
         line = advised("extract", store.made_in, "--backbones", "…", "--dataset", "…")
         raise MissingCell(f"{store.path} holds no features yet: run `{line}`")
@@ -33,8 +40,16 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     names = _names(meant)
     keys = [key for key in every if all(getattr(key, field) in names[field] for field in names)]
     _refuse_gaps(store, every, keys, meant)
-    store.tree.expect((path for key in keys for path in _read_of(store, key)), columns=True)
     return keys
+
+
+def datasets_meant(store: FeatureStore, filters: Mapping[str, Names]) -> set[str] | None:
+    """The datasets that a filter may mean, whose groups are listed; None where all have to be."""
+    if (wanted := filters.get("dataset")) is None:
+        return None
+    known = store.datasets()
+    found = [matching(term, known) for term in terms_of("dataset", wanted)]
+    return set().union(*found) if all(found) else None
 
 
 def _read_of(store: FeatureStore, key: FeatureKey) -> Iterator[Path]:

@@ -51,7 +51,7 @@ def test_push_says_the_size_first_and_pull_brings_it_back(clipsyn, path, place, 
 
 def test_dry_run_says_what_is_copied_and_does_nothing(clipsyn, path, place, tmp_path):
     clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
-    published = (place / "index.json.gz").read_bytes()
+    published = (place / "index/toy/groups.json.gz").read_bytes()
     said = lines(clipsyn("push", path, place, "-s", "test", "--dry-run"))
     assert ": 7 groups, " in said[0]
     assert said[0].endswith("; 4 are there already")
@@ -59,7 +59,7 @@ def test_dry_run_says_what_is_copied_and_does_nothing(clipsyn, path, place, tmp_
     said = lines(clipsyn("pull", place, tmp_path / "back", "--dry-run"))
     assert len(said) == 5
     assert "features/toy/test/clean/fake--one" in said
-    assert (place / "index.json.gz").read_bytes() == published
+    assert (place / "index/toy/groups.json.gz").read_bytes() == published
     assert not (tmp_path / "back").exists()
 
 

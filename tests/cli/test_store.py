@@ -61,6 +61,15 @@ class TestLs:
         ]
         assert last == "cells: 8; backbones: fake/one, fake/two"
 
+    def test_filters_choose_cells(self, clipsyn, fails, path):
+        _, _, *rows, last = clipsyn(
+            "ls", path, "-s", "test", "-b", "*/one", "-p", "clean"
+        ).stdout.splitlines()
+        assert [row.split()[:6] for row in rows] == [["toy", "test", "clean", "20", "0", "1"]]
+        assert last == "cells: 1; backbones: fake/one"
+        fails(2, "ls", path, "-d", "toi")
+        fails(2, "ls", path, "-d", "toy", "--status")
+
     def test_json_has_every_cell(self, clipsyn, path, tiny_store):
         rows = json.loads(clipsyn("ls", path, "-o", "-").stdout)
         keys = tiny_store.keys()
@@ -215,15 +224,15 @@ def published(tiny_store, tmp_path):
     """A folder to which one backbone was pushed; the push of another was killed."""
     place = tmp_path / "published"
     push(tiny_store, place, {"backbone": ["fake/two"]})
-    index = (place / "index.json.gz").read_bytes()
+    part = (place / "index/toy/groups.json.gz").read_bytes()
     push(tiny_store, place)
-    (place / "index.json.gz").write_bytes(index)
+    (place / "index/toy/groups.json.gz").write_bytes(part)
     return place
 
 
 def test_what_a_killed_push_has_sent(clipsyn, published, later):
     url = published.as_uri()
-    count = len(list(published.glob("*/**/fake--one/**/manifest.json")))
+    count = len(list(published.glob("*/**/fake--one/**/zarr.json")))
     assert "nothing to remove" in clipsyn("gc", url, "-y").stdout
     later(2 * 86_400 + 60)
     assert f"Remove {count} unfinished" in clipsyn("gc", published, input="n\n").output
@@ -233,9 +242,9 @@ def test_what_a_killed_push_has_sent(clipsyn, published, later):
 
 
 def test_a_first_push_to_a_folder_that_was_killed(clipsyn, fails, published):
-    """It has no index and no marker yet: so it must be named by its URL, lest others' files go."""
+    """It has no index yet: so it must be named by its URL, lest others' files go."""
     (published / "index.json.gz").unlink()
-    (published / "clipsyn.json").unlink()
+    (published / "index/toy/groups.json.gz").unlink()
     assert "holds something else than a feature store" in fails(4, "gc", published)
     assert clipsyn("gc", published.as_uri(), "-y", "--older-than", "0").exit_code == 0
-    assert not [path for path in published.rglob("*") if path.is_file()]
+    assert [path.name for path in published.rglob("*") if path.is_file()] == ["probe.json"]

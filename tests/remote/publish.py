@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,51 +14,70 @@ from urllib.parse import unquote
 import numpy as np
 import zarr
 
+INDEX, PROBE = "index.json.gz", "index/probe.json"
+
 
 def published(store: Path, folder: Path) -> Path:
     """A copy of the store at `store`, as it is published, in `folder`."""
     folder.mkdir()
     marker = json.loads((store / "clipsyn.json").read_text())
-    (folder / "clipsyn.json").write_text(json.dumps(marker))
     groups = [
         _group(store, path.parent, folder)
         for path in sorted(store.glob("[a-z]*/**/zarr.json"))
         if "kind" in json.loads(path.read_text()).get("attributes", {})
     ]
-    write_index(folder, {"format": "2.0", "store": marker, "groups": groups})
+    datasets = sorted({group["place"][1] for group in groups})
+    write(folder / INDEX, {"format": "3.0", "store": marker, "datasets": datasets})
+    write_groups(folder, groups)
     return folder
 
 
-def write_index(folder: Path, index: Any) -> None:
-    (folder / "index.json.gz").write_bytes(gzip.compress(json.dumps(index).encode()))
+def write(file: Path, content: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(json.dumps(content).encode()))
 
 
-def read_index(folder: Path) -> Any:
-    return json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))
+def write_groups(folder: Path, groups: list[dict[str, Any]]) -> None:
+    """The part of the index of each dataset that these are of."""
+    for dataset in {group["place"][1] for group in groups}:
+        some = [group for group in groups if group["place"][1] == dataset]
+        write(folder / part_of(_folder_name(dataset)), {"format": "3.0", "groups": some})
+
+
+def part_of(dataset: str) -> str:
+    return f"index/{dataset}/groups.json.gz"
+
+
+def read_groups(read: Callable[[str], bytes]) -> list[dict[str, Any]]:
+    """What the index lists. read: the bytes of an object by its path."""
+    datasets = json.loads(gzip.decompress(read(INDEX)))["datasets"]
+    parts = [json.loads(gzip.decompress(read(part_of(_folder_name(it))))) for it in datasets]
+    return [group for part in parts for group in part["groups"]]
 
 
 def objects_of(manifest: bytes) -> set[str]:
-    """What lies at the URL of the files that a manifest names."""
-    content = json.loads(manifest)
+    """What lies at the URL of the files that a manifest names, beside it."""
+    content = json.loads(manifest)["attributes"]["published"]
     shards, objects = content.get("shards", {}), set[str]()
     for name in content["files"]:
         array, slash, file = name.rpartition("/")
-        if array in shards and file != "zarr.json":
-            first, number, *rest = file.split(".")
-            file = ".".join([first, str(int(number) // shards[array]), *rest])
-        objects.add(f"{array}{slash}{file}")
+        if file != "zarr.json" and (count := shards.get(array, 1)):
+            if count > 1:
+                first, number, *rest = file.split(".")
+                file = ".".join([first, str(int(number) // count), *rest])
+            objects.add(f"{array}{slash}{file}")
     return objects
 
 
 def republish(folder: Path, name: str) -> None:
     """Make manifest and index say what the files of a group are now, as who wrote them would."""
-    index = read_index(folder)
-    for entry in index["groups"]:
+    groups = read_groups(lambda path: (folder / path).read_bytes())
+    for entry in groups:
         if "/".join(map(_folder_name, entry["place"])) == name:
             there = next((folder / name).iterdir())
             entry["manifest"], entry["bytes"] = _manifest(there)
             there.rename(there.parent / entry["manifest"][:16])
-    write_index(folder, index)
+    write_groups(folder, groups)
 
 
 def _group(store: Path, group: Path, folder: Path) -> dict[str, Any]:
@@ -82,23 +102,27 @@ def _group(store: Path, group: Path, folder: Path) -> dict[str, Any]:
 
 
 def _manifest(there: Path) -> tuple[str, int]:
-    (there / "manifest.json").unlink(missing_ok=True)
-    files = {
-        path.relative_to(there).as_posix(): [
-            path.stat().st_size,
-            hashlib.sha256(path.read_bytes()).hexdigest(),
-        ]
-        for path in sorted(there.rglob("*"))
-        if path.is_file()
+    """Make the manifest of files as a store has them, or anew of the chunks beside one."""
+    group = json.loads((there / "zarr.json").read_bytes())
+    listed = group["attributes"].pop("published", {"inline": {}, "times": 0})
+    inline = {name: base64.b64decode(text) for name, text in listed["inline"].items()}
+    for path in [*there.glob("zarr.json"), *there.glob("*/zarr.json")]:
+        inline.setdefault(path.relative_to(there).as_posix(), path.read_bytes())
+        path.unlink()
+    chunks = (path for path in sorted(there.rglob("*")) if path.is_file())
+    content = inline | {path.relative_to(there).as_posix(): path.read_bytes() for path in chunks}
+    group["attributes"]["published"] = {
+        "files": {
+            name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in content.items()
+        },
+        "inline": {name: base64.b64encode(data).decode() for name, data in inline.items()},
+        "times": listed["times"] + 1,
     }
-    inline = {
-        name: base64.b64encode((there / name).read_bytes()).decode()
-        for name in files
-        if name.endswith("zarr.json")
-    }
-    manifest = json.dumps({"files": files, "inline": inline}).encode()
-    (there / "manifest.json").write_bytes(manifest)
-    return hashlib.sha256(manifest).hexdigest(), sum(size for size, _ in files.values())
+    arrays = {name.split("/")[0]: json.loads(inline[name]) for name in inline if "/" in name}
+    known = {"kind": "inline", "must_understand": False, "metadata": arrays}
+    manifest = json.dumps({**group, "consolidated_metadata": known}).encode()
+    (there / "zarr.json").write_bytes(manifest)
+    return hashlib.sha256(manifest).hexdigest(), sum(map(len, content.values()))
 
 
 def _facts(kind: str, group: Any) -> dict[str, Any]:

@@ -13,13 +13,14 @@ import pytest
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
-from clipsyn.remote.index import Index
+from clipsyn.remote.index import Part
 from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from tests.kills import problems
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, push
+from tests.remote.publish import PROBE, part_of
 
 ONE, TWO = {"backbone": ["fake/one"]}, {"backbone": ["fake/two"]}
 DAY = 86_400
@@ -51,13 +52,13 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def folders_of(bucket: Bucket) -> set[str]:
     """Of all groups that are there whole."""
-    ends = "/manifest.json"
+    ends = "/zarr.json"
     return {path.removesuffix(ends) for path in bucket.paths() if path.endswith(ends)}
 
 
 def named(bucket: Bucket) -> set[str]:
-    index = Index.parse(bucket.read("index.json.gz"), bucket.url)
-    return {entry.folder for entry in index.entries.values()}
+    part = Part.parse(bucket.read(part_of("toy")), bucket.url, "toy")
+    return {entry.folder for entry in part.entries.values()}
 
 
 def test_what_no_index_names_is_found_and_removed(bucket, tiny_store, killed, tmp_path):
@@ -80,7 +81,6 @@ def test_what_no_index_names_is_found_and_removed(bucket, tiny_store, killed, tm
 
 def test_what_is_no_published_group_stays(bucket, tiny_store, killed):
     killed(tiny_store, bucket.url)
-    Remote(bucket.url).delete("clipsyn.json")
     group = next(iter(folders_of(bucket)))
     names = group.rpartition("/")[0]
     others = [
@@ -96,7 +96,7 @@ def test_what_is_no_published_group_stays(bucket, tiny_store, killed):
         bucket.write(path, b"mine")
     location = Location.of(bucket.url)
     assert collect(location, left_over(location)) == len(tiny_store.places())
-    assert bucket.paths() == sorted(others)
+    assert bucket.paths() == sorted([*others, PROBE])
 
 
 def test_a_push_that_goes_on_keeps_what_it_found(bucket, tiny_store, killed):
@@ -141,8 +141,9 @@ def test_what_gc_removes_of_a_running_push_is_said_and_sent_again(bucket, tiny_s
     assert problems(bucket.url) == []
 
 
-def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:
+@pytest.mark.parametrize("lost", ["index.json.gz", part_of("toy")])
+def test_a_lost_index_is_no_reason_to_remove_all(bucket, tiny_store, lost):
     push(tiny_store, bucket.url)
-    Remote(bucket.url).delete("index.json.gz")
+    Remote(bucket.url).delete(lost)
     with pytest.raises(StoreError):
         left_over(Location.of(bucket.url))

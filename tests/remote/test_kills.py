@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 
-from clipsyn.remote.index import Index, Manifest
+from clipsyn.remote.index import Part
+from clipsyn.remote.manifest import Manifest
 from clipsyn.store.features import FeatureStore
 from tests.kills import assert_sound, number_of_kills
 from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.copying import pull, push
+from tests.remote.publish import part_of
 
 KILLS = range(number_of_kills(5))
 CELLS = ("--backbones", "fake/one", "--perturb", "clean", "--split", "test")
@@ -87,23 +89,24 @@ def check_published(bucket: Bucket) -> bool:
     """Whether there is an index. What it names is there, and so is what each manifest names."""
     paths = set(bucket.paths())
     for path in paths:
-        if path.endswith("manifest.json"):
-            folder = path.removesuffix("manifest.json")
-            manifest = Manifest(**json.loads(bucket.read(path)))
-            for name, (size, digest) in manifest.files.items():
-                there, start = manifest.places[name]
+        if path.endswith("/zarr.json"):
+            folder = path.removesuffix("zarr.json")
+            manifest = Manifest(**json.loads(bucket.read(path))["attributes"]["published"])
+            for name, (there, start) in manifest.places.items():
+                size, digest = manifest.files[name]
                 data = bucket.read(folder + there)[start : start + size]
-                if name.rpartition("/")[0] not in manifest.shards or "/c." in name:
-                    assert (len(data), hashlib.sha256(data).hexdigest()) == (size, digest)
+                assert (len(data), hashlib.sha256(data).hexdigest()) == (size, digest)
+    if part_of("toy") in paths:
+        part = Part.parse(bucket.read(part_of("toy")), bucket.url, "toy")
+        assert all(f"{entry.folder}/zarr.json" in paths for entry in part.entries.values())
     if "index.json.gz" not in paths:
         return False
-    index = Index.parse(bucket.read("index.json.gz"), bucket.url)
-    assert all(f"{entry.folder}/manifest.json" in paths for entry in index.entries.values())
+    assert part_of("toy") in paths
     return True
 
 
 def test_pull_killed(tiny_store, tmp_path, fakes, serve, monkeypatch):
-    monkeypatch.setattr("clipsyn.remote.index._INLINE", 0)  # so that chunks travel one by one
+    monkeypatch.setattr("clipsyn.remote.manifest._INLINE", 0)  # so that chunks travel one by one
     push(tiny_store, tmp_path / "published", FILTERS)
     server = serve(tmp_path / "published")
     pull(server.url, tmp_path / "whole")

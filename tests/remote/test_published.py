@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import zarr
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UnknownName
 from clipsyn.exchange.provenance import card
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows
+from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import select
 from tests.kills import problems
-from tests.remote.copying import push
+from tests.remote.copying import pull, push
 from tests.remote.publish import published, republish
 from tests.remote.server import Server
 
 ONE = "features/toy/test/clean/fake--one"
+LISTS = ["index.json.gz", "index/toy/groups.json.gz"]
 
 
 @pytest.fixture
@@ -88,11 +90,25 @@ def test_cells_that_were_made_elsewhere_are_listed(tiny_store, tmp_path):
 
 def test_a_list_of_cells_is_one_request(tiny_store: FeatureStore, server: Server) -> None:
     rows = cell_rows(FeatureStore.open(server.url))
-    assert server.paths() == ["index.json.gz"]
+    assert server.paths() == LISTS
     ours = cell_rows(tiny_store)
     for row in (*rows, *ours):
         assert row.pop("bytes") > 0  # those of folders between are not published
     assert rows == ours
+
+
+def test_who_reads_one_dataset_fetches_its_part(tiny_store, tmp_path, serve):
+    samples = SampleTable.of("other", "test", ["a", "b"], [0, 1], ["x", "y"])
+    with tiny_store.writer(samples, "mine") as cell:
+        cell.predictions([0, 1])
+    server = serve(published(tiny_store.path, tmp_path / "published"))
+    store = FeatureStore.open(server.url)
+    assert [key.backbone for key in select(store, dataset="o*", split="test")] == ["mine"]
+    pull(server.url, tmp_path / "pulled", {"dataset": ["other"]})
+    lists = {path for path in server.paths() if "index" in path}
+    assert lists == {"index.json.gz", "index/other/groups.json.gz"}
+    with pytest.raises(UnknownName, match="did you mean toy"):
+        select(store, dataset=["other", "toi"])
 
 
 def test_what_is_small_travels_with_the_manifest(tiny_store, tmp_path, serve):
@@ -101,17 +117,14 @@ def test_what_is_small_travels_with_the_manifest(tiny_store, tmp_path, serve):
     pool = FeatureStore.open(server.url).pool("toy", "test")
     np.testing.assert_array_equal(pool.logits, tiny_store.pool("toy", "test").logits)
     assert len(set(server.paths())) == len(server.paths())
-    assert {path.rpartition("/")[2] for path in server.paths()} == {
-        "index.json.gz",
-        "manifest.json",
-    }
+    assert {path.rpartition("/")[2] for path in server.paths()[2:]} == {"zarr.json"}
 
 
 @pytest.fixture
 def sharded(tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to which the store was pushed, of whose arrays each shard has up to two chunks."""
-    monkeypatch.setattr("clipsyn.remote.index._INLINE", 0)
-    monkeypatch.setattr("clipsyn.remote.index._SHARD", 2 * 7 * 12 * 2 + 8)
+    monkeypatch.setattr("clipsyn.remote.manifest._INLINE", 0)
+    monkeypatch.setattr("clipsyn.remote.manifest._SHARD", 2 * 7 * 12 * 2 + 8)
     push(tiny_store, tmp_path / "sharded")
     return tmp_path / "sharded"
 
@@ -149,10 +162,10 @@ def test_columns_of_a_selection_are_asked_for_at_once(tiny_store, sharded, serve
     assert len(server.paths()) == 1
 
 
-@pytest.mark.parametrize("name", ["c.0.0", "c.1.0", "zarr.json"])
+@pytest.mark.parametrize("name", ["c.0.0", "c.1.0"])
 @pytest.mark.parametrize("at", [0, -1])
 def test_verify_reads_all_of_a_shard(sharded: Path, name: str, at: int) -> None:
-    """Its index and its metadata, too, which other tools read."""
+    """Its index, too, which other tools read."""
     file = only(sharded, ONE) / "image_embedding" / name
     data = bytearray(file.read_bytes())
     data[at] ^= 1
@@ -173,8 +186,8 @@ def test_a_second_run_reads_the_index_alone(server: Server) -> None:
     server.requests.clear()
     server.statuses.clear()
     again = FeatureStore.open(server.url).pool("toy", "test")
-    assert server.requests == [("GET", "index.json.gz")]
-    assert server.statuses == [304]
+    assert server.paths() == LISTS
+    assert server.statuses == [304, 304]
     np.testing.assert_array_equal(first.logits, again.logits)
 
 
@@ -258,12 +271,10 @@ def test_a_file_that_is_lost_is_damage(folder: Path, server: Server) -> None:
 
 def test_a_group_replaced_meanwhile_is_said(folder: Path, server: Server) -> None:
     store = FeatureStore.open(server.url)
-    there = only(folder, ONE)
-    attributes = there / "zarr.json"
-    attributes.write_text(attributes.read_text() + " ")
+    (key, *_) = store.keys(split=["test"], perturbation=["clean"])
     republish(folder, ONE)
     with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
-        store.cell(store.keys(split=["test"], perturbation=["clean"])[0]).embeddings()
+        store.cell(key).embeddings()
     again = FeatureStore.open(server.url)
     assert len(again.cell(again.keys(split=["test"], perturbation=["clean"])[0]).embeddings()) == 20
 

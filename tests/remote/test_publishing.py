@@ -8,55 +8,62 @@ import pytest
 
 from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote import push
-from clipsyn.remote.index import INDEX, Entry, Index
+from clipsyn.remote.index import INDEX, Entry, Index, Part, part_path
 from clipsyn.remote.push import _check_conditions, add_to_index
 from clipsyn.remote.transport import Changed, MissingObject
 
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
+PETS = part_path("pets")
 
 
 class FakeRemote:
-    """An index in memory; before each write `others` may write theirs."""
+    """A bucket in memory; before each write of a part `others` may write theirs."""
 
     shown = "s3://lab/clip"
 
     def __init__(self, *entries: Entry) -> None:
-        self.data = Index(MARKER).with_entries(entries).dumps() if entries else None
-        self.number = 0
+        self.objects: dict[str, bytes] = {}
+        self.written: list[str] = []  # a path for each write
         self.others: list[list[Entry]] = []
         self.lost = False
-        self.touched: list[str] = []
+        if entries:
+            self._write(PETS, Part("pets").with_entries(entries).dumps())
+            self._write(INDEX, Index(MARKER, ["pets"]).dumps())
 
     def get(self, path: str, most: int = 0) -> tuple[bytes, str | None]:
-        if path != INDEX:
-            return path.encode(), "tag"
-        if self.data is None:
+        if path not in self.objects:
             raise MissingObject(path)
-        return self.data, str(self.number)
+        return self.objects[path], self._etag(path)
 
-    def put(self, path: str, data: bytes) -> None:
-        if path == INDEX:
-            self._write(data)
-        else:
-            self.touched.append(path)
-
-    def put_if(self, path: str, data: bytes, etag: str | None) -> str:
-        if self.others:
-            self._write((self.index or Index(MARKER)).with_entries(self.others.pop(0)).dumps())
-        if etag != (None if self.data is None else str(self.number)):
+    def put_if(self, path: str, data: bytes, etag: str | None) -> None:
+        if self.others and path == PETS:
+            self._write(PETS, self.part().with_entries(self.others.pop(0)).dumps())
+        if etag != self._etag(path):
             raise Changed(path)
-        self._write(data)
+        self._write(path, data)
         if self.lost:
             self.lost = False
             raise Changed(path)
-        return str(self.number)
 
-    def _write(self, data: bytes) -> None:
-        self.data, self.number = data, self.number + 1
+    def list(self, folder: str) -> list[str]:
+        return [path for path in self.objects if path.startswith(f"{folder}/")]
+
+    def part(self, dataset: str = "pets") -> Part:
+        data = self.objects.get(part_path(dataset))
+        return Part.parse(data, self.shown, dataset) if data else Part(dataset)
 
     @property
-    def index(self) -> Index | None:
-        return Index.parse(self.data, self.shown) if self.data else None
+    def index(self) -> Index:
+        return Index.parse(self.objects[INDEX], self.shown)
+
+    def _etag(self, path: str) -> str | None:
+        return str(self.written.count(path)) if path in self.objects else None
+
+    def _write(self, path: str, data: bytes) -> None:
+        self.written.append(path)
+        self.objects[path] = data
+        if INDEX in self.objects:  # at every moment
+            assert all(part_path(it) in self.objects for it in self.index.datasets)
 
 
 @pytest.fixture(autouse=True)
@@ -64,27 +71,62 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push.time, "sleep", lambda seconds: None)
 
 
-def entry(name: str, content: str = "a", manifest: str = "0") -> Entry:
-    place = ("samples", name, "test")
+def entry(name: str, content: str = "a", manifest: str = "0", dataset: str = "pets") -> Entry:
+    place = ("samples", dataset, name)
     return Entry(place, manifest * 64, 5, "1" * 64, content * 64)
 
 
 def add(remote: FakeRemote, *entries: Entry, gone: Sequence[Entry] = ()) -> None:
     making_way = [entry.manifest for entry in gone]
-    add_to_index(remote, Index(MARKER), entries, making_way)  # type: ignore[arg-type]
+    by_dataset = push._by_dataset(entries)
+    add_to_index(remote, MARKER, by_dataset, making_way)  # type: ignore[arg-type]
 
 
-def there(remote: FakeRemote) -> dict[str, Entry]:
-    assert remote.index is not None
-    return {place[1]: entry for place, entry in remote.index.entries.items()}
+def there(remote: FakeRemote, dataset: str = "pets") -> dict[str, Entry]:
+    return {place[2]: entry for place, entry in remote.part(dataset).entries.items()}
 
 
 def test_the_first_makes_the_index() -> None:
     remote = FakeRemote()
-    add(remote, entry("one"), entry("two"))
+    add(remote, entry("one"), entry("two"), entry("three", dataset="cars"))
     assert set(there(remote)) == {"one", "two"}
-    assert remote.index is not None
-    assert remote.index.store == MARKER
+    assert set(there(remote, "cars")) == {"three"}
+    assert remote.index == Index(MARKER, ["cars", "pets"])
+
+
+def test_a_part_alone_is_written_where_its_dataset_is_known() -> None:
+    remote = FakeRemote(entry("zero"))
+    before = remote.objects[INDEX]
+    add(remote, entry("cars", dataset="cars"))
+    named = remote.objects[INDEX], remote.objects[part_path("cars")]
+    remote.written.clear()
+    add(remote, entry("one"))
+    assert remote.written == [PETS]
+    assert (remote.objects[INDEX], remote.objects[part_path("cars")]) == named != (before, before)
+
+
+def test_what_was_killed_before_its_dataset_was_named_is_named_by_the_next() -> None:
+    remote = FakeRemote()
+    add(remote, entry("zero", dataset="cars"))
+    del remote.objects[INDEX]
+    add(remote, entry("one"))
+    assert remote.index.datasets == ["cars", "pets"]
+
+
+def test_two_who_name_datasets_at_once_lose_none() -> None:
+    """The other one writes between the look and the write."""
+    remote = FakeRemote(entry("zero"))
+    put_if = remote.put_if
+
+    def late(path: str, data: bytes, etag: str | None) -> None:
+        if path == INDEX:
+            remote.put_if = put_if  # type: ignore[method-assign]
+            add(remote, entry("late", dataset="late"))
+        put_if(path, data, etag)
+
+    remote.put_if = late  # type: ignore[method-assign]
+    add(remote, entry("cars", dataset="cars"))
+    assert remote.index.datasets == ["cars", "late", "pets"]
 
 
 @pytest.mark.parametrize("first", [[], [entry("zero")]])
@@ -92,7 +134,7 @@ def test_what_others_write_meanwhile_stays(first: list[Entry]) -> None:
     remote = FakeRemote(*first)
     remote.others = [[entry("others")], [entry("more")], [entry("last")]]
     add(remote, entry("one"))
-    assert set(there(remote)) == {entry.place[1] for entry in first} | {
+    assert set(there(remote)) == {entry.place[2] for entry in first} | {
         "others",
         "more",
         "last",
@@ -106,13 +148,13 @@ def test_of_equal_content_the_first_stays() -> None:
     remote.others = [[entry("one", manifest="1")]]
     add(remote, entry("one", manifest="2"))
     assert there(remote)["one"].manifest == "1" * 64
-    assert remote.number == 1  # not written again
+    assert remote.written.count(PETS) == 1  # not written again
 
 
 def test_other_content_that_comes_meanwhile_is_refused() -> None:
     remote = FakeRemote()
     remote.others = [[entry("one", content="b")]]
-    with pytest.raises(StaleCell, match="samples/one/test in s3://lab/clip was published"):
+    with pytest.raises(StaleCell, match="samples/pets/one in s3://lab/clip was published"):
         add(remote, entry("one"), entry("two"))
     assert set(there(remote)) == {"one"}
 
@@ -131,7 +173,7 @@ def test_what_makes_way_is_known_where_the_answer_was_lost() -> None:
     remote.lost = True
     add(remote, entry("one"), gone=[old])
     assert there(remote)["one"] == entry("one")
-    assert remote.number == 1
+    assert remote.written.count(PETS) == 2
 
 
 class Careless(FakeRemote):
@@ -141,18 +183,16 @@ class Careless(FakeRemote):
         super().__init__()
         self.refuses = refuses
 
-    def put_if(self, path: str, data: bytes, etag: str | None) -> str:
+    def put_if(self, path: str, data: bytes, etag: str | None) -> None:
         if etag in self.refuses:
             raise Changed(path)
-        self.touched.append(path)
-        return "new"
 
 
 def test_a_place_is_asked_for_writes_that_it_has_to_refuse() -> None:
-    _check_conditions(Careless(None, '"0"'), b"")  # type: ignore[arg-type]
+    _check_conditions(Careless(None, '"0"'))  # type: ignore[arg-type]
     for refuses in ((), (None,), ('"0"',)):
         with pytest.raises(StoreError):
-            _check_conditions(Careless(*refuses), b"")  # type: ignore[arg-type]
+            _check_conditions(Careless(*refuses))  # type: ignore[arg-type]
 
 
 def test_it_gives_up_at_last() -> None:

@@ -19,7 +19,7 @@ from clipsyn.store.inventory import damage
 from clipsyn.store.merge import plan_merge
 from tests.kills import problems
 from tests.remote.copying import pull, push
-from tests.remote.publish import read_index, write_index
+from tests.remote.publish import read_groups, write_groups
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 FEATURES = "features/toy/test/clean/fake--one"
@@ -57,13 +57,13 @@ def test_a_selection_is_whole(place: Path, target: Path, fakes: Any) -> None:
 def test_only_what_is_missing_travels(place, target, serve):
     server = serve(place)
     pull(server.url, target, CELL)
-    first = {path for path in server.paths() if path != "index.json.gz"}
+    first = {path for path in server.paths() if "index" not in path}
     server.requests.clear()
     pull(server.url, target)
     assert not first & set(server.paths())
     server.requests.clear()
     assert plan_merge(target, [server.url]).offers[0].take == []
-    assert server.paths() == ["index.json.gz"]
+    assert server.paths() == ["index.json.gz", "index/toy/groups.json.gz"]
 
 
 # Refused
@@ -103,7 +103,7 @@ def test_a_name_stands_for_one_cell(tiny_store, tmp_path, fakes, comes):
 
 
 def test_an_altered_file_never_becomes_visible(tiny_store, tmp_path, target, serve, monkeypatch):
-    monkeypatch.setattr("clipsyn.remote.index._INLINE", 0)
+    monkeypatch.setattr("clipsyn.remote.manifest._INLINE", 0)
     push(tiny_store, tmp_path / "large")
     server = serve(tmp_path / "large")
     server.fail("altered", "features/.*/image_embedding/c", times=100)
@@ -124,22 +124,20 @@ def groups_of(path: Path) -> list[Any]:
 def hostile(place: Path, name: str, data: bytes) -> None:
     """Put a file into the manifest, and the manifest into the index, as a publisher may."""
     (folder,) = (place / FEATURES).iterdir()
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    old = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    manifest["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
-    manifest["inline"][name] = base64.b64encode(data).decode()
-    written = json.dumps(manifest, separators=(",", ":")).encode()
+    old = (folder / "zarr.json").read_bytes()
+    manifest = json.loads(old)
+    listed = manifest["attributes"]["published"]
+    listed["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
+    listed["inline"][name] = base64.b64encode(data).decode()
+    (folder / "zarr.json").write_bytes(written := json.dumps(manifest).encode())
     new = hashlib.sha256(written).hexdigest()
-    (folder / "manifest.json").write_bytes(written)
-    if not name.startswith(("/", "..")):
-        (folder / name).write_bytes(data)
     folder.rename(folder.with_name(new[:16]))
-    index = read_index(place)
-    for group in index["groups"]:
-        if group["manifest"] == old:
+    groups = read_groups(lambda path: (place / path).read_bytes())
+    for group in groups:
+        if group["manifest"] == hashlib.sha256(old).hexdigest():
             group["manifest"] = new
-            group["bytes"] = sum(size for size, _ in manifest["files"].values())
-    write_index(place, index)
+            group["bytes"] = sum(size for size, _ in listed["files"].values())
+    write_groups(place, groups)
 
 
 @pytest.mark.parametrize("name", ["../../../../../escaped", "/tmp/escaped", ".bashrc"])

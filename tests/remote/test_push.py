@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import zarr
 
@@ -20,7 +21,7 @@ from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from tests.kills import flip, problems
 from tests.remote.copying import push
-from tests.remote.publish import objects_of, read_index
+from tests.remote.publish import PROBE, objects_of, part_of, read_groups
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 FEATURES = "features/toy/test/clean/fake--one"
@@ -32,7 +33,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def index_of(place: Path) -> dict[tuple[str, ...], dict[str, Any]]:
-    groups = read_index(place)["groups"]
+    groups = read_groups(lambda path: (place / path).read_bytes())
     return {tuple(group["place"]): group for group in groups}
 
 
@@ -50,34 +51,36 @@ def published_files(place: Path) -> dict[str, bytes]:
 def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
     push(tiny_store, place)
     found = published_files(place)
-    assert json.loads(found["clipsyn.json"]) == tiny_store.tree.marker(tiny_store.path)
+    marker = tiny_store.tree.marker(tiny_store.path)
     index = json.loads(gzip.decompress(found["index.json.gz"]))
-    assert index["store"] == tiny_store.tree.marker(tiny_store.path)
-    assert [tuple(group["place"]) for group in index["groups"]] == sorted(index_of(place))
-    expected = {"clipsyn.json", "index.json.gz"}
+    assert index == {"format": "3.0", "store": marker, "datasets": ["toy"]}
+    part = json.loads(gzip.decompress(found[part_of("toy")]))
+    assert [tuple(group["place"]) for group in part["groups"]] == sorted(index_of(place))
+    expected = {PROBE, "index.json.gz", part_of("toy")}
     for each in tiny_store.places():
         folder = tiny_store.at(*each)
         path = str(folder.relative_to(tiny_store.path))
         entry = index_of(place)[each]
-        manifest = f"{path}/{entry['manifest'][:16]}/manifest.json"
-        assert hashlib.sha256(found[manifest]).hexdigest() == entry["manifest"]
+        there = f"{path}/{entry['manifest'][:16]}/"
+        manifest = found[f"{there}zarr.json"]
+        assert hashlib.sha256(manifest).hexdigest() == entry["manifest"]
         files = [file for file in folder.rglob("*") if file.is_file()]
         sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files}
-        listed = json.loads(found[manifest])["files"]
+        listed = json.loads(manifest)["attributes"]["published"]["files"]
         assert {name: size for name, (size, _) in listed.items()} == sizes
         assert entry["bytes"] == sum(sizes.values())
         stored = tiny_store.group(folder)
         assert entry["fingerprint"] == stored["fingerprint"]
         assert entry["facts"] == stored.facts
-        there = manifest.removesuffix("manifest.json")
         opened = zarr.open_group(place / there, mode="r")  # one object an array, which is a shard
-        assert dict(opened.attrs) == stored.attributes
-        expected |= {manifest, f"{there}zarr.json"}
+        assert {**opened.attrs, **stored.attributes} == dict(opened.attrs)
+        expected |= {f"{there}zarr.json"}
         for name in stored.arrays:
             values = stored.read(name)
             np.testing.assert_array_equal(opened[name][...], values)
-            first = ".".join(["c", *"0" * values.ndim])
-            expected |= {f"{there}{name}/zarr.json", f"{there}{name}/{first}"}
+            assert pl.Series(opened[name][...]).to_list() == values.tolist()
+            if name != "valid" or not values.all():
+                expected |= {f"{there}{name}/{'.'.join(['c', *'0' * values.ndim])}"}
     assert set(found) == expected
 
 
@@ -90,13 +93,13 @@ def test_index_and_manifests_come_after_what_they_name(tiny_store, place, monkey
         original(self, path, data)
         written.append(path)
         assert not (place / "index.json.gz").exists()
-        for manifest in place.rglob("manifest.json"):
+        for manifest in place.glob("*/*/**/zarr.json"):
             names = objects_of(manifest.read_bytes())
             assert all((manifest.parent / name).exists() for name in names)
 
     monkeypatch.setattr(pushing.Remote, "put", put)
     push(tiny_store, place)
-    assert len(written) == len(published_files(place)) - 2
+    assert len(written) == len(published_files(place)) - 3
     assert all((place / group["place"][0]).exists() for group in index_of(place).values())
 
 
@@ -108,9 +111,7 @@ def test_a_second_store_adds_to_it_and_what_is_there_stays(tiny_store, place, tm
     pushed = push(second, place)
     assert pushed.there == 4
     after = published_files(place)
-    assert {name: after[name] for name in before if name != "index.json.gz"} == {
-        name: data for name, data in before.items() if name != "index.json.gz"
-    }
+    assert {name for name in before if after[name] != before[name]} == {part_of("toy")}
     backbones = {names[4] for names in index_of(place) if names[0] == "features"}
     assert backbones == {"fake/one", "fake/three"}
 
@@ -142,8 +143,8 @@ def test_replaced_content_makes_way(tiny_store, other, place):
     changed = {names for names in before if before[names] != after[names]}
     assert {names[0] for names in changed} == {"classes", "features", "logits"}
     assert set(after) == set(before)
-    named = {f"{group['manifest'][:16]}/manifest.json" for group in after.values()}
-    found = {name for name in published_files(place) if name.endswith("manifest.json")}
+    named = {f"{group['manifest'][:16]}/zarr.json" for group in after.values()}
+    found = {name for name in published_files(place) if name.endswith("zarr.json")}
     assert {"/".join(name.split("/")[-2:]) for name in found} > named  # what made way stays
     theirs = FeatureStore.open(place).group(Location.of(place.as_uri()) / FEATURES)
     assert theirs["fingerprint"] == other.group(other.path / FEATURES)["fingerprint"]
@@ -155,7 +156,7 @@ def test_an_index_that_nobody_would_read_is_refused_before_anything_is_sent(
     monkeypatch.setattr("clipsyn.remote.index.MOST_INDEX", 500)
     with pytest.raises(StoreError):
         push(tiny_store, place)
-    assert not place.exists()
+    assert set(published_files(place)) == {PROBE}
 
 
 # What is damaged
@@ -172,10 +173,9 @@ def cut(file: Path) -> None:
 @pytest.mark.parametrize(
     ("who", "damaging"),
     [
-        ("same", (lose, "manifest.json")),
         ("same", (lose, "zarr.json")),
-        ("same", (flip, "valid/c.0")),
-        ("other", (cut, "valid/c.0")),
+        ("same", (flip, "image_embedding/c.0.0")),
+        ("other", (cut, "image_embedding/c.0.0")),
     ],
 )
 def test_replacing_mends_what_was_damaged(tiny_store, place, fakes, who, damaging):
@@ -223,7 +223,7 @@ def test_a_group_replaced_while_it_is_sent_is_not_published(tiny_store, place, m
     with pytest.raises(StoreError, match="was replaced while it was read"):
         push(tiny_store, place, CELL)
     assert not (place / "index.json.gz").exists()
-    assert not list(place.glob(f"{FEATURES}/*/manifest.json"))
+    assert not list(place.glob(f"{FEATURES}/*/zarr.json"))
 
 
 # Where it cannot be sent
@@ -265,8 +265,8 @@ def test_what_was_sent_is_found_again(tiny_store, place, monkeypatch):
     sent.clear()
     assert not (place / "index.json.gz").exists()
     push(tiny_store, place)
-    data = [path for path in sent if not path.endswith("manifest.json")]  # these say: in use
+    data = [path for path in sent if not path.endswith("zarr.json")]  # these say: in use
     assert len(data) == len(set(data))
     assert not set(data) & first
-    files = set(published_files(place)) - {"clipsyn.json", "index.json.gz"}
+    files = set(published_files(place)) - {PROBE, "index.json.gz", part_of("toy")}
     assert files == first | set(sent)

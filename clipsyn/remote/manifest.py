@@ -1,0 +1,198 @@
+"""The manifest of a published group: its files, and in which objects at the URL they lie.
+
+It is the metadata of the group in Zarr. Other tools find in it what they expect, the attributes and
+consolidated metadata of the arrays. One more attribute, `published`, lists the files of the group
+as a local store has them, with the content of those that are small. Beside it lie only chunks.
+
+A manifest comes from strangers, so what cannot be is refused before anything of it is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Annotated
+
+from pydantic import Base64Bytes, Field, TypeAdapter
+
+from clipsyn.errors import StoreError
+from clipsyn.remote.index import Digest, Entry, compact, damage
+from clipsyn.remote.shards import for_others, shard_index
+from clipsyn.store import files
+from clipsyn.store.files import METADATA, MOST_CHUNK_ROWS
+from clipsyn.store.groups import Group
+from clipsyn.text import parse_json
+
+MANIFEST = METADATA
+_PUBLISHED, _VALID = "published", "valid"
+_INLINE = 1 << 16  # bytes of an array whose files a manifest has in it
+_SHARD = 1 << 26  # bytes, about
+_SPAN = 1 << 22  # bytes that are asked for at once
+_MOST_FILE = 1 << 30  # bytes of one file: chunks have a few millions
+_NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
+_PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
+COLUMN = re.compile(r".+/c\.\d+")  # a chunk of an array with one axis
+
+_Chunks = Annotated[int, Field(strict=True, ge=0, le=MOST_CHUNK_ROWS)]
+Stamp = tuple[Annotated[int, Field(strict=True, ge=0, le=_MOST_FILE)], Digest]  # of a file
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of one group: path within its folder -> bytes and SHA-256.
+
+    inline: what is in its metadata and small arrays, so that readers need not ask for each.
+    shards: array -> how many of its chunks lie in one object at the URL; 1 where nothing is said, 0
+    of an array of truth, all true, which has no object.
+    """
+
+    files: Mapping[str, Stamp]
+    inline: Mapping[str, Base64Bytes] = field(default_factory=dict)
+    shards: Mapping[str, _Chunks] = field(default_factory=dict)
+
+    @classmethod
+    def of_group(cls, group: Group) -> Manifest:
+        """The manifest of a group that is whole.
+
+        Raises StoreError for what cannot be read, is no regular file, or is removed meanwhile.
+        """
+
+        def read(name: str) -> bytes:
+            return files.read_file(group.path / name, _MOST_FILE)
+
+        try:
+            manifest = cls({name: stamp_of(read(name)) for name in group.files})
+            inline = {name: read(name) for name in manifest.small}
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreError(
+                f"{error.filename} is gone while it was read: run the same command again"
+            ) from error
+        shards = manifest.fitting_shards()
+        if f"{_VALID}/c.0" in inline and group.read(_VALID).all():
+            shards[_VALID] = 0
+        return cls(manifest.files, inline, shards)
+
+    @classmethod
+    def parse(cls, data: bytes, shown: str, entry: Entry) -> Manifest:
+        """Parse the manifest of a group in the store at the URL `shown`.
+
+        Raises DamagedStore if it is not the one of the entry, or has names that no group has.
+        """
+        with damage(f"{shown}/{entry.folder}/{MANIFEST}"):
+            if hashlib.sha256(data).hexdigest() != entry.manifest:
+                raise ValueError("it is not the one that the index names")
+            manifest = _MANIFESTS.validate_python(parse_json(data)["attributes"][_PUBLISHED])
+            _check_names(manifest.files)
+            for name in {METADATA, *(manifest.files.keys() - manifest.places.keys())}:
+                if name not in manifest.inline:
+                    raise ValueError(f"it has no {name[:80]} in it")
+            for name, content in manifest.inline.items():
+                if manifest.files.get(name) != stamp_of(content):
+                    raise ValueError(f"the content of {name[:80]!r} is another than it lists")
+            if manifest.size != entry.bytes:
+                raise ValueError(f"its files have {manifest.size} bytes, not {entry.bytes}")
+            return manifest
+
+    def dumps(self) -> bytes:
+        """As it is published; raises DamagedStore for metadata that are none."""
+        end = f"/{METADATA}"
+        arrays = {
+            (array := name.removesuffix(end)): for_others(data, self.shards.get(array, 1))
+            for name, data in self.inline.items()
+            if name.endswith(end)
+        }
+        inline = {name: base64.b64encode(data).decode() for name, data in self.inline.items()}
+        listed = {"files": self.files, "inline": inline, "shards": self.shards}
+        with damage(METADATA):
+            group = parse_json(self.inline[METADATA])
+            group["attributes"] = {**group["attributes"], _PUBLISHED: listed}
+            known = {"kind": "inline", "must_understand": False, "metadata": arrays}
+            return compact({**group, "consolidated_metadata": known})
+
+    @property
+    def size(self) -> int:
+        return sum(self._sizes(self.files))
+
+    @cached_property
+    def chunks(self) -> Mapping[str, list[str]]:
+        """Files of each array, by number."""
+        chunks: dict[str, list[str]] = {}
+        for name in sorted(self.files, key=lambda name: (len(name), name)):
+            array, _, file = name.rpartition("/")
+            if file != METADATA:
+                chunks.setdefault(array, []).append(name)
+        return chunks
+
+    @property
+    def small(self) -> list[str]:
+        """Metadata, and the files of small arrays, which the manifest has in it when it is sent."""
+        many = (it for it in self.chunks.values() if sum(self._sizes(it)) > _INLINE)
+        large = {name for names in many for name in names}
+        return [name for name in self.files if name not in large]
+
+    def fitting_shards(self) -> dict[str, int]:
+        """Arrays of several chunks that are not large, and how many of these a shard has."""
+        fit = {it: min(len(of), _SHARD // max(self._sizes(of))) for it, of in self.chunks.items()}
+        return {array: count for array, count in fit.items() if count > 1}
+
+    @cached_property
+    def objects(self) -> Mapping[str, list[str]]:
+        """What lies at the URL beside the manifest, and the files in each, one after another."""
+        return {
+            names[start // count]: names[start : start + count]
+            for array, names in self.chunks.items()
+            if (count := self.shards.get(array, 1))
+            for start in range(0, len(names), count)
+        }
+
+    @cached_property
+    def places(self) -> Mapping[str, tuple[str, int]]:
+        """Of each chunk the object at the URL that it lies in, and where it begins there."""
+        return {
+            name: (path, start)
+            for path, names in self.objects.items()
+            for name, start in zip(names, accumulate(self._sizes(names), initial=0), strict=False)
+        }
+
+    def _sizes(self, names: Iterable[str]) -> list[int]:
+        return [self.files[name][0] for name in names]
+
+    def end_of(self, path: str) -> bytes:
+        """What an object has behind its files: of a shard its index."""
+        count = self.shards.get(path.rpartition("/")[0], 1)
+        return shard_index(self._sizes(self.objects[path]), count) if count > 1 else b""
+
+    def spans(self, names: Iterable[str]) -> list[list[str]]:
+        """These files by what is asked for at once: neighbours in one object."""
+        spans, size, end = list[list[str]](), 0, ("", 0)
+        for name in sorted(names, key=self.places.__getitem__):
+            (path, start), more = self.places[name], self.files[name][0]
+            size = size + more if (path, start) == end else _SPAN + 1
+            if size > _SPAN:
+                spans.append([])
+                size = more
+            spans[-1].append(name)
+            end = path, start + more
+        return spans
+
+
+_MANIFESTS = TypeAdapter(Manifest)
+
+
+def stamp_of(data: bytes) -> Stamp:
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise ValueError for names that would write outside the folder, or over one another."""
+    there = set(names)
+    for name in there:
+        if not _PATH.fullmatch(name):
+            raise ValueError(f"{name[:80]!r} is no file of a group")
+        if any(name[: slash.start()] in there for slash in re.finditer("/", name)):
+            raise ValueError(f"{name[:80]!r} lies in a file")
