@@ -35,7 +35,7 @@ from obstore.store import HTTPStore
 
 from clipsyn import zeroshot
 from clipsyn.names import FeatureKey
-from clipsyn.remote.index import Index, Part, part_path
+from clipsyn.remote.index import Index, dump_part, parse_part, part_path
 from clipsyn.remote.manifest import MANIFEST
 from clipsyn.remote.published import FILES, cache_folder
 from clipsyn.remote.push import Push
@@ -163,8 +163,8 @@ def publish_many(published: Path, cells: int) -> None:
     """An index of so many cells, all of them the one that is there; 50 datasets, 100 backbones."""
     index = Index.parse((published / INDEX).read_bytes(), "the benchmark")
     listed = (published / part_path(KEY.dataset)).read_bytes()
-    part = Part.parse(listed, "the benchmark", KEY.dataset)
-    (cell,) = (entry for entry in part.entries.values() if entry.place[0] == "features")
+    part = parse_part(listed, "the benchmark", KEY.dataset)
+    (cell,) = (entry for entry in part.values() if entry.place[0] == "features")
     names = [f"set-{number}" for number in range(50)]
     for name in names:
         of = [divmod(number, 100) for number in range(cells // len(names))]
@@ -172,13 +172,14 @@ def publish_many(published: Path, cells: int) -> None:
             replace(
                 cell,
                 place=("features", name, "test", f"jpeg-{severity}", f"backbone-{backbone}"),
-                **{digest: secrets.token_hex(32) for digest in ("manifest", "content")},
+                manifest=secrets.token_hex(32),
+                content=secrets.token_hex(32),
                 fingerprint=secrets.token_hex(32),
             )
             for severity, backbone in of
         ]
         (published / part_path(name)).parent.mkdir()
-        (published / part_path(name)).write_bytes(Part(name).with_entries(many).dumps())
+        (published / part_path(name)).write_bytes(dump_part(many))
     (published / INDEX).write_bytes(Index(index.store, names).dumps())
 
 
@@ -190,9 +191,9 @@ def listing(folder: Path, rounds: int) -> list[Measured]:
         shutil.copytree(folder / "published", published)
         publish_many(published, cells)
         with serving(published, folder / f"nginx-{cells}") as url:
+            memory = peak_of(["ls", url, *options])
             program = fresh_python("-m", "clipsyn")
             ls, plain = (*program, "ls", url, *options), (*program, "--help")
-            memory = peak_of(ls)
 
             def run(*command: str) -> None:
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -207,12 +208,14 @@ def listing(folder: Path, rounds: int) -> list[Measured]:
     return results
 
 
-def peak_of(command: Sequence[str]) -> int:
-    """The most memory in bytes that a process takes; its first run fills the cache."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert not status
-    return usage.ru_maxrss * 1024
+def peak_of(words: Sequence[str]) -> int:
+    """The most memory in bytes that a command takes; it fills the cache."""
+    code = (
+        "import sys; from clipsyn.cli import main; from memory import peak_bytes\n"
+        "try: main(sys.argv[1:])\nfinally: print(peak_bytes())"
+    )
+    told = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True)
+    return int(told.stdout.split()[-1])
 
 
 @contextmanager

@@ -115,32 +115,23 @@ class Index:
         return _packed({"store": self.store, "datasets": sorted(self.datasets)})
 
 
-@dataclass(frozen=True)
-class Part:
-    """The groups of one dataset, by place."""
+def parse_part(data: bytes | None, shown: str, dataset: str) -> dict[Place, Entry]:
+    """The groups of a dataset, by place; none of no part. Raises what `Index.parse` does."""
+    if data is None:
+        return {}
+    with damage(f"{shown}/{part_path(dataset)}"):
+        groups = _ENTRIES.validate_python(_unpacked(data, shown)["groups"])
+        entries = {entry.place: entry for entry in groups}
+        if len(entries) < len(groups):
+            raise ValueError("a group stands twice in it")
+        if other := next((place for place in entries if place[1] != dataset), None):
+            raise ValueError(f"{'/'.join(other)!r} is of another dataset")
+        return entries
 
-    dataset: str
-    entries: Mapping[Place, Entry] = field(default_factory=dict)
 
-    @classmethod
-    def parse(cls, data: bytes, shown: str, dataset: str) -> Part:
-        """Parse the part of a dataset; raises what `Index.parse` does."""
-        with damage(f"{shown}/{part_path(dataset)}"):
-            groups = _ENTRIES.validate_python(_unpacked(data, shown)["groups"])
-            entries = {entry.place: entry for entry in groups}
-            if len(entries) < len(groups):
-                raise ValueError("a group stands twice in it")
-            if other := next((place for place in entries if place[1] != dataset), None):
-                raise ValueError(f"{'/'.join(other)!r} is of another dataset")
-            return cls(dataset, entries)
-
-    def dumps(self) -> bytes:
-        """The same bytes for the same groups; raises StoreError where no reader would take them."""
-        return _packed({"groups": [vars(self.entries[place]) for place in sorted(self.entries)]})
-
-    def with_entries(self, entries: Iterable[Entry]) -> Part:
-        """The part with these entries added, or put in the place of those that are there."""
-        return Part(self.dataset, {**self.entries, **{entry.place: entry for entry in entries}})
+def dump_part(entries: Iterable[Entry]) -> bytes:
+    """The same bytes for the same groups; raises StoreError where no reader would take them."""
+    return _packed({"groups": [vars(it) for it in sorted(entries, key=lambda it: it.place)]})
 
 
 _ENTRIES, _NAMES = TypeAdapter(list[Entry]), TypeAdapter(list[str])

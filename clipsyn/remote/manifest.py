@@ -2,7 +2,9 @@
 
 It is the metadata of the group in Zarr. Other tools find in it what they expect, the attributes and
 consolidated metadata of the arrays. One more attribute, `published`, lists the files of the group
-as a local store has them, with the content of those that are small. Beside it lie only chunks.
+as a local store has them, with the content of those that are small. Beside it lie only chunks, of a
+large array in shards: one after another, then where each lies, and a crc32c, as Zarr's codec
+`sharding_indexed` has them (https://zarr-specs.readthedocs.io, v3).
 
 A manifest comes from strangers, so what cannot be is refused before anything of it is used.
 """
@@ -12,17 +14,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated
+from typing import Annotated, Any
 
+from crc32c import crc32c
 from pydantic import Base64Bytes, Field, TypeAdapter
 
 from clipsyn.errors import StoreError
 from clipsyn.remote.index import Digest, Entry, compact, damage
-from clipsyn.remote.shards import for_others, shard_index
 from clipsyn.store import files
 from clipsyn.store.files import METADATA, MOST_CHUNK_ROWS
 from clipsyn.store.groups import Group
@@ -34,11 +37,18 @@ _INLINE = 1 << 16  # bytes of an array whose files a manifest has in it
 _SHARD = 1 << 26  # bytes, about
 _SPAN = 1 << 22  # bytes that are asked for at once
 _MOST_FILE = 1 << 30  # bytes of one file: chunks have a few millions
-_NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
-_PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
-COLUMN = re.compile(r".+/c\.\d+")  # a chunk of an array with one axis
+_NOWHERE = (1 << 64) - 1  # where a chunk is that a shard has not
+_INDEX_OF_SHARDS = {
+    "index_location": "end",
+    "index_codecs": [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "crc32c"},
+    ],
+}
+COLUMN = re.compile(r"\w+/c\.\d+")  # a chunk of an array with one axis
 
 _Chunks = Annotated[int, Field(strict=True, ge=0, le=MOST_CHUNK_ROWS)]
+_File = Annotated[str, Field(pattern=r"^([0-9A-Za-z_]{1,99}/)?(zarr\.json|c(\.[0-9]{1,15}){1,9})$")]
 Stamp = tuple[Annotated[int, Field(strict=True, ge=0, le=_MOST_FILE)], Digest]  # of a file
 
 
@@ -51,7 +61,7 @@ class Manifest:
     of an array of truth, all true, which has no object.
     """
 
-    files: Mapping[str, Stamp]
+    files: Mapping[_File, Stamp]
     inline: Mapping[str, Base64Bytes] = field(default_factory=dict)
     shards: Mapping[str, _Chunks] = field(default_factory=dict)
 
@@ -87,7 +97,6 @@ class Manifest:
             if hashlib.sha256(data).hexdigest() != entry.manifest:
                 raise ValueError("it is not the one that the index names")
             manifest = _MANIFESTS.validate_python(parse_json(data)["attributes"][_PUBLISHED])
-            _check_names(manifest.files)
             for name in {METADATA, *(manifest.files.keys() - manifest.places.keys())}:
                 if name not in manifest.inline:
                     raise ValueError(f"it has no {name[:80]} in it")
@@ -100,19 +109,16 @@ class Manifest:
 
     def dumps(self) -> bytes:
         """As it is published; raises DamagedStore for metadata that are none."""
-        end = f"/{METADATA}"
-        arrays = {
-            (array := name.removesuffix(end)): for_others(data, self.shards.get(array, 1))
-            for name, data in self.inline.items()
-            if name.endswith(end)
-        }
         inline = {name: base64.b64encode(data).decode() for name, data in self.inline.items()}
         listed = {"files": self.files, "inline": inline, "shards": self.shards}
         with damage(METADATA):
+            known = {it: parse_json(self.inline[f"{it}/{METADATA}"]) for it in self.chunks}
+            for array, about in known.items():
+                _tell_others(about, self.shards.get(array, 1))
             group = parse_json(self.inline[METADATA])
             group["attributes"] = {**group["attributes"], _PUBLISHED: listed}
-            known = {"kind": "inline", "must_understand": False, "metadata": arrays}
-            return compact({**group, "consolidated_metadata": known})
+            arrays = {"kind": "inline", "must_understand": False, "metadata": known}
+            return compact({**group, "consolidated_metadata": arrays})
 
     @property
     def size(self) -> int:
@@ -165,7 +171,7 @@ class Manifest:
     def end_of(self, path: str) -> bytes:
         """What an object has behind its files: of a shard its index."""
         count = self.shards.get(path.rpartition("/")[0], 1)
-        return shard_index(self._sizes(self.objects[path]), count) if count > 1 else b""
+        return _shard_index(self._sizes(self.objects[path]), count) if count > 1 else b""
 
     def spans(self, names: Iterable[str]) -> list[list[str]]:
         """These files by what is asked for at once: neighbours in one object."""
@@ -188,11 +194,25 @@ def stamp_of(data: bytes) -> Stamp:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def _check_names(names: Iterable[str]) -> None:
-    """Raise ValueError for names that would write outside the folder, or over one another."""
-    there = set(names)
-    for name in there:
-        if not _PATH.fullmatch(name):
-            raise ValueError(f"{name[:80]!r} is no file of a group")
-        if any(name[: slash.start()] in there for slash in re.finditer("/", name)):
-            raise ValueError(f"{name[:80]!r} lies in a file")
+def _shard_index(sizes: Sequence[int], chunks: int) -> bytes:
+    """The end of a shard that has room for so many chunks; the last of an array has fewer."""
+    starts = accumulate(sizes, initial=0)
+    places = [number for place in zip(starts, sizes, strict=False) for number in place]
+    places += [_NOWHERE] * (2 * chunks - len(places))
+    index = struct.pack(f"<{2 * chunks}Q", *places)
+    return index + crc32c(index).to_bytes(4, "little")
+
+
+def _tell_others(array: dict[str, Any], chunks: int) -> None:
+    """Make metadata of an array in plain chunks those of one in shards of so many chunks.
+
+    0 chunks: the array is true everywhere, which without an object its fill value says.
+    """
+    if not chunks:
+        array["fill_value"] = True
+    if chunks > 1:
+        grid = array["chunk_grid"]["configuration"]
+        rows, *width = grid["chunk_shape"]
+        about = {"chunk_shape": [rows, *width], "codecs": array["codecs"], **_INDEX_OF_SHARDS}
+        array["codecs"] = [{"name": "sharding_indexed", "configuration": about}]
+        grid["chunk_shape"] = [rows * chunks, *width]

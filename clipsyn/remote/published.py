@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
-from clipsyn.remote.index import MOST_INDEX, Entry, Index, Part, part_path
+from clipsyn.remote.index import MOST_INDEX, Entry, Index, parse_part, part_path
 from clipsyn.remote.manifest import COLUMN, MANIFEST, Manifest, stamp_of
 from clipsyn.remote.transport import MissingObject, Remote
 from clipsyn.store import arrays
@@ -160,8 +160,7 @@ class Published(Tree):
         return self._parts.get(folder, {})
 
     def _entries_of(self, dataset: str) -> Mapping[Place, Entry]:
-        listed = self._listed(part_path(dataset))
-        return Part.parse(listed, self._remote.shown, dataset).entries
+        return parse_part(self._listed(part_path(dataset)), self._remote.shown, dataset)
 
     def _entry(self, path: Path) -> Entry | None:
         at = self._at(path)

@@ -20,14 +20,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from os.path import commonpath
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
 from clipsyn.names import Address, Location, is_url
-from clipsyn.remote.index import MOST_INDEX, PARTS, Entry, Index, Part, part_path
+from clipsyn.remote.index import (
+    MOST_INDEX,
+    PARTS,
+    Entry,
+    Index,
+    dump_part,
+    parse_part,
+    part_path,
+)
 from clipsyn.remote.manifest import MANIFEST, Manifest, Stamp, stamp_of
 from clipsyn.remote.published import FILES
 from clipsyn.remote.transport import Changed, MissingObject, Remote
@@ -45,7 +52,6 @@ _TRIES = 50
 _LARGE = 1 << 22  # bytes
 _FEW = 4  # at a time of what takes memory: groups that are looked at, and large objects
 _MOST_PAUSE = 2.0  # seconds
-_Listed = TypeVar("_Listed", Part, Index | None)
 _PROBE = f"{PARTS}/probe.json"
 _DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
 
@@ -91,7 +97,7 @@ class Push:
         that is not whole.
         """
         remote = _writable(url)
-        index, _ = read_index(remote)
+        index = _index(remote)
         if index is None and remote.exists(METADATA):
             raise UsageError(
                 f"{remote.shown} holds a store that was not published: give another place, or use "
@@ -100,7 +106,7 @@ class Push:
         places = _places(store)
         chosen = choose(places, filters, str(store.path))
         datasets = {place[1] for place in chosen}
-        published = {it.place: it for it in _entries(remote, datasets)}
+        published = _entries(remote, datasets)
         named, sent, there = set(index.datasets if index else ()), [], 0
         for place in chosen:
             entry = published.get(place)
@@ -139,10 +145,10 @@ class Push:
         _check_conditions(self.remote)  # before anything else
         with ThreadPoolExecutor(_FEW) as threads:
             described = list(threads.map(self._describe, self.groups))
-        added = _by_dataset(it.entry for it in described)
-        for dataset, entries in added.items():  # that one is too large is said before
-            there = {place: it for place, it in self.published.items() if place[1] == dataset}
-            Part(dataset, there).with_entries(entries).dumps()
+        entries = [it.entry for it in described]
+        for dataset in {it.place[1] for it in entries}:  # that a part is too large is said before
+            every = {**self.published, **{it.place: it for it in entries}}.values()
+            dump_part(it for it in every if it.place[1] == dataset)
         lying = set[str]() if self.replace else self._listed(described)
         missing = [
             (it, path)
@@ -154,7 +160,7 @@ class Push:
         with ThreadPoolExecutor(FILES) as threads:
             list(threads.map(self._put_manifest, described))
         marker = self.store.tree.marker(self.store.path)
-        add_to_index(self.remote, marker, added, self.making_way)
+        add_to_index(self.remote, marker, entries, self.making_way)
         self._check_there(described)
 
     def _send(self, missing: Sequence[_Object], progress: Progress) -> None:
@@ -263,41 +269,31 @@ def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
 # The index
 
 
-def read_index(remote: Remote) -> tuple[Index | None, str | None]:
-    """Which datasets there are, and the ETag of that; None where nothing is published yet."""
+def _read(remote: Remote, path: str) -> tuple[bytes | None, str | None]:
+    """The index or a part of it, and its ETag; None where there is none yet."""
     try:
-        data, etag = remote.get(INDEX, most=MOST_INDEX)
+        return remote.get(path, most=MOST_INDEX)
     except MissingObject:
         return None, None
-    return Index.parse(data, remote.shown), etag
 
 
-def read_part(remote: Remote, dataset: str) -> tuple[Part, str | None]:
-    """The groups of a dataset, and the ETag of that; none where none is published yet."""
-    try:
-        data, etag = remote.get(part_path(dataset), most=MOST_INDEX)
-    except MissingObject:
-        return Part(dataset), None
-    return Part.parse(data, remote.shown, dataset), etag
+def _index(remote: Remote) -> Index | None:
+    data, _ = _read(remote, INDEX)
+    return Index.parse(data, remote.shown) if data else None
 
 
-def _entries(remote: Remote, datasets: Iterable[str]) -> Iterator[Entry]:
+def _entries(remote: Remote, datasets: Iterable[str]) -> dict[Place, Entry]:
+    def read(dataset: str) -> dict[Place, Entry]:
+        return parse_part(_read(remote, part_path(dataset))[0], remote.shown, dataset)
+
     with ThreadPoolExecutor(FILES) as threads:
-        for part, _ in threads.map(partial(read_part, remote), datasets):
-            yield from part.entries.values()
-
-
-def _by_dataset(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    added: dict[str, list[Entry]] = {}
-    for entry in entries:
-        added.setdefault(entry.place[1], []).append(entry)
-    return added
+        return {place: it for part in threads.map(read, datasets) for place, it in part.items()}
 
 
 def add_to_index(
     remote: Remote,
     marker: Mapping[str, Any],
-    added: Mapping[str, Collection[Entry]],
+    entries: Collection[Entry],
     making_way: Collection[str] = (),
 ) -> None:
     """Write groups into the parts of their datasets, and look whether they are in them.
@@ -307,32 +303,34 @@ def add_to_index(
     other content under one name the second raises StaleCell. marker: of a store that is new.
     making_way: manifests of groups that others take the place of.
     """
+    datasets = {entry.place[1] for entry in entries}
 
     def add(dataset: str) -> None:
-        write = partial(_with_added, remote, added[dataset], making_way)
-        _change(remote, part_path(dataset), lambda: read_part(remote, dataset), write)
+        some = [entry for entry in entries if entry.place[1] == dataset]
 
-    def name(index: Index | None) -> Index | None:
-        there = index or Index(marker)
-        if not added.keys() - set(there.datasets):
+        def change(data: bytes | None) -> bytes | None:
+            there = parse_part(data, remote.shown, dataset)
+            added = _lacking(remote, there, some, making_way)
+            return dump_part({**there, **added}.values()) if added else None
+
+        _change(remote, part_path(dataset), change)
+
+    def name(data: bytes | None) -> bytes | None:
+        there = Index.parse(data, remote.shown) if data else Index(marker)
+        if datasets <= set(there.datasets):
             return None
-        return replace(there, datasets={*there.datasets, *_datasets_in(remote)})
+        return Index(there.store, {*there.datasets, *_datasets_in(remote)}).dumps()
 
     with ThreadPoolExecutor(FILES) as threads:
-        list(threads.map(add, added))
-    _change(remote, INDEX, lambda: read_index(remote), name)
+        list(threads.map(add, datasets))
+    _change(remote, INDEX, name)
 
 
-def _change(
-    remote: Remote,
-    path: str,
-    read: Callable[[], tuple[_Listed, str | None]],
-    change: Callable[[_Listed], Index | Part | None],
-) -> None:
+def _change(remote: Remote, path: str, change: Callable[[bytes | None], bytes | None]) -> None:
     """Write an object as `change` makes it of what is there, until that has nothing to change."""
     written = False
     for attempt in range(_TRIES):
-        there, etag = read()
+        there, etag = _read(remote, path)
         if (new := change(there)) is None:
             return  # also where it was written, and the answer was lost
         if written:
@@ -341,7 +339,7 @@ def _change(
                 "overwritten it: run the same command again when nobody else pushes"
             )
         try:
-            remote.put_if(path, new.dumps(), etag)
+            remote.put_if(path, new, etag)
             written = True
         except Changed:
             time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
@@ -351,24 +349,24 @@ def _change(
     )
 
 
-def _with_added(
-    remote: Remote, entries: Collection[Entry], making_way: Collection[str], there: Part
-) -> Part | None:
-    """The part with the entries that it lacks; None if it lacks none."""
-    added = [entry for entry in entries if not _is_there(there, entry, making_way)]
-    old = [there.entries[entry.place] for entry in added if entry.place in there.entries]
-    if other := next((entry for entry in old if entry.manifest not in making_way), None):
-        raise StaleCell(
-            f"{other.name} in {remote.shown} was published with other content meanwhile: "
-            "run the same command again to see what differs"
-        )
-    return there.with_entries(added) if added else None
-
-
-def _is_there(part: Part, entry: Entry, making_way: Collection[str]) -> bool:
-    there = part.entries.get(entry.place)
-    same = there and there.content == entry.content and there.manifest not in making_way
-    return there == entry or bool(same)
+def _lacking(
+    remote: Remote,
+    there: Mapping[Place, Entry],
+    entries: Iterable[Entry],
+    making_way: Collection[str],
+) -> dict[Place, Entry]:
+    """The entries that a part lacks, by place."""
+    lacking = {}
+    for entry in entries:
+        old = there.get(entry.place)
+        if old is None or (old != entry and old.manifest in making_way):
+            lacking[entry.place] = entry
+        elif old.content != entry.content:
+            raise StaleCell(
+                f"{entry.name} in {remote.shown} was published with other content meanwhile: "
+                "run the same command again to see what differs"
+            )
+    return lacking
 
 
 def _check_conditions(remote: Remote) -> None:
@@ -421,14 +419,13 @@ def left_over(location: Location) -> list[Leftover]:
 
 def _named(remote: Remote) -> set[str]:
     """The folders of the groups in the index; raises StoreError where a part of it is lost."""
-    index, _ = read_index(remote)
-    there = _datasets_in(remote)
+    index, there = _index(remote), _datasets_in(remote)
     if there if index is None else set(index.datasets) - there:
         raise StoreError(
             f"{remote.shown} has lost a part of its index, so what is in use there is not known: "
             f"put it back, or `{advised('push', 'STORE', remote.shown)}` writes a new one"
         )
-    return {entry.folder for entry in _entries(remote, there)}
+    return {entry.folder for entry in _entries(remote, there).values()}
 
 
 def _datasets_in(remote: Remote) -> set[str]:

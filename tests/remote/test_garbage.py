@@ -13,7 +13,7 @@ import pytest
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
-from clipsyn.remote.index import Part
+from clipsyn.remote.index import parse_part
 from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
@@ -57,8 +57,8 @@ def folders_of(bucket: Bucket) -> set[str]:
 
 
 def named(bucket: Bucket) -> set[str]:
-    part = Part.parse(bucket.read(part_of("toy")), bucket.url, "toy")
-    return {entry.folder for entry in part.entries.values()}
+    part = parse_part(bucket.read(part_of("toy")), bucket.url, "toy")
+    return {entry.folder for entry in part.values()}
 
 
 def test_what_no_index_names_is_found_and_removed(bucket, tiny_store, killed, tmp_path):

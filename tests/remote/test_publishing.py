@@ -8,7 +8,7 @@ import pytest
 
 from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote import push
-from clipsyn.remote.index import INDEX, Entry, Index, Part, part_path
+from clipsyn.remote.index import INDEX, Entry, Index, dump_part, parse_part, part_path
 from clipsyn.remote.push import _check_conditions, add_to_index
 from clipsyn.remote.transport import Changed, MissingObject
 
@@ -27,7 +27,7 @@ class FakeRemote:
         self.others: list[list[Entry]] = []
         self.lost = False
         if entries:
-            self._write(PETS, Part("pets").with_entries(entries).dumps())
+            self._write(PETS, dump_part(entries))
             self._write(INDEX, Index(MARKER, ["pets"]).dumps())
 
     def get(self, path: str, most: int = 0) -> tuple[bytes, str | None]:
@@ -37,7 +37,8 @@ class FakeRemote:
 
     def put_if(self, path: str, data: bytes, etag: str | None) -> None:
         if self.others and path == PETS:
-            self._write(PETS, self.part().with_entries(self.others.pop(0)).dumps())
+            new = {it.place: it for it in self.others.pop(0)}
+            self._write(PETS, dump_part({**self.part(), **new}.values()))
         if etag != self._etag(path):
             raise Changed(path)
         self._write(path, data)
@@ -48,9 +49,8 @@ class FakeRemote:
     def list(self, folder: str) -> list[str]:
         return [path for path in self.objects if path.startswith(f"{folder}/")]
 
-    def part(self, dataset: str = "pets") -> Part:
-        data = self.objects.get(part_path(dataset))
-        return Part.parse(data, self.shown, dataset) if data else Part(dataset)
+    def part(self, dataset: str = "pets") -> dict[tuple[str, ...], Entry]:
+        return parse_part(self.objects.get(part_path(dataset)), self.shown, dataset)
 
     @property
     def index(self) -> Index:
@@ -78,12 +78,11 @@ def entry(name: str, content: str = "a", manifest: str = "0", dataset: str = "pe
 
 def add(remote: FakeRemote, *entries: Entry, gone: Sequence[Entry] = ()) -> None:
     making_way = [entry.manifest for entry in gone]
-    by_dataset = push._by_dataset(entries)
-    add_to_index(remote, MARKER, by_dataset, making_way)  # type: ignore[arg-type]
+    add_to_index(remote, MARKER, entries, making_way)  # type: ignore[arg-type]
 
 
 def there(remote: FakeRemote, dataset: str = "pets") -> dict[str, Entry]:
-    return {place[2]: entry for place, entry in remote.part(dataset).entries.items()}
+    return {place[2]: entry for place, entry in remote.part(dataset).items()}
 
 
 def test_the_first_makes_the_index() -> None:

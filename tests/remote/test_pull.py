@@ -143,7 +143,7 @@ def hostile(place: Path, name: str, data: bytes) -> None:
 @pytest.mark.parametrize("name", ["../../../../../escaped", "/tmp/escaped", ".bashrc"])
 def test_no_file_is_written_outside_the_store(place: Path, target: Path, name: str) -> None:
     hostile(place, name, b"rm -rf")
-    with pytest.raises(DamagedStore, match="is no file of a group"):
+    with pytest.raises(DamagedStore, match=r"zarr\.json is damaged"):
         pull(place, target)
     assert not list(target.parent.rglob("*escaped*"))
     assert not (target / FEATURES).exists()
