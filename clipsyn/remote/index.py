@@ -109,7 +109,9 @@ class Index:
             content = _unpacked(data, shown)
             check_marker(shown, content["store"])
             datasets = _NAMES.validate_python(content["datasets"])
-            return cls(content["store"], [*map(_check_dataset, datasets)])
+            for name in datasets:
+                _check_place(("samples", name, "any"))
+            return cls(content["store"], datasets)
 
     def dumps(self) -> bytes:
         return _packed({"store": self.store, "datasets": sorted(self.datasets)})
@@ -151,13 +153,6 @@ def damage(where: str) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, EOFError, OSError, UsageError, zlib.error) as error:
         lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
-
-
-def _check_dataset(name: str) -> str:
-    if not name:
-        raise ValueError("a dataset has no name")
-    folder_name(name)
-    return name
 
 
 def _unpacked(data: bytes, shown: str) -> Any:

@@ -98,7 +98,7 @@ class Push:
         """
         remote = _writable(url)
         index = _index(remote)
-        if index is None and remote.exists(METADATA):
+        if index is None and _read(remote, METADATA)[0]:
             raise UsageError(
                 f"{remote.shown} holds a store that was not published: give another place, or use "
                 "`clipsyn pull` to add to one in a folder"
@@ -310,8 +310,8 @@ def add_to_index(
 
         def change(data: bytes | None) -> bytes | None:
             there = parse_part(data, remote.shown, dataset)
-            added = _lacking(remote, there, some, making_way)
-            return dump_part({**there, **added}.values()) if added else None
+            lacking = {it.place: it for it in some if _lacks(remote, there, it, making_way)}
+            return dump_part({**there, **lacking}.values()) if lacking else None
 
         _change(remote, part_path(dataset), change)
 
@@ -349,24 +349,18 @@ def _change(remote: Remote, path: str, change: Callable[[bytes | None], bytes | 
     )
 
 
-def _lacking(
-    remote: Remote,
-    there: Mapping[Place, Entry],
-    entries: Iterable[Entry],
-    making_way: Collection[str],
-) -> dict[Place, Entry]:
-    """The entries that a part lacks, by place."""
-    lacking = {}
-    for entry in entries:
-        old = there.get(entry.place)
-        if old is None or (old != entry and old.manifest in making_way):
-            lacking[entry.place] = entry
-        elif old.content != entry.content:
-            raise StaleCell(
-                f"{entry.name} in {remote.shown} was published with other content meanwhile: "
-                "run the same command again to see what differs"
-            )
-    return lacking
+def _lacks(
+    remote: Remote, there: Mapping[Place, Entry], entry: Entry, making_way: Collection[str]
+) -> bool:
+    old = there.get(entry.place)
+    if old is None or old == entry or old.manifest in making_way:
+        return old != entry
+    if old.content != entry.content:
+        raise StaleCell(
+            f"{entry.name} in {remote.shown} was published with other content meanwhile: "
+            "run the same command again to see what differs"
+        )
+    return False
 
 
 def _check_conditions(remote: Remote) -> None:
@@ -404,7 +398,7 @@ def left_over(location: Location) -> list[Leftover]:
             parts = path.split("/")
             if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
                 found.setdefault("/".join(parts[:depth]), []).append(about)
-    if not (found or remote.exists(INDEX)):
+    if not (found or _index(remote)):
         raise StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
     return [
         Leftover(

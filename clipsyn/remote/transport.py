@@ -33,13 +33,7 @@ _PATIENCE = 120  # seconds, thereafter: a server that restarts or throttles is w
 _PAUSE = 0.2  # seconds before the second try
 _SILENCE = 30  # seconds without a byte, after which nobody waits for an answer
 _MOST_OBJECT = 1 << 31  # bytes
-_CLASSES = {
-    "http": "HTTPStore",
-    "https": "HTTPStore",
-    "s3": "S3Store",
-    "gs": "GCSStore",
-    "az": "AzureStore",
-}
+_BUCKETS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}
 _MAY_NOT = (
     "you may not: the credentials that the environment or the configuration has lack the right, or "
     "there are none"
@@ -123,12 +117,6 @@ class Remote:
             raise DamagedStore(f"{self.shown}/{path} has more than {most:,} bytes")
         with self._told(path, kind=_Cut):
             return bytes(result.bytes()), result.meta["e_tag"]
-
-    def exists(self, path: str) -> bool:
-        with suppress(MissingObject), self._told(path):
-            self._store.head(self._at(path))
-            return True
-        return False
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object, whole or not at all."""
@@ -250,7 +238,7 @@ class Remote:
         if self._is_folder:
             return store.LocalStore()
         endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if address.scheme == "s3" else address.url
-        return getattr(store, _CLASSES[address.scheme]).from_url(  # type: ignore[no-any-return]
+        return getattr(store, _BUCKETS.get(address.scheme, "HTTPStore")).from_url(  # type: ignore[no-any-return]
             address.url,
             client_options={
                 "connect_timeout": "10s",

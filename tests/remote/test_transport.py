@@ -38,9 +38,6 @@ def remote(request: Any, folder: Path, serve: Serve) -> Remote:
 
 def test_bytes_are_read_by_path(remote: Remote, folder: Path) -> None:
     assert remote.get(NAME)[0] == b"{}"
-    assert remote.exists(NAME)
-    assert not remote.exists("features")
-    assert not remote.exists("nothing")
 
 
 def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
@@ -94,7 +91,7 @@ def test_an_object_larger_than_expected_is_not_read(remote: Remote) -> None:
     "path", ["../x", "/etc/passwd", "a/../../b", "a//b", "a\0b", "a\\b", "a/.", "a\nb"]
 )
 def test_paths_outside_the_store_are_refused(remote: Remote, path: str) -> None:
-    for use in (remote.get, remote.exists, lambda path: remote.put(path, b"")):
+    for use in (remote.get, remote.list, lambda path: remote.put(path, b"")):
         with pytest.raises(UsageError, match="no path in a published store"):
             use(path)
 
