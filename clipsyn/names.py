@@ -66,8 +66,7 @@ def check_backbone_name(name: str) -> None:
     """Raise UsageError for a name that is empty; any other that a path can hold will do."""
     if not name.strip():
         raise UsageError(
-            "a backbone cannot have an empty name: give it another name (NAME=SOURCE with extract, "
-            "--backbone NAME with import)"
+            "a backbone has an empty name: give it another one, NAME=SOURCE or --backbone NAME"
         )
 
 
@@ -177,8 +176,7 @@ def parse_perturbation(text: str) -> Perturbation:
     match = _PERTURBATION.match(text)
     if match is None:
         raise UsageError(
-            f"'{text}' is no perturbation: write clean or NAME:SEVERITY (1-5), for instance jpeg:3 "
-            "or gaussian_noise:2:seed=1:canvas=64"
+            f"'{text}' is no perturbation: write clean, jpeg:3 or gaussian_noise:2:seed=1:canvas=64"
         )
     given = re.findall(r"([a-z]+)=?(\d+)", match["rest"])
     options = {key: int(value) for key, value in given}
@@ -209,8 +207,7 @@ def listed(texts: Iterable[str], option: str) -> tuple[str, ...]:
         here = [part.strip() for part in text.split(",")]
         if not any(here):
             raise UsageError(
-                f"{option} '{text}' is empty, perhaps a variable that is not set: name some, with "
-                "commas for several"
+                f"{option} '{text}' is empty, perhaps a variable that is not set: name some"
             )
         names += filter(None, here)
     return tuple(names)

@@ -36,8 +36,7 @@ def plugin(group: str, name: str) -> Any:
             return entry.load()
         except Exception as error:
             raise PluginError(
-                f"'{name}' of the package {_package(entry)} does not work ({one_line(error)}): "
-                "mend or uninstall that package"
+                f"'{name}' of {_package(entry)} does not work ({one_line(error)}): mend it"
             ) from error
     return None
 
@@ -61,10 +60,7 @@ class Registry:
     """
 
     def __init__(
-        self,
-        kind: str,
-        targets: Mapping[str, str | tuple[str, str]],
-        groups: Iterable[str] = (),
+        self, kind: str, targets: Mapping[str, str | tuple[str, str]], groups: Iterable[str] = ()
     ) -> None:
         self.kind = kind
         self._targets: dict[str, str] = {}

@@ -188,7 +188,6 @@ class Constraint:
 class Setting(Constraint):
     """The name, help and constraint of a setting.
 
-    flag, letter: the option that help shows if it is not ``--name``; ``--name`` works too.
     endings: which the name of a file to write may have; any without them.
     variable: the environment variable that gives the value where the option is not given.
     about: the setting without which this one says nothing.
@@ -196,8 +195,6 @@ class Setting(Constraint):
 
     default: Any = None
     help: str = ""
-    flag: str = ""
-    letter: str = ""
     metavar: str = ""
     endings: tuple[str, ...] = ()
     variable: str = ""
@@ -262,7 +259,24 @@ REQUIRED: Any = object()  # for a setting that has no default
 
 def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
     """Declares a setting in a subclass of `Settings`; `about` are fields of `Setting`."""
+    if default is None:
+        about.setdefault("instead_of_none", "none")
     return Setting(kind, default=default, help=help, **about)
+
+
+_FLAGS = {
+    "datasets": "--dataset",
+    "splits": "--split",
+    **dict.fromkeys(("perturbation", "perturbations"), "--perturb"),
+    "accuracies": "--accuracy",
+    "costs": "--cost",
+    "within_points": "--within",
+}
+
+
+def option_of(name: str) -> str:
+    """The option for a setting of that name, which on the command line may be repeated."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
 
 
 class Settings:
@@ -333,7 +347,7 @@ def defaults(settings: type[Settings]) -> dict[str, Any]:
 def explained(settings: type[Settings]) -> dict[str, str]:
     """What the help of each setting says, without what is said of the command line alone."""
     every = declared(settings)
-    flags = {flag: name for name, it in every.items() for flag in (it.flag, f"--{name}")}
+    flags = {flag: name for name in every for flag in (option_of(name), f"--{name}")}
     told = {}
     for name, it in every.items():
         said = re.sub("[;,:] (repeated or with commas|see above)", "", it.help)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +20,8 @@ from clipsyn.errors import ClipsynError
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from yaml import SafeLoader
-import shlex
+
+LOG = logging.getLogger("clipsyn")
 
 # controls, line and paragraph separators, overrides of the direction of writing, lone surrogates
 _UNSAFE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"

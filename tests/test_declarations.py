@@ -43,7 +43,7 @@ def by_command(command, *words):
 
 def flag(command, name):
     it = kinds.declared(DECLARED[command])[name]
-    return it.flag or f"--{'no-' * (it.default is True)}{name.replace('_', '-')}"
+    return kinds.option_of(name).replace("--", f"--{'no-' * (it.default is True)}", 1)
 
 
 def value_of(it):

@@ -27,23 +27,24 @@ if TYPE_CHECKING:
 class Analysis:
     """One analysis of a store.
 
-    The docstring of the package that declares its settings is its help; behind it there may be an
-    example of calling it. There ``measure.measure(store, settings)`` returns a tidy frame,
-    ``view.tables(frame, settings)`` tables by name. ``view.notes(frame, settings)``, if there is
-    one, yields sentences to show beside the tables.
+    The docstring of the package that declares its settings is its help: behind the text there are
+    command lines, then an example in Python. There ``measure.measure(store, settings)`` returns a
+    tidy frame, ``view.tables(frame, settings)`` tables by name. ``view.notes(frame, settings)``, if
+    there is one, yields sentences to show beside the tables.
     """
 
     name: str  # of the command, of the stage of a recipe, and of the Python function
     short: str  # what the list of commands says
-    examples: tuple[str, ...]  # command lines
     settings: type[Settings]
     over_datasets: bool = True  # whether tables have means or correlations over datasets
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
     def __post_init__(self) -> None:
         text = import_module(self.settings.__module__).__doc__ or ""
-        self.about = text.partition("\n\n>>>")[0].strip()
-        self.__name__, self.__doc__ = self.name, help_of(text, self.settings)  # as functions have
+        self.help, mark, example = text.partition("\n\n>>>")
+        about = self.help.partition("\n\n\b")[0]
+        self.__name__ = self.name  # as functions have
+        self.__doc__ = help_of(f"{about}{mark}{example}", self.settings)
 
     def __call__(self, store: FeatureStore | Path | str, **settings: Any) -> DataFrame:
         """Measure `store` and return the tidy frame; write the files that settings name, too.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
@@ -27,10 +26,10 @@ from clipsyn.settings import images_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
+from clipsyn.text import LOG
 
 FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
-_LOG = logging.getLogger("clipsyn")
 _T = TypeVar("_T")
 _F = TypeVar("_F")
 Said = dict[str, Array]  # arrays (sample,), by what they are
@@ -62,13 +61,12 @@ def read_support(
     tables = (group.samples for group in measured)
     labels, notes = learnable(reader.samples, tables, allow_overlap=settings.allow_overlap)
     for note in notes:
-        _LOG.info("note: %s", note)
+        LOG.info("note: %s", note)
     rows = few_shot(labels, images_of(settings.shots), settings.seed)
     pool = reader.read(rows).labelled()
     if not len(pool):
         raise DatasetError(
-            f"{reader.samples.name} has no labelled, readable image, so nothing can be fitted or "
-            "chosen on it: give another support=…"
+            f"{reader.samples.name} has no labelled, readable image: give another support=…"
         )
     digest = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
     return pool, {"of": reader.origin, "rows": digest, "seed": settings.seed}

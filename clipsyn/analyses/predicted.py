@@ -6,7 +6,6 @@ fit or choose on a support need `clipsyn.analyses.fitted`, too.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,8 +31,7 @@ from clipsyn.store.overlap import alike_notes
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
-
-_LOG = logging.getLogger("clipsyn")
+from clipsyn.text import LOG
 
 
 @dataclass(frozen=True)
@@ -172,8 +170,7 @@ class Pooled(Predicted):
         read = np.stack([part.predictions for part in self.parts])
         if ((read != NO_PREDICTION).sum(axis=0) > 1).any():
             raise UsageError(
-                f"{self.samples.name} has the same images under several "
-                "perturbations: what can be pooled is conditions, each image shown under one"
+                f"{self.samples.name} has images under several perturbations: they cannot be pooled"
             )
         pooled: NDArray[np.uint16] = read.min(axis=0)  # NO_PREDICTION is the largest number
         return pooled
@@ -198,11 +195,7 @@ class Pooled(Predicted):
 
 
 def predicted(
-    store: FeatureStore,
-    selection: Selection,
-    *,
-    pooled: bool = False,
-    unlabelled: bool = False,
+    store: FeatureStore, selection: Selection, *, pooled: bool = False, unlabelled: bool = False
 ) -> Iterator[Predicted]:
     """Every group of cells that passes the filters, clean images first.
 
@@ -239,4 +232,4 @@ def _note_alike(group: Predicted, noted: set[str]) -> None:
     for note in alike_notes(group.store, group.samples.dataset, group.prompts, group.backbones):
         if note not in noted:
             noted.add(note)
-            _LOG.info("note: %s", note)
+            LOG.info("note: %s", note)

@@ -80,9 +80,8 @@ class _Commands(UserDict[str, Any]):
 
 def analysis_command(analysis: Analysis) -> click.Command:
     """`clipsyn NAME STORE`, with an option for each setting of the analysis."""
-    help = "\n".join([f"{analysis.about}\n\n\b", *analysis.examples])
 
-    @command(analysis.name, STORE, analysis.settings, output_option(), help=help)
+    @command(analysis.name, STORE, analysis.settings, output_option(), help=analysis.help)
     def run(store: Path, *, output: Output, **values: Any) -> None:
         from clipsyn.store.features import FeatureStore
 

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.options import STORE, cell_filters, command, flag, json_option, output_option
-from clipsyn.cli.output import (
-    STDOUT,
-    Output,
-    as_json,
-    say,
-    say_document,
-    say_notes,
-    say_tables,
-)
+from clipsyn.cli.output import STDOUT, Output, as_json, say, say_document, say_notes, say_tables
 from clipsyn.errors import UsageError
 from clipsyn.names import FeatureKey
 from clipsyn.text import counted, few

@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from clipsyn.cli.options import (
-    STORE,
-    Destination,
-    command,
-    flag,
-    option,
-    output_option,
-    words_of,
-)
+from clipsyn.cli.options import STORE, Destination, command, flag, option, output_option, words_of
 from clipsyn.cli.output import Output, say, say_lines, say_notes, say_rows
 from clipsyn.errors import ClusterError, Interrupted, UsageError
 from clipsyn.exchange import ImportSettings
@@ -30,12 +22,11 @@ from clipsyn.extract import Cost, ExtractSettings, Plan
 from clipsyn.images import SplitSettings
 from clipsyn.run import jobs
 from clipsyn.settings import Settings, declared
-from clipsyn.text import advised, line_of
+from clipsyn.text import LOG, advised, line_of
 
 if TYPE_CHECKING:
     from clipsyn.run.recipe import Recipe
 
-_LOG = logging.getLogger("clipsyn")
 _QUEUED_AGAIN = -1  # with which submitit ends a process whose job goes on later
 _DRY_RUN = flag(
     ["--dry-run"], help="Show the plan and stop, by names alone: no weights and images are read."
@@ -64,7 +55,7 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
         return
     stop_on_sigterm()
     made, did = jobs.extracted(store, job, by_jobs, lambda note: say_notes([note]))
-    _LOG.info(f"done: next, `{advised('ls', store, '--status')}`" if made else did)
+    LOG.info(f"done: next, `{advised('ls', store, '--status')}`" if made else did)
 
 
 def _say_plan(plan: Plan) -> None:
@@ -145,12 +136,7 @@ def import_(store: Path, files: tuple[Path, ...], output: Output, **values: Any)
     output.show(imported, lambda shown: {"": (imported_table(shown),)})
 
 
-@command(
-    "run",
-    click.Argument(["recipe"], required=False),
-    _DRY_RUN,
-    jobs.ExecutorSettings,
-)
+@command("run", click.Argument(["recipe"], required=False), _DRY_RUN, jobs.ExecutorSettings)
 def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     """Run the stages of RECIPE in order; what is already there is skipped.
 
@@ -181,7 +167,7 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     stop_on_sigterm()
 
     def started(number: int, name: str) -> None:
-        if _LOG.isEnabledFor(logging.INFO):
+        if LOG.isEnabledFor(logging.INFO):
             say(f"[{number}/{len(checked.stages)}] {name}", err=True, bold=True)
 
     outcomes = run_recipe(checked, started, by_jobs)
@@ -265,12 +251,12 @@ def _by_jobs(store: Path, settings: Settings, most: float, executor: jobs.Execut
 
     def on_end(task: jobs.Ended) -> None:
         ended.append(task)
-        _LOG.log(logging.WARNING if task.failure else logging.INFO, str(task))
+        LOG.log(logging.WARNING if task.failure else logging.INFO, str(task))
 
     if executor.slurm:
         _on_slurm(tasks, executor, folder, on_end)
     else:
-        _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
+        LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
         jobs.run_local(tasks, folder, on_end)
     jobs.check_all(ended)
 
@@ -283,7 +269,7 @@ def _on_slurm(
 ) -> None:
     submitted = jobs.submit(tasks, lambda task: Call(task.words), executor, folder.absolute())
     number = next(iter(submitted)).partition("_")[0]
-    _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
+    LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
     try:
         jobs.wait(submitted, on_end)
     except (KeyboardInterrupt, Interrupted):

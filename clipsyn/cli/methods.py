@@ -52,8 +52,7 @@ _LISTED = "\n".join(
     STORE,
     *options_of(ProtocolSettings, without=("output",)),
     output_option(
-        grows=".parquet",
-        about=". Results are added to a .parquet, which is not computed again",
+        grows=".parquet", about=". Results are added to a .parquet, which is not computed again"
     ),
     ExecutorSettings,
 )
@@ -175,12 +174,7 @@ def compare(
 
 _RUNNERS_UP = 5
 _SHOWN = 10  # rows, and classes
-_ROUTER = option(
-    ["-o", "--output"],
-    type=Destination(),
-    required=True,
-    help="The folder to write.",
-)
+_ROUTER = option(["-o", "--output"], type=Destination(), required=True, help="The folder to write.")
 _REPLACE = flag(["--replace"], help="Replace a router that is there.")
 
 
@@ -263,10 +257,7 @@ def _outcome(router: FittedRouter) -> str:
         help="Of a store.  [default: what the router was fitted on, or the only one]",
     ),
     option(
-        ["-s", "--split"],
-        default="test",
-        show_default=True,
-        help="Of a store, or of the images.",
+        ["-s", "--split"], default="test", show_default=True, help="Of a store, or of the images."
     ),
     option(
         ["-p", "--perturb"],

@@ -29,6 +29,7 @@ from clipsyn.settings import (
     check_outside,
     declared,
     defaults,
+    option_of,
     refuse_overwriting,
 )
 
@@ -133,6 +134,15 @@ option = click.Option
 flag = partial(click.Option, is_flag=True)
 STORE = click.Argument(["store"], type=StorePath(), envvar="CLIPSYN_STORE")
 YES = flag(["-y", "--yes"], help="Do not ask.")
+_LETTERS = {  # of settings, whatever the command
+    "--dataset": "-d",
+    "--split": "-s",
+    "--perturb": "-p",
+    "--backbone": "-b",
+    "--backbones": "-b",
+    "--output": "-o",
+    "--most": "-n",
+}
 
 
 def cell_filters() -> list[click.Parameter]:
@@ -173,9 +183,9 @@ def options_of(settings: type[Settings], without: Sequence[str] = ()) -> list[cl
 
 
 def _option(name: str, it: Setting) -> click.Option:
-    own, is_required = _flag(name, it), it.default is REQUIRED
+    own, is_required = option_of(name), it.default is REQUIRED
     default = None if is_required else it.default
-    decls = [*filter(None, [it.letter]), own, name]
+    decls = [*filter(None, [_LETTERS.get(own)]), own, name]
     about: dict[str, Any] = {"help": it.help, "default": default, "required": is_required}
     if it.metavar:
         about["metavar"] = it.metavar
@@ -195,10 +205,6 @@ def _option(name: str, it: Setting) -> click.Option:
     return option(
         decls, multiple=True, type=kind, callback=read, show_default=bool(default), **about
     )
-
-
-def _flag(name: str, it: Setting) -> str:
-    return it.flag or f"--{name.replace('_', '-')}"
 
 
 def _type(it: Setting) -> Any:
@@ -242,7 +248,7 @@ def words_of(settings: Settings) -> list[str]:
     for name, it in declared(type(settings)).items():
         value = getattr(settings, name)
         if value != usual[name]:
-            words += _words(it, _flag(name, it), value)
+            words += _words(it, option_of(name), value)
     return words
 
 

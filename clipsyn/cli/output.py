@@ -38,11 +38,7 @@ class Output:
 
     files: tuple[Path, ...]
 
-    def show(
-        self,
-        numbers: Any,
-        tables: Callable[[Any], Mapping[str, Tables]],
-    ) -> None:
+    def show(self, numbers: Any, tables: Callable[[Any], Mapping[str, Tables]]) -> None:
         """Write rows, or the tables that show them, to each file; print the tables, or JSON.
 
         numbers: a frame, or a dictionary a row. tables: makes tables by name of them, or of the
@@ -50,7 +46,12 @@ class Output:
         """
         files = [file for file in self.files if file != STDOUT]
         has_tables = STDOUT not in self.files or any(it.suffix.lower() in TABLES for it in files)
-        shown = tables(_printable(numbers)) if has_tables else {}
+        shown: Mapping[str, Tables] = {}
+        if has_tables:
+            from clipsyn.show.frames import printable_frame
+
+            is_frame = not isinstance(numbers, list)
+            shown = tables(printable_frame(numbers) if is_frame else numbers)
         for file in files:  # first: who reads what is printed may close the pipe
             _write(file, numbers, shown)
         if STDOUT in self.files:
@@ -109,14 +110,6 @@ def _frame(numbers: Any) -> DataFrame:
     if isinstance(numbers, pl.DataFrame):
         return numbers
     return pl.DataFrame(numbers, infer_schema_length=None).drop(pl.selectors.struct())
-
-
-def _printable(numbers: Any) -> Any:
-    if isinstance(numbers, list):
-        return numbers
-    from clipsyn.show.frames import printable_frame
-
-    return printable_frame(numbers)
 
 
 def as_json(value: Any) -> str:

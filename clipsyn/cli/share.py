@@ -86,11 +86,7 @@ def search(store: Path, output: Output, **values: Any) -> None:
     click.Argument(
         ["sources"], metavar="SOURCE...", nargs=-1, type=StorePath(), envvar="CLIPSYN_STORE"
     ),
-    option(
-        ["-o", "--output"],
-        type=Destination(".svg", ".pdf", ".png"),
-        help="The file to write.",
-    ),
+    option(["-o", "--output"], type=Destination(".svg", ".pdf", ".png"), help="The file to write."),
     flag(["--heading"], help="Say above the figure what it is of."),
     Drawn,
 )
@@ -122,8 +118,7 @@ def plot(
         return
     if not (name and sources and output):
         raise UsageError(
-            "say which figure, of what and where to: `clipsyn plot NAME STORE -o figure.pdf`; "
-            "`clipsyn plot` says which figures there are"
+            "`clipsyn plot NAME STORE -o figure.pdf` draws one, `clipsyn plot` says which there are"
         )
     import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
 
@@ -195,11 +190,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
 
 
 @command(
-    "pull",
-    click.Argument(["sources"], nargs=-1, required=True),
-    _FOLDER,
-    *cell_filters(),
-    _DRY_RUN,
+    "pull", click.Argument(["sources"], nargs=-1, required=True), _FOLDER, *cell_filters(), _DRY_RUN
 )
 def pull(sources: Sequence[str], store: Path, dry_run: bool, **filters: Any) -> None:
     """Copy cells of SOURCES into STORE, which is made if it is not there.

@@ -42,31 +42,28 @@ _MOST_SHOTS = 1_000_000  # more images than any class has
 def perturbations(default: tuple[str, ...] | None) -> Any:
     """The setting `perturbations`; its default depends on the analysis."""
     help = _PATTERNS.format("jpeg-*")
-    return setting(default, NAMES, help, flag="--perturb", letter="-p", instead_of_none="all")
+    return setting(default, NAMES, help, instead_of_none="all")
 
 
 def splits(default: tuple[str, ...] | None) -> Any:
     """The setting `splits`; its default depends on what is measured."""
     help = "Measured on; repeated or with commas."
-    return setting(default, NAMES, help, flag="--split", letter="-s", instead_of_none="all")
+    return setting(default, NAMES, help, instead_of_none="all")
+
+
+def backbones() -> Any:
+    return setting(None, NAMES, _PATTERNS.format("*/openai"), instead_of_none="all")
 
 
 class Cells(Settings):
     """The cells of a store that are measured: names or patterns with ``*``; None takes all."""
 
     datasets: tuple[str, ...] | None = setting(
-        None,
-        NAMES,
-        _PATTERNS.format("emoji-*"),
-        flag="--dataset",
-        letter="-d",
-        instead_of_none="all",
+        None, NAMES, _PATTERNS.format("emoji-*"), instead_of_none="all"
     )
     splits: tuple[str, ...] | None = splits(("test",))
     perturbations: tuple[str, ...] | None = perturbations(None)
-    backbones: tuple[str, ...] | None = setting(
-        None, NAMES, _PATTERNS.format("*/openai"), letter="-b", instead_of_none="all"
-    )
+    backbones: tuple[str, ...] | None = backbones()
 
     def keys(self, store: FeatureStore) -> list[FeatureKey]:
         """The selected cells; raises what `clipsyn.store.select.select` does."""
@@ -130,7 +127,7 @@ class Learning(Selection):
 
 
 def file_of_results(help: str) -> Any:
-    return setting(None, PATH, help, instead_of_none="none")
+    return setting(None, PATH, help)
 
 
 def head_of_results(what: str) -> Any:
@@ -198,15 +195,9 @@ class ProtocolSettings(Selection):
         PATH,
         "Folder with CoOp's draws, shot_K-seed_S.json, instead of drawing the shots.",
         metavar="DIRECTORY",
-        instead_of_none="none",
     )
     output: Path | None = setting(
-        None,
-        OUTPUT,
-        "Parquet file to add the results to.",
-        letter="-o",
-        endings=(".parquet",),
-        instead_of_none="none",
+        None, OUTPUT, "Parquet file to add the results to.", endings=(".parquet",)
     )
     predictions: bool = setting(
         True,

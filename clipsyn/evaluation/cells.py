@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
@@ -18,8 +17,7 @@ from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import alike_notes
 from clipsyn.store.select import groups
-
-_LOG = logging.getLogger("clipsyn")
+from clipsyn.text import LOG
 
 
 def comparisons(
@@ -101,7 +99,7 @@ def _labelled(
         raise store.no_labels(*sorted(bare))
     if bare:
         names = ", ".join("/".join(place) for place in sorted(bare))
-        _LOG.info("note: %s left out: no labels", names)
+        LOG.info("note: %s left out: no labels", names)
     return left, support
 
 

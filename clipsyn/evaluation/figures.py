@@ -40,12 +40,13 @@ from clipsyn.show.figure import (
     room,
 )
 from clipsyn.show.frames import is_nan
-from clipsyn.show.tables import Line
+from clipsyn.show.tables import Line, notes_beside
 from clipsyn.show.titles import ShortNames, shortened, subject, title
 
 CLASS_ORACLE = "class-oracle"
 _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
 _BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
+_NOTES = notes_beside(__file__)
 _STEPS = 4  # below; numbers of small gains are long, so few of them fit
 _SERIES = ["series", "head", "method"]
 _FITTED = "support", "support_prompts"  # on different things, a mean is of nothing
@@ -71,8 +72,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         frame.filter(_is_drawn(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
         "gain of any ensemble or oracle",
-        "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
-        "-o FILE` wrote",
+        "evaluate",
     )
     refuse_several(rows, (*WHERE[1:], *_FITTED))
     refuse_several(rows.filter(pl.col("head") != CHOSEN), ["head"])
@@ -175,12 +175,7 @@ def _lines(data: pl.DataFrame) -> dict[str | None, float]:
 gains = Figure(
     name="gains",
     short="What oracles and ensembles gain over the best single backbone, by dataset.",
-    caption=(
-        "Gain in top-1 accuracy over the backbone that the labelled images choose, of a store "
-        "without any over the one that is best on these very images, in points: of the oracle, "
-        "which knows a right backbone for each image, of the best backbone for each class, and of "
-        "the first three ensembles with 95 % intervals over images, at the most labelled images."
-    ),
+    caption=_NOTES["gains"],
     source="oracle",
     data=_gains,
     draw=_draw_gains,
@@ -200,9 +195,7 @@ def _choices(frame: pl.DataFrame) -> pl.DataFrame:
     refuse_several(rows.filter(ensemble=CHOSEN), (*WHERE[1:], *_FITTED))
     accuracy, gain = (at_most_shots(method_frame(rows, metric)) for metric in ("acc1", "gain"))
     chosen = needed(
-        accuracy.filter(method=CHOSEN),
-        "method that the support has chosen",
-        "give what `clipsyn evaluate STORE -o FILE` wrote, with chosen among the ensembles",
+        accuracy.filter(method=CHOSEN), "method that the support has chosen", "evaluate"
     )
     over = gain.filter(method=CHOSEN).select("dataset", gain="value")
     single = chosen.join(over, on="dataset", maintain_order="left").with_columns(
@@ -234,12 +227,7 @@ def _draw_choices(data: pl.DataFrame, ax: Axes) -> None:
 choices = Figure(
     name="chosen",
     short="What the labels choose, a backbone or a method, beside the oracle, by dataset.",
-    caption=(
-        "Top-1 accuracy of the method that cross-validation on the support chooses, with 95 % "
-        "intervals over images, of the backbone that is best on the support, under the same head, "
-        "and of the oracle, which knows a right backbone for each image, under the head where it "
-        "is largest; at the most labelled images, means over draws."
-    ),
+    caption=_NOTES["method_chosen"],
     source="evaluate",
     data=_choices,
     draw=_draw_choices,
@@ -259,7 +247,7 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         frame.filter(_is_drawn("chance"), metric="acc1", classes="all"),
         "accuracy of any method",
-        "give what `clipsyn evaluate STORE -o FILE` wrote",
+        "evaluate",
     )
     refuse_several(rows, (*WHERE[1:], *_FITTED))
     named = methods(rows.with_columns(pl.col("value").fill_nan(None)))
@@ -291,7 +279,7 @@ def _with_same_shots(rows: pl.DataFrame) -> pl.DataFrame:
     several = needed(
         sets.filter(pl.col("shots").list.len() > 1),
         "method that learned from several numbers of labelled images",
-        "evaluate ensembles that are fitted, with `clipsyn evaluate STORE --shots 1,4,16`",
+        "evaluate",
     )
     alike = several.group_by("shots", maintain_order=True).agg("dataset")
     chosen = alike.sort(pl.col("dataset").list.len(), descending=True, maintain_order=True)
@@ -352,13 +340,7 @@ def _over(data: pl.DataFrame) -> str:
 few_shot = Figure(
     name="few-shot",
     short="Accuracy of ensembles by number of labelled images.",
-    caption=(
-        "Top-1 accuracy by the number of labelled images a class that methods are fitted on; full "
-        "is the whole support. Lines are means over draws, and over datasets where there are "
-        "several; bands go from the worst draw to the best. best-single: the backbone that is "
-        "best on the support. best on test: the one that is best on these very images. What learns "
-        "nothing is a level line."
-    ),
+    caption=_NOTES["few_shot"],
     source="evaluate",
     data=_curves,
     draw=_draw_curves,
@@ -394,7 +376,7 @@ def pair_figure(
         rows = needed(
             frame.filter(both.list.len() == 2, metric=metric),
             f"{measure} of any two backbones",
-            f"give a store, or what `clipsyn {source} STORE -o FILE.parquet` wrote",
+            source,
         )
         refuse_several(rows)
         named = rows.with_columns(backbone=both.list.first(), other=both.list.last())

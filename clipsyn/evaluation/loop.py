@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import signal
 import traceback
@@ -30,8 +29,7 @@ from clipsyn.names import Shard, parse_shard
 from clipsyn.settings import takes
 from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore, opened
-
-_LOG = logging.getLogger("clipsyn")
+from clipsyn.text import LOG
 
 
 @takes(ProtocolSettings)
@@ -120,7 +118,7 @@ def _seconds(results: RowsFile, fingerprints: list[str]) -> list[Row]:
 
 def _say(note: str, said: set[str]) -> None:
     if note not in said:
-        _LOG.info("note: %s", note)
+        LOG.info("note: %s", note)
         said.add(note)
 
 

@@ -184,8 +184,7 @@ class Comparison:
         classes = len(self.samples()[0].class_names)
         if self.settings.base_to_new and classes < 3:
             raise DatasetError(
-                f"{self.dataset} has too few classes for base-to-new ({classes}), which needs two "
-                "to learn and a new one: choose others with datasets=…"
+                f"{self.dataset} has {classes} classes, and base-to-new takes three: choose others"
             )
         yield from self._learnable.notes
         if self.support:
@@ -257,7 +256,8 @@ class Comparison:
         """
         if head == CHOSEN:
             return [] if draw.seed is None else [CHOSEN]
-        names = list(dict.fromkeys([None, ORACLE, *self.settings.ensembles, BEST_SINGLE]))
+        oracle = [ORACLE] * (len(self.backbones) > 1)
+        names = list(dict.fromkeys([None, *oracle, *self.settings.ensembles, BEST_SINGLE]))
         if draw.shots == 0:
             return [name for name in names if not learns(head, name)]
         names = [name for name in names if name is not None or learns(head, None)]
@@ -391,8 +391,7 @@ def _items(path: Path) -> list[tuple[str, int]]:
     if not path.exists():
         there = ", ".join(sorted(it.name for it in path.parent.glob("shot_*-seed_*.json")))
         raise DatasetError(
-            f"there is no {path}: give a folder with it, or the shots and seeds of the files that "
-            f"are there ({there or 'none'})"
+            f"there is no {path}: give a folder with it, or ask for one of {there or 'none'}"
         )
     with foreign(lambda why: DatasetError(f"{path} is no draw of the shots: {why}")):
         drawn = parse_json(read_text(path))["train"]

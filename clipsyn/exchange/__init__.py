@@ -19,23 +19,16 @@ class ImportSettings(Settings):
         None,
         TEXT,
         "What of: a dataset of the store, or a new one.",
-        letter="-d",
         instead_of_none="as an export says",
     )
-    split: str = setting("test", TEXT, "Which part of it.", letter="-s")
+    split: str = setting("test", TEXT, "Which part of it.")
     perturbation: str = setting(
         CLEAN.label,
         TEXT,
         "NAME:SEVERITY of all rows; NAME alone where a column has the severities.",
-        flag="--perturb",
-        letter="-p",
     )
     backbone: str | None = setting(
-        None,
-        TEXT,
-        "What made it.",
-        letter="-b",
-        instead_of_none="as a column says, or the file's name",
+        None, TEXT, "What made it.", instead_of_none="as a column says, or the file's name"
     )
     kind: str = setting(
         "auto",
@@ -44,15 +37,10 @@ class ImportSettings(Settings):
         choices=("auto", "predictions", "logits", "probabilities", "embeddings"),
     )
     prompts: str | None = setting(
-        None,
-        TEXT,
-        "Prompt set of the predictions, or of the class embeddings.",
-        instead_of_none="none",
+        None, TEXT, "Prompt set of the predictions, or of the class embeddings."
     )
     row_order: bool = setting(False, FLAG, "Rows without ids are the samples in their order.")
-    classes: Path | None = setting(
-        None, PATH, "Class names by index: one a line, or a JSON list.", instead_of_none="none"
-    )
+    classes: Path | None = setting(None, PATH, "Class names by index: one a line, or a JSON list.")
     columns: Mapping[str, str] = setting(
         {},
         PAIRS,

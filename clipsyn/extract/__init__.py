@@ -37,7 +37,6 @@ class ExtractSettings(Settings):
         "timm:MODEL[:logits][@CHECKPOINT]; hf:ORG/NAME or hf:PATH of transformers; "
         "py:MODULE:FACTORY, a program of yours; each with an optional NAME=. Or a collection "
         "(openai, zoo). Repeated or with commas.",
-        letter="-b",
     )
     datasets: tuple[str, ...] = setting(
         REQUIRED,
@@ -45,15 +44,9 @@ class ExtractSettings(Settings):
         "A folder, a .csv or .parquet manifest, a webdataset or an image set of Hugging Face's, "
         "with an optional NAME=; or a name that `clipsyn catalog datasets` lists. Repeated or with "
         "commas.",
-        flag="--dataset",
-        letter="-d",
     )
     splits: tuple[str, ...] = setting(
-        ("test",),
-        TEXTS,
-        "Which part of each dataset. Repeated or with commas.",
-        flag="--split",
-        letter="-s",
+        ("test",), TEXTS, "Which part of each dataset. Repeated or with commas."
     )
     perturbations: tuple[str, ...] = setting(
         ("clean",),
@@ -62,8 +55,6 @@ class ExtractSettings(Settings):
         "of imagenet-c, imagenet-c-extra, geometric, photometric, occlusion. `clipsyn "
         "catalog perturbations` lists the names. Options follow: :seed=N, :canvas=PIXELS. Repeated "
         "or with commas.",
-        flag="--perturb",
-        letter="-p",
     )
     prompts: str = setting(
         "auto",
@@ -76,7 +67,6 @@ class ExtractSettings(Settings):
         PATH,
         "Where datasets that are given by name lie, and what manifests name outside their folder.",
         variable="CLIPSYN_DATA",
-        instead_of_none="none",
     )
     download: bool = setting(False, FLAG, "Let torchvision fetch a dataset that is missing.")
     device: str = setting("auto", TEXT, "auto, cpu, cuda, cuda:N or mps.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipsyn.errors import UsageError
+from clipsyn.text import LOG
 
 _T = TypeVar("_T")
-_LOG = logging.getLogger("clipsyn")
 
 PRECISIONS = ("fp32", "bf16", "amp_bf16", "amp_fp16")
 
@@ -38,8 +37,7 @@ def resolve_device(name: str) -> torch.device:
             built = ", ".join(torch.cuda.get_arch_list())
             reason = f"the card has capability {major}.{minor}, and this torch is for {built}"
         raise UsageError(
-            f"device '{name}' is not to be had here ({reason}): write auto, cpu, cuda, cuda:N or "
-            "mps"
+            f"device '{name}' is not to be had ({reason}): write auto, cpu, cuda, cuda:N or mps"
         ) from error
     return device
 
@@ -100,7 +98,7 @@ class Fitting:
                     raise
                 self.most = -(-tried // 2)
             torch.cuda.empty_cache()  # out of `except`, where the error holds what it had got
-            _LOG.warning(
+            LOG.warning(
                 f"{self.what}: {tried:,} images at once do not fit into the memory of "
                 f"{self.device}: it goes on with {self.most:,}"
             )

@@ -16,13 +16,7 @@ import torch
 from numpy.typing import NDArray
 from open_clip.tokenizer import canonicalize_text
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoTokenizer,
-    PretrainedConfig,
-)
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging
 
 from clipsyn.errors import CheckpointError

@@ -13,12 +13,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import TextTransformer
 
 from clipsyn.catalog.backbones import cost_of
-from clipsyn.errors import CheckpointError
 from clipsyn.extract.device import measure_gflops
 from clipsyn.extract.encoder import Found, Model, split_transform
-from clipsyn.extract.weights import build, locate, quiet_open_clip, weights_digest
+from clipsyn.extract.weights import build, locate, making, weights_digest
 from clipsyn.names import Backbone
-from clipsyn.text import one_line
 
 
 def find(backbone: Backbone) -> Found:
@@ -32,18 +30,10 @@ def load(backbone: Backbone, device: torch.device) -> Model:
     """A CLIP; raises UnknownName for an architecture or tag, CheckpointError for bad weights."""
     source = locate(backbone)
     model = build(backbone, source)
-    try:
-        with quiet_open_clip():
-            tokenizer = open_clip.get_tokenizer(source.model_name)
+    with making(backbone, "its tokenizer and preprocessing"):
+        tokenizer = open_clip.get_tokenizer(source.model_name)
         config = PreprocessCfg(**model.visual.preprocess_cfg)
         geometry, normalize = split_transform(image_transform_v2(config, is_train=False))
-    except CheckpointError:
-        raise
-    except Exception as error:  # of open_clip, for other preprocessing than it has; transformers
-        reason = one_line(error)[:200]
-        raise CheckpointError(
-            f"'{backbone.name}' has no tokenizer or preprocessing here: {reason}"
-        ) from error
     known = cost_of(backbone)
     gflops = known.image_gflops if known else measure_gflops(model.visual, config.size)
     return Model(

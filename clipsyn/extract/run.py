@@ -9,7 +9,6 @@ way.
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import os
 import platform
@@ -41,9 +40,8 @@ from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
-from clipsyn.text import now, running
+from clipsyn.text import LOG, now, running
 
-_LOG = logging.getLogger("clipsyn")
 _T = TypeVar("_T")
 _Encoded = tuple[Any, Callable[[], float]]  # embeddings on the device, and what gives seconds
 _CPU_BATCH, _GPU_BATCH = 64, 256
@@ -125,7 +123,7 @@ class _Run:
     def _wait_for(self, count: int) -> None:
         """Other workers are at the last blocks; one that is lost leaves them to us."""
         if not self.waits:
-            _LOG.info(f"waiting for other workers, which make the last blocks ({count:,})")
+            LOG.info(f"waiting for other workers, which make the last blocks ({count:,})")
         self.waits = True
         time.sleep(_LOOK)
 
@@ -292,10 +290,9 @@ def _freeze(work: Work, split: Split) -> None:
     else:
         draft.write_all(table.arrays())
         draft.publish(lambda _: table.attributes(), replace=work.job.replace)
-    if captions := split.captions:
-        draft = work.store.captions_draft(captions, table)
-        draft.write_all(captions.arrays())
-        draft.publish(lambda _: {}, replace=work.job.replace)
+    if split.captions and split.captions_draft:
+        split.captions_draft.write_all(split.captions.arrays())
+        split.captions_draft.publish(lambda _: {}, replace=work.job.replace)
 
 
 def _write_answers(store: FeatureStore, cell: Cell, replace: bool) -> None:

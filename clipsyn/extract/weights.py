@@ -301,8 +301,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The `model_cfg` of open_clip's configuration file; raises CheckpointError naming the key."""
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is missing: it describes the model, {{'model_cfg': …, 'preprocess_cfg': …}}, "
-            "as open_clip's push_to_hf_hub writes it"
+            f"{path} is missing, which has model_cfg and preprocess_cfg, as open_clip writes it"
         )
     with foreign(lambda reason: CheckpointError(f"{path} cannot be read as JSON: {reason}")):
         content = parse_json(read_text(path))

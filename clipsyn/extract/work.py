@@ -82,13 +82,12 @@ class Split:
     table: SampleTable
     samples: Draft
     captions: CaptionTable | None
+    captions_draft: Draft | None
     cells: tuple[Cell, ...]
 
     def corrects(self, store: FeatureStore) -> bool:
         """Whether labels or class names in the store differ from the source's."""
-        if not self.samples.is_published():
-            return True
-        if self.captions and not store.captions_draft(self.captions, self.table).is_published():
+        if not all(it.is_published() for it in (self.samples, self.captions_draft) if it):
             return True
         stored, table = store.samples(self.table.dataset, self.table.split), self.table
         same_labels = (stored.labels == table.labels).all()
@@ -192,7 +191,8 @@ def load_work(
             for perturbation in perturbations
             for encoder, its in zip(encoders, texts, strict=True)
         )
-        splits.append(Split(source, table, store.samples_draft(table), captions, cells))
+        draft = store.captions_draft(captions, table) if captions else None
+        splits.append(Split(source, table, store.samples_draft(table), captions, draft, cells))
         notes += [*source.notes, note]
         if captions:
             bare = [it.backbone.name for it in encoders if not it.reads_texts]
@@ -295,9 +295,7 @@ def _refuse_others(work: Work) -> None:
                 ("samples",),
             )
     drafts = [*(it.draft for it in work.texts), *(cell.draft for cell in work.cells)]
-    drafts += [
-        work.store.captions_draft(it.captions, it.table) for it in work.splits if it.captions
-    ]
+    drafts += [it.captions_draft for it in work.splits if it.captions_draft]
     drafts += [draft for cell in work.cells for draft in (cell.answers, cell.superseded) if draft]
     for draft in drafts:
         if changes := draft.changes():

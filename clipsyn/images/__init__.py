@@ -31,8 +31,5 @@ class SplitSettings(Settings):
         (), TEXTS, "A class that stands for no label, such as a folder unsorted. Repeated."
     )
     data_root: Path | None = setting(
-        None,
-        PATH,
-        "A folder with images that a manifest names outside its own.",
-        instead_of_none="none",
+        None, PATH, "A folder with images that a manifest names outside its own."
     )

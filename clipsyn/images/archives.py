@@ -128,8 +128,7 @@ def _shards(folder: Path) -> list[Path]:
         text = " ".join(read_lines(counted))
         if text.lstrip("0") != str(len(shards)).lstrip("0"):
             raise DatasetError(
-                f"'{counted}' says '{text[:20]}', but there are {len(shards)} tars: some are "
-                "missing, or the copy was interrupted"
+                f"'{counted}' says '{text[:20]}', but there are {len(shards)} tars: copy all"
             )
     return shards
 
@@ -280,8 +279,7 @@ def open_huggingface(
     column = _image_column(schema)
     if column is None:
         raise DatasetError(
-            f"'{files[0]}' has no column of images (a struct of bytes and path); its columns are "
-            f"{', '.join(schema)}"
+            f"'{files[0]}' has no column of images, of bytes and path, but {', '.join(schema)}"
         )
     label = next((name for name in _LABELS if name in schema), None)
     names, _ = find_class_names((path if path.is_dir() else path.parent) / "classnames")
@@ -358,7 +356,6 @@ def _small_columns(file: Path, image: pl.DataType, column: str, label: str | Non
 def _row_labels(file: Path, labels: pl.Series) -> NDArray[np.int32]:
     if not labels.dtype.is_integer():
         raise DatasetError(
-            f"'{file}': the column of labels has no class indices but {labels.dtype}: cast it to "
-            "ClassLabel first"
+            f"'{file}': labels are {labels.dtype}, no class indices: cast them to ClassLabel first"
         )
     return whole_labels(f"'{file}'", labels)

@@ -22,12 +22,7 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import find_class_names, imagenet_names
 from clipsyn.errors import DatasetError
-from clipsyn.images.archives import (
-    is_huggingface,
-    is_webdataset,
-    open_huggingface,
-    open_webdataset,
-)
+from clipsyn.images.archives import is_huggingface, is_webdataset, open_huggingface, open_webdataset
 from clipsyn.images.source import ImageSource, files_there, no_split, numbered, whole_labels
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.show.frames import read_parquet, unguarded
@@ -55,8 +50,7 @@ def open_path(path: Path, name: str, split: str, root: Path | None = None) -> Im
     found = opener(path, split)
     if found is None:
         raise DatasetError(
-            f"'{path}' is a file but no .csv or .parquet manifest, and no .json of captions: give "
-            "a folder or one of these"
+            f"'{path}' is no manifest (.csv, .parquet), .json of captions or folder: give one"
         )
     return found(path, name, split, root)
 
@@ -297,8 +291,7 @@ def _labels(
     index = {name: place for place, name in reversed([*enumerate(classes)])}
     if unknown := [label for label in labels.drop_nulls() if label not in index]:
         raise DatasetError(
-            f"manifest '{path}': label '{unknown[0]}' is not among the {len(classes)} class names "
-            f"of '{names_path}'"
+            f"manifest '{path}': label '{unknown[0]}' is not among the names of '{names_path}'"
         )
     found = [NO_LABEL if label is None else index[label] for label in labels]
     return np.array(found, dtype=np.int32), classes
@@ -331,8 +324,7 @@ def _annotated(path: Path, content: Mapping[str, Any]) -> _Texts:
     for number, annotation in enumerate(content["annotations"]):
         if (image := annotation["image_id"]) not in names:
             raise DatasetError(
-                f"'{path}': annotation {number} is of image {image}, which is none of its "
-                f"{len(names):,} images"
+                f"'{path}': annotation {number} is of image {image}, which is not listed"
             )
         found[names[image]].append(annotation["caption"].strip())
     return found

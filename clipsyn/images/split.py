@@ -49,7 +49,10 @@ class Division:
     side: NDArray[np.int8]
 
     def manifest(self, folder: Path) -> pl.DataFrame:
-        """Path from `folder`, class index, split and id of each image that is on a side."""
+        """Path from `folder`, class index, split and id of each image that is on a side.
+
+        Where there are captions, a row for each of them.
+        """
         start = folder.resolve()
         relative = cache(lambda parent: os.path.relpath(parent, start))
         columns = {
@@ -58,7 +61,11 @@ class Division:
             "split": [SPLITS.get(side) for side in self.side.tolist()],
             "id": self.source.ids,
         }
-        return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).drop_nulls("split")
+        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        if captions := self.source.captions:
+            of_images = pl.Series(captions, dtype=pl.List(pl.String))
+            frame = frame.with_columns(caption=of_images).explode("caption")
+        return frame.drop_nulls("split")
 
     def root_beyond(self, folder: Path) -> Path | None:
         """The folder with all images, if it is not in that of the manifest: `data_root`."""
@@ -68,8 +75,6 @@ class Division:
     def notes(self) -> Iterator[str]:
         """What a reader of the manifest might not expect."""
         yield from self.source.notes
-        if self.source.captions:
-            yield "captions are not taken along"
         tested, known = (
             set(self.labels[np.isin(self.side, these)].tolist())
             for these in ([TEST], [TRAIN, TEST])
@@ -130,8 +135,7 @@ def divide(images: Path, wanted: SplitSettings) -> Division:
     labels, names = _without(source, wanted.unlabelled)
     if not (labels != NO_LABEL).any():
         raise DatasetError(
-            f"'{images}' has no labelled image: put the images of each class into a folder of its "
-            "name, or write a manifest with a column 'label'"
+            f"'{images}' has no labelled image: write the column label, or a folder of each class"
         )
     with progress() as counters:
         table = sample_table(source, counters)
@@ -159,8 +163,7 @@ def _opened(images: Path, root: Path | None) -> ImageSource:
     if info := look_up(str(images)):
         raise DatasetError(f"'{images}' has splits already: {', '.join(info.splits)}")
     raise DatasetError(
-        f"'{images}' is no folder of image files and no manifest: unpack an archive into a folder "
-        "for each class first"
+        f"'{images}' is no folder and no manifest: unpack it into a folder for each class first"
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
-from clipsyn.evaluation import Selection, file_of_results, pooled
+from clipsyn.evaluation import Selection, backbones, file_of_results, pooled
 from clipsyn.names import MOST
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import (
@@ -54,7 +54,7 @@ class ReportSettings(Selection):
     """What `clipsyn report` is asked for."""
 
     output: Path = setting(
-        REQUIRED, OUTPUT, "The page to write.", letter="-o", metavar="FILE.html", endings=(PAGE,)
+        REQUIRED, OUTPUT, "The page to write.", metavar="FILE.html", endings=(PAGE,)
     )
     title: str | None = setting(
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
@@ -71,10 +71,7 @@ class ReportSettings(Selection):
         metavar="ANALYSIS=FILE",
     )
     images: Path | None = setting(
-        None,
-        PATH,
-        f"{_IMAGES}: show those that only one backbone gets right.",
-        instead_of_none="none",
+        None, PATH, f"{_IMAGES}: show those that only one backbone gets right."
     )
 
     def _check(self) -> None:
@@ -84,9 +81,7 @@ class ReportSettings(Selection):
 
 
 def _part(name: str) -> Any:
-    like = declared(Selection)[name]
-    about = {"flag": like.flag, "letter": like.letter, "instead_of_none": "as measured"}
-    return setting(None, NAMES, like.help, **about)
+    return setting(None, NAMES, declared(Selection)[name].help, instead_of_none="as measured")
 
 
 def _of_results(what: str) -> Any:
@@ -113,23 +108,15 @@ class Drawn(Settings):
 class SearchSettings(Settings):
     """What `clipsyn search` looks for, and where."""
 
-    text: str | None = setting(None, TEXT, "What the images show.", instead_of_none="none")
-    like: str | None = setting(None, TEXT, "The id of an image.", instead_of_none="none")
-    image: Path | None = setting(None, PATH, "An image file.", instead_of_none="none")
-    dataset: str | None = setting(
-        None, TEXT, "Where to look.", letter="-d", instead_of_none="the only one"
-    )
-    split: str | None = setting(
-        None, TEXT, "Which part of it.", letter="-s", instead_of_none="the only one"
-    )
-    backbones: tuple[str, ...] | None = cast(Any, declared(Selection)["backbones"])
-    most: int = setting(10, WHOLE, "How many images.", letter="-n", least=1, most=MOST)
-    images: Path | None = setting(
-        None, PATH, f"{_IMAGES}, for a page.", instead_of_none="none", about="output"
-    )
-    output: Path | None = setting(
-        None, OUTPUT, "A page.", endings=(PAGE,), instead_of_none="none", about="images"
-    )
+    text: str | None = setting(None, TEXT, "What the images show.")
+    like: str | None = setting(None, TEXT, "The id of an image.")
+    image: Path | None = setting(None, PATH, "An image file.")
+    dataset: str | None = setting(None, TEXT, "Where to look.", instead_of_none="the only one")
+    split: str | None = setting(None, TEXT, "Which part of it.", instead_of_none="the only one")
+    backbones: tuple[str, ...] | None = backbones()
+    most: int = setting(10, WHOLE, "How many images.", least=1, most=MOST)
+    images: Path | None = setting(None, PATH, f"{_IMAGES}, for a page.", about="output")
+    output: Path | None = setting(None, OUTPUT, "A page.", endings=(PAGE,), about="images")
 
     def _check(self) -> None:
         given = [it for it in (self.text, self.like, self.image) if it is not None]

@@ -233,10 +233,7 @@ _PLURALS = ("backbones", "prompts")  # columns of the frame that are called as t
 
 @takes(Drawn)
 def plot(
-    name: str,
-    source: Source | Sequence[Source],
-    ax: Axes | None = None,
-    **selection: Any,
+    name: str, source: Source | Sequence[Source], ax: Axes | None = None, **selection: Any
 ) -> Axes:
     """Draw a figure of a store, a tidy frame, or files of results.
 

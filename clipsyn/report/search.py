@@ -5,7 +5,6 @@ What is near is told by cosines. Nothing is run for an image of the store.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,14 +25,12 @@ from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import only, select
-from clipsyn.text import few, one_line
+from clipsyn.text import LOG, few, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from clipsyn.extract.encoder import Encoder
-
-_LOG = logging.getLogger("clipsyn")
 
 
 class _Query(NamedTuple):
@@ -119,7 +116,7 @@ def _note_left_out(backbones: Sequence[str], queries: Sequence[_Query]) -> None:
     if not seen:
         raise MissingCell(f"nothing can be looked for with {why}; choose others by backbones=…")
     if left_out:
-        _LOG.warning("note: left out: %s", why)
+        LOG.warning("note: left out: %s", why)
 
 
 def _nearest(

@@ -7,10 +7,10 @@ predict     class, probability and weights for every image of a store's split
 
 from __future__ import annotations
 
-from clipsyn.evaluation import allow_overlap
+from clipsyn.evaluation import allow_overlap, backbones, seed, support
 from clipsyn.methods.ensembles import CHOSEN
 from clipsyn.names import MOST
-from clipsyn.settings import FULL, NAMES, SHOTS, TEXT, WHOLE, Settings, Shots, setting
+from clipsyn.settings import FULL, NAMES, SHOTS, TEXT, Settings, Shots, setting
 
 _METHOD = "NAME or NAME:parameter=value:…"
 
@@ -19,7 +19,7 @@ class FitSettings(Settings):
     """What a router is fitted on, and how."""
 
     dataset: str | None = setting(
-        None, TEXT, "A dataset of the store.", letter="-d", instead_of_none="the only one"
+        None, TEXT, "A dataset of the store.", instead_of_none="the only one"
     )
     ensemble: str = setting(
         CHOSEN, TEXT, f"{_METHOD}: the combiner; chosen by cross-validation on the support."
@@ -38,24 +38,10 @@ class FitSettings(Settings):
         most=MOST,
         instead_of_none=FULL,
     )
-    seed: int = setting(
-        0,
-        WHOLE,
-        "Of the images drawn by --shots, and of methods with a random start.",
-        least=0,
-        most=MOST,
-    )
-    support: str = setting(
-        "train", TEXT, "The split with the labelled images; never the test split."
-    )
+    seed: int = seed()
+    support: str = support()
     allow_overlap: bool = allow_overlap()
-    backbones: tuple[str, ...] | None = setting(
-        None,
-        NAMES,
-        "Names or patterns such as '*/openai', repeated or with commas.",
-        letter="-b",
-        instead_of_none="all",
-    )
+    backbones: tuple[str, ...] | None = backbones()
     prompts: str | None = setting(
         None, TEXT, "A prompt set of the store.", instead_of_none="the only one"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from clipsyn.errors import ClusterError, UsageError
 from clipsyn.settings import PAIRS, WHOLE, Settings, setting
 from clipsyn.show.progress import progress
+from clipsyn.text import LOG
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from clipsyn.extract import ExtractSettings
     from clipsyn.store.features import FeatureStore
 
-_LOG = logging.getLogger("clipsyn")
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
 LOGS = Path("clipsyn-logs")  # in the folder that the command is run in; every node must see it
 COMMAND = (sys.executable, "-m", "clipsyn")
@@ -141,7 +140,7 @@ def extracted(
         on_note(note)
     if not work.is_needed:
         return False, work.summary()
-    _LOG.info(work.summary())
+    LOG.info(work.summary())
     needed = [cell.is_needed for cell in work.cells]
     with progress() as counters:
         run_job(work, counters)
@@ -275,10 +274,7 @@ def submit(
     raises if the task fails.
     """
     if shutil.which("sbatch") is None:
-        raise ClusterError(
-            "there is no sbatch here: run this on a machine that submits to SLURM, or leave out "
-            "slurm=…"
-        )
+        raise ClusterError("there is no sbatch here: run this where SLURM is, or leave slurm=… out")
     import submitit
 
     executor = submitit.SlurmExecutor(folder, max_num_timeout=_REQUEUES)
@@ -321,7 +317,7 @@ def wait(submitted: Mapping[str, tuple[Job[Any], Ended]], on_end: OnTaskEnd) -> 
     while running:
         queued = queued_of(running)
         if queued and told != (told := in_words(queued)):
-            _LOG.info(f"SLURM: {told}")
+            LOG.info(f"SLURM: {told}")
         now = time.monotonic()
         for name, (job, it) in list(running.items()):
             ended = _result(job, it)

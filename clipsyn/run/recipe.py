@@ -66,7 +66,7 @@ class Stage(Settings):
 
 _TABLES = {  # fields of stages that write numbers to files, and tables into a document
     "output": setting(REQUIRED, PATH, "What the names of its files begin with."),
-    "document": setting(None, PATH, "Markdown whose tables are renewed.", instead_of_none="none"),
+    "document": setting(None, PATH, "Markdown whose tables are renewed."),
     "section": setting(
         None,
         TEXT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,11 +22,11 @@ from clipsyn.run.recipe import Recipe, Stage
 from clipsyn.settings import PATH, declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import file_at
+from clipsyn.text import LOG
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-_LOG = logging.getLogger("clipsyn")
 Made = dict[FeatureKey, set[str]]  # cells that earlier stages would make, under which prompts
 
 
@@ -98,7 +97,7 @@ def run_recipe(
 
 
 def _extract(stage: Stage, store: Path, jobs: Jobs | None) -> Outcome:
-    made, did = extracted(store, stage.settings(), jobs, partial(_LOG.info, "note: %s"))
+    made, did = extracted(store, stage.settings(), jobs, partial(LOG.info, "note: %s"))
     return Outcome("extract", not made, did)
 
 

@@ -151,18 +151,13 @@ def save(figure: drawing.Figure, path: Path) -> None:
 
     Raises UsageError for another ending than those of `FORMATS`.
     """
-    content = image_of(figure, format_of(path), _PNG_DOTS)
-    with written_whole(path) as file:
-        file.write(content)
-
-
-def format_of(path: Path) -> str:
-    """The format that a path's ending names; raises UsageError for one that is not known."""
     format = path.suffix.removeprefix(".").lower()
     if format not in FORMATS:
         endings = ", ".join(f".{format}" for format in FORMATS)
         raise UsageError(f"{path} does not say what to draw: end its name in one of {endings}")
-    return format
+    content = image_of(figure, format, _PNG_DOTS)
+    with written_whole(path) as file:
+        file.write(content)
 
 
 def image_of(figure: drawing.Figure, format: str, dots: int = _SCREEN_DOTS) -> bytes:
@@ -204,7 +199,8 @@ class Figure:
     def text(self, data: pl.DataFrame) -> str:
         """What a paper has below the figure."""
         about = self.about(printable_frame(data))
-        return f"{self.caption} {about[:1].upper()}{about[1:]}{'.' if about else ''}".strip()
+        caption = " ".join(self.caption.split())
+        return f"{caption} {about[:1].upper()}{about[1:]}{'.' if about else ''}".strip()
 
     def __call__(
         self, data: pl.DataFrame, ax: Axes | None = None, *, heading: bool = False
@@ -239,10 +235,11 @@ class Figure:
         return own
 
 
-def needed(frame: pl.DataFrame, what: str, how: str) -> pl.DataFrame:
-    """The frame, if it has any row; else UsageError: there is no `what`, `how` gets some."""
+def needed(frame: pl.DataFrame, what: str, source: str) -> pl.DataFrame:
+    """The frame, if it has any row; else UsageError. source: the command that measures `what`."""
     if frame.is_empty():
-        raise UsageError(f"there is no {what} to draw: {how}")
+        line = f"`clipsyn {source} STORE -o FILE.parquet`"
+        raise UsageError(f"there is no {what} to draw: {line} measures it where a store has it")
     return frame
 
 
@@ -332,8 +329,7 @@ def heat_map(
 ) -> None:
     """A matrix with its numbers in it, and a scale of its colours beside it, with a label.
 
-    values: by (row, column); what is missing stays empty. colours: as `pcolormesh` takes them. The
-    centre of a cell is at (column, row), with the first row on top.
+    values: by (row, column), from the top; what is missing stays empty. colours: of `pcolormesh`.
     """
     import numpy as np
     from matplotlib import colormaps
@@ -391,8 +387,7 @@ def accuracies(
 def pair_map(data: pl.DataFrame, ax: Axes, measure: str) -> None:
     """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
 
-    data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
-    `clipsyn.evaluation.results.frame.over_datasets`. measure: what stands beside the scale.
+    data: a row a pair, with columns `backbone`, `other`, `value`. measure: beside the scale.
     """
     names = sorted({*data["backbone"], *data["other"]})
     values = {}

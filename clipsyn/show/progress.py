@@ -11,14 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from clipsyn.text import cut, printable
+from clipsyn.text import LOG, cut, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-_LOG = logging.getLogger("clipsyn")
-_LOG_EVERY = 10.0  # seconds
+LOG_EVERY = 10.0  # seconds
 _NORMAL = 80  # columns of a terminal with room for rates
 _BESIDE = 58, 39  # columns beside a name: with rates, and without
 
@@ -70,10 +69,10 @@ class Progress:
             with suppress(KeyError):
                 task = cast("TaskID", counter)
                 self._bars.update(task, advance=amount, speed=of.speed)
-        elif time.monotonic() - of.said >= _LOG_EVERY:
+        elif time.monotonic() - of.said >= LOG_EVERY:
             of.said = time.monotonic()
             left = f", {of.speed}, {(of.total - of.done) / of.rate:,.0f} s left" if of.rate else ""
-            _LOG.info(f"{of.name}: {of.done:,}/{of.total:,}{left}")
+            LOG.info(f"{of.name}: {of.done:,}/{of.total:,}{left}")
 
     def finish(self, counter: int) -> None:
         """End a counter, however far it counted; later calls for it do nothing."""
@@ -83,13 +82,13 @@ class Progress:
             self._bars.remove_task(cast("TaskID", counter))
         else:
             seconds = time.monotonic() - of.start
-            _LOG.info(f"{of.name}: {of.done:,} of {of.total:,} {of.unit} in {seconds:.1f} s")
+            LOG.info(f"{of.name}: {of.done:,} of {of.total:,} {of.unit} in {seconds:.1f} s")
 
 
 @contextmanager
 def progress(unit: str = "images") -> Iterator[Progress]:
     """Bars if standard error is a terminal, else a log line every ten seconds; both at INFO."""
-    if not sys.stderr.isatty() or not _LOG.isEnabledFor(logging.INFO):
+    if not sys.stderr.isatty() or not LOG.isEnabledFor(logging.INFO):
         yield Progress(unit, None)
         return
     with _bars() as bars:

@@ -23,10 +23,7 @@ Best = Mapping[Place, Collection[Place]]  # the best cells, and what each was co
 
 
 def show(
-    table: pl.DataFrame | Sequence[Mapping[str, Any]],
-    *,
-    terminal: bool | None = None,
-    **about: Any,
+    table: pl.DataFrame | Sequence[Mapping[str, Any]], *, terminal: bool | None = None, **about: Any
 ) -> str:
     """A frame, or rows, as an aligned text table; `about` as `table_of` has it.
 

@@ -165,9 +165,9 @@ def test_json_is_a_list_or_by_folder(content, tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("names.json", '{"cat": 1}', "does not hold a name of each class"),
-        ("names.json", "[1, 2]", "does not hold a name of each class"),
-        ("names.json", '["cat", ""]', "does not hold a name of each class"),
+        ("names.json", '{"cat": 1}', "does not name each class"),
+        ("names.json", "[1, 2]", "does not name each class"),
+        ("names.json", '["cat", ""]', "does not name each class"),
         ("names.json", "[cat", "is not JSON"),
         ("names.json", "[]", "is empty: write class names"),
         ("names.txt", "\n \n", "is empty: write class names"),

@@ -115,7 +115,7 @@ def test_a_store_without_labels(run, fakes, tmp_path):
     assert "has no labels" in run("zeroshot", store=path).stderr
     result = run("representation", store=path)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only one backbone there and no labels" in result.stderr
+    assert "has one backbone there and no labels" in result.stderr
 
 
 # names, and images that stand in several datasets

@@ -68,7 +68,7 @@ def test_several_perturbations_where_one_is_shown(fails, tmp_path, tiny_store):
 
 @pytest.mark.parametrize("words", [["upset"], ["upset", "store"], ["-o", "a.svg"]], ids=str)
 def test_what_is_missing_is_said(fails, words):
-    assert fails(2, "plot", *words).startswith("say which figure, of what and where to: `clipsyn")
+    assert fails(2, "plot", *words).startswith("`clipsyn plot NAME STORE")
 
 
 def test_without_the_extra_a_sentence_says_what_to_install(fails, tmp_path, monkeypatch):

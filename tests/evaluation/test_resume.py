@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from clipsyn.evaluation import ProtocolSettings, predictions_of
 from clipsyn.evaluation import fit as fitting
-from clipsyn.evaluation import predictions_of
-from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.loop import count_left, evaluate
 from clipsyn.evaluation.results.files import PREDICTIONS, RowsFile
 from tests.results import untimed
 
@@ -133,6 +133,14 @@ def test_ctrl_c_ends_all_and_keeps_what_is_finished(start, tiny_store, tmp_path)
     assert message.rstrip().endswith("KeyboardInterrupt")
     assert kept(tmp_path / "r.parquet") >= 8
     wait_for_the_end_of(workers)
+
+
+def test_nothing_is_left_of_a_single_backbone(tiny_store, tmp_path):
+    backbone = tiny_store.keys()[0].backbone
+    settings = SETTINGS | {"backbones": backbone, "output": tmp_path / "r.parquet"}
+    assert count_left(tiny_store, ProtocolSettings(**settings))
+    evaluate(tiny_store, **settings)
+    assert count_left(tiny_store, ProtocolSettings(**settings)) == 0
 
 
 def wait_for_the_end_of(processes):

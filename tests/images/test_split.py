@@ -160,12 +160,12 @@ def test_names_that_can_be_mistaken(names, write, tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.png", "2.png"], "has no labelled image: put the images of each class into a folder"),
+        (["1.png", "2.png"], "has no labelled image"),
         (["a/1.png", "b/2.png"], "no class of .* has two different images"),
         (["train/a/1.png", "test/a/2.png"], "has splits already: .*-s test,train"),
         (["train/a/1.png", "other/2.png"], "has splits already: .*-s train"),
         (["notes.txt"], "there is no image"),
-        (["test/0.tar", "test/nshards.txt"], "is no folder of image files and no manifest"),
+        (["test/0.tar", "test/nshards.txt"], "is no folder and no manifest"),
     ],
 )
 def test_folders_that_cannot_be_divided(names, message, write, tmp_path):
@@ -179,7 +179,7 @@ def test_manifests_and_names_that_cannot_be_divided(write, tmp_path):
     (folder / "s.csv").write_text("path,label,split\n1.png,a,train\n")
     refused = {
         str(folder / "s.csv"): "has a column 'split' already",
-        str(folder / "none"): "is no folder of image files and no manifest",
+        str(folder / "none"): "is no folder and no manifest",
         "emoji-food": "'emoji-food' has splits already: train, test",
     }
     for images, message in refused.items():

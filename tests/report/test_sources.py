@@ -91,7 +91,7 @@ def test_a_file_that_is_no_parquet(figure, tmp_path, content):
 def test_a_file_of_something_else(figure, tmp_path):
     path = tmp_path / "other.parquet"
     FRAME.drop("metric", "n").write_parquet(path)
-    with pytest.raises(UsageError, match=r"want of metric, n: give a file that a command wrote"):
+    with pytest.raises(UsageError, match=r"want of metric, n: give what a command wrote"):
         frame_of(figure, path)
 
 

@@ -1,7 +1,6 @@
 """Figures: what one is, how it looks, its key and panels, and the files that it becomes."""
 
 from itertools import combinations
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -48,18 +47,18 @@ def test_names_cannot_do_anything():
 
 
 def test_needed_gives_the_frame_or_a_sentence():
-    assert module.needed(DATA, "line", "get one") is DATA
-    with pytest.raises(UsageError, match="there is no line to draw: get one"):
-        module.needed(DATA.clear(), "line", "get one")
+    assert module.needed(DATA, "line", "oracle") is DATA
+    with pytest.raises(UsageError, match="there is no line to draw: `clipsyn oracle"):
+        module.needed(DATA.clear(), "line", "oracle")
 
 
 # style and files
 
 
 @pytest.mark.parametrize("name", ["figure", "figure.jpg", "svg", "figure.svg.gz", ".svg"])
-def test_another_ending_is_refused(name):
-    with pytest.raises(UsageError, match=r"end its name in one of \.svg, \.pdf, \.png"):
-        module.format_of(Path(name))
+def test_another_ending_is_refused(name, tmp_path):
+    with module.canvas() as ax, pytest.raises(UsageError, match=r"one of \.svg, \.pdf, \.png"):
+        module.save(ax.figure, tmp_path / name)
 
 
 def test_the_settings_of_the_user_neither_matter_nor_change(tmp_path):

@@ -3,6 +3,11 @@ n; and of the oracle, which for each image knows a backbone that gets it right.
 
 Needs no image, no model and no GPU.
 
+\b
+clipsyn zeroshot store
+clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary
+clipsyn zeroshot store -o - -o results.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.zeroshot(store, perturbations="clean")
@@ -27,11 +32,6 @@ class ZeroshotSettings(Selection):
 zeroshot = Analysis(
     name="zeroshot",
     short="Zero-shot accuracy of what a store holds.",
-    examples=(
-        "clipsyn zeroshot store",
-        "clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary",
-        "clipsyn zeroshot store -o - -o results.csv",
-    ),
     settings=ZeroshotSettings,
     over_datasets=False,
 )

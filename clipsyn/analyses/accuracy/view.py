@@ -133,12 +133,11 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         singles(frame).filter(metric="acc1", shots=UNFITTED, head="zero-shot", classes="all"),
         "zero-shot accuracy of any backbone",
-        "give a store, or what `clipsyn zeroshot STORE -o FILE.parquet` wrote",
+        "zeroshot",
     ).unique([*WHERE, "backbone"], keep="first", maintain_order=True)
     if (count := rows.select(WHERE).n_unique()) > _MOST:
         raise UsageError(
-            f"a matrix of {count:,} lines cannot be read: choose up to {_MOST} of them with "
-            "datasets=… and perturbations=…"
+            f"{count:,} lines are too many for a matrix: choose {_MOST} at most with datasets=…"
         )
     known = pl.col("value").fill_nan(None)
     best = (known == known.max()).fill_null(value=False).over(WHERE)
@@ -170,7 +169,7 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
 accuracy_matrix = Figure(
     name="accuracy-matrix",
     short="Zero-shot accuracy of every backbone on every dataset.",
-    caption="Zero-shot top-1 accuracy in percent; the best backbone of each line is underlined.",
+    caption=_NOTES["accuracy_matrix"],
     source="zeroshot",
     data=_data,
     draw=_draw,

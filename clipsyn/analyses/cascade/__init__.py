@@ -5,6 +5,12 @@ that is confident enough. Accuracy against mean cost at each threshold, beside s
 ensembles of all their subsets; which of them are on the Pareto front. Everything is fitted and
 chosen on the support split.
 
+\b
+clipsyn cascade store
+clipsyn cascade store --agreement 0.67,1 --tier 3
+clipsyn cascade store --ensembles nlc,super-learner --within 0.5
+clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 -o out.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.cascade(store, perturbations="clean")
@@ -52,7 +58,6 @@ class CascadeSettings(Learning):
         1.0,
         NUMBER,
         "Points of accuracy that the threshold chosen on the support may lose there.",
-        flag="--within",
         metavar="POINTS",
         least=0,
     )
@@ -68,7 +73,6 @@ class CascadeSettings(Learning):
         {},
         COSTS,
         "What an image costs a backbone, where that is not known or another number is wanted.",
-        flag="--cost",
         metavar="NAME=GFLOPS",
         least=0,
     )
@@ -77,12 +81,5 @@ class CascadeSettings(Learning):
 cascade = Analysis(
     name="cascade",
     short="What backbones cost, and what stopping early saves.",
-    examples=(
-        "clipsyn cascade store",
-        "clipsyn cascade store --agreement 0.67,1 --tier 3",
-        "clipsyn cascade store --ensembles nlc,super-learner --within 0.5",
-        "clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 -o "
-        "out.csv",
-    ),
     settings=CascadeSettings,
 )

@@ -110,8 +110,7 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
         gflops = published.image_gflops
     if gflops is None:
         raise UsageError(
-            f"what an image costs {key.backbone} is not known: give the GFLOPs of its image tower "
-            f"with costs=…, as {key.backbone}=GFLOPS"
+            f"what an image costs {key.backbone} is not known: say so with costs=…, NAME=GFLOPS"
         )
     parameters = encoder.get("image_parameters")
     params_m = published.image_params_m if published else None
@@ -214,14 +213,12 @@ def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSetti
     """
     if len(group.backbones) < 2:
         raise UsageError(
-            f"a cascade needs at least two backbones, and {group.samples.dataset}/"
-            f"{group.samples.split} has {group.backbones[0]} alone: name more with backbones=…, "
-            "or extract them"
+            f"a cascade needs two backbones, and {group.samples.name} has {group.backbones[0]}"
+            " alone: name more with backbones=…, or extract them"
         )
     if settings.agreement and settings.tier >= len(group.backbones):
         raise UsageError(
-            f"with tier={settings.tier} the {len(group.backbones)} backbones of "
-            f"{group.samples.dataset}/{group.samples.split} are one tier: give a smaller one"
+            f"{len(group.backbones)} backbones are one tier of {settings.tier}: give a smaller one"
         )
     pool, origin = read_support(group.reader(settings.support, CLEAN.label), measured, settings)
     gflops = {

@@ -213,7 +213,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         having(frame, "threshold", "rule").filter(pl.col("metric").is_in(_METRICS)),
         "accuracy and cost of cascades",
-        "give a store, or what `clipsyn cascade STORE -o FILE.parquet` wrote",
+        "cascade",
     )
     refuse_several(rows)
     threshold = pl.when(pl.col("rule") == GIVEN).then("threshold")  # others differ by dataset
@@ -286,10 +286,7 @@ def _logarithmic(ax: Axes) -> None:
 pareto = Figure(
     name="pareto",
     short="Accuracy against cost: backbones, ensembles of some, and cascades.",
-    caption="Top-1 accuracy against the mean cost of an image, of backbones, of ensembles of some "
-    "of them, and of cascades at each threshold; a star is the threshold that is chosen on the "
-    "support. Front on the support: what no other choice beats there in both accuracy and cost; "
-    "its accuracy is measured on other images, with 95 % intervals.",
+    caption=_NOTES["pareto"],
     source="cascade",
     data=_data,
     draw=_draw,

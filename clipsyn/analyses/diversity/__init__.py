@@ -8,6 +8,11 @@ What -o writes has all pairs with intervals.
 With --results also whether ensembles gain more where the backbones differ more: correlations of
 each measure with the gain over the best single backbone, over datasets, with 95 % intervals.
 
+\b
+clipsyn diversity store
+clipsyn diversity store -d emoji-food -p clean
+clipsyn diversity store --results results.parquet --shots 16 -o diversity.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.diversity(store, perturbations="clean")
@@ -38,11 +43,6 @@ class DiversitySettings(Selection):
 diversity = Analysis(
     name="diversity",
     short="How differently the backbones err.",
-    examples=(
-        "clipsyn diversity store",
-        "clipsyn diversity store -d emoji-food -p clean",
-        "clipsyn diversity store --results results.parquet --shots 16 -o diversity.csv",
-    ),
     settings=DiversitySettings,
     lacking="labels, a second backbone",
 )

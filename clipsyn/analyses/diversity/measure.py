@@ -83,8 +83,7 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
         if not rows or (settings.datasets is not None and place not in there):
             raise UsageError(
                 f"{group.samples.name} has only one backbone here, {group.backbones[0]}, and it "
-                "takes two to differ: choose more with backbones=…, or add one with `clipsyn "
-                "extract`"
+                "takes two to differ: choose more with backbones=…, or extract one"
             )
     measured = frame(rows)
     if settings.results is not None:

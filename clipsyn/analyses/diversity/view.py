@@ -177,8 +177,7 @@ error_consistency = pair_figure(
     "error consistency",
     name="error-consistency",
     short="How alike the errors of every two backbones are.",
-    caption="Error consistency (Cohen's kappa) of every two backbones: 1 for errors on the same "
-    "images, 0 for as many common ones as by chance.",
+    caption=_NOTES["error_consistency"],
     source="diversity",
     metric="error_consistency",
 )

@@ -3,6 +3,11 @@
 Its gain over the best single backbone; the best backbones of each number; what each backbone adds;
 which images only one gets right, or none; which backbones are right together.
 
+\b
+clipsyn oracle store
+clipsyn oracle store -d emoji-food -p clean --samples food.csv
+clipsyn oracle store -b '*/openai' --weights -o oracle.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.oracle(store, perturbations="clean")
@@ -32,7 +37,6 @@ class OracleSettings(Selection):
         OUTPUT,
         "Write what each backbone says of each image to this .csv or .parquet.",
         endings=(".csv", ".parquet"),
-        instead_of_none="none",
     )
 
     def _check(self) -> None:
@@ -45,11 +49,6 @@ class OracleSettings(Selection):
 oracle = Analysis(
     name="oracle",
     short="How far the best choice of backbones could go.",
-    examples=(
-        "clipsyn oracle store",
-        "clipsyn oracle store -d emoji-food -p clean --samples food.csv",
-        "clipsyn oracle store -b '*/openai' --weights -o oracle.csv",
-    ),
     settings=OracleSettings,
     over_datasets=False,
 )

@@ -7,7 +7,6 @@ that have a label and a prediction of every backbone. docs/analysis.md lists the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,8 +45,8 @@ from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
+from clipsyn.text import LOG
 
-_LOG = logging.getLogger("clipsyn")
 MOST_REGIONS = 1000  # of one group in the frame: all there can be of nine backbones
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number
 
@@ -66,7 +65,7 @@ def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
         check_place(path)
         table = sample_table(store, settings)
         write(table, **{path.suffix.removeprefix("."): path})
-        _LOG.info("%s rows written to %s", f"{len(table):,}", path)
+        LOG.info("%s rows written to %s", f"{len(table):,}", path)
     return frame(
         group.row(measured, names, ensemble)
         for group in groups

@@ -194,7 +194,7 @@ def _all_regions(frame: pl.DataFrame) -> pl.DataFrame:
     regions = needed(
         frame.filter(metric="region", ensemble="oracle"),
         "region of images that the same backbones get right",
-        "give a store, or what `clipsyn oracle STORE -o FILE.parquet` wrote",
+        "oracle",
     )
     refuse_several(regions)
     return regions
@@ -265,11 +265,7 @@ def _upset_about(data: pl.DataFrame) -> str:
 upset = Figure(
     name="upset",
     short="Which backbones get the same images right, and no others do.",
-    caption=(
-        "Share of images that the backbones with a strong dot get right and no others; where all "
-        "dots are faint, images that none gets right. The most accurate backbone is the first. Of "
-        "several datasets these are means."
-    ),
+    caption=_NOTES["upset"],
     source="oracle",
     data=_upset_data,
     draw=_draw_upset,
@@ -340,8 +336,7 @@ def _venn_about(data: pl.DataFrame) -> str:
 venn = Figure(
     name="venn",
     short="How many images each of three backbones gets right, and which together.",
-    caption="Images that each of three backbones gets right, alone and together with the others; "
-    "circles are of one size whatever the counts.",
+    caption=_NOTES["venn"],
     source="oracle",
     data=_venn_data,
     draw=_draw_venn,

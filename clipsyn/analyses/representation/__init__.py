@@ -5,6 +5,11 @@ labels, for each backbone: confidence where it is right and where it is wrong, c
 calibration error before and after temperature scaling. What -o writes has every dataset and pair
 with intervals.
 
+\b
+clipsyn representation store
+clipsyn representation store -d emoji-food --neighbours 5
+clipsyn representation store -b '*/openai' --samples 10000 -o representation.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.representation(store, perturbations="clean")
@@ -47,11 +52,6 @@ class RepresentationSettings(Selection):
 representation = Analysis(
     name="representation",
     short="How alike embeddings are, how sure logits.",
-    examples=(
-        "clipsyn representation store",
-        "clipsyn representation store -d emoji-food --neighbours 5",
-        "clipsyn representation store -b '*/openai' --samples 10000 -o representation.csv",
-    ),
     settings=RepresentationSettings,
     lacking="",
 )

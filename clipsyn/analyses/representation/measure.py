@@ -14,7 +14,6 @@ and ece.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -47,10 +46,10 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
+from clipsyn.text import LOG
 
 SUPPORT, CALIBRATED = "train", "_calibrated"
 COLUMNS = {"bin": pl.Int32}  # tenth of the images, from 0, the least sure; null for other metrics
-_LOG = logging.getLogger("clipsyn")
 # A temperature, what it was fitted on in the columns of results, and the fingerprint of that cell
 _Temperature = tuple[Score, Row, str]
 _Fit = Callable[[FeatureKey, str], _Temperature | None]  # for a cell and a prompt set
@@ -77,8 +76,7 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
         rows += _logit_statistics(store, settings, images, temperature)
     if not rows:
         raise UsageError(
-            f"{store.path} has only one backbone there and no labels: name more backbones, or add "
-            "one with `clipsyn extract`"
+            f"{store.path} has one backbone there and no labels: name or extract more backbones"
         )
     return frame(rows, COLUMNS)
 
@@ -90,7 +88,7 @@ def _with_scores(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey
     if not found:
         cells[0].holding("image_embedding")  # says what is missing
     for name in sorted({key.backbone for key in keys} - {key.backbone for key in found}):
-        _LOG.info(f"left out: {name}, of which there are imported predictions alone")
+        LOG.info(f"left out: {name}, of which there are imported predictions alone")
     return found
 
 
@@ -160,8 +158,7 @@ def _temperatures(
     support = settings.support or SUPPORT
     if support == "test":
         raise LeakError(
-            "temperatures are fitted on images that nothing is measured on: give support=… "
-            "another split than test"
+            "temperatures are fitted on another split than test: give another support=…"
         )
     there = store.keys()
     if settings.support and support not in (known := {key.split for key in there}):
@@ -176,7 +173,7 @@ def _temperatures(
         overlap = settings.allow_overlap
         left, notes = learnable(store.samples(dataset, support), tables, allow_overlap=overlap)
         for note in notes:
-            _LOG.info("note: %s", note)
+            LOG.info("note: %s", note)
         return left
 
     @cache

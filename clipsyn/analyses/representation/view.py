@@ -135,8 +135,7 @@ def _bins(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         having(frame, "bin").drop_nulls("bin"),
         "accuracy by confidence of any backbone",
-        "give a store with labels and logits, or what `clipsyn representation STORE -o "
-        "FILE.parquet` wrote",
+        "representation",
     ).with_columns(backbone=pl.col("backbones").list.first())
     refuse_several(rows, WHERE)
     place = [*WHERE, "backbone", "bin"]
@@ -173,11 +172,7 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
 reliability = Figure(
     name="reliability",
     short="How often a backbone is right, by how sure it is.",
-    caption=(
-        "Accuracy of each tenth of the images, from the least to the most confident, with 95 % "
-        "intervals, against their mean confidence: below the diagonal a backbone is too sure. "
-        "Temperatures were fitted on the support."
-    ),
+    caption=_NOTES["reliability"],
     source="representation",
     data=_bins,
     draw=_draw,
@@ -189,8 +184,7 @@ cka = pair_figure(
     WHERE[:3],
     name="cka",
     short="How alike the embeddings of every two backbones are.",
-    caption="Linear CKA, unbiased, of the image embeddings of every two backbones: 1 for the same "
-    "embeddings but for rotation and scale, 0 for independent ones.",
+    caption=_NOTES["cka"],
     source="representation",
     metric="cka",
 )

@@ -4,6 +4,11 @@ Recall at 1, 5 and 10, median rank and mean average precision of each backbone; 
 over backbones, with weights learned on a few pairs, too; of what is done about hubs; and of the
 oracle, which for each query knows the backbone that ranks best what it should find.
 
+\b
+clipsyn retrieval store
+clipsyn retrieval store -d flickr30k -b '*/openai' --pairs 200 -o retrieval.csv
+clipsyn retrieval store --bank test --details
+
 >>> import clipsyn
 >>> frame = clipsyn.retrieval("store", perturbations="clean")
 >>> of_oracle = frame.filter(ensemble="oracle", metric="recall_at_10")
@@ -56,11 +61,6 @@ class RetrievalSettings(Cells):
 retrieval = Analysis(
     name="retrieval",
     short="Images found by captions, and captions by images.",
-    examples=(
-        "clipsyn retrieval store",
-        "clipsyn retrieval store -d flickr30k -b '*/openai' --pairs 200 -o retrieval.csv",
-        "clipsyn retrieval store --bank test --details",
-    ),
     settings=RetrievalSettings,
     over_datasets=False,
     lacking="captions",

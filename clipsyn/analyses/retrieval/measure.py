@@ -9,12 +9,10 @@ is best on the test queries.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, groupby
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -63,9 +61,9 @@ from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import learnable
 from clipsyn.store.samples import SampleTable
+from clipsyn.text import LOG
 
 _MOST_BANK = 25_000  # queries, drawn where a split has more
-_LOG = logging.getLogger("clipsyn")
 
 
 def measure(store: FeatureStore, settings: RetrievalSettings) -> pl.DataFrame:
@@ -91,17 +89,14 @@ def _captioned(store: FeatureStore, settings: RetrievalSettings) -> list[tuple[F
     captioned = {of[0].names[:3] for of in groups}
     for key in lacking:
         if key.names[:3] in captioned:
-            _LOG.info("note: %s is left out: it embeds no captions", key)
+            LOG.info("note: %s is left out: it embeds no captions", key)
         elif settings.datasets is not None or not found:
             store.text_embeddings(key.dataset, key.split, key.backbone)  # says what is missing
     return groups
 
 
-class _Asked(NamedTuple):
-    """One direction of a split: what is searched, and the image of each query."""
-
-    search: Search
-    images: Rows  # (query,) rows of the sample table
+_Asked = tuple[Search, Rows]  # one direction: what is searched; (query,) the row of each image
+_Method = tuple[Scorer, Row]  # what ranks items, and what a row of results says of it
 
 
 @dataclass(frozen=True)
@@ -164,8 +159,8 @@ class _Captioned:
         by_text = Search(texts, images, scales, np.arange(len(captions)), image)
         by_image = Search(queries, texts, scales, query, order)
         return {
-            TEXT_TO_IMAGE: _Asked(by_text, rows[image]),
-            IMAGE_TO_TEXT: _Asked(by_image, rows[with_captions]),
+            TEXT_TO_IMAGE: (by_text, rows[image]),
+            IMAGE_TO_TEXT: (by_image, rows[with_captions]),
         }
 
     def _embeddings(
@@ -182,17 +177,8 @@ class _Captioned:
         theirs = replace(measured.samples, labels=np.zeros_like(measured.samples.labels))
         left, notes = learnable(ours, [theirs], allow_overlap=settings.allow_overlap)
         for note in notes:
-            _LOG.info("note: %s", note)
+            LOG.info("note: %s", note)
         return np.flatnonzero(left != NO_LABEL)
-
-
-class _Method(NamedTuple):
-    """What ranks items, and what a row of results says of it."""
-
-    ensemble: str
-    backbones: tuple[str, ...]
-    score: Scorer
-    about: Row = {}  # noqa: RUF012 (nobody writes to it)
 
 
 @dataclass(frozen=True)
@@ -213,7 +199,7 @@ class _Measurement:
             elif other := self.group.at(split):
                 found[split] = other, other.learnable(self.group, self.settings)
             else:
-                _LOG.info("note: nothing is learned from %s/%s: no captions", dataset, split)
+                LOG.info("note: nothing is learned from %s/%s: no captions", dataset, split)
         return found
 
     @cached_property
@@ -262,7 +248,7 @@ class _Measurement:
     ) -> Iterator[tuple[Row, Measured]]:
         every, pool = self.group.backbones, self._pool(direction)
         methods = [*self._methods(direction, search, pool)]
-        places = ranks(search, [method.score for method in methods])
+        places = ranks(search, [score for score, _ in methods])
         best = best_ranks(search, places)
         right = best[: len(every)] == 1
         best_single = every.index(BestSingle().fit(pool).best_) if pool else None
@@ -273,11 +259,10 @@ class _Measurement:
                 return gain(OVER_BEST_ON_TEST, correct, right, images)
             return gain("gain", correct, right[[best_single]], images)
 
-        for method, of_pairs, of_queries in zip(methods, places, best, strict=True):
-            about = method.about | {"ensemble": method.ensemble, "backbones": [*method.backbones]}
+        for (_, about), of_pairs, of_queries in zip(methods, places, best, strict=True):
             yield from ((about, it) for it in _of_ranks(of_queries, images))
             yield about, _share("map", average_precision(search, of_pairs), images)
-            if method.ensemble != SINGLE:
+            if about["ensemble"] != SINGLE:
                 yield about | learned, lead(of_queries == 1)
         if len(every) > 1:
             oracle = {"ensemble": ORACLE, "backbones": [*every]}
@@ -288,19 +273,20 @@ class _Measurement:
     def _methods(self, direction: str, search: Search, pool: Pool | None) -> Iterator[_Method]:
         every, settings = self.group.backbones, self.settings
         for b, name in enumerate(every):
-            yield _Method(SINGLE, (name,), alone(b))
-        if len(every) > 1:
-            for name, score in FUSIONS.items():
-                yield _Method(name, every, score)
+            yield alone(b), {"ensemble": SINGLE, "backbones": [name]}
+        of_all: Row = {"backbones": [*every]}
+        for name, score in FUSIONS.items() if len(every) > 1 else ():
+            yield score, of_all | {"ensemble": name}
         for text in settings.ensembles if pool and len(every) > 1 else ():
             ensemble = from_text(ENSEMBLES, text, settings.seed).fit(pool)
             score = weighted(ensemble.weights(_unseen(search, every, ensemble.n_classes_)))
             learned = self._learned(settings.support, shots=str(settings.pairs))
-            yield _Method(text, every, score, learned)
+            yield score, of_all | learned | {"ensemble": text}
         if queries := self.bank.get(direction):
             end = TRANSDUCTIVE if settings.bank == self.group.place[1] else ""
+            learned = self._learned(settings.bank)
             for name, score in Bank.of(search, queries).scorers.items():
-                yield _Method(f"{name}{end}", every, score, self._learned(settings.bank))
+                yield score, of_all | learned | {"ensemble": f"{name}{end}"}
 
     def _pool(self, direction: str) -> Pool | None:
         """The pairs as samples: the query, whose class is its item."""

@@ -26,6 +26,7 @@ import numpy as np
 
 from clipsyn.methods.numerics import Array, Doubles, Floats, Mask, Rows
 from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
+from clipsyn.methods.numerics.neighbours import largest
 
 LISTED = 100  # items of a backbone's list, as many as mteb fuses
 RRF_K = 60
@@ -33,7 +34,6 @@ SHARPNESS = 20.0  # of QB-Norm and the inverted softmax
 NNN_NEAREST, NNN_SHARE = 128, 0.75
 CSLS_NEAREST = 10
 _BLOCK = 1 << 25  # similarities that a core works on, 128 MB: products of few rows are slow
-_GROUP = 16  # items, of which the largest similarity is a bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class Block:
         (query, backbone, place) each.
         """
         queries, backbones, items = self.similarities.shape
-        found = first(self.similarities.reshape(-1, items), LISTED)
+        found = largest(self.similarities.reshape(-1, items), min(LISTED, items))
         found = found.reshape(queries, backbones, -1)
         return found, np.take_along_axis(self.similarities, found, axis=2)
 
@@ -206,31 +206,11 @@ def _keep_first(best: Array, first_of: Array, similarities: Array, start: int) -
 
 def _biases(similarities: Array) -> tuple[Array, ...]:
     """Of some items, by their similarities (item, query) to the bank: see `Bank`."""
-    top = np.take_along_axis(similarities, first(similarities, NNN_NEAREST), axis=1)
+    near = largest(similarities, min(NNN_NEAREST, similarities.shape[1]))
+    top = np.take_along_axis(similarities, near, axis=1)
     powers = np.exp(SHARPNESS * similarities, dtype=np.float32).sum(axis=1, dtype=np.float64)
     softmax = (np.log(powers) / SHARPNESS).astype(np.float32)
     return softmax, NNN_SHARE * top.mean(axis=1), top[:, :CSLS_NEAREST].mean(axis=1) / 2
-
-
-def first(scores: Floats, count: int) -> Rows:
-    """(row, place) the items with the largest scores (row, item), best first; of equals the first.
-
-    The largest scores of groups of items bound from below what is among the first.
-    """
-    items = scores.shape[1]
-    count, group = min(count, items), min(_GROUP, max(1, items // (2 * count)))
-    whole = items // group * group
-    heads = scores[:, :whole].reshape(len(scores), group, -1).max(axis=1)
-    bound = np.partition(heads, heads.shape[1] - count, axis=1)[:, -count]
-    row, item = np.divmod(np.flatnonzero(scores >= bound[:, None]), items)
-    counts = np.bincount(row)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    values = np.full((len(scores), counts.max()), np.inf, np.float32)
-    values[row, place] = -scores[row, item]
-    items_of = np.zeros(values.shape, np.intp)
-    items_of[row, place] = item
-    order = np.argsort(values, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(items_of, order, axis=1)
 
 
 def ranks(search: Search, scorers: Sequence[Scorer]) -> Rows:

@@ -91,16 +91,13 @@ def _failures(part: pl.DataFrame) -> Table:
 def _data(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each method and direction, mean over datasets; those before the oracle, and it."""
     rows = needed(
-        having(frame, "direction").filter(metric="recall_at_1"),
-        "recall of any method",
-        "give a store with captions, or what `clipsyn retrieval STORE -o FILE.parquet` wrote",
+        having(frame, "direction").filter(metric="recall_at_1"), "recall of any method", "retrieval"
     )
     refuse_several(rows, WHERE[1:3])
     first = pl.col("backbones").list.first()
     alone = pl.when(pl.col("ensemble") == SINGLE)
     named = rows.with_columns(
-        backbone=alone.then(first),
-        ensemble=alone.then(None).otherwise("ensemble"),
+        backbone=alone.then(first), ensemble=alone.then(None).otherwise("ensemble")
     )
     return over_datasets(named, ("split", "perturbation", "backbone", "ensemble", "direction"))
 
@@ -125,11 +122,7 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
 recall = Figure(
     name="recall",
     short="How often a caption finds its image first, and an image a caption, by method.",
-    caption=(
-        "Share of queries whose first item is what they should find: of each backbone, of scores "
-        "that are fused or weighted, of what is done about hubs, and of the oracle, which for each "
-        "query knows the best backbone. 95 % intervals over images, of one dataset."
-    ),
+    caption=_NOTES["recall"],
     source="retrieval",
     data=_data,
     draw=_draw,

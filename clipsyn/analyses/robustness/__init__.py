@@ -5,6 +5,11 @@ which perturbation, and whether their order changes; the gain of the oracle, and
 ensembles, under perturbation. Several datasets are shown by their mean; what
 -o writes has everything with intervals.
 
+\b
+clipsyn robustness store
+clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*'
+clipsyn robustness store --reference tiny-RN/zoo --results results.parquet -o robustness.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.robustness(store)
@@ -41,12 +46,6 @@ class RobustnessSettings(Selection):
 robustness = Analysis(
     name="robustness",
     short="What perturbations do to accuracy, order and ensembles.",
-    examples=(
-        "clipsyn robustness store",
-        "clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*'",
-        "clipsyn robustness store --reference tiny-RN/zoo --results results.parquet -o "
-        "robustness.csv",
-    ),
     settings=RobustnessSettings,
     lacking="labels, perturbed images",
 )

@@ -271,17 +271,12 @@ _NUMBERS = ("value", "ci_low", "ci_high", "n")
 
 def _drawn(frame: pl.DataFrame) -> TrialRows:
     """The dataset, or the mean over several, that a figure shows."""
-    needed(
-        frame.filter(metric="relative_robustness"),
-        "accuracy under perturbation",
-        "give a store with such images, or what `clipsyn robustness STORE -o FILE.parquet` wrote",
-    )
+    needed(frame.filter(metric="relative_robustness"), "accuracy under perturbation", "robustness")
     refuse_several(frame, ("split", "prompts"))
     trial, *others = _shown(frame)[1]
     if others:
         raise UsageError(
-            "these datasets have other backbones or perturbations than each other, and so no mean: "
-            "name some with datasets=…"
+            "these datasets have other backbones or perturbations: name some with datasets=…"
         )
     return trial
 
@@ -356,8 +351,7 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
 severity = Figure(
     name="severity",
     short="Accuracy of every backbone by severity, for each perturbation.",
-    caption="Top-1 accuracy by severity of each perturbation; severity 0 is clean images. "
-    f"Ensembles are shown where there are {_FEW} at most.",
+    caption=_NOTES["severity"].format(few=_FEW),
     source="robustness",
     data=_curves,
     draw=_draw,
@@ -369,8 +363,7 @@ severity = Figure(
 corruptions = Figure(
     name="corruptions",
     short="Accuracy of every backbone under each perturbation.",
-    caption="Top-1 accuracy in %, means over the severities of a perturbation; all: mean over "
-    "perturbations. The best backbone of a line is underlined.",
+    caption=_NOTES["corruptions"],
     source="robustness",
     data=_matrix,
     draw=_draw_matrix,

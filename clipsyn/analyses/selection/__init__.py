@@ -5,6 +5,11 @@ The best elsewhere, by published accuracies (published) and by the other dataset
 (text). Where there are labels after all, how well each score ranks the backbones, and what its
 choice loses.
 
+\b
+clipsyn selection store
+clipsyn selection store -d photos -s test -p clean
+clipsyn selection store --reference theirs.csv -o selection.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.selection(store, perturbations="clean")
@@ -30,11 +35,6 @@ class SelectionSettings(Selection):
 selection = Analysis(
     name="selection",
     short="Which backbone to take without labels.",
-    examples=(
-        "clipsyn selection store",
-        "clipsyn selection store -d photos -s test -p clean",
-        "clipsyn selection store --reference theirs.csv -o selection.csv",
-    ),
     settings=SelectionSettings,
     lacking="a second backbone",
 )

@@ -18,18 +18,12 @@ import numpy as np
 import polars as pl
 
 from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.robustness.trials import kendall_tau
 from clipsyn.analyses.selection import SelectionSettings
 from clipsyn.catalog.references import Published, backbone_name, dataset_name, find_reference
 from clipsyn.errors import UsageError
-from clipsyn.evaluation.results.frame import (
-    OVER_BEST_ON_TEST,
-    Measured,
-    Row,
-    estimate,
-    frame,
-    gain,
-)
-from clipsyn.methods.numerics import Array, Doubles
+from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, estimate, frame, gain
+from clipsyn.methods.numerics import Doubles
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import correctness
 from clipsyn.names import fingerprint
@@ -51,8 +45,7 @@ def measure(store: FeatureStore, settings: SelectionSettings) -> pl.DataFrame:
     groups = [one for one in predicted(store, settings, unlabelled=True) if len(one.keys) > 1]
     if not groups:
         raise UsageError(
-            "a choice needs two backbones, and no dataset that is asked for has them: name more "
-            "with backbones=…, or extract them"
+            "a choice needs two backbones of a dataset: name more with backbones=…, or extract them"
         )
     cells = [[*group.fingerprints.items()] for group in groups]
     decisive = {"fingerprint": fingerprint({"cells": cells, "published": [*map(list, published)]})}
@@ -81,18 +74,11 @@ def _judged(group: Predicted, scores: Doubles) -> Iterator[tuple[Measured, tuple
     if np.isnan(scores).any():
         return
     right = correctness(group.predictions, group.labels)
-    tau = _kendall_tau(scores, right.sum(axis=1))
+    tau = kendall_tau(scores, right.sum(axis=1))
     yield estimate("kendall_tau", tau, len(scores)), group.backbones
     best = int(scores.argmax())
     gained = gain(OVER_BEST_ON_TEST, right[best], right, group.images)
     yield gained, (group.backbones[best],)
-
-
-def _kendall_tau(one: Array, other: Array) -> float:
-    """tau-b over all pairs of (n,) values; NaN where one of the two is constant."""
-    signs = [np.sign(values[:, None] - values).ravel() for values in (one, other)]
-    sizes = [np.count_nonzero(of) for of in signs]
-    return float(signs[0] @ signs[1] / math.sqrt(math.prod(sizes))) if all(sizes) else math.nan
 
 
 def _published(group: Predicted, published: Sequence[Published]) -> Doubles:

@@ -6,6 +6,11 @@ chosen on the support split, by a lower bound over 20 answers or more: how many 
 on test then, and how many of them rightly. With --ood: how well are images of other datasets told
 by low confidence?
 
+\b
+clipsyn selective store
+clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9
+clipsyn selective store -d emoji-food --ood emoji-animals,fashion-mnist -o out.csv
+
 >>> import clipsyn
 >>> store = clipsyn.FeatureStore.open("store")
 >>> frame = clipsyn.selective(store, scores="margin")
@@ -42,7 +47,6 @@ class SelectiveSettings(Learning):
         (0.95,),
         NUMBERS,
         "Wished of the answers that are given: a lower bound on the support chooses the threshold.",
-        flag="--accuracy",
         least=0,
         most=1,
     )
@@ -51,17 +55,11 @@ class SelectiveSettings(Learning):
         NAMES,
         "Datasets whose images show none of the classes, to be told by low confidence.",
         metavar="DATASET",
-        instead_of_none="none",
     )
 
 
 selective = Analysis(
     name="selective",
     short="Accuracy when the least confident answers are withheld.",
-    examples=(
-        "clipsyn selective store",
-        "clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9",
-        "clipsyn selective store -d emoji-food --ood emoji-animals,fashion-mnist -o out.csv",
-    ),
     settings=SelectiveSettings,
 )

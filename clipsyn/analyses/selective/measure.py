@@ -7,7 +7,6 @@ samples. docs/analysis.md lists the metrics.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -62,6 +61,7 @@ from clipsyn.stats.intervals import (
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import held
 from clipsyn.store.select import Names, select
+from clipsyn.text import LOG
 
 COLUMNS = {
     "score": pl.String,
@@ -74,7 +74,6 @@ COVERAGES = np.arange(1, 21) / 20
 MAX_SOFTMAX = "max-softmax"
 _AREAS = ("aurc", "e_aurc", "augrc")
 _BLOCK = 4 * CHUNK_ROWS  # images of other datasets that are read at once
-_LOG = logging.getLogger("clipsyn")
 
 
 def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
@@ -252,7 +251,7 @@ class _SelectiveRows:
         samples = store.samples(dataset, own.split)
         is_own = held(samples.marks, own.marks)
         if shared := np.count_nonzero(is_own):
-            _LOG.info(f"note: {shared:,} images of {samples.name} stand in {own.name}: left out")
+            LOG.info(f"note: {shared:,} images of {samples.name} stand in {own.name}: left out")
         counts = ~is_own & np.logical_and.reduce([store.cell(key).valid() for key in keys])
         parts = [self._answers(pool) for pool in self._pools(keys, counts)]
         n, images = self.n + int(counts.sum()), samples.images.take(counts)

@@ -291,7 +291,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     curves = needed(
         rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),
         "accuracy at any coverage",
-        "give a store, or what `clipsyn selective STORE -o FILE.parquet` wrote",
+        "selective",
     )
     refuse_several(curves)
     first = curves["score"][0]
@@ -350,9 +350,7 @@ def _draw_method(rows: pl.DataFrame, ax: Axes, of_method: Look) -> None:
 coverage = Figure(
     name="coverage",
     short="Accuracy of the most confident answers, by how many are given.",
-    caption="Accuracy of the most confident answers against the share of images that are answered, "
-    "by the first of the scores of confidence. Hollow marks: where a threshold, chosen on the "
-    "support for a wished accuracy (dotted), leads to.",
+    caption=_NOTES["coverage"],
     source="selective",
     data=_data,
     draw=_draw,

@@ -12,7 +12,6 @@ polars and others read such a folder as one table. clipsyn reads single files as
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +40,7 @@ from clipsyn.show.files import check_place, guarded_output
 from clipsyn.show.frames import read_parquet, scan_parquet
 from clipsyn.store.files import sync
 from clipsyn.store.samples import SampleTable
-from clipsyn.text import advised
+from clipsyn.text import LOG, advised
 
 PREDICTIONS: dict[str, Any] = {  # a row is an image for a method that was fitted on a draw
     "fingerprint": pl.String,  # that of the method's results, which say what it is
@@ -52,7 +51,6 @@ PREDICTIONS: dict[str, Any] = {  # a row is an image for a method that was fitte
     "prediction": pl.Int32,
     "confidence": pl.Float32,  # null where there are no probabilities
 }
-_LOG = logging.getLogger("clipsyn")
 _DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
 _END = ".parquet"  # of the name of a part
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
@@ -298,7 +296,7 @@ def ensembles_in(
         ~pl.col("ensemble").is_in([SINGLE, "chance"]),
     )
     if apart := rows.filter(IS_TRANSDUCTIVE)["ensemble"].unique().sort().to_list():
-        _LOG.info("note: %s left out: they see all test images together", ", ".join(apart))
+        LOG.info("note: %s left out: they see all test images together", ", ".join(apart))
         rows = rows.filter(~IS_TRANSDUCTIVE)
     if rows.is_empty():
         raise UsageError(
@@ -313,8 +311,7 @@ def ensembles_in(
     rows = rows.filter(pl.col("shots").is_in([UNFITTED, images]))
     if rows.select("support", "support_prompts").drop_nulls().n_unique() > 1:
         raise UsageError(
-            f"{path} has ensembles fitted on several splits or prompt sets: give a file with one "
-            "of them"
+            f"{path} has ensembles of several supports or prompt sets: give a file with one"
         )
     return rows
 
@@ -327,8 +324,7 @@ def read_results(path: Path) -> pl.DataFrame:
     rows = all_rows(path)
     if lacking := ", ".join(name for name in RESULT if name not in rows.columns):
         raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give a file that a command wrote "
-            "with `-o FILE.parquet`"
+            f"{path} holds no results, for want of {lacking}: give what a command wrote by -o"
         )
     return rows
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from clipsyn.names import CLEAN, Perturbation, canonical_json, parse_perturbatio
 from clipsyn.registry import plugin, unknown_name
 
 SEVERITIES = range(1, 6)
-_LOG = logging.getLogger("clipsyn")
 
 Pixels = NDArray[np.uint8]  # grey levels; an image is (h, w, 3)
 
@@ -82,7 +80,7 @@ BUILT_IN = {
         "augment": (
             "geometry",
             "a random crop, resized, mirrored half of the time; each seed another",
-        ),
+        )
     },
 }
 
@@ -140,8 +138,7 @@ def _members(group: str, options: list[str]) -> Iterator[Perturbation]:
         severities, options = options[:1], options[1:]
         if severities[0] not in map(str, SEVERITIES):
             raise UsageError(
-                f"the perturbations of '{group}' have severities 1 to 5, not {severities[0]}: "
-                f"write for instance {group}:3, or {group} for all five"
+                f"'{group}' has severities 1 to 5, not {severities[0]}: write {group}:3 or {group}"
             )
     for name in GROUPS[group]:
         default = map(str, SEVERITIES if INFO[name].graded else SEVERITIES[:1])
@@ -164,8 +161,7 @@ def resolve(spec: str | Perturbation) -> Perturbation:
         raise unknown_name("perturbation", asked.name, [CLEAN.name, *INFO, *GROUPS])
     if asked.severity not in SEVERITIES:
         raise UsageError(
-            f"perturbation '{asked.name}' has severities 1 to 5, not {asked.severity}: "
-            f"write for instance {asked.name}:3"
+            f"'{asked.name}' has severities 1 to 5, not {asked.severity}: write {asked.name}:3"
         )
     if asked.canvas < 1 or asked.seed < 0:
         raise UsageError(

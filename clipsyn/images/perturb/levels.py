@@ -72,9 +72,7 @@ def shot_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels
 
 
 @cache
-def _poisson_tables(
-    photons: int,
-) -> tuple[Pixels, NDArray[np.uint32], Pixels]:
+def _poisson_tables(photons: int) -> tuple[Pixels, NDArray[np.uint32], Pixels]:
     """Grey level of each count, and for value x count: threshold (of 2**25) and alias.
 
     Counts from `photons` on are all white, so they are one outcome.

@@ -70,5 +70,5 @@ def test_a_cell_for_each_number_and_a_line_below_the_best():
 
 def test_a_matrix_that_nobody_could_read_is_refused():
     many = tidy(*(row(f"d{d}", ONE, 0.5) for d in range(121)))
-    with pytest.raises(UsageError, match=r"121 lines cannot be read: .* datasets=… and perturb"):
+    with pytest.raises(UsageError, match=r"121 lines are too many.*datasets=…"):
         accuracy_matrix.data(many)

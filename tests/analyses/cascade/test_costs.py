@@ -29,7 +29,7 @@ def test_what_was_recorded(recorded):
 
 @pytest.mark.parametrize("provenance", [None, {}, {"encoder": {"gflops": None}}])
 def test_an_unknown_cost_is_said_with_what_helps(recorded, provenance):
-    with pytest.raises(UsageError, match=r"fake/one is not known.* costs=…, as fake/one=GFLOPS"):
+    with pytest.raises(UsageError, match=r"fake/one is not known.* costs=…, NAME=GFLOPS"):
         recorded(provenance)
 
 

@@ -298,12 +298,8 @@ class TestRefused:
             ({"splits": ["train"]}, LeakError, "nothing is left"),
             ({"splits": ["train"], "support": "test"}, LeakError, "test split"),
             ({"support": "val"}, MissingCell, "clipsyn extract .* --split val"),
-            ({"agreement": [1.0], "tier": 3}, UsageError, "3 backbones of birds/test are one tier"),
-            (
-                {"backbones": ["rn/b"]},
-                UsageError,
-                "at least two backbones, and birds/test has rn/b",
-            ),
+            ({"agreement": [1.0], "tier": 3}, UsageError, "3 backbones are one tier"),
+            ({"backbones": ["rn/b"]}, UsageError, "two backbones, and birds/test has rn/b"),
         ],
     )
     def test_settings(self, birds, settings, error, message):

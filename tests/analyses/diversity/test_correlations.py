@@ -125,7 +125,7 @@ def test_results_fitted_on_several_splits_are_refused(correlated, means, write, 
     frames = [pl.read_parquet(write(support=support)) for support in ("train", "val")]
     path = tmp_path / "both.parquet"
     pl.concat(frames).write_parquet(path)
-    with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
+    with pytest.raises(UsageError, match="several supports or prompt sets"):
         correlated(means, path)
 
 

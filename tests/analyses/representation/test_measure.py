@@ -256,7 +256,7 @@ def test_fingerprints_depend_on_what_decides(store, results):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"support": "test"}, LeakError, r"nothing is measured on: give support=… another split"),
+        ({"support": "test"}, LeakError, r"another split than test: give another support=…"),
         ({"support": "trian"}, UnknownName, "unknown split 'trian': did you mean train"),
         (
             {"perturbations": "jpeg-3", "backbones": ("cnx/c", "rn/b")},

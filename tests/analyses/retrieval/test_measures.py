@@ -137,13 +137,6 @@ def test_qb_norm_leaves_a_query_whose_first_item_is_no_hub():
     assert softmax.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("count", [1, 3, 40, 41, 90])
-def test_the_first_items_are_those_of_a_stable_sort(count):
-    scores = np.random.default_rng(1).integers(0, 9, (20, 41)).astype(np.float32)
-    found = measures.first(scores, count)
-    assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :count].tolist()
-
-
 def test_average_precision_is_scikit_learns(search, cosines):
     from sklearn.metrics import average_precision_score
 

@@ -7,8 +7,7 @@ import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.images import open_source
-from clipsyn.images import SplitSettings
-from clipsyn.images.split import divide
+from clipsyn.images.split import split
 
 COCO = {
     "images": [{"id": 7, "file_name": "1.png"}, {"id": 3, "file_name": "2.png"}],
@@ -123,6 +122,11 @@ def test_texts_that_do_not_fit_a_webdataset(write_tars, png, member):
         open_source(str(write_tars([[("a.png", png()), member]])), "test")
 
 
-def test_a_division_says_that_it_leaves_captions_out(opened):
-    path = opened("c.csv", COLUMNS.replace("dog", "cat")).place(0)[0].parent / "c.csv"
-    assert any("captions" in note for note in divide(path, SplitSettings()).notes())
+@pytest.mark.parametrize("name", ["split.csv", "split.parquet"])
+def test_a_division_takes_captions_along(opened, name):
+    source = opened("c.csv", COLUMNS.replace("dog", "cat"))
+    folder = source.place(0)[0].parent
+    split(folder / "c.csv", folder / name)
+    parts = [open_source(str(folder / name), side) for side in ("train", "test")]
+    found = {id: [*texts] for it in parts for id, texts in zip(it.ids, it.captions, strict=True)}
+    assert found == dict(zip(source.ids, map(list, source.captions), strict=True))

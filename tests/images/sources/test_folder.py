@@ -122,7 +122,7 @@ def test_class_names_used_twice_are_told_and_stay_apart(write_images):
     [
         ("classnames.txt", "one\ntwo\nthree", "has 3 class names for 2 class folders"),
         ("classnames.txt", "one\n\ntwo", "line 2 is empty"),
-        ("classnames.json", '{"n01": "tench"}', "does not hold a name of each class"),
+        ("classnames.json", '{"n01": "tench"}', "does not name each class"),
     ],
 )
 def test_class_names_that_do_not_fit(file, content, message, write_images):
