@@ -148,7 +148,7 @@ def mount(tmp_path):
 def test_a_full_disk_is_one_sentence_and_no_loss(line, clipsyn, mount, blocks_of_eight, fakes):
     disk = mount("size=900k")  # every small file takes a page of 4 kB
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(330_000))
+    ballast.write_bytes(bytes(470_000))
     FeatureStore.create(disk / "store", 8)
     result = clipsyn(*line(disk / "store"))
     assert result.exit_code == 1, result.stderr
