@@ -210,19 +210,24 @@ def listing(folder: Path, rounds: int) -> list[Measured]:
         publish_many(published, cells)
         with serving(published, folder / f"nginx-{cells}") as url:
             memory = peak_of(["ls", url, *options])
-            program = fresh_python("-m", "clipsyn")
-            ls, plain = (*program, "ls", url, *options), (*program, "--help")
+            parts = [part_path(f"set-{number}") for number in ([7] if options else range(50))]
+            lists = [f"{url}/{path}" for path in (INDEX, *parts)]
 
-            def run(*command: str) -> None:
+            def run(*words: str) -> None:
+                command = fresh_python("-m", "clipsyn", *words)
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-            sides = {"ls": partial(run, *ls), "plain": partial(run, *plain)}
+            def plain(lists: list[str]) -> None:
+                command = ["curl", "--silent", *lists]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                run("--help")
+
+            sides = {"ls": partial(run, "ls", url, *options), "plain": partial(plain, lists)}
             times = interleaved(sides, rounds)
         said = f"{statistics.median(times['ls']):.2f} s, {memory / 1e6:,.0f} MB of memory; "
-        what = f"`clipsyn ls {' '.join(options)}` of {cells:,} cells, warm, over `--help`"
-        results.append(
-            Measured(what, ratio(times["ls"], times["plain"]), said + spread(*times.values()))
-        )
+        what = f"`clipsyn ls {' '.join(options)}` of {cells:,} cells: time over `curl` and `--help`"
+        said += spread(times["ls"], times["plain"])
+        results.append(Measured(what, ratio(times["ls"], times["plain"]), said, ceiling=2))
     return results
 
 
@@ -232,7 +237,12 @@ def peak_of(words: Sequence[str]) -> int:
         "import sys; from clipsyn.cli import main; from memory import peak_bytes\n"
         "try: main(sys.argv[1:])\nfinally: print(peak_bytes())"
     )
-    told = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        check=True,
+    )
     return int(told.stdout.split()[-1])
 
 
