@@ -47,11 +47,12 @@ class Output:
         files = [file for file in self.files if file != STDOUT]
         has_tables = STDOUT not in self.files or any(it.suffix.lower() in TABLES for it in files)
         shown: Mapping[str, Tables] = {}
-        if has_tables:
+        if has_tables and isinstance(numbers, list):  # without polars
+            shown = tables(numbers)
+        elif has_tables:
             from clipsyn.show.frames import printable_frame
 
-            is_frame = not isinstance(numbers, list)
-            shown = tables(printable_frame(numbers) if is_frame else numbers)
+            shown = tables(printable_frame(numbers))
         for file in files:  # first: who reads what is printed may close the pipe
             _write(file, numbers, shown)
         if STDOUT in self.files:

@@ -38,11 +38,11 @@ CHAINS: tuple[dict[str, tuple[list[str], set[str]]], ...] = (
     {
         "gc": (["STORE", "-y"], READING | {"zarr", "PIL", "polars"}),
         "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
+        "ls": (["STORE"], READING | {"zarr", "PIL", "polars"}),
         "rm": (["OTHER", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
         "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
         "catalog": (["datasets"], READING | {"zarr", "PIL"}),
         "export": (["STORE", "new", "--layout", "npz"], READING | {"zarr", "PIL"}),
-        "ls": (["STORE"], READING | {"zarr", "PIL"}),
         **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in LIGHT},
         "search": (["STORE", "--like", "im003.png", "-s", "test"], READING | {"zarr", "PIL"}),
         "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
