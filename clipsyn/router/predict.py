@@ -264,10 +264,10 @@ def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np
     index = predictions(scores)
     known = index != NO_PREDICTION
     # a router of plain arrays knows no names; the last name stands where there is no prediction
-    names = np.array([*(router.class_names or [None] * router.n_classes), None], object)
+    names = pl.Series([*(router.class_names or [None] * router.n_classes), None], dtype=pl.String)
     columns: dict[str, Any] = {
         "id": pl.Series(pool.ids, dtype=pl.String),
-        "class": pl.Series(names[np.where(known, index, len(names) - 1)].tolist(), dtype=pl.String),
+        "class": names.gather(np.where(known, index, len(names) - 1)),
         "class_index": index.astype(np.int32),
         "probability": softmax(scores).max(axis=1),
     }

@@ -25,7 +25,7 @@ from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
 from clipsyn.store.files import Place
 from clipsyn.store.groups import ON_DISK, Group, Tree, replaced_meanwhile
-from clipsyn.store.samples import CaptionTable, SampleTable, add_looks, correct
+from clipsyn.store.samples import MOST_IDS, CaptionTable, SampleTable, add_looks, correct
 from clipsyn.text import advised
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ class FeatureStore:
         """The draft of a sample table."""
         target = self.at("samples", table.dataset, table.split)
         sizes = {"sample": len(table), "byte": 32}
-        return self.draft(target, "samples", table.identity(), sizes, files.MOST_CHUNK_ROWS)
+        return self.draft(target, "samples", table.identity(), sizes, MOST_IDS)
 
     def captions_draft(self, captions: CaptionTable, samples: SampleTable) -> Draft:
         """The draft of a table of captions, of these samples."""

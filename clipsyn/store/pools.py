@@ -211,7 +211,7 @@ class PoolReader:
             class_embeddings={name: values for name, (values, _) in self.classes.items()},
             logit_scales={name: scale for name, (_, scale) in self.classes.items()},
             class_names=self.samples.class_names,
-            ids=tuple(self.samples.ids[row] for row in chosen),
+            ids=self._ids(chosen),
             dataset=self.samples.dataset,
             split=self.samples.split,
             perturbation=self.perturbation,
@@ -220,6 +220,12 @@ class PoolReader:
             provenance=self.provenance,
             without_text=self.without_text,
         )
+
+    def _ids(self, rows: NDArray[np.intp]) -> tuple[str, ...]:
+        ids = self.samples.ids
+        if rows[-1] - rows[0] == len(rows) - 1:
+            return tuple(ids[rows[0] : rows[-1] + 1])
+        return tuple(ids[row] for row in rows)
 
     def _logits(self, key: FeatureKey, rows: range) -> NDArray[np.float32]:
         """(sample, class); 0 without text; of predictions alone, log odds for the predicted one."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from operator import eq
 from pathlib import Path
 from typing import Any, overload
@@ -26,7 +26,7 @@ from clipsyn.store.files import IDENTITY_VERSION, LOOK
 from clipsyn.store.groups import Group, sealed
 from clipsyn.text import few
 
-_IDS = 1 << 16  # read at once
+MOST_IDS = 1 << 16  # read at once
 
 
 class Ids(Sequence[str]):
@@ -48,14 +48,18 @@ class Ids(Sequence[str]):
     def __getitem__(self, at: int | slice) -> str | tuple[str, ...]:
         if isinstance(at, slice):
             rows = range(len(self))[at]
-            if rows.step == 1:
-                return tuple(self._group.read("sample_id", rows))
+            if rows.step == 1 and rows:
+                first, last = rows.start // MOST_IDS, (rows.stop - 1) // MOST_IDS
+                texts = chain.from_iterable(map(self._block, range(first, last + 1)))
+                return tuple(
+                    islice(texts, rows.start - first * MOST_IDS, rows.stop - first * MOST_IDS)
+                )
             return tuple(self[row] for row in rows)
-        block, place = divmod(range(len(self))[at], _IDS)
+        block, place = divmod(range(len(self))[at], MOST_IDS)
         return self._block(block)[place]
 
     def __iter__(self) -> Iterator[str]:
-        for block in range(-(-len(self) // _IDS)):
+        for block in range(-(-len(self) // MOST_IDS)):
             yield from self._block(block)
 
     def __eq__(self, other: object) -> bool:
@@ -69,7 +73,7 @@ class Ids(Sequence[str]):
     def _block(self, block: int) -> Sequence[str]:
         number, texts = self._last
         if number != block:
-            rows = range(block * _IDS, min((block + 1) * _IDS, len(self)))
+            rows = range(block * MOST_IDS, min((block + 1) * MOST_IDS, len(self)))
             texts = self._group.read("sample_id", rows).tolist()
             self._last = block, texts
         return texts
@@ -150,8 +154,8 @@ class SampleTable:
         """SHA-256 over ids and contents, not labels: a corrected label re-runs no backbone."""
         hasher = hashlib.sha256()
         width = self.content.shape[1]
-        for start in range(0, len(self), _IDS):
-            some = slice(start, start + _IDS)
+        for start in range(0, len(self), MOST_IDS):
+            some = slice(start, start + MOST_IDS)
             content = self.content[some].tobytes()
             parts = (
                 f"{len(name)}:{name}".encode() + content[at * width : (at + 1) * width]

@@ -25,6 +25,7 @@ KEY = FeatureKey("toy", "test", "clean", "mine")
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """Without logits, in chunks of ten rows, which are the smallest that can be read."""
+    monkeypatch.setattr(arrays, "_WRITTEN", 1)
     made = FeatureStore.create(tmp_path / "store", chunk_rows=10)
     rng = np.random.default_rng(0)
     for split in ("train", "test"):

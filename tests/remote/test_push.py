@@ -18,6 +18,7 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.push import Push
+from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from tests.kills import flip, problems
 from tests.remote.copying import push
@@ -198,6 +199,13 @@ def test_a_flipped_bit_is_not_published(tiny_store: FeatureStore, place: Path) -
     chunk = tiny_store.path / FEATURES / "image_embedding" / "c.1.0"
     flip(chunk)
     with pytest.raises(DamagedStore, match="does not match its checksum"):
+        push(tiny_store, place)
+    assert not (place / "index.json.gz").exists()
+
+
+def test_a_chunk_that_no_reader_takes_is_not_published(tiny_store, place, monkeypatch):
+    monkeypatch.setattr(arrays, "_LARGEST", 16)
+    with pytest.raises(DamagedStore, match="a chunk of"):
         push(tiny_store, place)
     assert not (place / "index.json.gz").exists()
 
