@@ -138,7 +138,7 @@ def check_order(parts: Sequence[Part], table: SampleTable, known: Mapping[str, A
     others = [(name, values[rows]) for name, values in known.items()]
     for part in parts:
         if part.kind == "embeddings":
-            others.append((part.backbone, part.values[:][rows]))
+            others.append((part.backbone, taken(part.values, rows)))
             alike = likeness(others[0][1], others[-1][1], table.labels[rows])
             if alike < _LEAST_ALIKE:
                 raise DatasetError(
@@ -148,6 +148,19 @@ def check_order(parts: Sequence[Part], table: SampleTable, known: Mapping[str, A
                 )
             if len(others) > 1 and not np.isnan(alike):
                 _LOG.info(f"{table.name}: likeness in {part} and {others[0][0]}: {alike:.2f}")
+
+
+def taken(values: Rows, rows: NDArray[np.int64]) -> Array:
+    """Some rows in their order, of values that may be larger than memory."""
+    if not isinstance(values, Made):
+        return values[rows]
+    order = np.argsort(rows)
+    sought, read = rows[order], [values[:0]]
+    for some in blocks(values):
+        inside = sought[slice(*np.searchsorted(sought, (some.start, some.stop)))]
+        if inside.size:
+            read.append(values[some][inside - some.start])
+    return np.concatenate(read)[np.argsort(order)]
 
 
 def likeness(one: Array, other: Array, labels: NDArray[np.int32]) -> float:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, InputError, UsageError
-from clipsyn.exchange.align import likeness
+from clipsyn.exchange.align import likeness, taken
 from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.given import Made
 
 LABELS = np.array([0, 0, 1, 1, 2])
 CLASSES = np.eye(4)[:, :3] * 7  # (embed, class), of any norm
@@ -211,3 +212,17 @@ def test_likeness_against_one_class_after_another(seen):
     expected = np.corrcoef(np.concatenate(pairs, axis=1))[0, 1]
     assert likeness(one, other, labels) == pytest.approx(expected, abs=2e-3)
     assert np.isnan(likeness(one[:3], other[:3], labels[:3]))
+
+
+def test_a_few_rows_of_many_are_read_in_blocks():
+    width, made = 1_000_000, []
+
+    def make(some: slice) -> np.ndarray:
+        made.append(some.stop - some.start)
+        numbers = np.arange(some.start, some.stop, dtype=np.float32)
+        return np.broadcast_to(numbers[:, None], (len(numbers), width))
+
+    values = Made((600, width), np.dtype(np.float32), make)
+    rows = [599, 3, 3, 250, 0]
+    assert taken(values, np.array(rows))[:, 0].tolist() == rows
+    assert sum(made) < 60
