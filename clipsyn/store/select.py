@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from clipsyn.errors import MissingCell, UsageError
+from clipsyn.errors import MissingCell, UnknownName, UsageError
 from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell, with_prompt_sets
@@ -30,7 +31,15 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
 
 def chosen_keys(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     """What `select` does, of cells of which nothing will be read."""
-    every = store.keys(dataset=datasets_meant(store, filters)) or store.keys()
+    if datasets := datasets_meant(store, filters):
+        with suppress(MissingCell, UnknownName):  # what other datasets have tells what is missing
+            return _chosen(store, store.keys(dataset=datasets), filters)
+    return _chosen(store, store.keys(), filters)
+
+
+def _chosen(
+    store: FeatureStore, every: list[FeatureKey], filters: Mapping[str, Names]
+) -> list[FeatureKey]:
     if not every:
         line = advised("extract", store.made_in, "--backbones", "…", "--dataset", "…")
         raise MissingCell(f"{store.path} holds no features yet: run `{line}`")

@@ -74,7 +74,7 @@ class TestMistakes:
             (["--prompts", "no.json"], 2, "there is no prompt file 'no.json'"),
             (["--max-bad", "2"], 2, "2.0 is not in the range 0<=x<=1"),
             (["--shard", "0/3"], 2, "--shard 0/3: write I/N"),
-            (["--device", "gpu"], 2, "device 'gpu' is not to be had here"),
+            (["--device", "gpu"], 2, "device 'gpu' is not to be had"),
         ],
     )
     def test_one_sentence(self, fails, asked, options, code, said):
