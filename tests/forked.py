@@ -107,12 +107,11 @@ def read(path: str, until: str, replacing: bool = False) -> None:
 
     replacing: what others replace is stale for a while, until its other groups follow.
     """
-    rounds = 0
-    while not Path(until).exists():
-        if (Path(path) / "clipsyn.json").exists():
+    last = False
+    while not last:
+        last = Path(until).exists()  # then once more: this process may have started late
+        if last or (Path(path) / "clipsyn.json").exists():
             _read_once(FeatureStore.open(path), replacing)
-            rounds += 1
-    assert rounds
 
 
 def _read_once(store: FeatureStore, replacing: bool) -> None:
