@@ -176,7 +176,8 @@ def parse_perturbation(text: str) -> Perturbation:
     match = _PERTURBATION.match(text)
     if match is None:
         raise UsageError(
-            f"'{text}' is no perturbation: write clean, jpeg:3 or gaussian_noise:2:seed=1:canvas=64"
+            f"'{text}' is no perturbation: write clean or NAME:SEVERITY (1-5), such as jpeg:3 or "
+            "gaussian_noise:2:seed=1:canvas=64"
         )
     given = re.findall(r"([a-z]+)=?(\d+)", match["rest"])
     options = {key: int(value) for key, value in given}

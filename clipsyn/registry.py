@@ -36,7 +36,8 @@ def plugin(group: str, name: str) -> Any:
             return entry.load()
         except Exception as error:
             raise PluginError(
-                f"'{name}' of {_package(entry)} does not work ({one_line(error)}): mend it"
+                f"'{name}' of the package {_package(entry)} does not work ({one_line(error)}): "
+                "mend or uninstall that package"
             ) from error
     return None
 

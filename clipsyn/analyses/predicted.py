@@ -170,7 +170,8 @@ class Pooled(Predicted):
         read = np.stack([part.predictions for part in self.parts])
         if ((read != NO_PREDICTION).sum(axis=0) > 1).any():
             raise UsageError(
-                f"{self.samples.name} has images under several perturbations: they cannot be pooled"
+                f"{self.samples.name} has the same images under several perturbations: what can be "
+                "pooled is conditions, each image shown under one"
             )
         pooled: NDArray[np.uint16] = read.min(axis=0)  # NO_PREDICTION is the largest number
         return pooled

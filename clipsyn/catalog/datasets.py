@@ -213,7 +213,8 @@ def _from_json(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
         isinstance(name, str) and name.strip() for name in content
     ):
         raise DatasetError(
-            f"'{path}' does not name each class: write a list, or an object by class folder"
+            f"'{path}' does not name each class: write a list of names, or an object "
+            "with one name per class folder"
         )
     return tuple(name.strip() for name in content)
 

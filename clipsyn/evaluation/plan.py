@@ -184,7 +184,8 @@ class Comparison:
         classes = len(self.samples()[0].class_names)
         if self.settings.base_to_new and classes < 3:
             raise DatasetError(
-                f"{self.dataset} has {classes} classes, and base-to-new takes three: choose others"
+                f"{self.dataset} has too few classes for base-to-new ({classes}), which needs two "
+                "to learn and a new one: choose others with datasets=…"
             )
         yield from self._learnable.notes
         if self.support:
@@ -391,7 +392,8 @@ def _items(path: Path) -> list[tuple[str, int]]:
     if not path.exists():
         there = ", ".join(sorted(it.name for it in path.parent.glob("shot_*-seed_*.json")))
         raise DatasetError(
-            f"there is no {path}: give a folder with it, or ask for one of {there or 'none'}"
+            f"there is no {path}: give a folder with it, or the shots and seeds of the files that "
+            f"are there ({there or 'none'})"
         )
     with foreign(lambda why: DatasetError(f"{path} is no draw of the shots: {why}")):
         drawn = parse_json(read_text(path))["train"]

@@ -117,7 +117,8 @@ def split_transform(transform: Compose) -> tuple[Compose, Normalize]:
     if not (isinstance(steps[-1], Normalize) and isinstance(steps[-2], ToTensor)):
         names = ", ".join(type(step).__name__ for step in steps)
         raise CheckpointError(
-            f"preprocessing ({names}) has to end in ToTensor and Normalize, as timm 1.0's does"
+            f"this preprocessing ({names}) does not end in ToTensor and Normalize: install "
+            "open_clip_torch 3.3 and timm 1.0"
         )
     return Compose(steps[:-2]), steps[-1]
 
@@ -145,7 +146,8 @@ class Encoder:
         self.logit_scale = model.logit_scale
         if not is_scale(self.logit_scale):
             raise CheckpointError(
-                f"'{backbone.name}' has a logit scale of {self.logit_scale:g}: fetch it again"
+                f"the logit scale of '{backbone.name}' is {self.logit_scale:g}, which gives no "
+                "usable logits: fetch or train the checkpoint again"
             )
         preprocess = model.identity["preprocess"].items()
         geometry = {key: it for key, it in preprocess if key not in {"mean", "std"}}

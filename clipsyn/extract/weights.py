@@ -301,7 +301,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """The `model_cfg` of open_clip's configuration file; raises CheckpointError naming the key."""
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is missing, which has model_cfg and preprocess_cfg, as open_clip writes it"
+            f"{path} is missing: write model_cfg and preprocess_cfg into it, as open_clip's "
+            "push_to_hf_hub does"
         )
     with foreign(lambda reason: CheckpointError(f"{path} cannot be read as JSON: {reason}")):
         content = parse_json(read_text(path))

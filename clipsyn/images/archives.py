@@ -128,7 +128,7 @@ def _shards(folder: Path) -> list[Path]:
         text = " ".join(read_lines(counted))
         if text.lstrip("0") != str(len(shards)).lstrip("0"):
             raise DatasetError(
-                f"'{counted}' says '{text[:20]}', but there are {len(shards)} tars: copy all"
+                f"'{counted}' says '{text[:20]}', but there are {len(shards)} tars: copy the others"
             )
     return shards
 
@@ -279,7 +279,8 @@ def open_huggingface(
     column = _image_column(schema)
     if column is None:
         raise DatasetError(
-            f"'{files[0]}' has no column of images, of bytes and path, but {', '.join(schema)}"
+            f"'{files[0]}' has no column of images (a struct of bytes and path); its columns are "
+            f"{', '.join(schema)}"
         )
     label = next((name for name in _LABELS if name in schema), None)
     names, _ = find_class_names((path if path.is_dir() else path.parent) / "classnames")

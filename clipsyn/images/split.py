@@ -135,7 +135,8 @@ def divide(images: Path, wanted: SplitSettings) -> Division:
     labels, names = _without(source, wanted.unlabelled)
     if not (labels != NO_LABEL).any():
         raise DatasetError(
-            f"'{images}' has no labelled image: write the column label, or a folder of each class"
+            f"'{images}' has no labelled image: put the images of each class into a folder of its "
+            "name, or write a manifest with a column 'label'"
         )
     with progress() as counters:
         table = sample_table(source, counters)

@@ -110,7 +110,8 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
         gflops = published.image_gflops
     if gflops is None:
         raise UsageError(
-            f"what an image costs {key.backbone} is not known: say so with costs=…, NAME=GFLOPS"
+            f"what an image costs {key.backbone} is not known: give the GFLOPs of its image tower "
+            "with costs=…, NAME=GFLOPS"
         )
     parameters = encoder.get("image_parameters")
     params_m = published.image_params_m if published else None
@@ -218,7 +219,8 @@ def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSetti
         )
     if settings.agreement and settings.tier >= len(group.backbones):
         raise UsageError(
-            f"{len(group.backbones)} backbones are one tier of {settings.tier}: give a smaller one"
+            f"the {len(group.backbones)} backbones are one tier with tier={settings.tier}: give a "
+            "smaller number"
         )
     pool, origin = read_support(group.reader(settings.support, CLEAN.label), measured, settings)
     gflops = {

@@ -117,7 +117,8 @@ def _reference(single: Trials, wanted: str | None) -> str:
     shared = sorted(set.intersection(*(set(trial.backbones) for trial in single)))
     if not shared:
         raise UsageError(
-            "no backbone is there for every dataset, to divide errors by: choose with datasets=…"
+            "no backbone is there for every dataset, so errors have no common reference: choose "
+            "some with datasets=…"
         )
     if wanted is not None and wanted not in shared:
         names = ", ".join(trial.clean.samples.name for trial in single)

@@ -276,7 +276,8 @@ def _drawn(frame: pl.DataFrame) -> TrialRows:
     trial, *others = _shown(frame)[1]
     if others:
         raise UsageError(
-            "these datasets have other backbones or perturbations: name some with datasets=…"
+            "the backbones or perturbations of these datasets differ, so there is no mean over "
+            "them: name some with datasets=…"
         )
     return trial
 

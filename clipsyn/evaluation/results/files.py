@@ -324,7 +324,8 @@ def read_results(path: Path) -> pl.DataFrame:
     rows = all_rows(path)
     if lacking := ", ".join(name for name in RESULT if name not in rows.columns):
         raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give what a command wrote by -o"
+            f"{path} holds no results, for want of {lacking}: give what a command wrote with "
+            "`-o FILE.parquet`"
         )
     return rows
 
