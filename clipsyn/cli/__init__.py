@@ -17,7 +17,7 @@ from clipsyn import __version__
 from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.cli.options import STORE, command, output_option
 from clipsyn.cli.output import Output, say, sentences, speak_of
-from clipsyn.text import recorded, scrubbed
+from clipsyn.text import LOG, recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
 _ANALYSIS = "", ""  # an analysis declares its command and its line itself
@@ -145,15 +145,15 @@ class _Stderr(logging.Handler):
 @contextmanager
 def _narrating(level: int) -> Iterator[None]:
     """Log lines of clipsyn go to standard error, once: open_clip may set up the root logger."""
-    logger, handler = logging.getLogger("clipsyn"), _Stderr()
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = False
+    handler = _Stderr()
+    LOG.addHandler(handler)
+    LOG.setLevel(level)
+    LOG.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
+        LOG.removeHandler(handler)
+        LOG.propagate = True
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,9 +27,8 @@ from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.given import Made, Rows, blocks
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.samples import SampleTable, is_any_twice
-from clipsyn.text import few
+from clipsyn.text import LOG, few
 
-_LOG = logging.getLogger("clipsyn")
 ABSENT = "not in the source"
 Array = NDArray[Any]
 _COMPARED, _LEAST_PAIRS = 1_000, 1_000  # rows of two backbones, and pairs of a class among them
@@ -147,7 +145,7 @@ def check_order(parts: Sequence[Part], table: SampleTable, known: Mapping[str, A
                     ", where 0.5 and more is usual: write ids into an npz"
                 )
             if len(others) > 1 and not np.isnan(alike):
-                _LOG.info(f"{table.name}: likeness in {part} and {others[0][0]}: {alike:.2f}")
+                LOG.info(f"{table.name}: likeness in {part} and {others[0][0]}: {alike:.2f}")
 
 
 def taken(values: Rows, rows: NDArray[np.int64]) -> Array:
@@ -251,7 +249,7 @@ def check_ids(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> 
                 f"the samples are called {few(table.ids[:2])} …)"
             )
         if intersect and unknown:
-            _LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")
+            LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")
         if not intersect and (missing or unknown):
             lacking = f"{len(missing):,} samples are not in it ({few(missing)})" if missing else ""
             strange = f"{len(unknown):,} of its ids are unknown ({few(unknown)})" if unknown else ""

@@ -14,7 +14,6 @@ them, every dataset, split and backbone at once. All of these test on ``val`` wh
 
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 import re
@@ -37,13 +36,12 @@ from clipsyn.exchange.parts import Part, Texts, as_logits
 from clipsyn.names import parse_perturbation
 from clipsyn.store.files import PROMPTS
 from clipsyn.store.given import Made, Rows, made_of
-from clipsyn.text import check_pickle, few, foreign
+from clipsyn.text import LOG, check_pickle, few, foreign
 
 TORCH = (".pt", ".pth")
 SUFFIXES = (".npy", ".npz", *TORCH)
 _KINDS = ("predictions", "logits", "probabilities", "embeddings")  # arrays of an npz
 _ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
-_LOG = logging.getLogger("clipsyn")
 # none of the folders holds the logit scale: OpenAI's and LAION's models have this
 _SCALE = np.array(100.0)
 _UNUSED = ("split", "kind", "columns", "intersect")
@@ -343,7 +341,7 @@ def read_layouts(folder: Path, wanted: ImportSettings) -> list[Laid]:
     told = {file for it in found for file in (it.path, it.labels)}
     told |= {file for _, part in parts for file in part.files}
     if others := [str(path.relative_to(folder)) for path in paths if path not in told]:
-        _LOG.info(f"{folder}: {len(others):,} files are not read ({few(others)})")
+        LOG.info(f"{folder}: {len(others):,} files are not read ({few(others)})")
     if not parts:
         raise DatasetError(f"{folder}: none of its features can be imported")
     tested = {it.dataset for it in found if it.names["split"] == "test"}
@@ -369,13 +367,13 @@ def _found(path: Path, wanted: ImportSettings) -> Iterator[_Found]:
 def _part(found: _Found, wanted: ImportSettings) -> Part | None:
     """The features with their labels and class embeddings; None, logged, if they have no label."""
     if not found.labels.exists():
-        _LOG.warning(f"{found.path} is left out: there is no {found.labels.name}")
+        LOG.warning(f"{found.path} is left out: there is no {found.labels.name}")
         return None
     values, labels = array_of(found.path), np.asarray(array_of(found.labels))
     if found.layout.is_cache:
         values, labels = np.asarray(values).T, _of_one_hot(found.labels, labels)
     if labels.ndim == 2:
-        _LOG.warning(f"{found.path} is left out: its images have several labels each")
+        LOG.warning(f"{found.path} is left out: its images have several labels each")
         return None
     arrays, files = {"embeddings": values, "labels": labels}, [found.path, found.labels]
     texts = found.path.parent / found.layout.texts.format(**found.names)
@@ -383,7 +381,7 @@ def _part(found: _Found, wanted: ImportSettings) -> Part | None:
         arrays |= {"class_embeddings": np.asarray(array_of(texts)).T, "logit_scale": _SCALE}
         files.append(texts)
     else:
-        _LOG.info(f"{found.path}: no class embeddings, so no zero-shot predictions")
+        LOG.info(f"{found.path}: no class embeddings, so no zero-shot predictions")
     asked = wanted.replaced(backbone=found.backbone, kind="embeddings", row_order=True)
     return replace(part_of(found.path, arrays, asked, ()), files=tuple(files))
 

@@ -8,7 +8,6 @@ the same bits. docs/importing.md lists the files that can be read.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -51,8 +50,8 @@ from clipsyn.store.overlap import twin_notes
 from clipsyn.store.samples import CaptionTable, SampleTable
 from clipsyn.store.select import only
 from clipsyn.store.writer import CellWriter
+from clipsyn.text import LOG
 
-_LOG = logging.getLogger("clipsyn")
 IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "dataset": pl.String,
     "split": pl.String,
@@ -162,7 +161,7 @@ def _imported(
         writers = [_written(stack, store, table, cell, wanted) for cell in cells]
         was = [writer.finish() for writer in writers]
     for note in twin_notes(store, table.dataset):
-        _LOG.info("note: %s", note)
+        LOG.info("note: %s", note)
     return [_row(store, table, cell, state) for cell, state in zip(cells, was, strict=True)]
 
 

@@ -106,9 +106,8 @@ def unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> L
         if member.compress_type == zipfile.ZIP_STORED:
             while content.read(1 << 20):
                 pass
-            lying = Lying(path, member.header_offset + _HEADER)
             lengths = bytearray(_LENGTHS.size)
-            lying.read(-len(lengths), memoryview(lengths))
+            Lying(path, member.header_offset).read(_HEADER - len(lengths), memoryview(lengths))
             return Lying(path, member.header_offset + _HEADER + sum(_LENGTHS.unpack(lengths)))
         with NamedTemporaryFile(prefix="clipsyn-") as file:
             if member.file_size > shutil.disk_usage(file.name).free:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +18,11 @@ from clipsyn.methods.numerics.logits import MOST_CLASSES, NO_CLASS, NONE_OF_THEM
 from clipsyn.names import CLEAN, parse_perturbation
 from clipsyn.registry import unknown_name
 from clipsyn.store.given import Rows, blocks, made_of
-from clipsyn.text import few
+from clipsyn.text import LOG, few
 
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
 _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
-_LOG = logging.getLogger("clipsyn")
 INDEX = re.compile(r"-?\d+(?:\.0*)?")
 _NAMES_ONLY = "Its classes are called by numbers: write these, not indices."
 _FIRST = "The first import of a dataset decides on its classes: classes=FILE would name them all."
@@ -150,7 +148,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
             f"classes are names and indices at once ({few(sorted(texts))}): give classes=FILE"
         )
     names = _numbers(max(map(float, texts)) + 1) if numbers else tuple(sorted(texts))
-    _LOG.info(f"classes: the {len(names)} that occur; classes=FILE would name them all")
+    LOG.info(f"classes: the {len(names)} that occur; classes=FILE would name them all")
     return names
 
 

@@ -6,7 +6,6 @@ axis of `logits`. Pools come from `FeatureStore.pool`, or from plain arrays by `
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import tempfile
@@ -23,8 +22,8 @@ from clipsyn.methods.numerics import Array, Floats, Labels, Mask
 from clipsyn.methods.numerics.logits import MOST_CLASSES, squares
 from clipsyn.methods.numerics.samples import stratified
 from clipsyn.registry import unknown_name
+from clipsyn.text import LOG
 
-_LOG = logging.getLogger("clipsyn")
 NO_LABEL = -1
 # Bytes of a pool: the arrays of a larger support lie in files, and a sample of it is as large. A
 # fit holds up to three times as much beside its support, so all of it stays below 4 GB.
@@ -283,7 +282,7 @@ def in_memory(support: Pool, called: str = "") -> Pool:
     count = max(support.n_classes, IN_MEMORY // support.bytes_a_sample)
     chosen = stratified(support.labels, count, _SAMPLE_SEED)
     if called:
-        _LOG.info(
+        LOG.info(
             f"note: {called} is fitted on a stratified sample of {len(chosen):,} of the "
             f"{len(support):,} images of {support.dataset}/{support.split}: all of them are "
             f"{support.nbytes / 1e9:,.1f} GB, and it cannot be fitted on an array in a file"

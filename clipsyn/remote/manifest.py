@@ -165,6 +165,10 @@ class Manifest:
             for name, start in zip(names, accumulate(self._sizes(names), initial=0), strict=False)
         }
 
+    def size_of(self, path: str) -> int:
+        """Bytes of the files in an object; behind them lies what `end_of` says."""
+        return sum(self._sizes(self.objects[path]))
+
     def _sizes(self, names: Iterable[str]) -> list[int]:
         return [self.files[name][0] for name in names]
 

@@ -139,8 +139,10 @@ class Published(Tree):
     def _at(self, path: Path) -> Collection[str] | Entry | None:
         """The group in a folder, or the names of the folders in it; None where there is none."""
         kind, *names = below(self._location, path) or ("",)
+        if not kind:
+            return KINDS
         if not names:
-            return self._datasets if kind in KINDS else None if kind else KINDS
+            return self._datasets if kind in KINDS else None
         at: _Folder | Entry | None = self._part(names[0])
         for name in (kind, *names[1:]):
             at = at.get(name) if isinstance(at, dict) else None
@@ -248,7 +250,7 @@ class Published(Tree):
     def _check_object(self, entry: Entry, manifest: Manifest, path: str) -> None:
         """Of one whose files are in the manifest all is read, of a shard else its index."""
         names, expected = manifest.objects[path], manifest.end_of(path)
-        start = sum(manifest.files[name][0] for name in names)
+        start = manifest.size_of(path)
         if is_inline := names[0] in manifest.inline:
             start, expected = 0, b"".join([*map(manifest.inline.__getitem__, names), expected])
         if expected and self._bytes(entry, path, start, len(expected), is_inline) != expected:

@@ -63,10 +63,6 @@ class _Described(NamedTuple):
     entry: Entry
     manifest: Manifest
 
-    def size(self, path: str) -> int:
-        """Bytes of an object, about."""
-        return sum(self.manifest.files[name][0] for name in self.manifest.objects[path])
-
     @property
     def objects(self) -> Iterator[str]:
         """Their paths at the URL; the manifest comes last."""
@@ -166,7 +162,7 @@ class Push:
     def _send(self, missing: Sequence[_Object], progress: Progress) -> None:
         counter = progress.add("sending", len(missing), unit="files")
         for large in (False, True):
-            some = [it for it in missing if (it[0].size(it[1]) > _LARGE) == large]
+            some = [it for it in missing if (it[0].manifest.size_of(it[1]) > _LARGE) == large]
             with ThreadPoolExecutor(_FEW if large else FILES) as threads:
                 for _ in threads.map(self._put, some):
                     progress.advance(counter, 1)

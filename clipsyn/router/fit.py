@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +30,7 @@ from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import only
-
-_LOG = logging.getLogger("clipsyn")
+from clipsyn.text import LOG
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,5 +379,5 @@ def _labels(reader: PoolReader, asked: FitSettings) -> Labels:
     tests = [reader.store.samples(*place)] if has_tests else []
     labels, notes = learnable(reader.samples, tests, allow_overlap=asked.allow_overlap)
     for note in notes:
-        _LOG.info("note: %s", note)
+        LOG.info("note: %s", note)
     return labels

@@ -7,7 +7,6 @@ same function: the store needs no class embeddings.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -37,7 +36,7 @@ from clipsyn.store.files import PROMPTS as UNKNOWN
 from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
-from clipsyn.text import advised
+from clipsyn.text import LOG, advised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,7 +147,7 @@ def predict_images(
             with progress() as counters:
                 run_job(work, counters)
         for note in work.splits[0].source.notes:
-            logging.getLogger("clipsyn").warning("note: %s", note)
+            LOG.warning("note: %s", note)
         key = next(work.cells).key
         return predict_store(router, path, key.dataset, split, perturbation=perturbation)
 

@@ -6,7 +6,6 @@ with the same number are the same image.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +30,8 @@ from clipsyn.store.files import PROMPTS
 from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
+from clipsyn.text import LOG
 
-_LOG = logging.getLogger("clipsyn")
 _LOGIT_BYTES = 4
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 # rows of a pool that lie in one chunk: of the split, read together; in these; in the pool
@@ -198,7 +197,7 @@ class PoolReader:
                 done.result()
         if not self._stored().items() <= self.origin.items():
             raise replaced_meanwhile(self.store.path, self.samples.name)
-        _LOG.debug(
+        LOG.debug(
             f"read {len(chosen):,} samples of {self.samples.name} · {self.perturbation} · "
             f"{self.prompts}, {len(self.keys)} backbones, in {time.monotonic() - started:.2f} s"
         )

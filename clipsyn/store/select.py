@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,10 +15,9 @@ from clipsyn.registry import unknown_name
 from clipsyn.store.cell import Cell, with_prompt_sets
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import ANSWERS, CELLS, KINDS, PROMPTS, Place
-from clipsyn.text import advised, few, running
+from clipsyn.text import LOG, advised, few, running
 
 Names = str | Collection[str] | None
-_LOG = logging.getLogger("clipsyn")
 
 
 def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
@@ -186,7 +184,7 @@ def _predicting(cells: Sequence[Cell]) -> Sequence[Cell]:
     if not predicting:
         return cells
     for name in sorted({cell.key.backbone for cell in cells if not cell.has_predictions}):
-        _LOG.info(f"left out: {name}, of which there are embeddings alone")
+        LOG.info(f"left out: {name}, of which there are embeddings alone")
     return predicting
 
 
