@@ -265,7 +265,7 @@ def _outcome(router: FittedRouter) -> str:
         show_default=True,
         help="Of a store, or what is done to the images first.",
     ),
-    option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    option(["--device"], help="Of images: auto, cpu, cuda, cuda:N or mps.  [default: auto]"),
     output_option(),
 )
 def predict(
@@ -275,7 +275,7 @@ def predict(
     dataset: str | None,
     split: str,
     perturb: str,
-    device: str,
+    device: str | None,
     output: Output,
 ) -> None:
     """Predict IMAGES with ROUTER, a folder that `clipsyn fit` made.
@@ -298,6 +298,8 @@ def predict(
     fitted = load_router(router)
     label = parse_perturbation(perturb).label
     if is_published(images) or is_store(Path(images)):
+        if device:
+            raise UsageError(f"--device is for images, and {images} is a store: leave it out")
         store = FeatureStore.open(images)
         fitted_on = fitted.support.dataset
         is_there = bool(store.keys(dataset=[fitted_on]))
@@ -312,7 +314,9 @@ def predict(
         raise UsageError(f"--dataset is for stores, and {images} is none")
     else:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the store is dropped
-        predictions = predict_images(fitted, images, split, perturbation=label, device=device)
+        predictions = predict_images(
+            fitted, images, split, perturbation=label, device=device or "auto"
+        )
     output.show(predictions.frame, lambda shown: _tables(fitted, replace(predictions, frame=shown)))
 
 

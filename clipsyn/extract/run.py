@@ -290,9 +290,10 @@ def _freeze(work: Work, split: Split) -> None:
     else:
         draft.write_all(table.arrays())
         draft.publish(lambda _: table.attributes(), replace=work.job.replace)
-    if split.captions and split.captions_draft:
-        split.captions_draft.write_all(split.captions.arrays())
-        split.captions_draft.publish(lambda _: {}, replace=work.job.replace)
+    if split.captions:
+        captions, draft = split.captions
+        draft.write_all(captions.arrays())
+        draft.publish(lambda _: {}, replace=work.job.replace)
 
 
 def _write_answers(store: FeatureStore, cell: Cell, replace: bool) -> None:

@@ -81,13 +81,17 @@ class Split:
     source: ImageSource
     table: SampleTable
     samples: Draft
-    captions: CaptionTable | None
-    captions_draft: Draft | None
+    captions: tuple[CaptionTable, Draft] | None
     cells: tuple[Cell, ...]
+
+    @property
+    def drafts(self) -> list[Draft]:
+        """What is to be there beside the cells."""
+        return [self.samples, *(self.captions[1:] if self.captions else ())]
 
     def corrects(self, store: FeatureStore) -> bool:
         """Whether labels or class names in the store differ from the source's."""
-        if not all(it.is_published() for it in (self.samples, self.captions_draft) if it):
+        if not all(draft.is_published() for draft in self.drafts):
             return True
         stored, table = store.samples(self.table.dataset, self.table.split), self.table
         same_labels = (stored.labels == table.labels).all()
@@ -191,8 +195,8 @@ def load_work(
             for perturbation in perturbations
             for encoder, its in zip(encoders, texts, strict=True)
         )
-        draft = store.captions_draft(captions, table) if captions else None
-        splits.append(Split(source, table, store.samples_draft(table), captions, draft, cells))
+        listed = (captions, store.captions_draft(captions, table)) if captions else None
+        splits.append(Split(source, table, store.samples_draft(table), listed, cells))
         notes += [*source.notes, note]
         if captions:
             bare = [it.backbone.name for it in encoders if not it.reads_texts]
@@ -295,7 +299,7 @@ def _refuse_others(work: Work) -> None:
                 ("samples",),
             )
     drafts = [*(it.draft for it in work.texts), *(cell.draft for cell in work.cells)]
-    drafts += [it.captions_draft for it in work.splits if it.captions_draft]
+    drafts += [it.captions[1] for it in work.splits if it.captions]
     drafts += [draft for cell in work.cells for draft in (cell.answers, cell.superseded) if draft]
     for draft in drafts:
         if changes := draft.changes():

@@ -30,7 +30,7 @@ from clipsyn.router.fit import FittedBackbone, FittedRouter
 from clipsyn.show.figure import COLUMN, INK, Figure, label
 from clipsyn.show.titles import shortened
 from clipsyn.stats.intervals import Interval, share_interval
-from clipsyn.store.arrays import Blocks, spans
+from clipsyn.store.arrays import spans
 from clipsyn.store.features import FeatureStore, opened
 from clipsyn.store.files import PROMPTS as UNKNOWN
 from clipsyn.store.overlap import held
@@ -199,7 +199,7 @@ class _Images:
             yield from reader.blocks(embeddings=self.router.needs_embeddings)
             return
         router, samples = self.router, self.samples
-        unit = Blocks(len(samples), self.store.chunk_rows).rows
+        unit = self.store.product_rows(len(samples))
         for rows in spans(len(samples), unit, 4 * len(router.backbones) * router.n_classes):
             images = {
                 name: self.store.cell(self._key(name)).embeddings(rows) for name in router.names

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
+from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 
@@ -45,7 +46,13 @@ def text_of(tables: Sequence[Table], *, terminal: bool | None = None) -> str:
     terminal: None asks standard output.
     """
     terminal = sys.stdout.isatty() if terminal is None else terminal
-    return "\n\n".join(_text(table, width_of(terminal)) for table in tables)
+    return "\n\n".join(_text(table, width_of(terminal)) for table in _noted_once(tables))
+
+
+def _noted_once(tables: Sequence[Table]) -> Iterator[Table]:
+    """A note that the next table has, too, stands below that one alone."""
+    for table, after in zip_longest(tables, tables[1:]):
+        yield replace(table, notes="") if after and after.notes == table.notes else table
 
 
 def width_of(terminal: bool | None) -> int | None:
@@ -182,7 +189,8 @@ _LINK = re.compile(r"(?<=:)//|(?<=www)\.", re.IGNORECASE)  # which would become 
 
 def markdown_of(tables: Sequence[Table]) -> str:
     """Tables below each other, with their titles and notes."""
-    return "\n\n".join(part for table in tables for part in _markdown(table) if part)
+    parts = (part for table in _noted_once(tables) for part in _markdown(table))
+    return "\n\n".join(filter(None, parts))
 
 
 def escaped(text: str) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import FeatureKey, Identity, differences
-from clipsyn.store.arrays import Blocks, Layout, spans
+from clipsyn.store.arrays import Layout, spans
 from clipsyn.store.files import ANSWERS, HELD, PROMPTS, below, folder_name
 from clipsyn.store.groups import Group
 
@@ -298,7 +298,7 @@ class Cell:
 
     def _unit(self, layout: Layout) -> int:
         """Rows of one matrix product: a chunk that one process wrote is some of these."""
-        unit = Blocks(layout.shape[0], self.store.chunk_rows).rows
+        unit = self.store.product_rows(layout.shape[0])
         return layout.rows if layout.rows % unit else unit
 
     # What cannot be

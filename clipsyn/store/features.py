@@ -21,6 +21,7 @@ from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, MARKER, FeatureKey, Identity, Location, parse_perturbation
 from clipsyn.store import files
+from clipsyn.store.arrays import Blocks
 from clipsyn.store.cell import Cell
 from clipsyn.store.drafts import Draft, make_groups, scratch
 from clipsyn.store.files import Place
@@ -95,6 +96,10 @@ class FeatureStore:
         """Raise StoreError for a store at a URL."""
         if isinstance(self.path, Location):
             raise files.written_at(self.path)
+
+    def product_rows(self, samples: int) -> int:
+        """Rows that one matrix product takes, of so many samples: the same for every reader."""
+        return Blocks(samples, self.chunk_rows).rows
 
     # Where things are
 

@@ -23,7 +23,7 @@ from clipsyn.methods.numerics.blocks import read_ahead
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.methods.pool import Embeddings, Pool, Room, on_disk
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
-from clipsyn.store.arrays import Blocks, spans
+from clipsyn.store.arrays import spans
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import PROMPTS
@@ -273,7 +273,7 @@ class PoolReader:
     @cached_property
     def _unit(self) -> int:
         """Rows of one matrix product."""
-        return Blocks(len(self), self.store.chunk_rows).rows
+        return self.store.product_rows(len(self))
 
     @cached_property
     def _chunk(self) -> int:

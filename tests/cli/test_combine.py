@@ -94,6 +94,7 @@ def test_what_cannot_be_predicted(fails, router, tiny_store, fakes, tmp_path):
     assert "--perturb jpeg-5`" in fails(4, "predict", router, store, "-p", "jpeg-5")
     assert "is no perturbation" in fails(2, "predict", router, store, "-p", "wind")
     assert "--dataset is for stores" in fails(2, "predict", router, tmp_path, "-d", "toy")
+    assert "--device is for images" in fails(2, "predict", router, store, "--device", "cpu")
     assert "unknown dataset 'nowhere'" in fails(2, "predict", router, "nowhere")
     encoders = [fakes.Encoder(weights="new"), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     other = fakes.fill(tmp_path / "other", encoders)

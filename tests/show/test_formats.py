@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from clipsyn.errors import UsageError
-from clipsyn.show.formats import in_tex, latex_of, markdown_of, paragraphs, renew
+from clipsyn.show.formats import in_tex, latex_of, markdown_of, paragraphs, renew, text_of
 from clipsyn.show.table import Cell, Table, paragraph
 from clipsyn.show.tables import Measure, measures_table, show, table_of
 from clipsyn.text import cells
@@ -44,6 +44,14 @@ def split_tables(found):
     parts = [part.split("\n") for part in text.split("\n\n")]
     rule = [next(n for n, line in enumerate(part) if line.startswith("─")) for part in parts]
     return [part[after + 1 :] for part, after in zip(parts, rule, strict=True)]
+
+
+@pytest.mark.parametrize("written", [text_of, markdown_of])
+def test_a_note_of_several_tables_stands_below_the_last_of_them(written):
+    tables = [table_of([{"at": at}], notes=note) for at, note in enumerate(("a", "a", "b", "a"))]
+    lines = [line for line in written(tables).split("\n") if line in ("a", "b")]
+    assert lines == ["a", "b", "a"]
+    assert written(tables).index("\na\n") > written(tables[:2]).rindex("1")
 
 
 @pytest.mark.usefixtures("_eighty")

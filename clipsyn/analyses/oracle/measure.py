@@ -43,7 +43,6 @@ from clipsyn.show.files import check_place
 from clipsyn.show.frames import write
 from clipsyn.stats.differences import difference_interval
 from clipsyn.stats.images import Images
-from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import LOG
 
@@ -159,7 +158,7 @@ def _reached(group: Predicted, right: Mask) -> Mask:
 
 def _logits(group: Predicted, rows: Rows) -> Iterator[tuple[Rows, Floats]]:
     """Logits (backbone, row, class) of some rows, ascending, a block of the store at a time."""
-    size = Blocks(len(group.labels), group.store.chunk_rows).rows
+    size = group.store.product_rows(len(group.labels))
     for number in np.unique(rows // size):
         span = range(number * size, min((number + 1) * size, len(group.labels)))
         part = rows[rows // size == number]
