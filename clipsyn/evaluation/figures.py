@@ -40,6 +40,7 @@ from clipsyn.show.figure import (
     room,
 )
 from clipsyn.show.frames import is_nan
+from clipsyn.show.table import mean_of
 from clipsyn.show.tables import Line, notes_beside
 from clipsyn.show.titles import ShortNames, shortened, subject, title
 
@@ -94,13 +95,15 @@ def _is_drawn(besides: str) -> pl.Expr:
 
 def _with_means(table: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:
     """Below the rows of several datasets a mean for each method that all have; these methods."""
-    datasets = table["dataset"].n_unique()
-    means = table.group_by("method", maintain_order=True).agg(
-        pl.col("value").mean(), datasets=pl.col("dataset").n_unique()
-    )
-    means = means.filter(datasets=datasets)
-    both = pl.concat([table, means] if datasets > 1 else [table], how="diagonal")
-    return both, {*means["method"]}
+    datasets, means = table["dataset"].n_unique(), []
+    for (method,), rows in table.group_by("method", maintain_order=True):
+        mean = mean_of(rows.select("value", "ci_low", "ci_high").iter_rows())
+        if mean and rows["dataset"].n_unique() == datasets:
+            means.append((method, *mean))
+    columns = "method", "value", "ci_low", "ci_high"
+    types = {name: table.schema[name] for name in columns} | {"datasets": pl.UInt32}
+    below = pl.DataFrame(means if datasets > 1 else [], types, orient="row")
+    return pl.concat([table, below], how="diagonal"), {str(method) for method, *_ in means}
 
 
 def _preference(method: str) -> tuple[int, int, str]:
