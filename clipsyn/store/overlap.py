@@ -187,7 +187,8 @@ def image_notes(tables: Sequence[SampleTable], *, shared: bool = True) -> list[s
     several = ", ".join(f"{name} ({n:,} of {sizes[name]:,})" for name, n in counts.items())
     twice = (
         f"images stand in several of these sets, {several}: means and correlations over datasets "
-        "count them more than once"
+        "count them more than once, and the intervals that evaluate and report give to means take "
+        "them for different images"
     )
     notes = (copied, twice if several else "")
     return [printable(f"note: {note}") for note in notes if note]

@@ -150,7 +150,8 @@ def test_a_pattern_names_what_a_comma_list_cannot(run, odd, tmp_path):
 
 NOTE = (
     "note: images stand in several of these sets, birds/test (20 of 20), more/test (20 of 24): "
-    "means and correlations over datasets count them more than once\n"
+    "means and correlations over datasets count them more than once, and the intervals that "
+    "evaluate and report give to means take them for different images\n"
 )
 QUICK = "--heads zero-shot --ensembles log-avg --shots 1 --seeds 1 -p clean"
 
