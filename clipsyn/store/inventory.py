@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def cell_rows(
             {
                 **vars(cell.key),
                 "imported": cell.imported_as,
-                "prompts": prompts if cell.has_predictions else [],
+                "prompts": prompts,
                 "images": facts.get("images", 0),
                 "bad": facts.get("bad", 0),
                 "embed": facts.get("embed"),
@@ -71,21 +72,18 @@ def cell_rows(
 def describe(store: FeatureStore) -> dict[str, Any]:
     """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
     marker = store.tree.marker(store.path)
-    first: dict[str, Path] = {}
-    for (*_, backbone), path in store.groups("features"):
-        if backbone not in first and not store.is_imported(path):
-            first[backbone] = path
-    store.tree.expect([*first.values(), *(store.path / kind for kind in ("samples", "captions"))])
+    below = (store.path / kind for kind in ("samples", "captions"))
+    read = (path for cell in _to_describe(store) for path in cell.sets.values() or (cell.path,))
+    store.tree.expect(chain(below, read))
     backbones: dict[str, Any] = {}
-    for backbone, path in first.items():
-        group = store.group(path)
-        identity, encoder = group["identity"]["backbone"], group.provenance.get("encoder") or {}
-        kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
-        backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
-    cells = [cell for cell in map(store.cell, store.keys()) if cell.imported_as]
-    store.tree.expect(path for cell in cells for path in cell.sets.values() or (cell.path,))
-    for cell in cells:
+    for cell in _to_describe(store):
+        if not cell.imported_as:
+            group = cell.group()
+            identity, encoder = group["identity"]["backbone"], group.provenance.get("encoder") or {}
+            kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
+            backbones[cell.key.backbone] = {**encoder, **kept}
+            continue
         for prompts in cell.sets or (None,):
             group = cell.group(prompts)
             entry = imports.setdefault(cell.key.backbone, {"kinds": [], "files": []})
@@ -105,6 +103,17 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         if store.tree.exists(captions := store.at("captions", dataset, split)):
             datasets[f"{dataset}/{split}"]["captions"] = store.group(captions).sizes["caption"]
     return {**marker, "backbones": backbones, "imports": imports, "datasets": datasets}
+
+
+def _to_describe(store: FeatureStore) -> Iterator[Cell]:
+    """Imported cells, and the first extracted one of each backbone."""
+    seen = set[str]()
+    for cell in map(store.cell, store.keys()):
+        if cell.imported_as:
+            yield cell
+        elif cell.key.backbone not in seen and store.tree.exists(cell.path):
+            seen.add(cell.key.backbone)
+            yield cell
 
 
 def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
