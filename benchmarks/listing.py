@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,15 @@ PROMPTS = "simple"
 def fill(path: Path, datasets: int = DATASETS) -> FeatureStore:
     """Cells of embeddings with class embeddings and logits: one is written, the others like it."""
     store = FeatureStore.create(path)
-    first = SampleTable.of("set-0", "split-0", [f"{n}.jpg" for n in range(SAMPLES)], None, "abcd")
+    ids, labels = [f"{n}.jpg" for n in range(SAMPLES)], np.arange(SAMPLES) % CLASSES
+    first = SampleTable.of("set-0", "split-0", ids, labels, "abcd")
     rows = np.tile(np.eye(WIDTH), (SAMPLES // WIDTH + 1, 1))[:SAMPLES]
     with store.writer(first, "backbone/0") as cell:
         cell.classes(PROMPTS, np.eye(CLASSES, WIDTH), scale=100.0)
         cell.embeddings(rows)
-    for kind, *names in _places(datasets):
-        _like(store, store.at(kind, *_first(kind)), kind, names)
+    made: dict[tuple[str, ...], str] = {}
+    for place in _places(datasets):
+        made[place] = _like(store, place, made)
     return store
 
 
@@ -68,22 +70,31 @@ def _first(kind: str) -> tuple[str, ...]:
     }[kind]
 
 
-def _like(store: FeatureStore, group: Path, kind: str, names: list[str]) -> None:
-    """The same numbers at another place."""
-    target = store.at(kind, *names)
+def _like(store: FeatureStore, place: tuple[str, ...], made: Mapping[tuple[str, ...], str]) -> str:
+    """The same numbers as the first group of the kind has, at another place; its fingerprint.
+
+    made: fingerprints of the groups before, of which one is made.
+    """
+    (kind, *names), target = place, store.at(*place)
     if target.exists():
-        return
+        return str(arrays.read_attributes(target)["fingerprint"])
+    group = store.at(kind, *_first(kind))
     shutil.copytree(group, target, copy_function=os.link)
     attributes: dict[str, Any] = dict(arrays.read_attributes(group))
     said = dict(zip(("dataset", "split", "perturbation", "backbone"), names, strict=False))
     if kind == "classes":
         said = {"dataset": names[0], "backbone": names[2]}
-    identity = {**attributes["identity"], **(said if kind != "logits" else {})}
+    if kind == "logits":
+        dataset, _, _, backbone, prompts = names
+        said = {"features": made["features", *names[:4]]}
+        said["classes"] = made["classes", dataset, prompts, backbone]
+    identity = {**attributes["identity"], **said}
     attributes |= {"identity": identity, "fingerprint": fingerprint(identity)}
     (target / files.METADATA).unlink()
     metadata = {"zarr_format": 3, "node_type": "group"}
-    content = {**metadata, "attributes": sealed({**attributes, "place": [kind, *names]})}
+    content = {**metadata, "attributes": sealed({**attributes, "place": list(place)})}
     (target / files.METADATA).write_text(json.dumps(content, indent=2))
+    return str(attributes["fingerprint"])
 
 
 def measure(path: Path, rounds: int) -> list[Measured]:
