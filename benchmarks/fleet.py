@@ -90,6 +90,7 @@ class Fleet:
     block: float  # seconds, on a node of middling speed
     lost: float
     load: float = 120.0  # seconds until the first block
+    expires: float = EXPIRES  # seconds until others make the block of a worker that is lost
     seed: int = 0
 
     @property
@@ -127,7 +128,7 @@ class Fleet:
                 now = max(now, heapq.heappop(expired))
             done = now + lasts[worker]
             if done > lost[worker] > now:
-                heapq.heappush(expired, lost[worker] + EXPIRES)
+                heapq.heappush(expired, lost[worker] + self.expires)
                 done = lost[worker] + RESTART
             else:
                 ended = max(ended, done)
@@ -195,11 +196,13 @@ def shares(results: list[Measured]) -> None:
     rate = FLOPS / (GFLOPS * 1e9)
     blocks = math.ceil(IMAGES / CHUNK_ROWS)
     fleet = Fleet(GPUS, blocks, CHUNK_ROWS / rate, lost=4 * 3600)
+    warned = replace(fleet, expires=0)
     results.append(Measured("images a second of one GPU", rate, "nine backbones", unit="images"))
     results.append(Measured("reading, all GPUs", 1e-9 * GPUS * rate * IMAGE, unit="GB/s"))
     results.append(Measured("an ideal run", fleet.ideal / 60, unit="min"))
     for name, one in (
         ("a billion images", fleet),
+        ("the same, nodes are warned, as by SLURM, and give their claims back", warned),
         ("the same, no node taken away", replace(fleet, lost=1e12)),
         ("ten million images", replace(fleet, blocks=blocks // 100)),
         ("the same, no node taken away", replace(fleet, blocks=blocks // 100, lost=1e12)),

