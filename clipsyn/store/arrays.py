@@ -37,7 +37,7 @@ _LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
 _WIDEST = 4  # bytes of an element of an array of several columns
 _WRITTEN = 1 << 24  # of a chunk where one process writes all rows: a file takes 10 ms to sync
 BLOCK_BYTES = 1 << 26  # of what is worked on at once
-_PREFIX, _CHECKSUM_BYTES = struct.Struct("<I"), 4  # before a text, after a chunk
+_CHECKSUM_BYTES = 4  # after a chunk
 LONGEST_TEXT = 4096  # bytes; names of files are shorter
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 
@@ -365,8 +365,10 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
         raise DamagedStore(f"chunk {file} is whole, but another than its group lists")
     if text:
         try:
-            _decode_texts(data, chunk)
-        except (struct.error, UnicodeDecodeError) as error:
+            if int.from_bytes(data[:4], "little") != len(chunk):
+                raise ValueError("so many texts are in no chunk")
+            _texts().decode(data, out=chunk)
+        except ValueError as error:
             raise DamagedStore(f"chunk {file} is no list of texts: {error}") from error
 
 
@@ -385,18 +387,17 @@ def _bytes_of(values: NDArray[Any]) -> memoryview:
 
 
 def _encode(values: NDArray[Any], padding: int) -> bytes | memoryview:
-    if values.dtype == object:
-        texts = [text.encode() for text in values] + [b""] * padding
-        parts = (_PREFIX.pack(len(text)) + text for text in texts)
-        return _PREFIX.pack(len(texts)) + b"".join(parts)
     if padding:
-        values = np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)])
+        none = "" if values.dtype == object else 0
+        fill = np.full((padding, *values.shape[1:]), none, values.dtype)
+        values = np.concatenate([values, fill])
+    if values.dtype == object:
+        return bytes(_texts().encode(values))
     return _bytes_of(np.ascontiguousarray(values))
 
 
-def _decode_texts(data: memoryview, out: NDArray[Any]) -> None:
-    offset = _PREFIX.size  # past the number of texts
-    for row in range(len(out)):
-        start = offset + _PREFIX.size
-        offset = start + _PREFIX.unpack_from(data, offset)[0]
-        out[row] = str(data[start:offset], "utf-8")
+def _texts() -> Any:
+    """What writes and reads texts: in C, for there may be millions."""
+    from numcodecs.vlen import VLenUTF8
+
+    return VLenUTF8()

@@ -36,7 +36,9 @@ class Ids(Sequence[str]):
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._last: tuple[int, Sequence[str]] = -1, ()
+        chunk = group.arrays["sample_id"].rows
+        self._each = chunk * max(1, MOST_IDS // chunk)  # whole chunks: none is read twice
+        self._last: tuple[int, list[str]] = -1, []
 
     def __len__(self) -> int:
         return self._group.sizes["sample"]
@@ -46,21 +48,18 @@ class Ids(Sequence[str]):
     @overload
     def __getitem__(self, at: slice) -> tuple[str, ...]: ...
     def __getitem__(self, at: int | slice) -> str | tuple[str, ...]:
-        if isinstance(at, slice):
-            rows = range(len(self))[at]
-            if rows.step == 1 and rows:
-                first, last = rows.start // MOST_IDS, (rows.stop - 1) // MOST_IDS
-                texts = chain.from_iterable(map(self._block, range(first, last + 1)))
-                return tuple(
-                    islice(texts, rows.start - first * MOST_IDS, rows.stop - first * MOST_IDS)
-                )
+        rows = range(len(self))[at]
+        if isinstance(rows, int):
+            block, place = divmod(rows, self._each)
+            return self._block(block)[place]
+        if rows.step != 1 or not rows:
             return tuple(self[row] for row in rows)
-        block, place = divmod(range(len(self))[at], MOST_IDS)
-        return self._block(block)[place]
+        first, last = rows.start // self._each, (rows.stop - 1) // self._each
+        texts = chain.from_iterable(map(self._block, range(first, last + 1)))
+        return tuple(islice(texts, rows.start - first * self._each, rows.stop - first * self._each))
 
     def __iter__(self) -> Iterator[str]:
-        for block in range(-(-len(self) // MOST_IDS)):
-            yield from self._block(block)
+        return chain.from_iterable(map(self._block, range(-(-len(self) // self._each))))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -70,10 +69,10 @@ class Ids(Sequence[str]):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
-    def _block(self, block: int) -> Sequence[str]:
+    def _block(self, block: int) -> list[str]:
         number, texts = self._last
         if number != block:
-            rows = range(block * MOST_IDS, min((block + 1) * MOST_IDS, len(self)))
+            rows = range(block * self._each, min((block + 1) * self._each, len(self)))
             texts = self._group.read("sample_id", rows).tolist()
             self._last = block, texts
         return texts
@@ -225,8 +224,8 @@ def check_samples(
 
 def is_any_twice(names: Sequence[str]) -> bool:
     """Their hashes are enough where all differ: a set of millions of texts takes half a GB."""
-    hashes = np.fromiter(map(hash, names), np.int64, len(names))
-    return len(np.unique(hashes)) < len(names) and len(set(names)) < len(names)
+    hashes = np.sort(np.fromiter(map(hash, names), np.int64, len(names)))
+    return bool((hashes[1:] == hashes[:-1]).any()) and len(set(names)) < len(names)
 
 
 def check_fits(tables: Iterable[SampleTable], given: SampleTable, store: Path) -> None:

@@ -283,3 +283,13 @@ def test_a_file_beyond_its_limit_is_refused(tmp_path: Path) -> None:
     os.truncate(tmp_path / "file", 1 << 40)
     with pytest.raises(DamagedStore):
         files.read_file(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\2\0\0\0" + b"\1\0\0\0a" * 2, b"\3\0\0\0", b"\3\0\0\0" + b"\1\0\0\0\xff" * 3]
+)
+def test_texts_that_are_none_or_of_another_number_are_damage(tmp_path: Path, data: bytes) -> None:
+    """Though their checksum is right."""
+    (tmp_path / "c.0").write_bytes(data + crc32c(data).to_bytes(4, "little"))
+    with pytest.raises(DamagedStore):
+        arrays.read(tmp_path, Layout((3,), "string", 3))
