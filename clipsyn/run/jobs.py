@@ -165,9 +165,13 @@ def evaluated(
 ) -> DataFrame:
     """The results of an evaluation, by jobs or by this process."""
     from clipsyn.evaluation.loop import count_left, evaluate, gather
+    from clipsyn.show.files import check_place
 
     if jobs:
         if left := count_left(store, settings):
+            for file in (settings.output, settings.predictions_file):
+                if file and file.is_dir():  # a folder of results, to which jobs add
+                    check_place(file / "part")
             jobs(store.path, settings, left)
         return gather(store, settings)
     with progress("fits") as counters:

@@ -2,13 +2,24 @@
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from clipsyn.errors import ClusterError, UsageError
+from clipsyn.evaluation import ProtocolSettings
 from clipsyn.run import jobs as jobs_module
-from clipsyn.run.jobs import Ended, ExecutorSettings, Task, check_all, cores_of, run_local, shares
+from clipsyn.run.jobs import (
+    Ended,
+    ExecutorSettings,
+    Task,
+    check_all,
+    cores_of,
+    evaluated,
+    run_local,
+    shares,
+)
 
 # Where work runs, as it is asked for
 
@@ -33,6 +44,14 @@ def test_what_does_not_go_together_is_refused(given, name):
 def test_options_of_sbatch_are_what_is_left():
     settings = ExecutorSettings(jobs=1, slurm={"gpus": "1", "qos": "long"})
     assert (settings.of_a_job("gpus"), settings.of_a_job("memory")) == (1, None)
+
+
+def test_results_that_nobody_may_add_to_are_known_before(tiny_store, tmp_path, monkeypatch):
+    (results := tmp_path / "r.parquet").mkdir()
+    settings = ProtocolSettings(output=results, shots=(1,))
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != results)
+    with pytest.raises(UsageError):
+        evaluated(tiny_store, settings, lambda *_: pytest.fail("jobs were submitted"))
 
 
 # Tasks, and what is said of them when they have ended
