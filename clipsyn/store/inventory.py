@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -29,6 +30,8 @@ from clipsyn.store.files import ANSWERS, CELLS, HELD, LOOK, ORDER, Place
 from clipsyn.store.given import Rows, content_digest
 from clipsyn.store.groups import Group
 from clipsyn.text import advised, parse_json
+
+_THREADS = 8  # that look how large cells are: each file, of which few may be in memory
 
 
 def cell_rows(
@@ -51,21 +54,25 @@ def cell_rows(
         names: (store.tree.facts(path) or store.group(path).facts).get("captions", 0)
         for names, path in store.groups("texts", {key.dataset for key in keys})
     }
-    for cell, prompts in with_prompt_sets(map(store.cell, keys)):
-        facts = cell.facts
-        rows.append(
-            {
-                **vars(cell.key),
-                "imported": cell.imported_as,
-                "prompts": prompts,
-                "images": facts.get("images", 0),
-                "bad": facts.get("bad", 0),
-                "embed": facts.get("embed"),
-                "captions": texts.get((cell.key.dataset, cell.key.split, cell.key.backbone), 0),
-                "bytes": cell.size,
-                "fingerprint": facts["fingerprint"],
-            }
-        )
+    with ThreadPoolExecutor(_THREADS) as threads:
+        sizes = threads.map(lambda key: store.cell(key).size, keys)
+        for (cell, prompts), size in zip(
+            with_prompt_sets(map(store.cell, keys)), sizes, strict=True
+        ):
+            facts = cell.facts
+            rows.append(
+                {
+                    **vars(cell.key),
+                    "imported": cell.imported_as,
+                    "prompts": prompts,
+                    "images": facts.get("images", 0),
+                    "bad": facts.get("bad", 0),
+                    "embed": facts.get("embed"),
+                    "captions": texts.get((cell.key.dataset, cell.key.split, cell.key.backbone), 0),
+                    "bytes": size,
+                    "fingerprint": facts["fingerprint"],
+                }
+            )
     return rows
 
 
