@@ -20,11 +20,10 @@ from clipsyn.exchange.parts import (
     class_indices,
     predicted_indices,
 )
-from clipsyn.methods.numerics.logits import finite_rows, squares
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
-from clipsyn.store.given import Made, Rows, blocks
+from clipsyn.store.given import Made, Rows, blocks, units
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.samples import SampleTable, is_any_twice
 from clipsyn.text import LOG, few
@@ -33,7 +32,6 @@ ABSENT = "not in the source"
 Array = NDArray[Any]
 _COMPARED, _LEAST_PAIRS = 1_000, 1_000  # rows of two backbones, and pairs of a class among them
 _LEAST_ALIKE = 0.1  # OpenAI's models have 0.58 and more, and at most 0.11 where rows are shuffled
-_ROUNDED = 1e-3  # how far rounding to float16 takes a norm from 1
 _UNANSWERED = {
     "predictions": "no prediction",
     "logits": "not finite",
@@ -47,15 +45,23 @@ class NewCell:
 
     key: FeatureKey
     part: Part
-    values: Rows  # (sample,) classes, or (sample, width): embeddings in float16, logits
+    values: Rows  # (sample,) classes, or (sample, width): embeddings, logits
     confidence: NDArray[np.float32] | None
-    valid: NDArray[np.bool_]
-    invalid: Mapping[str, int]  # reason -> rows
+    given: NDArray[np.bool_]  # which samples the source has; of these some may have no value
+    lacking: Mapping[str, int]  # reason -> how many it has not
 
     @property
     def prompts(self) -> str | None:
         """Of the predictions, or of the first class embeddings."""
         return next(iter(self.part.texts), self.part.prompts)
+
+    def invalid(self, valid: NDArray[np.bool_]) -> dict[str, int]:
+        """Reason -> rows, where it is known which have a value; DatasetError if none has."""
+        why = _UNANSWERED[self.part.kind]
+        if not valid.any():
+            raise DatasetError(f"{self.part}: every row is invalid ({why})")
+        counts = {**self.lacking, why: int(np.count_nonzero(self.given & ~valid))}
+        return {reason: count for reason, count in counts.items() if count}
 
 
 def check_parts(parts: Sequence[Part]) -> None:
@@ -167,8 +173,8 @@ def likeness(one: Array, other: Array, labels: NDArray[np.int32]) -> float:
     (row, width) each, and (row,); of each class its mean cosine is subtracted. NaN where there are
     too few pairs to tell.
     """
-    units = [np.nan_to_num(_embedding(values).astype(np.float32)) for values in (one, other)]
-    finite = np.flatnonzero([a.any() and b.any() for a, b in zip(*units, strict=True)])
+    both = [np.nan_to_num(units(values)[0].astype(np.float32)) for values in (one, other)]
+    finite = np.flatnonzero([a.any() and b.any() for a, b in zip(*both, strict=True)])
     of_class = labels[finite]
     first, second = np.nonzero(np.triu(of_class[:, None] == of_class, 1))
     if len(first) < _LEAST_PAIRS:
@@ -176,7 +182,7 @@ def likeness(one: Array, other: Array, labels: NDArray[np.int32]) -> float:
     classes = of_class[first]
     sizes = np.maximum(np.bincount(classes), 1)
     inside = []
-    for unit in (units[0][finite], units[1][finite]):
+    for unit in (both[0][finite], both[1][finite]):
         cosines = (unit @ unit.T)[first, second]
         inside.append(cosines - (np.bincount(classes, cosines) / sizes)[classes])
     one, other = inside
@@ -263,7 +269,9 @@ def _cell(
     part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable, expected: int
 ) -> NewCell:
     """The cell whose rows `at` have the part's values; -1 is no row of the table."""
-    (values, valid), taken = _values(part, table.class_names), at >= 0
+    taken, values = at >= 0, part.values
+    if part.kind == "predictions":
+        values = predicted_indices(values[:], table.class_names, part)
 
     def placed(rows: Rows, none: float) -> Any:
         if np.array_equal(at, np.arange(len(table))):
@@ -272,51 +280,11 @@ def _cell(
         out[at[taken]] = rows[:][taken]
         return out
 
-    invalid = {
-        ELSEWHERE: len(table) - expected,
-        ABSENT: expected - int(taken.sum()),
-        _UNANSWERED[part.kind]: int(np.count_nonzero(~valid[taken])),
-    }
-    if not valid[taken].any():
-        raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     return NewCell(
         key,
         part,
         placed(values, -1 if part.kind == "predictions" else np.nan),
         None if part.confidence is None else placed(part.confidence, np.nan),
-        placed(valid, False),
-        {reason: count for reason, count in invalid.items() if count},
+        placed(np.ones(len(at), np.bool_), False),
+        {ELSEWHERE: len(table) - expected, ABSENT: expected - int(taken.sum())},
     )
-
-
-def _values(part: Part, names: Sequence[str]) -> tuple[Rows, NDArray[np.bool_]]:
-    """The rows of a part as they will be stored, in its own order, and which have a value."""
-    if part.kind == "predictions":
-        classes = predicted_indices(part.values[:], names, part)
-        return classes, classes >= 0
-    values = part.values
-    if part.kind == "embeddings":
-        half = np.dtype(np.float16)
-        values = Made(values.shape, half, lambda rows: _embedding(part.values[rows]))
-    return values, np.concatenate([finite_rows(values[rows]) for rows in blocks(values)])
-
-
-def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
-    """Unit norm in float32, then rounded; NaN where that cannot be, as for a norm of 0.
-
-    A row that is of unit norm in float16 already keeps its bits.
-    """
-    with np.errstate(invalid="ignore", over="ignore"):
-        kept = abs(np.sqrt(squares(values)) - 1) < _ROUNDED
-        if values.dtype != np.float16:
-            near = np.flatnonzero(kept)
-            near = near[values[near, 0].astype(np.float16) == values[near, 0]]  # most are not
-            kept[near] = (values[near].astype(np.float16) == values[near]).all(axis=1)
-        if kept.all():  # as of every export
-            return values.astype(np.float16)
-        norm = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64)).reshape(-1, 1)
-        norm[~((norm > 0) & (norm < np.inf))] = np.nan
-        unit = np.empty(values.shape, np.float32)
-        np.divide(values, np.where(kept[:, None], 1, norm), out=unit, casting="same_kind")
-    unit[~np.isfinite(unit).all(axis=1)] = np.nan
-    return unit.astype(np.float16)

@@ -271,6 +271,8 @@ def read_exports(paths: Iterable[Path], wanted: ImportSettings) -> Exported:
                 continue
             wanted.check_unset(path, declared(ImportSettings).keys() - {"replace", "intersect"})
             arrays = _arrays(path)
+            if about["kind"] in _BESIDE:
+                npz.digest(path)
             if about["kind"] == "classes":
                 text = arrays["class_embeddings"][:], float(arrays["logit_scale"])
                 of_backbone = texts.setdefault((about["dataset"], about["backbone"]), {})
@@ -363,9 +365,10 @@ def _known(
     dtype = np.dtype(np.float32) if kind == "logits" else values.dtype
 
     def make(rows: slice) -> NDArray[Any]:
+        has = valid[rows]
         with np.errstate(over="ignore"):
-            part = values[rows].astype(dtype)
-        part[~valid[rows]] = np.nan
+            part = values[rows].astype(dtype, copy=not has.all())
+        part[~has] = np.nan
         return part
 
     return Made(values.shape, dtype, make)

@@ -7,8 +7,8 @@ the same bits. docs/importing.md lists the files that can be read.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import find_dataset, read_class_names
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import ImportSettings
+from clipsyn.exchange import ImportSettings, npz
 from clipsyn.exchange.align import (
     NewCell,
     align,
@@ -157,12 +157,17 @@ def _imported(
     """Write the cells of a split, all or none."""
     cells = align(parts, table)
     store = FeatureStore.create(path) if is_vacant(path) else FeatureStore.open(path)
-    with ExitStack() as stack:
-        writers = [_written(stack, store, table, cell, wanted) for cell in cells]
+    with ThreadPoolExecutor(1) as reader, ExitStack() as stack:
+        stack.callback(reader.shutdown, cancel_futures=True)
+        digests = {it: reader.submit(npz.digest, it) for cell in cells for it in cell.part.files}
+        writers = [
+            _written(stack.enter_context(_writer(store, table, cell, wanted)), cell, digests)
+            for cell in cells
+        ]
         was = [writer.finish() for writer in writers]
     for note in twin_notes(store, table.dataset):
         LOG.info("note: %s", note)
-    return [_row(store, table, cell, state) for cell, state in zip(cells, was, strict=True)]
+    return [_row(store, table, *made) for made in zip(cells, writers, was, strict=True)]
 
 
 def _called(part: Part, wanted: ImportSettings) -> Part:
@@ -216,32 +221,30 @@ def _check_classes(given: Sequence[str], there: Sequence[str], where: str) -> No
         )
 
 
-def _written(
-    stack: ExitStack,
-    store: FeatureStore,
-    table: SampleTable,
-    cell: NewCell,
-    wanted: ImportSettings,
+def _writer(
+    store: FeatureStore, table: SampleTable, cell: NewCell, wanted: ImportSettings
 ) -> CellWriter:
-    """With the rows of the cell, and what is recorded of it."""
-    part, key = cell.part, cell.key
-    writer = stack.enter_context(
-        store.writer(
-            table,
-            key.backbone,
-            key.perturbation,
-            prompts=None if part.texts else cell.prompts,  # these are of the class embeddings
-            replace=wanted.replace,
-        )
+    return store.writer(
+        table,
+        cell.key.backbone,
+        cell.key.perturbation,
+        prompts=None if cell.part.texts else cell.prompts,  # these are of the class embeddings
+        replace=wanted.replace,
     )
-    files = [{"file": path.name, "sha256": _file_digest(path)} for path in part.files]
-    writer.record(invalid=dict(cell.invalid), source=files)
+
+
+def _written(writer: CellWriter, cell: NewCell, digests: Mapping[Path, Future[str]]) -> CellWriter:
+    """With the rows of the cell and what is recorded of it; its files are digested meanwhile."""
+    part, table = cell.part, writer.samples
     if part.kind == "logits":
-        writer.logits(cell.values, cell.valid)
+        writer.logits(cell.values, cell.given, mended=True)
     elif part.kind == "predictions":
-        writer.predictions(cell.values[:], cell.confidence, cell.valid)
+        classes = cell.values[:]
+        writer.predictions(classes, cell.confidence, classes >= 0)
     else:
-        writer.embeddings(cell.values, cell.valid)
+        writer.embeddings(cell.values, cell.given, mended=True)
+    files = [{"file": path.name, "sha256": digests[path].result()} for path in part.files]
+    writer.record(invalid=cell.invalid(writer.valid), source=files)
     for name, (embeddings, scale) in part.texts.items():
         writer.classes(name, embeddings, scale)
     if of := part.captions:
@@ -252,12 +255,9 @@ def _written(
     return writer
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> dict[str, Any]:
+def _row(
+    store: FeatureStore, table: SampleTable, cell: NewCell, writer: CellWriter, was: str
+) -> dict[str, Any]:
     score = None
     if (cell.part.kind != "embeddings" or cell.part.texts) and (table.labels >= 0).any():
         score = accuracy(store.cell(cell.key).predictions(cell.prompts or PROMPTS), table.labels)
@@ -265,8 +265,8 @@ def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> di
         **asdict(cell.key),
         "prompts": cell.prompts,
         "kind": cell.part.kind,
-        "images": len(table) - cell.invalid.get(ELSEWHERE, 0),
-        "valid": int(np.count_nonzero(cell.valid)),
+        "images": len(table) - cell.lacking[ELSEWHERE],
+        "valid": int(np.count_nonzero(writer.valid)),
         "acc1": score.value if score else None,
         "was": was,
     }

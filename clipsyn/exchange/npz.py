@@ -6,14 +6,17 @@ for; what is compressed is unpacked into a temporary file first.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
 import struct
 import weakref
 import zipfile
-from collections.abc import Mapping, Sequence
-from io import BytesIO
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO, FileIO
+from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -27,6 +30,7 @@ from clipsyn.store.arrays import BLOCK_BYTES
 from clipsyn.store.given import Made, Rows, blocks
 from clipsyn.text import foreign
 
+ARCHIVES = (".npz", ".pt", ".pth")
 Arrays = Mapping[str, Any]  # arrays of numpy's, or Made
 _LARGE = BLOCK_BYTES  # from which on an array is not read at once
 _MOST_HEADER = 1 << 14  # bytes; numpy refuses longer ones
@@ -101,20 +105,62 @@ class Lying:
 
 
 def unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Lying:
-    """The content of a member, whose checksum is right; raises ValueError where it is not."""
-    with archive.open(member) as content:
-        if member.compress_type == zipfile.ZIP_STORED:
-            while content.read(1 << 20):
-                pass
-            lengths = bytearray(_LENGTHS.size)
-            Lying(path, member.header_offset).read(_HEADER - len(lengths), memoryview(lengths))
-            return Lying(path, member.header_offset + _HEADER + sum(_LENGTHS.unpack(lengths)))
-        with NamedTemporaryFile(prefix="clipsyn-") as file:
-            if member.file_size > shutil.disk_usage(file.name).free:
-                raise ValueError(f"{file.name} has no room for {member.file_size:,} bytes")
-            shutil.copyfileobj(content, file, 1 << 20)
-            file.flush()
-            return Lying(Path(file.name))
+    """The content of a member; `digest` says whether that of one that is stored is right.
+
+    Raises ValueError for a compressed one whose checksum is not.
+    """
+    if member.compress_type == zipfile.ZIP_STORED:
+        return Lying(path, _start(path, member))
+    with archive.open(member) as content, NamedTemporaryFile(prefix="clipsyn-") as file:
+        if member.file_size > shutil.disk_usage(file.name).free:
+            raise ValueError(f"{file.name} has no room for {member.file_size:,} bytes")
+        shutil.copyfileobj(content, file, 1 << 20)
+        file.flush()
+        return Lying(Path(file.name))
+
+
+def _start(path: Path, member: zipfile.ZipInfo) -> int:
+    """Where the content of a stored member begins."""
+    lengths = bytearray(_LENGTHS.size)
+    Lying(path, member.header_offset).read(_HEADER - len(lengths), memoryview(lengths))
+    name, more = _LENGTHS.unpack(lengths)
+    return member.header_offset + _HEADER + int(name) + int(more)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, if its members have their checksums; raises DatasetError if one has not.
+
+    Compressed members were looked at when they were unpacked.
+    """
+    hasher, told = hashlib.sha256(), f"{path} is damaged: "
+    with foreign(lambda reason: DatasetError(told + reason)), path.open("rb", 0) as file:
+        for start, member in sorted(_stored(path), key=itemgetter(0)):
+            _pass(file, start - file.tell(), hasher)
+            if _pass(file, member.file_size, hasher) != member.CRC:
+                raise ValueError(f"{member.filename} does not match its checksum")
+        _pass(file, path.stat().st_size - file.tell(), hasher)
+    return hasher.hexdigest()
+
+
+def _stored(path: Path) -> Iterator[tuple[int, zipfile.ZipInfo]]:
+    """The members of an archive that are read where they lie, and where that is."""
+    if path.suffix in ARCHIVES:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.compress_type == zipfile.ZIP_STORED:
+                    yield _start(path, member), member
+
+
+def _pass(file: FileIO, size: int, hasher: Any) -> int:
+    """The CRC-32 of the next bytes of a file, which go to `hasher`, too."""
+    buffer = memoryview(bytearray(1 << 20))
+    crc = 0
+    if size < 0:
+        raise ValueError("its members overlap")
+    while size and (count := file.readinto(buffer[:size])):
+        hasher.update(buffer[:count])
+        crc, size = zlib.crc32(buffer[:count], crc), size - count
+    return crc
 
 
 def _array(file: Lying) -> Rows:

@@ -116,7 +116,7 @@ class Pool:
             class_names=tuple(class_names),
         )
         for name, values in pool.embeddings.items():
-            check_unit_norm(name, values)
+            check_unit_norm(f"embeddings of {name}", np.sqrt(squares(values)))
         return pool
 
     def __len__(self) -> int:
@@ -341,12 +341,11 @@ def on_disk(shape: tuple[int, ...], dtype: Any) -> Array:
             ) from error
 
 
-def check_unit_norm(name: str, embeddings: Array) -> None:
-    """Raise InputError for embeddings (row, embed) of `name` that are not of unit norm, nor NaN."""
-    norms = np.sqrt(squares(embeddings))
+def check_unit_norm(what: str, norms: Array) -> None:
+    """Raise InputError for norms (row,) of `what` that are not 1, nor NaN."""
     if wrong := norms[np.abs(norms - 1) > _NORM_TOLERANCE].tolist():
         raise InputError(
-            f"{len(wrong):,} of {len(norms):,} embeddings of {name} are not of unit norm, one has "
+            f"{len(wrong):,} of {len(norms):,} {what} are not of unit norm, one has "
             f"{wrong[0]:.3g}: divide them by np.linalg.norm(embeddings, axis=1, keepdims=True)"
         )
 

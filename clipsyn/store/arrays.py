@@ -44,9 +44,7 @@ _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 
 @dataclass(frozen=True)
 class Blocks:
-    """`samples` rows cut into blocks of at most `chunk_rows`, as equal as multiples of `unit` can
-    be: no chunk is mostly padding.
-    """
+    """`samples` rows in blocks of at most `chunk_rows`, as equal as multiples of `unit` can be."""
 
     samples: int
     chunk_rows: int
@@ -233,17 +231,20 @@ def _parsed(content: bytes, file: Path) -> dict[str, Any]:
     return metadata
 
 
-# Arrays
-
-
 def write_block(
-    path: Path, layout: Layout, block: int, values: NDArray[Any], scratch: Path | None = None
+    path: Path,
+    layout: Layout,
+    block: int,
+    values: NDArray[Any],
+    scratch: Path | None = None,
+    *,
+    synced: bool = True,
 ) -> None:
-    """Write the rows of one chunk of the array at `path`, durably: rename, then sync."""
+    """Write the rows of one chunk of the array at `path`, as `files.write_file` does."""
     if values.shape != (rows := len(layout.blocks.range(block)), *layout.shape[1:]):
         raise ValueError(f"{path}: block {block} is {rows} rows, not {values.shape}")
-    chunk = np.asarray(values, layout.numpy)
-    write_chunk(path / layout.file(block), chunk, layout.rows, scratch)
+    data = encoded(np.asarray(values, layout.numpy), layout.rows)
+    files.write_file(path / layout.file(block), *data, scratch=scratch, synced=synced)
 
 
 def read(path: Path, layout: Layout, rows: range | None = None) -> NDArray[Any]:
@@ -285,7 +286,7 @@ def listing(path: Path, layout: Layout) -> Layout:
 def relisted(listed: Layout, values: NDArray[Any]) -> Layout:
     """The list entry of an array of the same layout with other values."""
     parts = (listed.part(values, block) for block in range(listed.blocks.count))
-    sums = (int(crc32c(_encode(part, listed.rows - len(part)))) for part in parts)
+    sums = (int.from_bytes(encoded(part, listed.rows)[1], "little") for part in parts)
     return replace(listed, checksums=tuple(sums))
 
 
@@ -334,11 +335,14 @@ def _read_block(path: Path, layout: Layout, block: int, chunk: NDArray[Any]) -> 
 # Chunks as files: little-endian numbers or length-prefixed UTF-8, then a crc32c
 
 
-def write_chunk(file: Path, values: NDArray[Any], rows: int, scratch: Path | None = None) -> None:
-    """Write the values, padded to `rows` (Zarr chunks are never short), and their checksum."""
-    data = _encode(values, rows - len(values))
-    checksum_bytes = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
-    files.write_file(file, data, checksum_bytes, scratch=scratch)
+def encoded(values: NDArray[Any], rows: int) -> tuple[bytes | memoryview, bytes]:
+    """The values, padded to `rows` (Zarr chunks are never short), and their checksum."""
+    text, padding = values.dtype == object, rows - len(values)
+    if padding:
+        fill = np.full((padding, *values.shape[1:]), "" if text else 0, values.dtype)
+        values = np.concatenate([values, fill])
+    data = bytes(_texts().encode(values)) if text else bytes_of(values)
+    return data, crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> None:
@@ -352,7 +356,7 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
             length = os.fstat(stream.fileno()).st_size - _CHECKSUM_BYTES
             if text and length > (len(chunk) + 1) * LONGEST_TEXT:
                 raise DamagedStore(f"chunk {file} has {length:,} bytes, more than so many texts")
-            data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
+            data = memoryview(bytearray(max(length, 0))) if text else bytes_of(chunk)
             if length != data.nbytes:
                 raise DamagedStore(f"chunk {file} has {length} bytes instead of {data.nbytes}")
             stored = bytearray(_CHECKSUM_BYTES)
@@ -382,18 +386,10 @@ def _stored_sum(file: Path) -> int:
         raise DamagedStore(f"chunk {file} is missing") from error
 
 
-def _bytes_of(values: NDArray[Any]) -> memoryview:
-    return values.reshape(-1).view(np.uint8).data
-
-
-def _encode(values: NDArray[Any], padding: int) -> bytes | memoryview:
-    if padding:
-        none = "" if values.dtype == object else 0
-        fill = np.full((padding, *values.shape[1:]), none, values.dtype)
-        values = np.concatenate([values, fill])
-    if values.dtype == object:
-        return bytes(_texts().encode(values))
-    return _bytes_of(np.ascontiguousarray(values))
+def bytes_of(values: NDArray[Any]) -> memoryview:
+    """Of numbers, as they lie in a chunk: of an array in row order its own."""
+    little = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
+    return little.reshape(-1).view(np.uint8).data
 
 
 def _texts() -> Any:

@@ -10,9 +10,9 @@
     .wip/trash-*                replaced or removed groups, on their way out
     .wip/*.partial              other files being written
 
-<id> follows from the fingerprint and the place, so that a resumed run, or another worker, finds the
-same draft. Writers need no lock: equal identities give equal bytes, files appear by rename, and
-of two renames of a whole group into place the second is refused by the operating system.
+<id> follows from fingerprint and place, so that a resumed run or another worker finds the draft;
+what one process writes at once is its `own`. Writers need no lock: equal identities give equal
+bytes, files appear by rename, and of two renames of a group the system refuses the second.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ import os
 import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.methods.numerics.blocks import products_of_one_thread, read_ahead
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, claims, files
-from clipsyn.store.arrays import Blocks, Layout, read_chunk, write_chunk
+from clipsyn.store.arrays import Blocks, Layout, read_chunk
 from clipsyn.store.files import LOOK, WIP, ArraySpec, arrays_of, place
 from clipsyn.store.given import Rows
 from clipsyn.store.groups import Group, sealed
@@ -63,6 +63,7 @@ class Draft:
     sizes: Mapping[str, int]
     chunk_rows: int
     most_rows: int = 0  # of a chunk where one process writes all of them
+    own: str = ""  # of one process, before all is known; it survives a power cut after `sync_all`
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class Draft:
 
     @property
     def _folder(self) -> Path:
-        of = {"of": self.fingerprint, "at": str(self.target.relative_to(self.store))}
+        of = {"of": self.own or self.fingerprint, "at": str(self.target.relative_to(self.store))}
         if self.blocks.rows != self.blocks.unit:  # an older clipsyn's has other blocks
             of["rows"] = str(self.blocks.rows)
         return self.store / WIP / fingerprint(of)[:20]
@@ -105,9 +106,10 @@ class Draft:
             error.add_note("Add replace=True to make it again.")
             raise
 
-    def is_published(self) -> bool:
+    def is_published(self, there: Path | None = None) -> bool:
         with suppress(DamagedStore):  # missing, too
-            return read_fingerprint(self.target) == self.fingerprint
+            found = arrays.read_attributes(there or self.target).get("fingerprint")
+            return bool(found == self.fingerprint)
         return False
 
     def _is_published_soon(self) -> bool:
@@ -158,14 +160,14 @@ class Draft:
         """Write one block of every array, then mark it finished with `note`."""
         if self.is_published():
             return
+        done, scratch, synced = self._folder / "done", self._folder, not self.own
         with self._unless_published():
             self._open()
             for name, rows in values.items():
-                layout = self.arrays[name][1]
-                arrays.write_block(self._group / name, layout, block, rows, self._folder)
-            marker = self._folder / "done" / str(block)
+                at, layout = self._group / name, self.arrays[name][1]
+                arrays.write_block(at, layout, block, rows, scratch, synced=synced)
             content = json.dumps(note, ensure_ascii=False).encode()
-            files.write_file(marker, content, scratch=self._folder)
+            files.write_file(done / str(block), content, scratch=scratch, synced=synced)
 
     def drop(self) -> None:
         """Forget what was written and not published, if anything was."""
@@ -182,7 +184,8 @@ class Draft:
         with self._unless_published():
             self._open()
             self._kept.mkdir(exist_ok=True)
-            write_chunk(self._kept / name, values, len(values), self._folder)
+            data = arrays.encoded(values, len(values))
+            files.write_file(self._kept / name, *data, scratch=self._folder)
 
     def kept(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Numbers that `keep` was given in float32; raises DamagedStore if they are not there."""
@@ -214,18 +217,19 @@ class Draft:
 
     def write_all(self, values: Mapping[str, Rows]) -> None:
         """Write the blocks of whole arrays that are left."""
+        deque(self.writing(values), 0)
+
+    def writing(self, values: Mapping[str, Rows]) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """The same, block by block in order, of each array in its turn: what was written."""
         layouts = {name: self.arrays[name][1] for name in values}
-        self._write_each(
+        return self._writing(
             lambda block: {name: layouts[name].part(rows, block) for name, rows in values.items()}
         )
 
     def write_answers(
         self, images: Callable[[range], NDArray[Any]], texts: NDArray[Any], scale: float
     ) -> None:
-        """Write logits and predictions, or these alone, block by block.
-
-        images: rows of embeddings. texts: class embeddings.
-        """
+        """Write logits and predictions, or these alone, of rows of embeddings and of classes'."""
 
         def made(block: int) -> Mapping[str, NDArray[Any]]:
             rows = self.blocks.range(block)
@@ -233,23 +237,25 @@ class Draft:
             answers: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
             return {name: answers[name] for name in self.arrays}
 
-        self._write_each(made)
+        deque(self._writing(made), 0)
 
-    def _write_each(self, made: Callable[[int], Mapping[str, NDArray[Any]]]) -> None:
-        """Make the blocks that are left one after the other, and write a few at a time in threads:
-        most of the time goes to waiting for the disk.
-        """
-        pending = self.pending()
-        with ThreadPoolExecutor(_WRITERS) as threads:
-            for at in range(0, len(pending), _WRITERS):
-                some = pending[at : at + _WRITERS]
-                list(threads.map(self.write, some, map(made, some), repeat({})))
+    def _writing(
+        self, made: Callable[[int], Mapping[str, NDArray[Any]]]
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """Make and write the blocks that are left, a few at a time in threads."""
+
+        def write(block: int) -> Mapping[str, NDArray[Any]]:
+            values = made(block)
+            self.write(block, values, {})
+            return values
+
+        with products_of_one_thread():
+            yield from read_ahead(write, self.pending(), _WRITERS)
 
     @contextmanager
     def _unless_published(self) -> Iterator[None]:
-        """Raise StoreError where files of the draft are gone, unless another worker publishes it.
-
-        Then nothing is lost: it wrote the same bytes.
+        """Raise StoreError where files of the draft are gone, unless another worker publishes it,
+        who wrote the same bytes.
         """
         try:
             yield
@@ -292,10 +298,9 @@ class Draft:
             self.target.rename(trash)
         except FileNotFoundError:
             return None
-        with suppress(DamagedStore):
-            if read_fingerprint(trash) == self.fingerprint:
-                trash.rename(self.target)
-                return None
+        if self.is_published(trash):
+            trash.rename(self.target)
+            return None
         return trash
 
     def _notes(self) -> list[Note]:
@@ -335,10 +340,6 @@ def is_draft(folder: Path) -> bool:
     if folder.name.startswith((_NEW, _TRASH)):
         return False
     return all((folder / part).exists() for part in ("group", "done", "target"))
-
-
-def read_fingerprint(path: Path) -> str | None:
-    return arrays.read_attributes(path).get("fingerprint")
 
 
 def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> StaleCell:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.methods.numerics.logits import LARGEST_LOGIT, finite_rows, is_scale
+from clipsyn.methods.numerics.logits import LARGEST_LOGIT, finite_rows, is_scale, squares
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import fingerprint
-from clipsyn.store.arrays import spans
+from clipsyn.store.arrays import bytes_of, spans
 
 _Type = type[np.floating[Any]]
+_ROUNDED = 1e-3  # how far rounding to float16 takes a norm from 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,6 @@ class Made:
     dtype: np.dtype[Any]
     make: Callable[[slice], NDArray[Any]]
     unit: int = 1  # rows that lie together
-    digest: str = ""  # of its bytes, where they were looked at already
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -61,23 +61,24 @@ def blocks(values: Rows) -> Iterator[slice]:
         yield slice(rows.start, rows.stop)
 
 
-def content_digest(values: Mapping[str, Rows]) -> str:
-    """Of names, types, shapes and bytes of the arrays of a cell."""
-    parts = {}
-    for name, array in values.items():
-        digest = array.digest if isinstance(array, Made) else ""
-        if not digest:
-            hasher = hashlib.sha256()
-            for rows in blocks(array):
-                hasher.update(_bytes_of(array[rows]))
-            digest = hasher.hexdigest()
-        parts[name] = [array.dtype.name, *array.shape, digest]
-    return fingerprint(parts)
+def content_digest(
+    values: Mapping[str, Rows], parts: Iterable[Mapping[str, NDArray[Any]]] | None = None
+) -> str:
+    """Of names, types, shapes and bytes of the arrays of a cell.
 
-
-def _bytes_of(values: NDArray[Any]) -> memoryview:
-    little = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
-    return little.reshape(-1).view("u1").data
+    parts: all their rows, where these pass by anyway.
+    """
+    hashers = {name: hashlib.sha256() for name in values}
+    own = ({name: array[rows]} for name, array in values.items() for rows in blocks(array))
+    for part in own if parts is None else parts:
+        for name, rows in part.items():
+            hashers[name].update(bytes_of(rows))
+    return fingerprint(
+        {
+            name: [array.dtype.name, *array.shape, hashers[name].hexdigest()]
+            for name, array in values.items()
+        }
+    )
 
 
 def matrix(
@@ -85,61 +86,86 @@ def matrix(
     rows: ArrayLike | Made,
     valid: ArrayLike | None,
     dtype: _Type,
-    look: Callable[[NDArray[Any]], object],
+    *,
+    unit: bool,
+    mended: bool = False,
 ) -> tuple[Made, NDArray[np.bool_]]:
     """(row, width) with NaN in rows that have no value, and (row,) which have one.
 
-    The first is made of the rows that are given whenever it is asked for. `look` is shown all of
-    them, in order, some at a time.
+    The first is made of the rows that are given, and checked, when it is asked for: with `unit`
+    they are of unit norm. If they are to be `mended`, others are divided by their norm, and those
+    that are not finite have no value: the second knows it of rows that were asked for.
     """
     given = rows if isinstance(rows, Made) else np.asarray(rows)
     if len(given.shape) != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
         raise InputError(f"{what} are numbers (row, width), not {_described(given)}")
-    known = known_rows(what, np.ones(len(given), np.bool_), valid)
+    known = known_rows(what, len(given), valid)
 
     def make(some: slice) -> NDArray[Any]:
-        return stored(_floating(given[some]), known[some])
-
-    def stored(values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+        values, has = _floating(given[some]), known[some]
+        if mended:
+            values, finite = units(values) if unit else (values, finite_rows(values))
+            has &= finite
+        else:
+            norms = np.sqrt(squares(values)) if unit else np.ones(len(values))
+            finite = np.isfinite(norms) if unit else finite_rows(values)
+            if len(wrong := np.flatnonzero(has & ~finite)):
+                raise InputError(
+                    f"{what}: row {some.start + wrong[0]} of {len(given):,} is not finite, or "
+                    f"beyond {LARGEST_LOGIT:g}: valid=… says which images have none"
+                )
+            check_unit_norm(f"rows of {what}", norms[has])
         with np.errstate(over="ignore"):
-            out = np.array(values, dtype)
-        out[~known] = np.nan
+            out = values.astype(dtype, copy=not has.all())
+        out[~has] = np.nan
         return out
 
-    finite, hasher = np.zeros(len(given), np.bool_), hashlib.sha256()
-    for some in blocks(given):
-        values = _floating(given[some])
-        finite[some] = finite_rows(values)
-        if (finite[some] | ~known[some]).all():  # else it is refused below
-            hasher.update(_bytes_of(part := stored(values, known[some])))
-            look(part)
-    known_rows(what, finite, valid)
-    return Made(given.shape, np.dtype(dtype), make, digest=hasher.hexdigest()), known
+    return Made(given.shape, np.dtype(dtype), make), known
+
+
+def units(values: NDArray[Any]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """(row, width) unit norm in float32, then rounded, and (row,) where that can be; NaN elsewhere.
+
+    A row that is of unit norm in float16 already keeps its bits.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        kept = abs(np.sqrt(squares(values)) - 1) < _ROUNDED
+        if values.dtype != np.float16:
+            near = np.flatnonzero(kept)
+            near = near[values[near, 0].astype(np.float16) == values[near, 0]]  # most are not
+            kept[:] = False
+            kept[near] = (values[near].astype(np.float16) == values[near]).all(axis=1)
+        if kept.all():  # as of every export
+            return values.astype(np.float16, copy=False), kept
+        rest = values[~kept]
+        norm = np.sqrt(np.einsum("ij,ij->i", rest, rest, dtype=np.float64)).reshape(-1, 1)
+        norm[~((norm > 0) & (norm < np.inf))] = np.nan
+        unit = np.divide(rest, norm).astype(np.float32)
+        unit[~np.isfinite(unit).all(axis=1)] = np.nan
+        out = values.astype(np.float16)
+        out[~kept] = unit
+        kept[~kept] = np.isfinite(unit[:, 0])
+    return out, kept
 
 
 def _floating(values: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):  # what is too large is not finite, or far off unit norm
-        return values if values.dtype == np.float16 else values.astype(np.float32)
+        return values if values.dtype == np.float16 else values.astype(np.float32, copy=False)
 
 
 def texts(what: str, rows: ArrayLike, scale: float, dtype: _Type) -> NDArray[Any]:
     """(row, width) of unit norm, which have a logit scale."""
-    values = matrix(what, rows, None, dtype, lambda part: check_unit_norm(what, part))[0][:]
+    values = matrix(what, rows, None, dtype, unit=True)[0][:]
     if not is_scale(scale):
         raise InputError(f"{what}: the logit scale is from 1e-6 to 1e6, such as 100, not {scale}")
     return values
 
 
-def known_rows(what: str, finite: NDArray[np.bool_], valid: ArrayLike | None) -> NDArray[np.bool_]:
-    """(row,) which rows have a value: all, or those of `valid`; they are finite."""
-    known = np.ones(len(finite), np.bool_) if valid is None else np.array(valid)
-    if known.shape != finite.shape or known.dtype != np.bool_:
-        raise InputError(f"{what}: valid is bool ({len(finite)},), not {_described(known)}")
-    if len(wrong := np.flatnonzero(known & ~finite)):
-        raise InputError(
-            f"{what} of {len(wrong):,} rows are not finite, or beyond {LARGEST_LOGIT:g} "
-            f"(row {wrong[0]} of {len(finite):,}): valid=… says which images have none"
-        )
+def known_rows(what: str, count: int, valid: ArrayLike | None) -> NDArray[np.bool_]:
+    """(row,) which rows have a value: all, or those of `valid`."""
+    known = np.ones(count, np.bool_) if valid is None else np.array(valid)
+    if known.shape != (count,) or known.dtype != np.bool_:
+        raise InputError(f"{what}: valid is bool ({count},), not {_described(known)}")
     return known
 
 

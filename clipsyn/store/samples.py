@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from operator import eq
 from pathlib import Path
 from typing import Any, overload
@@ -38,7 +38,7 @@ class Ids(Sequence[str]):
         self._group = group
         chunk = group.arrays["sample_id"].rows
         self._each = chunk * max(1, MOST_IDS // chunk)  # whole chunks: none is read twice
-        self._last: tuple[int, list[str]] = -1, []
+        self._last: tuple[int, tuple[str, ...]] = -1, ()
 
     def __len__(self) -> int:
         return self._group.sizes["sample"]
@@ -50,16 +50,17 @@ class Ids(Sequence[str]):
     def __getitem__(self, at: int | slice) -> str | tuple[str, ...]:
         rows = range(len(self))[at]
         if isinstance(rows, int):
-            block, place = divmod(rows, self._each)
-            return self._block(block)[place]
+            start = rows - rows % self._each
+            if self._last[0] != start:
+                self._last = start, self[start : start + self._each]
+            return self._last[1][rows - start]
         if rows.step != 1 or not rows:
             return tuple(self[row] for row in rows)
-        first, last = rows.start // self._each, (rows.stop - 1) // self._each
-        texts = chain.from_iterable(map(self._block, range(first, last + 1)))
-        return tuple(islice(texts, rows.start - first * self._each, rows.stop - first * self._each))
+        return tuple(self._group.read("sample_id", rows).tolist())
 
     def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable(map(self._block, range(-(-len(self) // self._each))))
+        starts = range(0, len(self), self._each)
+        return chain.from_iterable(self[start : start + self._each] for start in starts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -68,14 +69,6 @@ class Ids(Sequence[str]):
 
     def __hash__(self) -> int:
         return hash(tuple(self))
-
-    def _block(self, block: int) -> list[str]:
-        number, texts = self._last
-        if number != block:
-            rows = range(block * self._each, min((block + 1) * self._each, len(self)))
-            texts = self._group.read("sample_id", rows).tolist()
-            self._last = block, texts
-        return texts
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,9 @@ first. Its identity has a digest of all rows.
 from __future__ import annotations
 
 import platform
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn import __version__
 from clipsyn.errors import DamagedStore, DatasetError, InputError, StaleCell, UsageError
 from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION, predictions
-from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import files, given
 from clipsyn.store.drafts import Draft, discard
@@ -66,8 +66,9 @@ class CellWriter:
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
         self._beside: dict[Path, _Beside] = {}
         self._draft: Draft | None = None  # of the rows
-        self._values: Mapping[str, Rows] = {}  # the rows, by array
-        self._drafts: list[Draft] = []  # of all that is written
+        self.valid: NDArray[np.bool_] = np.zeros(0, np.bool_)  # of the rows, once they are written
+        self._drafts: list[Draft] = []  # of all that is written: an interrupted one is of no use,
+        # for what it is of is known when all of it was looked at
         check_backbone_name(key.backbone)
         self._check_samples()
         self._check_name()
@@ -86,27 +87,39 @@ class CellWriter:
 
     # What is written
 
-    def embeddings(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
+    def embeddings(
+        self, rows: ArrayLike | Made, valid: ArrayLike | None = None, *, mended: bool = False
+    ) -> None:
         """Image embeddings, (row, embed) of unit norm; they are stored in float16.
 
-        An array that `np.load(…, mmap_mode="r")` has mapped may be larger than memory.
+        An array that `np.load(…, mmap_mode="r")` has mapped may be larger than memory. mended: they
+        may have any norm, and those that are not finite, or of norm 0, have no value.
         """
-        what, check = f"{self.key}: embeddings", partial(check_unit_norm, str(self.key))
-        values, known = given.matrix(what, rows, valid, np.float16, check)
+        values, known = given.matrix(
+            f"{self.key}: embeddings", rows, valid, np.float16, unit=True, mended=mended
+        )
         self._write("features", {"image_embedding": values, "valid": known})
 
-    def logits(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
-        """Logits of any scale, (row, class), and the predictions that follow from them."""
-        found: list[NDArray[np.uint16]] = []
+    def logits(
+        self, rows: ArrayLike | Made, valid: ArrayLike | None = None, *, mended: bool = False
+    ) -> None:
+        """Logits of any scale, (row, class), and the predictions that follow from them.
 
-        def look(part: NDArray[Any]) -> None:
-            found.append(predictions(part))
-
-        values, known = given.matrix(f"{self.key}: logits", rows, valid, np.float32, look)
+        mended: rows that are not finite have no value.
+        """
+        values, known = given.matrix(
+            f"{self.key}: logits", rows, valid, np.float32, unit=False, mended=mended
+        )
         self._check_classes("logits", values.shape[1])
-        predicted = np.concatenate(found)
-        answers: dict[str, Rows] = {"logit": values, "valid": known, "prediction": predicted}
-        self._write("logits", answers)
+        predicted = np.empty(len(values), np.uint16)
+
+        def made(some: slice) -> NDArray[Any]:
+            part = values[some]
+            predicted[some] = predictions(part)
+            return part
+
+        logits = replace(values, make=made)
+        self._write("logits", {"logit": logits, "valid": known, "prediction": predicted})
 
     def predictions(
         self,
@@ -120,7 +133,7 @@ class CellWriter:
         """
         self._check_classes("predictions")
         values, count = given.class_indices(str(self.key), rows), len(self.samples.class_names)
-        known = given.known_rows(f"{self.key}: predictions", np.ones(len(values), np.bool_), valid)
+        known = given.known_rows(f"{self.key}: predictions", len(values), valid)
         outside = known & (values != NO_CLASS) & ((values < 0) | (values >= count))
         if outside.any():
             raise self._refused(
@@ -163,7 +176,7 @@ class CellWriter:
         values = given.texts(f"{self.key}: text embeddings", embeddings, scale, np.float16)
         if len(values) != len(table):
             raise self._refused(f"{len(values):,} embeddings of {len(table):,} captions")
-        draft = self.store.captions_draft(table, self.samples)
+        draft = self._own(self.store.captions_draft(table, self.samples))
         self._beside[draft.target] = _Beside(draft, table.arrays(), {})
         of = {"split": table.split, "captions": table.digest}
         self._add_texts("texts", (table.dataset, table.split), of, values, float(scale))
@@ -219,12 +232,12 @@ class CellWriter:
         draft = self._draft
         assert draft
         beside = self._beside.values()
-        self._drafts += [it.draft for it in beside]
         for it in beside:
             it.draft.write_all(it.arrays)
         logits = [self._written_logits(it) for it in beside if it.draft.kind == "classes"]
-        table = self.store.samples_draft(self.samples)
+        table = self._own(self.store.samples_draft(self.samples))
         table.write_all(self.samples.arrays())
+        files.sync_all(self.store.path)
         table.publish(lambda _: self.samples.attributes() | {"imported": True})
         for it in beside:
             self._release(it.draft, it.about)
@@ -233,7 +246,7 @@ class CellWriter:
             for path in self._others(draft):
                 if path not in kept:
                     discard(self.store.path, path)
-        invalid = int(np.count_nonzero(~self._values["valid"][:]))
+        invalid = int(np.count_nonzero(~self.valid))
         made = {
             "invalid": {NO_VALUE: invalid} if invalid else {},
             "source": [],
@@ -253,8 +266,9 @@ class CellWriter:
             classes.draft.identity["prompts"]["name"],
             classes.arrays["class_embedding"],
         )
-        draft = self.store.answers_draft("logits", self.key, prompts, self._draft, classes.draft)
-        self._drafts.append(draft)
+        draft = self._own(
+            self.store.answers_draft("logits", self.key, prompts, self._draft, classes.draft)
+        )
         images = partial(self._draft.read, "image_embedding")
         draft.write_answers(images, texts, classes.about["logit_scale"])
         return draft
@@ -275,11 +289,15 @@ class CellWriter:
 
     # Identities
 
+    def _own(self, draft: Draft) -> Draft:
+        self._drafts.append(replace(draft, own=secrets.token_hex(8)))
+        return self._drafts[-1]
+
     def _identity(self, kind: str, values: Mapping[str, Rows]) -> Identity:
+        """All of it but the digest of the content."""
         identity: Identity = {
             "format": IDENTITY_VERSION,
             "source": IMPORTED,
-            "content": given.content_digest(values),
             **vars(self.key),
             "samples": self.samples.digest,
             "class_names": None if kind == "features" else list(self.samples.class_names),
@@ -303,7 +321,7 @@ class CellWriter:
         }
         sizes = dict(zip(spec.dims, values.shape, strict=True))
         path = self.store.at(kind, *names, self.key.backbone)
-        draft = self.store.draft(path, kind, identity, sizes, files.MOST_CHUNK_ROWS)
+        draft = self._own(self.store.draft(path, kind, identity, sizes, files.MOST_CHUNK_ROWS))
         about = {"logit_scale": scale, "provenance": self._provenance}
         self._beside[draft.target] = _Beside(draft, {spec.name: values}, about)
 
@@ -324,11 +342,11 @@ class CellWriter:
         for array, dim in (("image_embedding", "embed"), ("logit", "class")):
             if array in values:
                 sizes[dim] = values[array].shape[1]
-        self._values = values
         identity = self._identity(kind, values)
-        self._draft = self.store.draft(path, kind, identity, sizes, files.MOST_CHUNK_ROWS)
-        self._drafts.append(self._draft)
-        self._draft.write_all(values)
+        draft = self._own(self.store.draft(path, kind, identity, sizes, files.MOST_CHUNK_ROWS))
+        content = given.content_digest(values, draft.writing(values))
+        self._draft = replace(draft, identity={**identity, "content": content})
+        self.valid = np.asarray(values["valid"])
 
     # What cannot be
 

@@ -17,6 +17,7 @@ from clipsyn.exchange.align import (
 )
 from clipsyn.exchange.export import Split
 from clipsyn.exchange.parts import Part
+from clipsyn.store.given import matrix
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.samples import SampleTable
 
@@ -54,12 +55,23 @@ def only(*parts, intersect=False):
     return cell
 
 
+def looked_at(cell):
+    """Its rows as a writer has them, which have a value, and why the others have none."""
+    values, valid = cell.values, cell.values[:] >= 0
+    if cell.part.kind != "predictions":
+        unit = cell.part.kind == "embeddings"
+        dtype = np.float16 if unit else np.float32
+        made, valid = matrix("x", values, cell.given, dtype, unit=unit, mended=True)
+        values = made[:]
+    return values, valid.tolist(), cell.invalid(valid)
+
+
 def test_rows_are_found_by_id_in_any_order():
     cell = only(part("cadb", ["bee", "cat", "", "dog"]))
     assert str(cell.key) == "toy/test · clean · mine"
-    np.testing.assert_array_equal(cell.values, [0, 1, 2, -1])
-    np.testing.assert_array_equal(cell.valid, [True, True, True, False])
-    assert cell.invalid == {"no prediction": 1}
+    values, valid, invalid = looked_at(cell)
+    np.testing.assert_array_equal(values, [0, 1, 2, -1])
+    assert (valid, invalid) == ([True, True, True, False], {"no prediction": 1})
 
 
 def test_rows_without_ids_are_in_the_tables_order():
@@ -71,27 +83,35 @@ def test_rows_without_ids_are_in_the_tables_order():
 
 def test_rows_logits_that_are_not_finite_are_no_values():
     values = [[1, 2, 3], [np.nan, 0, 0], [9, 0, 9], [0, np.inf, 0]]
-    cell = only(part("dcba", values, "logits"))
-    np.testing.assert_array_equal(cell.valid, [False, True, False, True])
-    np.testing.assert_array_equal(cell.values[[1, 3]], [[9, 0, 9], [1, 2, 3]])
-    assert cell.invalid == {"not finite": 2}
+    logits, valid, invalid = looked_at(only(part("dcba", values, "logits")))
+    np.testing.assert_array_equal(logits[[1, 3]], [[9, 0, 9], [1, 2, 3]])
+    assert (valid, invalid) == ([False, True, False, True], {"not finite": 2})
 
 
 def test_rows_embeddings_are_normalised():
     values = [[3, 4], [0, 0], [1e30, 1e30], [np.nan, 1]]
-    cell = only(part("abcd", values, "embeddings"))
-    embedding = cell.values[:]
+    embedding, valid, invalid = looked_at(only(part("abcd", values, "embeddings")))
     assert embedding.dtype == np.float16
     np.testing.assert_allclose(embedding[[0, 2]], [[0.6, 0.8], [0.5**0.5] * 2], atol=1e-3)
     assert np.isnan(embedding[[1, 3]]).all()
-    assert cell.invalid == {"not finite, or of norm 0": 2}
+    assert (valid, invalid) == ([True, False, True, False], {"not finite, or of norm 0": 2})
+
+
+def test_rows_embeddings_that_are_almost_of_unit_norm_are_normalised():
+    """Unless they have half precision already, of which rounding takes as much."""
+    row = np.array([0.6001, 0.8007, 0])
+    half = np.array([0.6, 0.8, 0], np.float16)
+    values = [row, row[::-1], half, row * 2]
+    embedding, *_ = looked_at(only(part("abcd", values, "embeddings")))
+    expected = (row / np.linalg.norm(row)).astype(np.float16)
+    np.testing.assert_array_equal(embedding, [expected, expected[::-1], half, expected])
 
 
 def test_ids_those_in_common(caplog):
     with caplog.at_level("INFO", "clipsyn"):
         cell = only(part("axyb", ["cat", "dog", "dog", "bee"]), intersect=True)
     np.testing.assert_array_equal(cell.values, [0, 2, -1, -1])
-    assert cell.invalid == {"not in the source": 2}
+    assert looked_at(cell)[2] == {"not in the source": 2}
     assert "2 ids that are no samples are left out" in caplog.text
 
 
@@ -110,7 +130,7 @@ def test_conditions_need_what_others_show_under_the_same():
         ("fog-1", "one"),
         ("fog-1", "two"),
     ]
-    assert [cell.invalid for cell in cells] == [
+    assert [looked_at(cell)[2] for cell in cells] == [
         {ELSEWHERE: 2},
         {ELSEWHERE: 2},
         {ELSEWHERE: 2, "no prediction": 1},

@@ -43,7 +43,7 @@ def side_by_side(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
     """work(item) for all items, each core at others; in order. A single one stays here."""
     if len(items) <= 1 or getattr(_thread, "works_alone", False):
         return [work(item) for item in items]
-    with _products_of_one_thread():
+    with products_of_one_thread():
         return list(_threads().map(work, items))
 
 
@@ -54,15 +54,15 @@ def in_cache(rows: slice, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows.stop))
 
 
-def read_ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """read(item) for each: the next one is read in a thread while the last is used."""
-    with ThreadPoolExecutor(1, "clipsyn-reading") as thread:
+def read_ahead(read: Callable[[_T], _R], items: Iterable[_T], threads: int = 1) -> Iterator[_R]:
+    """read(item) for each, in order: the next ones are read in threads while the last is used."""
+    with ThreadPoolExecutor(threads, "clipsyn-reading") as pool:
         coming: deque[Future[_R]] = deque()
         for item in items:
-            coming.append(thread.submit(read, item))
-            if len(coming) > 1:
+            coming.append(pool.submit(read, item))
+            if len(coming) > threads:
                 yield coming.popleft().result()
-        if coming:
+        while coming:
             yield coming.popleft().result()
 
 
@@ -84,7 +84,7 @@ def equal_slices(rows: int, count: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def _products_of_one_thread() -> Any:
+def products_of_one_thread() -> Any:
     """A context: threads that share small products mostly wait for each other."""
     return _libraries(len(sys.modules)).limit(limits=1)
 

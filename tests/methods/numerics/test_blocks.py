@@ -7,8 +7,8 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from clipsyn.methods.numerics.blocks import (
-    _products_of_one_thread,
     in_blocks,
+    products_of_one_thread,
     side_by_side,
     usable_cores,
     work_alone,
@@ -62,12 +62,12 @@ def test_a_caller_that_ends_later_gives_products_their_threads_back():
     first_works, second_works = threading.Event(), threading.Event()
 
     def first():
-        with _products_of_one_thread():
+        with products_of_one_thread():
             first_works.set()
             assert second_works.wait(60)
 
     def second():
-        with _products_of_one_thread():
+        with products_of_one_thread():
             second_works.set()
             ended.result(60)
 
