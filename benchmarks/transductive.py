@@ -54,6 +54,7 @@ def pool_of(images: int, backbones: int, classes: int, shots: int = 0) -> Pool:
             part = unit(centres[labels[rows]] + 2 * noise)
             embeddings[name][rows] = part
             logits[rows, column] = SCALE * part @ texts.T
+            Pool(logits, labels, names, embeddings).let_go()  # peaks are those of methods alone
     pool, scales = Pool(logits, labels, names, embeddings), dict.fromkeys(names, SCALE)
     return replace(pool, logit_scales=scales, class_embeddings=class_embeddings)
 

@@ -187,7 +187,10 @@ class ProtocolSettings(Selection):
         instead_of_none="the one measured on",
     )
     views: tuple[str, ...] = setting(
-        (), NAMES, "Perturbations of the support that are augmented views."
+        (),
+        NAMES,
+        "Perturbations that are augmented views: of the support for tip-adapter, of what is "
+        "measured for zero:views=true.",
     )
     base_to_new: bool = setting(False, FLAG, "Fit on half of the classes, measure on each half.")
     coop: Path | None = setting(

@@ -7,10 +7,9 @@ from itertools import groupby
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation import ALL, ProtocolSettings
-from clipsyn.evaluation.plan import Comparison
+from clipsyn.evaluation.plan import Comparison, methods_of
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, is_transductive
-from clipsyn.methods.estimator import Estimator, from_text
-from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads import HEADS, ZERO_SHOT
 from clipsyn.names import FeatureKey
 from clipsyn.registry import Registry
 from clipsyn.store.cell import Cell
@@ -33,7 +32,7 @@ def comparisons(
         raise UsageError("no head is asked for: name some, such as zero-shot")
     if settings.base_to_new and CHOSEN in by_name:
         raise UsageError("base-to-new cannot use chosen, which learns the classes: leave it out")
-    methods = _methods(every)
+    methods = methods_of(every)
     learners = {name for name, method in methods.items() if method.learns}
     optional = settings.support is None and by_name.isdisjoint({*learners, CHOSEN})
     split = (settings.support or "train") if learners or settings.chooses else None
@@ -56,7 +55,7 @@ def comparisons(
                 notes += [*left_out, *alike_notes(store, dataset, prompts, [*cells])]
                 choosing = chooses and not _silent(cells)
                 is_fitted = choosing or len(parts) > 1
-                is_fitted = is_fitted or any(it.learns for it in _methods(asked).values())
+                is_fitted = is_fitted or any(it.learns for it in methods_of(asked).values())
                 about = asked, dataset, prompts, place, tuple(cells), split if is_fitted else None
                 found.append(Comparison(store.path, *about, choosing))
     return found, notes
@@ -116,11 +115,6 @@ def _spread(texts: Iterable[str], registry: Registry) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _methods(settings: ProtocolSettings) -> dict[str, Estimator]:
-    of_heads = {name: from_text(HEADS, name) for name in settings.heads}
-    return of_heads | {name: from_text(ENSEMBLES, name) for name in settings.ensembles}
-
-
 def _silent(cells: Mapping[str, Cell]) -> list[str]:
     """Backbones with predictions alone."""
     return [name for name, it in cells.items() if it.has_predictions and not it.has_logits]
@@ -139,6 +133,8 @@ def _reasons(
         yield "base-to-new cannot use what learns the classes", "knows_classes", True
     if lacking:
         yield f"there are no embeddings of {', '.join(lacking)}", "needs_embeddings", True
+    if not settings.views or {*settings.heads} != {ZERO_SHOT}:
+        yield "votes of views need views=…, and no other head than zero-shot", "needs_views", True
     if not has_text:
         yield "there are no class embeddings", "needs_text", True
     if not has_support:
@@ -160,7 +156,7 @@ def _usable(
     by_name: heads and ensembles that were asked for by name, which some reasons refuse. Raises
     UsageError for these, and where nothing is left to do.
     """
-    methods, notes = _methods(settings), list[str]()
+    methods, notes = methods_of(settings), list[str]()
     for why, flag, is_refused in reasons:
         of = settings.heads if flag == "needs_text" else methods
         out = [name for name in of if name in methods and getattr(methods[name], flag)]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,22 +14,22 @@ import numpy as np
 from clipsyn import __version__
 from clipsyn.errors import DatasetError
 from clipsyn.evaluation import ProtocolSettings
+from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.score import ROOM, Target
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, ENSEMBLES, ORACLE, is_transductive
-from clipsyn.methods.estimator import from_text
+from clipsyn.methods.estimator import Estimator, from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics import Labels, Rows
 from clipsyn.methods.numerics.samples import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
-from clipsyn.names import fingerprint
+from clipsyn.names import CLEAN, fingerprint
 from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
-from clipsyn.text import foreign, parse_json, read_text
 
 Fit = tuple[str | None, int | None, int | None]
 
@@ -136,7 +136,13 @@ class Comparison:
         if self.support_split is None:
             return None
         prompts = self.settings.support_prompts or self.prompts
-        return self._reader(self.support_split, prompts, views=self.settings.views)
+        views = self._views("learns_from_views")
+        return self._reader(self.support_split, prompts, views=views)
+
+    def _views(self, flag: str) -> tuple[str, ...]:
+        """The augmented views, where a head or an ensemble looks at them."""
+        methods = methods_of(self.settings).values()
+        return self.settings.views if any(getattr(it, flag) for it in methods) else ()
 
     @property
     def candidates(self) -> list[str]:
@@ -148,7 +154,9 @@ class Comparison:
         room = ROOM / len(self.places)
         targets = []
         for split, perturbation in self.places:
-            reader = self._reader(split, self.prompts, perturbation=perturbation, votes=True)
+            views = self._views("needs_views") if perturbation == CLEAN.label else ()
+            about = {"perturbation": perturbation, "votes": True, "views": views}
+            reader = self._reader(split, self.prompts, **about)
             if self.settings.base_to_new:
                 base, new = halves(len(reader.samples.class_names))
                 targets += [Target(reader, room, "base", base), Target(reader, room, "new", new)]
@@ -318,6 +326,12 @@ def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:
     return reader.origin if backbone is None else reader.origin_of(backbone)
 
 
+def methods_of(settings: ProtocolSettings) -> dict[str, Estimator]:
+    """The heads and ensembles that are asked for, by the text that asks."""
+    of_heads = {name: from_text(HEADS, name) for name in settings.heads}
+    return of_heads | {name: from_text(ENSEMBLES, name) for name in settings.ensembles}
+
+
 @cache
 def versions(head: str, ensemble: str | None) -> list[str]:
     """Versions of clipsyn, and of other packages that the head or the ensemble come from."""
@@ -347,54 +361,3 @@ def _parts(head: str, name: str | None, seed: int | None = None) -> Iterator[Any
     yield from_text(HEADS, head, seed)
     if name is not None and name != ORACLE:
         yield from_text(ENSEMBLES, name, seed)
-
-
-def read_indices(folder: Path, samples: SampleTable, shots: int, seed: int) -> Rows:
-    """Sorted rows of `samples` that ``shot_K-seed_S.json`` has drawn, as CoOp writes its splits.
-
-    folder: has the files, or a folder for each dataset. Images are found by the end of their path;
-    the labels must group them as the store's do. Raises DatasetError for a missing or foreign
-    file, and for an image that is not there.
-    """
-    place = of_dataset if (of_dataset := folder / samples.dataset).is_dir() else folder
-    path = place / f"shot_{shots}-seed_{seed}.json"
-    rows = {name: row for row, name in enumerate(samples.ids)}
-    rows |= {_without_suffix(PurePosixPath(name)): row for name, row in rows.items()}
-    drawn: list[int] = []
-    ours: dict[int, int] = {}  # the file's label -> the store's
-    for image, label in _items(path):
-        row = next((rows[name] for name in _endings(image) if name in rows), None)
-        if row is None:
-            raise DatasetError(f"{path}: {image} is not among the images of {samples.name}")
-        truth = int(samples.labels[row])
-        if ours.setdefault(label, truth) != truth:
-            raise DatasetError(
-                f"{path}: {image} has label {label}, whose other images have label {ours[label]} "
-                f"in the store, not {truth}: these are other classes"
-            )
-        drawn.append(row)
-    return np.unique(np.array(drawn, np.intp))
-
-
-def _endings(image: str) -> list[str]:
-    """Ends of a path, the longest first, with and without the suffix."""
-    parts = PurePosixPath(image.replace("\\", "/")).parts
-    ends = (PurePosixPath(*parts[start:]) for start in range(len(parts)))
-    return [name for end in ends for name in (end.as_posix(), _without_suffix(end))]
-
-
-def _without_suffix(path: PurePosixPath) -> str:
-    return (path.with_suffix("") if path.name else path).as_posix()  # "/" has no name
-
-
-def _items(path: Path) -> list[tuple[str, int]]:
-    """The path of each image, and its label: ``{"train": [[path, label, class name], …]}``."""
-    if not path.exists():
-        there = ", ".join(sorted(it.name for it in path.parent.glob("shot_*-seed_*.json")))
-        raise DatasetError(
-            f"there is no {path}: give a folder with it, or the shots and seeds of the files that "
-            f"are there ({there or 'none'})"
-        )
-    with foreign(lambda why: DatasetError(f"{path} is no draw of the shots: {why}")):
-        drawn = parse_json(read_text(path))["train"]
-        return [(str(image), int(label)) for image, label, *_ in drawn]

@@ -136,7 +136,8 @@ class Shown:
         judged, singles = defaultdict[str, list[Judged]](list), defaultdict[str, list[Judged]](list)
         seconds = dict.fromkeys(ensembles, 0.0)
         moved = {name: self.target.adapted(one) for name, one in ensembles.items()}
-        for pool in self._pools(any(one.needs_embeddings for one in ensembles.values())):
+        embedded = any(it.needs_embeddings or it.needs_views for it in ensembles.values())
+        for pool in self._pools(embedded):
             labels.append(pool.labels)
             for column, name in enumerate(pool.backbones if self._scorer is None else ()):
                 singles[name].append(judge(pool.logits[:, column], pool.labels))

@@ -64,6 +64,12 @@ class Estimator:
     knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
     any_size: ClassVar[bool] = False  # True: fits on a support that is larger than memory
     kind: ClassVar[str | None] = None  # what scikit-learn calls it
+    learns_from_views: ClassVar[bool] = False  # True: also from augmented views of the support
+
+    @property
+    def needs_views(self) -> bool:
+        """Whether it looks at augmented views of what it answers for."""
+        return False
 
     backbones_: tuple[str, ...]
     n_classes_: int

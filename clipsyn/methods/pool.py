@@ -7,6 +7,7 @@ axis of `logits`. Pools come from `FeatureStore.pool`, or from plain arrays by `
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -169,6 +170,15 @@ class Pool:
         finite[doubtful] = np.isfinite(self.logits[doubtful]).all(axis=(1, 2))
         return finite
 
+    def let_go(self) -> None:
+        """Free the memory that arrays in files have; what is read again comes back."""
+        for array in (self.logits, *self.embeddings.values()):
+            base: Any = array
+            while isinstance(base, np.ndarray):
+                base = base.base
+            if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+                base.madvise(mmap.MADV_DONTNEED)
+
     def labelled(self) -> Pool:
         """Only the samples that can be learned from: readable, and with a label."""
         keep = self.readable & (self.labels >= 0)
@@ -205,8 +215,8 @@ class Pool:
         return part
 
     def with_logits(self, logits: Floats) -> Pool:
-        """The same samples with the logits of a head, which every backbone has."""
-        return replace(self, logits=logits, without_text=frozenset())
+        """The same samples with the logits of a head, which views have not."""
+        return replace(self, logits=logits, views=(), without_text=frozenset())
 
     def check_text(self, needing: str) -> None:
         """Raise InputError where a backbone has no zero-shot logits, which `needing` needs."""
@@ -306,7 +316,10 @@ def joined(parts: Iterable[Pool], count: int, room: Room = np.empty) -> tuple[Ma
         for name, values in some.embeddings.items():
             whole.embeddings[name][rows] = values
         at, filled = at + len(part), rows.stop
+        part.let_go()
+        whole.let_go()
     assert whole
+    vars(whole)["readable"] = np.ones(count, bool)  # or it would be read to be looked at
     return readable, whole.take(slice(filled))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
+from clipsyn.evaluation.coop import read_indices
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.plan import read_indices
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.numerics.logits import log_softmax
 from clipsyn.store.samples import SampleTable

@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 from clipsyn.errors import (
     ConflictingResults,
     DatasetError,
+    InputError,
     LeakError,
     MissingCell,
     UnknownName,
@@ -26,11 +27,13 @@ from clipsyn.exchange import ImportSettings
 from clipsyn.exchange.importing import import_files
 from clipsyn.methods.ensembles import ENSEMBLES, is_transductive
 from clipsyn.methods.ensembles.base import VoteTop1
+from clipsyn.methods.ensembles.trusted import Zero
 from clipsyn.methods.ensembles.weighted import SuperLearner
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.samples import few_shot
 from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.pools import PoolReader
 from tests.results import bring, untimed
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -625,3 +628,16 @@ def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
 def test_bad_input_is_one_sentence(store, changes, error, message):
     with pytest.raises(error, match=message):
         run(store, **changes)
+
+
+def test_votes_on_views_of_what_is_measured(tiny_store):
+    name, about = "zero:views=true", {"heads": ["zero-shot"], "views": ["jpeg-3"]}
+    frame = evaluate(tiny_store, ensembles=[name, "log-avg"], datasets=["toy"], **about)
+    pool = PoolReader(tiny_store, "toy", "test", views=["jpeg-3"]).read()
+    found = frame.filter(metric="acc1", ensemble=name, shots="0")["value"].item()
+    assert found == pytest.approx(Zero(views=True).score(pool))
+    for wrong in ({"heads": ["lda"]}, {"views": []}):
+        with pytest.raises(UsageError, match=name):
+            evaluate(tiny_store, ensembles=[name], datasets=["toy"], **about | wrong)
+    with pytest.raises(InputError):  # views are of the clean images
+        evaluate(tiny_store, ensembles=[name], perturbations=["jpeg-3"], **about)

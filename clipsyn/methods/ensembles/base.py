@@ -47,7 +47,7 @@ class Ensemble(Estimator):
     def combine(self, pool: Pool | ArrayLike) -> Floats:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
         pool = self._aligned(as_pool(pool))
-        alone = len(pool.backbones) == 1
+        alone = len(pool.backbones) == 1 and not self.needs_views
         compute = (lambda part: part.logits[:, 0]) if alone else self._combine
         return _by_blocks(pool, compute, pool.n_classes)
 

@@ -24,7 +24,7 @@ from clipsyn.methods.ensembles.base import Ensemble, log_shares
 from clipsyn.methods.estimator import as_pool, learned, parameter
 from clipsyn.methods.numerics import Array, Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.gaussians import Gaussians
+from clipsyn.methods.numerics.gaussians import Gaussians, Moments
 from clipsyn.methods.numerics.logits import mixture, softmax, sums
 from clipsyn.methods.numerics.neighbours import largest, nearest
 from clipsyn.methods.numerics.transport import balance
@@ -81,7 +81,9 @@ class Transductive(Ensemble):
         """(sample, class) probabilities, those of the backbones averaged."""
         total = np.zeros((len(pool), pool.n_classes), np.float32)
         for column, name in enumerate(pool.backbones):
-            logits, scale = pool.logits[:, column], pool.logit_scales.get(name, _SCALE)
+            logits = np.ascontiguousarray(pool.logits[:, column])
+            pool.let_go()
+            scale = pool.logit_scales.get(name, _SCALE)
             total += self._shares_of(_Seen(name, logits, pool.embeddings[name], scale))
         total /= len(pool.backbones)
         return total
@@ -115,30 +117,31 @@ class TransCLIP(Transductive):
     _power: ClassVar[float] = 1  # of p_i
 
     def _shares_of(self, seen: _Seen) -> Floats:
-        count, classes = seen.logits.shape
         support, labels, weight = self._known(seen)
-        known = np.eye(classes, dtype=np.float32)[labels]
-        z = np.concatenate([np.empty_like(seen.logits), known])
-        _rowwise(lambda rows: softmax(seen.logits[rows]), z[:count])
-        held, after = np.empty_like(seen.logits), z.copy()
-        features = np.concatenate([seen.features, support])
-        start = Gaussians.around(seen.features, z[:count])
-        gaussians = start._replace(means=start.fitted(support, known).means)
-        weights = np.repeat([1, weight], [count, len(support)])
-        links = _mutual(features, count)
+        known = np.eye(seen.logits.shape[1], dtype=np.float32)[labels]
+        of_known = Moments.of(support, known)
+        votes = _votes(support, seen.features, known)
+        del known
+        z, after, held = (np.empty_like(seen.logits, order="C") for _ in range(3))
+        _rowwise(lambda rows: softmax(seen.logits[rows]), z)
+        gaussians = Gaussians.around(seen.features, z)
+        gaussians = gaussians._replace(means=gaussians.fitted(of_known).means)
+        links = _mutual(seen.features)
         for step in range(_STEPS + 1):
             if step:
-                gaussians = gaussians.fitted(features, z, weights)
-            _rowwise(partial(self._held, seen, gaussians), held)
+                moments = Moments.of(seen.features, z).plus(of_known, weight)
+                gaussians = gaussians.fitted(moments)
+            _rowwise(partial(self._held, seen, gaussians, votes), held)
             for _ in range(_INNER_STEPS):
-                _rowwise(partial(_smoothed, held, links, z), after[:count])
+                _rowwise(partial(_smoothed, held, links, z), after)
                 z, after = after, z
-        return z[:count]
+        return z
 
-    def _held(self, seen: _Seen, gaussians: Gaussians, rows: slice) -> Floats:
-        """What steps of z leave as it is: log p, less a number for each sample, and densities."""
+    def _held(self, seen: _Seen, gaussians: Gaussians, votes: Any, rows: slice) -> Floats:
+        """What steps of z leave as it is: densities, votes, log p less a number for each sample."""
         held: Floats = gaussians.log_densities(seen.features[rows])
         held /= _SOFTNESS
+        held += votes[rows].toarray()
         logits = seen.logits[rows]
         held += self._power * (logits - logits.max(axis=1, keepdims=True))
         return held
@@ -148,13 +151,22 @@ class TransCLIP(Transductive):
         return seen.features[:0], np.empty(0, np.int32), 0.0
 
 
-def _mutual(features: Array, count: int) -> Any:
-    """(image, image or labelled image) sparse w; the first `count` are the images."""
-    links = _links(features, features[:count], _NEIGHBOURS)
-    own = links[:count].copy()
-    own.resize((count, len(features)))
+def _votes(support: Array, images: Array, known: Floats) -> Any:
+    """(image, class) sparse: sums of w times z over labelled images, whose z never change."""
+    from scipy import sparse
+
+    return _halved(_links(support, images, _NEIGHBOURS).T @ sparse.csr_array(known))
+
+
+def _mutual(images: Array) -> Any:
+    """(image, image) sparse w."""
+    links = _links(images, images, _NEIGHBOURS)
+    return _halved(links.T + links)
+
+
+def _halved(links: Any) -> Any:
     # a quotient would be in double precision, and each product would copy z to it
-    return (links.T + own).tocsr() * np.float32(1 / (2 * _NEIGHBOURS))
+    return links.tocsr() * np.float32(1 / (2 * _NEIGHBOURS))
 
 
 def _smoothed(held: Floats, links: Any, z: Floats, rows: slice) -> Array:
@@ -285,13 +297,17 @@ class SOTA(Transductive):
         features = [pool.embeddings[name] for name in pool.backbones]
         equal = np.full(len(features), 1 / len(features), np.float32)
         z = np.empty((len(pool), pool.n_classes), np.float32)
-        _rowwise(lambda rows: mixture(pool.logits[rows], equal), z)
+
+        def block(rows: slice) -> Rows:
+            z[rows] = mixture(pool.logits[rows], equal)
+            return np.asarray(pool.logits[rows].argmax(axis=2))
+
+        predicted, weights = _of_blocks(block, pool), (equal, equal)
         gaussians = [Gaussians.around(one, z) for one in features]
-        predicted, weights = pool.logits.argmax(axis=2), (equal, equal)
         for step in range(_STEPS):
             if step:
                 pairs = zip(gaussians, features, strict=True)
-                gaussians = [before.fitted(one, z) for before, one in pairs]
+                gaussians = [before.fitted(Moments.of(one, z)) for before, one in pairs]
             first = _fuse(z, pool, gaussians, *weights)
             balance(z)
             weights = _agreement(first, z), _agreement(predicted, z)
@@ -312,6 +328,17 @@ def _fuse(
             z[rows] += weight * softmax(densities)
         return np.stack(first, axis=1)
 
+    return _of_blocks(block, pool)
+
+
+def _of_blocks(work: Callable[[slice], Rows], pool: Pool) -> Rows:
+    """work(rows) for all rows of a pool, of whose files a block or two stay in memory."""
+
+    def block(rows: slice) -> Rows:
+        found = work(rows)
+        pool.let_go()
+        return found
+
     return np.concatenate(in_blocks(block, pool.shape))
 
 
@@ -322,9 +349,10 @@ def _agreement(first: Rows, z: Floats) -> Floats:
 
 
 def _links(images: Array, known: Array, k: int) -> Any:
-    """(image, known) sparse: cosines to the k nearest others; images begin with those known."""
-    k = min(k, len(known) - 1)
-    found = nearest(lambda rows: images[rows].astype(np.float32), len(images), known, k, own=True)
+    """(image, known) sparse: cosines to the k nearest, of images that are those known the others"""
+    own = images is known
+    k = min(k, len(known) - own)
+    found = nearest(lambda rows: images[rows].astype(np.float32), len(images), known, k, own=own)
     return _sparse(*found, len(known))
 
 

@@ -17,19 +17,22 @@ single backbone on the support.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
 
+from clipsyn.errors import InputError
 from clipsyn.methods.ensembles.base import Ensemble, Router, log_shares, one_hot, standing
 from clipsyn.methods.estimator import learned, parameter
-from clipsyn.methods.numerics import Array, Doubles, Mask, Rows
+from clipsyn.methods.heads.trained import text_of
+from clipsyn.methods.numerics import Array, Doubles, Floats, Mask, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
-from clipsyn.methods.numerics.logits import log_mixture, mixture, softmax
+from clipsyn.methods.numerics.logits import log_mixture, mixture, softmax, zero_shot_logits
 from clipsyn.methods.pool import Pool
-from clipsyn.settings import NUMBER, WHOLE
+from clipsyn.settings import FLAG, NUMBER, WHOLE
 
 _LEAST_ENTROPY = 1e-6  # bits: that of a nearly certain answer rounds to 0 in single precision
 _STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))  # the weights that are tried
@@ -108,13 +111,16 @@ def _bits(shares: Array) -> Array:
 class Zero(Ensemble):
     """The surest backbones vote: the `share` of all with the least entropy, at least one.
 
-    Where classes have equal votes the surest of the others that votes for one of them decides, then
-    the surest of all. z is the logarithm of votes, as in `VoteTop1`; a vote that decides between
-    equals is less than one.
+    Where classes have equal votes the surest of the others that votes for one of them decides by
+    half a vote, then the surest of all; the mean probability adds less than that. z is the
+    logarithm of votes, as in `VoteTop1`.
+
+    views: False has the backbones vote on the image itself. True has each vote on the image and on
+    each of its augmented views in the pool, by zero-shot, as in the publication, where one backbone
+    votes on 64 views. Raises InputError where the pool has none.
 
     Farina et al., "Frustratingly Easy Test-Time Adaptation of Vision-Language Models", NeurIPS
-    2024, arXiv 2405.18330. There one backbone votes on 64 augmented views of an image; here all
-    vote on the image itself.
+    2024, arXiv 2405.18330.
 
     >>> from clipsyn import Zero
     >>> logits = [[[2, 0], [3, 0], [0, 9], [0, 1]]]
@@ -125,19 +131,37 @@ class Zero(Ensemble):
     learns: ClassVar[bool] = False
 
     share: float = parameter(0.3, NUMBER, above=0, most=1)
+    views: bool = parameter(False, FLAG)
+
+    @property
+    def needs_views(self) -> bool:
+        return self.views
 
     def _combine(self, pool: Pool) -> Array:
-        count = len(pool.backbones)
-        voters = math.ceil(self.share * count)
-        order = np.argsort(_bits(softmax(pool.logits)), axis=1, kind="stable")
-        order = np.roll(order, -voters, axis=1)  # those that decide between equals first
-        ballots = 0.5 ** np.arange(1, count + 2, dtype=np.float32)
-        ballots[-voters - 1 : -1] += 1
-        votes = mixture(pool.logits, np.full(count, ballots[-1] / count))
-        predicted = pool.logits.argmax(axis=2)
-        for backbones, weight in zip(order.T, ballots[:-1], strict=True):
-            votes[np.arange(len(pool)), predicted[np.arange(len(pool)), backbones]] += weight
+        looks = [pool.logits, *(self._of_views(pool) if self.views else ())]
+        order = np.concatenate([_bits(softmax(it)) for it in looks], axis=1).argsort(kind="stable")
+        said = np.concatenate([it.argmax(axis=2) for it in looks], axis=1)
+        said = np.take_along_axis(said, order, axis=1)  # the surest first
+        voters, rows = math.ceil(self.share * said.shape[1]), np.arange(len(pool))
+        votes = np.zeros((len(pool), pool.n_classes), np.float32)
+        np.add.at(votes, (rows[:, None], said[:, :voters]), 1)
+        most = votes == votes.max(axis=1, keepdims=True)
+        said = np.roll(said, -voters, axis=1)  # those that decide between equals first
+        decides = np.take_along_axis(most, said, axis=1).argmax(axis=1)
+        votes[rows, said[rows, decides]] += 0.5
+        votes += mixture(pool.logits, np.full(len(pool.backbones), 0.25 / len(pool.backbones)))
         return log_shares(votes, votes.sum(axis=1, keepdims=True))
+
+    def _of_views(self, pool: Pool) -> Iterator[Floats]:
+        """Logits (sample, backbone, class) of each view."""
+        if not pool.views:
+            raise InputError(
+                "there are no augmented views for zero to vote on: measure it on clean images of "
+                "the zero-shot head, with views=… whose cells the split has"
+            )
+        for view in pool.views:
+            each = [zero_shot_logits(view[it], *text_of(pool, it)) for it in pool.backbones]
+            yield np.stack(each, axis=1)
 
 
 @dataclass(eq=False, repr=False)

@@ -70,6 +70,7 @@ class TipAdapter(Head):
     """
 
     needs_text: ClassVar[bool] = False
+    learns_from_views: ClassVar[bool] = True
 
     alpha: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
     beta: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)

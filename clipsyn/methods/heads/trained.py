@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ _ALPHA_SCALE = (
     250.0  # of LP++: times the mean cosine of an image with its class, where alpha starts
 )
 _RLA_EPSILON = 1e-4
+_RLA_LARGE = 1e7  # images * embed * classes: from it on in single precision
 
 
 @dataclass(eq=False, repr=False)
@@ -249,18 +251,21 @@ class ResidualAdapter(TrainedHead):
         self.adapter_ = {name: self._trained(Lesson.of(pool, name)) for name in pool.backbones}
 
     def _trained(self, lesson: Lesson) -> Floats:
-        x, identity = lesson.features, np.eye(lesson.features.shape[1], dtype=np.float32)
+        cost = lesson.features.size * len(lesson.text)
+        dtype: Any = np.float64 if cost < _RLA_LARGE else np.float32
+        x, text = lesson.features.astype(dtype), lesson.text.astype(dtype)
+        identity = np.eye(x.shape[1], dtype=dtype)
         adapter = identity.copy()
-        adam = Adam(adapter.size, 0, np.float32, epsilon=_RLA_EPSILON)
+        adam = Adam(adapter.size, 0, dtype, epsilon=_RLA_EPSILON)
         for epoch in range(_EPOCHS):
             moved = x @ adapter
             unit = _unit(moved)
-            slope = lesson.slope(lesson.scale * unit @ lesson.text.T)
-            back = _through_norm(lesson.scale * slope @ lesson.text, moved, unit)
+            slope = lesson.slope(lesson.scale * unit @ text.T)
+            back = _through_norm(lesson.scale * slope @ text, moved, unit)
             gradient = x.T @ back + 2 / len(x) * (adapter - identity)
             rate = _cosine(epoch, _EPOCHS, self.learning_rate)
             adam.step(adapter.reshape(-1), gradient.reshape(-1), rate)
-        return adapter
+        return adapter.astype(np.float32)
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
         text, scale = text_of(pool, backbone)

@@ -1,6 +1,6 @@
 """Classes as Gaussians around unit vectors, with one diagonal covariance for all of them.
 
-Each image counts for each class by a share. The images are read a block at a time.
+The images are read a block at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,31 @@ _ROWS = 4096  # in one product
 _MOST_CONFIDENT = 8  # images of a class that it starts from
 _TINY = np.finfo(np.float32).tiny
 _LEAST_VARIANCE = 1e-3  # of that of the start: images that are all alike have none
+
+
+class Moments(NamedTuple):
+    """Sums over images, each of which counts for each class by a share."""
+
+    mass: Doubles  # (class,) of the shares
+    sums: Doubles  # (class, embed) of the embeddings
+    squares: Doubles  # (embed,) of their squares, over all classes
+
+    @classmethod
+    def of(cls, features: Array, shares: Array) -> Self:
+        classes, width = shares.shape[1], features.shape[1]
+        mass, sums, squares = np.zeros(classes), np.zeros((classes, width)), np.zeros(width)
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            part, of_part = features[rows].astype(np.float32), shares[rows]
+            mass += of_part.sum(axis=0)
+            sums += of_part.T @ part
+            part *= part
+            squares += of_part.sum(axis=1) @ part
+        return cls(mass, sums, squares)
+
+    def plus(self, other: Moments, weight: float) -> Moments:
+        """With those of other images, which count `weight` times."""
+        return Moments(*(a + weight * b for a, b in zip(self, other, strict=True)))
 
 
 class Gaussians(NamedTuple):
@@ -38,23 +63,15 @@ class Gaussians(NamedTuple):
         densities -= np.einsum("cd,cd->c", scaled, self.means) / 2
         return densities
 
-    def fitted(self, features: Array, shares: Floats, weights: Array | float = 1.0) -> Gaussians:
-        """To images that count by shares times weights; a class without any keeps its mean."""
-        classes, width = self.means.shape
-        mass, sums, squares = np.zeros(classes), np.zeros((classes, width)), np.zeros(width)
-        weights = np.broadcast_to(np.asarray(weights, np.float32), len(features))[:, None]
-        for start in range(0, len(features), _ROWS):
-            rows = slice(start, start + _ROWS)
-            part, of_part = features[rows].astype(np.float32), shares[rows] * weights[rows]
-            mass += of_part.sum(axis=0)
-            sums += of_part.T @ part
-            part *= part
-            squares += of_part.sum(axis=1) @ part
+    def fitted(self, moments: Moments) -> Gaussians:
+        """To images with these moments; a class without any keeps its mean."""
+        mass, sums, squares = moments
         means = _unit(sums, self.means)
         spread = (
             squares + mass @ (means.astype(float) ** 2) - 2 * np.einsum("cd,cd->d", means, sums)
         )
-        variances = np.maximum(spread / max(mass.sum(), _TINY), _LEAST_VARIANCE / width)
+        least = _LEAST_VARIANCE / means.shape[1]
+        variances = np.maximum(spread / max(mass.sum(), _TINY), least)
         return Gaussians(means, variances.astype(np.float32))
 
 

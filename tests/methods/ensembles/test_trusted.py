@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+from clipsyn.errors import InputError
 from clipsyn.methods.ensembles.mixtures import SampleAwareWeights
 from clipsyn.methods.ensembles.trusted import (
     EntropyAverage,
@@ -89,11 +91,28 @@ def test_model_labels_choose_backbones_for_each_class(models):
         np.testing.assert_allclose(found, EntropyAverage().predict_proba(new), rtol=1e-5)
 
 
+def viewed(n=300, backbones=2, views=2):
+    """Images that come with views, and the same with views as further backbones."""
+    rng, texts = np.random.default_rng(3), np.random.default_rng(4).normal(size=(5, 6))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    looks = rng.normal(size=(1 + views, backbones, n, 6))
+    looks /= np.linalg.norm(looks, axis=3, keepdims=True)
+    logits = 4 * (looks @ texts.T).transpose(2, 0, 1, 3)
+    names = [str(b) for b in range(backbones)]
+    of_views = [dict(zip(names, look, strict=True)) for look in looks[1:]]
+    plain = Pool.of(logits[:, 0], embeddings=[*looks[0]])
+    about = {"class_embeddings": dict.fromkeys(names, texts)}
+    about |= {"logit_scales": dict.fromkeys(names, 4.0), "views": tuple(of_views)}
+    return replace(plain, **about), logits.reshape(n, -1, 5)
+
+
 @pytest.mark.parametrize(("share", "voters"), [(0.3, 2), (0.5, 3), (0.7, 5), (1.0, 6)])
-def test_zero_is_the_vote_of_the_surest_and_the_next_decide_between_equals(share, voters):
+@pytest.mark.parametrize("views", [False, True])
+def test_zero_is_the_vote_of_the_surest_and_the_next_decide_between_equals(share, voters, views):
     new = pool(backbones=6, n=300)
-    found, ties = Zero(share=share).predict(new), 0
-    for row, said in zip(new.logits.tolist(), found, strict=True):
+    new, looks = viewed() if views else (new, new.logits)
+    found, ties = Zero(share=share, views=views).predict(new), 0
+    for row, said in zip(looks.tolist(), found, strict=True):
         order = sorted(range(6), key=lambda b, row=row: bits(row[b]))
         votes = [first(row[b]) for b in order[:voters]]
         most = max(map(votes.count, votes))
@@ -102,6 +121,15 @@ def test_zero_is_the_vote_of_the_surest_and_the_next_decide_between_equals(share
         decides = [first(row[b]) for b in order[voters:] + order[:voters]]
         assert said == next(c for c in decides if c in equal)
     assert ties > 10
+
+
+def test_views_are_asked_for_and_are_not_those_of_a_head():
+    new, looks = viewed(backbones=1, views=5)
+    np.testing.assert_array_equal(Zero(views=True).predict(new), Zero().predict(looks))
+    np.testing.assert_array_equal(Zero().predict(new), looks[:, 0].argmax(axis=1))
+    for without in (replace(new, views=()), new.with_logits(new.logits)):
+        with pytest.raises(InputError):
+            Zero(views=True).predict(without)
 
 
 def test_the_zero_shot_ensemble_weighs_the_others_by_confidence():

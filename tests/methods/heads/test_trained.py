@@ -120,5 +120,22 @@ def test_more_images_of_a_class_do_not_prefer_it(head):
     assert np.abs(found - expected).max() < 0.3 * np.ptp(expected)
 
 
+def test_the_order_of_images_does_not_matter_where_rounding_is_amplified(monkeypatch):
+    """All embeddings are alike, so the adapter shrinks them, and gradients are divided by that."""
+    monkeypatch.setattr(trained, "_EPOCHS", 300)
+    rng = np.random.default_rng(0)
+    images, text = (
+        normalize(torch.tensor(5 * rng.normal(size=160) + rng.normal(size=(9, 160)))).numpy()
+        for _ in range(2)
+    )
+    about = {"class_embeddings": {"0": text}, "logit_scales": {"0": SCALE}}
+    support = replace(Pool.of((images @ text.T)[:, None], np.arange(9), [images]), **about)
+    one, other = (
+        ResidualAdapter().fit(support.take(rows)).transform(support).logits
+        for rows in (slice(None), slice(None, None, -1))
+    )
+    np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
 def test_they_are_registered():
     assert {HEADS.load(name) for name in ("clap", "lp++", "rla")} == {*REFERENCES}
