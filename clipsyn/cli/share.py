@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from clipsyn.exchange import LAYOUTS
 from clipsyn.names import Address, is_url
 from clipsyn.report import FIGURES, PAGE, Drawn, ReportSettings, SearchSettings
 from clipsyn.text import advised, counted
+
+if TYPE_CHECKING:
+    from clipsyn.remote.push import Push
 
 
 @command("report", STORE, ReportSettings)
@@ -147,6 +150,7 @@ def _folder(_context: click.Context, _parameter: click.Parameter, text: str) -> 
     return Path(text)
 
 
+_CARD = "README.md"
 _DRY_RUN = flag(["--dry-run"], help="Say what would be copied, and stop.")
 _FOLDER = click.Argument(["store"], type=click.Path(), callback=_folder)
 
@@ -170,8 +174,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
-    from clipsyn.exchange.provenance import card
-    from clipsyn.remote.push import Push, address_of
+    from clipsyn.remote.push import Push
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
 
@@ -182,11 +185,25 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     if plan.making_way:
         say(f"{len(plan.making_way):,} of them take the place of what is published")
     if plan.groups and not dry_run:
-        with progress("files") as counters:
+        with progress("groups") as counters:
             plan.carry_out(counters)
-        published = plan.store if plan.is_all else FeatureStore.open(address_of(url))
-        plan.remote.put("README.md", card(published, where=shown).encode())
+        _write_cards(plan, url)
         say(f"pushed: `{advised('ls', shown)}` shows what is there")
+
+
+def _write_cards(plan: Push, url: str) -> None:
+    """For people: a page on each dataset that was written to, and one that names all."""
+    from clipsyn.exchange.provenance import card, contents
+    from clipsyn.remote.index import part_path
+    from clipsyn.remote.push import address_of
+    from clipsyn.store.features import FeatureStore
+
+    published, shown = FeatureStore.open(address_of(url)), plan.remote.shown
+    for dataset in plan.datasets:
+        text = card(plan.store if plan.is_all(dataset) else published, shown, dataset)
+        plan.remote.put(part_path(dataset, _CARD), text.encode())
+    cards = {dataset: part_path(dataset, _CARD) for dataset in published.datasets()}
+    plan.remote.put(_CARD, contents(cards, shown).encode())
 
 
 @command(

@@ -3,8 +3,9 @@
 Of a cell it is a row, as `clipsyn info --provenance` writes it as JSON. A cell that was made
 elsewhere recorded less: what it does not say is None, never a guess.
 
-The card is a README.md beside what is published. It is made of the store alone, so the same store
-has the same card. Commands and machines stay out, for they may name folders and hosts.
+The card is a README.md beside what is published, one for each dataset. It is made of the store
+alone, so the same store has the same card. Commands and machines stay out, for they may name
+folders and hosts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.catalog.references import (
@@ -242,13 +244,13 @@ def _table(rows: Iterable[Mapping[str, Any]], title: str = "") -> Table:
     )
 
 
-def card(store: FeatureStore, where: str = "STORE") -> str:
-    """The card of all cells; `where` is the URL at which they will be read.
+def card(store: FeatureStore, where: str = "STORE", dataset: str | None = None) -> str:
+    """The card of all cells, or of those of a dataset; `where` is the URL to read them at.
 
     A backbone has the same weights in all cells of a dataset, or readers refuse them, so one of
     these is looked at.
     """
-    ordered, where = _ordered(store.keys()), printable(where)
+    ordered = _ordered(store.keys(dataset=None if dataset is None else [dataset]))
     first: dict[tuple[str, ...], FeatureKey] = {}
     for key in ordered:
         first.setdefault(_weights_in(store, key), key)
@@ -258,13 +260,29 @@ def card(store: FeatureStore, where: str = "STORE") -> str:
         {**told[_weights_in(store, key)], **vars(key), "images": images[key.dataset, key.split]}
         for key in ordered
     ]
-    read = [
+    return page(cells, _how_to_read(printable(where)), {})
+
+
+def contents(cards: Mapping[str, str], where: str) -> str:
+    """What a store at a URL holds. cards: dataset -> the path of its card there."""
+    parts = [
+        _head({}),
+        f"# Features of {counted(len(cards), 'dataset')}",
+        "Made with clipsyn by frozen CLIP backbones. Each dataset has a card with its images, the "
+        "weights, terms, and works to cite:",
+        "\n".join(f"- [{escaped(name)}]({quote(cards[name])})" for name in sorted(cards)),
+        *_how_to_read(printable(where)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _how_to_read(where: str) -> list[str]:
+    return [
         "## Read it",
         f"```sh\npip install 'clipsyn[remote]'\nclipsyn ls {where}\nclipsyn zeroshot {where}\n```",
         f'```python\nfrom clipsyn import FeatureStore\n\nstore = FeatureStore.open("{where}")\n```',
         "Each folder of arrays is a Zarr v3 group with named dimensions, which xarray opens.",
     ]
-    return page(cells, read, {})
 
 
 def _weights_in(store: FeatureStore, key: FeatureKey) -> tuple[str, ...]:

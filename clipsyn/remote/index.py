@@ -18,28 +18,32 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.store.files import INDEX, KINDS, Place, check_format, check_marker, folder_name
-from clipsyn.text import first_problem, one_line, parse_json
+from clipsyn.text import first_problem, one_line
 
-PARTS, _PART = "index", "groups.json.gz"
+PARTS, PART = "index", "groups.json.gz"
 FORMAT = "3.0"
 MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups of one dataset
 _FOLDER_DIGITS = 16
 _MOST_BYTES = 1 << 60  # of a group
 
 
-def _check_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_format(version: str, where: ValidationInfo) -> str:
+    check_format(f"the index of {where.context}", version, FORMAT)
+    return version
+
+
+def _check_facts(facts: Mapping[str, int | str]) -> Mapping[str, int | str]:
     for name, value in facts.items():
-        fits = type(value) is int and 0 <= value <= _MOST_BYTES
-        if not (type(value) is str if name == "imported" else fits):
+        if isinstance(value, str) != (name == "imported"):
             raise ValueError(f"{name} cannot be {str(value)[:70]!r}")
     return facts
 
@@ -56,7 +60,8 @@ def _check_place(place: Place) -> Place:
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Place = Annotated[Place, AfterValidator(_check_place)]
 _Size = Annotated[int, Field(strict=True, ge=0, le=_MOST_BYTES)]
-_Facts = Annotated[Mapping[str, Any], AfterValidator(_check_facts)]
+_Facts = Annotated[Mapping[str, _Size | str], AfterValidator(_check_facts)]
+_Format = Annotated[str, AfterValidator(_check_format)]
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The path that the group has in a local store."""
-        kind, *names = self.place
-        return "/".join([kind, *map(folder_name, names)])
+        return name_of(self.place)
 
     @property
     def folder(self) -> str:
@@ -96,8 +99,9 @@ class Entry:
 class Index:
     """The datasets of a published store, and the content of its `clipsyn.json`."""
 
+    format: _Format = field(default=FORMAT, kw_only=True)
     store: Mapping[str, Any]
-    datasets: Collection[str] = ()
+    datasets: Sequence[str] = ()
 
     @classmethod
     def parse(cls, data: bytes, shown: str) -> Index:
@@ -106,15 +110,23 @@ class Index:
         Raises UnsupportedFormat for another major format, DamagedStore for what is no index.
         """
         with damage(f"{shown}/{INDEX}"):
-            content = _unpacked(data, shown)
-            check_marker(shown, content["store"])
-            datasets = _NAMES.validate_python(content["datasets"])
-            for name in datasets:
+            index = _INDEX_JSON.validate_json(_unpacked(data), context=shown)
+            check_marker(shown, index.store)
+            for name in index.datasets:
                 _check_place(("samples", name, "any"))
-            return cls(content["store"], datasets)
+            return index
 
     def dumps(self) -> bytes:
-        return _packed({"store": self.store, "datasets": sorted(self.datasets)})
+        return _packed(vars(self))
+
+
+@dataclass(frozen=True)
+class _Part:
+    format: _Format = field(default=FORMAT, kw_only=True)
+    groups: list[Entry]
+
+
+_INDEX_JSON, _PART_JSON = TypeAdapter(Index), TypeAdapter(_Part)
 
 
 def parse_part(data: bytes | None, shown: str, dataset: str) -> dict[Place, Entry]:
@@ -122,7 +134,7 @@ def parse_part(data: bytes | None, shown: str, dataset: str) -> dict[Place, Entr
     if data is None:
         return {}
     with damage(f"{shown}/{part_path(dataset)}"):
-        groups = _ENTRIES.validate_python(_unpacked(data, shown)["groups"])
+        groups = _PART_JSON.validate_json(_unpacked(data), context=shown).groups
         entries = {entry.place: entry for entry in groups}
         if len(entries) < len(groups):
             raise ValueError("a group stands twice in it")
@@ -133,14 +145,17 @@ def parse_part(data: bytes | None, shown: str, dataset: str) -> dict[Place, Entr
 
 def dump_part(entries: Iterable[Entry]) -> bytes:
     """The same bytes for the same groups; raises StoreError where no reader would take them."""
-    return _packed({"groups": [vars(it) for it in sorted(entries, key=lambda it: it.place)]})
+    groups = [vars(entry) for entry in sorted(entries, key=lambda entry: entry.place)]
+    return _packed({"format": FORMAT, "groups": groups})
 
 
-_ENTRIES, _NAMES = TypeAdapter(list[Entry]), TypeAdapter(list[str])
+def name_of(place: Place) -> str:
+    """The path that a group has in a local store."""
+    return "/".join(map(folder_name, place))
 
 
-def part_path(dataset: str) -> str:
-    return f"{PARTS}/{folder_name(dataset)}/{_PART}"
+def part_path(dataset: str, file: str = PART) -> str:
+    return f"{PARTS}/{folder_name(dataset)}/{file}"
 
 
 @contextmanager
@@ -155,19 +170,17 @@ def damage(where: str) -> Iterator[None]:
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
 
 
-def _unpacked(data: bytes, shown: str) -> Any:
+def _unpacked(data: bytes) -> bytes:
     """The JSON in a gzip file, which may be a bomb."""
     with gzip.open(io.BytesIO(data)) as file:
         content = file.read(MOST_INDEX + 1)
     if len(content) > MOST_INDEX:
         raise ValueError(f"it has more than {MOST_INDEX:,} bytes")
-    document = parse_json(content)
-    check_format(f"the index of {shown}", str(document["format"]), FORMAT)
-    return document
+    return content
 
 
 def _packed(content: Mapping[str, Any]) -> bytes:
-    data = compact({"format": FORMAT, **content})
+    data = compact(content)
     if len(data) > MOST_INDEX:
         raise StoreError(
             f"a part of the index would have {len(data):,} bytes, and readers take "

@@ -14,21 +14,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any
 
+import numpy as np
 from crc32c import crc32c
 from pydantic import Base64Bytes, Field, TypeAdapter
 
-from clipsyn.errors import StoreError
 from clipsyn.remote.index import Digest, Entry, compact, damage
 from clipsyn.store import files
 from clipsyn.store.files import METADATA, MOST_CHUNK_ROWS
-from clipsyn.store.groups import Group
+from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.text import parse_json
 
 MANIFEST = METADATA
@@ -71,21 +70,25 @@ class Manifest:
 
         Raises StoreError for what cannot be read, is no regular file, or is removed meanwhile.
         """
-
-        def read(name: str) -> bytes:
-            return files.read_file(group.path / name, _MOST_FILE)
-
-        try:
-            manifest = cls({name: stamp_of(read(name)) for name in group.files})
-            inline = {name: read(name) for name in manifest.small}
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{error.filename} is gone while it was read: run the same command again"
-            ) from error
-        shards = manifest.fitting_shards()
+        stamps, inline = dict[str, Stamp](), dict[str, bytes]()
+        for name in group.files:
+            try:
+                data = files.read_file(group.path / name, _MOST_FILE)
+            except (FileNotFoundError, NotADirectoryError):
+                raise replaced_meanwhile(group.store, group.name) from None
+            stamps[name] = stamp_of(data)
+            if name.endswith(METADATA) or len(data) <= _INLINE:
+                inline[name] = data
+        manifest, shards = cls(stamps), dict[str, int]()
+        for array, names in manifest.chunks.items():
+            sizes = manifest.sizes(names)
+            for name in names if sum(sizes) > _INLINE else ():
+                inline.pop(name, None)
+            if (count := min(len(names), _SHARD // max(sizes))) > 1:
+                shards[array] = count
         if f"{_VALID}/c.0" in inline and group.read(_VALID).all():
             shards[_VALID] = 0
-        return cls(manifest.files, inline, shards)
+        return cls(stamps, inline, shards)
 
     @classmethod
     def parse(cls, data: bytes, shown: str, entry: Entry) -> Manifest:
@@ -122,7 +125,10 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        return sum(self._sizes(self.files))
+        return sum(self.sizes(self.files))
+
+    def sizes(self, names: Iterable[str]) -> list[int]:
+        return [self.files[name][0] for name in names]
 
     @cached_property
     def chunks(self) -> Mapping[str, list[str]]:
@@ -133,18 +139,6 @@ class Manifest:
             if file != METADATA:
                 chunks.setdefault(array, []).append(name)
         return chunks
-
-    @property
-    def small(self) -> list[str]:
-        """Metadata, and the files of small arrays, which the manifest has in it when it is sent."""
-        many = (it for it in self.chunks.values() if sum(self._sizes(it)) > _INLINE)
-        large = {name for names in many for name in names}
-        return [name for name in self.files if name not in large]
-
-    def fitting_shards(self) -> dict[str, int]:
-        """Arrays of several chunks that are not large, and how many of these a shard has."""
-        fit = {it: min(len(of), _SHARD // max(self._sizes(of))) for it, of in self.chunks.items()}
-        return {array: count for array, count in fit.items() if count > 1}
 
     @cached_property
     def objects(self) -> Mapping[str, list[str]]:
@@ -162,20 +156,13 @@ class Manifest:
         return {
             name: (path, start)
             for path, names in self.objects.items()
-            for name, start in zip(names, accumulate(self._sizes(names), initial=0), strict=False)
+            for name, start in zip(names, accumulate(self.sizes(names), initial=0), strict=False)
         }
-
-    def size_of(self, path: str) -> int:
-        """Bytes of the files in an object; behind them lies what `end_of` says."""
-        return sum(self._sizes(self.objects[path]))
-
-    def _sizes(self, names: Iterable[str]) -> list[int]:
-        return [self.files[name][0] for name in names]
 
     def end_of(self, path: str) -> bytes:
         """What an object has behind its files: of a shard its index."""
         count = self.shards.get(path.rpartition("/")[0], 1)
-        return _shard_index(self._sizes(self.objects[path]), count) if count > 1 else b""
+        return _shard_index(self.sizes(self.objects[path]), count) if count > 1 else b""
 
     def spans(self, names: Iterable[str]) -> list[list[str]]:
         """These files by what is asked for at once: neighbours in one object."""
@@ -200,11 +187,9 @@ def stamp_of(data: bytes) -> Stamp:
 
 def _shard_index(sizes: Sequence[int], chunks: int) -> bytes:
     """The end of a shard that has room for so many chunks; the last of an array has fewer."""
-    starts = accumulate(sizes, initial=0)
-    places = [number for place in zip(starts, sizes, strict=False) for number in place]
-    places += [_NOWHERE] * (2 * chunks - len(places))
-    index = struct.pack(f"<{2 * chunks}Q", *places)
-    return index + crc32c(index).to_bytes(4, "little")
+    places = np.full((chunks, 2), _NOWHERE, "<u8")
+    places[: len(sizes)] = np.transpose([[0, *accumulate(sizes[:-1])], sizes])
+    return (index := places.tobytes()) + crc32c(index).to_bytes(4, "little")
 
 
 def _tell_others(array: dict[str, Any], chunks: int) -> None:
@@ -216,7 +201,7 @@ def _tell_others(array: dict[str, Any], chunks: int) -> None:
         array["fill_value"] = True
     if chunks > 1:
         grid = array["chunk_grid"]["configuration"]
-        rows, *width = grid["chunk_shape"]
-        about = {"chunk_shape": [rows, *width], "codecs": array["codecs"], **_INDEX_OF_SHARDS}
+        about = {"chunk_shape": grid["chunk_shape"], "codecs": array["codecs"], **_INDEX_OF_SHARDS}
         array["codecs"] = [{"name": "sharding_indexed", "configuration": about}]
+        rows, *width = grid["chunk_shape"]
         grid["chunk_shape"] = [rows * chunks, *width]

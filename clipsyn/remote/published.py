@@ -22,9 +22,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from itertools import accumulate
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -35,10 +35,20 @@ from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, parse_part, part_path
 from clipsyn.remote.manifest import COLUMN, MANIFEST, Manifest, stamp_of
-from clipsyn.remote.transport import MissingObject, Remote
+from clipsyn.remote.transport import MissingObject, Remote, Span
 from clipsyn.store import arrays
 from clipsyn.store.arrays import Layout
-from clipsyn.store.files import INDEX, KINDS, METADATA, Place, below, folder_name
+from clipsyn.store.files import (
+    INDEX,
+    KINDS,
+    METADATA,
+    MOST_METADATA,
+    WIP,
+    Place,
+    below,
+    folder_name,
+    write_file,
+)
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 from clipsyn.text import advised
 
@@ -72,7 +82,6 @@ class Published(Tree):
         self._lock = Lock()  # of what is forgotten
         self._threads = ThreadPoolExecutor(FILES)
         self._sent: set[str] = set()  # groups whose manifest was sent to this process
-        self._checked: set[str] = set()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """A worker reads the index again; the cache is the same."""
@@ -122,6 +131,12 @@ class Published(Tree):
 
     def look_in(self, paths: Iterable[Path]) -> None:
         list(self._threads.map(self._part, {path.name for path in paths}))
+
+    def _entries_below(self, path: Path) -> Iterable[Entry]:
+        at = self._at(path)
+        if isinstance(at, Entry):
+            return [at]
+        return (entry for name in at or () for entry in self._entries_below(path / name))
 
     def size(self, path: Path) -> int:
         return sum(entry.bytes for entry in self._entries_below(path))
@@ -188,14 +203,6 @@ class Published(Tree):
         for span in manifest.spans(away):
             yield entry, span, partial(self._keep, folder)
 
-    def _entries_below(self, path: Path) -> Iterable[Entry]:
-        at = self._at(path)
-        if isinstance(at, Entry):
-            yield at
-            return
-        for name in at or ():
-            yield from self._entries_below(path / name)
-
     def attributes(self, path: Path) -> Mapping[str, Any]:
         return self._with_group(
             path,
@@ -204,7 +211,7 @@ class Published(Tree):
 
     def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
         def look(entry: Entry, folder: Path) -> NDArray[Any]:
-            self._bring_rows(entry, folder, array, rows, listed)
+            self._bring_rows(entry, folder, array, listed.files(rows))
             return arrays.read(folder / array, listed, rows)
 
         return self._with_group(path, look)
@@ -215,46 +222,44 @@ class Published(Tree):
 
         self._with_group(path, lambda entry, _: self._bring(entry, names, save))
 
-    def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
+    def damage(self, path: Path, listed: Mapping[str, Layout]) -> list[str]:
         """What lies at the URL now is read, whatever the cache had when this was opened."""
 
-        def look(entry: Entry, folder: Path) -> list[str]:
-            self._bring(entry, [f"{array}/{METADATA}"], partial(self._keep, folder))
-            self._bring_rows(entry, folder, array, None, listed)
-            problems = arrays.damage(folder / array, listed)
+        def found(look: Callable[[Entry, Path], list[str]]) -> list[str]:
+            try:
+                return self._with_group(path, look)
+            except StoreError as error:
+                return [str(error)]
+
+        def of_array(array: str, entry: Entry, folder: Path) -> list[str]:
+            self._bring_rows(entry, folder, array, [METADATA, *listed[array].files()])
+            problems = arrays.damage(folder / array, listed[array])
             return [problem.replace(str(folder), str(path)) for problem in problems]
 
-        entry = self._entry(path)
-        try:
-            lying = self._lying(entry) if entry and entry.name not in self._checked else []
-            return lying + self._with_group(path, look)
-        except StoreError as error:
-            return [str(error)]
+        def of_objects(entry: Entry, _: Path) -> list[str]:
+            """What lies there that no reader of the store asks for."""
+            if entry.name not in self._sent:
+                self._forget(entry, self._manifests.get(entry.name))
+            objects = self._metadata(entry).objects
+            looks = (partial(self._check_object, it) for it in objects)
+            return [it for problems in self._threads.map(found, looks) for it in problems]
 
-    def _lying(self, entry: Entry) -> list[str]:
-        """What is wrong with that at the URL which no reader of the store asks for."""
-        self._checked.add(entry.name)
-        if entry.name not in self._sent:
-            self._forget(entry, self._manifests.get(entry.name))
-        manifest = self._metadata(entry)
+        problems = found(of_objects)
+        for array in listed:
+            problems += found(partial(of_array, array))
+        return problems
 
-        def wrong(path: str) -> str | None:
-            try:
-                self._check_object(entry, manifest, path)
-            except StoreError as error:
-                return str(error)
-            return None
-
-        return [*filter(None, self._threads.map(wrong, manifest.objects))]
-
-    def _check_object(self, entry: Entry, manifest: Manifest, path: str) -> None:
+    def _check_object(self, path: str, entry: Entry, _: Path) -> list[str]:
         """Of one whose files are in the manifest all is read, of a shard else its index."""
+        manifest = self._metadata(entry)
         names, expected = manifest.objects[path], manifest.end_of(path)
-        start = manifest.size_of(path)
-        if is_inline := names[0] in manifest.inline:
-            start, expected = 0, b"".join([*map(manifest.inline.__getitem__, names), expected])
-        if expected and self._bytes(entry, path, start, len(expected), is_inline) != expected:
+        start = sum(manifest.sizes(names))
+        span: Span | None = (start, start + len(expected))
+        if names[0] in manifest.inline:
+            span, expected = None, b"".join([*map(manifest.inline.__getitem__, names), expected])
+        if expected and self._get(entry, path, len(expected), span) != expected:
             raise self._altered(entry, path)
+        return []
 
     def _with_group(self, path: Path, look: Callable[[Entry, Path], _Result]) -> _Result:
         """What `look` finds in the group's folder of the cache; once more where that was damaged.
@@ -264,8 +269,7 @@ class Published(Tree):
         entry = self._entry(path)
         if entry is None:
             raise DamagedStore(f"{path / METADATA} is missing")
-        folder = self._folder(entry)
-        manifest = self._metadata(entry)
+        folder, manifest = self._folder(entry), self._metadata(entry)
         try:
             return look(entry, folder)
         except DamagedStore as error:
@@ -273,7 +277,6 @@ class Published(Tree):
                 raise
         self._forget(entry, manifest)
         try:
-            self._metadata(entry)
             return look(entry, folder)
         except DamagedStore as error:
             raise DamagedStore(str(error).replace(str(folder), str(path))) from None
@@ -286,8 +289,7 @@ class Published(Tree):
         try:
             manifest = Manifest.parse((folder / MANIFEST).read_bytes(), self._remote.shown, entry)
         except (FileNotFoundError, DamagedStore):
-            with self._there(entry, MANIFEST):
-                data, _ = self._remote.get(f"{entry.folder}/{MANIFEST}")
+            data = self._get(entry, MANIFEST)
             manifest = Manifest.parse(data, self._remote.shown, entry)
             self._sent.add(entry.name)
             self._keep(folder, MANIFEST, data)
@@ -301,14 +303,12 @@ class Published(Tree):
         """Where the files of a group are, once they were brought."""
         return self._cache / "groups" / entry.manifest
 
-    def _bring_rows(
-        self, entry: Entry, folder: Path, array: str, rows: range | None, listed: Layout
-    ) -> None:
+    def _bring_rows(self, entry: Entry, folder: Path, array: str, names: Iterable[str]) -> None:
+        """Have these files of an array in the cache."""
         at = os.fspath(folder / array)
         # paths would take a millisecond
-        missing = [name for name in listed.files(rows) if not os.access(f"{at}/{name}", os.F_OK)]
-        names = [f"{array}/{name}" for name in missing]
-        self._bring(entry, names, partial(self._keep, folder))
+        missing = [name for name in names if not os.access(f"{at}/{name}", os.F_OK)]
+        self._bring(entry, [f"{array}/{name}" for name in missing], partial(self._keep, folder))
 
     def _bring(self, entry: Entry, names: Sequence[str], save: _Save) -> None:
         """Save files of a group, from its manifest or from the URL, as they come."""
@@ -320,46 +320,40 @@ class Published(Tree):
                 away.append(name)
             else:
                 raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
+        list(self._threads.map(lambda span: self._take(entry, span, save), manifest.spans(away)))
 
-        list(self._threads.map(lambda it: self._take(entry, it, save), manifest.spans(away)))
-
-    def _take(self, entry: Entry, span: list[str], save: _Save) -> None:
-        for name, data in zip(span, self._ask(entry, self._metadata(entry), span), strict=True):
-            save(name, data)
-
-    def _ask(self, entry: Entry, manifest: Manifest, span: Sequence[str]) -> list[bytes]:
-        """Files beside one another at the URL, if they have sizes and SHA-256 of the manifest."""
+    def _take(self, entry: Entry, span: Sequence[str], save: _Save) -> None:
+        """Save neighbours in one object, if they have sizes and SHA-256 of the manifest."""
+        manifest = self._metadata(entry)
         path, start = manifest.places[span[0]]
         stamps = [manifest.files[name] for name in span]
-        ends = [*accumulate(size for size, _ in stamps)]
-        whole = not manifest.end_of(path)
+        size = sum(manifest.sizes(span))
+        asked = (start, start + size) if manifest.end_of(path) else None
         for _ in range(2):  # what was altered on its way may arrive the second time
-            data = self._bytes(entry, path, start, ends[-1], whole)
-            parts = [data[end - size : end] for end, (size, _) in zip(ends, stamps, strict=True)]
+            sent = BytesIO(self._get(entry, path, size, asked))
+            parts = [sent.read(length) for length, _ in stamps]
             if [*map(stamp_of, parts)] == stamps:
-                return parts
+                list(map(save, span, parts))
+                return
         raise self._altered(entry, path)
 
-    def _bytes(self, entry: Entry, path: str, start: int, size: int, whole: bool) -> bytes:
-        """An object of a group, or some bytes of it."""
-        with self._there(entry, path):
-            span = None if whole else (start, start + size)
-            data, _ = self._remote.get(f"{entry.folder}/{path}", most=size, span=span)
-        return data
+    def _get(
+        self, entry: Entry, path: str, most: int = MOST_METADATA, span: Span | None = None
+    ) -> bytes:
+        """An object of a group, or a span of it.
+
+        Raises StaleCell where the group was replaced, DamagedStore where the object is lost.
+        """
+        try:
+            return self._remote.get(f"{entry.folder}/{path}", most=most, span=span)[0]
+        except MissingObject:
+            if self._entries_of(entry.place[1]).get(entry.place) != entry:
+                raise replaced_meanwhile(self._location, entry.name) from None
+            raise DamagedStore(f"{self._shown(entry, path)} is missing") from None
 
     def _altered(self, entry: Entry, path: str) -> DamagedStore:
         shown = self._shown(entry, path)
         return DamagedStore(f"{shown} has other bytes than its manifest lists")
-
-    @contextmanager
-    def _there(self, entry: Entry, name: str) -> Iterator[None]:
-        """Raise StaleCell where the group was replaced, or DamagedStore where a file is lost."""
-        try:
-            yield
-        except MissingObject:
-            if self._entries_of(entry.place[1]).get(entry.place) != entry:
-                raise replaced_meanwhile(self._location, entry.name) from None
-            raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
 
     def _shown(self, entry: Entry, name: str) -> str:
         return f"{self._remote.shown}/{entry.folder}/{name}"
@@ -368,15 +362,12 @@ class Published(Tree):
 
     def _keep(self, at: Path, name: str, data: bytes) -> None:
         """Without waiting for the disk: what a power cut leaves is found by its checksum."""
-        file, new = at / name, self._cache / ".wip" / secrets.token_hex(8)
+        file, wip = at / name, self._cache / WIP
         try:
-            for folder in (file.parent, new.parent):
+            for folder in (file.parent, wip):
                 folder.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(data)
-            new.replace(file)
+            write_file(file, data, scratch=wip, synced=False)
         except OSError as error:
-            with suppress(OSError):
-                new.unlink()
             raise StoreError(
                 f"the cache {self._cache} cannot be written ({error.strerror}): set CLIPSYN_CACHE "
                 "to a folder that can, or remove what is in it"
@@ -385,7 +376,7 @@ class Published(Tree):
     def _forget(self, entry: Entry, manifest: Manifest | None) -> None:
         """Remove the group from the cache, in one step, unless a thread has since `manifest`."""
         self._remote.check_online(f"{entry.folder}/{MANIFEST}")
-        trash = self._cache / ".wip" / secrets.token_hex(8)
+        trash = self._cache / WIP / secrets.token_hex(8)
         with self._lock:
             if self._manifests.get(entry.name) is manifest:
                 with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Groups of a local store are published at a URL: data first, then the manifests, the index last.
+"""Groups of a local store are published at a URL: data first, then their manifest, the index last.
 
 The files of a group lie in a folder that is named by their digest. So two who publish at the same
 time write the same bytes or into different folders, and what was sent before an interruption is
@@ -16,22 +16,24 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os.path import commonpath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
 from clipsyn.names import Address, Location, is_url
 from clipsyn.remote.index import (
     MOST_INDEX,
+    PART,
     PARTS,
     Entry,
     Index,
     dump_part,
+    name_of,
     parse_part,
     part_path,
 )
@@ -49,27 +51,13 @@ from clipsyn.store.select import Filters, choose
 from clipsyn.text import advised
 
 _TRIES = 50
-_LARGE = 1 << 22  # bytes
-_FEW = 4  # at a time of what takes memory: groups that are looked at, and large objects
+_LARGE = 1 << 22  # bytes of a group
+_FEW = 4  # at a time of what takes memory: large groups that are looked at, and their objects
+_FEW_LISTS = 16
 _MOST_PAUSE = 2.0  # seconds
 _PROBE = f"{PARTS}/probe.json"
 _DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
-
-
-class _Described(NamedTuple):
-    """A group that is sent, in its folder here, with what the index and its manifest will say."""
-
-    path: Path
-    entry: Entry
-    manifest: Manifest
-
-    @property
-    def objects(self) -> Iterator[str]:
-        """Their paths at the URL; the manifest comes last."""
-        return (f"{self.entry.folder}/{path}" for path in (*self.manifest.objects, MANIFEST))
-
-
-_Object = tuple[_Described, str]  # of a group, and its path in the folder of it
+_LONGEST = Entry((), "0" * 64, 1 << 60, "0" * 64, "0" * 64, dict.fromkeys("abcd", 1 << 40))
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,6 @@ class Push:
     there: int  # groups that are published already
     published: Mapping[Place, Entry]  # of the same datasets
     replace: bool
-    is_all: bool  # whether the store, the whole of it, is what will be published
 
     @classmethod
     def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
@@ -99,10 +86,8 @@ class Push:
                 f"{remote.shown} holds a store that was not published: give another place, or use "
                 "`clipsyn pull` to add to one in a folder"
             )
-        places = _places(store)
-        chosen = choose(places, filters, str(store.path))
-        datasets = {place[1] for place in chosen}
-        published = _entries(remote, datasets)
+        chosen = choose(_places(store), filters, str(store.path))
+        published = _entries(remote, {place[1] for place in chosen})
         named, sent, there = set(index.datasets if index else ()), [], 0
         for place in chosen:
             entry = published.get(place)
@@ -122,8 +107,17 @@ class Push:
                 "another name",
                 ("kind",),
             )
-        is_all = named <= datasets and {*sent, *published} == {*places}
-        return cls(store, remote, sent, there, published, replace, is_all)
+        return cls(store, remote, sent, there, published, replace)
+
+    @property
+    def datasets(self) -> set[str]:
+        """Those whose groups are sent."""
+        return {place[1] for place in self.groups}
+
+    def is_all(self, dataset: str) -> bool:
+        """Whether what will be published of a dataset is what the store has of it."""
+        published = {place for place in (*self.published, *self.groups) if place[1] == dataset}
+        return published == {*self.store.places({dataset})}
 
     @property
     def making_way(self) -> set[str]:
@@ -139,48 +133,59 @@ class Push:
     def carry_out(self, progress: Progress) -> None:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`."""
         _check_conditions(self.remote)  # before anything else
-        with ThreadPoolExecutor(_FEW) as threads:
-            described = list(threads.map(self._describe, self.groups))
-        entries = [it.entry for it in described]
-        for dataset in {it.place[1] for it in entries}:  # that a part is too large is said before
-            every = {**self.published, **{it.place: it for it in entries}}.values()
-            dump_part(it for it in every if it.place[1] == dataset)
-        lying = set[str]() if self.replace else self._listed(described)
-        missing = [
-            (it, path)
-            for it in described
-            for path in it.manifest.objects
-            if f"{it.entry.folder}/{path}" not in lying
-        ]
-        self._send(missing, progress)
-        with ThreadPoolExecutor(FILES) as threads:
-            list(threads.map(self._put_manifest, described))
-        marker = self.store.tree.marker(self.store.path)
-        add_to_index(self.remote, marker, entries, self.making_way)
-        self._check_there(described)
-
-    def _send(self, missing: Sequence[_Object], progress: Progress) -> None:
-        counter = progress.add("sending", len(missing), unit="files")
-        for large in (False, True):
-            some = [it for it in missing if (it[0].manifest.size_of(it[1]) > _LARGE) == large]
-            with ThreadPoolExecutor(_FEW if large else FILES) as threads:
-                for _ in threads.map(self._put, some):
-                    progress.advance(counter, 1)
+        self._check_room()
+        lying = set() if self.replace else self._listed()
+        counter, sent = progress.add("sending", len(self.groups), unit="groups"), {}
+        with ThreadPoolExecutor(_FEW) as few, ThreadPoolExecutor(FILES) as threads:
+            for entry, paths in threads.map(lambda it: self._send(it, lying, few), self.groups):
+                sent[entry.place] = entry, paths
+                progress.advance(counter, 1)
         progress.finish(counter)
+        marker = self.store.tree.marker(self.store.path)
+        add_to_index(self.remote, marker, [entry for entry, _ in sent.values()], self.making_way)
+        there = self._listed()
+        if lost := next((it for it, paths in sent.values() if not there.issuperset(paths)), None):
+            raise DamagedStore(
+                f"{self.remote.shown}/{lost.folder} lost files while it was pushed (did "
+                "`clipsyn gc` run?): send them again with replace=True"
+            )
 
-    def _listed(self, described: Sequence[_Described]) -> set[str]:
-        """What lies in the folders of groups, of one split together: a request lists thousands."""
-        near: dict[str, list[str]] = {}
-        for it in described:
-            near.setdefault("/".join(it.entry.name.split("/")[:3]), []).append(it.entry.folder)
+    def _check_room(self) -> None:
+        """Raise StoreError for a part of the index that readers would not take."""
+        every = {**self.published, **{it: replace(_LONGEST, place=it) for it in self.groups}}
+        for dataset in self.datasets:
+            dump_part(entry for place, entry in every.items() if place[1] == dataset)
+
+    def _listed(self) -> set[str]:
+        """What lies where the groups will, of a split or of a kind: a request lists thousands."""
+        depth = 3 if len({place[:3] for place in self.groups}) <= _FEW_LISTS else 1
+        near: dict[Place, list[str]] = {}
+        for place in self.groups:
+            near.setdefault(place[:depth], []).append(name_of(place))
         with ThreadPoolExecutor(FILES) as threads:
             return set().union(*threads.map(self.remote.list, map(commonpath, near.values())))
 
-    def _put(self, sent: _Object) -> None:
-        """Send an object, if its files are still those of the manifest."""
-        (folder, entry, manifest), path = sent
-        parts = [self._read(folder / name, manifest.files[name]) for name in manifest.objects[path]]
-        self.remote.put(f"{entry.folder}/{path}", b"".join([*parts, manifest.end_of(path)]))
+    def _send(self, place: Place, lying: Collection[str], few: Executor) -> tuple[Entry, list[str]]:
+        """Send what is not lying there of a group, then its manifest; what it is, and the paths.
+
+        The manifest in any case: it makes the group young, and what is old and has no name `gc`
+        removes.
+        """
+        path = self.store.at(*place)
+        run = few.map if self.store.tree.size(path) > _LARGE else map
+        ((entry, manifest, listed),) = run(self._describe, [place])
+        at = {f"{entry.folder}/{name}": name for name in manifest.objects}
+
+        def put(target: str) -> None:
+            parts = [
+                manifest.inline.get(name) or self._read(path / name, manifest.files[name])
+                for name in manifest.objects[at[target]]
+            ]
+            self.remote.put(target, b"".join([*parts, manifest.end_of(at[target])]))
+
+        list(run(put, [target for target in at if target not in lying]))
+        self.remote.put(last := f"{entry.folder}/{MANIFEST}", listed)
+        return entry, [*at, last]
 
     def _read(self, file: Path, stamp: Stamp) -> bytes:
         data = files.read_file(file, stamp[0])
@@ -188,22 +193,8 @@ class Push:
             raise replaced_meanwhile(self.store.path, str(file.relative_to(self.store.path)))
         return data
 
-    def _put_manifest(self, described: _Described) -> None:
-        """In any case: it makes the group young, and what is old and has no name `gc` removes."""
-        folder, entry, manifest = described
-        inline = {name: self._read(folder / name, manifest.files[name]) for name in manifest.small}
-        self.remote.put(f"{entry.folder}/{MANIFEST}", replace(manifest, inline=inline).dumps())
-
-    def _check_there(self, described: Sequence[_Described]) -> None:
-        there = self._listed(described)
-        if lost := next((it for it in described if not there.issuperset(it.objects)), None):
-            raise DamagedStore(
-                f"{self.remote.shown}/{lost.entry.folder} lost files while it was pushed (did "
-                "`clipsyn gc` run?): send them again with replace=True"
-            )
-
-    def _describe(self, place: Place) -> _Described:
-        """The entry of a group that is whole, and stays as it is while its files are read."""
+    def _describe(self, place: Place) -> tuple[Entry, Manifest, bytes]:
+        """Entry and manifest of a group that is whole, and stayed as it is while it was read."""
         path = self.store.at(*place)
         if problems := damage(self.store, place):
             raise DamagedStore(
@@ -214,15 +205,16 @@ class Push:
         manifest = Manifest.of_group(stored)
         if files.file_at(path / METADATA) != stored.seen:
             raise replaced_meanwhile(self.store.path, stored.name)
+        listed = manifest.dumps()
         entry = Entry(
             place,
-            manifest=hashlib.sha256(manifest.dumps()).hexdigest(),
+            manifest=hashlib.sha256(listed).hexdigest(),
             bytes=manifest.size,
             fingerprint=stored["fingerprint"],
             content=stored.content,
             facts=stored.facts,
         )
-        return _Described(path, entry, replace(manifest, inline={}))  # else memory holds them all
+        return entry, manifest, listed
 
 
 def address_of(place: str) -> str:
@@ -292,7 +284,7 @@ def add_to_index(
     entries: Collection[Entry],
     making_way: Collection[str] = (),
 ) -> None:
-    """Write groups into the parts of their datasets, and look whether they are in them.
+    """Write groups into the parts of their datasets.
 
     A dataset that is new is named when its part is there. Where others write at the same time,
     what they have written stays. Of two that publish the same group the first stays; of two with
@@ -302,12 +294,19 @@ def add_to_index(
     datasets = {entry.place[1] for entry in entries}
 
     def add(dataset: str) -> None:
-        some = [entry for entry in entries if entry.place[1] == dataset]
-
         def change(data: bytes | None) -> bytes | None:
             there = parse_part(data, remote.shown, dataset)
-            lacking = {it.place: it for it in some if _lacks(remote, there, it, making_way)}
-            return dump_part({**there, **lacking}.values()) if lacking else None
+            merged = dict(there)
+            for entry in (it for it in entries if it.place[1] == dataset):
+                old = merged.setdefault(entry.place, entry)
+                if old.manifest in making_way:
+                    merged[entry.place] = entry
+                elif old.content != entry.content:
+                    raise StaleCell(
+                        f"{entry.name} in {remote.shown} was published with other content "
+                        "meanwhile: run the same command again to see what differs"
+                    )
+            return None if merged == there else dump_part(merged.values())
 
         _change(remote, part_path(dataset), change)
 
@@ -315,7 +314,7 @@ def add_to_index(
         there = Index.parse(data, remote.shown) if data else Index(marker)
         if datasets <= set(there.datasets):
             return None
-        return Index(there.store, {*there.datasets, *_datasets_in(remote)}).dumps()
+        return Index(there.store, sorted({*there.datasets, *_datasets_in(remote)})).dumps()
 
     with ThreadPoolExecutor(FILES) as threads:
         list(threads.map(add, datasets))
@@ -323,40 +322,22 @@ def add_to_index(
 
 
 def _change(remote: Remote, path: str, change: Callable[[bytes | None], bytes | None]) -> None:
-    """Write an object as `change` makes it of what is there, until that has nothing to change."""
-    written = False
+    """Write an object as `change` makes it of what is there, unless that has nothing to change.
+
+    That is so, too, where it was written, and the answer was lost.
+    """
     for attempt in range(_TRIES):
         there, etag = _read(remote, path)
         if (new := change(there)) is None:
-            return  # also where it was written, and the answer was lost
-        if written:
-            raise StoreError(
-                f"{remote.shown}/{path} has lost what was written into it, for another push has "
-                "overwritten it: run the same command again when nobody else pushes"
-            )
-        try:
+            return
+        with suppress(Changed):
             remote.put_if(path, new, etag)
-            written = True
-        except Changed:
-            time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
+            return
+        time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
     raise StoreError(
         f"{remote.shown}/{path} was changed by others {_TRIES} times in a row: run the same "
         "command again, what was sent is kept"
     )
-
-
-def _lacks(
-    remote: Remote, there: Mapping[Place, Entry], entry: Entry, making_way: Collection[str]
-) -> bool:
-    old = there.get(entry.place)
-    if old is None or old == entry or old.manifest in making_way:
-        return old != entry
-    if old.content != entry.content:
-        raise StaleCell(
-            f"{entry.name} in {remote.shown} was published with other content meanwhile: "
-            "run the same command again to see what differs"
-        )
-    return False
 
 
 def _check_conditions(remote: Remote) -> None:
@@ -388,12 +369,11 @@ def left_over(location: Location) -> list[Leftover]:
     """
     remote = _writable(location.url)
     found: dict[str, list[tuple[int, float]]] = {}
-    for kind, dimensions in KINDS.items():
-        depth = 2 + len(dimensions)
-        for path, about in remote.list(kind).items():
-            parts = path.split("/")
-            if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
-                found.setdefault("/".join(parts[:depth]), []).append(about)
+    for path, about in remote.list("").items():
+        parts = path.split("/")
+        depth = 2 + len(KINDS.get(parts[0], parts))
+        if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
+            found.setdefault("/".join(parts[:depth]), []).append(about)
     if not (found or _index(remote)):
         raise StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
     return [
@@ -420,24 +400,19 @@ def _named(remote: Remote) -> set[str]:
 
 def _datasets_in(remote: Remote) -> set[str]:
     """The datasets that have a part of the index, whether it is named yet or not."""
-    folders = (path.split("/")[1] for path in remote.list(PARTS) if path != _PROBE)
+    folders = (path.split("/")[1] for path in remote.list(PARTS) if path.endswith(f"/{PART}"))
     return set(map(name_of_folder, folders))
 
 
 def collect(location: Location, found: Collection[Leftover]) -> int:
     """Remove them; returns how many. What somebody has written to or named meanwhile stays."""
-    remote = Remote(location.url)
-    named = _named(remote)
+    remote, written = Remote(location.url), {one.path: one.written for one in found}
 
-    def remove(one: Leftover) -> bool:
-        folder = one.path.relative_to(location).as_posix()
-        there = remote.list(folder)
-        written = max((when for _, when in there.values()), default=None)
-        if folder in named or written is None or written > one.written:
-            return False
+    def remove(one: Leftover) -> None:
+        there = remote.list(one.path.relative_to(location).as_posix())
         for path in sorted(there, key=lambda path: not path.endswith(f"/{MANIFEST}")):
             remote.delete(path)  # the manifest first: no more is it whole
-        return True
 
+    dead = [one for one in left_over(location) if one.written <= written.get(one.path, 0)]
     with ThreadPoolExecutor(FILES) as threads:
-        return sum(threads.map(remove, found))
+        return len(list(threads.map(remove, dead)))

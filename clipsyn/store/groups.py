@@ -91,9 +91,9 @@ class Tree:
         for name in names:
             shutil.copyfile(path / name, folder / name)
 
-    def damage(self, path: Path, array: str, listed: Layout) -> list[str]:
-        """As `arrays.damage`, of an array of a group."""
-        return arrays.damage(path / array, listed)
+    def damage(self, path: Path, listed: Mapping[str, Layout]) -> list[str]:
+        """As `arrays.damage`, of the arrays of a group."""
+        return [it for name, array in listed.items() for it in arrays.damage(path / name, array)]
 
 
 ON_DISK = Tree()

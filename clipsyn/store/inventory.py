@@ -306,8 +306,7 @@ def _wrong_bytes(store: FeatureStore, stored: Group) -> Iterator[str]:
     for name in store.tree.folders(stored.path):
         if name not in (LOOK, *stored.arrays):  # it may be being added
             yield f"folder {name} is no part of it: was it moved there?"
-    for name, listed in stored.arrays.items():
-        yield from store.tree.damage(stored.path, name, listed)
+    yield from store.tree.damage(stored.path, stored.arrays)
 
 
 def _wrong_numbers(store: FeatureStore, place: Place, stored: Group, deep: bool) -> Iterator[str]:

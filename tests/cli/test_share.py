@@ -66,7 +66,8 @@ def test_dry_run_says_what_is_copied_and_does_nothing(clipsyn, path, place, tmp_
 def test_the_card_is_of_all_that_is_published(clipsyn, path, place):
     for options, cells in ((("-b", "fake/one"), 4), ((), 8)):
         clipsyn("push", path, place, *options)
-        assert f"{cells} cells over 31 images" in (place / "README.md").read_text()
+        assert f"{cells} cells over 31 images" in (place / "index/toy/README.md").read_text()
+    assert "[toy](index/toy/README.md)" in (place / "README.md").read_text()
 
 
 @pytest.fixture

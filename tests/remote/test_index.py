@@ -288,10 +288,14 @@ def test_neighbours_in_a_shard_are_asked_for_at_once() -> None:
     ]
 
 
-def test_large_arrays_stay_out_of_the_manifest() -> None:
-    sizes = {"zarr.json": 1 << 17, "a/c.0": 1 << 15, "b/c.0": 1 << 15, "b/c.1": (1 << 15) + 1}
-    manifest = Manifest({name: (size, "") for name, size in sizes.items()})
-    assert manifest.small == ["zarr.json", "a/c.0"]
+@pytest.mark.parametrize(("most", "away"), [(20 * 24 + 12, 0), (20 * 24 + 11, 3)])
+def test_large_arrays_stay_out_of_the_manifest(tiny_store, monkeypatch, most, away):
+    """One of 20 rows of 12 float16, in three chunks of 7 rows, each with four bytes of checksum."""
+    monkeypatch.setattr("clipsyn.remote.manifest._INLINE", most + 24)  # the last is padded
+    group = tiny_store.group(tiny_store.path / "features/toy/test/clean/fake--one")
+    manifest = Manifest.of_group(group)
+    large = {f"image_embedding/c.{number}.0" for number in range(away)}
+    assert manifest.files.keys() - manifest.inline.keys() == large
 
 
 @pytest.mark.parametrize(

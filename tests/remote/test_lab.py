@@ -52,7 +52,7 @@ def test_every_block_runs_and_leaves_what_the_page_says(lab, web, slurm, tmp_pat
     names = {"tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ConvNeXt/zoo", "tiny-RegNet/zoo"}
     assert backbones_of(PUBLISHED) == names
     assert backbones_of("mine") == {"tiny-RN/zoo"}
-    card, _ = Remote(PUBLISHED).get("README.md")
+    card, _ = Remote(PUBLISHED).get("index/emoji-food/README.md")
     assert "tiny-RN/zoo" in card.decode()
 
 

@@ -32,8 +32,7 @@ def folder(tiny_store: FeatureStore, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(folder, serve, monkeypatch) -> Server:
-    monkeypatch.setattr("clipsyn.remote.transport._PAUSE", 0)
+def server(folder, serve) -> Server:
     return serve(folder)
 
 
@@ -243,7 +242,6 @@ def test_a_fault_now_and_then_is_mended(tiny_store, server, fault):
         seen.add(path)
         return fault if first and "image_embedding/c." in path else None
 
-    server.ranges = False
     server.fault = every_file_once
     pool = FeatureStore.open(server.url).pool("toy", "test")
     np.testing.assert_array_equal(pool.logits, tiny_store.pool("toy", "test").logits)

@@ -219,15 +219,16 @@ def test_a_store_of_which_a_part_is_lost_is_not_published(tiny_store, place):
 
 def test_a_group_replaced_while_it_is_sent_is_not_published(tiny_store, place, monkeypatch):
     """Its manifest was made; then an array gets other values, as a corrected label does."""
-    original = pushing.Remote.list
+    monkeypatch.setattr("clipsyn.remote.manifest._INLINE", 0)
+    original = pushing.Remote.put
 
-    def listed(self: Any, folder: str) -> Any:
-        if folder.startswith(FEATURES):
-            values = tiny_store.path / FEATURES / "valid" / "c.0"
+    def put(self: Any, path: str, data: bytes) -> None:
+        if path.startswith(FEATURES):
+            values = tiny_store.path / FEATURES / "image_embedding" / "c.0.0"
             values.write_bytes(bytes(len(values.read_bytes())))
-        return original(self, folder)
+        original(self, path, data)
 
-    monkeypatch.setattr(pushing.Remote, "list", listed)
+    monkeypatch.setattr(pushing.Remote, "put", put)
     with pytest.raises(StoreError, match="was replaced while it was read"):
         push(tiny_store, place, CELL)
     assert not (place / "index.json.gz").exists()

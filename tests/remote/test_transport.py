@@ -98,7 +98,6 @@ def test_paths_outside_the_store_are_refused(remote: Remote, path: str) -> None:
 
 @pytest.mark.parametrize("fault", ["403", "401", "418", "no-length", "cut", "long"])
 def test_failures_are_one_sentence_without_secrets(folder, serve, monkeypatch, fault):
-    monkeypatch.setattr(transport, "_PAUSE", 0)
     server = serve(folder)
     server.ranges = False
     server.fail(fault, "", times=100)
@@ -144,7 +143,6 @@ _HEAD = (
 @pytest.mark.parametrize("first", [b"", _HEAD, b"HTTP/1.1 200 OK\r\n"])
 def test_a_server_that_sends_nothing_is_left(monkeypatch, first):
     monkeypatch.setattr(transport, "_SILENCE", 1)
-    monkeypatch.setattr(transport, "_PAUSE", 0)
     with sending(first) as url:
         start = time.monotonic()
         with pytest.raises(StoreError):
