@@ -8,8 +8,8 @@ as CLIP_benchmark has them, indexed once from their headers, so that an image is
 
     ROOT/[data/]<split>-00000-of-00002.parquet, ROOT/<split>.parquet or ROOT/<split>/0000.parquet
 
-read without the library: a row has a struct of encoded bytes and path. Nothing is downloaded, and
-no code of a set is run.
+read without the library: a row has a struct of encoded bytes and path, and perhaps captions.
+Nothing is downloaded, and no code of a set is run.
 """
 
 from __future__ import annotations
@@ -215,6 +215,7 @@ def _told(
 
 _IMAGES = ("image", "img", "jpg", "png", "webp")
 _LABELS = ("label", "labels", "fine_label", "target", "cls")
+_CAPTION = re.compile(r"captions?(_\d+)?")  # columns of texts, or of lists of these
 _AT_ONCE = 256  # rows of a table: images are asked for in order, by several threads
 _KEPT_GROUPS = 4
 _SHARD = re.compile(r"(?P<split>.+?)(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?)?")
@@ -284,7 +285,8 @@ def open_huggingface(
         )
     label = next((name for name in _LABELS if name in schema), None)
     names, _ = find_class_names((path if path.is_dir() else path.parent) / "classnames")
-    frames = [_small_columns(file, schema[column], column, label) for file in files]
+    captions = _captions(files[0], schema)
+    frames = [_small_columns(file, schema[column], column, label, captions) for file in files]
     with foreign(partial(_damaged, files[0].parent)):
         frame = pl.concat(frames)
     labels = _row_labels(files[0], frame["label"])
@@ -296,6 +298,7 @@ def open_huggingface(
         ids=tuple(paths) if has_paths else row_ids(len(frame)),
         labels=labels,
         class_names=names or _own_names(files[0], label) or numbered(labels),
+        captions=frame["captions"].to_list() if captions else (),
         is_divided=path.is_dir(),
         files=tuple(files),
         ends=np.cumsum([len(rows) for rows in frames]),
@@ -344,14 +347,30 @@ def _fields(dtype: pl.DataType) -> dict[str, Any]:
     return {it.name: it.dtype for it in dtype.fields} if isinstance(dtype, pl.Struct) else {}
 
 
-def _small_columns(file: Path, image: pl.DataType, column: str, label: str | None) -> pl.DataFrame:
-    """The label and the path of each image."""
+def _small_columns(
+    file: Path, image: pl.DataType, column: str, label: str | None, captions: list[pl.Expr]
+) -> pl.DataFrame:
+    """The label, the path and the captions of each image."""
     has_path = _fields(image).get("path") == pl.String
     path = pl.col(column).struct.field("path") if has_path else pl.lit(None, pl.String)
     labels = pl.col(label) if label else pl.lit(NO_LABEL, pl.Int64)
     with foreign(partial(_damaged, file)):
         rows = scan_parquet(file).with_row_index("row")
-        return rows.select("row", labels.alias("label"), path.alias("path")).collect()
+        return rows.select("row", labels.alias("label"), path.alias("path"), *captions).collect()
+
+
+def _captions(file: Path, schema: Mapping[str, Any]) -> list[pl.Expr]:
+    """A column `captions` of all texts of each image, where there is any column of them."""
+    names = [name for name in schema if _CAPTION.fullmatch(name)]
+    for name in names:
+        if schema[name] not in (pl.String, pl.List(pl.String)):
+            raise DatasetError(
+                f"'{file}': the column {name} is {schema[name]}: captions are texts or lists of "
+                "texts; cast it, or give it another name"
+            )
+    lists = [pl.concat_list(name).fill_null([]) for name in names]
+    texts = [pl.concat_list(lists).list.drop_nulls()] if lists else []
+    return [it.list.eval(pl.element().str.strip_chars()).alias("captions") for it in texts]
 
 
 def _row_labels(file: Path, labels: pl.Series) -> NDArray[np.int32]:

@@ -77,6 +77,22 @@ def test_without_features_or_labels(png, tmp_path):
     assert bare.class_names == ()
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"caption": ["a cat", None, " a dog\n"]}, [["a cat"], [], ["a dog"]]),
+        ({"captions": [["a cat", "a tom"], None, []]}, [["a cat", "a tom"], [], []]),
+        ({"caption_0": ["a", "b", None], "caption_1": ["c", None, None]}, [["a", "c"], ["b"], []]),
+        ({"caption_of_cat": ["a", "b", "c"]}, []),
+    ],
+)
+def test_columns_of_captions_are_read(columns, expected, png, tmp_path):
+    write_parquet(tmp_path / "a.parquet", table(png, 0, 3, **columns))
+    source = open_source(str(tmp_path / "a.parquet"), "x")
+    assert [*source.captions] == expected
+    assert source.labels.tolist() == [0, 1, 0]
+
+
 def test_rows_without_an_image_are_bad_images(png, tmp_path):
     """A path is the table's word, and nothing is read there."""
     (tmp_path / "there.png").write_bytes(png(1))
@@ -103,6 +119,8 @@ HOSTILE_COLUMNS = {
     "negative labels": {"label": [0, -7]},
     "labels of lists": {"label": [[0], [1]]},
     "labels of texts": {"label": ["cat", "dog"]},
+    "captions of numbers": {"caption": [1, 2]},
+    "captions of structs": {"captions": [[{"raw": "a cat"}], []]},
     "bytes that are numbers": {"image": [{"bytes": 5_000_000_000, "path": "a"}] * 2},
 }
 
