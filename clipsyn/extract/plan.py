@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import NAMED, find_dataset, resolve_datasets, resolve_prompts
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.extract import (
     Cost,
     ExtractSettings,
@@ -48,20 +48,39 @@ def plan_job(path: Path, job: ExtractSettings) -> Plan:
 def count_parts(path: Path, job: ExtractSettings) -> float:
     """How many workers at most find something to do, by names alone, and without torch.
 
-    Raises as `load_job` does for names of datasets, splits and perturbations.
+    Raises as `load_job` does for names of datasets, splits and perturbations, and StaleCell for
+    images that are more or fewer than the store's.
     """
     backbones = [it.name for it in resolve_backbones(job.backbones)]
     plan, parts = _planned(path, job, dict.fromkeys(backbones, (None, None, False))), 0.0
     left = plan.keys.difference(() if job.replace else plan.done)
     left |= unanswered(path, plan, job.prompts)
-    rows = CHUNK_ROWS if is_vacant(path) else FeatureStore.open(path).chunk_rows
-    for _, group in groupby(plan.cells, key=lambda cell: cell.key.names[:2]):
+    store = None if is_vacant(path) else FeatureStore.open(path)
+    rows = store.chunk_rows if store else CHUNK_ROWS
+    for place, group in groupby(plan.cells, key=lambda cell: cell.key.names[:2]):
         cells = list(group)
         images = cells[0].images
+        if store and not job.replace and "/".join(place) not in plan.missing:
+            _refuse_other_number(store, cells[0])
         for some in together(cell.key.perturbation for cell in cells):
             if any(cell.key in left and cell.key.perturbation in some for cell in cells):
                 parts += math.inf if images is None else math.ceil(images / rows)
     return parts
+
+
+def _refuse_other_number(store: FeatureStore, cell: PlannedCell) -> None:
+    """Raise StaleCell where the store's sample table has more or fewer images than there are."""
+    dataset, split = cell.key.dataset, cell.key.split
+    if not store.tree.exists(store.at("samples", dataset, split)):
+        return
+    count = len(store.samples(dataset, split))
+    if cell.images not in (None, count):
+        raise StaleCell(
+            f"{dataset}/{split} in {store.path} has {count:,} images, and there are "
+            f"{cell.images:,} now: add replace=True to extract it again, or give the new images "
+            "another name (NAME=PATH)",
+            ("samples",),
+        )
 
 
 def unanswered(path: Path, plan: Plan, prompts: str) -> set[FeatureKey]:

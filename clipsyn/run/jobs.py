@@ -153,7 +153,7 @@ def _extracted_by(jobs: Jobs, store: Path, settings: ExtractSettings) -> tuple[b
     from clipsyn.store.drafts import new_folder
 
     if not (parts := count_parts(store, settings)):
-        return False, "all cells are there, told by names alone; only without jobs images are read"
+        return False, "all cells are there by name; only without jobs images are read and compared"
     store.mkdir(parents=True, exist_ok=True)
     new_folder(store).rmdir()  # raises where nobody could write what the jobs make
     jobs(store, settings, parts)

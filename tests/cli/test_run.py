@@ -278,6 +278,17 @@ def test_what_is_there_is_not_queued_again(submits, clipsyn, asked, tmp_path):
         assert submits(tmp_path / "s", *asked, *more)[0] == 1
 
 
+def test_fewer_images_than_there_were_are_refused_before_jobs_are_queued(
+    submits, clipsyn, asked, tmp_path
+):
+    assert clipsyn("extract", tmp_path / "s", *asked).exit_code == 0
+    next((tmp_path / "photos").rglob("*.png")).unlink()
+    queued, said = submits(tmp_path / "s", *asked)
+    assert queued == 0
+    assert "photos/test" in said
+    assert submits(tmp_path / "s", *asked, "--replace")[0] == 1
+
+
 def test_a_store_that_cannot_be_written_to_is_known_before(submits, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / ".wip").touch()
