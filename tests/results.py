@@ -69,4 +69,5 @@ def untimed(frame):
 
 
 def texts(by_name, *, terminal=False):
-    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
+    each = {name: of if isinstance(of, tuple) else (of,) for name, of in by_name.items()}
+    return {name: text_of(some, terminal=terminal) for name, some in each.items()}

@@ -29,8 +29,8 @@ class Analysis:
 
     The docstring of the package that declares its settings is its help: behind the text there are
     command lines, then an example in Python. There ``measure.measure(store, settings)`` returns a
-    tidy frame, ``view.tables(frame, settings)`` tables by name. ``view.notes(frame, settings)``, if
-    there is one, yields sentences to show beside the tables.
+    tidy frame, ``view.tables(frame, settings)`` by name a table, or a tuple of them.
+    ``view.notes(frame, settings)``, if there is one, yields sentences to show beside the tables.
     """
 
     name: str  # of the command, of the stage of a recipe, and of the Python function
@@ -67,7 +67,8 @@ class Analysis:
         """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""
         from clipsyn.show.table import Shown
 
-        return Shown(self._module("view").tables(frame, settings))
+        shown = self._module("view").tables(frame, settings).items()
+        return Shown({name: of if isinstance(of, tuple) else (of,) for name, of in shown})
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
         """Sentences to show beside the tables."""

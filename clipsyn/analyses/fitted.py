@@ -24,9 +24,8 @@ from clipsyn.methods.pool import Pool
 from clipsyn.names import fingerprint
 from clipsyn.settings import images_of
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.overlap import learnable
+from clipsyn.store.overlap import labels_to_learn
 from clipsyn.store.pools import PoolReader
-from clipsyn.text import LOG
 
 FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
@@ -56,12 +55,10 @@ def read_support(
 
     measured: whose images are not taken. Returns what decides what is fitted, too: which cells, and
     which images of them. Raises DatasetError where no image has a label and is readable, and what
-    `learnable` does.
+    `labels_to_learn` does.
     """
     tables = (group.samples for group in measured)
-    labels, notes = learnable(reader.samples, tables, allow_overlap=settings.allow_overlap)
-    for note in notes:
-        LOG.info("note: %s", note)
+    labels = labels_to_learn(reader.samples, tables, allow_overlap=settings.allow_overlap)
     rows = few_shot(labels, images_of(settings.shots), settings.seed)
     pool = reader.read(rows).labelled()
     if not len(pool):

@@ -126,10 +126,6 @@ class Learning(Selection):
     allow_overlap: bool = allow_overlap()
 
 
-def file_of_results(help: str) -> Any:
-    return setting(None, PATH, help)
-
-
 def head_of_results(what: str) -> Any:
     return setting("zero-shot", TEXT, f"Head of those {what}.", about="results")
 

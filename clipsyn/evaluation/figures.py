@@ -60,6 +60,7 @@ _CHOICES = {  # what the key says; colour, place and height of the bar, in the o
 }
 _REFERENCES = {BEST_SINGLE: look(INK, "", "-"), BEST: look(MUTED, "", ":")}
 _BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, below all
+_NAME = 0.14  # inches: of the name of a line
 
 
 def _gains(frame: pl.DataFrame) -> pl.DataFrame:
@@ -123,8 +124,8 @@ def _gain_marks(data: pl.DataFrame) -> dict[str, Look]:
 
 def _gains_size(data: pl.DataFrame) -> Size:
     lines = max(3, data["dataset"].n_unique())
-    height = (_BAR + _MARK * len(_gain_marks(data).keys() - _BARS.keys())) * lines
-    return COLUMN, height + _BELOW + 0.2
+    line = max(_NAME, _BAR + _MARK * len(_gain_marks(data).keys() - _BARS.keys()))
+    return COLUMN, line * lines + _BELOW + 0.2
 
 
 def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:

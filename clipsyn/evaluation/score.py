@@ -26,6 +26,7 @@ from clipsyn.evaluation.results.frame import (
     estimate,
     gain,
     mean,
+    mean_share,
     oracle_numbers,
     relative_gain,
 )
@@ -42,7 +43,7 @@ from clipsyn.methods.numerics.metrics import (
 )
 from clipsyn.methods.pool import Pool, joined, on_disk
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import mean_loss_interval, mean_share_interval, pearson
+from clipsyn.stats.intervals import mean_loss_interval, pearson
 from clipsyn.store.pools import PoolReader
 
 ROOM = 256 << 20  # bytes of all targets of a dataset that stay in memory
@@ -252,8 +253,8 @@ class Scorer:
         for metric, losses in (("nll", nll), ("brier", brier)):
             yield Measured(metric, mean(losses), mean_loss_interval(losses, right, self.images))
         ece = expected_calibration_error(confidence, right)
-        yield Measured("ece", ece, None)  # too high by chance, of which no interval knows
-        yield Measured("ece_floor", calibration_floor(confidence), None)
+        yield Measured("ece", ece)  # too high by chance, of which no interval knows
+        yield Measured("ece_floor", calibration_floor(confidence))
 
     def ensemble(
         self, judged: Judged, chosen: Right | None = None, *, probabilities: bool = True
@@ -298,7 +299,7 @@ class Scorer:
         predicted = [judged.prediction[self.rows] for judged in self.singles.values()]
         differ = ("disagreement", _differing(predicted)), ("error_inconsistency", self._uneven)
         for metric, values in differ:
-            yield Measured(metric, mean(values), mean_share_interval([values], [self.images]))
+            yield mean_share(metric, values, self.images)
 
     @cached_property
     def _uneven(self) -> Floats:

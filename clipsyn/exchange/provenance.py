@@ -197,10 +197,13 @@ def _about_weights(cell: Made) -> str | None:
 
 def weights_table(cells: Sequence[Made], title: str = "") -> Table:
     """A line a backbone: where its weights come from, their digest, licence and works to cite."""
+    files: dict[str, list[str]] = {}  # that it was imported from
+    for cell in cells:
+        files.setdefault(cell["backbone"], []).extend(cell["weights"]["files"])
     rows = (
         {
             "backbone": cell["backbone"],
-            "weights from": _source(cell["weights"]),
+            "weights from": _source(cell["weights"], list(dict.fromkeys(files[cell["backbone"]]))),
             "SHA-256": cell["weights"]["sha256"] and cell["weights"]["sha256"][:_DIGITS],
             "precision": cell["weights"]["precision"],
             "licence": cell["weights"]["licence"],
@@ -225,10 +228,9 @@ def images_table(cells: Sequence[Made]) -> Table:
     )
 
 
-def _source(weights: Mapping[str, Any]) -> str:
+def _source(weights: Mapping[str, Any], files: Sequence[str]) -> str:
     if weights["source"]:
         return portable(weights["source"])
-    files = weights["files"]
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""
     return f"imported: {', '.join(files[:3])}{more}" if files else "imported"
 

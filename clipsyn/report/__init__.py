@@ -8,7 +8,7 @@ from typing import Any
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
-from clipsyn.evaluation import Selection, backbones, file_of_results, pooled
+from clipsyn.evaluation import Selection, backbones, pooled
 from clipsyn.names import MOST
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import (
@@ -60,8 +60,10 @@ class ReportSettings(Selection):
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
     )
     pooled: bool = pooled()
-    results: Path | None = file_of_results(
-        "Results of `clipsyn evaluate -o`: which combination of backbones is best, how surely."
+    results: Path | None = setting(
+        None,
+        PATH,
+        "Results of `clipsyn evaluate -o`: which combination of backbones is best, how surely.",
     )
     measured: Mapping[str, str] = setting(
         {},

@@ -27,10 +27,9 @@ from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.router import FitSettings
 from clipsyn.settings import images_of, takes
 from clipsyn.store.features import FeatureStore, opened
-from clipsyn.store.overlap import learnable
+from clipsyn.store.overlap import labels_to_learn
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import only
-from clipsyn.text import LOG
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,7 +376,4 @@ def _labels(reader: PoolReader, asked: FitSettings) -> Labels:
     place = reader.samples.dataset, "test"
     has_tests = reader.store.tree.exists(reader.store.at("samples", *place))
     tests = [reader.store.samples(*place)] if has_tests else []
-    labels, notes = learnable(reader.samples, tests, allow_overlap=asked.allow_overlap)
-    for note in notes:
-        LOG.info("note: %s", note)
-    return labels
+    return labels_to_learn(reader.samples, tests, allow_overlap=asked.allow_overlap)

@@ -26,7 +26,7 @@ from clipsyn.names import CLEAN
 from clipsyn.stats.images import Images, copies_note
 from clipsyn.store.arrays import Layout
 from clipsyn.store.samples import SampleTable
-from clipsyn.text import few, printable
+from clipsyn.text import LOG, few, printable
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -88,6 +88,16 @@ def learnable(
     notes = _notes(support, tables, int(np.count_nonzero(shared)), len(again))
     near_notes = (_near_note(support, left, table) for table in tables)
     return Learnable(left, (*notes, *filter(None, near_notes)))
+
+
+def labels_to_learn(
+    support: SampleTable, measured: Iterable[SampleTable], *, allow_overlap: bool
+) -> NDArray[np.int32]:
+    """The labels of `learnable`, whose notes are said; raises what it does."""
+    labels, notes = learnable(support, measured, allow_overlap=allow_overlap)
+    for note in notes:
+        LOG.info("note: %s", note)
+    return labels
 
 
 def held(marks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """A store of extracted birds, and stores of answers that a test gives."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,7 +39,7 @@ def birds(fakes, varied, tmp_path_factory):
 class Stub:
     """What `Predicted` asks of a store, from logits (backbone, sample, class)."""
 
-    chunk_rows = 3
+    product_rows = staticmethod(FeatureStore(Path(), chunk_rows=3).product_rows)
 
     def __init__(self, logits, names):
         self.logits_of = dict(zip(names, logits.astype(np.float32), strict=True))

@@ -11,6 +11,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import (
     WHERE,
     Numbers,
+    about_line,
     backbones,
     best_single,
     named_parts,
@@ -82,8 +83,7 @@ def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> Lin
     """What a part is about, and its numbers: of a backbone by its name, of others by theirs too."""
     alone = {row["backbone"]: row for row in singles(part).filter(metric="acc1").rows(named=True)}
     others = part.filter(pl.col("ensemble") != SINGLE).rows(named=True)
-    about = {name: part[name][0] for name in WHERE if name not in shared}
-    about |= {
+    about = about_line(part, WHERE, shared) | {
         "n": max(row["n"] for row in alone.values()),
         "best": names.cell(best_single(part)["backbone"]),
     }

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from clipsyn.analyses import Analysis
 from clipsyn.evaluation import Learning
 from clipsyn.methods.ensembles import PLAIN
-from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, WHOLE, setting
+from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, WHOLE, setting
 
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
 ABC = "abc"  # in place of an ensemble: tiers of backbones that leave by agreement
@@ -40,12 +40,6 @@ class CascadeSettings(Learning):
         NAMES,
         "What combines the first k backbones, beside log-avg: NAME or NAME:parameter=value, "
         "repeated or with commas.",
-    )
-    order: str = setting(
-        "cost",
-        TEXT,
-        "Cheapest backbone first, or as --backbones has them.",
-        choices=("cost", "given"),
     )
     thresholds: tuple[float, ...] = setting(
         (*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.99),

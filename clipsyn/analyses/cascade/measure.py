@@ -50,7 +50,6 @@ from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.registry import unknown_name
 from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import matching
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
 
@@ -80,8 +79,6 @@ def _check(store: FeatureStore, settings: CascadeSettings) -> None:
     """Refuse settings that cannot work before anything is read."""
     for text in settings.ensembles:
         make_ensemble(Candidate(text, ()))
-    if settings.order == "given" and not settings.backbones:
-        raise UsageError("order=given follows backbones=…: name them in the order wanted")
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
     for name in settings.costs:
         if name not in known:
@@ -226,7 +223,7 @@ def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSetti
     gflops = {
         key.backbone: cell_cost(group.store, key, settings.costs).gflops for key in group.keys
     }
-    order = backbone_order(group.backbones, gflops, settings)
+    order = sorted(gflops, key=lambda name: (gflops[name], name))  # the cheapest first
 
     def calibrated(scores: Scores, pool: Pool) -> tuple[float, Said]:
         temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
@@ -242,19 +239,6 @@ def _fit(group: Predicted, measured: Iterable[Predicted], settings: CascadeSetti
         | unfitted(pool, order, settings),
         origin,
     )
-
-
-def backbone_order(
-    backbones: Sequence[str], gflops: Mapping[str, float], settings: CascadeSettings
-) -> tuple[str, ...]:
-    """The order in which a cascade runs them.
-
-    "cost": the cheapest first, equals by name. "given": as the settings name them.
-    """
-    if settings.order == "given":
-        terms = settings.backbones or ()
-        return tuple(dict.fromkeys(name for term in terms for name in matching(term, backbones)))
-    return tuple(sorted(backbones, key=lambda name: (gflops[name], name)))
 
 
 class _CascadeRows:

@@ -27,7 +27,7 @@ from clipsyn.evaluation.results.frame import (
 )
 from clipsyn.settings import SINGLE
 from clipsyn.show.figure import COLUMN, INK, Axes, Figure, Look, key, marks, needed
-from clipsyn.show.table import Cell, Table, Tables
+from clipsyn.show.table import Cell, Table
 from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import ShortNames, mean_over, shortened, subject, title, where
 
@@ -43,7 +43,7 @@ _ON_SUPPORT = Measure("support", "support_acc1")
 _NOTES = notes_beside(__file__)
 
 
-def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Table]:
     """Tables of what `clipsyn.analyses.cascade.measure` returns, by name.
 
     "costs" of the backbones; "curve", accuracy against mean cost at each threshold; "front". With
@@ -63,7 +63,7 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
         best = f"best on support {names.short[groups[0].best]}"
         about = title(*where(groups[0].row, [*WHERE, "n"]), names.phrase, best)
     shown |= _tables(groups, names, f"within-{settings.within_points:g}", about)
-    return {name: (table,) for name, table in shown.items()}
+    return shown
 
 
 def _costs(frame: pl.DataFrame, names: ShortNames) -> Table:

@@ -25,16 +25,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import Selection, file_of_results, head_of_results, pooled, shots_of_results
-from clipsyn.settings import Shots
+from clipsyn.evaluation import Selection, head_of_results, pooled, shots_of_results
+from clipsyn.settings import PATH, Shots, setting
 
 
 class DiversitySettings(Selection):
     """What `clipsyn diversity` is asked for."""
 
     pooled: bool = pooled()
-    results: Path | None = file_of_results(
-        "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets."
+    results: Path | None = setting(
+        None,
+        PATH,
+        "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets.",
     )
     head: str = head_of_results("gains")
     shots: Shots | None = shots_of_results("gains")

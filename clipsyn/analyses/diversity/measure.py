@@ -36,10 +36,10 @@ from clipsyn.evaluation.results.frame import (
     estimate,
     frame,
     gain_metric,
+    mean_share,
     row,
     share,
 )
-from clipsyn.evaluation.results.frame import mean as mean_of
 from clipsyn.methods.ensembles import BEST_SINGLE
 from clipsyn.methods.numerics import Array, Doubles, Floats, Mask
 from clipsyn.methods.numerics.metrics import Score, correctness, ratio, scored
@@ -50,7 +50,6 @@ from clipsyn.stats.intervals import (
     UNKNOWN,
     Correlation,
     Interval,
-    mean_share_interval,
     pearson,
     percentiles,
     spearman,
@@ -105,13 +104,11 @@ def numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
             yield (i, j), _of_pair(name, counts, (float(values[i, j]), i, j), images)
         mean = estimate(f"mean_{name}", over_pairs(values), counts.n)
         if mean.metric in by_image:
-            interval = mean_share_interval([by_image[mean.metric]], [images])
-            mean = mean._replace(interval=interval)
+            of_images = mean_share(mean.metric, by_image[mean.metric], images)
+            mean = mean._replace(interval=of_images.interval)
         yield every, mean
     yield every, estimate("fleiss_kappa", fleiss_kappa(counts), counts.n)
-    entropy = by_image["vote_entropy"]
-    interval = mean_share_interval([entropy], [images])
-    yield every, Measured("vote_entropy", mean_of(entropy), interval)
+    yield every, mean_share("vote_entropy", by_image["vote_entropy"], images)
     overlap = Overlap.of(right)
     for b, hits in enumerate(overlap.only()):
         yield (b,), share("unique_correct", hits, images)

@@ -12,6 +12,7 @@ from clipsyn.evaluation.figures import pair_figure, pair_lines
 from clipsyn.evaluation.results.frame import (
     IF_ALIKE,
     WHERE,
+    about_line,
     backbones,
     named_parts,
     numbers,
@@ -24,7 +25,6 @@ from clipsyn.show.table import (
     NOTHING,
     Cell,
     Table,
-    Tables,
     known,
     number_cell,
     p_cell,
@@ -53,7 +53,7 @@ _NOTES = notes_beside(__file__)
 _STARRED = 15  # datasets; over fewer, chance makes half of the intervals leave 0 out
 
 
-def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Table]:
     """Tables of what `clipsyn.analyses.diversity.measure` returns, by name.
 
     One group of dataset, split, perturbation and prompt set: "means" and "pairs", a line a pair.
@@ -71,7 +71,7 @@ def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Tables
     correlations = _known_correlations(frame)
     for kind in ("pearson", "spearman") if len(correlations) else ():
         shown[kind] = _correlations(correlations, kind)
-    return {name: (table,) for name, table in shown.items()}
+    return shown
 
 
 def notes(frame: pl.DataFrame, settings: DiversitySettings) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _means(frame: pl.DataFrame, note: str) -> Table:
     """A line a group."""
     shared = common(frame, WHERE[1:])
     lines = [
-        ({key: part[key][0] for key in (*WHERE, "n") if key not in shared}, numbers(part))
+        (about_line(part, (*WHERE, "n"), shared), numbers(part))
         for part in named_parts(frame).values()
     ]
     phrases = where(frame.row(0, named=True), list(shared))

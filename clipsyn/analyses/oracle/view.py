@@ -15,6 +15,7 @@ from clipsyn.evaluation.results.frame import (
     WHERE,
     Numbers,
     Row,
+    about_line,
     backbones,
     best_single,
     named_parts,
@@ -24,7 +25,7 @@ from clipsyn.evaluation.results.frame import (
 )
 from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Axes, Figure, label, marks, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.table import Table, Tables, percent
+from clipsyn.show.table import Table, percent
 from clipsyn.show.tables import Line, Measure, measures_table, notes_beside, table_of
 from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
@@ -64,7 +65,7 @@ _SUBSETS = (
 )
 
 
-def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Table]:
     """Tables of what `clipsyn.analyses.oracle.measure` returns, by name.
 
     "oracle" and "choices" have a line for each dataset, split, perturbation and prompt set. One of
@@ -77,7 +78,7 @@ def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
     shown = _overview(frame, parts)
     if len(parts) == 1:
         shown |= _details(parts[0])
-    return {name: (table,) for name, table in shown.items()}
+    return shown
 
 
 def _overview(frame: pl.DataFrame, parts: Sequence[pl.DataFrame]) -> dict[str, Table]:
@@ -88,7 +89,7 @@ def _overview(frame: pl.DataFrame, parts: Sequence[pl.DataFrame]) -> dict[str, T
     with_best: list[Line] = []
     for part in parts:
         found, row = _numbers(part), best_single(part)
-        about = {name: part[name][0] for name in WHERE if name not in shared}
+        about = about_line(part, WHERE, shared)
         best = None if is_nan(row["value"]) else names.cell(row["backbone"])
         lines.append((about, found))
         with_best.append((about | {"n": row["n"], "best": best}, found))

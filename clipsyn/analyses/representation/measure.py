@@ -27,7 +27,16 @@ from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import mutual_neighbours, similarities
 from clipsyn.errors import LeakError, UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, frame, mean, row, share
+from clipsyn.evaluation.results.frame import (
+    Measured,
+    Row,
+    estimate,
+    frame,
+    mean,
+    mean_share,
+    row,
+    share,
+)
 from clipsyn.methods.ensembles.weighted import fit_temperatures
 from clipsyn.methods.numerics import Floats, Labels, Mask, Rows
 from clipsyn.methods.numerics.metrics import (
@@ -43,7 +52,7 @@ from clipsyn.settings import FULL
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import UNKNOWN, Interval, mean_loss_interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.overlap import learnable
+from clipsyn.store.overlap import labels_to_learn
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
 from clipsyn.text import LOG
@@ -170,11 +179,8 @@ def _temperatures(
         """(sample,) of the support, without those of images that are measured on."""
         splits = {key.split for key in measured if key.dataset == dataset} - {support}
         tables = [store.samples(dataset, split) for split in sorted(splits)]
-        overlap = settings.allow_overlap
-        left, notes = learnable(store.samples(dataset, support), tables, allow_overlap=overlap)
-        for note in notes:
-            LOG.info("note: %s", note)
-        return left
+        of_support = store.samples(dataset, support)
+        return labels_to_learn(of_support, tables, allow_overlap=settings.allow_overlap)
 
     @cache
     def fitted(key: FeatureKey, prompts: str) -> _Temperature | None:
@@ -237,9 +243,9 @@ def _of_backbone(
     judged = judge(logits, labels)
     yield from _numbers(judged.confidence, judged.prediction == labels, images, judged.nll)
     if scale := pool.logit_scales.get(key.backbone):
-        yield Measured("logit_scale", Score(scale, len(rows)), None), None
+        yield estimate("logit_scale", scale, len(rows)), None
     if fitted:
-        yield Measured("temperature", fitted[0], None), None
+        yield Measured("temperature", fitted[0]), None
         judged = judge(logits / np.float32(fitted[0].value), labels)
         right = judged.prediction == labels
         yield from _numbers(judged.confidence, right, images, judged.nll, CALIBRATED)
@@ -256,15 +262,12 @@ def _numbers(
     if not end:
         yield share("acc1", right, images), None
         for metric, chosen in (("confidence_right", right), ("confidence_wrong", ~right)):
-            values = confidence[chosen]
-            interval = mean_share_interval([values], [images.take(chosen)])
-            yield Measured(metric, mean(values), interval), None
+            yield mean_share(metric, confidence[chosen], images.take(chosen)), None
     if nll is not None:
         yield Measured(f"nll{end}", mean(nll), mean_loss_interval(nll, right, images)), None
     ece = expected_calibration_error(confidence, right)
-    yield Measured(f"ece{end}", ece, None), None
-    yield Measured(f"ece{end}_floor", calibration_floor(confidence), None), None
+    yield Measured(f"ece{end}", ece), None
+    yield Measured(f"ece{end}_floor", calibration_floor(confidence)), None
     for some in reliability_bins(confidence, right):
         yield share(f"bin_accuracy{end}", some.right, images.take(some.rows)), some.number
-        sure = Score(some.confidence, some.n)
-        yield Measured(f"bin_confidence{end}", sure, None), some.number
+        yield estimate(f"bin_confidence{end}", some.confidence, some.n), some.number

@@ -17,7 +17,7 @@ from clipsyn.evaluation.results.frame import (
     refuse_several,
 )
 from clipsyn.show.figure import MUTED, Axes, Figure, key, look, marks, needed, panels, panels_size
-from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
+from clipsyn.show.table import Cell, Table, number_cell, percent_cell
 from clipsyn.show.tables import Measure, Side, measures_table, notes_beside, pair_matrix
 from clipsyn.show.titles import ShortNames, mean_over, shortened, title, where
 
@@ -42,7 +42,7 @@ _OF_LOGITS = (
 _NOTES = notes_beside(__file__)
 
 
-def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, Table]:
     """Tables of what `clipsyn.analyses.representation.measure` returns, by name.
 
     One dataset, split and perturbation: "similarity", a matrix of pairs, and "pairs", a line a
@@ -58,7 +58,7 @@ def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, T
     for keys, part in logits.group_by(WHERE[1:], maintain_order=True):
         name = ", ".join(["logits", *map(str, keys)]) if several else "logits"
         shown[name] = _logits(part)
-    return {name: (table,) for name, table in shown.items()}
+    return shown
 
 
 def notes(frame: pl.DataFrame, _: RepresentationSettings) -> Iterator[str]:

@@ -46,6 +46,7 @@ from clipsyn.evaluation.results.frame import (
     frame,
     gain,
     mean,
+    mean_share,
     row,
 )
 from clipsyn.methods.ensembles import ENSEMBLES, ORACLE
@@ -59,7 +60,7 @@ from clipsyn.settings import SINGLE
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import Interval, mean_share_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.overlap import learnable
+from clipsyn.store.overlap import labels_to_learn
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import LOG
 
@@ -175,9 +176,7 @@ class _Captioned:
         captioned[np.intersect1d(self.rows, self.of_images)] = 0
         ours = replace(self.samples, labels=captioned, class_names=())
         theirs = replace(measured.samples, labels=np.zeros_like(measured.samples.labels))
-        left, notes = learnable(ours, [theirs], allow_overlap=settings.allow_overlap)
-        for note in notes:
-            LOG.info("note: %s", note)
+        left = labels_to_learn(ours, [theirs], allow_overlap=settings.allow_overlap)
         return np.flatnonzero(left != NO_LABEL)
 
 
@@ -261,7 +260,7 @@ class _Measurement:
 
         for (_, about), of_pairs, of_queries in zip(methods, places, best, strict=True):
             yield from ((about, it) for it in _of_ranks(of_queries, images))
-            yield about, _share("map", average_precision(search, of_pairs), images)
+            yield about, mean_share("map", average_precision(search, of_pairs), images)
             if about["ensemble"] != SINGLE:
                 yield about | learned, lead(of_queries == 1)
         if len(every) > 1:
@@ -316,18 +315,13 @@ def _unseen(search: Search, backbones: tuple[str, ...], classes: int) -> Pool:
     return Pool(logits, labels, backbones, dict(zip(backbones, search.queries, strict=True)))
 
 
-def _share(metric: str, values: Array, images: Images) -> Measured:
-    """Of values (query,) from 0 to 1; the interval is over images."""
-    return Measured(metric, mean(values), mean_share_interval([values], [images]))
-
-
 def _of_ranks(best: Rows, images: Images) -> Iterator[Measured]:
     """best: (query,) the place of the first item found.
 
     The interval of the median is Woodruff's (1952): by the share of ranks that are not above it.
     """
     for k in RECALLS:
-        yield _share(f"recall_at_{k}", best <= k, images)
+        yield mean_share(f"recall_at_{k}", best <= k, images)
     median, score = np.median(best), mean(best <= np.median(best))
     ends = np.array(mean_share_interval([best <= median], [images])) - score.value + 0.5
     interval = Interval(*np.quantile(best, ends.clip(0, 1)).tolist())
@@ -343,12 +337,12 @@ def _together(
     """
     missed = ~right
     for b, name in enumerate(names):
-        only = _share("unique_correct", right[b] & (right.sum(axis=0) == 1), images)
+        only = mean_share("unique_correct", right[b] & (right.sum(axis=0) == 1), images)
         yield {"ensemble": SINGLE, "backbones": [name]}, only
-    none = _share("none_correct", np.asarray(missed.all(axis=0)), images)
+    none = mean_share("none_correct", np.asarray(missed.all(axis=0)), images)
     yield {"ensemble": ORACLE, "backbones": [*names]}, none
     for i, j in combinations(range(len(names)), 2):
         pair: Row = {"backbones": [names[i], names[j]]}
         both, either = missed[i] & missed[j], missed[i] | missed[j]
-        yield pair, _share("double_fault", both, images)
+        yield pair, mean_share("double_fault", both, images)
         yield pair, estimate("failure_overlap", ratio(both.sum(), either.sum()), len(images))

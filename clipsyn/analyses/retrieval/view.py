@@ -12,6 +12,7 @@ from clipsyn.evaluation.results.frame import (
     METHOD,
     WHERE,
     backbones,
+    by_method,
     gain_metric,
     having,
     numbers_by,
@@ -94,12 +95,8 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
         having(frame, "direction").filter(metric="recall_at_1"), "recall of any method", "retrieval"
     )
     refuse_several(rows, WHERE[1:3])
-    first = pl.col("backbones").list.first()
-    alone = pl.when(pl.col("ensemble") == SINGLE)
-    named = rows.with_columns(
-        backbone=alone.then(first), ensemble=alone.then(None).otherwise("ensemble")
-    )
-    return over_datasets(named, ("split", "perturbation", "backbone", "ensemble", "direction"))
+    by = "split", "perturbation", "backbone", "ensemble", "direction"
+    return over_datasets(by_method(rows), by)
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:

@@ -23,8 +23,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses import Analysis
-from clipsyn.evaluation import Selection, file_of_results, head_of_results, shots_of_results
-from clipsyn.settings import TEXT, Shots, setting
+from clipsyn.evaluation import Selection, head_of_results, shots_of_results
+from clipsyn.settings import PATH, TEXT, Shots, setting
 
 
 class RobustnessSettings(Selection):
@@ -36,8 +36,8 @@ class RobustnessSettings(Selection):
         "Backbone that corruption errors are divided by.",
         instead_of_none="the weakest on clean images",
     )
-    results: Path | None = file_of_results(
-        "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
+    results: Path | None = setting(
+        None, PATH, "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
     )
     head: str = head_of_results("ensembles")
     shots: Shots | None = shots_of_results("ensembles")

@@ -31,7 +31,7 @@ from clipsyn.show.figure import (
     panels_size,
 )
 from clipsyn.show.frames import is_nan
-from clipsyn.show.table import UNKNOWN, Table, Tables
+from clipsyn.show.table import UNKNOWN, Table
 from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import (
     ShortNames,
@@ -161,7 +161,7 @@ def _shown(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
     return single, means + left
 
 
-def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Table]:
     """Tables of what `clipsyn.analyses.robustness.measure` returns, by name.
 
     "datasets" has a line for each dataset; "summary" one for each method; "accuracy", "errors" and
@@ -169,11 +169,11 @@ def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Table
     has these; one that is in no mean has its own, named behind a comma ("gains, birds/test, own").
     """
     single, summed_up = _shown(frame)
-    shown: dict[str, Tables] = {"datasets": (_datasets(single),)}
+    shown = {"datasets": _datasets(single)}
     for trial in summed_up:
         text = "mean, {split}, {prompts}" if trial.is_mean else "{dataset}/{split}, {prompts}"
         end = f", {text.format(**trial.about)}" if len(summed_up) > 1 else ""
-        shown |= {f"{name}{end}": (table,) for name, table in _tables(trial).items()}
+        shown |= {f"{name}{end}": table for name, table in _tables(trial).items()}
     return shown
 
 

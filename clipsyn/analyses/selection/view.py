@@ -10,12 +10,13 @@ from clipsyn.analyses.selection import SelectionSettings
 from clipsyn.evaluation.results.frame import (
     OVER_BEST_ON_TEST,
     WHERE,
+    about_line,
     backbones,
     named_parts,
     numbers,
     numbers_by,
 )
-from clipsyn.show.table import Tables
+from clipsyn.show.table import Table
 from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
@@ -24,7 +25,7 @@ _LOSES = Measure("loses", OVER_BEST_ON_TEST)
 _NOTES = notes_beside(__file__)
 
 
-def tables(frame: pl.DataFrame, settings: SelectionSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: SelectionSettings) -> dict[str, Table]:
     """ "means" over several datasets, a line for each score, and "choices" in each of them."""
     names, shared = shortened(sorted(backbones(frame))), common(frame, WHERE)
     about = title(*where(shared, list(shared)), names.phrase)
@@ -32,7 +33,7 @@ def tables(frame: pl.DataFrame, settings: SelectionSettings) -> dict[str, Tables
     lines = [line for part in parts for line in _lines(part, names, [*shared])]
     columns = (_TAU, _LOSES._replace(interval=True))
     choices = measures_table(lines, columns, title=about, notes=_NOTES["choices"])
-    shown: dict[str, Tables] = {"choices": (choices,)}
+    shown = {"choices": choices}
     if len(parts) == 1:
         return shown
     known = frame.filter(pl.col("metric") != "score", pl.col("value").is_not_nan())
@@ -44,12 +45,12 @@ def tables(frame: pl.DataFrame, settings: SelectionSettings) -> dict[str, Tables
         for by, of in numbers_by(means, "by").items()
     ]
     table = measures_table(over, (_TAU, _LOSES), title=about, notes=_NOTES["means"])
-    return {"means": (table,)} | shown
+    return {"means": table} | shown
 
 
 def _lines(part: pl.DataFrame, names: ShortNames, shared: list[str]) -> Iterator[Line]:
     """A line for each score of one dataset that all backbones have."""
-    about = {name: part[name][0] for name in WHERE if name not in shared}
+    about = about_line(part, WHERE, shared)
     for (by,), rows in part.group_by("by", maintain_order=True):
         scores = rows.filter(metric="score")
         if not scores["value"].is_nan().any():

@@ -41,7 +41,7 @@ from clipsyn.analyses.selective.measures import (
     told_apart,
 )
 from clipsyn.errors import StaleCell, UsageError
-from clipsyn.evaluation.results.frame import Measured, Row, frame, mean, share
+from clipsyn.evaluation.results.frame import Measured, Row, estimate, frame, mean, share
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.numerics import Doubles, Labels, Mask
 from clipsyn.methods.numerics.logits import CHUNK_ROWS, predictions, zero_shot_logits
@@ -233,13 +233,13 @@ class _SelectiveRows:
                 support_confidence = on_support[score]
                 threshold = smallest_threshold(support_confidence, support_right, wished)
                 here, there = confidence >= threshold, support_confidence >= threshold
-                none = Measured("coverage", mean(here), None)  # as it will be for other images
+                none = Measured("coverage", mean(here))  # as it will be for other images
                 covered = share("coverage", here, self.images)
                 for measured in (
                     covered if here.any() else none,
                     share("acc1", right[here], self.images.take(here)),
-                    Measured("support_coverage", mean(there), None),
-                    Measured("support_acc1", mean(support_right[there]), None),
+                    Measured("support_coverage", mean(there)),
+                    Measured("support_acc1", mean(support_right[there])),
                 ):
                     about: Row = {"score": score, "wished": wished}
                     about["threshold"] = None if math.isnan(threshold) else threshold
@@ -265,7 +265,7 @@ class _SelectiveRows:
                 ends = np.clip(jackknife_interval(auroc, np.array(without)), 0, 1).tolist()
                 for measured in (
                     Measured("auroc", Score(auroc, n), Interval(*ends)),
-                    Measured("fpr95", Score(fpr, n), None),
+                    estimate("fpr95", fpr, n),
                 ):
                     yield self._row(candidate, measured, score=score, ood=dataset)
 

@@ -13,12 +13,13 @@ import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.evaluation.results.frame import (
-    ALONE,
     METHOD,
     WHERE,
     Numbers,
     Row,
+    about_line,
     backbones,
+    by_method,
     having,
     named_parts,
     numbers_by,
@@ -27,7 +28,7 @@ from clipsyn.evaluation.results.frame import (
 )
 from clipsyn.settings import FULL, SINGLE
 from clipsyn.show.figure import MUTED, Axes, Figure, Look, key, marks, methods, needed
-from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
+from clipsyn.show.table import Cell, Table, number_cell, percent_cell, shots_text
 from clipsyn.show.tables import Line, Measure, measures_table, notes_beside
 from clipsyn.show.titles import (
     WIDTH,
@@ -123,7 +124,7 @@ class _Groups:
         return Cell(self.short.short[method] if ensemble == SINGLE else ensemble, method)
 
 
-def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables]:
+def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Table]:
     """Tables of what `clipsyn.analyses.selective.measure` returns, by name.
 
     "methods", a line a method, by the first score; "scores", the same by every score; "thresholds",
@@ -138,7 +139,7 @@ def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables
     if len(parts) > 1:
         groups = [_Groups(part, short, score) for part in parts.values()]
         shown["datasets"] = _datasets(frame, groups)
-    return {name: (table,) for name, table in shown.items()}
+    return shown
 
 
 def notes(frame: pl.DataFrame, settings: SelectiveSettings) -> Iterator[str]:
@@ -255,8 +256,7 @@ def _datasets(frame: pl.DataFrame, every: list[_Groups]) -> Table:
     cells: dict[Any, str] = {}
     lines: list[Line] = []
     for groups in every:
-        row = groups.frame.filter(metric="acc1").row(0, named=True)
-        about = {name: row[name] for name in (*WHERE, "n") if name not in shared}
+        about = about_line(groups.frame.filter(metric="acc1"), (*WHERE, "n"), shared)
         of_methods = groups.by()
         cells |= {method: groups.cell(*method).text for method in of_methods}
         lines.append((about, {method: of["aurc"] for method, of in of_methods.items()}))
@@ -284,10 +284,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
 
     The score is the first that the frame has. Means over datasets, of what all have.
     """
-    rows = having(frame, "score", "coverage", "wished").with_columns(
-        backbone=pl.when(ALONE).then(pl.col("backbones").list.first()),
-        ensemble=pl.when(~ALONE).then("ensemble"),
-    )
+    rows = by_method(having(frame, "score", "coverage", "wished"))
     curves = needed(
         rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),
         "accuracy at any coverage",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -26,7 +26,12 @@ from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show.frames import is_nan
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
-from clipsyn.stats.intervals import Interval, mean_per_class_interval, share_interval
+from clipsyn.stats.intervals import (
+    Interval,
+    mean_per_class_interval,
+    mean_share_interval,
+    share_interval,
+)
 
 Row = dict[str, Any]
 DATA = ("labels", "features", "classes", "support_labels", "support_features", "support_classes")
@@ -94,7 +99,7 @@ class Measured(NamedTuple):
 
     metric: str
     score: Score
-    interval: Interval | None
+    interval: Interval | None = None
 
 
 def share(metric: str, some: ArrayLike, images: Images) -> Measured:
@@ -104,6 +109,11 @@ def share(metric: str, some: ArrayLike, images: Images) -> Measured:
     """
     hits, n = int(np.sum(some)), len(images)
     return Measured(metric, Score(hits / n if n else math.nan, n), share_interval(hits, images))
+
+
+def mean_share(metric: str, values: Array, images: Images) -> Measured:
+    """The mean of numbers from 0 to 1 (sample,) of samples that show some images."""
+    return Measured(metric, mean(values), mean_share_interval([values], [images]))
 
 
 def gain(metric: str, correct: Mask, right: Mask, images: Images) -> Measured:
@@ -241,6 +251,19 @@ def numbers_by(frame: pl.DataFrame, *columns: str) -> dict[Any, Numbers]:
 def singles(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows about a backbone on its own, with its name in a column `backbone`."""
     return frame.filter(ALONE).with_columns(backbone=pl.col("backbones").list.first())
+
+
+def by_method(frame: pl.DataFrame) -> pl.DataFrame:
+    """With the name of a backbone on its own in `backbone`, of others that in `ensemble` alone."""
+    first = pl.col("backbones").list.first()
+    return frame.with_columns(
+        backbone=pl.when(ALONE).then(first), ensemble=pl.when(~ALONE).then("ensemble")
+    )
+
+
+def about_line(part: pl.DataFrame, columns: Iterable[str], shared: Collection[str]) -> Row:
+    """What a line of a table is about: columns of its rows, but for what all lines share."""
+    return {name: part[name][0] for name in columns if name not in shared}
 
 
 def best_single(frame: pl.DataFrame) -> Row:

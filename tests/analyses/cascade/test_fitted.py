@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipsyn.analyses.cascade import CascadeSettings
 from clipsyn.analyses.cascade import stages as module
-from clipsyn.analyses.cascade.measure import backbone_order
 from clipsyn.analyses.fitted import FOLDS, Candidate, fit_candidates
 from clipsyn.errors import LeakError, TooFewSamples
 from clipsyn.methods.ensembles.base import LogAverage
@@ -148,21 +146,3 @@ def test_a_tier_says_what_most_of_it_say_and_how_many(pool):
     assert said[first]["confidence"].tolist() == [1, 0.67, 0.67, 1]
     assert said[last]["correct"].tolist() == [True, False, False, True]
     assert said[last]["confidence"].tolist() == [1, 1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("gflops", "expected"),
-    [
-        ({"a": 3.0, "b": 1.0, "c": 2.0}, ("b", "c", "a")),
-        ({"a": 1.0, "b": 1.0, "c": 0.0}, ("c", "a", "b")),  # equals by name
-    ],
-)
-def test_the_cheapest_comes_first(gflops, expected):
-    assert backbone_order(tuple("abc"), gflops, CascadeSettings()) == expected
-
-
-def test_the_order_may_be_given_with_patterns():
-    names = ("x/openai", "y/zoo", "z/openai")
-    gflops = dict.fromkeys(names, 1.0)
-    given = CascadeSettings(order="given", backbones=("y*", "z/openai", "*/openai"))
-    assert backbone_order(names, gflops, given) == ("y/zoo", "z/openai", "x/openai")

@@ -218,10 +218,16 @@ def test_the_front_is_of_the_support(results):
         assert point["front"] == (not beaten)
 
 
-def test_costs_may_be_given_and_change_the_order(birds):
-    frame = cascade(birds, costs={"cnx/c": 0.25, "vit/a": 0.5}, thresholds=[0.5])
-    order = ("cnx/c", "vit/a", "rn/b")
-    assert value(frame, "mean_gflops", "log-avg", order) == 1.75
+@pytest.mark.parametrize(
+    ("costs", "order", "whole"),
+    [
+        ({"cnx/c": 0.25, "vit/a": 0.5}, ("cnx/c", "vit/a", "rn/b"), 1.75),
+        ({"cnx/c": 1.0}, ("cnx/c", "rn/b", "vit/a"), 4.0),  # equals by name
+    ],
+)
+def test_costs_may_be_given_and_change_the_order(costs, order, whole, birds):
+    frame = cascade(birds, costs=costs, thresholds=[0.5])
+    assert value(frame, "mean_gflops", "log-avg", order) == whole
     accuracy, *_, leaves = Loop(birds, order).at(0.5)
     assert value(frame, "acc1", "log-avg", order, at=0.5) == pytest.approx(accuracy)
     assert value(frame, "exit", "log-avg", order, at=0.5, stage=1) == leaves[0]
@@ -292,7 +298,6 @@ class TestRefused:
         ("settings", "error", "message"),
         [
             ({"ensembles": ["log-agv"]}, UnknownName, "did you mean .*log-avg"),
-            ({"order": "given"}, UsageError, "name them in the order wanted"),
             ({"thresholds": [0.5, -0.1]}, UsageError, "thresholds=… is .* from 0 to 1, not -0.1"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
             ({"splits": ["train"]}, LeakError, "nothing is left"),
