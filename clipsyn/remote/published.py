@@ -20,7 +20,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
@@ -36,19 +36,9 @@ from clipsyn.names import Location
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, parse_part, part_path
 from clipsyn.remote.manifest import COLUMN, MANIFEST, Manifest, stamp_of
 from clipsyn.remote.transport import MissingObject, Remote, Span
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
 from clipsyn.store.arrays import Layout
-from clipsyn.store.files import (
-    INDEX,
-    KINDS,
-    METADATA,
-    MOST_METADATA,
-    WIP,
-    Place,
-    below,
-    folder_name,
-    write_file,
-)
+from clipsyn.store.files import INDEX, KINDS, METADATA, WIP, Place, below, folder_name
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 from clipsyn.text import advised
 
@@ -56,7 +46,6 @@ FILES = 64  # at a time
 _MOST_KNOWN = 2048  # manifests in memory: each has 256 KB at most, and most have 10
 _Result = TypeVar("_Result")
 _Save = Callable[[str, bytes], object]  # a file of a group, by its name there
-_Folder = dict[str, "_Folder | Entry"]  # name of a folder -> what is in it
 
 
 def cache_folder() -> Path:
@@ -76,8 +65,10 @@ class Published(Tree):
         self._remote = Remote(location.url)
         self._cache = cache_folder()
         self._index = Index.parse(self._listed(INDEX), self._remote.shown)
-        self._datasets = {folder_name(name): name for name in self._index.datasets}
-        self._parts: dict[str, _Folder] = {}  # by folder of a dataset: kind -> what is in it
+        self._unread = {folder_name(name): name for name in self._index.datasets}
+        datasets = set(self._unread)
+        self._folders: dict[Place, set[str]] = {(): set(KINDS), **{(it,): datasets for it in KINDS}}
+        self._entries: dict[Place, Entry] = {}  # both by the parts of a path in the store
         self._manifests: dict[str, Manifest] = {}
         self._lock = Lock()  # of what is forgotten
         self._threads = ThreadPoolExecutor(FILES)
@@ -92,14 +83,11 @@ class Published(Tree):
 
         Raises StoreError where there is none.
         """
-        location = self._location
-        at = hashlib.sha256(f"{location.url}/{path}".encode()).hexdigest()
-        file = self._cache / "indexes" / at
-        try:
-            etag, _, data = file.read_bytes().partition(b"\n")
-        except OSError:
-            etag = data = b""
-        known = etag.decode(errors="replace") if data else None
+        location, known, data = self._location, None, b""
+        name = hashlib.sha256(f"{location.url}/{path}".encode()).hexdigest()
+        with suppress(OSError, ValueError):
+            etag, data = (self._cache / "indexes" / name).read_bytes().split(b"\n", 1)
+            known = etag.decode()
         try:
             new, now = self._remote.get(path, known, MOST_INDEX)
         except MissingObject:
@@ -110,7 +98,7 @@ class Published(Tree):
         if known and now == known:
             return data
         if now:
-            self._keep(file.parent, file.name, now.encode() + b"\n" + new)
+            self._keep(self._cache / "indexes", name, now.encode() + b"\n" + new)
         return new
 
     # What there is
@@ -119,24 +107,19 @@ class Published(Tree):
         return dict(self._index.store)
 
     def exists(self, path: Path) -> bool:
-        return self._at(path) is not None
+        parts = self._looked_up(path)
+        return parts in self._entries or parts in self._folders
 
     def folders(self, path: Path) -> list[str]:
         """Of a kind all datasets: which of them have groups of it their parts say."""
-        at = self._at(path)
-        if isinstance(at, Entry):
-            end, names = f"/{METADATA}", self._metadata(at).files
+        parts = self._looked_up(path)
+        if entry := self._entries.get(parts):
+            end, names = f"/{METADATA}", self._metadata(entry).files
             return sorted(name.removesuffix(end) for name in names if name.endswith(end))
-        return sorted(at or ())
+        return sorted(self._folders.get(parts, ()))
 
     def look_in(self, paths: Iterable[Path]) -> None:
-        list(self._threads.map(self._part, {path.name for path in paths}))
-
-    def _entries_below(self, path: Path) -> Iterable[Entry]:
-        at = self._at(path)
-        if isinstance(at, Entry):
-            return [at]
-        return (entry for name in at or () for entry in self._entries_below(path / name))
+        list(self._threads.map(self._read_part, {path.name for path in paths}))
 
     def size(self, path: Path) -> int:
         return sum(entry.bytes for entry in self._entries_below(path))
@@ -151,37 +134,33 @@ class Published(Tree):
             return None
         return {**entry.facts, "fingerprint": entry.fingerprint, "content": entry.content}
 
-    def _at(self, path: Path) -> Collection[str] | Entry | None:
-        """The group in a folder, or the names of the folders in it; None where there is none."""
-        kind, *names = below(self._location, path) or ("",)
-        if not kind:
-            return KINDS
-        if not names:
-            return self._datasets if kind in KINDS else None
-        at: _Folder | Entry | None = self._part(names[0])
-        for name in (kind, *names[1:]):
-            at = at.get(name) if isinstance(at, dict) else None
-        return at
+    def _entry(self, path: Path) -> Entry | None:
+        return self._entries.get(self._looked_up(path))
 
-    def _part(self, folder: str) -> _Folder:
-        """Of a dataset, by its folder: what is in it of each kind."""
-        if folder not in self._parts and folder in self._datasets:
-            part: _Folder = {}
-            for entry in self._entries_of(self._datasets[folder]).values():
-                kind, _, *names = entry.name.split("/")
-                at: Any = part
-                for name in (kind, *names[:-1]):
-                    at = at.setdefault(name, {})
-                at[names[-1]] = entry
-            self._parts[folder] = part
-        return self._parts.get(folder, {})
+    def _entries_below(self, path: Path) -> Iterable[Entry]:
+        if entry := self._entry(path):
+            return [entry]
+        names = self._folders.get(below(self._location, path), ())
+        return (entry for name in names for entry in self._entries_below(path / name))
+
+    def _looked_up(self, path: Path) -> Place:
+        """The parts of a path in the store, for the part of the index that says what is there."""
+        parts = below(self._location, path)
+        if len(parts) > 1:
+            self._read_part(parts[1])
+        return parts
+
+    def _read_part(self, folder: str) -> None:
+        if dataset := self._unread.get(folder):
+            for entry in self._entries_of(dataset).values():
+                parts = tuple(entry.name.split("/"))
+                self._entries[parts] = entry
+                for depth in range(2, len(parts)):
+                    self._folders.setdefault(parts[:depth], set()).add(parts[depth])
+            self._unread.pop(folder, None)
 
     def _entries_of(self, dataset: str) -> Mapping[Place, Entry]:
         return parse_part(self._listed(part_path(dataset)), self._remote.shown, dataset)
-
-    def _entry(self, path: Path) -> Entry | None:
-        at = self._at(path)
-        return at if isinstance(at, Entry) else None
 
     # Groups
 
@@ -338,7 +317,7 @@ class Published(Tree):
         raise self._altered(entry, path)
 
     def _get(
-        self, entry: Entry, path: str, most: int = MOST_METADATA, span: Span | None = None
+        self, entry: Entry, path: str, most: int = files.MOST_METADATA, span: Span | None = None
     ) -> bytes:
         """An object of a group, or a span of it.
 
@@ -366,7 +345,7 @@ class Published(Tree):
         try:
             for folder in (file.parent, wip):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_file(file, data, scratch=wip, synced=False)
+            files.write_file(file, data, scratch=wip, synced=False)
         except OSError as error:
             raise StoreError(
                 f"the cache {self._cache} cannot be written ({error.strerror}): set CLIPSYN_CACHE "

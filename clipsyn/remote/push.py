@@ -86,7 +86,10 @@ class Push:
                 f"{remote.shown} holds a store that was not published: give another place, or use "
                 "`clipsyn pull` to add to one in a folder"
             )
-        chosen = choose(_places(store), filters, str(store.path))
+        places = store.places()
+        if problem := next(debris(store, places), None):
+            raise _unsound(store, problem)
+        chosen = choose(places, filters, str(store.path))
         published = _entries(remote, {place[1] for place in chosen})
         named, sent, there = set(index.datasets if index else ()), [], 0
         for place in chosen:
@@ -135,16 +138,17 @@ class Push:
         _check_conditions(self.remote)  # before anything else
         self._check_room()
         lying = set() if self.replace else self._listed()
-        counter, sent = progress.add("sending", len(self.groups), unit="groups"), {}
+        sent = list[tuple[Entry, list[str]]]()
+        counter = progress.add("sending", len(self.groups), unit="groups")
         with ThreadPoolExecutor(_FEW) as few, ThreadPoolExecutor(FILES) as threads:
-            for entry, paths in threads.map(lambda it: self._send(it, lying, few), self.groups):
-                sent[entry.place] = entry, paths
+            for one in threads.map(lambda it: self._send(it, lying, few), self.groups):
+                sent.append(one)
                 progress.advance(counter, 1)
         progress.finish(counter)
         marker = self.store.tree.marker(self.store.path)
-        add_to_index(self.remote, marker, [entry for entry, _ in sent.values()], self.making_way)
+        add_to_index(self.remote, marker, [entry for entry, _ in sent], self.making_way)
         there = self._listed()
-        if lost := next((it for it, paths in sent.values() if not there.issuperset(paths)), None):
+        if lost := next((entry for entry, paths in sent if not there.issuperset(paths)), None):
             raise DamagedStore(
                 f"{self.remote.shown}/{lost.folder} lost files while it was pushed (did "
                 "`clipsyn gc` run?): send them again with replace=True"
@@ -174,18 +178,17 @@ class Push:
         path = self.store.at(*place)
         run = few.map if self.store.tree.size(path) > _LARGE else map
         ((entry, manifest, listed),) = run(self._describe, [place])
-        at = {f"{entry.folder}/{name}": name for name in manifest.objects}
 
-        def put(target: str) -> None:
+        def put(name: str) -> None:
             parts = [
-                manifest.inline.get(name) or self._read(path / name, manifest.files[name])
-                for name in manifest.objects[at[target]]
+                manifest.inline.get(it) or self._read(path / it, manifest.files[it])
+                for it in manifest.objects[name]
             ]
-            self.remote.put(target, b"".join([*parts, manifest.end_of(at[target])]))
+            self.remote.put(f"{entry.folder}/{name}", b"".join([*parts, manifest.end_of(name)]))
 
-        list(run(put, [target for target in at if target not in lying]))
-        self.remote.put(last := f"{entry.folder}/{MANIFEST}", listed)
-        return entry, [*at, last]
+        list(run(put, [it for it in manifest.objects if f"{entry.folder}/{it}" not in lying]))
+        self.remote.put(f"{entry.folder}/{MANIFEST}", listed)
+        return entry, [f"{entry.folder}/{name}" for name in (*manifest.objects, MANIFEST)]
 
     def _read(self, file: Path, stamp: Stamp) -> bytes:
         data = files.read_file(file, stamp[0])
@@ -197,24 +200,14 @@ class Push:
         """Entry and manifest of a group that is whole, and stayed as it is while it was read."""
         path = self.store.at(*place)
         if problems := damage(self.store, place):
-            raise DamagedStore(
-                f"{problems[0]}: it is not pushed; `{advised('verify', self.store.path)}` names "
-                "all that is damaged"
-            )
+            raise _unsound(self.store, problems[0])
         stored = self.store.group(path)
         manifest = Manifest.of_group(stored)
         if files.file_at(path / METADATA) != stored.seen:
             raise replaced_meanwhile(self.store.path, stored.name)
-        listed = manifest.dumps()
-        entry = Entry(
-            place,
-            manifest=hashlib.sha256(listed).hexdigest(),
-            bytes=manifest.size,
-            fingerprint=stored["fingerprint"],
-            content=stored.content,
-            facts=stored.facts,
-        )
-        return entry, manifest, listed
+        digest = hashlib.sha256(listed := manifest.dumps()).hexdigest()
+        about = stored["fingerprint"], stored.content, stored.facts
+        return Entry(place, digest, manifest.size, *about), manifest, listed
 
 
 def address_of(place: str) -> str:
@@ -233,14 +226,10 @@ def _writable(place: str) -> Remote:
     return Remote(url)
 
 
-def _places(store: FeatureStore) -> list[Place]:
-    """All groups; raises for a store of which a part is lost."""
-    places = store.places()
-    if problem := next(debris(store, places), None):
-        raise DamagedStore(
-            f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
-        )
-    return places
+def _unsound(store: FeatureStore, problem: str) -> DamagedStore:
+    return DamagedStore(
+        f"{problem}: it is not pushed; `{advised('verify', store.path)}` names all that is damaged"
+    )
 
 
 def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
@@ -377,13 +366,9 @@ def left_over(location: Location) -> list[Leftover]:
     if not (found or _index(remote)):
         raise StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
     return [
-        Leftover(
-            location / folder,
-            f"{folder}, which no index names",
-            max(written for _, written in found[folder]),
-            sum(size for size, _ in found[folder]),
-        )
+        Leftover(location / folder, f"{folder}, which no index names", max(written), sum(sizes))
         for folder in sorted(found.keys() - _named(remote))
+        for sizes, written in [zip(*found[folder], strict=True)]
     ]
 
 
