@@ -171,13 +171,8 @@ class Pool:
         return finite
 
     def let_go(self) -> None:
-        """Free the memory that arrays in files have; what is read again comes back."""
-        for array in (self.logits, *self.embeddings.values()):
-            base: Any = array
-            while isinstance(base, np.ndarray):
-                base = base.base
-            if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-                base.madvise(mmap.MADV_DONTNEED)
+        """`let_go` of its arrays."""
+        let_go(self.logits, *self.embeddings.values())
 
     def labelled(self) -> Pool:
         """Only the samples that can be learned from: readable, and with a label."""
@@ -352,6 +347,16 @@ def on_disk(shape: tuple[int, ...], dtype: Any) -> Array:
                 f"{tempfile.gettempdir()} has no room for {size / 1e9:,.1f} GB ({error}): set "
                 "TMPDIR to a folder with more, or learn from fewer images with shots=…"
             ) from error
+
+
+def let_go(*arrays: Array) -> None:
+    """Free the memory that arrays in files take; what is read again comes back."""
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_unit_norm(what: str, norms: Array) -> None:

@@ -6,7 +6,9 @@ Models", CVPR 2025, arXiv 2501.11175.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +18,7 @@ from clipsyn.errors import InputError
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings
 from clipsyn.methods.numerics import Array, Doubles, Floats, Labels
-from clipsyn.methods.pool import Pool
+from clipsyn.methods.pool import Pool, let_go, on_disk
 from clipsyn.settings import NUMBER
 
 # beta and ridge by images a class: those that the authors chose on ImageNet, for all other sets
@@ -24,6 +26,7 @@ PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16
 _SCALE = 100.0  # of logits that come without their scale: that of OpenAI's models
 _CHANGES = "_changes"  # by backbone, of leave-one-out logits: while `fit_transform` runs
 _MOST = 20_000  # images of a support, whose kernel then has 3.2 GB
+_MANY = 4000  # beyond which what waits for the combiner lies in files
 _ROWS = 1024  # of it that are made at once
 _BLOCK_VALUES = 4_000_000  # kernel values of other images at once: 16 MB
 
@@ -63,7 +66,7 @@ class ProKeR(Head):
     beta: float | None = parameter(None, NUMBER, least=0)
     ridge: float | None = parameter(None, NUMBER, above=0)
 
-    support_: dict[str, Floats] = learned()
+    support_: dict[str, Array] = learned()
     coef_: dict[str, Floats] = learned()
     beta_: float = learned()
 
@@ -78,21 +81,25 @@ class ProKeR(Head):
         self.beta_, ridge = self._settings(pool)
         self.support_, self.coef_ = {}, {}
         changes = vars(self).get(_CHANGES)
+        room = on_disk if len(pool) > _MANY else np.empty
         for name in pool.backbones:
             features, scale = image_embeddings(pool, name), pool.logit_scales.get(name, _SCALE)
-            missing = _missing(pool, name)
             system = np.empty((len(features), len(features)))
             for start in range(0, len(features), _ROWS):  # no more of it in single precision
                 system[start : start + _ROWS] = features[start : start + _ROWS] @ features.T
             _kernel(system, self.beta_)
             system /= ridge
             system.flat[:: len(features) + 1] += 1
-            factor, _ = cho_factor(system.T, lower=True, overwrite_a=True)
-            found = cho_solve((factor, True), missing)
-            if changes is not None:
-                changes[name] = scale * ridge * left_out(factor, found, missing, pool.labels)
-            self.support_[name] = features
+            quick = {"check_finite": False}  # which would take an eighth of the kernel's memory
+            factor, _ = cho_factor(system.T, lower=True, overwrite_a=True, **quick)
+            found = cho_solve((factor, True), _missing(pool, name), **quick)
+            self.support_[name] = pool.embeddings[name]
             self.coef_[name] = np.asarray(scale * found, np.float32)
+            if changes is not None:
+                changes[name] = room(found.shape, np.float32)
+                left_out(factor, found, partial(_missing, pool, name), pool.labels)
+                changes[name][...] = scale * ridge * found
+                let_go(changes[name])
 
     def fit_transform(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
         """As every head does; one inverse serves the fit and the leave-one-out logits."""
@@ -103,7 +110,8 @@ class ProKeR(Head):
             del vars(self)[_CHANGES]
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
-        features, support = image_embeddings(pool, backbone), self.support_[backbone]
+        features = image_embeddings(pool, backbone)
+        support = self.support_[backbone].astype(np.float32)
         logits = backbone_logits(pool, backbone).copy()
         rows = max(1, _BLOCK_VALUES // len(support))
         for start in range(0, len(features), rows):
@@ -113,8 +121,10 @@ class ProKeR(Head):
 
     def _combiner_pool(self, support: Pool) -> Pool:
         changes = vars(self)[_CHANGES]
-        added = np.stack([changes[name] for name in support.backbones], axis=1)
-        return support.with_logits(support.logits + added)
+        logits = support.logits.copy()
+        for column, name in enumerate(support.backbones):
+            logits[:, column] += changes[name]
+        return support.with_logits(logits)
 
     def _settings(self, pool: Pool) -> tuple[float, float]:
         """beta, ridge"""
@@ -126,8 +136,10 @@ class ProKeR(Head):
         )
 
 
-def left_out(factor: Doubles, found: Doubles, targets: Doubles, labels: Labels) -> Floats:
-    """(n, class) ``k_i (K + ridge I)^-1 targets`` without sample i, in closed form.
+def left_out(
+    factor: Doubles, found: Doubles, targets: Callable[[], Doubles], labels: Labels
+) -> None:
+    """Make `found` ``k_i (K + ridge I)^-1 targets`` (n, class) without sample i, in closed form.
 
     factor: lower, Cholesky's of K + ridge I, or of a multiple of it; it is lost. found: M targets
     for the inverse M of the same. With these it is ``- sum over j != i of M_ij t_j / M_ii``. For
@@ -147,11 +159,11 @@ def left_out(factor: Doubles, found: Doubles, targets: Doubles, labels: Labels) 
     sums = csr_array((np.ones(count), (labels, np.arange(count)))) @ root  # (class, sample)
     own = np.einsum("ij,ij->i", root, root)
     mates = np.array([root[i] @ sums[labels[i]] for i in range(count)])
-    changes = found - own[:, None] * targets
-    changes[np.arange(count), labels] += (mates - own) / np.maximum(sizes - 1, 1)
-    changes /= -own[:, None]
-    changes[sizes == 1] = 0
-    return np.asarray(changes, np.float32)
+    del sums
+    found -= own[:, None] * targets()
+    found[np.arange(count), labels] += (mates - own) / np.maximum(sizes - 1, 1)
+    found /= -own[:, None]
+    found[sizes == 1] = 0
 
 
 def _kernel(cosines: Array, beta: float) -> Array:
