@@ -243,7 +243,7 @@ class Fitness:
         weights = np.append(_weights(genes), np.ones((len(genes), 1)), axis=1).astype(np.float32)
         wrong = np.full(len(genes), float(self._lost))
         for rivals in self._rivals:
-            wrong += _summed(_wrong, weights, rivals)
+            wrong += _summed(lambda z: np.count_nonzero(z.max(axis=0) > 0, axis=1), weights, rivals)
         loss = _summed(_cross_entropy, weights, self._leads)
         self.evaluations += len(genes)
         # rounded: the order of samples and classes must not decide between equals
@@ -257,10 +257,6 @@ def _summed(measure: Callable[[Floats], Array], weights: Floats, leads: Floats) 
     shape = (n, len(weights) * max(count, _CLASSES_IN_BLOCK))
     parts = in_blocks(lambda rows: measure(weights @ leads[:, :, rows]), shape)
     return np.asarray(np.sum(parts, axis=0, dtype=np.float64))
-
-
-def _wrong(scores: Floats) -> Array:
-    return np.asarray(np.count_nonzero(scores.max(axis=0) > 0, axis=1))
 
 
 def _cross_entropy(scores: Floats) -> Array:

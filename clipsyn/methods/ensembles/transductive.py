@@ -126,7 +126,8 @@ class TransCLIP(Transductive):
         _rowwise(lambda rows: softmax(seen.logits[rows]), z)
         gaussians = Gaussians.around(seen.features, z)
         gaussians = gaussians._replace(means=gaussians.fitted(of_known).means)
-        links = _mutual(seen.features)
+        links = _links(seen.features, seen.features, _NEIGHBOURS)
+        links = _halved(links.T + links)
         for step in range(_STEPS + 1):
             if step:
                 moments = Moments.of(seen.features, z).plus(of_known, weight)
@@ -158,13 +159,8 @@ def _votes(support: Array, images: Array, known: Floats) -> Any:
     return _halved(_links(support, images, _NEIGHBOURS).T @ sparse.csr_array(known))
 
 
-def _mutual(images: Array) -> Any:
-    """(image, image) sparse w."""
-    links = _links(images, images, _NEIGHBOURS)
-    return _halved(links.T + links)
-
-
 def _halved(links: Any) -> Any:
+    """Of edges from both sides; sparse."""
     # a quotient would be in double precision, and each product would copy z to it
     return links.tocsr() * np.float32(1 / (2 * _NEIGHBOURS))
 
