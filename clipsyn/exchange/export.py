@@ -25,7 +25,7 @@ from clipsyn.exchange import LAYOUTS, ImportSettings, npz
 from clipsyn.exchange.arrays import checked
 from clipsyn.exchange.parts import Captions, Part
 from clipsyn.exchange.provenance import made, page
-from clipsyn.exchange.tables import read_frame
+from clipsyn.exchange.tables import readable, scanned
 from clipsyn.methods.pool import as_labels
 from clipsyn.names import FeatureKey, parse_perturbation
 from clipsyn.registry import unknown_name
@@ -323,7 +323,9 @@ def _arrays(path: Path) -> npz.Arrays:
     """Of a table its columns, as the arrays of an npz."""
     if path.suffix == ".npz":
         return npz.load(path)
-    frame, lists = read_frame(path)
+    scan, lists = scanned(path)
+    with readable(path):
+        frame = scan.collect()
     arrays: dict[str, Rows] = {_NAMES[name]: rows for name, rows in lists.items()}
     if (rows := arrays.get("embeddings")) is not None:
         arrays["embeddings"] = made_of(rows, np.float16, lambda part: part.astype(np.float16))

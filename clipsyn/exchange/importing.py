@@ -235,14 +235,14 @@ def _writer(
 
 def _written(writer: CellWriter, cell: NewCell, digests: Mapping[Path, Future[str]]) -> CellWriter:
     """With the rows of the cell and what is recorded of it; its files are digested meanwhile."""
-    part, table = cell.part, writer.samples
+    part, table, writer.mended = cell.part, writer.samples, True
     if part.kind == "logits":
-        writer.logits(cell.values, cell.given, mended=True)
+        writer.logits(cell.values, cell.given)
     elif part.kind == "predictions":
         classes = cell.values[:]
         writer.predictions(classes, cell.confidence, classes >= 0)
     else:
-        writer.embeddings(cell.values, cell.given, mended=True)
+        writer.embeddings(cell.values, cell.given)
     files = [{"file": path.name, "sha256": digests[path].result()} for path in part.files]
     writer.record(invalid=cell.invalid(writer.valid), source=files)
     for name, (embeddings, scale) in part.texts.items():

@@ -15,8 +15,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO, FileIO
-from operator import itemgetter
+from io import BytesIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -65,15 +64,11 @@ def load(path: Path) -> dict[str, Rows]:
     with foreign(lambda reason: DatasetError(told.replace("%s", reason))):
         if path.suffix == ".npy":
             return {path.name: _array(Lying(path))}
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-            return {name: _member(path, loaded, name) for name in loaded.files}
-
-
-def _member(path: Path, loaded: np.lib.npyio.NpzFile, name: str) -> Rows:
-    member = loaded.zip.NameToInfo.get(f"{name}.npy") if loaded.zip else None
-    if loaded.zip is None or member is None or member.file_size < _LARGE:
-        return np.asarray(loaded[name])
-    return _array(unpacked(path, loaded.zip, member))
+        with zipfile.ZipFile(path) as archive:
+            return {
+                member.filename.removesuffix(".npy"): _array(unpacked(path, archive, member))
+                for member in archive.infolist()
+            }
 
 
 class Lying:
@@ -128,39 +123,35 @@ def _start(path: Path, member: zipfile.ZipInfo) -> int:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, if its members have their checksums; raises DatasetError if one has not.
+    """SHA-256 of a file, if its stored members have their checksums; DatasetError if one has not.
 
-    Compressed members were looked at when they were unpacked.
+    Compressed ones were looked at when they were unpacked.
     """
-    hasher, told = hashlib.sha256(), f"{path} is damaged: "
+    hasher, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    told = f"{path} is damaged: "
     with foreign(lambda reason: DatasetError(told + reason)), path.open("rb", 0) as file:
-        for start, member in sorted(_stored(path), key=itemgetter(0)):
-            _pass(file, start - file.tell(), hasher)
-            if _pass(file, member.file_size, hasher) != member.CRC:
-                raise ValueError(f"{member.filename} does not match its checksum")
-        _pass(file, path.stat().st_size - file.tell(), hasher)
+        for size, expected in _stretches(path):
+            crc, left = 0, size
+            while left > 0 and (count := file.readinto(buffer[:left])):
+                hasher.update(buffer[:count])
+                crc, left = zlib.crc32(buffer[:count], crc), left - count
+            if expected not in (None, crc):
+                raise ValueError("a member does not match its checksum")
     return hasher.hexdigest()
 
 
-def _stored(path: Path) -> Iterator[tuple[int, zipfile.ZipInfo]]:
-    """The members of an archive that are read where they lie, and where that is."""
+def _stretches(path: Path) -> Iterator[tuple[int, int | None]]:
+    """The lengths of all parts of a file, one after another, and the CRC-32 of stored members."""
+    stored, at = [], 0
     if path.suffix in ARCHIVES:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.compress_type == zipfile.ZIP_STORED:
-                    yield _start(path, member), member
-
-
-def _pass(file: FileIO, size: int, hasher: Any) -> int:
-    """The CRC-32 of the next bytes of a file, which go to `hasher`, too."""
-    buffer = memoryview(bytearray(1 << 20))
-    crc = 0
-    if size < 0:
-        raise ValueError("its members overlap")
-    while size and (count := file.readinto(buffer[:size])):
-        hasher.update(buffer[:count])
-        crc, size = zlib.crc32(buffer[:count], crc), size - count
-    return crc
+            there = (it for it in archive.infolist() if it.compress_type == zipfile.ZIP_STORED)
+            stored = [(_start(path, it), it.file_size, it.CRC) for it in there]
+    for start, size, crc in sorted(stored):
+        yield start - at, None
+        yield size, crc
+        at = start + size
+    yield path.stat().st_size - at, None
 
 
 def _array(file: Lying) -> Rows:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,10 +18,10 @@ from numpy.typing import NDArray
 from polars import selectors as cs
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import ImportSettings
+from clipsyn.exchange import ImportSettings, npz
 from clipsyn.exchange.parts import INDEX, NOTHING, Part, as_logits, severity_label
-from clipsyn.show.frames import read_parquet, unguarded
-from clipsyn.store.given import Made, Rows
+from clipsyn.show.frames import read_parquet, scan_parquet, unguarded
+from clipsyn.store.given import Made, Rows, made_of, one_after_another
 from clipsyn.text import few, foreign
 
 SUFFIXES = (".csv", ".parquet")
@@ -31,14 +34,24 @@ ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they a
     "perturbation": ("perturbation", "corruption"),
     "severity": ("severity", "condition"),
 }
+_BATCH = 1 << 13  # rows of a table that are read at once
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
+class Held(NamedTuple):
+    """What a table holds beside lists."""
+
+    texts: pl.DataFrame  # the columns that are for something
+    rows: Rows  # (row, column) float32, NaN where a cell holds nothing
+    columns: Mapping[str, int]  # of numbers: where each lies in the rows
+    wrong: Mapping[str, tuple[int, str]]  # row and text of the first of its cells that are none
+
+
 def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     """The parts of one file; `known` are class names, where there are any."""
-    return Table(path, wanted, known, *read_frame(path)).parts()
+    return Table(path, wanted, known, *scanned(path)).parts()
 
 
 def is_clip_retrieval(path: Path) -> bool:
@@ -49,16 +62,17 @@ def read_clip_retrieval(path: Path, wanted: ImportSettings, known: Sequence[str]
     """What clip-retrieval's inference has written, ``img_emb/*.npy`` beside ``metadata/*.parquet``,
     as one table.
     """
+    files = tuple(_numbered_files(path / "img_emb", "npy"))
     told = f"{path} cannot be read as embeddings of clip-retrieval"
     with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-        frame = pl.concat(map(read_parquet, _numbered_files(path / "metadata", "parquet")))
-        files = tuple(_numbered_files(path / "img_emb", "npy"))
-        embeddings = np.concatenate([np.load(file) for file in files])
-        if embeddings.ndim != 2 or len(embeddings) != len(frame):
-            raise ValueError(f"{len(frame):,} rows have embeddings {embeddings.shape}")
+        embeddings = one_after_another([array for it in files for array in npz.load(it).values()])
+        scan = pl.concat(map(scan_parquet, _numbered_files(path / "metadata", "parquet")))
     kind = "embeddings" if wanted.kind == "auto" else wanted.kind
     wanted = wanted.replaced(kind=kind, backbone=wanted.backbone or path.resolve().name)
-    return Table(path, wanted, known, frame, {"img_emb": embeddings}, files).parts()
+    table = Table(path, wanted, known, scan, {"img_emb": embeddings}, files)
+    if len(table) != len(embeddings):
+        raise DatasetError(f"{told}: {len(table):,} rows have embeddings {embeddings.shape}")
+    return table.parts()
 
 
 def _numbered_files(folder: Path, ending: str) -> list[Path]:
@@ -73,9 +87,26 @@ class Table:
     path: Path
     wanted: ImportSettings
     known: Sequence[str]
-    frame: pl.DataFrame
+    scan: pl.LazyFrame
     lists: Mapping[str, Rows]  # columns of embeddings
     files: tuple[Path, ...] = ()  # if it is not the one at `path`
+
+    def __len__(self) -> int:
+        return len(self.held.rows)
+
+    @cached_property
+    def columns(self) -> list[str]:
+        with readable(self.path):
+            return self.scan.collect_schema().names()
+
+    @cached_property
+    def held(self) -> Held:
+        texts = list({name for role, name in self.roles.items() if role != "confidence"})
+        with readable(self.path):
+            held = _read(self.scan, texts, csv=self.path.suffix == ".csv")
+        if not len(held.rows):
+            raise DatasetError(f"{self.path} has no rows")
+        return held
 
     def parts(self) -> list[Part]:
         kind, columns, values = self._values()
@@ -108,13 +139,13 @@ class Table:
             names = " or ".join(ROLES[role])
             raise DatasetError(
                 f"{self.path} has no column {names}: say which it is with columns=… ({role}=NAME); "
-                f"its columns are {few(self.frame.columns)}"
+                f"its columns are {few(self.columns)}"
             )
         return self.roles[role]
 
     def texts(self, column: str) -> tuple[str, ...]:
         """A column as texts, "" where there is nothing; DatasetError for one that holds none."""
-        cells = self.frame[column]
+        cells = self.held.texts[column]
         if cells.dtype.is_nested() or cells.dtype in (pl.Binary, pl.Duration, pl.Object):
             raise DatasetError(
                 f"{self.path}: column {column} holds {cells.dtype}, where texts or numbers are "
@@ -132,14 +163,14 @@ class Table:
     @cached_property
     def roles(self) -> dict[str, str]:
         """The columns by what they are for."""
-        by_name = {name.strip().lower(): name for name in reversed(self.frame.columns)}
+        by_name = {name.strip().lower(): name for name in reversed(self.columns)}
         roles = {}
         for role, guesses in ROLES.items():
             asked = self.wanted.columns.get(role)
             if asked and asked.lower() not in by_name:
                 raise DatasetError(
                     f"{self.path} has no column {asked} for {role}, as columns=… has it; its "
-                    f"columns are {few(self.frame.columns)}"
+                    f"columns are {few(self.columns)}"
                 )
             names = [asked.lower()] if asked else guesses
             if found := [by_name[name] for name in names if name in by_name]:
@@ -159,15 +190,14 @@ class Table:
         if "confidence" not in self.roles:
             return None
         column = self.roles["confidence"]
-        numbers = _as_numbers(self.frame[column])
-        if numbers is None:
+        if column not in self.held.columns:
             raise DatasetError(f"{self.path}: column {column} is no column of numbers")
-        return self._floats(column, numbers).to_numpy()
+        return np.asarray(self._matrix([column]))[:, 0]
 
     def _backbones(self) -> Sequence[str]:
         wanted = self.wanted.backbone
         if "backbone" not in self.roles:
-            return [wanted or self.path.stem] * len(self.frame)
+            return [wanted or self.path.stem] * len(self)
         names = self._filled("backbone")
         if wanted and len(set(names)) > 1:
             raise UsageError(
@@ -178,7 +208,7 @@ class Table:
 
     def _perturbations(self) -> Sequence[str]:
         named, levels = self.roles.get("perturbation"), self.roles.get("severity")
-        alone, none = [self.wanted.perturbation] * len(self.frame), [""] * len(self.frame)
+        alone, none = [self.wanted.perturbation] * len(self), [""] * len(self)
         names = self.texts(named) if named else alone
         rows = list(zip(names, self.texts(levels) if levels else none, strict=True))
         of_row = bool(named) or not levels
@@ -198,24 +228,18 @@ class Table:
                 raise DatasetError(f"{self.path} has several columns of lists: keep one")
             (values,) = self.lists.values()
             return "embeddings", (), values
-        if not (named := list(self._numbers)):
+        used = {*self.roles.values(), *filter(_UNNAMED.fullmatch, self.columns)}
+        if not (named := [name for name in self.held.columns if name not in used]):
             raise DatasetError(
                 f"{self.path} has neither a column of predictions ({few(ROLES['prediction'])}) "
-                f"nor one of numbers for each class; its columns are {few(self.frame.columns)}"
+                f"nor one of numbers for each class; its columns are {few(self.columns)}"
             )
         order = _numbered(named)
         if kind == "embeddings":
             return "embeddings", (), self._matrix(order or named)
         classes = self._class_columns(named, order)
-        values = as_logits(self._matrix(classes), kind, str(self.path))[:]
+        values = as_logits(self._matrix(classes), kind, str(self.path))
         return "logits", () if classes is order or self.known else tuple(classes), values
-
-    @cached_property
-    def _numbers(self) -> dict[str, pl.Series]:
-        """Columns of numbers by name, as float32; null where a cell is none."""
-        named = [name for name in self.frame.columns if not _UNNAMED.fullmatch(name)]
-        free = (self.frame[name] for name in named if name not in self.roles.values())
-        return {column.name: x for column in free if (x := _as_numbers(column)) is not None}
 
     def _class_columns(self, named: list[str], order: list[str] | None) -> list[str]:
         """One column a class, by index: called after the classes, or numbered from 0."""
@@ -240,8 +264,8 @@ class Table:
 
         Without labels that is told by a column of texts, which may be what was predicted.
         """
-        used = {*named, *self.roles.values(), *filter(_UNNAMED.fullmatch, self.frame.columns)}
-        texts = [name for name in self.frame.columns if name not in used]
+        used = {*named, *self.roles.values(), *filter(_UNNAMED.fullmatch, self.columns)}
+        texts = [name for name in self.columns if name not in used]
         by_index = labels and all(map(INDEX.fullmatch, labels))
         strange = [name for name in named if name not in labels and not by_index]
         if strange and (labels or texts):
@@ -250,58 +274,86 @@ class Table:
                 "prediction with columns=… (prediction=NAME), or the classes with classes=FILE"
             )
 
-    def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
-        return pl.DataFrame(
-            [self._floats(name, self._numbers[name]) for name in columns]
-        ).to_numpy()
-
-    def _floats(self, name: str, numbers: pl.Series) -> pl.Series:
-        """A column of numbers, NaN where a cell holds nothing; DatasetError for any other text."""
-        if numbers.null_count():
-            texts = self.frame[name].cast(pl.String)
-            if len(wrong := (numbers.is_null() & ~_is_nothing(texts)).arg_true()):
-                raise DatasetError(
-                    f"{self.path}: '{texts[wrong[0]]}' in row {wrong[0]} of column {name} is no "
-                    "number"
-                )
-        return numbers.fill_null(float("nan"))
+    def _matrix(self, columns: list[str]) -> Rows:
+        """(row, column) NaN where a cell holds nothing; DatasetError for any other text."""
+        _, rows, places, wrong = self.held
+        for name in filter(wrong.__contains__, columns):
+            row, text = wrong[name]
+            raise DatasetError(f"{self.path}: '{text}' in row {row} of column {name} is no number")
+        at = [places[name] for name in columns]
+        return made_of(rows, np.float32, lambda part: part[:, at])
 
 
-def read_frame(path: Path) -> tuple[pl.DataFrame, dict[str, Rows]]:
+def scanned(path: Path) -> tuple[pl.LazyFrame, dict[str, Made]]:
     """A table without its columns of lists of numbers, and these, (row, embed) by name.
 
-    Rows of lists are read when they are asked for.
+    Neither need fit into memory: rows of lists are read when they are asked for.
     """
-    with _readable(path):
+    with readable(path):
         if path.suffix == ".csv":  # every cell as it is written: 007 keeps its zeros
-            frame = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
-            names = []
+            scan, lists = pl.scan_csv(path, infer_schema=False, glob=False), []
         else:
-            lists = cs.list(cs.numeric()) | cs.array(cs.numeric())
-            names = read_parquet(path, lists, rows=slice(0, 0)).columns
-            frame = read_parquet(path, pl.exclude(names), pl.int_range(pl.len()).alias(""))
-    if frame.is_empty():
-        raise DatasetError(f"{path} has no rows")
-    for again in filter(None, map(_TWICE.fullmatch, frame.columns)):
-        if again[1] in frame.columns:
+            scan, of_numbers = scan_parquet(path), cs.list(cs.numeric()) | cs.array(cs.numeric())
+            lists = scan.select(of_numbers).collect_schema().names()
+            scan = scan.select(pl.exclude(lists))
+        columns = scan.collect_schema().names()
+        count = scan_parquet(path).select(pl.len()).collect().item() if lists else 0
+    for again in filter(None, map(_TWICE.fullmatch, columns)):
+        if again[1] in columns:
             raise DatasetError(f"{path} has two columns called '{again[1]}'")
-    return frame, {name: _lists(path, name, len(frame)) for name in names}
+    return scan, {name: _lists(path, name, count) for name in lists}
 
 
-def _readable(path: Path) -> AbstractContextManager[None]:
-    return foreign(lambda reason: DatasetError(f"{path} cannot be read as a table: {reason}"))
+def _read(scan: pl.LazyFrame, texts: list[str], *, csv: bool) -> Held:
+    """Some columns as they are, and the numbers of others, which go through a temporary file."""
+    kinds = cs.numeric().exclude(texts), (cs.numeric() | cs.string()).exclude(texts)
+    numeric, named = (scan.select(kind).collect_schema().names() for kind in kinds)
+    frames, counts, wrong, count = [], Counter(numeric), dict[str, tuple[int, str]](), 0
+    with NamedTemporaryFile(prefix="clipsyn-") as file:
+        for given in scan.collect_batches(chunk_size=_BATCH):
+            numbers = given.select(pl.col(named).cast(pl.Float32, strict=False))
+            for name in [it.name for it in numbers if it.null_count()]:
+                column = unguarded(given.select(name))[name] if csv else given[name]
+                numbers = numbers.with_columns(found := _numbers_in(column))
+                if len(rows := (found.is_null() & ~_is_nothing(column)).arg_true()):
+                    counts[name] -= len(rows)
+                    wrong.setdefault(name, (count + rows[0], str(column[rows[0]])))
+            counts.update({it.name: it.count() for it in numbers})
+            file.write(numbers.fill_null(np.nan).to_numpy(order="c").tobytes())
+            frames.append(unguarded(given.select(texts)) if csv else given.select(texts))
+            count += len(given)
+        file.flush()
+        single, shape = np.dtype(np.float32), (count, len(named))
+        values = npz.Lying(Path(file.name)).rows(0, shape, single)
+    columns = {name: at for at, name in enumerate(named) if counts[name] > 0}  # more than texts
+    return Held(pl.concat(frames) if frames else pl.DataFrame(), values, columns, wrong)
+
+
+def _numbers_in(column: pl.Series) -> pl.Series:
+    """As float32, null for what is none."""
+    texts = column.str.strip_chars() if column.dtype == pl.String else column
+    return texts.cast(pl.Float32, strict=False)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    with foreign(lambda reason: DatasetError(f"{path} cannot be read as a table: {reason}")):
+        try:
+            yield
+        except pl.exceptions.PanicException as error:  # which is no Exception
+            raise pl.exceptions.ComputeError(f"it is damaged: {error}") from error
 
 
 def _lists(path: Path, name: str, count: int) -> Made:
     """(row, embed) of a column of lists, NaN where there is none; they are of one length."""
     column = pl.col(name).cast(pl.List(pl.Float32))
-    with _readable(path):
+    with readable(path):
         lengths = read_parquet(path, column.list.len().drop_nulls().unique())
     if len(lengths) != 1 or not (width := lengths.item()):
         raise DatasetError(f"{path}: the lists of column {name} are not of one length")
 
     def read(rows: slice) -> NDArray[np.float32]:
-        with _readable(path):
+        with readable(path):
             lists = read_parquet(path, column, rows=rows)[name]
         out = np.full((len(lists), width), np.nan, np.float32)
         values = lists.drop_nulls().explode().fill_null(float("nan")).to_numpy()
@@ -311,21 +363,14 @@ def _lists(path: Path, name: str, count: int) -> Made:
     return Made((count, width), np.dtype(np.float32), read)
 
 
-def _as_numbers(column: pl.Series) -> pl.Series | None:
-    """As float32, null for what is none; None unless most of what the cells hold are numbers."""
-    if column.dtype != pl.String:
-        return column.cast(pl.Float32) if column.dtype.is_numeric() else None
-    numbers = column.cast(pl.Float32, strict=False)
-    if numbers.null_count():  # of a million cells few are written otherwise
-        numbers = column.str.strip_chars().cast(pl.Float32, strict=False)
-        texts = numbers.is_null() & ~_is_nothing(column)
-        if numbers.count() <= texts.sum():
-            return None
-    return numbers
-
-
 def _is_nothing(texts: pl.Series) -> pl.Series:
-    return texts.fill_null("").str.strip_chars().str.to_lowercase().is_in(list(NOTHING))
+    return (
+        texts.cast(pl.String)
+        .fill_null("")
+        .str.strip_chars()
+        .str.to_lowercase()
+        .is_in(list(NOTHING))
+    )
 
 
 def _numbered(columns: list[str]) -> list[str] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,23 @@ def made_of(rows: Rows, dtype: Any, make: Callable[[NDArray[Any]], NDArray[Any]]
     if isinstance(rows, Made):
         return Made(rows.shape, np.dtype(dtype), lambda some: make(rows[some]), rows.unit)
     return make(rows)
+
+
+def one_after_another(parts: Sequence[Rows]) -> Rows:
+    """The rows of several arrays of one width, as of one array."""
+    starts = np.cumsum([0, *map(len, parts)])
+    (width,) = {part.shape[1:] for part in parts}
+
+    def make(some: slice) -> NDArray[Any]:
+        return np.concatenate(
+            [
+                part[max(some.start - at, 0) : some.stop - at]
+                for at, part in zip(starts.tolist(), parts, strict=False)
+                if at < some.stop and some.start < at + len(part)
+            ]
+        )
+
+    return Made((int(starts[-1]), *width), np.result_type(*(it.dtype for it in parts)), make)
 
 
 def blocks(values: Rows) -> Iterator[slice]:

@@ -46,6 +46,7 @@ class CellWriter:
 
     It holds embeddings, logits or predictions, a row a sample, in the order of these. `valid`,
     (row,) bool, is False where an image has no value; what the other arrays hold there is ignored.
+    With `mended` rows that are not finite have none, either, and embeddings may be of any norm.
 
     All raise InputError for arrays that cannot be, UsageError for what does not go together.
     """
@@ -62,7 +63,7 @@ class CellWriter:
     ) -> None:
         self.store, self.samples, self.key = store, samples, key
         self.prompts = None if prompts == PROMPTS else prompts  # that name says that none is known
-        self.replace = replace
+        self.replace, self.mended = replace, False
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
         self._beside: dict[Path, _Beside] = {}
         self._draft: Draft | None = None  # of the rows
@@ -87,29 +88,19 @@ class CellWriter:
 
     # What is written
 
-    def embeddings(
-        self, rows: ArrayLike | Made, valid: ArrayLike | None = None, *, mended: bool = False
-    ) -> None:
+    def embeddings(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
         """Image embeddings, (row, embed) of unit norm; they are stored in float16.
 
-        An array that `np.load(…, mmap_mode="r")` has mapped may be larger than memory. mended: they
-        may have any norm, and those that are not finite, or of norm 0, have no value.
+        An array that `np.load(…, mmap_mode="r")` has mapped may be larger than memory.
         """
-        values, known = given.matrix(
-            f"{self.key}: embeddings", rows, valid, np.float16, unit=True, mended=mended
-        )
+        what, mended = f"{self.key}: embeddings", self.mended
+        values, known = given.matrix(what, rows, valid, np.float16, unit=True, mended=mended)
         self._write("features", {"image_embedding": values, "valid": known})
 
-    def logits(
-        self, rows: ArrayLike | Made, valid: ArrayLike | None = None, *, mended: bool = False
-    ) -> None:
-        """Logits of any scale, (row, class), and the predictions that follow from them.
-
-        mended: rows that are not finite have no value.
-        """
-        values, known = given.matrix(
-            f"{self.key}: logits", rows, valid, np.float32, unit=False, mended=mended
-        )
+    def logits(self, rows: ArrayLike | Made, valid: ArrayLike | None = None) -> None:
+        """Logits of any scale, (row, class), and the predictions that follow from them."""
+        what, mended = f"{self.key}: logits", self.mended
+        values, known = given.matrix(what, rows, valid, np.float32, unit=False, mended=mended)
         self._check_classes("logits", values.shape[1])
         predicted = np.empty(len(values), np.uint16)
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.exchange import ImportSettings
+from clipsyn.exchange import ImportSettings, tables
 from clipsyn.exchange.tables import ROLES, read_table
 
 NAMES = ("cat", "dog", "bee")
@@ -174,3 +174,20 @@ def test_bad_input_a_column_twice(write_csv):
 def test_every_name_of_a_column_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "importing.md").read_text("utf-8")
     assert [name for names in ROLES.values() for name in names if f"`{name}`" not in text] == []
+
+
+def test_numbers_are_read_some_rows_at_a_time(write_csv, monkeypatch):
+    monkeypatch.setattr(tables, "_BATCH", 3)
+    rows = [[f"im{row}", row / 8, "" if row == 5 else -row] for row in range(10)]
+    part = only(write_csv(["id", "e0", "e1"], rows), kind="embeddings")
+    expected = [[row / 8, np.nan if row == 5 else -row] for row in range(10)]
+    np.testing.assert_array_equal(part.values[2:9], expected[2:9])
+    assert part.ids == tuple(f"im{row}" for row in range(10))
+    rows[8][1] = "x"
+    with pytest.raises(DatasetError, match="'x' in row 8 of column e0"):
+        only(write_csv(["id", "e0", "e1"], rows), kind="embeddings")
+
+
+def test_numbers_alone_in_the_order_of_the_samples(write_csv):
+    part = only(write_csv(["e0", "e1"], [[1, 2], [3, 4]]), kind="embeddings", row_order=True)
+    np.testing.assert_array_equal(part.values, [[1, 2], [3, 4]])
