@@ -31,6 +31,7 @@ FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
 _T = TypeVar("_T")
 _F = TypeVar("_F")
+_Settings = TypeVar("_Settings", bound=Learning)
 Said = dict[str, Array]  # arrays (sample,), by what they are
 Scores = Floats  # (sample, class)
 
@@ -76,20 +77,22 @@ def make_ensemble(candidate: Candidate, seed: int | None = None) -> Ensemble:
 
 
 def with_fits(
-    store: FeatureStore, selection: Learning, fit: Callable[[Predicted, Sequence[Predicted]], _F]
+    store: FeatureStore,
+    settings: _Settings,
+    fit: Callable[[Predicted, Sequence[Predicted], _Settings], _F],
 ) -> Iterator[tuple[Predicted, _F]]:
     """Every group that is measured, with what is fitted for it.
 
     Splits and perturbations of a dataset share a fit. fit: gets a group, and all groups of its
     dataset, whose images are not learned from. Raises what `predicted` does.
     """
-    for _, groups in groupby(predicted(store, selection), key=lambda group: group.samples.dataset):
+    for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
         of_dataset = list(groups)
         fits: dict[object, _F] = {}
         for group in of_dataset:
             shared = group.prompts, group.backbones
             if shared not in fits:
-                fits[shared] = fit(group, of_dataset)
+                fits[shared] = fit(group, of_dataset, settings)
             yield group, fits[shared]
 
 

@@ -60,10 +60,10 @@ def extract(store: Path, dry_run: bool, **values: Any) -> None:
 
 def _say_plan(plan: Plan) -> None:
     """What an extraction would do, told from names and the catalogue."""
-    from clipsyn.show.tables import show
-
     say_notes(dict.fromkeys(plan.missing.values()))
-    say_lines(f"{show(plan.backbone_table())}\n\n{show(plan.table())}\n")
+    for rows in (plan.backbone_rows(), plan.rows()):
+        say_rows(rows)
+        say("")
     say_lines(plan.unchecked())
 
 

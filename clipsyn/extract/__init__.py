@@ -13,14 +13,11 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from clipsyn.names import CLEAN, MOST, MOST_WORKERS, FeatureKey, Perturbation
 from clipsyn.names import HELP as SHARD_HELP
 from clipsyn.settings import FLAG, NUMBER, PATH, REQUIRED, TEXT, TEXTS, WHOLE, Settings, setting
-
-if TYPE_CHECKING:
-    import polars as pl
 
 PIXELS_VERSION = 1  # raised when the same file would give a backbone other pixels
 _T = TypeVar("_T")
@@ -190,19 +187,19 @@ class Plan:
         """Of every cell, done or not."""
         return {cell.key for cell in self.cells}
 
-    def backbone_table(self) -> pl.DataFrame:
+    def backbone_rows(self) -> list[dict[str, Any]]:
         heads = ("backbone", "width", "GFLOPs an image", "weights")
-        return _frame(
+        return [
             dict(zip(heads, (name, *known, _where(is_here)), strict=True))
             for name, (*known, is_here) in self.backbones.items()
-        )
+        ]
 
-    def table(self) -> pl.DataFrame:
-        """A row for each dataset and split: what is there, what the rest costs."""
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each dataset and split: what is there, what the rest costs."""
         rows: dict[tuple[str, str], list[PlannedCell]] = {}
         for cell in self.cells:
             rows.setdefault((cell.key.dataset, cell.key.split), []).append(cell)
-        return _frame(
+        return [
             {
                 "dataset": dataset,
                 "split": split,
@@ -215,7 +212,7 @@ class Plan:
                 "found": _where(f"{dataset}/{split}" not in self.missing),
             }
             for (dataset, split), cells in rows.items()
-        )
+        ]
 
     def cost(self, cells: Iterable[PlannedCell] | None = None) -> Cost:
         """Of the cells, all or these, that are not done."""
@@ -238,12 +235,6 @@ class Plan:
             f"{missing if self.missing else ''}No weights were loaded and no images compared: "
             "cells count as stored by their names alone"
         )
-
-
-def _frame(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
-    import polars as pl  # 0.1 s, and a recipe's stages import this module
-
-    return pl.DataFrame([*rows], infer_schema_length=None)
 
 
 def _known(number: float, digits: int | None = None) -> float | None:

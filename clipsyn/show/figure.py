@@ -273,17 +273,17 @@ def _grid(count: int) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
-def panels_size(count: int, titled: int = 1) -> Size:
-    """Inches of a figure of panels, with lines in their titles."""
+def panels_size(count: int) -> Size:
+    """Inches of a figure of so many panels."""
     rows, columns = _grid(count)
     panel = 1.65 if columns == 1 else 1.0
-    return COLUMN if columns < 3 else PAGE, (panel + _LINE * titled) * rows + _AROUND
+    return COLUMN if columns < 3 else PAGE, (panel + _LINE) * rows + _AROUND
 
 
 def panels(ax: Axes, titles: Sequence[str], x: str, y: str) -> list[Axes]:
     """Axes in the place of `ax` for each title, with the labels x and y once for all.
 
-    The first line of a title is a name, which is cut where it is long. All have one scale.
+    A title that is long is cut. All have one scale.
     """
     if ax.get_label() != _OWN:
         raise UsageError("this figure has several panels, no place on other axes: leave ax=… away")
@@ -293,8 +293,7 @@ def panels(ax: Axes, titles: Sequence[str], x: str, y: str) -> list[Axes]:
     every = spec.subplots(sharex=True, sharey=True, squeeze=False).ravel().tolist()
     letters = int(((panels_size(len(titles))[0] - 0.6) / columns - 0.25) / _LETTER)
     for place, (part, text) in enumerate(zip(every, titles, strict=False)):
-        name, *more = text.split("\n")
-        part.set_title("\n".join([label(name, letters), *more]), loc="left", size=7, pad=2)
+        part.set_title(label(text, letters), loc="left", size=7, pad=2)
         part.tick_params(labelbottom=place + columns >= len(titles))
     for part in every[len(titles) :]:
         part.remove()

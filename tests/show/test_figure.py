@@ -137,14 +137,14 @@ def test_methods_are_backbones_without_what_they_share_and_ensembles():
 
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
 def test_panels_keep_apart_and_inside(count):
-    titles = [f"panel {number}\nsecond line" for number in range(count)]
+    titles = [f"panel {number}" for number in range(count)]
 
     def draw(_, ax):
         for part in module.panels(ax, titles, "across", "up"):
             part.plot([0, 5], [0.1, 99.9])
         module.key(ax, module.marks(["one", "other"]))
 
-    ax = keyed(draw, *module.panels_size(count, titled=2))
+    ax = keyed(draw, *module.panels_size(count))
     renderer, figure = laid_out(ax), ax.figure
     _, *parts = figure.axes
     boxes = [part.get_tightbbox(renderer) for part in parts]

@@ -70,7 +70,7 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
         thresholds=tuple(dict.fromkeys(settings.thresholds)),
     )
     _check(store, settings)
-    fitted = with_fits(store, settings, lambda group, measured: _fit(group, measured, settings))
+    fitted = with_fits(store, settings, _fit)
     rows = [row for group, fits in fitted for row in _CascadeRows(group, fits).rows()]
     return frame(rows, CASCADE)
 

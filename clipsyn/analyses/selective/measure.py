@@ -84,7 +84,7 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     """
     for text in settings.ensembles:
         make_ensemble(Candidate(text, ()), settings.seed)  # refused before anything is read
-    fitted = with_fits(store, settings, lambda group, measured: _fit(group, measured, settings))
+    fitted = with_fits(store, settings, _fit)
     rows = [row for group, fits in fitted for row in _SelectiveRows(group, fits, settings).rows()]
     if settings.ood and not any(row.get("ood") for row in rows):
         names = ", ".join(settings.ood)
