@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,23 @@ def pool_of(n=900, backbones=4, classes=5, seed=2):
     embeddings = rng.normal(size=(backbones, n, 5))
     embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
     return Pool.of(logits, labels, list(embeddings), split="train")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in memory")
+def test_files_leave_memory_and_come_back():
+    """A transductive ensemble leaves nothing of them there."""
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+    pool = in_files(pool_of(n=100_000, classes=10))
+    before, whole = resident(), pool.logits.copy()
+    pool.take(slice(9, None)).let_go()
+    assert resident() < before - pool.logits.nbytes / 2
+    np.testing.assert_array_equal(pool.logits, whole)
+    few = replace(pool.take(slice(20)), split="train")
+    ENSEMBLES.load("transclip-fs")(batch=1).fit(few).combine(few)
+    assert resident() < before - pool.logits.nbytes / 2
 
 
 def in_files(pool):

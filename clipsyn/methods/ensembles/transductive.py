@@ -64,6 +64,7 @@ class Transductive(Ensemble):
         pool = self._aligned(as_pool(pool))
         pool.take(slice(0)).features()  # raises where there are no embeddings
         rows = np.flatnonzero(_embedded(pool))
+        pool.let_go()
         out = np.full((len(pool), pool.n_classes), np.nan, np.float32)
         for part in self._batches(rows):
             seen = pool if len(part) == len(pool) else pool.take(part)
@@ -203,6 +204,7 @@ class TransCLIPFewShot(TransCLIP):
             name: support.embeddings[name][known].astype(np.float16) for name in support.backbones
         }
         self.labels_ = support.labels[known]
+        support.let_go()
 
     def _known(self, seen: _Seen) -> tuple[Array, Labels, float]:
         weight = 50 * self.gamma * len(seen.logits) / max(1, len(self.labels_))

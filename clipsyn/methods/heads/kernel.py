@@ -76,30 +76,33 @@ class ProKeR(Head):
                 f"the kernel of {len(pool):,} images has {8e-9 * len(pool) ** 2:,.0f} GB: give "
                 "ProKeR fewer, with shots=…"
             )
-        from scipy.linalg import cho_factor, cho_solve  # 0.1 s
-
         self.beta_, ridge = self._settings(pool)
         self.support_, self.coef_ = {}, {}
-        changes = vars(self).get(_CHANGES)
-        room = on_disk if len(pool) > _MANY else np.empty
         for name in pool.backbones:
-            features, scale = image_embeddings(pool, name), pool.logit_scales.get(name, _SCALE)
-            system = np.empty((len(features), len(features)))
-            for start in range(0, len(features), _ROWS):  # no more of it in single precision
-                system[start : start + _ROWS] = features[start : start + _ROWS] @ features.T
-            _kernel(system, self.beta_)
-            system /= ridge
-            system.flat[:: len(features) + 1] += 1
-            quick = {"check_finite": False}  # which would take an eighth of the kernel's memory
-            factor, _ = cho_factor(system.T, lower=True, overwrite_a=True, **quick)
-            found = cho_solve((factor, True), _missing(pool, name), **quick)
-            self.support_[name] = pool.embeddings[name]
-            self.coef_[name] = np.asarray(scale * found, np.float32)
-            if changes is not None:
-                changes[name] = room(found.shape, np.float32)
-                left_out(factor, found, partial(_missing, pool, name), pool.labels)
-                changes[name][...] = scale * ridge * found
-                let_go(changes[name])
+            self._fit_one(pool, name, ridge)
+
+    def _fit_one(self, pool: Pool, name: str, ridge: float) -> None:
+        """Of one backbone: its kernel is gone before the next one's comes."""
+        from scipy.linalg import cho_factor, cho_solve  # 0.1 s
+
+        features, scale = image_embeddings(pool, name), pool.logit_scales.get(name, _SCALE)
+        system = np.empty((len(features), len(features)))
+        for start in range(0, len(features), _ROWS):  # no more of it in single precision
+            system[start : start + _ROWS] = features[start : start + _ROWS] @ features.T
+        _kernel(system, self.beta_)
+        system /= ridge
+        system.flat[:: len(features) + 1] += 1
+        quick = {"check_finite": False}  # which would take an eighth of the kernel's memory
+        factor, _ = cho_factor(system.T, lower=True, overwrite_a=True, **quick)
+        found = cho_solve((factor, True), _missing(pool, name), **quick)
+        self.support_[name] = pool.embeddings[name]
+        self.coef_[name] = np.asarray(scale * found, np.float32)
+        if (changes := vars(self).get(_CHANGES)) is not None:
+            room = on_disk if len(pool) > _MANY else np.empty
+            changes[name] = room(found.shape, np.float32)
+            left_out(factor, found, partial(_missing, pool, name), pool.labels)
+            changes[name][...] = scale * ridge * found
+            let_go(changes[name])
 
     def fit_transform(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
         """As every head does; one inverse serves the fit and the leave-one-out logits."""
