@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -240,5 +239,4 @@ def distant(folder: Path, rounds: int) -> list[Measured]:
     ):
         times, counts = timed(writers(store, published, url, places), near, rounds)
     compared("push", ("s5cmd cp of the same objects", 1.3), ("obstore", None), ("curl", None))
-    shutil.rmtree(folder / "far")
     return results
