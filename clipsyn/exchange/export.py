@@ -367,10 +367,9 @@ def _known(
     dtype = np.dtype(np.float32) if kind == "logits" else values.dtype
 
     def make(rows: slice) -> NDArray[Any]:
-        has = valid[rows]
         with np.errstate(over="ignore"):
-            part = values[rows].astype(dtype, copy=not has.all())
-        part[~has] = np.nan
-        return part
+            part = values[rows].astype(dtype, copy=False)
+        has = valid[rows, None]
+        return part if has.all() else np.where(has, part, dtype.type(np.nan))
 
     return Made(values.shape, dtype, make)

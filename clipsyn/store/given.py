@@ -90,11 +90,9 @@ def content_digest(
     for part in own if parts is None else parts:
         for name, rows in part.items():
             hashers[name].update(bytes_of(rows))
+    digests = {name: hasher.hexdigest() for name, hasher in hashers.items()}
     return fingerprint(
-        {
-            name: [array.dtype.name, *array.shape, hashers[name].hexdigest()]
-            for name, array in values.items()
-        }
+        {name: [it.dtype.name, *it.shape, digests[name]] for name, it in values.items()}
     )
 
 
@@ -133,9 +131,8 @@ def matrix(
                 )
             check_unit_norm(f"rows of {what}", norms[has])
         with np.errstate(over="ignore"):
-            out = values.astype(dtype, copy=not has.all())
-        out[~has] = np.nan
-        return out
+            out = values.astype(dtype, copy=False)
+        return out if has.all() else np.where(has[:, None], out, dtype(np.nan))
 
     return Made(given.shape, np.dtype(dtype), make), known
 

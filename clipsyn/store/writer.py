@@ -253,10 +253,8 @@ class CellWriter:
     def _written_logits(self, classes: _Beside) -> Draft:
         """Logits from the embeddings that were written."""
         assert self._draft
-        prompts, texts = (
-            classes.draft.identity["prompts"]["name"],
-            classes.arrays["class_embedding"],
-        )
+        prompts = classes.draft.identity["prompts"]["name"]
+        texts = classes.arrays["class_embedding"]
         draft = self._own(
             self.store.answers_draft("logits", self.key, prompts, self._draft, classes.draft)
         )

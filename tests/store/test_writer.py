@@ -98,6 +98,15 @@ def test_what_is_read_embeddings_and_their_logits(store: FeatureStore) -> None:
     assert problems(store, deep=True) == []
 
 
+@pytest.mark.parametrize("valid", [None, VALID])
+def test_what_is_read_embeddings_that_are_mapped_stay_as_they_are(store, tmp_path, valid):
+    np.save(tmp_path / "mine.npy", IMAGES.astype(np.float16))
+    mapped = np.load(tmp_path / "mine.npy", mmap_mode="r")
+    write(store, lambda cell: cell.embeddings(mapped, valid))
+    has = slice(None) if valid is None else valid
+    np.testing.assert_array_equal(store.cell(KEY).embeddings()[has], mapped[has])
+
+
 def test_what_is_read_logits_and_their_predictions(store: FeatureStore) -> None:
     with store.writer(samples(), "mine") as cell:
         cell.logits(LOGITS)
