@@ -82,10 +82,6 @@ class Entry:
     facts: _Facts = field(default_factory=dict)
 
     @property
-    def imported(self) -> bool:
-        return "imported" in self.facts
-
-    @property
     def name(self) -> str:
         return name_of(self.place)
 

@@ -20,7 +20,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
@@ -170,28 +170,25 @@ class Published(Tree):
         new = [entry for entry in wanted.values() if entry.name not in self._manifests]
         for _ in self._threads.map(self._metadata, new):
             pass  # they are not kept, for memory may not hold all
-        if columns:
-            spans = [span for entry in new for span in self._columns(entry)]
-            wait([self._threads.submit(self._take, *it) for it in spans])  # a reader sees errors
+        if columns:  # what fails is asked for again by who reads it
+            spans = [(entry, span) for entry in new for span in self._columns(entry)]
+            wait([self._threads.submit(self._take, *it, self._keeping(it[0])) for it in spans])
 
-    def _columns(self, entry: Entry) -> Iterator[tuple[Entry, list[str], _Save]]:
+    def _columns(self, entry: Entry) -> list[list[str]]:
         """What the cache and the manifest lack of the arrays with one number or text a row."""
         manifest, folder = self._metadata(entry), self._folder(entry)
-        names = manifest.files.keys() - manifest.inline.keys()
-        away = [it for it in names if COLUMN.fullmatch(it) and not (folder / it).exists()]
-        for span in manifest.spans(away):
-            yield entry, span, partial(self._keep, folder)
+        names = filter(COLUMN.fullmatch, manifest.files.keys() - manifest.inline.keys())
+        return manifest.spans(name for name in names if not (folder / name).exists())
 
     def attributes(self, path: Path) -> Mapping[str, Any]:
-        return self._with_group(
-            path,
-            lambda entry, _: arrays.attributes_in(self._metadata(entry).inline[METADATA], path),
-        )
+        def look(entry: Entry) -> Mapping[str, Any]:
+            return arrays.attributes_in(self._metadata(entry).inline[METADATA], path)
+
+        return self._with_group(path, look)
 
     def read(self, path: Path, array: str, rows: range | None, listed: Layout) -> NDArray[Any]:
-        def look(entry: Entry, folder: Path) -> NDArray[Any]:
-            self._bring_rows(entry, folder, array, listed.files(rows))
-            return arrays.read(folder / array, listed, rows)
+        def look(entry: Entry) -> NDArray[Any]:
+            return arrays.read(self._cached(entry, array, listed.files(rows)), listed, rows)
 
         return self._with_group(path, look)
 
@@ -199,23 +196,23 @@ class Published(Tree):
         def save(name: str, data: bytes) -> None:
             (folder / name).write_bytes(data)
 
-        self._with_group(path, lambda entry, _: self._bring(entry, names, save))
+        self._with_group(path, lambda entry: self._bring(entry, names, save))
 
     def damage(self, path: Path, listed: Mapping[str, Layout]) -> list[str]:
         """What lies at the URL now is read, whatever the cache had when this was opened."""
 
-        def found(look: Callable[[Entry, Path], list[str]]) -> list[str]:
+        def found(look: Callable[[Entry], list[str]]) -> list[str]:
             try:
                 return self._with_group(path, look)
             except StoreError as error:
                 return [str(error)]
 
-        def of_array(array: str, entry: Entry, folder: Path) -> list[str]:
-            self._bring_rows(entry, folder, array, [METADATA, *listed[array].files()])
-            problems = arrays.damage(folder / array, listed[array])
-            return [problem.replace(str(folder), str(path)) for problem in problems]
+        def of_array(array: str, entry: Entry) -> list[str]:
+            folder = self._cached(entry, array, [METADATA, *listed[array].files()])
+            problems = arrays.damage(folder, listed[array])
+            return [problem.replace(str(folder.parent), str(path)) for problem in problems]
 
-        def of_objects(entry: Entry, _: Path) -> list[str]:
+        def of_objects(entry: Entry) -> list[str]:
             """What lies there that no reader of the store asks for."""
             if entry.name not in self._sent:
                 self._forget(entry, self._manifests.get(entry.name))
@@ -228,7 +225,7 @@ class Published(Tree):
             problems += found(partial(of_array, array))
         return problems
 
-    def _check_object(self, path: str, entry: Entry, _: Path) -> list[str]:
+    def _check_object(self, path: str, entry: Entry) -> list[str]:
         """Of one whose files are in the manifest all is read, of a shard else its index."""
         manifest = self._metadata(entry)
         names, expected = manifest.objects[path], manifest.end_of(path)
@@ -240,7 +237,7 @@ class Published(Tree):
             raise self._altered(entry, path)
         return []
 
-    def _with_group(self, path: Path, look: Callable[[Entry, Path], _Result]) -> _Result:
+    def _with_group(self, path: Path, look: Callable[[Entry], _Result]) -> _Result:
         """What `look` finds in the group's folder of the cache; once more where that was damaged.
 
         Messages name the group's own place.
@@ -250,13 +247,13 @@ class Published(Tree):
             raise DamagedStore(f"{path / METADATA} is missing")
         folder, manifest = self._folder(entry), self._metadata(entry)
         try:
-            return look(entry, folder)
+            return look(entry)
         except DamagedStore as error:
             if str(folder) not in str(error):  # of what was sent
                 raise
         self._forget(entry, manifest)
         try:
-            return look(entry, folder)
+            return look(entry)
         except DamagedStore as error:
             raise DamagedStore(str(error).replace(str(folder), str(path))) from None
 
@@ -268,7 +265,7 @@ class Published(Tree):
         try:
             manifest = Manifest.parse((folder / MANIFEST).read_bytes(), self._remote.shown, entry)
         except (FileNotFoundError, DamagedStore):
-            data = self._get(entry, MANIFEST)
+            data = self._get(entry, MANIFEST, files.MOST_METADATA)
             manifest = Manifest.parse(data, self._remote.shown, entry)
             self._sent.add(entry.name)
             self._keep(folder, MANIFEST, data)
@@ -278,20 +275,25 @@ class Published(Tree):
 
     # Files
 
+    def _keeping(self, entry: Entry) -> _Save:
+        return partial(self._keep, self._folder(entry))
+
     def _folder(self, entry: Entry) -> Path:
         """Where the files of a group are, once they were brought."""
         return self._cache / "groups" / entry.manifest
 
-    def _bring_rows(self, entry: Entry, folder: Path, array: str, names: Iterable[str]) -> None:
-        """Have these files of an array in the cache."""
-        at = os.fspath(folder / array)
+    def _cached(self, entry: Entry, array: str, names: Iterable[str]) -> Path:
+        """The folder of an array in the cache, when it has these files."""
+        at = os.fspath(folder := self._folder(entry) / array)
         # paths would take a millisecond
         missing = [name for name in names if not os.access(f"{at}/{name}", os.F_OK)]
-        self._bring(entry, [f"{array}/{name}" for name in missing], partial(self._keep, folder))
+        self._bring(entry, [f"{array}/{name}" for name in missing])
+        return folder
 
-    def _bring(self, entry: Entry, names: Sequence[str], save: _Save) -> None:
+    def _bring(self, entry: Entry, names: Sequence[str], save: _Save | None = None) -> None:
         """Save files of a group, from its manifest or from the URL, as they come."""
         manifest, away = self._metadata(entry), list[str]()
+        save = save or self._keeping(entry)
         for name in names:
             if name in manifest.inline:
                 save(name, manifest.inline[name])
@@ -316,9 +318,7 @@ class Published(Tree):
                 return
         raise self._altered(entry, path)
 
-    def _get(
-        self, entry: Entry, path: str, most: int = files.MOST_METADATA, span: Span | None = None
-    ) -> bytes:
+    def _get(self, entry: Entry, path: str, most: int, span: Span | None = None) -> bytes:
         """An object of a group, or a span of it.
 
         Raises StaleCell where the group was replaced, DamagedStore where the object is lost.
@@ -331,8 +331,7 @@ class Published(Tree):
             raise DamagedStore(f"{self._shown(entry, path)} is missing") from None
 
     def _altered(self, entry: Entry, path: str) -> DamagedStore:
-        shown = self._shown(entry, path)
-        return DamagedStore(f"{shown} has other bytes than its manifest lists")
+        return DamagedStore(f"{self._shown(entry, path)} has other bytes than its manifest lists")
 
     def _shown(self, entry: Entry, name: str) -> str:
         return f"{self._remote.shown}/{entry.folder}/{name}"

@@ -102,7 +102,9 @@ class Push:
                     there += 1
                     continue
             sent.append(place)
-        theirs = {place: it.imported for place, it in published.items() if place not in sent}
+        theirs = {
+            place: "imported" in it.facts for place, it in published.items() if place not in sent
+        }
         ours = {place: store.is_imported(store.at(*place)) for place in sent}
         if both := made_in_two_ways(theirs, ours):
             raise StaleCell(
