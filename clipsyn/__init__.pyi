@@ -76,7 +76,6 @@ def cascade(
     seed: int = 0,
     allow_overlap: bool = False,
     ensembles: str | Collection[str] = ("log-avg",),
-    order: Literal["cost", "given"] = "cost",
     thresholds: Collection[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
     within_points: float = 1.0,
     agreement: Collection[float] = (),

@@ -16,9 +16,11 @@ import pytest
 import clipsyn
 from clipsyn import Pool
 from clipsyn.analyses import ANALYSES
+from clipsyn.images import SplitSettings
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
 from clipsyn.router.fit import fit_router
+from clipsyn.settings import signature_of
 
 # `import clipsyn`: instant, and every public name leads somewhere
 
@@ -100,8 +102,10 @@ def test_type_checkers_know_the_same_names_and_settings():
 
 def test_functions_tell_of_their_settings():
     told = inspect.signature(clipsyn.cascade).parameters
-    assert told["order"].default == "cost"
-    assert told["order"].annotation == "Literal['cost', 'given']"
+    assert told["tier"].default == 3
+    assert told["tier"].annotation == "int"
+    of_split = signature_of(lambda **_: None, SplitSettings).parameters
+    assert of_split["copies"].annotation == "Literal['drop', 'keep']"
     assert (
         inspect.signature(clipsyn.write_report).parameters["output"].default
         is inspect.Parameter.empty

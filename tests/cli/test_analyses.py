@@ -96,7 +96,6 @@ def test_what_is_left_out_is_named(fakes, captioned, run):
         ("diversity -b fake/one", 2, "only one backbone here, fake/one, and it takes two to"),
         ("robustness --reference fake/on", 2, "unknown reference 'fake/on': did you mean fake/one"),
         ("representation --support test", 2, "another split than test: give another --support"),
-        ("cascade --order given", 2, "--order given follows --backbones"),
         ("cascade --thresholds -1", 2, "--thresholds is numbers from 0 to 1, not -1"),
         ("cascade --cost fake/one", 2, "--cost fake/one: write NAME=GFLOPS"),
         ("cascade --cost fake/one=1,fake/one=2", 2, "gives a name twice"),

@@ -95,9 +95,6 @@ def test_each_caller_reads_the_name_that_it_used(fails, tiny_store):
         cascade(tiny_store, splits=["train"])
     error = fails(2, "cascade", path, "--split", "train")
     assert "choose another --support, or" in error
-    with pytest.raises(UsageError, match=r"^order=given follows backbones=…: name them"):
-        cascade(tiny_store, order="given")
-    assert fails(2, "cascade", path, "--order", "given").startswith("--order given follows --back")
 
 
 # An error of the operating system is shown as one sentence
