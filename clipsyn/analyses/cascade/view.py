@@ -62,7 +62,9 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Table]:
     else:
         best = f"best on support {names.short[groups[0].best]}"
         about = title(*where(groups[0].row, [*WHERE, "n"]), names.phrase, best)
-    shown |= _tables(groups, names, f"within-{settings.within_points:g}", about)
+    within = f"within-{settings.within_points:g}"
+    shown["curve"] = replace(_curve(groups, within), title=about)
+    shown["front"] = replace(_front(groups, names, within), title=about)
     return shown
 
 
@@ -149,16 +151,8 @@ def _chosen(groups: Sequence[_Group], keys: Sequence[str], names: ShortNames) ->
     return measures_table(lines, (*_COST, _TOP, *over, "best"), notes=_NOTES["chosen"])
 
 
-def _tables(
-    groups: Sequence[_Group], names: ShortNames, within: str, about: str
-) -> dict[str, Table]:
-    """Tables of means over some groups, below what they are about; within: a chosen threshold."""
-    shown = {"curve": _curve(groups, within), "front": _front(groups, names, within)}
-    return {kind: replace(table, title=about) for kind, table in shown.items()}
-
-
 def _curve(groups: Sequence[_Group], within: str) -> Table:
-    """A line for each ensemble and threshold."""
+    """A line for each ensemble and threshold; within: how a chosen one is shown."""
     stages = range(1, 1 + max(len(group.order) for group in groups))
     cascades = [group.frame.filter(pl.col("rule").is_not_null()) for group in groups]
     lines: list[Line] = []
