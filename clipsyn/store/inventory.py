@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, MissingCell, StaleCell
 from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
-from clipsyn.names import FeatureKey, by_severity
+from clipsyn.names import FeatureKey, Location, by_severity
 from clipsyn.store import files
 from clipsyn.store.cell import Cell, with_prompt_sets
 from clipsyn.store.drafts import discard, is_draft
@@ -55,10 +55,10 @@ def cell_rows(
         for names, path in store.groups("texts", {key.dataset for key in keys})
     }
     with ThreadPoolExecutor(_THREADS) as threads:
-        sizes = threads.map(lambda key: store.cell(key).size, keys)
-        for (cell, prompts), size in zip(
-            with_prompt_sets(map(store.cell, keys)), sizes, strict=True
-        ):
+        each = map if isinstance(store.path, Location) else threads.map  # an index has them
+        cells = [store.cell(key) for key in keys]
+        sizes = each(lambda cell: cell.size, cells)
+        for (cell, prompts), size in zip(with_prompt_sets(cells), sizes, strict=True):
             facts = cell.facts
             rows.append(
                 {
