@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError
 from clipsyn.exchange.export import Split
-from clipsyn.exchange.parts import (
-    Part,
-    called,
-    class_indices,
-    predicted_indices,
-)
+from clipsyn.exchange.parts import Part, called, class_indices, predicted_indices
 from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import FeatureKey, by_severity
@@ -89,14 +84,11 @@ def align(parts: Sequence[Part], table: SampleTable) -> list[NewCell]:
         at = _places(part, table.ids)
         key = FeatureKey(table.dataset, table.split, part.perturbation, part.backbone)
         cells.append(_cell(part, key, at, table, len(_expected(part, parts, table))))
-    return sorted(
-        cells,
-        key=lambda cell: (
-            by_severity(cell.key.perturbation),
-            cell.key.backbone,
-            cell.prompts or "",
-        ),
-    )
+    return sorted(cells, key=_order)
+
+
+def _order(cell: NewCell) -> tuple[Any, ...]:
+    return by_severity(cell.key.perturbation), cell.key.backbone, cell.prompts or ""
 
 
 def _expected(part: Part, parts: Sequence[Part], table: SampleTable) -> Sequence[str]:

@@ -73,17 +73,8 @@ class Held:
 
     @property
     def about(self) -> str:
-        table = self.samples
-        content = {
-            "format": _FORMAT,
-            "kind": self.kind,
-            **vars(self.key),
-            "prompts": self.prompts,
-            "class_names": table.class_names,
-            "metric": table.metric,
-            "licence": table.licence,
-        }
-        return json.dumps(content)
+        about = {"format": _FORMAT, "kind": self.kind, **vars(self.key), "prompts": self.prompts}
+        return json.dumps(about | self.samples.attributes())
 
 
 def held(store: FeatureStore, key: FeatureKey) -> Iterator[Held]:
