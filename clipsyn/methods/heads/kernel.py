@@ -163,7 +163,9 @@ def left_out(
     own = np.einsum("ij,ij->i", root, root)
     mates = np.array([root[i] @ sums[labels[i]] for i in range(count)])
     del sums
-    found -= own[:, None] * targets()
+    labelled = targets()
+    labelled *= own[:, None]
+    found -= labelled
     found[np.arange(count), labels] += (mates - own) / np.maximum(sizes - 1, 1)
     found /= -own[:, None]
     found[sizes == 1] = 0
