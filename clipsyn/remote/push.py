@@ -75,9 +75,8 @@ class Push:
     def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
         """Compare the chosen groups with those that are published.
 
-        With `replace` all are sent, in the place of what is there. Else raises StaleCell, with the
-        fields that differ, for one that is published with other content; DamagedStore for a store
-        that is not whole.
+        With `replace` all are sent. Else raises StaleCell, with the fields that differ, for one
+        that is published with other content; DamagedStore for a store that is not whole.
         """
         remote = _writable(url)
         index = _index(remote)
@@ -174,8 +173,7 @@ class Push:
     def _send(self, place: Place, lying: Collection[str], few: Executor) -> tuple[Entry, list[str]]:
         """Send what is not lying there of a group, then its manifest; what it is, and the paths.
 
-        The manifest in any case: it makes the group young, and what is old and has no name `gc`
-        removes.
+        The manifest in any case: `gc` removes groups that are old and have no name.
         """
         path = self.store.at(*place)
         run = few.map if self.store.tree.size(path) > _LARGE else map
@@ -332,10 +330,7 @@ def _change(remote: Remote, path: str, change: Callable[[bytes | None], bytes | 
 
 
 def _check_conditions(remote: Remote) -> None:
-    """Raise StoreError for a place where publishers would overwrite one another's index.
-
-    It is asked for two writes that it has to refuse.
-    """
+    """Raise StoreError for a place that does two writes whose conditions are not met."""
     with suppress(Changed):  # it was tried before
         remote.put_if(_PROBE, b"{}", None)
     for etag in (None, '"0"'):

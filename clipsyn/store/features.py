@@ -116,10 +116,7 @@ class FeatureStore:
     def groups(
         self, kind: str, datasets: Collection[str] | None = None
     ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every folder of a group, or of what is left of one, sorted.
-
-        datasets: those alone.
-        """
+        """Names and path of each folder of a group, or of what is left of it, sorted."""
         paths = [
             self.path / kind / folder
             for folder in self.tree.folders(self.path / kind)
@@ -329,8 +326,7 @@ class FeatureStore:
         too. prompts: the prompt set of logits or predictions, if it is known. made_by: a note on
         what made the numbers. replace: instead of other content under that name. In a ``with``
         block: the cell is visible when it has ended, and an exception leaves the store as it was.
-        Raises StaleCell where the name is taken, DatasetError where the
-        store has other samples.
+        Raises StaleCell where the name is taken, DatasetError where the store has other samples.
 
         >>> import numpy as np
         >>> from clipsyn import FeatureStore, SampleTable
