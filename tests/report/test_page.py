@@ -332,6 +332,7 @@ def told(store, **settings):
     """All caveats, without markup."""
     evidence = gather(store, ReportSettings(output="x.html", **settings))
     items = rendered("caveats.html", **caveats(evidence))
+    assert "`" not in items
     return " ".join(re.sub("<[^>]*>", "", items).split())
 
 
