@@ -14,6 +14,7 @@ from clipsyn.evaluation.results.frame import (
     WHERE,
     gain_metric,
     in_order,
+    mean_of_rows,
     numbers_by,
     over_datasets,
     refuse_several,
@@ -40,7 +41,6 @@ from clipsyn.show.figure import (
     room,
 )
 from clipsyn.show.frames import is_nan
-from clipsyn.show.table import mean_of
 from clipsyn.show.tables import Line, notes_beside
 from clipsyn.show.titles import ShortNames, shortened, subject, title
 
@@ -98,7 +98,7 @@ def _with_means(table: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:
     """Below the rows of several datasets a mean for each method that all have; these methods."""
     datasets, means = table["dataset"].n_unique(), []
     for (method,), rows in table.group_by("method", maintain_order=True):
-        mean = mean_of(rows.select("value", "ci_low", "ci_high").iter_rows())
+        mean = mean_of_rows(rows)
         if mean and rows["dataset"].n_unique() == datasets:
             means.append((method, *mean))
     columns = "method", "value", "ci_low", "ci_high"

@@ -14,7 +14,14 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.evaluation.results.frame import ALONE, OVER_BEST_ON_TEST, Numbers, Row, in_order
+from clipsyn.evaluation.results.frame import (
+    ALONE,
+    OVER_BEST_ON_TEST,
+    Numbers,
+    Row,
+    in_order,
+    mean_of_rows,
+)
 from clipsyn.methods.ensembles import BEST_SINGLE, CHOSEN, TRANSDUCTIVE, is_transductive, place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import SINGLE, UNFITTED
@@ -23,7 +30,6 @@ from clipsyn.show.table import (
     Table,
     Tables,
     interval_cell,
-    mean_of,
     p_cell,
     paragraph,
     percent_cell,
@@ -167,7 +173,7 @@ def by_dataset(frame: pl.DataFrame, gains: Mapping[str, pl.DataFrame], about: st
         rows.setdefault(row["method"], {})[row["dataset"]] = row
     for name, part in {"mean": last, **gains}.items():
         for (method,), of in at_most_shots(part).group_by("method"):
-            mean = mean_of(of.select("value", "ci_low", "ci_high").iter_rows())
+            mean = mean_of_rows(of)
             if mean and mean.datasets == len(datasets):
                 ends = {} if name == "mean" else {"ci_low": mean.low, "ci_high": mean.high}
                 rows[str(method)][name] = {"value": mean.value} | ends

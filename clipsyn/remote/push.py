@@ -330,7 +330,7 @@ def _change(remote: Remote, path: str, change: Callable[[bytes | None], bytes | 
 
 
 def _check_conditions(remote: Remote) -> None:
-    """Raise StoreError for a place that does two writes whose conditions are not met."""
+    """Raise StoreError for a place that writes although the condition of a write is not met."""
     with suppress(Changed):  # it was tried before
         remote.put_if(_PROBE, b"{}", None)
     for etag in (None, '"0"'):

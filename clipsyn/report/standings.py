@@ -22,6 +22,7 @@ from clipsyn.evaluation.results.frame import (
     gain_metric,
     having,
     in_order,
+    mean_of_rows,
     singles,
 )
 from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
@@ -279,11 +280,7 @@ def _cascade(frame: pl.DataFrame | None) -> dict[str, Mean | None] | None:
     if frame is None:
         return None
     part = having(main_part(frame), "rule").filter(rule=WITHIN, ensemble=PLAIN)
-    columns = "value", "ci_low", "ci_high"
-    return {
-        metric: mean_of(part.filter(metric=metric).select(columns).iter_rows())
-        for metric in ("acc1", "mean_gflops")
-    }
+    return {it: mean_of_rows(part.filter(metric=it)) for it in ("acc1", "mean_gflops")}
 
 
 def _tested(lead: Standing, paired: pl.DataFrame | None) -> dict[str, Any] | None:

@@ -80,11 +80,12 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
     marker = store.tree.marker(store.path)
     below = (store.path / kind for kind in ("samples", "captions"))
-    read = (path for cell in _to_describe(store) for path in cell.sets.values() or (cell.path,))
+    cells = [*_to_describe(store)]
+    read = (path for cell in cells for path in cell.sets.values() or (cell.path,))
     store.tree.expect(chain(below, read))
     backbones: dict[str, Any] = {}
     imports: dict[str, Any] = {}
-    for cell in _to_describe(store):
+    for cell in cells:
         if not cell.imported_as:
             group = cell.group()
             identity, encoder = group["identity"]["backbone"], group.provenance.get("encoder") or {}

@@ -24,6 +24,7 @@ from clipsyn.methods.numerics.metrics import (
 from clipsyn.names import parse_perturbation
 from clipsyn.settings import FULL, SINGLE, UNFITTED
 from clipsyn.show.frames import is_nan
+from clipsyn.show.table import Mean, mean_of
 from clipsyn.stats.differences import difference_interval, ratio_interval
 from clipsyn.stats.images import Images
 from clipsyn.stats.intervals import (
@@ -295,6 +296,11 @@ def refuse_several(frame: pl.DataFrame, columns: Sequence[str] = WHERE[1:]) -> N
             kinds = "prompt sets" if column == "prompts" else setting or f"values of {column}"
             how = f"name it with {setting}=…" if setting else "give a file of one"
             raise UsageError(f"there are {len(values)} {kinds}, {some}, and this shows one: {how}")
+
+
+def mean_of_rows(rows: pl.DataFrame) -> Mean | None:
+    """`mean_of` their values and intervals."""
+    return mean_of(rows.select("value", "ci_low", "ci_high").iter_rows())
 
 
 def over_datasets(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:

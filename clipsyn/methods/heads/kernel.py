@@ -26,8 +26,8 @@ PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16
 _SCALE = 100.0  # of logits that come without their scale: that of OpenAI's models
 _CHANGES = "_changes"  # by backbone, of leave-one-out logits: while `fit_transform` runs
 _MOST = 20_000  # images of a support, whose kernel then has 3.2 GB
-_MANY = 4000  # beyond which what waits for the combiner lies in files
 _ROWS = 1024  # of it that are made at once
+_MANY = 4000  # images, beyond which what waits for the combiner lies in files
 _BLOCK_VALUES = 4_000_000  # kernel values of other images at once: 16 MB
 
 
