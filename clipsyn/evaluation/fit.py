@@ -84,8 +84,8 @@ def fit_ensemble(on: FittedHead, text: str, seed: int | None) -> Method:
 
 def _best(support: Pool) -> str | None:
     """The backbone that is best on the support, if there is one to choose on."""
-    if not len(support) or len(support.backbones) == 1:
-        return support.backbones[0] if len(support) else None
+    if not len(support):
+        return None
     best: str = from_text(ENSEMBLES, BEST_SINGLE).fit(support).best_
     return best
 

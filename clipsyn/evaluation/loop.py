@@ -71,10 +71,8 @@ def evaluate(
         RowsFile(asked.predictions_file, PREDICTIONS) as predictions,
     ):
         tasks = _share([task for dataset in datasets for task in dataset.tasks()], shard)
-        every, budget = _fingerprints(tasks), Budget(asked)
-        is_new = partial(_is_new, results, predictions)
-        left = [*_only(tasks, is_new)]
-        budget.count(_seconds(results, every))
+        every, is_new = _fingerprints(tasks), partial(_is_new, results, predictions)
+        left, budget = [*_only(tasks, is_new)], Budget(asked, results, every)
         counter = progress.add("fits", sum(len(task.fits()) for task in left)) if progress else 0
         affordable = _affordable(left, is_new, budget, said)
         run = _in_workers(affordable, asked.workers) if asked.workers > 1 else _run(affordable)
@@ -98,8 +96,8 @@ def count_left(store: FeatureStore, settings: ProtocolSettings) -> int:
         RowsFile(settings.predictions_file, PREDICTIONS) as predictions,
     ):
         tasks = [task for dataset in datasets for task in dataset.tasks()]
-        is_new, budget = partial(_is_new, results, predictions), Budget(settings)
-        budget.count(_seconds(results, _fingerprints(tasks)))
+        is_new = partial(_is_new, results, predictions)
+        budget = Budget(settings, results, _fingerprints(tasks))
         return sum(1 for _ in _affordable([*_only(tasks, is_new)], is_new, budget, set()))
 
 
@@ -108,12 +106,6 @@ def _is_new(results: RowsFile, predictions: RowsFile, result: Result) -> bool:
         return True
     is_kept = predictions.path is not None and result.has_predictions
     return is_kept and result.fingerprint not in predictions.known
-
-
-def _seconds(results: RowsFile, fingerprints: list[str]) -> list[Row]:
-    """What fits have taken."""
-    rows = results.frame.filter(metric="fit_seconds")
-    return _in_order(rows, fingerprints).rows(named=True)
 
 
 def _say(note: str, said: set[str]) -> None:
@@ -167,10 +159,15 @@ class Budget:
     the choice of a single backbone.
     """
 
-    def __init__(self, settings: ProtocolSettings) -> None:
+    def __init__(
+        self, settings: ProtocolSettings, results: RowsFile, fingerprints: list[str]
+    ) -> None:
+        """Knows what the fits of these results have taken."""
         self._minutes = settings.budget
         self._named = {*settings.by_name, BEST_SINGLE}
         self._slow: dict[tuple[str, ...], float] = {}  # -> the fewest shots with which it was
+        known = results.frame.filter(metric="fit_seconds")
+        self.count(_in_order(known, fingerprints).rows(named=True))
 
     def count(self, rows: Iterable[Row]) -> None:
         """Take note of fits that are done, by the rows of their results."""

@@ -215,9 +215,7 @@ def _answered(
     for row in wanted.iter_rows(named=True):
         drawn.setdefault(row["method"], {})[row["seed"]] = right[row["fingerprint"]]
     found: dict[str, Draws] = {name: drawn[name] for name in methods if name in drawn}
-    if (
-        singles
-    ):  # for each draw that all have, the one that is right most often, the first of equals
+    if singles:  # on each draw that all have, the one that is right most often, the first of equals
         every_draw = [drawn[name] for name in singles]
         found[BEST] = {
             seed: max((one[seed] for one in every_draw), key=lambda right: int(right.sum()))

@@ -335,11 +335,9 @@ def methods_of(settings: ProtocolSettings) -> dict[str, Estimator]:
 @cache
 def versions(head: str, ensemble: str | None) -> list[str]:
     """Versions of clipsyn, and of other packages that the head or the ensemble come from."""
-    names = (
-        (registry, text.partition(":")[0])
-        for registry, text in ((HEADS, head), (ENSEMBLES, ensemble or ORACLE))
-    )
-    return [__version__, *filter(None, (registry.package(name) for registry, name in names))]
+    of_head = HEADS.package(head.partition(":")[0])
+    of_ensemble = ENSEMBLES.package((ensemble or ORACLE).partition(":")[0])
+    return [__version__, *filter(None, (of_head, of_ensemble))]
 
 
 @cache

@@ -297,9 +297,8 @@ class Scorer:
         of which exactly one is right (the likely measure of the paper, section 2).
         """
         predicted = [judged.prediction[self.rows] for judged in self.singles.values()]
-        differ = ("disagreement", _differing(predicted)), ("error_inconsistency", self._uneven)
-        for metric, values in differ:
-            yield mean_share(metric, values, self.images)
+        yield mean_share("disagreement", _differing(predicted), self.images)
+        yield mean_share("error_inconsistency", self._uneven, self.images)
 
     @cached_property
     def _uneven(self) -> Floats:

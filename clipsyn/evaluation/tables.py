@@ -19,6 +19,7 @@ from clipsyn.evaluation.results.frame import (
     OVER_BEST_ON_TEST,
     Numbers,
     Row,
+    about_line,
     in_order,
     mean_of_rows,
 )
@@ -107,14 +108,10 @@ def chosen_tables(tidy: pl.DataFrame) -> Tables:
         for it in _OF_CHOICE
     ]
     places = rows.filter(metric="acc1").with_columns(shots=_SHOTS).group_by(by, maintain_order=True)
-    lines = [
-        (
-            {name: value for name, value in zip(by, key, strict=True) if name not in shared}
-            | {"chosen": _most(part["choice"].to_list())},
-            {metric: of_metric[key] for metric, of_metric in numbers if key in of_metric},
-        )
-        for key, part in places
-    ]
+    lines = []
+    for key, part in places:
+        told = about_line(part, by, shared) | {"chosen": _most(part["choice"].to_list())}
+        lines.append((told, {metric: of[key] for metric, of in numbers if key in of}))
     about = title("chosen on the support", *where(shared, list(shared)))
     return (measures_table(lines, _OF_CHOICE, title=about, notes=_NOTES["chosen"]),)
 

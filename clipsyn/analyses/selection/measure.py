@@ -23,7 +23,7 @@ from clipsyn.analyses.selection import SelectionSettings
 from clipsyn.catalog.references import Published, backbone_name, dataset_name, find_reference
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import OVER_BEST_ON_TEST, Measured, Row, estimate, frame, gain
-from clipsyn.methods.numerics import Doubles
+from clipsyn.methods.numerics import Doubles, Floats
 from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.methods.numerics.metrics import correctness
 from clipsyn.names import fingerprint
@@ -99,14 +99,8 @@ def _elsewhere(group: Predicted, groups: Sequence[Predicted]) -> Doubles:
         return of.samples.split, of.perturbation, of.backbones
 
     others = [it for it in groups if it.samples.dataset != group.samples.dataset]
-    return _mean(
-        [
-            correctness(it.predictions, it.labels).mean(axis=1)
-            for it in others
-            if place(it) == place(group) and len(it.images)
-        ],
-        group,
-    )
+    alike = [it for it in others if place(it) == place(group) and len(it.images)]
+    return _mean([correctness(it.predictions, it.labels).mean(axis=1) for it in alike], group)
 
 
 def _mean(rows: Sequence[Doubles], group: Predicted) -> Doubles:
@@ -117,24 +111,20 @@ def _mean(rows: Sequence[Doubles], group: Predicted) -> Doubles:
 def _confidences(group: Predicted) -> Iterator[float]:
     """Of each backbone, over the images that all could read."""
     rows = np.flatnonzero((group.predictions != NO_PREDICTION).all(axis=0))
+    blocks = [rows[start : start + _IMAGES] for start in range(0, len(rows), _IMAGES)]
     for key in group.keys:
-        parts = (
-            group.confidences(key, rows[start : start + _IMAGES])
-            for start in range(0, len(rows), _IMAGES)
-        )
+        parts = (group.confidences(key, block) for block in blocks)
         known = [math.nan if it is None else it for part in parts for it in part]
         yield math.fsum(known) / len(known) if known else math.nan
 
 
 def _text(group: Predicted) -> Doubles:
     """(backbone,), NaN without class embeddings, or with a single class."""
-    texts, margins = group.reader().classes, []
-    for name in group.backbones:
-        if name not in texts or group.n_classes < 2:
-            margins.append(math.nan)
-            continue
-        values, scale = texts[name]
-        cosines = np.asarray(values @ values.T, np.float64)
-        np.fill_diagonal(cosines, -1)
-        margins.append(scale * float(np.mean(1 - cosines.max(axis=1))))
-    return np.array(margins)
+    texts = group.reader().classes if group.n_classes > 1 else {}
+    return np.array([_margin(*texts[it]) if it in texts else math.nan for it in group.backbones])
+
+
+def _margin(text: Floats, scale: float) -> float:
+    cosines = np.asarray(text @ text.T, np.float64)
+    np.fill_diagonal(cosines, -1)
+    return scale * float(np.mean(1 - cosines.max(axis=1)))

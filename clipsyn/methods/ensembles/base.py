@@ -143,12 +143,7 @@ class BestSingle(Router):
 
     best_: str
 
-    def _learn(self, support: Pool) -> None:
-        super()._learn(support)
-        if len(support.backbones) == 1:
-            self.best_ = support.backbones[0]
-
-    def _fit(self, support: Pool) -> None:
+    def _learn(self, support: Pool) -> None:  # of one backbone, too
         self.best_ = support.backbones[standing(support).argmin()]
 
     def _weights(self, pool: Pool) -> Array:

@@ -15,13 +15,7 @@ import numpy as np
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.heads.base import mean_loss, repeated
-from clipsyn.methods.heads.cache import (
-    ALPHAS,
-    BETAS,
-    DEFAULT_ALPHA,
-    DEFAULT_BETA,
-    cache_sums,
-)
+from clipsyn.methods.heads.cache import ALPHAS, BETAS, DEFAULT_ALPHA, DEFAULT_BETA, cache_sums
 from clipsyn.methods.numerics import Array, Doubles, Floats, Rows
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import softmax

@@ -30,10 +30,7 @@ from clipsyn.methods.ensembles.residual import common_temperature, mean_logits
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.numerics import Array, Floats, Rows
 from clipsyn.methods.numerics.blocks import equal_slices
-from clipsyn.methods.numerics.logits import (
-    softmax,
-    weighted_cross_entropy,
-)
+from clipsyn.methods.numerics.logits import softmax, weighted_cross_entropy
 from clipsyn.methods.numerics.optimise import Adam
 from clipsyn.methods.numerics.samples import stratified
 from clipsyn.methods.pool import IN_MEMORY, Pool

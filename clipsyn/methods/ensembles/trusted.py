@@ -89,15 +89,12 @@ class EntropyAverage(Ensemble):
     """
 
     learns: ClassVar[bool] = False
+    trusted_: Mask | bool = True  # (backbone, class) whose probability counts
 
     def _combine(self, pool: Pool) -> Array:
-        return self._by_entropy(pool, np.ones(pool.shape[1:], np.bool_))
-
-    def _by_entropy(self, pool: Pool, trusted: Mask) -> Array:
-        """trusted: (backbone, class) whose probability counts."""
         shares = softmax(pool.logits)
         shares /= np.maximum(_bits(shares), _LEAST_ENTROPY)[:, :, None]
-        scores: Array = (shares * trusted).sum(axis=1)
+        scores: Array = (shares * self.trusted_).sum(axis=1)
         return log_shares(scores, scores.sum(axis=1, keepdims=True))
 
 
@@ -196,21 +193,14 @@ class ModelLabels(EntropyAverage):
         self.trusted_ = np.zeros(f1.shape, np.bool_)
         np.put_along_axis(self.trusted_, order[: self.models], True, axis=0)
 
-    def _combine(self, pool: Pool) -> Array:
-        return self._by_entropy(pool, self.trusted_)
-
 
 def _counts(support: Pool) -> tuple[Rows, Rows, Rows]:
     """(backbone, class) images that are rightly and that are at all predicted; (class,) all."""
-    classes = support.n_classes
+    labels, classes = support.labels, support.n_classes
     predicted = support.logits.argmax(axis=2).T
-    right = predicted == support.labels
-    hits = [
-        np.bincount(row[good], minlength=classes)
-        for row, good in zip(predicted, right, strict=True)
-    ]
+    right = [np.bincount(labels[row == labels], minlength=classes) for row in predicted]
     all_of = [np.bincount(row, minlength=classes) for row in predicted]
-    return np.array(hits), np.array(all_of), np.bincount(support.labels, minlength=classes)
+    return np.array(right), np.array(all_of), np.bincount(labels, minlength=classes)
 
 
 @dataclass(eq=False, repr=False)

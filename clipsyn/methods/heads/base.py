@@ -85,14 +85,17 @@ class ZeroShot(Head):
         return support
 
 
-def cross_fitted_pool(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
-    """`support` with logits of heads like this one, fitted on the other folds of it."""
-    if len(support) < 2:
-        return support  # nothing is left to fit a head on
-    logits = cross_fitted(
-        head, support, lambda it, part: it.transform(part).logits, folds, random_state
-    )
-    return support.with_logits(logits)
+class CrossFitted(Head):
+    """A head whose combiner gets logits of heads like it, fitted on the other folds."""
+
+    folds: int
+    random_state: int
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        if len(support) < 2:
+            return support  # nothing is left to fit a head on
+        logits = cross_fitted(self, support, Head._transform, self.folds, self.random_state)
+        return support.with_logits(logits)
 
 
 def image_embeddings(pool: Pool, backbone: str) -> Floats:

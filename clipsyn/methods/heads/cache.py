@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
-from clipsyn.methods.heads.trained import text_of
+from clipsyn.methods.heads.trained import normalised, text_of
 from clipsyn.methods.numerics import Array, Doubles, Floats, Rows
 from clipsyn.methods.numerics.logits import cross_entropy, softmax
 from clipsyn.methods.numerics.optimise import Adam
@@ -86,28 +86,28 @@ class TipAdapter(Head):
         self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
         self.keys_ = {name: self._keys(pool, name) for name in pool.backbones}
         chosen = [self._choose(pool, name) for name in pool.backbones]
-        self.alpha_ = np.array([alpha for alpha, _ in chosen])
-        self.beta_ = np.array([beta for _, beta in chosen])
+        self.alpha_, self.beta_ = (np.array(values) for values in zip(*chosen, strict=True))
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
+        return self._with_cache(pool, backbone, self.keys_[backbone])
+
+    def _with_cache(
+        self, pool: Pool, backbone: str, keys: Floats, own: Rows | None = None
+    ) -> Floats:
+        """z (sample, class); own: as `cache_sums` takes it."""
         alpha, beta = self._settings(backbone)
-        embeddings, keys = self._images(pool, backbone), self.keys_[backbone]
-        sums = cache_sums(embeddings, keys, self.sizes_, [beta], trust=self._trust(backbone))[0]
-        logits: Floats = backbone_logits(pool, backbone) + np.float32(alpha) * sums
-        return logits
+        images, trust = self._images(pool, backbone), self._trust(backbone)
+        sums = cache_sums(images, keys, self.sizes_, [beta], own=own, trust=trust)[0]
+        return np.asarray(backbone_logits(pool, backbone) + np.float32(alpha) * sums)
 
     def _combiner_pool(self, support: Pool) -> Pool:
         if not self.leave_one_out:
             return self.transform(support)
         order = by_class(support.labels)
-        pool = support.take(order)
+        pool, own = support.take(order), np.arange(len(order))
         logits = np.empty_like(support.logits)
         for column, name in enumerate(support.backbones):
-            alpha, beta = self._settings(name)
-            embeddings, keys = self._images(pool, name), self._keys(pool, name)
-            own, trust = np.arange(len(keys)), self._trust(name)
-            sums = cache_sums(embeddings, keys, self.sizes_, [beta], own=own, trust=trust)[0]
-            logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
+            logits[order, column] = self._with_cache(pool, name, self._keys(pool, name), own)
         return support.with_logits(logits)
 
     def _images(self, pool: Pool, backbone: str) -> Floats:
@@ -115,8 +115,12 @@ class TipAdapter(Head):
         return image_embeddings(pool, backbone)
 
     def _keys(self, pool: Pool, backbone: str) -> Floats:
-        """K (sample, embed) of a support"""
-        return support_keys(pool, backbone)
+        """K (sample, embed) of a support: the mean over augmented views, or the clean f."""
+        if not pool.views:
+            return image_embeddings(pool, backbone)
+        return normalised(
+            np.mean([view[backbone].astype(np.float32) for view in pool.views], axis=0)
+        )
 
     def _trust(self, backbone: str) -> Floats | None:
         """(key,) factors of the affinities; None where these count as they are"""
@@ -260,16 +264,14 @@ class APE(TipAdapter):
         return self._on_channels(image_embeddings(pool, backbone), backbone)
 
     def _keys(self, pool: Pool, backbone: str) -> Floats:
-        return self._on_channels(support_keys(pool, backbone), backbone)
+        return self._on_channels(super()._keys(pool, backbone), backbone)
 
     def _trust(self, backbone: str) -> Floats:
         return self.trust_[backbone]
 
     def _on_channels(self, values: Floats, backbone: str) -> Floats:
         """(row, channel) of unit norm."""
-        part = values[:, self.channels_[backbone]]
-        norms = np.linalg.norm(part, axis=1, keepdims=True)
-        return np.asarray(part / np.maximum(norms, np.finfo(np.float32).tiny))
+        return normalised(values[:, self.channels_[backbone]])
 
 
 def telling_channels(text: Floats, share: float) -> Rows:
@@ -281,15 +283,6 @@ def telling_channels(text: Floats, share: float) -> Rows:
     spread = exact.var(axis=0, ddof=min(classes - 1, 1))
     order = np.argsort(_ALIKE * alike - _SPREAD * spread, kind="stable")
     return np.sort(order[: math.ceil(share * width)])
-
-
-def support_keys(pool: Pool, backbone: str) -> Floats:
-    """(sample, embed) unit norm: the mean over augmented views, or the clean embedding."""
-    if not pool.views:
-        return image_embeddings(pool, backbone)
-    mean = np.mean([view[backbone].astype(np.float32) for view in pool.views], axis=0)
-    keys: Floats = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    return keys
 
 
 def cache_sums(

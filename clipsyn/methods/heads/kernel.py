@@ -133,10 +133,8 @@ class ProKeR(Head):
         """beta, ridge"""
         shots = len(pool) / len(np.unique(pool.labels))
         beta, ridge = PUBLISHED[max(known for known in PUBLISHED if known <= shots)]
-        return (
-            beta if self.beta is None else self.beta,
-            ridge if self.ridge is None else self.ridge,
-        )
+        beta = beta if self.beta is None else self.beta
+        return beta, ridge if self.ridge is None else self.ridge
 
 
 def left_out(

@@ -10,9 +10,9 @@ import numpy as np
 from clipsyn.errors import TooFewSamples
 from clipsyn.methods.estimator import learned, parameter, seed
 from clipsyn.methods.heads.base import (
+    CrossFitted,
     Head,
     backbone_logits,
-    cross_fitted_pool,
     image_embeddings,
     mean_loss,
     repeated,
@@ -133,7 +133,7 @@ class LinearProbe(Head):
 
 
 @dataclass(eq=False, repr=False)
-class AnchoredProbe(Head):
+class AnchoredProbe(CrossFitted):
     """``z = z_0 + f D^T``: the zero-shot logits z_0, corrected by a linear classifier D.
 
     D minimises ``sum_n s_n cross-entropy(z_n, y_n) + penalty / 2 |D|^2`` over the unit-norm
@@ -185,9 +185,6 @@ class AnchoredProbe(Head):
     def _logits(self, pool: Pool, backbone: str) -> Floats:
         correction = image_embeddings(pool, backbone) @ self.delta_[backbone].T
         return backbone_logits(pool, backbone) + correction
-
-    def _combiner_pool(self, support: Pool) -> Pool:
-        return cross_fitted_pool(self, support, self.folds, self.random_state)
 
 
 def _weights(labels: Array, kept: Mask) -> Doubles:

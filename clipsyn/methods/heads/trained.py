@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import learned, parameter, seed
-from clipsyn.methods.heads.base import Head, cross_fitted_pool, image_embeddings
+from clipsyn.methods.heads.base import CrossFitted, image_embeddings
 from clipsyn.methods.numerics import Array, Floats, Labels, Rows
 from clipsyn.methods.numerics.logits import cross_entropy, softmax
 from clipsyn.methods.numerics.optimise import Adam
@@ -34,29 +34,23 @@ _EPOCHS = 300
 _MOMENTUM = 0.9
 _CLAP_RATE, _CLAP_WARM_UP, _CLAP_BATCH = 0.1, 1e-5, 256
 _ALPHA_EVERY = 10  # epochs between steps of LP++'s alpha
-_ALPHA_SCALE = (
-    250.0  # of LP++: times the mean cosine of an image with its class, where alpha starts
-)
+_ALPHA_SCALE = 250.0  # of LP++: alpha starts at this times the mean cosine of image and class
 _RLA_EPSILON = 1e-4
 _RLA_LARGE = 1e7  # images * embed * classes: from it on in single precision
 
 
 @dataclass(eq=False, repr=False)
-class TrainedHead(Head):
+class TrainedHead(CrossFitted):
     folds: int = parameter(3, WHOLE, least=2, keyword=True)
     random_state: int = seed(keyword=True)
 
-    def _combiner_pool(self, support: Pool) -> Pool:
-        return cross_fitted_pool(self, support, self.folds, self.random_state)
 
-
-@dataclass(frozen=True)
-class Lesson:
+class Lesson(NamedTuple):
     """What a head is trained on, of one backbone: classes that have images, from 0."""
 
     features: Floats  # (n, embed)
     labels: Labels  # (n,) among the present classes
-    present: Rows  # (class,) which of all these are
+    present: Labels  # (class,) which of all these are
     shares: Floats  # (n,) in sum 1, equal over the classes
     cosines: Floats  # (n, class) zero-shot, of the present classes
     text: Floats  # (class, embed) unit norm
@@ -66,12 +60,17 @@ class Lesson:
     def of(cls, pool: Pool, backbone: str) -> Lesson:
         """Raises InputError where the pool has no class embeddings of the backbone."""
         text, scale = text_of(pool, backbone)
-        present = np.flatnonzero(np.bincount(pool.labels))
-        sizes = np.bincount(pool.labels)[pool.labels]
+        present, labels = np.unique(pool.labels, return_inverse=True)
+        shares = (1 / np.bincount(labels)[labels] / len(present)).astype(np.float32)
         features, text = image_embeddings(pool, backbone), text[present]
-        labels = np.searchsorted(present, pool.labels).astype(np.int32)
-        shares = (1 / sizes / len(present)).astype(np.float32)
-        return cls(features, labels, present, shares, features @ text.T, text, scale)
+        cosines = features @ text.T
+        return cls(features, labels.astype(np.int32), present, shares, cosines, text, scale)
+
+    def of_all(self, values: Floats, classes: int) -> Floats:
+        """(class, …) of all classes: those without images have the mean of the others."""
+        every = np.repeat(values.mean(axis=0, keepdims=True), classes, axis=0)
+        every[self.present] = values
+        return every
 
     def slope(self, logits: Array, rows: slice | Rows = slice(None)) -> Array:
         """(n, class) gradient of the mean loss to the logits, which it overwrites."""
@@ -117,10 +116,8 @@ class CLAP(TrainedHead):
         self.coef_ = {}
         for name in pool.backbones:
             lesson, (text, _) = Lesson.of(pool, name), text_of(pool, name)
-            moved = self._trained(lesson) - lesson.text
-            every = text + moved.mean(axis=0)
-            every[lesson.present] = lesson.text + moved
-            self.coef_[name] = _unit(every)
+            moved = lesson.of_all(self._trained(lesson) - lesson.text, len(text))
+            self.coef_[name] = normalised(text + moved)
 
     def _trained(self, lesson: Lesson) -> Floats:
         own = softmax(lesson.scale * lesson.cosines)[np.arange(len(lesson.labels)), lesson.labels]
@@ -133,7 +130,7 @@ class CLAP(TrainedHead):
             order = rng.permutation(len(lesson.labels))
             for rows in np.array_split(order, math.ceil(len(order) / _CLAP_BATCH)):
                 x, part = lesson.features[rows], len(order) / len(rows)
-                unit = _unit(weights)
+                unit = normalised(weights)
                 slope = part * lesson.slope(lesson.scale * x @ unit.T, rows)
                 pull = 2 * hold * (weights - lesson.text)
                 moved *= _MOMENTUM
@@ -142,11 +139,8 @@ class CLAP(TrainedHead):
         return weights
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
-        scale = text_of(pool, backbone)[1]
-        logits: Floats = np.float32(scale) * (
-            image_embeddings(pool, backbone) @ self.coef_[backbone].T
-        )
-        return logits
+        features, (_, scale) = image_embeddings(pool, backbone), text_of(pool, backbone)
+        return np.asarray(np.float32(scale) * (features @ self.coef_[backbone].T))
 
 
 @dataclass(eq=False, repr=False)
@@ -180,13 +174,8 @@ class LPPlusPlus(TrainedHead):
         self.coef_, self.intercept_, self.alpha_ = {}, {}, {}
         for name in pool.backbones:
             lesson = Lesson.of(pool, name)
-            for values, found in zip(
-                (self.coef_, self.intercept_, self.alpha_), self._trained(lesson), strict=True
-            ):
-                every = np.empty((pool.n_classes, *found.shape[1:]), np.float32)
-                every[:] = found.mean(axis=0)
-                every[lesson.present] = found
-                values[name] = every
+            found = (lesson.of_all(it, pool.n_classes) for it in self._trained(lesson))
+            self.coef_[name], self.intercept_[name], self.alpha_[name] = found
 
     def _trained(self, lesson: Lesson) -> tuple[Floats, Floats, Floats]:
         n, x, cosines = len(lesson.labels), lesson.features, lesson.cosines
@@ -259,7 +248,7 @@ class ResidualAdapter(TrainedHead):
         adam = Adam(adapter.size, 0, dtype, epsilon=_RLA_EPSILON)
         for epoch in range(_EPOCHS):
             moved = x @ adapter
-            unit = _unit(moved)
+            unit = normalised(moved)
             slope = lesson.slope(lesson.scale * unit @ text.T)
             back = _through_norm(lesson.scale * slope @ text, moved, unit)
             gradient = x.T @ back + 2 / len(x) * (adapter - identity)
@@ -269,7 +258,7 @@ class ResidualAdapter(TrainedHead):
 
     def _logits(self, pool: Pool, backbone: str) -> Floats:
         text, scale = text_of(pool, backbone)
-        unit = _unit(image_embeddings(pool, backbone) @ self.adapter_[backbone])
+        unit = normalised(image_embeddings(pool, backbone) @ self.adapter_[backbone])
         return np.asarray(np.float32(scale) * (unit @ text.T))
 
 
@@ -277,8 +266,10 @@ def _cosine(epoch: int, epochs: int, rate: float) -> float:
     return rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def _unit(values: Array) -> Array:
-    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
+def normalised(values: Array) -> Array:
+    """(row, embed) of unit norm; a row of zeros stays one."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(norms, np.finfo(np.float32).tiny))
 
 
 def _through_norm(gradient: Array, values: Array, unit: Array) -> Array:

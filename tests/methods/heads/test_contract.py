@@ -168,6 +168,9 @@ def test_backbones_are_independent_and_found_by_name(name):
     np.testing.assert_array_equal(turned.of_backbones(new.backbones).logits, expected.logits)
     fewer = head(name).fit(support.of_backbones(["b1"])).transform(new.of_backbones(["b1"]))
     close(fewer.logits[:, 0], expected.logits[:, 1], 1e-5)
+    unseen = head(name).fit_transform(support)
+    turned = head(name).fit_transform(support.of_backbones(["b2", "b0", "b1"]))
+    close(turned.of_backbones(unseen.backbones).logits, unseen.logits, 1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "linear-probe"])
