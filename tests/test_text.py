@@ -101,15 +101,15 @@ HOSTILE = "b'; touch X #`$(touch Y)"
 _READS: dict[str, tuple[Callable[[FeatureStore], object], list[str]]] = {
     "no cell": (
         lambda store: store.cell(FeatureKey("toy", "test", "clean", HOSTILE)).embeddings(),
-        ["extract", "{}", "--backbones", HOSTILE, "--dataset", "toy", "--split", "test"],
+        ["extract", "{}", "--backbones", HOSTILE, "--dataset", "toy=…", "--split", "test"],
     ),
     "no samples": (
         lambda store: store.samples(HOSTILE, "te st"),
-        ["extract", "{}", "--dataset", HOSTILE, "--split", "te st"],
+        ["extract", "{}", "--backbones", "…", "--dataset", f"{HOSTILE}=…", "--split", "te st"],
     ),
     "no classes": (
-        lambda store: store.classes(HOSTILE, "a b", "fake/one"),
-        ["extract", "{}", "--dataset", HOSTILE, "--backbones", "fake/one", "--prompts", "a b"],
+        lambda store: store.classes("emoji-food", "a b", "fake/one"),
+        ["extract", "{}", "--backbones", "fake/one", "--dataset", "emoji-food", "--prompts", "a b"],
     ),
     "no match": (lambda store: choose((), {}, str(store.path)), ["ls", "{}"]),
     "nothing": (

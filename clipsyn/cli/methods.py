@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups, "One of all": [CHOSEN]}
 _LINES: dict[str, Any] = {"width": 88, "break_on_hyphens": False}
 _LISTED = "\n".join(
-    fill(f"{group + ':':<12}{', '.join(names)}", subsequent_indent=" " * 12, **_LINES)
+    fill(f"{group + ':':<14}{', '.join(names)}", subsequent_indent=" " * 14, **_LINES)
     for group, names in _METHODS.items()
 )
 

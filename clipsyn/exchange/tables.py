@@ -38,6 +38,7 @@ _BATCH = 1 << 13  # rows of a table that are read at once
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
+_EMBEDDED = re.compile(r"(e|emb|embedding|feat|feature)s?[_.-]?0", re.IGNORECASE)
 
 
 class Held(NamedTuple):
@@ -235,7 +236,7 @@ class Table:
                 f"nor one of numbers for each class; its columns are {few(self.columns)}"
             )
         order = _numbered(named)
-        if kind == "embeddings":
+        if kind == "embeddings" or (kind == "auto" and order and _EMBEDDED.fullmatch(order[0])):
             return "embeddings", (), self._matrix(order or named)
         classes = self._class_columns(named, order)
         values = as_logits(self._matrix(classes), kind, str(self.path))

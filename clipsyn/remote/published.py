@@ -40,7 +40,6 @@ from clipsyn.store import arrays, files
 from clipsyn.store.arrays import Layout
 from clipsyn.store.files import INDEX, KINDS, METADATA, WIP, Place, below, folder_name
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
-from clipsyn.text import advised
 
 FILES = 64  # at a time
 _MOST_KNOWN = 2048  # manifests in memory: each has 256 KB at most, and most have 10
@@ -92,13 +91,12 @@ class Published(Tree):
             new, now = self._remote.get(path, known, MOST_INDEX)
         except MissingObject:
             raise StoreError(
-                f"{location} is no published store, for it has no {path}: make it one with "
-                f"`{advised('push', 'STORE', location)}`"
+                f"{location} is no published store, for it has no {path}: mend the URL, or let "
+                "`clipsyn push` make it one"
             ) from None
-        if known and now == known:
+        if known is not None and now == known:
             return data
-        if now:
-            self._keep(self._cache / "indexes", name, now.encode() + b"\n" + new)
+        self._keep(self._cache / "indexes", name, (now or "").encode() + b"\n" + new)
         return new
 
     # What there is

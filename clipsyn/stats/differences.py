@@ -36,11 +36,11 @@ class Crossed(NamedTuple):
     freedom: float
 
     def interval(self) -> Interval:
-        """Student's t interval of the mean."""
+        """Student's t interval of the mean, as far as differences of shares go."""
         if math.isnan(self.variance):
             return UNKNOWN
         half = student(self.freedom) * math.sqrt(self.variance)
-        return Interval(self.mean - half, self.mean + half)
+        return Interval(max(-1.0, self.mean - half), min(1.0, self.mean + half))
 
     def p_value(self) -> float:
         """Two-sided, that the mean is 0."""

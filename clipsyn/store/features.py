@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell, StoreError
 from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.methods.pool import Pool
@@ -138,8 +139,7 @@ class FeatureStore:
         Every reader of a store comes through here. Groups are remembered for as long as their file
         stays the same.
         """
-        seen = self.tree.seen(path)
-        known = self._known.get(path)
+        seen, known = self.tree.seen(path), self._known.get(path)
         if known and seen and known.seen == seen:
             return known
         try:
@@ -164,10 +164,9 @@ class FeatureStore:
         return "textless" in self._facts(path)
 
     def _facts(self, path: Path) -> Mapping[str, Any]:
-        if (facts := self.tree.facts(path)) is not None:
-            return facts
+        facts = self.tree.facts(path)
         try:
-            return self.group(path).facts
+            return self.group(path).facts if facts is None else facts
         except DamagedStore:
             return {}
 
@@ -188,16 +187,20 @@ class FeatureStore:
         """The names of the folders in a folder of the store, sorted; [] if it does not exist."""
         return sorted(map(files.name_of_folder, self.tree.folders(folder)))
 
-    def extract_line(self, key: FeatureKey, *options: str) -> str:
-        """The command that makes a cell: an import, if the backbone has imported cells alone."""
-        cells = ["--dataset", key.dataset, "--split", key.split]
-        if key.perturbation != "clean":
-            cells += ["--perturb", key.perturbation]
-        cells += options
-        source = self._sources.get(key.backbone, key.backbone)
-        if source is None:
-            return advised("import", self.made_in, "FILE…", "--backbone", key.backbone, *cells)
-        return advised("extract", self.made_in, "--backbones", source, *cells)
+    def extract_line(self, key: FeatureKey, *options: str, others: Collection[str] = ()) -> str:
+        """The command that makes a cell, and those of `others`, backbones, like it."""
+        if key.perturbation != CLEAN.label:
+            options = "--perturb", key.perturbation, *options
+        return self._line([key.backbone, *others], key.dataset, "--split", key.split, *options)
+
+    def _line(self, names: Collection[str], dataset: str, *options: str) -> str:
+        """Of backbones; an import, if they have imported cells alone. Readers know their images."""
+        sources = [self._sources.get(name, name) for name in names]
+        images = dataset if find_dataset(dataset) else f"{dataset}=…"
+        start = ["extract", self.made_in, "--backbones", ",".join(filter(None, sources)) or "…"]
+        if sources and not any(sources):
+            images, start = dataset, ["import", self.made_in, "FILE…", "--backbone", min(names)]
+        return advised(*start, "--dataset", images, *options)
 
     @property
     def made_in(self) -> str:
@@ -220,7 +223,7 @@ class FeatureStore:
         """The sample table of a split; raises MissingCell if there is none."""
         path = self.at("samples", dataset, split)
         if not self.tree.exists(path):
-            line = advised("extract", self.made_in, "--dataset", dataset, "--split", split)
+            line = self._line(self._sources, dataset, "--split", split)
             raise MissingCell(f"{self.path} has no samples of {dataset}/{split}: run `{line}`")
         try:
             return SampleTable.read(dataset, split, self.group(path))
@@ -233,20 +236,17 @@ class FeatureStore:
         """The error for splits, dataset and split of each, none of whose samples has a label."""
         names = ", ".join("/".join(place) for place in places)
         return DatasetError(
-            f"{names} has no labels, so nothing can be learned or judged: extract a labelled "
-            "folder or a manifest with a label column, or import a column of true classes; what "
-            f"is there goes by `{advised('rm', self.made_in, '-d', places[0][0])}`"
+            f"{names} has no labels, so nothing can be learned or judged: extract or import them; "
+            f"what is there goes by `{advised('rm', self.made_in, '-d', places[0][0])}`"
         )
 
     def classes(self, dataset: str, prompts: str, backbone: str) -> Group:
         """The class embeddings of a backbone; raises MissingCell where there are none."""
         path = self.at("classes", dataset, prompts, backbone)
         if not self.tree.exists(path):
-            wanted = "--backbones", self._sources.get(backbone) or backbone, "--prompts", prompts
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}': run "
-                f"`{advised('extract', self.made_in, '--dataset', dataset, *wanted)}`"
+                f"'{prompts}': run `{self._line([backbone], dataset, '--prompts', prompts)}`"
             )
         return self.group(path)
 
@@ -282,12 +282,12 @@ class FeatureStore:
 
     def _captions(self, dataset: str, split: str) -> Group:
         path = self.at("captions", dataset, split)
-        line = advised("extract", self.made_in, "--dataset", dataset, "--split", split)
         if not self.tree.exists(path):
+            line = self._line(self._sources, dataset, "--split", split)
             what = f"{dataset}/{split}: run `{line}` where the dataset has some"
             raise MissingCell(f"{self.path} has no captions of {what}")
         group, samples = self.group(path), self.group(self.at("samples", dataset, split))
-        group.check_of("samples", samples, f"{line} --replace")
+        group.check_of("samples", samples, self._line((), dataset, "--split", split, "--replace"))
         return group
 
     def pool(self, dataset: str, split: str, **which: Any) -> Pool:

@@ -54,8 +54,8 @@ def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
     """Raise UnsupportedFormat for another major version; a newer minor one is read."""
     if version.partition(".")[0] != ours.partition(".")[0]:
         raise UnsupportedFormat(
-            f"{what} has format {version[:40]}, this clipsyn reads {ours}: "
-            "pip install --upgrade clipsyn"
+            f"{what} has format {version[:40]}, this clipsyn reads {ours}: make an older one "
+            "again, for a newer one `pip install --upgrade clipsyn`"
         )
 
 
@@ -340,5 +340,5 @@ def written_at(location: Location) -> StoreError:
     """The error for writing to a published store."""
     return StoreError(
         f"{location} is only read: `{advised('pull', location, 'STORE')}` makes a store of your "
-        f"own, and `{advised('push', 'STORE', location)}` publishes what you add to it"
+        "own, and `clipsyn push` publishes what you add to it"
     )

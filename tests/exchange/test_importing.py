@@ -36,6 +36,8 @@ def test_a_new_store_has_the_samples_of_the_file(bring, mine, tmp_path):
     assert (table.ids, table.class_names) == (("a", "b", "c"), ("bee", "cat", "dog"))
     np.testing.assert_array_equal(table.labels, [1, 2, 1])
     np.testing.assert_array_equal(store.cell(KEY).predictions("imported"), [1, 2, 0])
+    with pytest.raises(MissingCell, match=r"clipsyn import .* mine --dataset toy --split train`"):
+        store.samples("toy", "train")
 
 
 def test_a_new_store_none_of_the_classes_is_an_answer_that_is_wrong(bring, write_csv, tmp_path):

@@ -109,9 +109,10 @@ def test_numbered_columns_in_any_order(write_csv, known):
     assert part.columns == ()
 
 
-def test_numbers_embeddings(write_csv):
+@pytest.mark.parametrize("kind", ["embeddings", "auto"])
+def test_numbers_embeddings(write_csv, kind):
     path = write_csv(["id", "e1", "e0"], [["a", 0.25, 0.75]])
-    part = only(path, NAMES, kind="embeddings")
+    part = only(path, NAMES, kind=kind)
     assert part.kind == "embeddings"
     np.testing.assert_array_equal(part.values, np.array([[0.75, 0.25]], np.float32))
 

@@ -22,7 +22,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fault: Callable[[str], Fault] = lambda path: None
-        self.ranges = True
+        self.ranges = self.tags = True
         self.requests: list[tuple[str, str]] = []  # method, path
         self.headers: list[dict[str, str]] = []
         self.statuses: list[int] = []
@@ -106,7 +106,7 @@ class _Handler(Handler):
         if self.headers.get("If-None-Match") == etag:
             self._answer(304, b"", {"ETag": etag})
             return
-        self._serve(data, {"ETag": etag}, fault)
+        self._serve(data, {"ETag": etag} if self.told.tags else {}, fault)
 
     do_HEAD = do_GET  # noqa: N815 - as the base class calls it
 

@@ -18,8 +18,10 @@ def test_what_cannot_be_written_is_an_error(tiny_store, tmp_path, cache):
         FeatureStore.open(published(tiny_store.path, tmp_path / "published"))
 
 
-def test_offline_what_was_read_is_read_again(tiny_store, tmp_path, serve, monkeypatch):
+@pytest.mark.parametrize("tags", [True, False])  # False: as of Python's own server
+def test_offline_what_was_read_is_read_again(tags, tiny_store, tmp_path, serve, monkeypatch):
     server = serve(published(tiny_store.path, tmp_path / "published"))
+    server.tags = tags
     expected = FeatureStore.open(server.url).pool("toy", "test").logits
     monkeypatch.setenv("CLIPSYN_OFFLINE", "1")
     server.requests.clear()

@@ -92,7 +92,7 @@ def test_a_missing_backbone_comes_with_the_line_that_helps(router, fakes, tmp_pa
     store = fakes.fill(tmp_path / "one", [fakes.Encoder()])
     line = (
         f"clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
-        "--dataset toy --split test"
+        "--dataset toy=… --split test"
     )
     with pytest.raises(MissingCell) as caught:
         predict_store(router, store, "toy")

@@ -106,6 +106,10 @@ def test_one_draw_says_nothing_of_others():
     assert crossed([np.ones((1, 5)), np.eye(2, 5)], drawn=[False, True]).variance > 0
 
 
+def test_no_difference_of_shares_is_beyond_one():
+    assert crossed([np.array([[1, 1, 1, 0], [0, 0, 0, 0]])]).interval() == (-1, 1)
+
+
 def test_one_image_says_nothing_of_others():
     assert math.isnan(crossed([np.ones((1, 1)), np.ones((1, 9))], drawn=[False, False]).p_value())
 

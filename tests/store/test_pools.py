@@ -95,7 +95,9 @@ def test_what_is_missing_says_how_to_make_it(tiny_store, fakes, tmp_path):
         tiny_store.pool("toy", "test", perturbation="jpeg-5")
     with pytest.raises(UnknownName, match="clipsyn extract"):
         tiny_store.pool("toy", "test", backbones=["fake/three"])
-    with pytest.raises(MissingCell, match=r"clipsyn extract .* --dataset birds"):
+    with pytest.raises(
+        MissingCell, match=r"clipsyn extract .*fake/one=.*,fake/two=.* --dataset birds=… --split te"
+    ):
         tiny_store.pool("birds", "test")
     with pytest.raises(MissingCell, match=r"no samples of toys/test: run"):
         tiny_store.pool("toys", "test")

@@ -79,7 +79,9 @@ def _trials(store: FeatureStore, settings: RobustnessSettings) -> list[Trial]:
     for term in terms_of("dataset", settings.datasets or "*"):
         if not matching(term, shown):
             clean = next(of[0] for of in found.values() if matching(term, [of[0].samples.dataset]))
-            line = store.extract_line(clean.keys[0], "--perturb", "jpeg:3")
+            line = store.extract_line(
+                clean.keys[0], "--perturb", "jpeg:3", others=clean.backbones[1:]
+            )
             raise MissingCell(
                 f"{store.path} has clean images only of {clean.samples.name}: run `{line}`"
             )

@@ -256,9 +256,10 @@ def test_a_store_without_perturbed_images(give, tiny_store):
     give({("a", "clean"): "10"})
     with pytest.raises(MissingCell, match=r"has clean images only of toy/test: run `clipsyn "):
         robustness(give({("b", "clean"): "10"}))
+    both = "fake/one=local-dir:checkpoints/fake/one,fake/two=local-dir:checkpoints/fake/two"
     line = (
-        f"clipsyn extract {tiny_store.path} --backbones fake/one=local-dir:checkpoints/fake/one "
-        "--dataset toy --split test --perturb jpeg:3"
+        f"clipsyn extract {tiny_store.path} --backbones {both} "
+        "--dataset toy=… --split test --perturb jpeg:3"
     )
     with pytest.raises(MissingCell) as error:
         robustness(tiny_store, perturbations="clean")
@@ -286,7 +287,7 @@ def test_a_backbone_that_is_missing_somewhere(fakes, tmp_path, lacking, options)
     assert f"has no toy/test · {lacking} · fake/two " in str(error.value)
     assert (
         f"`clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
-        f"--dataset toy --split test{perturb}`"
+        f"--dataset toy=… --split test{perturb}`"
     ) in str(error.value)
     assert len(robustness(store, backbones="fake/one"))
 
