@@ -71,11 +71,8 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     """
     if ZERO_SHOT in frame["head"]:
         frame = frame.filter(pl.col("head").is_in([ZERO_SHOT, CHOSEN]))
-    rows = needed(
-        frame.filter(_is_drawn(BEST_SINGLE), metric=gain_metric(frame), classes="all"),
-        "gain of any ensemble or oracle",
-        "evaluate",
-    )
+    rows = frame.filter(_is_drawn(BEST_SINGLE), metric=gain_metric(frame), classes="all")
+    rows = needed(rows, "gain of any ensemble or oracle", "evaluate")
     refuse_several(rows, (*WHERE[1:], *_FITTED))
     refuse_several(rows.filter(pl.col("head") != CHOSEN), ["head"])
     size = pl.col("backbones").list.len()
@@ -198,9 +195,8 @@ def _choices(frame: pl.DataFrame) -> pl.DataFrame:
     rows = frame.filter(classes="all")
     refuse_several(rows.filter(ensemble=CHOSEN), (*WHERE[1:], *_FITTED))
     accuracy, gain = (at_most_shots(method_frame(rows, metric)) for metric in ("acc1", "gain"))
-    chosen = needed(
-        accuracy.filter(method=CHOSEN), "method that the support has chosen", "evaluate"
-    )
+    chosen = accuracy.filter(method=CHOSEN)
+    chosen = needed(chosen, "method that the support has chosen", "evaluate")
     over = gain.filter(method=CHOSEN).select("dataset", gain="value")
     single = chosen.join(over, on="dataset", maintain_order="left").with_columns(
         pl.col("value") - pl.col("gain"),
@@ -248,25 +244,18 @@ def _curves(frame: pl.DataFrame) -> pl.DataFrame:
     low, high: of the means over datasets, the least and the largest of all draws. A method that
     learns nothing has a row for each number of shots. Ensembles are the first by `_preference`.
     """
-    rows = needed(
-        frame.filter(_is_drawn("chance"), metric="acc1", classes="all"),
-        "accuracy of any method",
-        "evaluate",
-    )
+    rows = frame.filter(_is_drawn("chance"), metric="acc1", classes="all")
+    rows = needed(rows, "accuracy of any method", "evaluate")
     refuse_several(rows, (*WHERE[1:], *_FITTED))
     named = methods(rows.with_columns(pl.col("value").fill_nan(None)))
     is_plain = (pl.col("head") == ZERO_SHOT) | (pl.col("head") == pl.col("method"))
     series = pl.when(is_plain).then("method").otherwise(pl.format("{} on {}", "method", "head"))
     others = named.filter(~pl.col("method").is_in([*_BARS]))
     alike = _with_same_shots(others.with_columns(series=series))
-    by_draw = alike.group_by(*_SERIES, "shots", "seed", maintain_order=True).agg(
-        pl.col("value").mean()
-    )
+    value = pl.col("value")
+    by_draw = alike.group_by(*_SERIES, "shots", "seed", maintain_order=True).agg(value.mean())
     table = by_draw.group_by(*_SERIES, "shots", maintain_order=True).agg(
-        pl.col("value").mean(),
-        low=pl.col("value").min(),
-        high=pl.col("value").max(),
-        draws=pl.len(),
+        value.mean(), low=value.min(), high=value.max(), draws=pl.len()
     )
     curves = _first(_at_every_number(table))
     of = {"datasets": alike["dataset"].n_unique(), "of_datasets": rows["dataset"].n_unique()}
@@ -280,12 +269,9 @@ def _with_same_shots(rows: pl.DataFrame) -> pl.DataFrame:
     """
     learned = rows.filter(pl.col("shots") != UNFITTED)
     sets = learned.group_by("dataset", maintain_order=True).agg(SHOTS_IN_ORDER.unique().sort())
-    several = needed(
-        sets.filter(pl.col("shots").list.len() > 1),
-        "method that learned from several numbers of labelled images",
-        "evaluate",
-    )
-    alike = several.group_by("shots", maintain_order=True).agg("dataset")
+    sets = sets.filter(pl.col("shots").list.len() > 1)
+    sets = needed(sets, "method that learned from several numbers of labelled images", "evaluate")
+    alike = sets.group_by("shots", maintain_order=True).agg("dataset")
     chosen = alike.sort(pl.col("dataset").list.len(), descending=True, maintain_order=True)
     return rows.filter(pl.col("dataset").is_in(chosen["dataset"][0].to_list()))
 
@@ -377,11 +363,8 @@ def pair_figure(
 
     def data_of(frame: pl.DataFrame) -> pl.DataFrame:
         both = pl.col("backbones").list.sort()
-        rows = needed(
-            frame.filter(both.list.len() == 2, metric=metric),
-            f"{measure} of any two backbones",
-            source,
-        )
+        rows = frame.filter(both.list.len() == 2, metric=metric)
+        rows = needed(rows, f"{measure} of any two backbones", source)
         refuse_several(rows)
         named = rows.with_columns(backbone=both.list.first(), other=both.list.last())
         return over_datasets(named, [*place[1:], "backbone", "other"])

@@ -107,12 +107,8 @@ def _measured(frame: pl.DataFrame) -> pl.DataFrame:
     if "direction" in frame.columns:
         metric = pl.concat_str("direction", "metric", separator=" ", ignore_nulls=True)
         frame = frame.with_columns(metric=metric)
-    rows = singles(frame).filter(
-        pl.col("metric").is_in(METRICS),
-        pl.col("value").is_not_nan(),
-        classes="all",
-        perturbation="clean",
-    )
+    is_known = pl.col("metric").is_in(METRICS) & pl.col("value").is_not_nan()
+    rows = singles(frame).filter(is_known, classes="all", perturbation="clean")
     tested = [_is_test(*place) for place in rows.select("dataset", "split").iter_rows()]
     rows = rows.filter(pl.Series(tested, dtype=pl.Boolean))
     return rows.group_by(_SUBJECT, maintain_order=True).agg(pl.col([*_DIFFERENCES]).mean())
@@ -175,11 +171,8 @@ def tables(frame: pl.DataFrame, tolerance: float) -> dict[str, Tables]:
     lines = []
     for row in beyond.iter_rows(named=True):
         about = {name: row[name] for name in _SUBJECT[:6]}
-        about |= {
-            "metric": _METRICS.get(row["metric"], row["metric"]),
-            "n": row["n"],
-            "usual n": row["usual_n"],
-        }
+        about["metric"] = _METRICS.get(row["metric"], row["metric"])
+        about |= {"n": row["n"], "usual n": row["usual_n"]}
         less = {name: row[of] for name, of in _DIFFERENCES.items()}
         numbers = {"ours": row, "published": {"value": row["published"]}, "difference": less}
         lines.append((about, numbers))

@@ -224,10 +224,8 @@ def cross_fitted(
 
     Each fold is left out of the fit of a head or an ensemble like this one, and answered by it.
     """
-    parts = [
-        (held, answer(fitted, unseen))
-        for held, fitted, unseen in left_out(estimator, pool, folds, random_state)
-    ]
+    fits = left_out(estimator, pool, folds, random_state)
+    parts = [(held, answer(fitted, unseen)) for held, fitted, unseen in fits]
     answers = np.empty((len(pool), *parts[0][1].shape[1:]), np.float32)
     for held, found in parts:
         answers[held] = found

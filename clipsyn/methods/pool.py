@@ -319,10 +319,7 @@ def joined(parts: Iterable[Pool], count: int, room: Room = np.empty) -> tuple[Ma
 
 
 def _empty(like: Pool, count: int, room: Room) -> Pool:
-    images = {
-        name: room((count, values.shape[1]), values.dtype)
-        for name, values in like.embeddings.items()
-    }
+    images = {name: room((count, it.shape[1]), it.dtype) for name, it in like.embeddings.items()}
     logits = room((count, *like.shape[1:]), like.logits.dtype)
     labels = np.full(count, NO_LABEL, np.int32)
     return replace(like, logits=logits, labels=labels, embeddings=images, views=(), ids=())

@@ -204,11 +204,8 @@ _SOME: Look = _MARKS | {"color": "#808080", "marker": ".", "ms": 4, "mec": "none
 
 def _data(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each backbone, ensemble and cascade that all datasets have: means over these."""
-    rows = needed(
-        having(frame, "threshold", "rule").filter(pl.col("metric").is_in(_METRICS)),
-        "accuracy and cost of cascades",
-        "cascade",
-    )
+    rows = having(frame, "threshold", "rule").filter(pl.col("metric").is_in(_METRICS))
+    rows = needed(rows, "accuracy and cost of cascades", "cascade")
     refuse_several(rows)
     threshold = pl.when(pl.col("rule") == GIVEN).then("threshold")  # others differ by dataset
     alike = rows.with_columns(threshold=threshold, backbones=pl.col("backbones").list.sort())

@@ -147,9 +147,7 @@ class BestSingle(Router):
         self.best_ = support.backbones[standing(support).argmin()]
 
     def _weights(self, pool: Pool) -> Array:
-        weights = np.zeros(len(pool.backbones), np.float32)
-        weights[pool.backbones.index(self.best_)] = 1
-        return weights
+        return np.array([name == self.best_ for name in pool.backbones], np.float32)
 
     def _combine(self, pool: Pool) -> Array:
         return pool.logits[:, pool.backbones.index(self.best_)]

@@ -78,10 +78,8 @@ class CacheFusion(Ensemble):
         features = pool.features()
         ends = np.cumsum([pool.embeddings[name].shape[1] for name in pool.backbones])[:-1]
         images, keys = (np.split(it, ends, axis=1) for it in (features, self.keys_))
-        sums = [
-            cache_sums(image, key, self.sizes_, betas, own=own)
-            for image, key in zip(images, keys, strict=True)
-        ]
+        pairs = zip(images, keys, strict=True)
+        sums = [cache_sums(image, key, self.sizes_, betas, own=own) for image, key in pairs]
         return np.stack(sums)
 
     def _chosen(self, pool: Pool) -> tuple[float, float]:

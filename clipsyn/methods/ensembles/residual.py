@@ -264,9 +264,8 @@ class Problem:
         spread = np.linalg.solve(curvature, self.design.reshape(-1, width).T)
         leverage = self.design @ spread.reshape(width, count, backbones).transpose(1, 0, 2)
         # Woodbury: only matrices of (backbone, backbone) are left to invert for each sample
-        unseen = np.linalg.solve(
-            np.eye(backbones) - leverage @ hessian, leverage @ gradient[:, :, None]
-        )
+        without = np.eye(backbones) - leverage @ hessian
+        unseen = np.linalg.solve(without, leverage @ gradient[:, :, None])
         weights = self.unit * (self.design @ parameters + unseen[:, :, 0])
         scores = weighted_sum(self.logits, weights).astype(np.float64)
         return -log_softmax(scores)[np.arange(count), self.labels]

@@ -159,9 +159,8 @@ def left_out_scores(model: Gaussian, features: Floats, labels: Labels) -> Double
     means = np.where(model.sizes[:, None] > 0, model.means, 0)
     v = values - means[labels]
     g = np.where(alone, 0, sizes / fewer)
-    ridge = _ridge(
-        model.scatter.sum() - g * np.square(v).sum(axis=1), model.freedom - ~alone, model.spread
-    )
+    left = model.scatter.sum() - g * np.square(v).sum(axis=1)  # trace of the scatter without x
+    ridge = _ridge(left, model.freedom - ~alone, model.spread)
     inverse = 1 / (model.scatter + ridge[:, None])  # (n, embed): R of each sample
     rv = inverse * v
     s = g / (1 - g * (v * rv).sum(axis=1))

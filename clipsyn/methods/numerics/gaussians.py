@@ -67,9 +67,8 @@ class Gaussians(NamedTuple):
         """To images with these moments; a class without any keeps its mean."""
         mass, sums, squares = moments
         means = _unit(sums, self.means)
-        spread = (
-            squares + mass @ (means.astype(float) ** 2) - 2 * np.einsum("cd,cd->d", means, sums)
-        )
+        spread = squares + mass @ (means.astype(float) ** 2)
+        spread -= 2 * np.einsum("cd,cd->d", means, sums)
         least = _LEAST_VARIANCE / means.shape[1]
         variances = np.maximum(spread / max(mass.sum(), _TINY), least)
         return Gaussians(means, variances.astype(np.float32))
