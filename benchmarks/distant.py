@@ -23,8 +23,8 @@ from served import Served, allow_many_files, far_away, serving
 
 from clipsyn import zeroshot
 from clipsyn.remote.manifest import MANIFEST
-from clipsyn.remote.published import FILES
 from clipsyn.remote.push import Push
+from clipsyn.remote.transport import FILES
 from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import damage

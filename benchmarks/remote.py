@@ -32,7 +32,8 @@ from served import serving
 
 from clipsyn.names import FeatureKey
 from clipsyn.remote.index import Index, dump_part, parse_part, part_path
-from clipsyn.remote.published import FILES, cache_folder
+from clipsyn.remote.published import cache_folder
+from clipsyn.remote.transport import FILES
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import INDEX
 from clipsyn.store.samples import SampleTable

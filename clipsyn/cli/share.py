@@ -195,7 +195,7 @@ def _write_cards(plan: Push, url: str) -> None:
     """For people: a page on each dataset that was written to, and one that names all."""
     from clipsyn.exchange.provenance import card, contents
     from clipsyn.remote.index import part_path
-    from clipsyn.remote.push import address_of
+    from clipsyn.remote.transport import address_of
     from clipsyn.store.features import FeatureStore
 
     published, shown = FeatureStore.open(address_of(url)), plan.remote.shown

@@ -257,7 +257,7 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
     if isinstance(store, Location) and not is_store(place):
         place = store  # a first push to it may have been killed
     if isinstance(place, Location):
-        from clipsyn.remote.push import collect, left_over
+        from clipsyn.remote.garbage import collect, left_over
 
         return left_over(place), partial(collect, place)
     path = FeatureStore.open(place).path

@@ -6,7 +6,8 @@
                                         `clipsyn.remote.manifest`
 
 Whatever a group needs is of its dataset, so each part is whole by itself, and none has to agree
-with another one. A part is written before the index names it, and is never removed.
+with another one. A part is written before the index names it, and is never removed. Each is written
+on the condition that nobody has changed it since it was read.
 
 All of it comes from strangers. So paths are made from names, never read, and what cannot be is
 refused before anything of it is used.
@@ -17,16 +18,28 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
-from clipsyn.errors import DamagedStore, StoreError, UsageError
-from clipsyn.store.files import INDEX, KINDS, Place, check_format, check_marker, folder_name
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
+from clipsyn.remote.transport import FILES, Changed, MissingObject, Remote
+from clipsyn.store.files import (
+    INDEX,
+    KINDS,
+    Place,
+    check_format,
+    check_marker,
+    folder_name,
+    name_of_folder,
+)
 from clipsyn.text import first_problem, one_line
 
 PARTS, PART = "index", "groups.json.gz"
@@ -34,6 +47,9 @@ FORMAT = "3.0"
 MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups of one dataset
 _FOLDER_DIGITS = 16
 _MOST_BYTES = 1 << 60  # of a group
+_TRIES = 50
+_MOST_PAUSE = 2.0  # seconds
+_PROBE = f"{PARTS}/probe.json"
 
 
 def _check_format(version: str, where: ValidationInfo) -> str:
@@ -187,3 +203,110 @@ def _packed(content: Mapping[str, Any]) -> bytes:
 
 def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+# The index of a place that others may write to at the same time
+
+
+def read_if_there(remote: Remote, path: str) -> tuple[bytes | None, str | None]:
+    """The index or a part of it, and its ETag; None where there is none yet."""
+    try:
+        return remote.get(path, most=MOST_INDEX)
+    except MissingObject:
+        return None, None
+
+
+def read_index(remote: Remote) -> Index | None:
+    data, _ = read_if_there(remote, INDEX)
+    return Index.parse(data, remote.shown) if data else None
+
+
+def read_entries(remote: Remote, datasets: Iterable[str]) -> dict[Place, Entry]:
+    def read(dataset: str) -> dict[Place, Entry]:
+        return parse_part(read_if_there(remote, part_path(dataset))[0], remote.shown, dataset)
+
+    with ThreadPoolExecutor(FILES) as threads:
+        return {place: it for part in threads.map(read, datasets) for place, it in part.items()}
+
+
+def datasets_in(remote: Remote) -> set[str]:
+    """The datasets that have a part of the index, whether it is named yet or not."""
+    folders = (path.split("/")[1] for path in remote.list(PARTS) if path.endswith(f"/{PART}"))
+    return set(map(name_of_folder, folders))
+
+
+def add_to_index(
+    remote: Remote,
+    marker: Mapping[str, Any],
+    entries: Collection[Entry],
+    making_way: Collection[str] = (),
+) -> None:
+    """Write groups into the parts of their datasets.
+
+    A dataset that is new is named when its part is there. Where others write at the same time,
+    what they have written stays. Of two that publish the same group the first stays; of two with
+    other content under one name the second raises StaleCell. marker: of a store that is new.
+    making_way: manifests of groups that others take the place of.
+    """
+    datasets = {entry.place[1] for entry in entries}
+
+    def add(dataset: str) -> None:
+        def change(data: bytes | None) -> bytes | None:
+            there = parse_part(data, remote.shown, dataset)
+            merged = dict(there)
+            for entry in (it for it in entries if it.place[1] == dataset):
+                old = merged.setdefault(entry.place, entry)
+                if old.manifest in making_way:
+                    merged[entry.place] = entry
+                elif old.content != entry.content:
+                    raise StaleCell(
+                        f"{entry.name} in {remote.shown} was published with other content "
+                        "meanwhile: run the same command again to see what differs"
+                    )
+            return None if merged == there else dump_part(merged.values())
+
+        _change(remote, part_path(dataset), change)
+
+    def name(data: bytes | None) -> bytes | None:
+        there = Index.parse(data, remote.shown) if data else Index(marker)
+        if datasets <= set(there.datasets):
+            return None
+        return Index(there.store, sorted({*there.datasets, *datasets_in(remote)})).dumps()
+
+    with ThreadPoolExecutor(FILES) as threads:
+        list(threads.map(add, datasets))
+    _change(remote, INDEX, name)
+
+
+def _change(remote: Remote, path: str, change: Callable[[bytes | None], bytes | None]) -> None:
+    """Write an object as `change` makes it of what is there, unless that has nothing to change.
+
+    That is so, too, where it was written, and the answer was lost.
+    """
+    for attempt in range(_TRIES):
+        there, etag = read_if_there(remote, path)
+        if (new := change(there)) is None:
+            return
+        with suppress(Changed):
+            remote.put_if(path, new, etag)
+            return
+        time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
+    raise StoreError(
+        f"{remote.shown}/{path} was changed by others {_TRIES} times in a row: run the same "
+        "command again, what was sent is kept"
+    )
+
+
+def check_conditions(remote: Remote) -> None:
+    """Raise StoreError for a place that writes although the condition of a write is not met."""
+    with suppress(Changed):  # it was tried before
+        remote.put_if(_PROBE, b"{}", None)
+    for etag in (None, '"0"'):
+        try:
+            remote.put_if(_PROBE, b"{}", etag)
+        except Changed:
+            continue
+        raise StoreError(
+            f"{remote.shown} does not heed the conditions of a write, so of two who push at the "
+            "same time one would lose cells: push to another place, or to a folder, and copy that"
+        )

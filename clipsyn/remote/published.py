@@ -35,13 +35,12 @@ from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, parse_part, part_path
 from clipsyn.remote.manifest import COLUMN, MANIFEST, Manifest, stamp_of
-from clipsyn.remote.transport import MissingObject, Remote, Span
+from clipsyn.remote.transport import FILES, MissingObject, Remote, Span
 from clipsyn.store import arrays, files
 from clipsyn.store.arrays import Layout
 from clipsyn.store.files import INDEX, KINDS, METADATA, WIP, Place, below, folder_name
 from clipsyn.store.groups import FileStamp, Tree, replaced_meanwhile
 
-FILES = 64  # at a time
 _MOST_KNOWN = 2048  # manifests in memory: each has 256 KB at most, and most have 10
 _Result = TypeVar("_Result")
 _Save = Callable[[str, bytes], object]  # a file of a group, by its name there

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
-from clipsyn.names import Address
+from clipsyn.names import Address, is_url
 from clipsyn.store import files
 from clipsyn.text import foreign
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+FILES = 64  # at a time
 _RETRIES = 6  # of obstore, until a first answer shows that there is a server
 _PATIENCE = 120  # seconds, thereafter: a server that restarts or throttles is waited for
 _SILENCE = 30  # seconds without a byte, after which nobody waits for an answer
@@ -219,6 +220,22 @@ class Remote:
             },
             **settings_of(address.scheme),
         )
+
+
+def address_of(place: str) -> str:
+    """The URL of a published store, which may also be named by the path of its folder."""
+    return place if is_url(place) else Path(place).resolve().as_uri()
+
+
+def writable(place: str) -> Remote:
+    """A destination, which may be a folder, too; raises UsageError for a web server."""
+    url = address_of(place)
+    if (address := Address.parse(url)).is_http:
+        raise UsageError(
+            f"{address.shown} can only be read, and HTTP lists no files: give s3://, gs://, az:// "
+            "or the folder that is served there"
+        )
+    return Remote(url)
 
 
 def http_headers(address: Address) -> dict[str, str]:

@@ -130,8 +130,12 @@ class FeatureStore:
             yield tuple(map(files.name_of_folder, files.below(self.path, path)[1:])), path
 
     def places(self, datasets: Collection[str] | None = None) -> list[Place]:
-        """Kind and names of every group, or of what is left of one, by kind; or of datasets."""
-        return [(kind, *names) for kind in files.KINDS for names, _ in self.groups(kind, datasets)]
+        """Kind and names of every group, or of what is left of one; or of datasets.
+
+        By names: who reads one after another finds what it was made from among the last.
+        """
+        groups = ((kind, *it) for kind in files.KINDS for it, _ in self.groups(kind, datasets))
+        return sorted(groups, key=lambda place: place[1:])
 
     def group(self, path: Path) -> Group:
         """The group in a folder of the store; raises DamagedStore if another one belongs there.

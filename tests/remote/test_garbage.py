@@ -13,8 +13,8 @@ import pytest
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
+from clipsyn.remote.garbage import collect, left_over
 from clipsyn.remote.index import parse_part
-from clipsyn.remote.push import collect, left_over
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from tests.kills import problems

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
-from clipsyn.remote import push
-from clipsyn.remote.index import INDEX, Entry, Index, dump_part, parse_part, part_path
-from clipsyn.remote.push import _check_conditions, add_to_index
+from clipsyn.remote import index
+from clipsyn.remote.index import (
+    INDEX,
+    Entry,
+    Index,
+    add_to_index,
+    check_conditions,
+    dump_part,
+    parse_part,
+    part_path,
+)
 from clipsyn.remote.transport import Changed, MissingObject
 
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
@@ -68,7 +76,7 @@ class FakeRemote:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(index.time, "sleep", lambda seconds: None)
 
 
 def entry(name: str, content: str = "a", manifest: str = "0", dataset: str = "pets") -> Entry:
@@ -188,10 +196,10 @@ class Careless(FakeRemote):
 
 
 def test_a_place_is_asked_for_writes_that_it_has_to_refuse() -> None:
-    _check_conditions(Careless(None, '"0"'))  # type: ignore[arg-type]
+    check_conditions(Careless(None, '"0"'))  # type: ignore[arg-type]
     for refuses in ((), (None,), ('"0"',)):
         with pytest.raises(StoreError):
-            _check_conditions(Careless(*refuses))  # type: ignore[arg-type]
+            check_conditions(Careless(*refuses))  # type: ignore[arg-type]
 
 
 def test_it_gives_up_at_last() -> None:
