@@ -338,7 +338,8 @@ def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]
         .agg(pl.len().alias("images"))
         .sort("images", descending=True, maintain_order=True)
     )
-    lines = [f"{len(frame):,} images, {len(counts):,} classes; {router.method}"]
+    about = counted(len(frame), "image"), counted(len(counts), "class", "classes")
+    lines = [f"{', '.join(about)}; {router.method}"]
     if unread := frame["class"].null_count():
         lines.append(f"{counted(unread, 'image')} could not be read, without a prediction")
     lines += _accuracy(predictions)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.catalog.backbones import known_backbones
 from clipsyn.errors import InputError, RouterMismatch, UsageError
 from clipsyn.methods.chosen import Candidate, choose
 from clipsyn.methods.ensembles import CHOSEN, ENSEMBLES, USUAL_ENSEMBLES
@@ -103,8 +102,6 @@ class FittedBackbone:
 def _fitted_backbone(support: Pool, name: str) -> FittedBackbone:
     """What a pool that a router was fitted on knows of a backbone."""
     source = support.provenance.get("sources", {}).get(name, name)
-    if name in {backbone.name for backbone in known_backbones()["zoo"]}:
-        source = name  # the folder of the shipped weights is another one on each machine
     embedding = support.class_embeddings.get(name)
     return FittedBackbone(
         name,

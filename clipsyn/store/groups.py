@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from clipsyn.catalog.backbones import known_backbones
 from clipsyn.errors import DamagedStore, StaleCell, UnsupportedFormat
 from clipsyn.names import MARKER, fingerprint
 from clipsyn.store import arrays, files
@@ -169,7 +170,13 @@ class Group:
 
     @property
     def source(self) -> str | None:
-        """Where the weights of its encoder were loaded from, if that was recorded."""
+        """Where the weights of its encoder were loaded from, if that was recorded.
+
+        Of shipped ones it is the name: their folder is another one on each machine.
+        """
+        *_, name = self["place"]
+        if name in {backbone.name for backbone in known_backbones()["zoo"]}:
+            return str(name)
         return (self.provenance.get("encoder") or {}).get("source")
 
     @cached_property

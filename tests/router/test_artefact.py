@@ -111,7 +111,7 @@ def test_a_failure_leaves_the_old_router_and_nothing_half_done(folder, support, 
 
 def test_a_newer_format(folder):
     edit(folder, lambda content: content.update(format="2.0"))
-    with pytest.raises(UnsupportedFormat, match=r"has format 2.0, this clipsyn reads 1.0: pip"):
+    with pytest.raises(UnsupportedFormat, match=r"has format 2.0, this clipsyn reads 1.0"):
         load_router(folder)
 
 

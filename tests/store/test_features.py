@@ -119,6 +119,13 @@ def test_a_missing_cell_says_which_command_makes_it(tiny_store: FeatureStore, fa
             derive("simple")
 
 
+def test_a_shipped_backbone_goes_by_its_name_wherever_it_lies(tmp_path: Path, fakes: Any) -> None:
+    store = fakes.fill(tmp_path / "store", [fakes.Encoder("tiny-RN/zoo")])
+    with pytest.raises(MissingCell) as caught:
+        store.samples("toy", "val")
+    assert command_in(str(caught.value))[1:3] == ["--backbones", "tiny-RN/zoo"]
+
+
 # Stale
 
 
