@@ -175,6 +175,8 @@ def load_work(
     splits: list[Split] = []
     notes: list[str] = []
     for source in sources:
+        if any((it.table.dataset, it.table.split) == (source.name, source.split) for it in splits):
+            raise UsageError(f"two datasets are called '{source.name}': name one with NAME=PATH")
         table = sample_table(source, progress, job.hashes)
         others = [split.table for split in splits if split.table.dataset == table.dataset]
         check_fits(others, table, store.path)

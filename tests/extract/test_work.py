@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import DatasetError, StaleCell
+from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.images.perturb import INFO
 from clipsyn.store.features import FeatureStore
 
@@ -38,6 +38,11 @@ def test_splits_with_other_classes_are_refused(tmp_path, fakes):
     sources = [fakes.Source(), fakes.Source(split="train", class_names=("cat", "dog"))]
     with pytest.raises(DatasetError, match="toy/train: other classes than toy/test"):
         fakes.planned(FeatureStore(tmp_path, 8), sources=sources)
+
+
+def test_two_datasets_of_one_name_are_refused(tmp_path, fakes):
+    with pytest.raises(UsageError, match="two datasets are called 'toy'"):
+        fakes.planned(FeatureStore(tmp_path, 8), sources=[fakes.Source(), fakes.Source()])
 
 
 def test_unlabelled_images_are_noted(tmp_path, fakes):
