@@ -130,10 +130,7 @@ class FeatureStore:
             yield tuple(map(files.name_of_folder, files.below(self.path, path)[1:])), path
 
     def places(self, datasets: Collection[str] | None = None) -> list[Place]:
-        """Kind and names of every group, or of what is left of one; or of datasets.
-
-        By names: who reads one after another finds what it was made from among the last.
-        """
+        """Kind and names of every group, or of what is left: what belongs together is together."""
         groups = ((kind, *it) for kind in files.KINDS for it, _ in self.groups(kind, datasets))
         return sorted(groups, key=lambda place: place[1:])
 
