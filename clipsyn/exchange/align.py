@@ -21,7 +21,7 @@ from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.given import Made, Rows, blocks, units
 from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.samples import SampleTable, is_any_twice
-from clipsyn.text import LOG, few
+from clipsyn.text import LOG, counted, few
 
 ABSENT = "not in the source"
 Array = NDArray[Any]
@@ -65,9 +65,9 @@ def check_parts(parts: Sequence[Part]) -> None:
     for part in parts:
         if is_any_twice(part.ids or ()):
             twice = [name for name, count in Counter(part.ids).items() if count > 1]
+            ids = counted(len(twice), "id occurs", "ids occur")
             raise DatasetError(
-                f"{part}: {len(twice)} ids occur more than once ({few(twice[:3])}): an id is one "
-                "image"
+                f"{part}: {ids} more than once ({few(twice[:3])}): an id is one image"
             )
         cell = part.backbone, part.perturbation, part.prompts
         if (other := cells.setdefault(cell, part)) is not part:
@@ -212,8 +212,9 @@ def labels_of(
         differ = np.flatnonzero(told & (labels[at] >= 0) & (labels[at] != given))
         if len(differ):
             row = int(differ[0])
+            others = counted(len(differ), "label is another", "labels are others")
             raise DatasetError(
-                f"{part}: {len(differ):,} labels are others than known so far ({part.ids[row]}: "
+                f"{part}: {others} than known so far ({part.ids[row]}: "
                 f"{called(given[row], names)}, not {called(labels[at[row]], names)}): mend them, "
                 "or leave labels away"
             )
