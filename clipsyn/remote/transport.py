@@ -186,9 +186,13 @@ class Remote:
                 why = _MAY_NOT
             elif "InvalidCertificate" in said:
                 why = "its certificate is not trusted here: SSL_CERT_FILE names one to trust"
-            else:  # the end of its first line, without what the server has sent, and without URLs
+            elif "kind: Timeout" in said:
+                why = "the server was silent for too long"
+            else:  # what the system says, or the end of the first line; not what the server sent
+                found = re.search(r'(?:message|error): "([^"\\]+)"', said)
                 last = said.partition("\n")[0].partition("<")[0].rpartition(" - ")[2]
-                why = re.sub(r"\w+://\S+", "…", last).strip() or type(error).__name__
+                why = re.sub(r"\w+://\S+", "…", found[1] if found else last).strip(" :")
+                why = why or type(error).__name__
             raise StoreError(f"{what} cannot be {done}: {why}") from None
 
     def _client(self, times: int = 1) -> ObjectStore:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import time
@@ -14,6 +16,7 @@ import pytest
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote import transport
 from clipsyn.remote.transport import Changed, MissingObject, Remote
+from tests.daemons import free_port
 from tests.remote.server import Server, serving
 
 Serve = Callable[[Path], Server]
@@ -148,6 +151,14 @@ def test_a_server_that_sends_nothing_is_left(monkeypatch, first):
         with pytest.raises(StoreError):
             Remote(url).get("index.json.gz")
     assert time.monotonic() - start < 10  # of the quarter of an hour that a file may take
+
+
+def test_what_the_system_says_is_passed_on(monkeypatch):
+    monkeypatch.setattr(transport, "_RETRIES", 0)
+    monkeypatch.setattr(transport, "_SILENCE", 1)
+    with pytest.raises(StoreError) as error:
+        Remote(f"http://127.0.0.1:{free_port()}").get("index.json.gz")
+    assert os.strerror(errno.ECONNREFUSED) in str(error.value)
 
 
 def test_a_server_that_has_answered_is_waited_for(folder, serve, monkeypatch):
