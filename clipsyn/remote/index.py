@@ -217,11 +217,14 @@ def read_if_there(remote: Remote, path: str) -> tuple[bytes | None, str | None]:
 
 
 def read_index(remote: Remote) -> Index | None:
+    """None where nothing was published yet."""
     data, _ = read_if_there(remote, INDEX)
     return Index.parse(data, remote.shown) if data else None
 
 
 def read_entries(remote: Remote, datasets: Iterable[str]) -> dict[Place, Entry]:
+    """The groups of these datasets, by place."""
+
     def read(dataset: str) -> dict[Place, Entry]:
         return parse_part(read_if_there(remote, part_path(dataset))[0], remote.shown, dataset)
 

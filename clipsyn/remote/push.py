@@ -87,9 +87,8 @@ class Push:
                     there += 1
                     continue
             sent.append(place)
-        theirs = {
-            place: "imported" in it.facts for place, it in published.items() if place not in sent
-        }
+        kept = published.keys() - {*sent}
+        theirs = {place: "imported" in published[place].facts for place in kept}
         ours = {place: store.is_imported(store.at(*place)) for place in sent} if theirs else {}
         if both := made_in_two_ways(theirs, ours):
             raise StaleCell(
