@@ -116,7 +116,7 @@ class Push:
 
     @property
     def size(self) -> int:
-        """Bytes to send, less what an interrupted push has sent."""
+        """Bytes of the groups, some of which an interrupted push may have sent."""
         return sum(self.store.tree.size(self.store.at(*it)) for it in self.groups)
 
     def carry_out(self, progress: Progress) -> None:
