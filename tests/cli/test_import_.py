@@ -72,7 +72,7 @@ def again(clipsyn, fails, mine, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "code", "sentence"),
     [
-        ({"id": "aa", "pred": "01"}, (), 3, "1 ids occur more than once (a)"),
+        ({"id": "aa", "pred": "01"}, (), 3, "1 id occurs more than once (a)"),
         ({"id": "ab", "pred": "11"}, (), 4, "add --replace, or give it another name"),
         ({"id": "ab", "pred": "01"}, ("--names", "c=a,c=b"), 2, "c=a,c=b gives a name twice"),
         ({"id": "ab", "pred": "01"}, ("--columns", "ids=id"), 2, "did you mean id"),

@@ -150,10 +150,10 @@ class TestRm:
         options = ("rm", path, "--backbones", "fake/two", "--perturb", "jpeg-3")
         result = clipsyn(*options, input="n\n")
         assert result.exit_code == 1
-        assert result.stdout.splitlines()[:2] == [
+        assert {*result.stdout.splitlines()} > {
             "features/toy/test/jpeg-3/fake--two",
             "features/toy/train/jpeg-3/fake--two",
-        ]
+        }
         assert f"Remove 4 groups from {path}? [y/N]" in result.output
         assert fakes.contents(path) == before
         assert clipsyn(*options, input="y\n").exit_code == 0

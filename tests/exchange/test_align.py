@@ -162,7 +162,7 @@ def test_new_table_rows_in_order_are_numbered():
 
 def test_new_table_labels_that_contradict():
     one, two = (part("a", ["cat"], labels=(label,)) for label in ("cat", "dog"))
-    with pytest.raises(DatasetError, match=r"1 labels are others .* \(a: dog, not cat\)"):
+    with pytest.raises(DatasetError, match=r"1 label is another .* \(a: dog, not cat\)"):
         new_table([one, two], SPLIT)
 
 

@@ -86,5 +86,5 @@ def test_other_samples_and_labels_are_refused(fakes, folder, tmp_path):
     labels[5] = (labels[5] + 1) % 3
     rewritten(folder, labels=labels)
     same = fakes.fill(tmp_path / "same", [fakes.Encoder("x")])
-    with pytest.raises(DatasetError, match=r"1 labels are others .*im005"):
+    with pytest.raises(DatasetError, match=r"1 label is another .*im005"):
         import_files(same.path, [folder], ImportSettings())

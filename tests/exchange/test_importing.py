@@ -136,7 +136,7 @@ def test_again_other_content_needs_another_name_or_replace(bring, mine, write_cs
 
 def test_nothing_is_written_where_one_of_several_files_is_bad(bring, mine, write_csv, tmp_path):
     bad = write_csv(["id", "prediction"], [["a", "cat"], ["a", "dog"]], "bad.csv")
-    with pytest.raises(DatasetError, match=r"bad \(clean, bad\.csv\): 1 ids occur more than"):
+    with pytest.raises(DatasetError, match=r"bad \(clean, bad\.csv\): 1 id occurs more than"):
         bring(mine, bad)
     assert not (tmp_path / "store").exists()
 
