@@ -47,6 +47,11 @@ def _zoo_folders() -> dict[str, Path]:
     return {f"{c.parent.name}/zoo": c.parent for c in sorted(zoo.glob(f"*/{CONFIG_FILE}"))}
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a backbone of the miniature zoo is called that; others are told without the disk."""
+    return name.endswith("/zoo") and name in _zoo_folders()
+
+
 def known_backbones() -> dict[str, list[Backbone]]:
     """Every backbone of the catalogue, by collection."""
     return {

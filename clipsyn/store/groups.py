@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from clipsyn.catalog.backbones import known_backbones
+from clipsyn.catalog.backbones import is_shipped
 from clipsyn.errors import DamagedStore, StaleCell, UnsupportedFormat
 from clipsyn.names import MARKER, fingerprint
 from clipsyn.store import arrays, files
@@ -175,7 +175,7 @@ class Group:
         Of shipped ones it is the name: their folder is another one on each machine.
         """
         *_, name = self["place"]
-        if name in {backbone.name for backbone in known_backbones()["zoo"]}:
+        if is_shipped(name):
             return str(name)
         return (self.provenance.get("encoder") or {}).get("source")
 
