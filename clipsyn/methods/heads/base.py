@@ -108,6 +108,12 @@ def image_embeddings(pool: Pool, backbone: str) -> Floats:
     return pool.embeddings[backbone].astype(np.float32)
 
 
+def normalised(values: Array) -> Array:
+    """(row, embed) of unit norm; a row of zeros stays one."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(norms, np.finfo(np.float32).tiny))
+
+
 def backbone_logits(pool: Pool, backbone: str) -> Floats:
     """(sample, class): the logits that the pool holds for one backbone, a view."""
     return pool.logits[:, pool.backbones.index(backbone)]

@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.estimator import learned, parameter, seed
-from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
-from clipsyn.methods.heads.trained import normalised, text_of
+from clipsyn.methods.heads.base import (
+    Head,
+    backbone_logits,
+    image_embeddings,
+    mean_loss,
+    normalised,
+    repeated,
+)
+from clipsyn.methods.heads.trained import text_of
 from clipsyn.methods.numerics import Array, Doubles, Floats, Rows
 from clipsyn.methods.numerics.logits import cross_entropy, softmax
 from clipsyn.methods.numerics.optimise import Adam

@@ -23,7 +23,7 @@ import numpy as np
 
 from clipsyn.errors import InputError
 from clipsyn.methods.estimator import learned, parameter, seed
-from clipsyn.methods.heads.base import CrossFitted, image_embeddings
+from clipsyn.methods.heads.base import CrossFitted, image_embeddings, normalised
 from clipsyn.methods.numerics import Array, Floats, Labels, Rows
 from clipsyn.methods.numerics.logits import cross_entropy, softmax
 from clipsyn.methods.numerics.optimise import Adam
@@ -264,12 +264,6 @@ class ResidualAdapter(TrainedHead):
 
 def _cosine(epoch: int, epochs: int, rate: float) -> float:
     return rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-
-
-def normalised(values: Array) -> Array:
-    """(row, embed) of unit norm; a row of zeros stays one."""
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.asarray(values / np.maximum(norms, np.finfo(np.float32).tiny))
 
 
 def _through_norm(gradient: Array, values: Array, unit: Array) -> Array:
