@@ -169,6 +169,7 @@ def load_work(
 
     Raises StaleCell, naming the field, if a name is taken by something made from other images,
     weights, prompts or settings and `job.replace` is not set; then nothing has been changed.
+    UsageError for two sources of one name and split.
     """
     from clipsyn.images.source import sample_table
 

@@ -90,8 +90,8 @@ class Published(Tree):
             new, now = self._remote.get(path, known, MOST_INDEX)
         except MissingObject:
             raise StoreError(
-                f"{location} is no published store, for it has no {path}: mend the URL, or let "
-                "`clipsyn push` make it one"
+                f"{location} is no published store, for it has no {path}: correct the URL, or "
+                "publish a store there with `clipsyn push`"
             ) from None
         if known is not None and now == known:
             return data

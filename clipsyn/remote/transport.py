@@ -26,7 +26,7 @@ from clipsyn.text import foreign
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-FILES = 64  # at a time
+FILES = 64  # requests at a time
 _RETRIES = 6  # of obstore, until a first answer shows that there is a server
 _PATIENCE = 120  # seconds, thereafter: a server that restarts or throttles is waited for
 _SILENCE = 30  # seconds without a byte, after which nobody waits for an answer
@@ -79,7 +79,7 @@ class Remote:
 
         Raises DamagedStore for an object of more than `most` bytes, before it is read; StoreError
         where nothing comes for half a minute. Where CLIPSYN_OFFLINE is set, what is known is as it
-        was, if only that it had no ETag ("").
+        was; `known` is "" for what came without an ETag.
         """
         from obstore.exceptions import GenericError, NotModifiedError, NotSupportedError
 

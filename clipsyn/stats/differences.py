@@ -36,7 +36,7 @@ class Crossed(NamedTuple):
     freedom: float
 
     def interval(self) -> Interval:
-        """Student's t interval of the mean, as far as differences of shares go."""
+        """Student's t interval of the mean, within -1 and 1: it is of differences of shares."""
         if math.isnan(self.variance):
             return UNKNOWN
         half = student(self.freedom) * math.sqrt(self.variance)

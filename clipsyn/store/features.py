@@ -130,7 +130,7 @@ class FeatureStore:
             yield tuple(map(files.name_of_folder, files.below(self.path, path)[1:])), path
 
     def places(self, datasets: Collection[str] | None = None) -> list[Place]:
-        """Kind and names of every group, or of what is left: what belongs together is together."""
+        """Kind and names of every group, sorted by name: the groups of a cell are neighbours."""
         groups = ((kind, *it) for kind in files.KINDS for it, _ in self.groups(kind, datasets))
         return sorted(groups, key=lambda place: place[1:])
 
@@ -189,13 +189,13 @@ class FeatureStore:
         return sorted(map(files.name_of_folder, self.tree.folders(folder)))
 
     def extract_line(self, key: FeatureKey, *options: str, others: Collection[str] = ()) -> str:
-        """The command that makes a cell, and those of `others`, backbones, like it."""
+        """The command that makes a cell, and the same cell of other backbones."""
         if key.perturbation != CLEAN.label:
             options = "--perturb", key.perturbation, *options
         return self._line([key.backbone, *others], key.dataset, "--split", key.split, *options)
 
     def _line(self, names: Collection[str], dataset: str, *options: str) -> str:
-        """Of backbones; an import, if they have imported cells alone. Readers know their images."""
+        """The command for backbones: an import where all are imported; … is what it cannot know."""
         sources = [self._sources.get(name, name) for name in names]
         images = dataset if find_dataset(dataset) else f"{dataset}=…"
         start = ["extract", self.made_in, "--backbones", ",".join(filter(None, sources)) or "…"]

@@ -54,8 +54,8 @@ def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
     """Raise UnsupportedFormat for another major version; a newer minor one is read."""
     if version.partition(".")[0] != ours.partition(".")[0]:
         raise UnsupportedFormat(
-            f"{what} has format {version[:40]}, this clipsyn reads {ours}: make an older one "
-            "again, for a newer one `pip install --upgrade clipsyn`"
+            f"{what} has format {version[:40]}, this clipsyn reads {ours}: if it is older, make it "
+            "again; if it is newer, `pip install --upgrade clipsyn`"
         )
 
 
